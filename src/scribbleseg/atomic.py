@@ -1,0 +1,56 @@
+"""Files and folders that appear whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import InputError
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` when the block ends well, delete it otherwise.
+
+    The temporary name keeps the ending, so that a writer that looks at it (`.nii.gz`) sees the right one.
+    Raises InputError when the disk is full or the folder cannot be written to.
+    """
+    path = Path(path)
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        if error.filename is not None and Path(error.filename) != partial and Path(error.filename).parent != path.parent:
+            raise
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}). Free some space or choose another place.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; rename it to `path` when the block ends well, delete it otherwise.
+
+    Raises InputError when `path` exists and holds anything, or when the disk is full.
+    """
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path}: exists already and is not empty. Choose another folder, or remove it first.")
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        if path.exists():
+            path.rmdir()
+        os.replace(partial, path)
+    except OSError as error:
+        if error.filename is not None and partial not in Path(error.filename).parents and Path(error.filename) not in (partial, path):
+            raise
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}). Free some space or choose another place.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

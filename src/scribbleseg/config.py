@@ -1,0 +1,162 @@
+"""One dataclass per verb: the Python argument, the command line's options and the run's config.json are this object."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+Device = Annotated[str, arg(help="auto (CUDA when there is one), cpu, cuda or cuda:N.")]
+
+
+@dataclass
+class Train:
+    """Train a model on the scribbles of a data set; RUN receives weights, log and settings.
+
+    `scribbleseg train RUN --resume` carries on a run that was cut off.
+    """
+
+    dataset: Positional[Path]
+    """Data set in the nnU-Net raw layout with an `ignore` label."""
+    run: Positional[Path]
+    """New folder for the run."""
+    method: str = "effdnet"
+    """A name from `scribbleseg methods`, or package.module:Class."""
+    set: tuple[str, ...] = ()
+    """The method's hyperparameters, as NAME=VALUE; `scribbleseg methods NAME` lists them."""
+    split: str = "auto"
+    """Protocol: a file of splits/, `final` (splits_final.json) or `all`. auto: final if there is one, else all."""
+    fold: int = 0
+    """Which fold of the protocol is held out."""
+    budget: Literal["paper", "quick"] = "paper"
+    """paper: the method's own size and iterations. quick: 128 pixels and 600 iterations, minutes on a CPU."""
+    iterations: int | None = None
+    """Optimiser steps, instead of the budget's."""
+    size: int | None = None
+    """Slices are resized to SIZE × SIZE pixels, instead of the budget's."""
+    batch: int | None = None
+    """Slices per step, instead of the method's."""
+    optimizer: Literal["sgd", "adam", "adamw"] | None = None
+    """Instead of the method's."""
+    lr: float | None = None
+    """Learning rate at the start, instead of the method's."""
+    schedule: Literal["poly", "cosine", "step", "constant"] | None = None
+    """Learning rate schedule, instead of the method's."""
+    network: str = "unet"
+    """unet, or monai:NAME with the `monai` extra (monai:BasicUNet, ...)."""
+    val_share: float = 0.0
+    """Share of the training patients set aside for validation when the split names none."""
+    val_every: int = 10
+    """Validations during the run, evenly spread (only with validation cases)."""
+    seed: int = 0
+    device: Device = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 autocast where the device has it in hardware."""
+    deterministic: bool = False
+    """Repeat a run bit for bit on one machine."""
+    checkpoint_every: float = 60.0
+    """Seconds between resumable checkpoints."""
+    tensorboard: bool = False
+    """Write scalars and images for TensorBoard into RUN/tensorboard."""
+
+
+@dataclass
+class Predict:
+    """Segment volumes with a trained run."""
+
+    run: Positional[Path]
+    """Run folder."""
+    input: Positional[Path]
+    """A volume (NIfTI, NRRD, MHA), a folder of volumes, or a data set (its held-out cases of the run's fold)."""
+    output: Positional[Path]
+    """File or folder to write."""
+    weights: Literal["last", "best"] = "last"
+    """best: chosen on the validation split, where the run had one."""
+    probabilities: bool = False
+    """Also write CASE_prob_CLASS files, one per class."""
+    uncertainty: bool = False
+    """Also write CASE_entropy: entropy of the softmax divided by ln(classes), 0 to 1."""
+    tta: bool = False
+    """Average the softmax over the four flips."""
+    batch: int = 32
+    """Slices per forward pass."""
+    device: Device = "auto"
+
+
+@dataclass
+class Evaluate:
+    """Score predictions against dense masks: Dice, HD95 and ASSD in mm."""
+
+    predictions: Positional[Path]
+    """A mask or a folder of masks."""
+    truth: Positional[Path]
+    """The dense mask, or a folder with masks of the same names."""
+    out: Path | None = None
+    """Per-case table, CSV."""
+    classes: tuple[str, ...] = ()
+    """Names of the foreground classes 1, 2, …; read from dataset.json beside TRUTH when not given."""
+
+
+@dataclass
+class Phantom:
+    """Make a data set of synthetic short-axis hearts with simulated scribbles."""
+
+    dst: Positional[Path]
+    """New folder."""
+    cases: int = 24
+    seed: int = 0
+
+
+@dataclass
+class Import:
+    """Bring a public data set into the nnU-Net raw layout with its named protocols."""
+
+    source: Positional[Literal["acdc", "wsl4mis", "mscmr", "nci-isbi"]]
+    src: Positional[Path]
+    """Folder as its source ships it."""
+    dst: Positional[Path]
+    """New folder."""
+
+
+@dataclass
+class Simulate:
+    """Draw scribbles from the dense masks of a data set (labelsTr_dense → labelsTr)."""
+
+    dataset: Positional[Path]
+    coverage: float = 0.5
+    """Share of each structure's curves that is drawn, 0 to 1."""
+    thickness: int = 3
+    """Width of a stroke in pixels."""
+    seed: int = 0
+    overwrite: bool = False
+    """Replace scribbles that exist."""
+
+
+@dataclass
+class Check:
+    """Say what is in a data set and what is wrong with it; exit code 1 when it cannot be trained on."""
+
+    dataset: Positional[Path]
+
+
+@dataclass
+class Report:
+    """Write RUN/report.html: settings, curves, pictures, scores; one self-contained file."""
+
+    run: Positional[Path]
+
+
+@dataclass
+class Methods:
+    """List the methods, or one method's hyperparameters."""
+
+    name: Positional[str | None] = None
+
+
+@dataclass
+class Demo:
+    """Phantom, training of EFFDNet and pCE, prediction, scores and report, in a few minutes."""
+
+    run: Path = field(default_factory=lambda: Path("runs/demo"))
+    """Folder for everything the demo makes."""
+    device: Device = "auto"

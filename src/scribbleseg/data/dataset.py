@@ -1,0 +1,266 @@
+"""A data set on disk, in the nnU-Net raw layout with an `ignore` label.
+
+    dataset.json         labels (name → value, `ignore` the highest), channel_names, file_ending; ours also `groups`: case → patient
+    imagesTr/CASE_0000.nii.gz   one file per channel
+    labelsTr/CASE.nii.gz        scribbles (or dense masks: a case may be labelled completely); may be absent for a case
+    labelsTr_dense/CASE.nii.gz  dense masks where they exist: for scoring and for fully supervised training only
+    imagesTs/, labelsTs/        held-out cases
+    splits_final.json           nnU-Net's folds: a list of {"train": [...], "val": [...]}, `val` being held out
+    splits/NAME.json            named protocols: a list of {"name", "train", "val", "test"}
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError, nearest
+from ..labels import UNLABELED
+from .volume import Grid, read_image, read_label
+
+
+@dataclass(frozen=True)
+class Case:
+    """The files of one case; `scribble` and `truth` are None where there is none."""
+
+    id: str
+    images: tuple[Path, ...]  # one per channel
+    scribble: Path | None
+    truth: Path | None
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Case names. `val` may be looked at during training, `test` may not."""
+
+    name: str
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    folder: Path
+    name: str
+    classes: tuple[str, ...]  # index = value, 0 = background
+    ignore: int  # the value of unlabelled pixels in the files
+    channels: tuple[str, ...]
+    file_ending: str
+    cases: dict[str, Case]  # imagesTr
+    tests: dict[str, Case]  # imagesTs
+    groups: dict[str, str]  # case → patient; a case that is not listed is its own patient
+
+    def patient(self, case: str) -> str:
+        return self.groups.get(case, case)
+
+    def splits(self) -> list[str]:
+        """Names of the protocols: files in `splits/`, and `final` for nnU-Net's splits_final.json."""
+        named = sorted(path.stem for path in (self.folder / "splits").glob("*.json"))
+        return (["final"] if (self.folder / "splits_final.json").is_file() else []) + named
+
+    def folds(self, split: str) -> list[Fold]:
+        """The folds of a protocol. `all` trains on every case of imagesTr and tests on imagesTs.
+
+        Raises InputError for an unknown name, an unknown case, and a patient that is both trained on and held out.
+        """
+        if split == "all":
+            return [Fold("all", tuple(self.cases), (), tuple(self.tests))]
+        if split not in self.splits():
+            raise InputError(f"{self.folder}: no split '{split}'. {nearest(split, [*self.splits(), 'all'])}")
+        if split == "final":
+            path = self.folder / "splits_final.json"
+            rows = [{"train": row["train"], "test": row["val"]} for row in _read_json(path)]
+        else:
+            path = self.folder / "splits" / f"{split}.json"
+            rows = _read_json(path)
+        folds = [
+            Fold(row.get("name", str(index)), *(tuple(row.get(part, ())) for part in ("train", "val", "test")))
+            for index, row in enumerate(rows)
+        ]
+        for index, fold in enumerate(folds):
+            self._check_fold(path, index, fold)
+        return folds
+
+    def fold(self, split: str, index: int) -> Fold:
+        """One fold; raises InputError when there is no such number."""
+        folds = self.folds(split)
+        if not 0 <= index < len(folds):
+            raise InputError(f"{self.folder}: split '{split}' has folds 0 to {len(folds) - 1}; got {index}.")
+        return folds[index]
+
+    def case(self, name: str) -> Case:
+        return self.cases[name] if name in self.cases else self.tests[name]
+
+    def _check_fold(self, path: Path, index: int, fold: Fold) -> None:
+        known = self.cases.keys() | self.tests.keys()
+        for name in (*fold.train, *fold.val, *fold.test):
+            if name not in known:
+                raise InputError(f"{path}: fold {index} names case '{name}', which has no image. {nearest(name, known)}")
+        parts = {part: {self.patient(name): name for name in getattr(fold, part)} for part in ("train", "val", "test")}
+        for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+            shared = parts[one].keys() & parts[other].keys()
+            if shared:
+                patient = min(shared)
+                raise InputError(
+                    f"{path}: fold {index} leaks: '{parts[one][patient]}' is in {one} and '{parts[other][patient]}' in {other}, "
+                    f"both of patient '{patient}' ({len(shared)} such). Put every patient in one part."
+                )
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One case in memory. Arrays are slices first, [D, H, W]; labels are 0..C with UNLABELED."""
+
+    case: Case
+    image: np.ndarray  # float32 [channels, D, H, W], each channel in [0, 1]
+    scribble: np.ndarray  # uint8 [D, H, W]
+    truth: np.ndarray | None  # uint8 [D, H, W], dense
+    grid: Grid
+    classes: int  # number of classes, background included
+    cache: Path | None = None  # a folder for what is expensive to compute again
+
+
+def read_dataset(folder: Path) -> Dataset:
+    """Read dataset.json and list the files.
+
+    Raises InputError for no dataset.json, no `ignore` label, an ignore that is not the highest, values with gaps,
+    region labels, no images, or a case that lacks a channel.
+    """
+    folder = Path(folder)
+    path = folder / "dataset.json"
+    if not path.is_file():
+        raise InputError(f"{folder}: has no dataset.json. A data set is a folder in the nnU-Net raw layout; see `scribbleseg import --help`.")
+    info = _read_json(path)
+    for key in ("labels", "file_ending"):
+        if key not in info:
+            raise InputError(f"{path}: has no '{key}'. It lists {', '.join(info) or 'nothing'}.")
+    classes, ignore = _classes(path, info["labels"])
+    channels = tuple(info.get("channel_names", {"0": "image"}).values())
+    end = info["file_ending"]
+    truths = folder / "labelsTr_dense"
+    cases = _cases(folder / "imagesTr", end, len(channels), folder / "labelsTr", truths)
+    tests = _cases(folder / "imagesTs", end, len(channels), None, folder / "labelsTs")
+    if not cases and not tests:
+        raise InputError(f"{folder}: no images. Expected imagesTr/CASE_0000{end} (file_ending in dataset.json is '{end}').")
+    twice = cases.keys() & tests.keys()
+    if twice:
+        raise InputError(f"{folder}: case '{min(twice)}' is in imagesTr and in imagesTs. Remove one of the two.")
+    return Dataset(folder, info.get("name", folder.name), classes, ignore, channels, end, cases, tests, info.get("groups", {}))
+
+
+def _classes(path: Path, labels: dict) -> tuple[tuple[str, ...], int]:
+    for name, value in labels.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise InputError(f"{path}: label '{name}' has value {value!r}; expected one whole number (region-based labels are not supported).")
+    if "ignore" not in labels:
+        raise InputError(
+            f"{path}: no 'ignore' label among {labels}. Scribbles need a value for 'not drawn': "
+            f'add "ignore": {max(labels.values(), default=0) + 1} and write that value where nothing was drawn.'
+        )
+    ignore = labels["ignore"]
+    classes = {value: name for name, value in labels.items() if name != "ignore"}
+    if sorted(classes) != list(range(len(classes))) or len(classes) < 2:
+        raise InputError(f"{path}: labels have values {sorted(classes)}; expected 0 (background), 1, 2, … without a gap.")
+    if ignore != len(classes):
+        raise InputError(f"{path}: 'ignore' has value {ignore}; it must be the highest label, here {len(classes)}.")
+    if ignore >= UNLABELED:
+        raise InputError(f"{path}: {len(classes)} classes; at most {UNLABELED - 1} are supported.")
+    return tuple(classes[value] for value in range(len(classes))), ignore
+
+
+def _cases(images: Path, end: str, channels: int, scribbles: Path | None, truths: Path) -> dict[str, Case]:
+    found: dict[str, dict[int, Path]] = {}
+    for path in sorted(images.glob(f"*{end}")) if images.is_dir() else ():
+        if path.name.startswith("."):
+            continue
+        name, _, channel = path.name[: -len(end)].rpartition("_")
+        if not name or not channel.isdigit():
+            raise InputError(f"{path}: expected CASE_0000{end}, the number being the channel. Rename the file.")
+        found.setdefault(name, {})[int(channel)] = path
+    cases = {}
+    for name, files in found.items():
+        if sorted(files) != list(range(channels)):
+            raise InputError(
+                f"{images}/{name}: has channels {sorted(files)}; dataset.json names {channels} (0 to {channels - 1}). "
+                "Add the missing files or correct channel_names."
+            )
+        label = [folder / f"{name}{end}" if folder is not None else None for folder in (scribbles, truths)]
+        cases[name] = Case(name, tuple(files[c] for c in range(channels)), *(p if p is not None and p.is_file() else None for p in label))
+    return cases
+
+
+def _read_json(path: Path):
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error}). Correct the file.") from error
+
+
+def load_volume(dataset: Dataset, case: Case, *, cache: Path | None = None) -> Volume:
+    """Read one case: image normalised, labels recoded to 0..C and UNLABELED.
+
+    A case without a scribble file is unlabelled throughout. Raises InputError for unreadable files, a constant image,
+    NaN voxels, a label of another shape or place than its image, and values that dataset.json does not list.
+    """
+    image, grid = load_image(case.images)
+    scribble = np.full(image.shape[1:], UNLABELED, np.uint8)
+    if case.scribble is not None:
+        scribble = _load_label(case.scribble, grid, case.images[0], dataset.ignore, ignored=True)
+    truth = None
+    if case.truth is not None:
+        truth = _load_label(case.truth, grid, case.images[0], dataset.ignore, ignored=False)
+    return Volume(case, image, scribble, truth, grid, len(dataset.classes), cache)
+
+
+def load_image(paths: Iterable[Path]) -> tuple[np.ndarray, Grid]:
+    """The channels of one case, float32 [channels, D, H, W], each normalised by `normalise`, and their grid."""
+    channels, first = [], None
+    for path in paths:
+        image, grid = read_image(path)
+        if first is None:
+            first, first_path = grid, path
+        elif not grid.same_place(first):
+            raise InputError(f"{path}: {_difference(grid, first)} than {first_path}. All channels of a case need the same grid; resample one.")
+        if image.max() == image.min():
+            raise InputError(f"{path}: constant image (every voxel is {image.flat[0]:g}); nothing can be seen in it. Replace or remove the case.")
+        channels.append(normalise(image))
+    return np.stack(channels), first
+
+
+def normalise(image: np.ndarray) -> np.ndarray:
+    """Clip at the volume's 99th percentile, then min-max to [0, 1]: the preparation of the WSL4MIS ACDC files.
+
+    When the 99th percentile equals the minimum (an almost empty volume) the maximum takes its place.
+    """
+    low, high = float(image.min()), float(np.percentile(image, 99))
+    if high <= low:
+        high = float(image.max())
+    return (np.minimum(image, high) - low) / (high - low)
+
+
+def _load_label(path: Path, image: Grid, image_path: Path, ignore: int, ignored: bool) -> np.ndarray:
+    label, grid = read_label(path)
+    if not grid.same_place(image):
+        raise InputError(f"{path}: {_difference(grid, image)} than its image {image_path}. Draw on the image itself, or resample the label with nearest neighbour.")
+    return recode(label, ignore, path, ignored)
+
+
+def recode(label: np.ndarray, ignore: int, path: Path, ignored: bool = True) -> np.ndarray:
+    """File values to 0..C and UNLABELED, uint8. `ignored`: whether the ignore value may occur. Raises InputError for any other value."""
+    allowed = f"0-{ignore - 1}" + (f" or {ignore} (ignore)" if ignored else "")
+    values = np.unique(label)
+    bad = values[(values < 0) | (values > ignore - (not ignored))]
+    if bad.size:
+        raise InputError(f"{path}: has value {bad[0]}; expected {allowed}. Fix the file or list the value in dataset.json.")
+    recoded = label.astype(np.uint8)
+    recoded[label == ignore] = UNLABELED
+    return recoded
+
+
+def _difference(grid: Grid, other: Grid) -> str:
+    if grid.shape != other.shape:
+        return f"has shape {grid.shape}, another ({other.shape})"
+    return f"has another affine (largest difference {np.abs(grid.affine - other.affine).max():.4g})"

@@ -1,0 +1,169 @@
+"""Read and write one volume file with its geometry: NIfTI through nibabel, NRRD and MetaImage through SimpleITK.
+
+Arrays are slices first: [D, H, W], where D is the axis of the largest spacing (the last axis of the file on a tie).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..atomic import atomic_file
+from ..errors import InputError
+
+NIFTI = (".nii.gz", ".nii")
+ITK = (".nrrd", ".mha")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a volume lies: what must survive from an image to its prediction."""
+
+    shape: tuple[int, ...]  # as stored in the file
+    affine: np.ndarray  # 4×4, voxel index (x, y, z) → mm, RAS+
+    header: object  # nibabel header, or SimpleITK (spacing, origin, direction)
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """File axes in array order: the slice axis, then the other two reversed (rows before columns)."""
+        spacing = np.linalg.norm(self.affine[:3, :3], axis=0)
+        slice_axis = max(range(3), key=lambda axis: (round(float(spacing[axis]), 3), axis))
+        return (slice_axis, *(axis for axis in (2, 1, 0) if axis != slice_axis))
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel size in array order (slice distance, row distance, column distance), mm."""
+        spacing = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return tuple(float(spacing[axis]) for axis in self.order)
+
+    def same_place(self, other: "Grid") -> bool:
+        """Whether both grids put every voxel at the same point, to a thousandth of a voxel (or 1e-3 mm)."""
+        return self.shape == other.shape and np.allclose(self.affine, other.affine, rtol=1e-4, atol=1e-3)
+
+
+def ending(path: Path) -> str:
+    """The file ending that decides the format (`.nii.gz`, `.nii`, `.nrrd`, `.mha`); InputError for any other."""
+    for known in NIFTI + ITK:
+        if str(path).lower().endswith(known):
+            return known
+    raise InputError(f"{path}: not a volume that can be read; expected one of {', '.join(NIFTI + ITK)}.")
+
+
+def read_volume(path: Path) -> tuple[np.ndarray, Grid]:
+    """The voxels [D, H, W] in the file's own number type (scaled if the header says so), and their grid.
+
+    Raises InputError for a missing, truncated or 4-D file.
+    """
+    path = Path(path)
+    kind = ending(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file.")
+    stored, affine, header = _read_nifti(path) if kind in NIFTI else _read_itk(path)
+    flat = stored.reshape(stored.shape[:3] + (1,) * (3 - stored.ndim)) if stored.size == np.prod(stored.shape[:3]) else None
+    if flat is None:
+        raise InputError(f"{path}: has shape {stored.shape}; expected a 3-D volume. Split it into one file per time point or channel.")
+    grid = Grid(stored.shape, affine, header)
+    return flat.transpose(grid.order), grid
+
+
+def read_image(path: Path) -> tuple[np.ndarray, Grid]:
+    """Intensities, float32 [D, H, W], and their grid. Raises InputError for NaN or infinite voxels."""
+    voxels, grid = read_volume(path)
+    image = np.ascontiguousarray(voxels, dtype=np.float32)
+    bad = image.size - int(np.isfinite(image).sum())
+    if bad:
+        raise InputError(f"{path}: {bad} of {image.size} voxels are NaN or infinite. Replace them in the file, then try again.")
+    return image, grid
+
+
+def read_label(path: Path) -> tuple[np.ndarray, Grid]:
+    """Label values, int32 [D, H, W], and their grid. Raises InputError for values that are not whole numbers."""
+    voxels, grid = read_volume(path)
+    label = np.ascontiguousarray(np.rint(voxels), dtype=np.int32)
+    if voxels.dtype.kind == "f" and not np.array_equal(label, voxels):
+        worst = voxels[label != voxels].flat[0]
+        raise InputError(f"{path}: has label value {worst}; expected whole numbers. Was it resampled with interpolation? Use nearest neighbour.")
+    return label, grid
+
+
+def write_volume(path: Path, array: np.ndarray, grid: Grid) -> None:
+    """Write [D, H, W] on a grid, in the format of `path`'s ending, atomically; shape, affine and header are the grid's."""
+    kind = ending(path)
+    stored = np.ascontiguousarray(array.transpose(np.argsort(grid.order)).reshape(grid.shape))
+    with atomic_file(path) as partial:
+        (_write_nifti if kind in NIFTI else _write_itk)(partial, stored, grid)
+
+
+def _read_nifti(path):
+    import nibabel
+
+    try:
+        file = nibabel.load(path)
+        return np.asanyarray(file.dataobj), file.affine, file.header
+    except Exception as error:  # nibabel lets zlib, OSError and its own errors through
+        raise InputError(f"{path}: cannot be read as NIfTI ({error}). Is it truncated, or another format? Copy or convert it again.") from error
+
+
+def _write_nifti(path, stored, grid):
+    import nibabel
+
+    nifti = isinstance(grid.header, nibabel.Nifti1Header)
+    header = grid.header.copy() if nifti else None
+    kind = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
+    file = kind(stored, grid.affine, header)
+    file.set_data_dtype(stored.dtype)
+    if nifti:
+        file.header["cal_max"] = file.header["cal_min"] = 0
+    nibabel.save(file, path)
+
+
+def _simpleitk(path):
+    try:
+        import SimpleITK
+    except ImportError as error:
+        raise InputError(f"{path}: this format needs SimpleITK. Run: pip install 'scribbleseg[formats]'") from error
+    return SimpleITK
+
+
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def _read_itk(path):
+    itk = _simpleitk(path)
+    try:
+        file = itk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[-1]}). Is it truncated, or another format?") from error
+    return from_itk(file)
+
+
+def from_itk(file) -> tuple[np.ndarray, np.ndarray, object]:
+    """(voxels [x, y, z], affine in RAS+ mm, header) of a SimpleITK image; a vector or 4-D image keeps its extra axis."""
+    import SimpleITK as itk
+
+    stored = itk.GetArrayFromImage(file).T
+    header = (file.GetSpacing(), file.GetOrigin(), file.GetDirection())
+    if file.GetDimension() != 3:
+        return stored, np.eye(4), header
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(header[2], (3, 3)) * header[0]
+    affine[:3, 3] = header[1]
+    return stored, _LPS_TO_RAS @ affine, header
+
+
+def _write_itk(path, stored, grid):
+    itk = _simpleitk(path)
+    file = itk.GetImageFromArray(stored.T)
+    if isinstance(grid.header, tuple):
+        spacing, origin, direction = grid.header
+    else:
+        affine = _LPS_TO_RAS @ grid.affine
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        origin, direction = affine[:3, 3], (affine[:3, :3] / spacing).ravel()
+    file.SetSpacing([float(v) for v in spacing])
+    file.SetOrigin([float(v) for v in origin])
+    file.SetDirection([float(v) for v in direction])
+    try:
+        itk.WriteImage(file, str(path), useCompression=True)
+    except RuntimeError as error:
+        raise OSError(str(error).splitlines()[-1]) from error

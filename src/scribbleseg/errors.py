@@ -1,0 +1,16 @@
+"""The error that a user can mend."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Bad input: the message says what was got, what is needed and what to do. The command line exits with code 2."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint that names the closest known word and lists all: `Did you mean 'effdnet'? Known: effdnet, pce.`"""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"Did you mean '{close[0]}'? " if close else ""
+    return f"{hint}Known: {', '.join(known)}."

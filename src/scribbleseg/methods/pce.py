@@ -1,0 +1,13 @@
+"""Partial cross-entropy: the cross-entropy over scribbled pixels only."""
+
+from ..losses import partial_cross_entropy
+from .base import Method, Recipe
+
+
+class PCE(Method):
+    """The baseline: L = CE over Ω. Learning rate .03 as in the released comparison code."""
+
+    recipe = Recipe(lr=0.03)
+
+    def losses(self, batch, progress):
+        return {"pce": partial_cross_entropy(self.network(batch.image), batch.label)}

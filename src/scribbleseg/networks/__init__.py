@@ -1,0 +1,21 @@
+"""Networks by name."""
+
+from torch import nn
+
+from ..errors import InputError, nearest
+
+
+def build_network(name: str, channels: int, classes: int) -> nn.Module:
+    """A 2-D network [N, channels, H, W] → logits [N, classes, H, W]: `unet`, or `monai:NAME`.
+
+    Every network has `features(x)`: the input of its last convolution, [N, F, H, W], and `head(features)`: the logits.
+    """
+    if name == "unet":
+        from .unet import UNet
+
+        return UNet(channels, classes)
+    if name.startswith("monai:"):
+        from .monai import MonaiNetwork
+
+        return MonaiNetwork(name.removeprefix("monai:"), channels, classes)
+    raise InputError(f"no network '{name}'. {nearest(name, ['unet', 'monai:BasicUNet'])}")

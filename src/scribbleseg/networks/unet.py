@@ -1,0 +1,62 @@
+"""The U-Net of WSL4MIS, which the papers share."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Block(nn.Sequential):
+    """conv3×3, BN, LeakyReLU, dropout, conv3×3, BN, LeakyReLU."""
+
+    def __init__(self, inputs: int, outputs: int, dropout: float):
+        super().__init__(
+            nn.Conv2d(inputs, outputs, 3, padding=1),
+            nn.BatchNorm2d(outputs),
+            nn.LeakyReLU(0.01),
+            nn.Dropout(dropout),
+            nn.Conv2d(outputs, outputs, 3, padding=1),
+            nn.BatchNorm2d(outputs),
+            nn.LeakyReLU(0.01),
+        )
+
+
+class UNet(nn.Module):
+    """Channels 16-32-64-128-256; max-pool down; 1×1 convolution and bilinear ×2 (align_corners) up; head conv3×3.
+
+    Logits are float32 also under autocast. H and W are multiples of 16.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        widths: tuple[int, ...] = (16, 32, 64, 128, 256),
+        dropout: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5),
+    ):
+        super().__init__()
+        self.widths = widths
+        self.encoder = nn.ModuleList(map(Block, (channels, *widths), widths, dropout))
+        self.reduce = nn.ModuleList(nn.Conv2d(deep, wide, 1) for wide, deep in zip(widths, widths[1:]))
+        self.decoder = nn.ModuleList(Block(2 * wide, wide, 0.0) for wide in widths[:-1])
+        self.head = nn.Conv2d(widths[0], classes, 3, padding=1)
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """The encoder's maps at strides 1, 2, 4, 8, 16."""
+        maps = [self.encoder[0](x)]
+        for block in self.encoder[1:]:
+            maps.append(block(F.max_pool2d(maps[-1], 2)))
+        return maps
+
+    def decode(self, maps: list[Tensor]) -> Tensor:
+        """The input of the head, [N, widths[0], H, W]."""
+        x = maps[-1]
+        for skip, reduce, block in reversed(list(zip(maps, self.reduce, self.decoder))):
+            up = F.interpolate(reduce(x), scale_factor=2, mode="bilinear", align_corners=True)
+            x = block(torch.cat([skip, up], 1))
+        return x
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.decode(self.encode(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x)).float()
