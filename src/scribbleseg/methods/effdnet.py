@@ -1,0 +1,71 @@
+"""EFFDNet (MICCAI 2025): mean teacher, foreground-background separation, foreground augmentation with diverse context."""
+
+import torch
+
+from ..augment import foreground_augmentation
+from ..losses import foreground_background_separation, partial_cross_entropy
+from .base import Method
+from .teacher import ema_update, make_teacher
+
+
+class EFFDNet(Method):
+    """L = L¹ + L², L¹ = L_S + λ(L_P + δ·FBSL) on the batch, L² = L_S + λL_P on its FADC samples.
+
+    L_S = CE over scribbled pixels; L_P = CE over all pixels against ŷ = argmax teacher(x + noise). The teacher is the
+    exponential mean of the student's weights and runs in train mode [released code].
+    """
+
+    def __init__(
+        self,
+        network,
+        *,
+        lam: float = 0.6,  # λ
+        delta: float = 0.3,  # δ
+        fbsl: bool = True,
+        fadc: bool = True,
+        blocks: int = 8,  # K
+        temperature: float = 0.07,  # τ [released code; the paper gives none]
+        box: str = "annotated",  # or "foreground"
+        noise: float = 0.1,  # standard deviation, clipped at half of it [released code]
+        alpha: float = 0.99,
+        teacher_dropout: bool = True,  # teacher in train mode [released code]
+    ):
+        super().__init__(network)
+        self.lam, self.delta, self.fbsl, self.fadc = lam, delta, fbsl, fadc
+        self.blocks, self.temperature, self.box, self.noise, self.alpha = blocks, temperature, box, noise, alpha
+        self.teacher_dropout = teacher_dropout
+        self.teacher = make_teacher(network)
+        self.register_buffer("steps", torch.zeros(()))
+
+    def losses(self, batch, progress):
+        image, scribble = batch.image, batch.label
+        pseudo = self.pseudo_label(image)
+        both = (image, scribble, pseudo)
+        if self.fadc:
+            mixed = foreground_augmentation(image, scribble, pseudo, self.box)
+            both = tuple(torch.cat(pair) for pair in zip(both, mixed))
+        image, scribble, pseudo = both
+
+        features = self.network.features(image)
+        logits = self.network.head(features).float()
+        names = ("", "_fadc")[: 1 + self.fadc]
+        terms = {}
+        for name, logit, drawn, target in zip(names, *(x.chunk(len(names)) for x in (logits, scribble, pseudo))):
+            terms[f"pce{name}"] = partial_cross_entropy(logit, drawn)
+            terms[f"pseudo{name}"] = self.lam * partial_cross_entropy(logit, target)
+        if self.fbsl:
+            count = len(batch.image)
+            separation = foreground_background_separation(features[:count], scribble[:count], self.blocks, self.temperature)
+            terms["fbsl"] = self.lam * self.delta * separation
+        return terms
+
+    @torch.no_grad()
+    def pseudo_label(self, image):
+        self.teacher.train(self.teacher_dropout)
+        limit = self.noise / 2
+        noisy = image + (self.noise * torch.randn_like(image)).clamp(-limit, limit)
+        return self.teacher(noisy).argmax(1)
+
+    def after_step(self, progress):
+        self.steps += 1
+        ema_update(self.teacher, self.network, (1 - 1 / (self.steps + 1)).clamp(max=self.alpha))

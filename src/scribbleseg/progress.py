@@ -1,0 +1,46 @@
+"""Progress of long work: a bar on a terminal, plain lines when piped."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+
+class Progress:
+    """`with Progress("training", 600, "it") as bar: bar.advance(); bar.note("dice .81")`."""
+
+    def __init__(self, label: str, total: int, unit: str, done: int = 0):
+        self.label, self.total, self.unit, self.done, self.started_at = label, total, unit, done, done
+        self.text = ""
+        self.bar = tqdm(total=total, initial=done, desc=label, unit=unit, dynamic_ncols=True) if sys.stderr.isatty() else None
+
+    def __enter__(self):
+        self.start = self.said = time.monotonic()
+        return self
+
+    def advance(self, count: int = 1) -> None:
+        self.done += count
+        if self.bar is not None:
+            self.bar.update(count)
+        elif time.monotonic() - self.said > 15:
+            self._say()
+
+    def note(self, text: str) -> None:
+        """A short text behind the bar."""
+        self.text = text
+        if self.bar is not None:
+            self.bar.set_postfix_str(text, refresh=False)
+
+    def __exit__(self, kind, error, trace):
+        if self.bar is not None:
+            self.bar.close()
+        elif error is None:
+            self._say()
+
+    def _say(self):
+        self.said = time.monotonic()
+        seconds = self.said - self.start
+        rate = (self.done - self.started_at) / seconds if seconds > 0 else 0
+        left = f", {(self.total - self.done) / rate:.0f} s left" if rate and self.done < self.total else ""
+        note = f", {self.text}" if self.text else ""
+        print(f"{self.label}: {self.done}/{self.total} {self.unit}, {rate:.2f} {self.unit}/s{left}{note}", file=sys.stderr, flush=True)
