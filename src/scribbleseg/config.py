@@ -42,8 +42,8 @@ class Train:
     """Learning rate at the start, instead of the method's."""
     schedule: Literal["poly", "cosine", "step", "constant"] | None = None
     """Learning rate schedule, instead of the method's."""
-    network: str = "unet"
-    """unet, or monai:NAME with the `monai` extra (monai:BasicUNet, ...)."""
+    network: str | None = None
+    """Instead of the method's: unet, or monai:NAME with the `monai` extra (monai:BasicUNet, ...)."""
     val_share: float = 0.0
     """Share of the training patients set aside for validation when the split names none."""
     val_every: int = 10

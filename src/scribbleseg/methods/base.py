@@ -51,6 +51,7 @@ class Method(nn.Module):
     """
 
     recipe = Recipe()
+    network_name = "unet"  # what is built when the user names no network
     sweeps = 0  # how many times during a run `sweep` is called, evenly spread
 
     def __init__(self, network: nn.Module):
@@ -70,6 +71,10 @@ class Method(nn.Module):
 
     def sweep(self, slices: Slices, progress: Tensor) -> None:
         """A pass over all training slices, `sweeps` times in a run."""
+
+    def pictures(self, batch: Batch) -> dict[str, Tensor]:
+        """[N, H, W] label maps of a fixed, not augmented batch, drawn by the report over the course of training."""
+        return {}
 
     def monitor(self) -> dict[str, Tensor]:
         """0-d tensors for the log, beside the losses (thresholds, coverage, ...), from the latest `losses` call."""

@@ -5,7 +5,7 @@ import torch
 from ..augment import foreground_augmentation
 from ..losses import foreground_background_separation, partial_cross_entropy
 from .base import Method
-from .teacher import ema_update, make_teacher
+from .teacher import ema_decay, ema_update, make_teacher
 
 
 class EFFDNet(Method):
@@ -67,5 +67,5 @@ class EFFDNet(Method):
         return self.teacher(noisy).argmax(1)
 
     def after_step(self, progress):
+        ema_update(self.teacher, self.network, ema_decay(self.steps, self.alpha))
         self.steps += 1
-        ema_update(self.teacher, self.network, (1 - 1 / (self.steps + 1)).clamp(max=self.alpha))

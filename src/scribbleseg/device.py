@@ -1,0 +1,37 @@
+"""Which device, and which number format pays on it."""
+
+import torch
+
+from .errors import InputError
+
+
+def pick_device(name: str) -> torch.device:
+    """auto → CUDA when there is one, else the CPU. Raises InputError for a device that is not here."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"no device '{name}'. Use auto, cpu, cuda or cuda:N.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device '{name}' is not supported. Use auto, cpu, cuda or cuda:N.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device '{name}': PyTorch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices. Use --device cpu, or install a CUDA build.")
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """auto → bfloat16 where the device computes in it, else float32."""
+    if name != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    able = torch.cpu.get_capabilities()
+    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
+
+
+def device_name(device: torch.device) -> str:
+    """What to print beside a measured time."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.cpu.get_capabilities().get('cpu_name', 'CPU')}, {torch.get_num_threads()} threads"

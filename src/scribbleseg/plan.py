@@ -1,0 +1,93 @@
+"""What a Train config comes to: settings resolved and checked before a voxel is read, and their file in the run folder."""
+
+import dataclasses
+import json
+import random
+from pathlib import Path
+
+from . import __version__
+from .atomic import atomic_file
+from .config import Train
+from .data.dataset import Dataset, Fold, read_dataset
+from .device import pick_device
+from .errors import InputError
+from .methods import method_class, parse_options
+from .methods.base import Recipe
+
+BUDGETS = {"paper": {"size": 256}, "quick": {"size": 128, "iterations": 600}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a Train config comes to, once the method, the budget and the data set have had their say."""
+
+    method: str
+    options: dict
+    recipe: Recipe
+    size: int
+    network: str
+    classes: tuple[str, ...]
+    channels: tuple[str, ...]
+    split: str
+    fold: Fold
+
+
+def make_plan(config: Train) -> Plan:
+    """Resolve defaults and check everything that can be checked without reading a voxel."""
+    kind = method_class(config.method)
+    options = parse_options(config.method, config.set)
+    recipe, budget = kind.recipe, BUDGETS[config.budget]
+    wanted = {key: getattr(config, key) for key in ("optimizer", "lr", "schedule", "batch")}
+    wanted["iterations"] = config.iterations or budget.get("iterations")
+    recipe = dataclasses.replace(recipe, **{key: value for key, value in wanted.items() if value is not None})
+    size = config.size or budget["size"]
+    for name, value, step in (("iterations", recipe.iterations, 1), ("batch", recipe.batch, 1), ("size", size, 16)):
+        if value < step or value % step:
+            raise InputError(f"--{name} {value}: expected a positive multiple of {step}.")
+    if recipe.lr <= 0 or not 0 <= config.val_share < 1:
+        raise InputError(f"--lr {recipe.lr} must be positive, --val-share {config.val_share} in [0, 1).")
+    pick_device(config.device)
+    dataset = read_dataset(config.dataset)
+    split = config.split if config.split != "auto" else ("final" if "final" in dataset.splits() else "all")
+    fold = _carve(dataset, dataset.fold(split, config.fold), config.val_share, config.seed)
+    if not fold.train:
+        raise InputError(f"{config.dataset}: fold {config.fold} of '{split}' has no training case.")
+    network = config.network or kind.network_name
+    return Plan(config.method, options, recipe, size, network, dataset.classes, dataset.channels, split, fold)
+
+
+def _carve(dataset: Dataset, fold: Fold, share: float, seed: int) -> Fold:
+    """Set a share of the training patients aside for validation, where the split names none."""
+    patients = sorted({dataset.patient(case) for case in fold.train})
+    if fold.val or not share:
+        return fold
+    random.Random(seed).shuffle(patients)
+    chosen = set(patients[: max(1, round(share * len(patients)))])
+    parts = [tuple(case for case in fold.train if (dataset.patient(case) in chosen) == held) for held in (False, True)]
+    return dataclasses.replace(fold, train=parts[0], val=parts[1])
+
+
+def read_plan(run: Path) -> tuple[Train, Plan]:
+    """The settings of a run folder. Raises InputError when it is none."""
+    path = Path(run) / "config.json"
+    if not path.is_file():
+        raise InputError(f"{run}: not a run folder (no config.json). Make one with: scribbleseg train DATASET {run}")
+    try:
+        stored = json.loads(path.read_text())
+        config = Train(**{**stored["train"], "set": tuple(stored["train"]["set"])})
+        plan = stored["plan"]
+        recipe = Recipe(**{**plan["recipe"], "step_at": tuple(plan["recipe"]["step_at"])})
+        fold = Fold(**{key: tuple(value) if isinstance(value, list) else value for key, value in plan["fold"].items()})
+        lists = {key: tuple(plan[key]) for key in ("classes", "channels")}
+        plan = Plan(**{**plan, **lists, "recipe": recipe, "fold": fold})
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a run's settings ({error!r}). Was it edited, or written by another version (this is {__version__})?") from error
+    config.dataset, config.run = Path(config.dataset), Path(run)
+    return config, plan
+
+
+def write_plan(config: Train, plan: Plan) -> None:
+    """Write RUN/config.json."""
+    stored = {"version": __version__, "train": dataclasses.asdict(config), "plan": dataclasses.asdict(plan)}
+    with atomic_file(Path(config.run) / "config.json") as partial:
+        partial.write_text(json.dumps(stored, indent=1, default=str) + "\n")
