@@ -3,9 +3,13 @@
 import json
 import os
 import platform
+import signal
 import subprocess
+import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -240,7 +244,7 @@ class _Training:
         saved = time.monotonic()
         log = open(self.run / "log.jsonl", "a", encoding="utf-8")
         try:
-            with log, Progress(f"training {self.plan.method}", total, "it", self.iteration) as bar:
+            with log, _interruptible() as stop, Progress(f"training {self.plan.method}", total, "it", self.iteration) as bar:
                 while self.iteration < total:
                     row = self.step(sampler(self.iteration))
                     sums = {name: sums.get(name, 0) + value for name, value in row.items()}
@@ -263,9 +267,9 @@ class _Training:
                             self.checkpoint()
                             saved = time.monotonic()
                         sums, steps, since = {}, 0, time.perf_counter()
-        except KeyboardInterrupt:
-            self.checkpoint()
-            raise
+                    if stop and self.iteration < total:
+                        self.checkpoint()
+                        raise KeyboardInterrupt
         finally:
             torch.use_deterministic_algorithms(False)
 
@@ -326,6 +330,26 @@ def environment(device: torch.device, dtype: torch.dtype) -> dict:
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
     }
+
+
+@contextmanager
+def _interruptible() -> Iterator[list]:
+    """Ctrl-C fills the list instead of cutting a step in two; a second Ctrl-C stops at once."""
+    stop = []
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number, frame):
+        if stop:
+            raise KeyboardInterrupt
+        stop.append(number)
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _evenly(total: int, count: int) -> set[int]:

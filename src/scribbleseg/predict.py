@@ -1,0 +1,162 @@
+"""Volume in, volume out: a prediction has its image's shape, affine and header."""
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from .config import Predict
+from .data.dataset import load_image, read_dataset
+from .data.slices import resize_image
+from .data.volume import Grid, ending, write_volume
+from .device import pick_device, pick_precision
+from .errors import InputError
+from .networks import build_network
+from .plan import Plan, read_plan
+from .progress import Progress
+
+FLIPS = ((), (2,), (3,), (2, 3))
+
+
+@dataclass(frozen=True)
+class Job:
+    """One case to predict: its channels' files and the file to write."""
+
+    images: tuple[Path, ...]
+    output: Path
+
+
+def predict(config: Predict) -> list[Path]:
+    """Segment a file, a folder or a data set's held-out cases; returns the files written.
+
+    Raises InputError for an input that cannot be read, before anything of that case is written.
+    """
+    train, plan = read_plan(config.run)
+    device = pick_device(config.device)
+    dtype = pick_precision(train.precision, device)
+    torch.set_flush_denormal(True)
+    network = load_network(config.run, plan, config.weights).to(device, memory_format=torch.channels_last)
+    jobs = list_jobs(Path(config.input), Path(config.output), plan)
+    written = []
+
+    def write(job: Job, probs: np.ndarray, grid: Grid) -> list[Path]:
+        end = ending(job.output)
+        stem = str(job.output).removesuffix(end)
+        files = {job.output: probs.argmax(0).astype(np.uint8)}
+        if config.probabilities:
+            files |= {Path(f"{stem}_prob_{name}{end}"): plane for name, plane in zip(plan.classes, probs)}
+        if config.uncertainty:
+            files[Path(f"{stem}_entropy{end}")] = entropy(probs)
+        for path, array in files.items():
+            write_volume(path, array, grid)
+        return list(files)
+
+    # reading, network and writing overlap; at most four volumes are in memory
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer, Progress("predicting", len(jobs), "case") as bar:
+        writing = []
+        for job, (image, grid) in zip(jobs, _ahead(reader, lambda job: load_image(job.images), jobs, 2)):
+            probs = predict_volume(network, image, plan.size, device, dtype, config.batch, config.tta)
+            writing.append(writer.submit(write, job, probs, grid))
+            if len(writing) > 1:
+                written += writing.pop(0).result()
+            bar.advance()
+        for future in writing:
+            written += future.result()
+    return written
+
+
+def load_network(run: Path, plan: Plan, weights: str = "last") -> nn.Module:
+    """The trained network of a run, in eval mode. Raises InputError for missing weights or weights of another architecture."""
+    path = Path(run) / f"{weights}.safetensors"
+    if not path.is_file():
+        hint = "The run had no validation cases; use --weights last." if weights == "best" else "Has it been trained?"
+        raise InputError(f"{run}: has no {path.name}. {hint}")
+    network = build_network(plan.network, len(plan.channels), len(plan.classes))
+    try:
+        with safe_open(path, "pt") as file:
+            stored = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a safetensors file ({error}). Copy the run folder again.") from error
+    wanted = network.state_dict()
+    odd = [name for name in stored.keys() ^ wanted.keys()] or [name for name in wanted if wanted[name].shape != stored[name].shape]
+    if odd:
+        raise InputError(f"{path}: weights of another architecture than '{plan.network}' with {len(plan.classes)} classes (differs at {min(odd)}). Do config.json and weights belong to one run?")
+    network.load_state_dict(stored)
+    return network.eval()
+
+
+def list_jobs(source: Path, output: Path, plan: Plan) -> list[Job]:
+    """What to predict, and where to write it. Raises InputError when there is nothing, or the channels do not match the run's."""
+    if (source / "dataset.json").is_file():
+        dataset = read_dataset(source)
+        if dataset.channels != plan.channels and len(dataset.channels) != len(plan.channels):
+            raise InputError(f"{source}: has channels {dataset.channels}; the run was trained on {plan.channels}.")
+        cases = [dataset.case(name) for name in plan.fold.test if name in dataset.cases or name in dataset.tests]
+        if not cases:
+            raise InputError(f"{source}: has none of the run's held-out cases. Give a folder of images instead, such as {source}/imagesTs.")
+        return [Job(case.images, output / f"{case.id}{dataset.file_ending}") for case in cases]
+    if source.is_file():
+        end = ending(source)
+        if len(plan.channels) != 1:
+            raise InputError(f"{source}: the run needs {len(plan.channels)} channels {plan.channels}. Give a folder with CASE_0000{end}, CASE_0001{end}, …")
+        whole = any(str(output).lower().endswith(known) for known in (".nii", ".nii.gz", ".nrrd", ".mha"))
+        return [Job((source,), output if whole else output / source.name)]
+    if not source.is_dir():
+        raise InputError(f"{source}: no such file or folder.")
+    files = sorted(path for path in source.iterdir() if not path.name.startswith(".") and str(path).lower().endswith((".nii", ".nii.gz", ".nrrd", ".mha")))
+    if not files:
+        raise InputError(f"{source}: no volumes (.nii.gz, .nii, .nrrd, .mha) in this folder.")
+    groups: dict[str, list[Path]] = {}
+    for path in files:
+        end = ending(path)
+        name, _, channel = path.name[: -len(end)].rpartition("_")
+        numbered = bool(name) and len(channel) == 4 and channel.isdigit()
+        groups.setdefault((name if numbered else path.name[: -len(end)]) + end, []).append(path)
+    for name, paths in groups.items():
+        if len(paths) != len(plan.channels):
+            raise InputError(f"{source}: {name} has {len(paths)} files; the run needs {len(plan.channels)} channels {plan.channels}, named CASE_0000, CASE_0001, …")
+    return [Job(tuple(paths), output / name) for name, paths in groups.items()]
+
+
+@torch.no_grad()
+def predict_volume(
+    network: nn.Module, image: np.ndarray, size: int, device: torch.device, dtype: torch.dtype, batch: int = 32, tta: bool = False
+) -> np.ndarray:
+    """Class probabilities float32 [K, D, H, W] of a normalised image [channels, D, H, W], slice by slice at `size`, resized back (bilinear)."""
+    planes = []
+    for part in resize_image(image, size).split(batch):
+        part = part.to(device, memory_format=torch.channels_last)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            probs = average_softmax(network, part, FLIPS if tta else FLIPS[:1])
+        if probs.shape[2:] != image.shape[2:]:
+            probs = F.interpolate(probs, image.shape[2:], mode="bilinear", align_corners=False)
+        planes.append(probs.cpu())
+    return torch.cat(planes).movedim(1, 0).numpy()
+
+
+def average_softmax(network: nn.Module, image: Tensor, flips: tuple[tuple[int, ...], ...]) -> Tensor:
+    """Mean softmax over flips of [N, C, H, W], each turned back."""
+    return sum(network(image.flip(dims)).softmax(1).flip(dims) for dims in flips) / len(flips)
+
+
+def entropy(probs: np.ndarray) -> np.ndarray:
+    """−Σ p ln p / ln K over the first axis, float32 in [0, 1]: 0 where one class is certain, 1 where all are equal."""
+    bounded = np.clip(probs, np.finfo(np.float32).tiny, 1)
+    return np.clip(-(bounded * np.log(bounded)).sum(0) / math.log(len(probs)), 0, 1).astype(np.float32)
+
+
+def _ahead(pool: ThreadPoolExecutor, function, items: list, count: int) -> Iterator:
+    """`map` that works at most `count` items ahead of who takes the results."""
+    rest = iter(items)
+    waiting = [pool.submit(function, item) for item in islice(rest, count)]
+    while waiting:
+        yield waiting.pop(0).result()
+        waiting += [pool.submit(function, item) for item in islice(rest, 1)]
