@@ -16,13 +16,13 @@ class Train:
     `scribbleseg train RUN --resume` carries on a run that was cut off.
     """
 
-    dataset: Positional[Path]
+    dataset: Annotated[Positional[Path], arg(metavar="DATASET")]
     """Data set in the nnU-Net raw layout with an `ignore` label."""
-    run: Positional[Path]
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
     """New folder for the run."""
     method: str = "effdnet"
     """A name from `scribbleseg methods`, or package.module:Class."""
-    set: tuple[str, ...] = ()
+    set: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE ...")] = ()
     """The method's hyperparameters, as NAME=VALUE; `scribbleseg methods NAME` lists them."""
     split: str = "auto"
     """Protocol: a file of splits/, `final` (splits_final.json) or `all`. auto: final if there is one, else all."""
@@ -30,19 +30,19 @@ class Train:
     """Which fold of the protocol is held out."""
     budget: Literal["paper", "quick"] = "paper"
     """paper: the method's own size and iterations. quick: 128 pixels and 600 iterations, minutes on a CPU."""
-    iterations: int | None = None
+    iterations: Annotated[int | None, arg(metavar="N")] = None
     """Optimiser steps, instead of the budget's."""
-    size: int | None = None
+    size: Annotated[int | None, arg(metavar="PIXELS")] = None
     """Slices are resized to SIZE × SIZE pixels, instead of the budget's."""
-    batch: int | None = None
+    batch: Annotated[int | None, arg(metavar="N")] = None
     """Slices per step, instead of the method's."""
     optimizer: Literal["sgd", "adam", "adamw"] | None = None
     """Instead of the method's."""
-    lr: float | None = None
+    lr: Annotated[float | None, arg(metavar="RATE")] = None
     """Learning rate at the start, instead of the method's."""
     schedule: Literal["poly", "cosine", "step", "constant"] | None = None
     """Learning rate schedule, instead of the method's."""
-    network: str | None = None
+    network: Annotated[str | None, arg(metavar="NAME")] = None
     """Instead of the method's: unet, or monai:NAME with the `monai` extra (monai:BasicUNet, ...)."""
     val_share: float = 0.0
     """Share of the training patients set aside for validation when the split names none."""
@@ -64,11 +64,11 @@ class Train:
 class Predict:
     """Segment volumes with a trained run."""
 
-    run: Positional[Path]
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
     """Run folder."""
-    input: Positional[Path]
+    input: Annotated[Positional[Path], arg(metavar="INPUT")]
     """A volume (NIfTI, NRRD, MHA), a folder of volumes, or a data set (its held-out cases of the run's fold)."""
-    output: Positional[Path]
+    output: Annotated[Positional[Path], arg(metavar="OUTPUT")]
     """File or folder to write."""
     weights: Literal["last", "best"] = "last"
     """best: chosen on the validation split, where the run had one."""
@@ -87,11 +87,11 @@ class Predict:
 class Evaluate:
     """Score predictions against dense masks: Dice, HD95 and ASSD in mm."""
 
-    predictions: Positional[Path]
+    predictions: Annotated[Positional[Path], arg(metavar="PREDICTIONS")]
     """A mask or a folder of masks."""
-    truth: Positional[Path]
+    truth: Annotated[Positional[Path], arg(metavar="TRUTH")]
     """The dense mask, or a folder with masks of the same names."""
-    out: Path | None = None
+    out: Annotated[Path | None, arg(metavar="CSV")] = None
     """Per-case table, CSV."""
     classes: tuple[str, ...] = ()
     """Names of the foreground classes 1, 2, …; read from dataset.json beside TRUTH when not given."""
@@ -101,7 +101,7 @@ class Evaluate:
 class Phantom:
     """Make a data set of synthetic short-axis hearts with simulated scribbles."""
 
-    dst: Positional[Path]
+    dst: Annotated[Positional[Path], arg(metavar="DST")]
     """New folder."""
     cases: int = 24
     seed: int = 0
@@ -112,9 +112,9 @@ class Import:
     """Bring a public data set into the nnU-Net raw layout with its named protocols."""
 
     source: Positional[Literal["acdc", "wsl4mis", "mscmr", "nci-isbi"]]
-    src: Positional[Path]
+    src: Annotated[Positional[Path], arg(metavar="SRC")]
     """Folder as its source ships it."""
-    dst: Positional[Path]
+    dst: Annotated[Positional[Path], arg(metavar="DST")]
     """New folder."""
 
 
@@ -122,7 +122,7 @@ class Import:
 class Simulate:
     """Draw scribbles from the dense masks of a data set (labelsTr_dense → labelsTr)."""
 
-    dataset: Positional[Path]
+    dataset: Annotated[Positional[Path], arg(metavar="DATASET")]
     coverage: float = 0.5
     """Share of each structure's curves that is drawn, 0 to 1."""
     thickness: int = 3
@@ -136,21 +136,21 @@ class Simulate:
 class Check:
     """Say what is in a data set and what is wrong with it; exit code 1 when it cannot be trained on."""
 
-    dataset: Positional[Path]
+    dataset: Annotated[Positional[Path], arg(metavar="DATASET")]
 
 
 @dataclass
 class Report:
     """Write RUN/report.html: settings, curves, pictures, scores; one self-contained file."""
 
-    run: Positional[Path]
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
 
 
 @dataclass
 class Methods:
     """List the methods, or one method's hyperparameters."""
 
-    name: Positional[str | None] = None
+    name: Annotated[Positional[str | None], arg(metavar="[METHOD]")] = None
 
 
 @dataclass

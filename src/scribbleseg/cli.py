@@ -1,0 +1,70 @@
+"""The command line: one dataclass of `config` per verb. Nothing heavy is imported until a verb runs."""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Union
+
+import tyro
+
+from . import __version__, config
+from .errors import InputError, nearest
+
+# verb → (settings, module:function that takes them)
+VERBS = {
+    "demo": (config.Demo, "demo:demo"),
+    "phantom": (config.Phantom, "data.phantom:phantom"),
+    "import": (config.Import, "data.imports:import_dataset"),
+    "simulate": (config.Simulate, "data.simulate:simulate"),
+    "check": (config.Check, "data.check:check"),
+    "train": (config.Train, "train:train"),
+    "predict": (config.Predict, "predict:predict"),
+    "evaluate": (config.Evaluate, "evaluate:evaluate"),
+    "report": (config.Report, "report:report"),
+    "methods": (config.Methods, "methods.listing:methods"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb. Exit code 0, 1 (`check` found the data set not usable), 2 (bad input), 130 (Ctrl-C)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    verb = argv[0] if argv else ""
+    try:
+        if verb in ("--version", "-V"):
+            print(f"scribbleseg {__version__}")
+            return 0
+        if verb not in VERBS and not verb.startswith("-"):
+            raise InputError(f"no verb '{verb}'. {nearest(verb, VERBS)}" if verb else f"what to do? {nearest('', VERBS)} See scribbleseg --help.")
+        if verb == "train" and "--resume" in argv:
+            rest = [word for word in argv[1:] if word != "--resume"]
+            if len(rest) != 1 or rest[0].startswith("-"):
+                raise InputError("--resume takes the run folder alone, with the settings it was started with: scribbleseg train RUN --resume")
+            return _run("train:resume", Path(rest[0]))
+        settings = _parse(argv)
+        return _run(VERBS[verb][1], settings)
+    except InputError as error:
+        print(f"scribbleseg: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        hint = " Carry on with: scribbleseg train RUN --resume" if verb == "train" else ""
+        print(f"scribbleseg: stopped.{hint}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parse(argv: list[str]):
+    if argv and argv[0] in VERBS:
+        kind, _ = VERBS[argv[0]]
+        return tyro.cli(kind, args=argv[1:], prog=f"scribbleseg {argv[0]}", config=(tyro.conf.OmitArgPrefixes,))
+    # only reached for --help: the list of verbs
+    kinds = tuple(Annotated[kind, tyro.conf.subcommand(verb)] for verb, (kind, _) in VERBS.items())
+    return tyro.cli(Union[kinds], args=argv, prog="scribbleseg", description="Segmentation of medical volumes from scribbles.")
+
+
+def _run(target: str, settings) -> int:
+    module, _, function = target.partition(":")
+    result = getattr(importlib.import_module(f"scribbleseg.{module}"), function)(settings)
+    return 1 if result is False else 0

@@ -1,0 +1,25 @@
+"""`scribbleseg methods`: the list, or one method's settings."""
+
+import inspect
+
+from ..config import Methods
+from . import METHODS, hyperparameters, method_class
+
+
+def methods(config: Methods) -> None:
+    """Print a line per method, or the recipe and the hyperparameters of one."""
+    if config.name is None:
+        for name in METHODS:
+            print(f"{name:<12} {_first_line(name)}")
+        return
+    kind = method_class(config.name)
+    print(f"{config.name}: {inspect.getdoc(inspect.getmodule(kind)).splitlines()[0]}\n")
+    print(inspect.getdoc(kind))
+    recipe = ", ".join(f"{key} {value}" for key, value in vars(kind.recipe).items() if value != ())
+    print(f"\nrecipe: {recipe}")
+    for key, default in hyperparameters(config.name).items():
+        print(f"  --set {key}={default}")
+
+
+def _first_line(name: str) -> str:
+    return inspect.getdoc(inspect.getmodule(method_class(name))).splitlines()[0]
