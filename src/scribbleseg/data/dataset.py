@@ -208,10 +208,10 @@ def load_volume(dataset: Dataset, case: Case, *, cache: Path | None = None) -> V
     image, grid = load_image(case.images)
     scribble = np.full(image.shape[1:], UNLABELED, np.uint8)
     if case.scribble is not None:
-        scribble = _load_label(case.scribble, grid, case.images[0], dataset.ignore, ignored=True)
+        scribble = load_label(case.scribble, grid, case.images[0], dataset.ignore, ignored=True)
     truth = None
     if case.truth is not None:
-        truth = _load_label(case.truth, grid, case.images[0], dataset.ignore, ignored=False)
+        truth = load_label(case.truth, grid, case.images[0], dataset.ignore, ignored=False)
     return Volume(case, image, scribble, truth, grid, len(dataset.classes), cache)
 
 
@@ -241,7 +241,8 @@ def normalise(image: np.ndarray) -> np.ndarray:
     return (np.minimum(image, high) - low) / (high - low)
 
 
-def _load_label(path: Path, image: Grid, image_path: Path, ignore: int, ignored: bool) -> np.ndarray:
+def load_label(path: Path, image: Grid, image_path: Path, ignore: int, ignored: bool) -> np.ndarray:
+    """One label file, recoded: uint8 [D, H, W]. Raises InputError for another grid than its image's, and for values that may not occur."""
     label, grid = read_label(path)
     if not grid.same_place(image):
         raise InputError(f"{path}: {_difference(grid, image)} than its image {image_path}. Draw on the image itself, or resample the label with nearest neighbour.")

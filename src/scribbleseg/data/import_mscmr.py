@@ -1,0 +1,65 @@
+"""MSCMR late-enhancement MR as CycleMix ships it: train (scribbles), val and TestSet (dense masks), NIfTI."""
+
+import re
+from pathlib import Path
+
+from ..atomic import atomic_folder
+from ..errors import InputError
+from .protocols import write_splits
+from .raw import copy_case, for_each, write_description
+
+IMAGE = re.compile(r"((subject\d+)_DE)\.nii\.gz")
+CLASSES = ("RV", "Myo", "LV")
+IGNORE = len(CLASSES) + 1
+ABOUT = {
+    "reference": "Zhuang, IEEE TPAMI 2019 (MSCMRseg); Zhang & Zhuang, CVPR 2022 (CycleMix, scribbles)",
+    "licence": "research use",
+    "description": "Late gadolinium enhancement MR. Labels: scribbles of 25 subjects; labelsTr_dense: dense masks of 5",
+}
+
+
+def import_mscmr(src: Path, dst: Path) -> None:
+    """Copy `src` (the folder that has `train`) to the new data set `dst`, file by file and byte by byte.
+
+    train → imagesTr with scribbles; val → imagesTr with dense masks and no scribble; TestSet, where there is one → imagesTs.
+
+    Values, found on the five dense masks of val: every ring of value 2, filled, holds value 3 and nothing else (26 931 to
+    44 332 voxels a subject), so 2 is myocardium and 3 the left ventricle's blood pool; value 1 never lies inside, and its
+    centroid is 37 to 44 mm to the right and 14 to 24 mm to the front of 3's: the right ventricle. So 1 RV, 2 Myo, 3 LV, as in ACDC. 4 = not drawn.
+
+    Raises InputError for a missing folder, a training image without scribble, and what copy_case raises.
+    """
+    src = Path(src)
+    root = next((folder for folder in (src, src / "MSCMR_dataset") if (folder / "train" / "images").is_dir()), None)
+    if root is None:
+        raise InputError(f"{src}: has no train/images. Give the folder of CycleMix's MSCMR_dataset (train, val, TestSet).")
+    parts = {part: _subjects(root / part / "images") for part in ("train", "val", "TestSet")}
+    if not parts["train"]:
+        raise InputError(f"{root / 'train' / 'images'}: no subject1_DE.nii.gz or the like in it.")
+    for case in parts["train"]:
+        scribble = _label(root, "train", case, "scribble")
+        if not scribble.is_file():
+            raise InputError(f"{scribble}: no such file, but train/images has {case}. Add it, or remove the image.")
+
+    def copy(item: tuple[str, str]) -> None:
+        part, case = item
+        scribble = _label(root, part, case, "scribble") if part == "train" else None
+        truth = _label(root, part, case, "manual")
+        copy_case(folder, case, parts[part][case], scribble, truth if truth.is_file() else None, IGNORE, held_out=part == "TestSet")
+
+    with atomic_folder(dst) as folder:
+        for_each("importing MSCMR", copy, [(part, case) for part, cases in parts.items() for case in cases])
+        groups = {case: case.split("_")[0] for cases in parts.values() for case in cases}
+        write_description(folder, "MSCMR", "LGE", CLASSES, groups, **ABOUT)
+        train, val, test = (list(parts[part]) for part in ("train", "val", "TestSet"))
+        rows = {"25-5-15": [{"name": "25-5-15", "train": train, "val": val, "test": test}]}
+        write_splits(folder, rows, "25-5-15")
+
+
+def _label(root: Path, part: str, case: str, kind: str) -> Path:
+    return root / part / "labels" / f"{case}_{kind}.nii.gz"
+
+
+def _subjects(images: Path) -> dict[str, Path]:
+    paths = sorted(images.glob("*.nii.gz")) if images.is_dir() else []
+    return {match[1]: path for path in paths if (match := IMAGE.fullmatch(path.name))}
