@@ -193,6 +193,7 @@ def _cases(images: Path, end: str, channels: int, scribbles: Path | None, truths
 
 
 def read_json(path: Path):
+    """The content of a JSON file; InputError when it cannot be read."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -261,6 +262,7 @@ def recode(label: np.ndarray, ignore: int, path: Path, ignored: bool = True) -> 
 
 
 def difference(grid: Grid, other: Grid) -> str:
+    """How two grids differ, in words for a message."""
     if grid.shape != other.shape:
         return f"has shape {grid.shape}, another ({other.shape})"
     return f"has another affine (largest difference {np.abs(grid.affine - other.affine).max():.4g})"
