@@ -72,10 +72,10 @@ class Dataset:
             raise InputError(f"{self.folder}: no split '{split}'. {nearest(split, [*self.splits(), 'all'])}")
         if split == "final":
             path = self.folder / "splits_final.json"
-            rows = [{"train": row["train"], "test": row["val"]} for row in _read_json(path)]
+            rows = [{"train": row["train"], "test": row["val"]} for row in read_json(path)]
         else:
             path = self.folder / "splits" / f"{split}.json"
-            rows = _read_json(path)
+            rows = read_json(path)
         folds = [
             Fold(row.get("name", str(index)), *(tuple(row.get(part, ())) for part in ("train", "val", "test")))
             for index, row in enumerate(rows)
@@ -133,7 +133,7 @@ def read_dataset(folder: Path) -> Dataset:
     path = folder / "dataset.json"
     if not path.is_file():
         raise InputError(f"{folder}: has no dataset.json. A data set is a folder in the nnU-Net raw layout; see `scribbleseg import --help`.")
-    info = _read_json(path)
+    info = read_json(path)
     for key in ("labels", "file_ending"):
         if key not in info:
             raise InputError(f"{path}: has no '{key}'. It lists {', '.join(info) or 'nothing'}.")
@@ -192,7 +192,8 @@ def _cases(images: Path, end: str, channels: int, scribbles: Path | None, truths
     return cases
 
 
-def _read_json(path: Path):
+def read_json(path: Path):
+    """The content of a JSON file; InputError when it cannot be read."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -223,7 +224,7 @@ def load_image(paths: Iterable[Path]) -> tuple[np.ndarray, Grid]:
         if first is None:
             first, first_path = grid, path
         elif not grid.same_place(first):
-            raise InputError(f"{path}: {_difference(grid, first)} than {first_path}. All channels of a case need the same grid; resample one.")
+            raise InputError(f"{path}: {difference(grid, first)} than {first_path}. All channels of a case need the same grid; resample one.")
         if image.max() == image.min():
             raise InputError(f"{path}: constant image (every voxel is {image.flat[0]:g}); nothing can be seen in it. Replace or remove the case.")
         channels.append(normalise(image))
@@ -245,7 +246,7 @@ def load_label(path: Path, image: Grid, image_path: Path, ignore: int, ignored: 
     """One label file, recoded: uint8 [D, H, W]. Raises InputError for another grid than its image's, and for values that may not occur."""
     label, grid = read_label(path)
     if not grid.same_place(image):
-        raise InputError(f"{path}: {_difference(grid, image)} than its image {image_path}. Draw on the image itself, or resample the label with nearest neighbour.")
+        raise InputError(f"{path}: {difference(grid, image)} than its image {image_path}. Draw on the image itself, or resample the label with nearest neighbour.")
     return recode(label, ignore, path, ignored)
 
 
@@ -261,7 +262,8 @@ def recode(label: np.ndarray, ignore: int, path: Path, ignored: bool = True) -> 
     return recoded
 
 
-def _difference(grid: Grid, other: Grid) -> str:
+def difference(grid: Grid, other: Grid) -> str:
+    """How two grids differ, in words for a message."""
     if grid.shape != other.shape:
         return f"has shape {grid.shape}, another ({other.shape})"
     return f"has another affine (largest difference {np.abs(grid.affine - other.affine).max():.4g})"
