@@ -83,7 +83,7 @@ def gated_crf(probs: Tensor, image: Tensor, radius: int = 5, sigma_px: float = 6
     One pass over half of the offsets (k is symmetric) accumulates q_i = Σ_j k_ij p_j, without a graph: the energy is Σ k − Σ p·q,
     and as it is quadratic its gradient is −2q. Memory is that of a few maps, not of (2·radius + 1)² of them.
     """
-    probs, image = _float(probs), _float(image)
+    probs, image = _float(probs).contiguous(), _float(image).contiguous()  # channels last is half as fast here
     space = probs.shape[2:]
     with torch.no_grad():
         message = torch.zeros_like(probs)
