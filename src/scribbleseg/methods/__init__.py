@@ -8,6 +8,13 @@ from ..errors import InputError, nearest
 METHODS = {
     "pce": "scribbleseg.methods.pce:PCE",
     "fullsup": "scribbleseg.methods.fullsup:FullSup",
+    "nnunet-pl": "scribbleseg.methods.nnunet_pl:NNUNetPartialLoss",
+    "entmin": "scribbleseg.methods.entmin:EntMin",
+    "tv": "scribbleseg.methods.tv:TV",
+    "rloss": "scribbleseg.methods.rloss:RLoss",
+    "mloss": "scribbleseg.methods.mloss:MLoss",
+    "ustm": "scribbleseg.methods.ustm:USTM",
+    "dmpls": "scribbleseg.methods.dmpls:DMPLS",
     "effdnet": "scribbleseg.methods.effdnet:EFFDNet",
 }
 

@@ -1,0 +1,21 @@
+"""Entropy minimisation (Grandvalet & Bengio, NeurIPS 2004): confident predictions on unlabelled pixels."""
+
+import math
+
+from ..losses import entropy, partial_cross_entropy
+from .base import Method
+
+
+class EntMin(Method):
+    """L = pCE + w · mean entropy of the softmax / ln K, over all pixels; K classes, background included."""
+
+    def __init__(self, network, *, weight: float = 0.1):
+        super().__init__(network)
+        self.weight = weight
+
+    def losses(self, batch, progress):
+        logits = self.network(batch.image)
+        return {
+            "pce": partial_cross_entropy(logits, batch.label),
+            "entropy": self.weight * entropy(logits).mean() / math.log(logits.shape[1]),
+        }

@@ -1,0 +1,67 @@
+"""USTM (Liu et al., Pattern Recognition 2022): a mean teacher that is believed where it is certain."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from ..errors import InputError
+from ..losses import partial_cross_entropy
+from .base import Method
+from .teacher import ema_decay, ema_update, make_teacher
+
+
+class USTM(Method):
+    """L = pCE + w·r · Σ_i [H_i < h] |f_i − f'_i|² / Σ_i [H_i < h], r = exp(−5(1 − t)²), t = progress.
+
+    f: softmax of the student; f': softmax of the teacher on the image turned by a random multiple of 90° and made noisy, turned
+    back; H: entropy of the mean softmax of `passes` further noisy teacher passes; h = (.75 + .25 r) ln K. Slices are square.
+    `entropy_base="two"` has ln 2 for ln K, as in the released code.
+    """
+
+    def __init__(
+        self,
+        network,
+        *,
+        weight: float = 1.0,  # w; .5 is the released code's, which divides by twice the number of certain pixels
+        passes: int = 8,  # T
+        noise: float = 0.1,  # standard deviation, clipped at twice itself
+        alpha: float = 0.99,
+        entropy_base: str = "classes",  # or "two"
+    ):
+        super().__init__(network)
+        if entropy_base not in ("classes", "two"):
+            raise InputError(f"ustm: entropy_base is '{entropy_base}'; it is 'classes' (ln K) or 'two' (ln 2).")
+        self.weight, self.passes, self.noise, self.alpha, self.entropy_base = weight, passes, noise, alpha, entropy_base
+        self.teacher = make_teacher(network)
+        self.register_buffer("steps", torch.zeros(()))
+
+    def losses(self, batch, progress):
+        logits = self.network(batch.image)
+        target, uncertainty = self.teach(batch.image)
+        ramp = torch.exp(-5 * (1 - progress) ** 2)
+        most = math.log(2 if self.entropy_base == "two" else logits.shape[1])
+        certain = uncertainty < (0.75 + 0.25 * ramp) * most
+        distance = (logits.softmax(1) - target).square().sum(1)
+        consistency = (distance * certain).sum() / certain.sum().clamp(min=1)
+        return {"pce": partial_cross_entropy(logits, batch.label), "consistency": self.weight * ramp * consistency}
+
+    @torch.no_grad()
+    def teach(self, image):
+        """The teacher's softmax [N, K, H, W] and the entropy [N, H, W] of its mean over the noisy passes: one forward for all."""
+        count, height, width = len(image), *image.shape[2:]
+        place = torch.arange(height * width, device=image.device).view(height, width)
+        turns = torch.stack([place.rot90(k).flatten() for k in range(4)])
+        turn = torch.randint(4, (1,), device=image.device)
+        there, back = turns.index_select(0, turn)[0], turns.index_select(0, -turn % 4)[0]
+        turned = image.flatten(2).index_select(2, there).view_as(image).repeat(1 + self.passes, 1, 1, 1)
+        noise = (self.noise * torch.randn_like(turned)).clamp(-2 * self.noise, 2 * self.noise)
+        probs = F.softmax(self.teacher(turned + noise), 1).unflatten(0, (1 + self.passes, count))
+        mean = probs[1:].mean(0)
+        seen = torch.cat([probs[0], torch.special.entr(mean).sum(1, keepdim=True)], 1)
+        seen = seen.flatten(2).index_select(2, back).view(count, -1, height, width)
+        return seen[:, :-1], seen[:, -1]
+
+    def after_step(self, progress):
+        ema_update(self.teacher, self.network, ema_decay(self.steps, self.alpha))
+        self.steps += 1

@@ -1,0 +1,247 @@
+"""The contract of a method, over all of METHODS: a method that is added there is tested here."""
+
+import dataclasses
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from scribbleseg.data.dataset import Case, Volume
+from scribbleseg.data.volume import Grid
+from scribbleseg.errors import InputError
+from scribbleseg.labels import UNLABELED
+from scribbleseg.methods import METHODS, method_class
+from scribbleseg.methods.base import Batch, Method, Slices
+from scribbleseg.networks import build_network
+from scribbleseg.networks.unet import UNet
+
+SIZE, CLASSES = 32, 4
+USES_TRUTH = {"fullsup"}
+# terms that vanish at the start of training by their definition would be listed here, as (method, term): reason
+CANNOT_REACH_NETWORK = {}
+SMALL = {"rloss": {"radius": 1}, "scn": {"stride": 2}}  # where tracing takes long or the network has too few levels
+
+every_method = pytest.mark.parametrize("name", METHODS)
+
+
+def volume(case: str, kind: str = "scribbled", truth: bool = True) -> Volume:
+    """Four slices with a ring (2) round a disc (3) beside a blob (1), and scribbles on some of their pixels."""
+    rng = np.random.default_rng(len(case) + sum(map(ord, case)))
+    rows, columns = np.mgrid[:SIZE, :SIZE]
+    dense = np.zeros((4, SIZE, SIZE), np.uint8)
+    for index, slice_ in enumerate(dense):
+        radius = np.hypot(rows - 15 - index, columns - 18)
+        slice_[np.hypot(rows - 14, columns - 6) < 5] = 1
+        slice_[radius < 10] = 2
+        slice_[radius < 6] = 3
+    image = np.choose(dense, [0.1, 0.8, 0.4, 0.9]) + rng.normal(0, 0.05, dense.shape)
+    scribble = np.where(rng.random(dense.shape) < 0.15, dense, UNLABELED).astype(np.uint8)
+    dropped = {"scribbled": (), "empty": (0, 1, 2, 3), "one class": (0, 1, 3), "foreground only": (0,)}[kind]
+    scribble[np.isin(scribble, dropped)] = UNLABELED
+    grid = Grid((SIZE, SIZE, 4), np.eye(4), None)
+    image = image.clip(0, 1).astype(np.float32)[None]
+    return Volume(Case(case, (), None, None), image, scribble, dense if truth else None, grid, CLASSES)
+
+
+def make_method(name: str, seed: int = 0, small: bool = False) -> Method:
+    """The method at its defaults, in train mode, its network sure of itself (as a trained one is) so that thresholds are passed.
+
+    `small`: a U-Net of two levels, where the method takes a U-Net, and SMALL's options.
+    """
+    torch.manual_seed(seed)
+    kind = method_class(name)
+    small = small and kind.network_name == "unet"
+    network = UNet(1, CLASSES, (8, 16), (0.1, 0.1)) if small else build_network(kind.network_name, 1, CLASSES)
+    if hasattr(network, "head"):
+        with torch.no_grad():
+            network.head.weight *= 8
+    return kind(network, **(SMALL.get(name, {}) if small else {})).train()
+
+
+def make_batch(method: Method, kind: str = "scribbled", sweeps: int = 20) -> Batch:
+    """The four slices of one case, with the method's own targets, after `sweeps` sweeps if the method has any."""
+    case = volume("case", kind)
+    targets = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in method.targets(case).items()}
+    image = torch.from_numpy(case.image).movedim(0, 1)
+    slices = Slices(image, targets.pop("label"), targets, torch.from_numpy(case.truth))
+    if method.sweeps:
+        for _ in range(sweeps):
+            method.sweep(slices, torch.tensor(0.5))
+    maps = {key: value.long() for key, value in slices.maps.items()}
+    return Batch(image, slices.label.long(), maps, slices.truth.long())
+
+
+def seeded_losses(method, batch, progress=0.9, seed=7):
+    torch.manual_seed(seed)
+    return method.losses(batch, torch.tensor(progress))
+
+
+def gradients(method, term):
+    """Gradients of a term in the network's parameters, zeros where it has none."""
+    parameters = list(method.network.parameters())
+    found = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found)]
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for key in one:
+        torch.testing.assert_close(one[key], other[key], rtol=0, atol=0)
+
+
+@every_method
+def test_every_term_sends_a_gradient_to_the_network(name):
+    method = make_method(name)
+    terms = seeded_losses(method, make_batch(method))
+    assert terms
+    for key, term in terms.items():
+        assert term.shape == () and term.dtype == torch.float32, key
+        assert term.requires_grad, f"{key} is detached"
+        if (name, key) not in CANNOT_REACH_NETWORK:
+            assert any(g.any() for g in gradients(method, term)), f"{key} has no gradient in the network"
+
+
+@every_method
+@pytest.mark.parametrize("kind", ["empty", "one class", "foreground only"])
+def test_terms_and_gradients_are_finite_on_poor_batches(name, kind):
+    method = make_method(name)
+    batch = make_batch(method, kind)
+    for progress in (0.0, 1.0):
+        terms = seeded_losses(method, batch, progress)
+        assert all(term.isfinite() for term in terms.values()), terms
+        assert all(g.isfinite().all() for g in gradients(method, sum(terms.values())))
+
+
+@every_method
+def test_unscribbled_slices_train_through_unsupervised_terms_only(name):
+    method = make_method(name)
+    for key, term in seeded_losses(method, make_batch(method, "empty")).items():
+        if key.startswith("pce"):
+            assert term == 0
+            assert not any(g.any() for g in gradients(method, term)), key
+
+
+@every_method
+def test_losses_repeat_under_a_seed(name):
+    method = make_method(name)
+    batch = make_batch(method)
+    assert_same(seeded_losses(method, batch), seeded_losses(method, batch))
+
+
+@every_method
+def test_state_dict_holds_everything_that_losses_depend_on(name):
+    method, other = make_method(name), make_method(name, seed=1)
+    with torch.no_grad():
+        for parameter in method.network.parameters():
+            parameter += 0.01 * torch.randn_like(parameter)
+    batch = make_batch(method)
+    seeded_losses(method, batch)
+    method.after_step(torch.tensor(0.5))
+    expected = seeded_losses(method, batch)
+    assert seeded_losses(other, batch) != expected
+    other.load_state_dict(method.state_dict())
+    assert_same(seeded_losses(other, batch), expected)
+
+
+class NoHostSync(TorchDispatchMode):
+    """Refuses what would make a CUDA step wait for the device: a value read by the host, or a shape that depends on values."""
+
+    forbidden = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "bincount", "equal", "is_nonzero", "repeat_interleave")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        assert not name.startswith(self.forbidden) or name == "equal_", f"aten.{name} waits for the device"
+        if name in ("index", "index_put", "index_put_"):
+            assert all(i is None or i.dtype != torch.bool for i in args[1]), "indexing by a mask waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@every_method
+def test_a_step_never_waits_for_the_device(name):
+    method = make_method(name)
+    batch = make_batch(method)
+    with NoHostSync():
+        sum(seeded_losses(method, batch).values()).backward()
+        method.after_step(torch.tensor(0.9))
+        method.monitor()
+
+
+def test_no_host_sync_notices():
+    mask = torch.tensor([True, False])
+    for waits in (lambda: mask.sum().item(), lambda: torch.arange(2)[mask], lambda: mask.nonzero(), lambda: bool(mask.any())):
+        with pytest.raises(AssertionError, match="waits"), NoHostSync():
+            waits()
+
+
+@every_method
+def test_losses_compile_into_one_graph(name):
+    torch._dynamo.reset()
+    method = make_method(name, small=True)
+    batch, progress = make_batch(method), torch.tensor(0.9)
+    expected = seeded_losses(method, batch)
+    compiled = torch.compile(method.losses, backend="eager", fullgraph=True)
+    torch.manual_seed(7)
+    found = compiled(batch, progress)
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value)
+
+
+@every_method
+def test_hyperparameters_are_keyword_only_with_defaults(name):
+    positional, *others = inspect.signature(method_class(name)).parameters.values()
+    assert positional.name == "network"
+    for parameter in others:
+        assert parameter.kind is parameter.KEYWORD_ONLY, parameter
+        assert isinstance(parameter.default, (bool, int, float, str)), parameter
+
+
+@every_method
+def test_after_step_moves_only_the_teacher_and_towards_the_student(name):
+    method = make_method(name)
+    with torch.no_grad():
+        for parameter in method.network.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    student = [p.clone() for p in method.network.parameters()]
+    seeded_losses(method, make_batch(method))
+    for _ in range(3):
+        teacher = [p.clone() for p in method.teacher.parameters()] if hasattr(method, "teacher") else []
+        method.after_step(torch.tensor(0.5))
+        for before, after, goal in zip(teacher, getattr(method, "teacher", method.network).parameters(), student):
+            assert not after.requires_grad
+            torch.testing.assert_close(after - goal, (before - goal) * ((after - goal).norm() / (before - goal).norm().clamp(min=1e-12)))
+            assert (after - goal).norm() < (before - goal).norm() or torch.equal(before, goal)
+    for before, after in zip(student, method.network.parameters()):
+        assert torch.equal(before, after)
+
+
+@every_method
+def test_losses_never_read_the_truth(name):
+    method = make_method(name)
+    batch = make_batch(method)
+    expected = seeded_losses(method, batch)
+    for truth in (None, (batch.truth + 1) % CLASSES):
+        assert_same(seeded_losses(method, dataclasses.replace(batch, truth=truth)), expected)
+
+
+@every_method
+def test_targets_never_read_the_truth(name):
+    method = make_method(name)
+    blind = volume("case", truth=False)
+    if name in USES_TRUTH:
+        with pytest.raises(InputError, match="labelsTr_dense"):
+            method.targets(blind)
+        return
+    expected, found = method.targets(volume("case")), method.targets(blind)
+    assert expected.keys() == found.keys() and "label" in found
+    for key in found:
+        assert np.issubdtype(found[key].dtype, np.integer) and found[key].shape == (4, SIZE, SIZE)
+        np.testing.assert_array_equal(expected[key], found[key])
+
+
+@every_method
+def test_network_gives_one_score_per_class_and_pixel(name):
+    method = make_method(name).eval()
+    with torch.no_grad():
+        assert method.network(torch.rand(2, 1, SIZE, SIZE)).shape == (2, CLASSES, SIZE, SIZE)
