@@ -9,6 +9,10 @@ METHODS = {
     "pce": "scribbleseg.methods.pce:PCE",
     "fullsup": "scribbleseg.methods.fullsup:FullSup",
     "effdnet": "scribbleseg.methods.effdnet:EFFDNet",
+    "rw": "scribbleseg.methods.rw:RandomWalker",
+    "s2l": "scribbleseg.methods.s2l:Scribble2Label",
+    "scribformer": "scribbleseg.methods.scribformer:ScribFormer",
+    "fddseg": "scribbleseg.methods.fddseg:FDDSeg",
 }
 
 
@@ -26,7 +30,11 @@ def method_class(name: str) -> type:
 def hyperparameters(name: str) -> dict[str, object]:
     """A method's keyword-only arguments and their defaults."""
     signature = inspect.signature(method_class(name))
-    return {key: p.default for key, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
+    return {key: p.default for key, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY    "rw": "scribbleseg.methods.rw:RandomWalker",
+    "s2l": "scribbleseg.methods.s2l:Scribble2Label",
+    "scribformer": "scribbleseg.methods.scribformer:ScribFormer",
+    "fddseg": "scribbleseg.methods.fddseg:FDDSeg",
+}
 
 
 def parse_options(name: str, given: tuple[str, ...]) -> dict[str, object]:
@@ -35,7 +43,11 @@ def parse_options(name: str, given: tuple[str, ...]) -> dict[str, object]:
     Raises InputError for an unknown name (with the nearest) and for a value of another type.
     """
     known = hyperparameters(name)
-    options = {}
+    options = {    "rw": "scribbleseg.methods.rw:RandomWalker",
+    "s2l": "scribbleseg.methods.s2l:Scribble2Label",
+    "scribformer": "scribbleseg.methods.scribformer:ScribFormer",
+    "fddseg": "scribbleseg.methods.fddseg:FDDSeg",
+}
     for item in given:
         key, equals, text = item.partition("=")
         if key not in known or not equals:
