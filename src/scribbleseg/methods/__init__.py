@@ -30,11 +30,7 @@ def method_class(name: str) -> type:
 def hyperparameters(name: str) -> dict[str, object]:
     """A method's keyword-only arguments and their defaults."""
     signature = inspect.signature(method_class(name))
-    return {key: p.default for key, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY    "rw": "scribbleseg.methods.rw:RandomWalker",
-    "s2l": "scribbleseg.methods.s2l:Scribble2Label",
-    "scribformer": "scribbleseg.methods.scribformer:ScribFormer",
-    "fddseg": "scribbleseg.methods.fddseg:FDDSeg",
-}
+    return {key: p.default for key, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
 
 
 def parse_options(name: str, given: tuple[str, ...]) -> dict[str, object]:
@@ -43,11 +39,7 @@ def parse_options(name: str, given: tuple[str, ...]) -> dict[str, object]:
     Raises InputError for an unknown name (with the nearest) and for a value of another type.
     """
     known = hyperparameters(name)
-    options = {    "rw": "scribbleseg.methods.rw:RandomWalker",
-    "s2l": "scribbleseg.methods.s2l:Scribble2Label",
-    "scribformer": "scribbleseg.methods.scribformer:ScribFormer",
-    "fddseg": "scribbleseg.methods.fddseg:FDDSeg",
-}
+    options = {}
     for item in given:
         key, equals, text = item.partition("=")
         if key not in known or not equals:
