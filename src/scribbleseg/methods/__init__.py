@@ -16,6 +16,10 @@ METHODS = {
     "ustm": "scribbleseg.methods.ustm:USTM",
     "dmpls": "scribbleseg.methods.dmpls:DMPLS",
     "effdnet": "scribbleseg.methods.effdnet:EFFDNet",
+    "rw": "scribbleseg.methods.rw:RandomWalker",
+    "s2l": "scribbleseg.methods.s2l:Scribble2Label",
+    "scribformer": "scribbleseg.methods.scribformer:ScribFormer",
+    "fddseg": "scribbleseg.methods.fddseg:FDDSeg",
 }
 
 

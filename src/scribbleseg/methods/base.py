@@ -53,6 +53,7 @@ class Method(nn.Module):
     recipe = Recipe()
     network_name = "unet"  # what is built when the user names no network
     sweeps = 0  # how many times during a run `sweep` is called, evenly spread
+    network_name = "unet"  # what is built when the user names no network
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -61,6 +62,10 @@ class Method(nn.Module):
     def targets(self, volume: Volume) -> dict[str, np.ndarray]:
         """What a case is trained on, integer [D, H, W] each; "label" is required. Called once per case before training."""
         return {"label": volume.scribble}
+
+    def notes(self, volume: Volume) -> dict[str, int]:
+        """What the user should hear about a case's targets, as counts; the loop adds them up over cases and prints them."""
+        return {}
 
     def losses(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
         """Named, already weighted terms; the loop sums and logs them. `progress`: 0-d tensor, 0 at the first step, 1 at the end."""
@@ -75,6 +80,9 @@ class Method(nn.Module):
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
         """[N, H, W] label maps of a fixed, not augmented batch, drawn by the report over the course of training."""
         return {}
+
+    def resume(self, slices: Slices) -> None:
+        """After the state of an earlier run was loaded: write into `slices.maps` again what its sweeps had written."""
 
     def monitor(self) -> dict[str, Tensor]:
         """0-d tensors for the log, beside the losses (thresholds, coverage, ...), from the latest `losses` call."""

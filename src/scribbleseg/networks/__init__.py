@@ -6,7 +6,7 @@ from ..errors import InputError, nearest
 
 
 def build_network(name: str, channels: int, classes: int) -> nn.Module:
-    """A 2-D network [N, channels, H, W] → logits [N, classes, H, W]: `unet`, or `monai:NAME`.
+    """A 2-D network [N, channels, H, W] → logits [N, classes, H, W]: `unet`, `scribformer`, or `monai:NAME`.
 
     Every network has `features(x)`: the input of its last convolution, [N, F, H, W], and `head(features)`: the logits.
     """
@@ -14,8 +14,12 @@ def build_network(name: str, channels: int, classes: int) -> nn.Module:
         from .unet import UNet
 
         return UNet(channels, classes)
+    if name == "scribformer":
+        from .scribformer import ScribFormerNetwork
+
+        return ScribFormerNetwork(channels, classes)
     if name.startswith("monai:"):
         from .monai import MonaiNetwork
 
         return MonaiNetwork(name.removeprefix("monai:"), channels, classes)
-    raise InputError(f"no network '{name}'. {nearest(name, ['unet', 'monai:BasicUNet'])}")
+    raise InputError(f"no network '{name}'. {nearest(name, ['unet', 'scribformer', 'monai:BasicUNet'])}")

@@ -47,13 +47,17 @@ class UNet(nn.Module):
             maps.append(block(F.max_pool2d(maps[-1], 2)))
         return maps
 
+    def decoder_maps(self, maps: list[Tensor]) -> list[Tensor]:
+        """The decoder's maps at strides 8, 4, 2, 1, from the encoder's."""
+        decoded = [maps[-1]]
+        for skip, reduce, block in reversed(list(zip(maps, self.reduce, self.decoder))):
+            up = F.interpolate(reduce(decoded[-1]), scale_factor=2, mode="bilinear", align_corners=True)
+            decoded.append(block(torch.cat([skip, up], 1)))
+        return decoded[1:]
+
     def decode(self, maps: list[Tensor]) -> Tensor:
         """The input of the head, [N, widths[0], H, W]."""
-        x = maps[-1]
-        for skip, reduce, block in reversed(list(zip(maps, self.reduce, self.decoder))):
-            up = F.interpolate(reduce(x), scale_factor=2, mode="bilinear", align_corners=True)
-            x = block(torch.cat([skip, up], 1))
-        return x
+        return self.decoder_maps(maps)[-1]
 
     def features(self, x: Tensor) -> Tensor:
         return self.decode(self.encode(x))
