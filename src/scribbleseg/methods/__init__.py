@@ -4,4 +4,5 @@ METHODS = {
     "pce": "scribbleseg.methods.pce:PCE",
     "fullsup": "scribbleseg.methods.fullsup:FullSup",
     "effdnet": "scribbleseg.methods.effdnet:EFFDNet",
+    "scn": "scribbleseg.methods.scn:SCN",
 }
