@@ -20,6 +20,7 @@ METHODS = {
     "s2l": "scribbleseg.methods.s2l:Scribble2Label",
     "scribformer": "scribbleseg.methods.scribformer:ScribFormer",
     "fddseg": "scribbleseg.methods.fddseg:FDDSeg",
+    "scn": "scribbleseg.methods.scn:SCN",
 }
 
 

@@ -88,6 +88,13 @@ class Method(nn.Module):
         """0-d tensors for the log, beside the losses (thresholds, coverage, ...), from the latest `losses` call."""
         return {}
 
+    def pictures(self, batch: Batch) -> dict[str, Tensor]:
+        """Named [N, H, W] maps of a batch for the report, in the order to draw them: float images, bool masks, integer labels.
+
+        Called at validations on the same slices, not augmented, in eval mode, without gradients, with a forked and seeded RNG.
+        """
+        return {}
+
 
 def dense(volume: Volume, method: str) -> np.ndarray:
     """The dense mask of a case, for methods that train on it. Raises InputError when there is none."""
