@@ -5,8 +5,10 @@ import os
 import platform
 import signal
 import subprocess
+import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -80,15 +82,18 @@ def build_slices(dataset: Dataset, cases: tuple[str, ...], method: Method | None
     def load(name):
         volume = load_volume(dataset, dataset.case(name), cache=cache)
         targets = method.targets(volume) if method is not None else {}
+        notes = method.notes(volume) if method is not None else {}
         truth = None if volume.truth is None else resize_label(volume.truth, size)
-        return resize_image(volume.image, size), {key: resize_label(value, size) for key, value in targets.items()}, truth
+        return resize_image(volume.image, size), {key: resize_label(value, size) for key, value in targets.items()}, truth, notes
 
     with ThreadPoolExecutor(os.cpu_count()) as pool, Progress("reading cases", len(cases), "case") as bar:
         loaded = []
         for item in pool.map(load, cases):
             loaded.append(item)
             bar.advance()
-    images, targets, truths = zip(*loaded)
+    images, targets, truths, notes = zip(*loaded)
+    for text, count in sum(map(Counter, notes), Counter()).items():
+        print(f"{text}: {count}", file=sys.stderr)
     maps = {key: torch.cat([target[key] for target in targets]) for key in targets[0]}
     truth = stack_labels(truths, [image[:, 0].shape for image in images])
     owner = torch.repeat_interleave(torch.arange(len(images)), torch.tensor([len(image) for image in images]))
@@ -187,7 +192,7 @@ class _Training:
         self.method.load_state_dict(stored["method"])
         self.optimizer.load_state_dict(stored["optimizer"])
         self.iteration, self.best = stored["iteration"], stored["best"]
-        self.slices.maps.update({name: value.to(self.device) for name, value in stored["maps"].items()})
+        self.method.resume(self.slices)
         torch.set_rng_state(stored["rng"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(stored["cuda_rng"], self.device)
@@ -204,7 +209,6 @@ class _Training:
             "best": self.best,
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "maps": self.slices.maps if self.method.sweeps else {},
             "rng": torch.get_rng_state(),
         }
         if self.device.type == "cuda":
@@ -307,7 +311,8 @@ class _Training:
         maps = {name: value[index].long() for name, value in self.slices.maps.items()}
         truth = None if self.slices.truth is None else self.slices.truth[index].long()
         self.method.eval()
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with torch.random.fork_rng(), torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            torch.manual_seed(self.config.seed)
             shown = self.method.pictures(Batch(image.contiguous(memory_format=torch.channels_last), label, maps, truth))
             found = self.method.network(image.contiguous(memory_format=torch.channels_last)).argmax(1)
         self.method.train()

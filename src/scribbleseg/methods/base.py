@@ -53,7 +53,6 @@ class Method(nn.Module):
     recipe = Recipe()
     network_name = "unet"  # what is built when the user names no network
     sweeps = 0  # how many times during a run `sweep` is called, evenly spread
-    network_name = "unet"  # what is built when the user names no network
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -77,10 +76,6 @@ class Method(nn.Module):
     def sweep(self, slices: Slices, progress: Tensor) -> None:
         """A pass over all training slices, `sweeps` times in a run."""
 
-    def pictures(self, batch: Batch) -> dict[str, Tensor]:
-        """[N, H, W] label maps of a fixed, not augmented batch, drawn by the report over the course of training."""
-        return {}
-
     def resume(self, slices: Slices) -> None:
         """After the state of an earlier run was loaded: write into `slices.maps` again what its sweeps had written."""
 
@@ -91,7 +86,7 @@ class Method(nn.Module):
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
         """Named [N, H, W] maps of a batch for the report, in the order to draw them: float images, bool masks, integer labels.
 
-        Called at validations on the same slices, not augmented, in eval mode, without gradients, with a forked and seeded RNG.
+        Called a few times in a run on the same slices, not augmented, in eval mode, without gradients, with a forked and seeded RNG.
         """
         return {}
 
