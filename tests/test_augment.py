@@ -1,0 +1,131 @@
+import math
+
+import pytest
+import torch
+
+from scribbleseg.augment import foreground_augmentation, random_affine, warp
+from scribbleseg.labels import UNLABELED, annotated_box
+
+U = UNLABELED
+
+
+def matrix(degrees, flip_x=1.0, flip_y=1.0):
+    angle = math.radians(degrees)
+    return torch.tensor([[[math.cos(angle) * flip_x, -math.sin(angle) * flip_y, 0], [math.sin(angle) * flip_x, math.cos(angle) * flip_y, 0]]])
+
+
+def test_box_of_drawn_slices():
+    label = torch.full((3, 5, 6), U)
+    label[0, 1, 2] = 0  # background scribble counts as annotated
+    label[0, 3, 4] = 2
+    label[1, 2, 2] = 0
+    box, found = annotated_box(label)
+    assert box.tolist() == [[1, 2, 4, 5], [2, 2, 3, 3], [0, 0, 0, 0]]
+    assert found.tolist() == [True, True, False]
+    box, found = annotated_box(label, foreground_only=True)
+    assert box.tolist() == [[3, 4, 4, 5], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert found.tolist() == [True, False, False]
+
+
+def test_quarter_turns_and_flips_move_whole_pixels():
+    image, label = torch.rand(1, 1, 8, 8), torch.randint(0, 4, (1, 1, 8, 8))
+    label[0, 0, 3, 3] = U
+    square = [(turns, flip) for turns in range(4) for flip in (False, True)]
+    seen = set()
+    for turns in range(4):
+        for flips in ((1.0, 1.0), (-1.0, 1.0), (1.0, -1.0)):
+            moved, labels = warp(image, label, matrix(90 * turns, *flips))
+            names = []
+            for (k, flip), got, source in ((name, *pair) for pair in ((moved, image), (labels, label)) for name in square):
+                wanted = torch.rot90(source.flip(3) if flip else source, k, (2, 3))
+                if torch.allclose(got.double(), wanted.double(), atol=1e-4):
+                    names.append((k, flip))
+            assert len(names) == 2 and names[0] == names[1], "image and label move alike, by a symmetry of the square"
+            seen.add(names[0])
+    assert seen == set(square)
+
+
+def test_identity_changes_nothing():
+    image, label = torch.rand(3, 1, 7, 9), torch.randint(0, 256, (3, 2, 7, 9))
+    moved, labels = warp(image, label, matrix(0).expand(3, 2, 3))
+    assert torch.allclose(moved, image, atol=1e-6) and torch.equal(labels, label)
+
+
+def test_rotation_pads_with_unlabelled_and_black():
+    image, label = torch.ones(1, 1, 32, 32), torch.zeros(1, 1, 32, 32, dtype=torch.long)
+    moved, labels = warp(image, label, matrix(20))
+    assert labels[0, 0, 0, 0] == U and moved[0, 0, 0, 0] == 0
+    assert labels[0, 0, 16, 16] == 0 and moved[0, 0, 16, 16] == 1
+    assert set(labels.unique().tolist()) == {0, U}
+
+
+def test_image_and_label_move_together():
+    label = torch.zeros(16, 1, 64, 64, dtype=torch.long)
+    label[:, :, 12:30, 20:50] = 1
+    torch.manual_seed(0)
+    moved, labels = warp(label.float(), label, random_affine(16, label.device))
+    inside = labels != U
+    assert ((moved > 0.5) == (labels == 1))[inside].float().mean() > 0.99
+    assert (labels == 1).flatten(1).sum(1).min() > 0.9 * 18 * 30
+
+
+def test_augmentation_is_drawn_as_stated():
+    torch.manual_seed(0)
+    theta = random_affine(20_000, torch.device("cpu"))
+    cos, sin = theta[:, 0, 0], theta[:, 1, 0]
+    flipped = theta[:, :, :2].det() < 0
+    plain = (theta[:, 0, 0] == 1) & (theta[:, 1, 1] == 1) & ~flipped
+    assert flipped.float().mean() == pytest.approx(0.5, abs=0.02)
+    assert plain.float().mean() == pytest.approx(0.25, abs=0.02)
+    angle = torch.rad2deg(torch.atan2(sin, cos))[~flipped]
+    assert angle.abs().max() <= 20.001 and angle.abs().max() > 19
+    assert torch.linalg.det(theta[:, :, :2]).abs().allclose(torch.ones(20_000), atol=1e-5)
+
+
+def drawn(rows, columns, value, size=8):
+    label = torch.full((size, size), U)
+    label[rows[0] : rows[1], columns[0] : columns[1]] = value
+    return label
+
+
+def test_fadc_pastes_the_donors_box_into_the_recipients():
+    scribble = torch.stack([drawn((0, 4), (0, 4), 1), drawn((4, 6), (2, 6), 2)])
+    image = torch.stack([torch.full((1, 8, 8), 0.1), torch.arange(64.0).view(1, 8, 8)])
+    pseudo = torch.stack([torch.zeros(8, 8, dtype=torch.long), torch.arange(64).view(8, 8) % 4])
+    mixed, labels, pseudos = foreground_augmentation(image, scribble, pseudo, donor=torch.tensor([1, 0]))
+    # recipient box rows 0-3, columns 0-3 ← donor rows 4-5, columns 2-5: each donor row twice
+    rows, columns = torch.tensor([4, 4, 5, 5]), torch.tensor([2, 3, 4, 5])
+    assert torch.equal(mixed[0, 0, :4, :4], image[1, 0][rows][:, columns])
+    assert torch.equal(pseudos[0, :4, :4], pseudo[1][rows][:, columns])
+    assert (labels[0, :4, :4] == 2).all()
+    outside = torch.ones(8, 8, dtype=torch.bool)
+    outside[:4, :4] = False
+    assert torch.equal(mixed[0, 0][outside], image[0, 0][outside]) and torch.equal(labels[0][outside], scribble[0][outside])
+    assert (mixed[1, 0, 4:6, 2:6] == 0.1).all() and (labels[1, 4:6, 2:6] == 1).all()
+
+
+def test_fadc_leaves_samples_without_a_box_alone():
+    scribble = torch.stack([torch.full((8, 8), U), drawn((4, 6), (2, 6), 2), drawn((1, 2), (1, 2), 0)])
+    image, pseudo = torch.rand(3, 1, 8, 8), torch.randint(0, 4, (3, 8, 8))
+    mixed, labels, pseudos = foreground_augmentation(image, scribble, pseudo, donor=torch.tensor([1, 0, 1]))
+    for row in (0, 1):  # no box to fill; a donor without a box
+        assert torch.equal(mixed[row], image[row]) and torch.equal(labels[row], scribble[row]) and torch.equal(pseudos[row], pseudo[row])
+    assert labels[2, 1, 1] == 2
+    foreground = foreground_augmentation(image, scribble, pseudo, box="foreground", donor=torch.tensor([1, 0, 1]))
+    assert torch.equal(foreground[1], scribble), "the background-only sample has no foreground box"
+
+
+def test_fadc_draws_donors_that_have_a_box():
+    torch.manual_seed(0)
+    scribble = torch.stack([torch.full((8, 8), U)] * 6 + [drawn((4, 6), (2, 6), 2), drawn((0, 4), (0, 4), 1)])
+    image = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 1, 8, 8)
+    seen = set()
+    for _ in range(20):
+        mixed, _, _ = foreground_augmentation(image, scribble, scribble)
+        seen |= set(mixed[6, 0, 4:6, 2:6].unique().tolist())
+    assert seen == {6.0, 7.0}
+
+
+def test_fadc_refuses_an_unknown_box():
+    with pytest.raises(ValueError, match="annotated"):
+        foreground_augmentation(torch.rand(1, 1, 8, 8), torch.zeros(1, 8, 8).long(), torch.zeros(1, 8, 8).long(), box="all")
