@@ -1,6 +1,7 @@
 """A data set on disk, in the nnU-Net raw layout with an `ignore` label.
 
-    dataset.json         labels (name → value, `ignore` the highest), channel_names, file_ending; ours also `groups`: case → patient
+    dataset.json         labels (name → value, `ignore` the highest), channel_names, file_ending; ours also `groups`: case → patient,
+                         `strata`: patient → pathology, and `"spacing": "voxels"` where the files have none
     imagesTr/CASE_0000.nii.gz   one file per channel
     labelsTr/CASE.nii.gz        scribbles (or dense masks: a case may be labelled completely); may be absent for a case
     labelsTr_dense/CASE.nii.gz  dense masks where they exist: for scoring and for fully supervised training only
@@ -52,6 +53,7 @@ class Dataset:
     cases: dict[str, Case]  # imagesTr
     tests: dict[str, Case]  # imagesTs
     groups: dict[str, str]  # case → patient; a case that is not listed is its own patient
+    spacing_unit: str = "mm"  # "voxels" where the files have no spacing
 
     def patient(self, case: str) -> str:
         return self.groups.get(case, case)
@@ -148,7 +150,7 @@ def read_dataset(folder: Path) -> Dataset:
     twice = cases.keys() & tests.keys()
     if twice:
         raise InputError(f"{folder}: case '{min(twice)}' is in imagesTr and in imagesTs. Remove one of the two.")
-    return Dataset(folder, info.get("name", folder.name), classes, ignore, channels, end, cases, tests, info.get("groups", {}))
+    return Dataset(folder, info.get("name", folder.name), classes, ignore, channels, end, cases, tests, info.get("groups", {}), info.get("spacing", "mm"))
 
 
 def _classes(path: Path, labels: dict) -> tuple[tuple[str, ...], int]:

@@ -1,10 +1,12 @@
 """Public data sets, by name."""
 
 from .. import config
+from .import_acdc import import_acdc
 from .import_mscmr import import_mscmr
+from .import_nci_isbi import import_nci_isbi
 from .import_wsl4mis import import_wsl4mis
 
-IMPORTERS = {"mscmr": import_mscmr, "wsl4mis": import_wsl4mis}
+IMPORTERS = {"acdc": import_acdc, "wsl4mis": import_wsl4mis, "mscmr": import_mscmr, "nci-isbi": import_nci_isbi}
 
 
 def import_dataset(settings: config.Import) -> None:

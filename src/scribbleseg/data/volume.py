@@ -1,6 +1,7 @@
 """Read and write one volume file with its geometry: NIfTI through nibabel, NRRD and MetaImage through SimpleITK.
 
-Arrays are slices first: [D, H, W], where D is the axis of the largest spacing (the last axis of the file on a tie).
+Arrays are slices first: [D, H, W], where D is the axis that holds one voxel, or else the one of the largest spacing
+(the last axis of the file on a tie).
 """
 
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ class Grid:
     def order(self) -> tuple[int, int, int]:
         """File axes in array order: the slice axis, then the other two reversed (rows before columns)."""
         spacing = np.linalg.norm(self.affine[:3, :3], axis=0)
-        slice_axis = max(range(3), key=lambda axis: (round(float(spacing[axis]), 3), axis))
+        single = [size == 1 for size in (*self.shape, 1)[:3]]
+        slice_axis = max(range(3), key=lambda axis: (single[axis], round(float(spacing[axis]), 3), axis))
         return (slice_axis, *(axis for axis in (2, 1, 0) if axis != slice_axis))
 
     @property

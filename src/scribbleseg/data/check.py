@@ -1,0 +1,171 @@
+"""What is in a data set, and everything that is wrong with it."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .. import config
+from ..errors import InputError
+from ..labels import UNLABELED
+from .dataset import Case, Dataset, load_image, load_label, read_dataset, recode
+from .raw import for_each
+from .volume import Grid, read_label
+
+SHOWN = 5  # names in a warning
+
+
+@dataclass
+class Found:
+    """One case: its grid, what is drawn on it, and what is wrong."""
+
+    case: str
+    grid: Grid | None = None
+    slices: int = 0
+    size: tuple[int, int] = (0, 0)  # rows, columns
+    drawn: np.ndarray | None = None  # scribbled pixels [classes], None without a scribble
+    drawn_slices: np.ndarray | None = None  # slices that hold the class [classes]
+    bare_slices: int = 0  # slices without a scribbled pixel
+    pixels: int = 0
+    dense: bool = False
+    compared: int = 0  # scribbled pixels of a case that also has a dense mask
+    disagree: int = 0  # … whose dense mask says another class
+    problems: list[str] = field(default_factory=list)
+
+
+def check(settings: config.Check) -> bool:
+    """Print what is in a data set and all that is wrong with it, a line each; return whether it can be trained on.
+
+    A problem makes a data set unusable: an unreadable, constant or NaN image, a label that does not fit its image or dataset.json, no
+    scribble at all, a class that no scribble holds, a split that leaks or names unknown cases. A warning does not.
+    """
+    try:
+        dataset = read_dataset(settings.dataset)
+    except InputError as error:
+        print(f"problem: {error}\nnot usable")
+        return False
+    train = for_each("checking", lambda case: _inspect(dataset, case), dataset.cases.values())
+    tests = for_each("checking imagesTs", lambda case: _inspect(dataset, case), dataset.tests.values()) if dataset.tests else []
+    problems = [problem for found in (*train, *tests) for problem in found.problems]
+    warnings: list[str] = []
+    _describe_cases(dataset, train, tests, warnings)
+    _describe_scribbles(dataset, train, problems, warnings)
+    _describe_splits(dataset, problems, warnings)
+    for kind, lines in (("warning", warnings), ("problem", problems)):
+        for line in lines:
+            print(f"{kind}: {line}")
+    print("not usable" if problems else "usable")
+    return not problems
+
+
+def _inspect(dataset: Dataset, case: Case) -> Found:
+    found = Found(case.id)
+    try:
+        image, found.grid = load_image(case.images)
+        found.slices, found.size = image.shape[1], image.shape[2:]
+    except InputError as error:
+        found.problems.append(str(error))
+    labels = {}
+    for path in (case.scribble, case.truth):
+        if path is None:
+            continue
+        try:
+            if found.grid is None:
+                recode(read_label(path)[0], dataset.ignore, path, ignored=path == case.scribble)
+            else:
+                labels[path] = load_label(path, found.grid, case.images[0], dataset.ignore, ignored=path == case.scribble)
+        except InputError as error:
+            found.problems.append(str(error))
+    found.dense = case.truth is not None
+    scribble, truth = labels.get(case.scribble), labels.get(case.truth)
+    if scribble is not None:
+        classes = len(dataset.classes)
+        per_slice = np.stack([np.bincount(line.ravel(), minlength=classes)[:classes] for line in scribble])
+        found.drawn, found.drawn_slices = per_slice.sum(0), (per_slice > 0).sum(0)
+        found.bare_slices, found.pixels = int((per_slice.sum(1) == 0).sum()), scribble.size
+        if truth is not None:
+            found.compared = int(found.drawn.sum())
+            found.disagree = int(((scribble != truth) & (scribble != UNLABELED)).sum())
+    return found
+
+
+def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], warnings: list[str]) -> None:
+    patients = len({dataset.patient(case) for case in dataset.cases})
+    print(f"{dataset.name}: {len(train)} cases of {patients} patients, {len(tests)} in imagesTs; channels: {', '.join(dataset.channels)}")
+    read = [found for found in (*train, *tests) if found.grid is not None]
+    if read:
+        slices = [found.slices for found in read]
+        rows, columns = zip(*(found.size for found in read), strict=True)
+        print(f"slices    {sum(slices)} in all, {_range(slices)} a case, of {_range(rows)} × {_range(columns)} pixels")
+        spacing = np.array([found.grid.spacing_mm for found in read])
+        if dataset.spacing_unit == "mm":
+            print(f"spacing   {_range(spacing[:, 0])} mm between slices, {_range(spacing[:, 1:].ravel())} mm in plane")
+        else:
+            print(f"spacing   none in the files: distances are in {dataset.spacing_unit}")
+        single = [found.case for found in read if found.slices == 1]
+        if single:
+            warnings.append(f"{_names(single)}: one slice only")
+    for part, known in (("labelsTr", dataset.cases), ("labelsTr_dense", dataset.cases), ("labelsTs", dataset.tests)):
+        strays = [path for path in sorted((dataset.folder / part).glob(f"*{dataset.file_ending}")) if not path.name.startswith(".")]
+        strays = [path.name for path in strays if path.name[: -len(dataset.file_ending)] not in known]
+        if strays:
+            warnings.append(f"{part}: {_names(strays)} belongs to no image and is never read")
+
+
+def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str], warnings: list[str]) -> None:
+    drawn = [found for found in train if found.drawn is not None and found.drawn.any()]
+    dense = sum(found.dense for found in train)
+    print(f"labels    {len(drawn)} cases with scribbles, {dense} with dense masks, {sum(found.dense for found in drawn)} with both")
+    if not drawn:
+        hint = f" Run: scribbleseg simulate {dataset.folder}" if dense else " Draw some, and write them to labelsTr."
+        problems.append(f"{dataset.folder}: no scribbles in labelsTr.{hint}")
+        return
+    pixels, slices = sum(found.pixels for found in drawn), sum(found.slices for found in drawn)
+    counts, on_slices = sum(found.drawn for found in drawn), sum(found.drawn_slices for found in drawn)
+    width = max(len(name) for name in dataset.classes)
+    for value, name in enumerate(dataset.classes):
+        without = [found.case for found in drawn if not found.drawn[value]]
+        share, cases = 100 * counts[value] / pixels, len(drawn) - len(without)
+        print(f"  {value} {name:{width}}  {share:.3f} % of the pixels, on {on_slices[value]} of {slices} slices, {cases} of {len(drawn)} cases")
+        if not counts[value]:
+            problems.append(f"class {value} ({name}) is in no scribble. Draw it, or remove it from dataset.json.")
+        elif without:
+            warnings.append(f"class {value} ({name}) is missing from the scribbles of {len(without)} of {len(drawn)} cases: {_names(without)}")
+    if not counts[1:].any():
+        problems.append(f"{dataset.folder / 'labelsTr'}: the scribbles hold no foreground anywhere, only background. Draw the structures too.")
+    bare = sum(found.bare_slices for found in drawn)
+    print(f"  together {100 * counts.sum() / pixels:.3f} % of the pixels ({counts.sum()}); {bare} slices without scribble")
+    compared = sum(found.compared for found in drawn)
+    if compared:
+        disagree = sum(found.disagree for found in drawn)
+        print(f"agreement {disagree} of {compared} scribbled pixels have another class in the dense mask ({100 * disagree / compared:.3f} %)")
+        if disagree > 0.05 * compared:
+            warnings.append("over 5 % of the scribbled pixels contradict the dense masks: are the class values in the same order?")
+    undrawn = [found.case for found in train if found.drawn is None or not found.drawn.any()]
+    if undrawn:
+        warnings.append(f"{len(undrawn)} of {len(train)} cases have no scribble: {_names(undrawn)}")
+
+
+def _describe_splits(dataset: Dataset, problems: list[str], warnings: list[str]) -> None:
+    if not dataset.splits():
+        warnings.append("no splits_final.json and no splits/: nothing is held out for testing")
+    for split in dataset.splits():
+        try:
+            folds = dataset.folds(split)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        sizes = "; ".join(f"{fold.name}: {len(fold.train)}/{len(fold.val)}/{len(fold.test)}" for fold in folds)
+        print(f"split     {split}, {len(folds)} folds (train/val/test cases): {sizes}")
+        for fold in folds:
+            if not any(dataset.case(name).scribble for name in fold.train):
+                problems.append(f"split {split}, fold '{fold.name}': no training case has a scribble file. Correct the split, or draw some.")
+
+
+def _range(values) -> str:
+    low, high = min(values), max(values)
+    low, high = f"{low:.4g}", f"{high:.4g}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f", … ({len(names)} in all)" if len(names) > SHOWN else "")
