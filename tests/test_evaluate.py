@@ -1,0 +1,236 @@
+"""Files in, table out: names, units, missing structures, bad input."""
+
+import json
+import math
+
+import nibabel
+import numpy as np
+import pytest
+
+from scribbleseg.config import Evaluate
+from scribbleseg.errors import InputError
+from scribbleseg.evaluate import evaluate, format_table, read_rows, score_files, score_volume, summarise, write_rows
+
+
+def mask(*boxes: tuple[int, int]) -> np.ndarray:
+    """[x, y, z] = 12×10×4; box (value, x) is 3 voxels wide in x from there, 4 in y, 2 in z."""
+    label = np.zeros((12, 10, 4), np.uint8)
+    for value, x in boxes:
+        label[x : x + 3, 2:6, 1:3] = value
+    return label
+
+
+def save(path, label, spacing_mm=(1.5, 1.5, 8.0), shift_mm=0.0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    affine = np.diag([*spacing_mm, 1.0])
+    affine[0, 3] = shift_mm
+    nibabel.save(nibabel.Nifti1Image(label, affine), path)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A data set with masks a, b, c and predictions of a (moved by one voxel) and b (class ring missing, class disc where none is)."""
+    truth, predictions = tmp_path / "set" / "labelsTr_dense", tmp_path / "predictions"
+    save(truth / "a.nii.gz", mask((1, 0), (2, 5)))
+    save(truth / "b.nii.gz", mask((1, 0)))
+    save(truth / "c.nii.gz", mask((1, 0), (2, 5)))
+    save(predictions / "a.nii.gz", mask((1, 1), (2, 5)))
+    save(predictions / "b.nii.gz", mask((2, 5)))
+    (tmp_path / "set" / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "ring": 1, "disc": 2, "ignore": 3}}))
+    return predictions, truth
+
+
+def by_key(rows):
+    return {(row["case"], row["class"]): row for row in rows}
+
+
+def test_a_folder_is_scored_in_mm_and_by_name(folders):
+    rows, left_out = score_files(*folders)
+    assert [(row["case"], row["class"]) for row in rows] == [("a", "ring"), ("a", "disc"), ("b", "ring"), ("b", "disc")]
+    table = by_key(rows)
+    assert table["a", "ring"]["dice"] == pytest.approx(2 / 3)
+    assert table["a", "ring"]["hd95"] == pytest.approx(1.5) and table["a", "ring"]["unit"] == "mm"
+    assert table["a", "disc"]["dice"] == 1
+    assert left_out == ["c"]
+
+
+def test_missing_structure_is_penalised_with_the_diagonal_and_spurious_is_not(folders):
+    table = by_key(score_files(*folders)[0])
+    ring, disc = table["b", "ring"], table["b", "disc"]
+    assert ring["missing"] and not ring["spurious"] and ring["dice"] == 0 and math.isnan(ring["hd95"])
+    assert ring["penalised_hd95"] == pytest.approx(math.sqrt((12 * 1.5) ** 2 + (10 * 1.5) ** 2 + (4 * 8) ** 2))
+    assert disc["spurious"] and not disc["missing"] and disc["dice"] == 0 and math.isnan(disc["penalised_hd95"])
+
+
+def test_summary_of_hand_made_rows():
+    def row(case, name, dice, hd95, missing=False):
+        return {"case": case, "class": name, "dice": dice, "hd95": hd95, "assd": hd95 / 2, "unit": "mm",
+                "missing": missing, "spurious": False, "penalised_hd95": 90.0 if missing else hd95}  # fmt: skip
+
+    nan = math.nan
+    first, second, mean = summarise([row("a", "x", 0.8, 2), row("a", "y", 0.6, 4), row("b", "x", 0.6, 4), row("b", "y", 0.0, nan, True)])
+    assert (first["dice"], first["dice_sd"]) == pytest.approx((0.7, math.sqrt(0.02)))
+    assert (first["hd95"], first["assd"], first["penalised_hd95"], first["n_missing"]) == pytest.approx((3, 1.5, 3, 0))
+    assert (second["hd95"], second["penalised_hd95"], second["n_missing"]) == (4, 47, 1) and math.isnan(second["hd95_sd"])
+    assert (mean["class"], mean["cases"], mean["n_missing"]) == ("mean", 2, 1)
+    assert (mean["dice"], mean["dice_sd"]) == pytest.approx((0.5, math.sqrt(2 * 0.2**2)))  # case means .7 and .3
+    assert mean["hd95"] == pytest.approx(3.5) and mean["penalised_hd95"] == pytest.approx(25)
+
+
+def test_a_structure_that_is_nowhere_does_not_count():
+    label = mask((1, 0)).transpose(2, 1, 0)
+    present, absent, mean = summarise(score_volume("a", label, label, (8, 1.5, 1.5), ("ring", "disc")))
+    assert math.isnan(absent["dice"]) and mean["dice"] == present["dice"] == 1
+    assert (mean["n_missing"], mean["n_spurious"]) == (0, 0)
+    assert "–" in format_table([present, absent, mean]).splitlines()[3]
+
+
+def test_the_printed_table_and_the_masks_left_out(folders, tmp_path, capsys):
+    rows = evaluate(Evaluate(*folders, out=tmp_path / "new" / "scores.csv"))
+    lines = capsys.readouterr().out.splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[:5]]
+    assert cells[0] == ["class", "Dice", "HD95 (mm)", "HD95 penalised (mm)", "ASSD (mm)", "missing", "spurious", "cases"]
+    assert [line[0] for line in cells[2:]] == ["ring", "disc", "mean"]
+    assert cells[2][1] == "0.3333 (0.4714)" and cells[2][2] == "1.50" and cells[2][5:] == ["1", "0", "2"]
+    assert len({len(line) for line in lines[:5]}) == 1
+    assert lines[5] == "1 of 3 masks have no prediction (first: c)."
+    assert_same_rows(read_rows(tmp_path / "new" / "scores.csv"), rows)
+
+
+def assert_same_rows(one, other):
+    assert [{key: str(value) for key, value in row.items()} for row in one] == [{key: str(value) for key, value in row.items()} for row in other]
+
+
+def test_file_against_file_of_any_name(folders, tmp_path):
+    predictions, truth = folders
+    (predictions / "a.nii.gz").rename(tmp_path / "mine.nii.gz")
+    rows, left_out = score_files(tmp_path / "mine.nii.gz", truth / "a.nii.gz")
+    assert [(row["case"], row["class"]) for row in rows] == [("mine", "ring"), ("mine", "disc")]
+    assert rows[0]["dice"] == pytest.approx(2 / 3) and left_out == []
+
+
+def test_another_format_of_the_same_case(folders):
+    itk = pytest.importorskip("SimpleITK")
+    predictions, truth = folders
+    for path in sorted(predictions.iterdir()):
+        itk.WriteImage(itk.ReadImage(str(path)), str(predictions / path.name.replace(".nii.gz", ".mha")))
+        path.unlink()
+    assert score_files(predictions, truth)[0][0]["dice"] == pytest.approx(2 / 3)
+
+
+def test_maps_beside_a_prediction_are_passed_over(folders):
+    predictions, truth = folders
+    expected = score_files(predictions, truth)[0]
+    for name in ("a_entropy", "a_prob_ring", "b_prob_left_prob_x"):
+        save(predictions / f"{name}.nii.gz", np.full((12, 10, 4), 0.5, np.float32))
+    assert_same_rows(score_files(predictions, truth)[0], expected)
+
+
+def test_class_names_given_or_numbered(folders):
+    predictions, truth = folders
+    (truth.parent / "dataset.json").unlink()
+    assert [row["class"] for row in score_files(predictions, truth)[0][:2]] == ["class_1", "class_2"]
+    assert [row["class"] for row in score_files(predictions, truth, ("u", "v", "w"))[0][:3]] == ["u", "v", "w"]
+
+
+@pytest.mark.parametrize("says, spacing_mm, unit", [(True, (1, 1, 1), "voxel"), (False, (1, 1, 1), "mm"), (True, (1, 1, 2), "mm")])
+def test_voxels_only_where_the_data_set_says_so_and_the_file_agrees(tmp_path, says, spacing_mm, unit):
+    truth = tmp_path / "labelsTs" / "a.nii.gz"
+    save(truth, mask((1, 0)), spacing_mm)
+    info = {"labels": {"background": 0, "ring": 1, "ignore": 2}} | ({"spacing": "voxels"} if says else {})
+    (tmp_path / "dataset.json").write_text(json.dumps(info))
+    rows, _ = score_files(truth, truth)
+    assert rows[0]["unit"] == unit
+    assert f"HD95 ({unit})" in format_table(summarise(rows))
+
+
+def break_shape(predictions, truth):
+    save(predictions / "a.nii.gz", mask()[:, :, :3])
+
+
+def break_affine(predictions, truth):
+    save(predictions / "a.nii.gz", mask((1, 0)), shift_mm=3.0)
+
+
+def break_truth_value(predictions, truth):
+    save(truth / "b.nii.gz", mask((3, 0)))
+
+
+def break_prediction_value(predictions, truth):
+    save(predictions / "b.nii.gz", mask((7, 0)))
+
+
+def break_name(predictions, truth):
+    (predictions / "b.nii.gz").rename(predictions / "d.nii.gz")
+
+
+def break_twins(predictions, truth):
+    save(predictions / "a.nii", mask((1, 0)))
+
+
+def break_truncated(predictions, truth):
+    (truth / "a.nii.gz").write_bytes((truth / "a.nii.gz").read_bytes()[:60])
+
+
+def break_labels(predictions, truth):
+    (truth.parent / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "heart": [1, 2]}}))
+
+
+def break_emptied(predictions, truth):
+    for path in predictions.iterdir():
+        path.unlink()
+
+
+def break_gone(predictions, truth):
+    predictions.rename(predictions.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (break_shape, r"a\.nii\.gz: has shape \(12, 10, 3\)"),
+        (break_affine, r"a\.nii\.gz: has another affine \(largest difference 3\)"),
+        (break_truth_value, r"labelsTr_dense/b\.nii\.gz: has value 3; expected 0 background, 1 ring, 2 disc\."),
+        (break_prediction_value, r"predictions/b\.nii\.gz: has value 7"),
+        (break_name, r"d\.nii\.gz: no mask of that name"),
+        (break_twins, r"a\.nii and a\.nii\.gz are the same case"),
+        (break_truncated, r"labelsTr_dense/a\.nii\.gz: cannot be read"),
+        (break_labels, r"dataset\.json: labels are .*--classes"),
+        (break_emptied, "no masks in this folder"),
+        (break_gone, "no such file or folder"),
+    ],
+)
+def test_bad_input_is_named_and_nothing_is_written(folders, tmp_path, damage, words):
+    damage(*folders)
+    with pytest.raises(InputError, match=words):
+        evaluate(Evaluate(*folders, out=tmp_path / "scores" / "scores.csv"))
+    assert not (tmp_path / "scores").exists()
+
+
+def test_no_foreground_in_any_mask(tmp_path):
+    save(tmp_path / "truth" / "a.nii.gz", mask())
+    with pytest.raises(InputError, match="no foreground in any mask"):
+        score_files(tmp_path / "truth", tmp_path / "truth")
+
+
+def test_a_table_that_cannot_be_finished_leaves_the_old_one(tmp_path):
+    label = mask((1, 0))
+    rows = score_volume("a", label, label, (1, 1, 1), ("ring",))
+    write_rows(tmp_path / "scores.csv", rows)
+    with pytest.raises(ValueError):
+        write_rows(tmp_path / "scores.csv", [*rows, {"surprise": 1}])
+    assert_same_rows(read_rows(tmp_path / "scores.csv"), rows)
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
+
+
+def test_units_are_not_mixed():
+    label = mask((1, 0))
+    rows = [row for unit in ("mm", "voxel") for row in score_volume(unit, label, label, (1, 1, 1), ("ring",), unit)]
+    with pytest.raises(InputError, match="mm and voxel"):
+        summarise(rows)
+
+
+def test_a_file_that_is_no_table(tmp_path):
+    (tmp_path / "scores.csv").write_text("case,dice\na,0.5\n")
+    with pytest.raises(InputError, match="not a table of scores"):
+        read_rows(tmp_path / "scores.csv")
