@@ -1,0 +1,408 @@
+"""Correlation functions and SCN: against loops, hand-computed values and limit cases."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from scribbleseg.correlation import (
+    class_contrast,
+    correlation_map,
+    draw_rows,
+    propagate,
+    propagation_loss,
+    region_refinement,
+    update_threshold,
+)
+from scribbleseg.errors import InputError
+from scribbleseg.labels import UNLABELED
+from scribbleseg.methods.base import Batch
+from scribbleseg.methods.scn import SCN
+from scribbleseg.networks.unet import UNet
+
+torch.set_num_threads(1)
+
+
+def refinement_by_loops(rows, label, mask, threshold, classes, overlap):
+    """RSR region by region and pixel by pixel, as the paper tells it."""
+    new_label, new_mask = label.clone(), mask.clone()
+    accepted = torch.zeros(rows.shape[:2], dtype=torch.bool)
+    down, right = label.shape[1] // rows.shape[2], label.shape[2] // rows.shape[3]
+    for n in range(len(rows)):
+        best_share = torch.zeros(label.shape[1:])
+        for r, row in enumerate(rows[n]):
+            row = row - row.min()
+            if row.max() == 0:
+                continue
+            region = torch.zeros(label.shape[1:], dtype=torch.bool)
+            for i in range(label.shape[1]):
+                for j in range(label.shape[2]):
+                    region[i, j] = bool(row[i // down, j // right] / row.max() > 0.5)
+            inside = region & mask[n]
+            votes = torch.tensor([float((inside & (label[n] == c)).sum()) for c in range(classes)])
+            whole = region.sum() if overlap == "region" else mask[n].sum()
+            if inside.sum() == 0 or inside.sum() / whole < threshold or votes.max() / inside.sum() <= threshold:
+                continue
+            accepted[n, r] = True
+            share = votes.max() / inside.sum()
+            wins = region & (share > best_share)
+            best_share[wins] = share
+            new_label[n][wins] = int(votes.argmax())
+            new_mask[n][region] = True
+    return new_label, new_mask, accepted
+
+
+def random_case(seed, grid=False, coherent=True):
+    g = torch.Generator().manual_seed(seed)
+    n, r, h, w, down, right, classes = 3, 9, 4, 5, 2, 3, 3
+    rows = torch.rand(n, r, h, w, generator=g)
+    if grid:
+        rows = (rows * 4).round() / 4  # many equal values, and normalised values of exactly .5
+        rows[0, 0] = 0.25  # a constant row
+        rows[1, 3] = rows[1, 2]
+    label = torch.randint(0, classes, (n, h, w) if coherent else (n, h * down, w * right), generator=g)
+    if coherent:
+        label = torch.where(torch.rand(label.shape, generator=g) < 0.6, 1, label)
+        label = label.repeat_interleave(down, 1).repeat_interleave(right, 2)
+    return rows, label, torch.rand(label.shape, generator=g) < 0.7, classes
+
+
+@pytest.mark.parametrize("overlap", ["region", "mask"])
+@pytest.mark.parametrize("grid", [False, True])
+@pytest.mark.parametrize("threshold", [0.4, 0.5, 0.6])
+def test_refinement_equals_the_loops(overlap, grid, threshold):
+    accepted_seen = refused_seen = 0
+    for seed in range(8):
+        rows, label, mask, classes = random_case(seed, grid, coherent=seed % 2 == 0)
+        expected = refinement_by_loops(rows, label, mask, torch.tensor(threshold), classes, overlap)
+        got = region_refinement(rows, label, mask, torch.tensor(threshold), classes, overlap)
+        for name, ours, theirs in zip(("label", "mask", "accepted"), got, expected):
+            assert torch.equal(ours, theirs), (name, seed)
+        accepted_seen += int(got[2].sum())
+        refused_seen += int((~got[2]).sum())
+    assert refused_seen and accepted_seen
+
+
+def test_refinement_with_no_region_accepted_changes_nothing():
+    rows, label, mask, classes = random_case(0)
+    new_label, new_mask, accepted = region_refinement(rows, label, mask, torch.tensor(1.0), classes)
+    assert not accepted.any() and torch.equal(new_label, label) and torch.equal(new_mask, mask)
+    _, new_mask, accepted = region_refinement(rows, label, torch.zeros_like(mask), torch.tensor(0.5), classes)
+    assert not accepted.any() and not new_mask.any()
+
+
+def test_refinement_with_every_region_accepted_fills_their_union():
+    rows, label, mask, classes = random_case(1)
+    label, mask = torch.full_like(label, 2), torch.ones_like(mask)
+    mask[:, ::2, ::3] = False
+    new_label, new_mask, accepted = region_refinement(rows, label, mask, torch.tensor(0.3), classes)
+    low, high = rows.amin((2, 3), keepdim=True), rows.amax((2, 3), keepdim=True)
+    union = ((rows - low) / (high - low) > 0.5).any(1).repeat_interleave(2, 1).repeat_interleave(3, 2)
+    assert accepted.all() and torch.equal(new_mask, mask | union) and (new_label == 2).all()
+
+
+def test_larger_share_wins_where_regions_meet():
+    """Two regions of a 1×5 slice meet at position 1: {1,2,3,4} is 3/4 class 2, {0,1} is all class 1."""
+    rows = torch.tensor([[0, 1.0, 1, 1, 1], [1, 1.0, 0, 0, 0]]).view(1, 2, 1, 5)
+    label = torch.tensor([[[1, 1, 2, 2, 2]]])
+    everywhere = torch.ones(1, 1, 5, dtype=torch.bool)
+    for order in ([0, 1], [1, 0]):
+        new_label, _, accepted = region_refinement(rows[:, order], label, everywhere, torch.tensor(0.6), 3)
+        assert accepted.all() and new_label.flatten().tolist() == [1, 1, 2, 2, 2]
+    alone, _, _ = region_refinement(rows[:, :1], label, everywhere, torch.tensor(0.6), 3)
+    assert alone.flatten().tolist() == [1, 2, 2, 2, 2]
+
+
+def test_refinement_is_captured_whole():
+    rows, label, mask, classes = random_case(3)
+    compiled = torch.compile(region_refinement, fullgraph=True, backend="eager")
+    expected = region_refinement(rows, label, mask, torch.tensor(0.5), classes)
+    for ours, theirs in zip(compiled(rows, label, mask, torch.tensor(0.5), classes), expected):
+        assert torch.equal(ours, theirs)
+
+
+def test_refinement_refuses_sizes_and_words_that_do_not_fit():
+    rows, label, mask, classes = random_case(0)
+    with pytest.raises(InputError, match="multiple"):
+        region_refinement(rows, label[:, :7], mask[:, :7], torch.tensor(0.5), classes)
+    with pytest.raises(InputError, match="'both'"):
+        region_refinement(rows, label, mask, torch.tensor(0.5), classes, "both")
+
+
+def test_correlation_map_by_hand():
+    """D = 4, so √D = 2: the scores 2 and 0 of the first position are divided to 1 and 0, those of the second are equal."""
+    f1, f2 = torch.zeros(1, 4, 1, 2), torch.zeros(1, 4, 1, 2)
+    f1[0, 0, 0, 0], f2[0, 0, 0, 0] = 2.0, 1.0
+    e = torch.e
+    assert torch.allclose(correlation_map(f1, f2), torch.tensor([[[e / (e + 1), 1 / (e + 1)], [0.5, 0.5]]]))
+    e = torch.e**2
+    assert torch.allclose(correlation_map(f1, f2, "outside"), torch.tensor([[[e / (e + 1), 1 / (e + 1)], [0.5, 0.5]]]) / 2)
+    with pytest.raises(InputError, match="'around'"):
+        correlation_map(f1, f2, "around")
+
+
+def test_rows_sum_to_one_and_propagation_stays_a_distribution():
+    torch.manual_seed(0)
+    c = correlation_map(torch.randn(2, 8, 4, 3), torch.randn(2, 8, 4, 3))
+    assert c.shape == (2, 12, 12) and torch.allclose(c.sum(2), torch.ones(2, 12))
+    assert not torch.allclose(c.sum(1), torch.ones(2, 12), atol=0.1)
+    probs = torch.randn(2, 3, 4, 3).softmax(1)
+    y = propagate(c, probs)
+    assert torch.allclose(y.sum(1), torch.ones(2, 4, 3))
+    by_loop = sum(c[1, 5, j] * probs[1, :, j // 3, j % 3] for j in range(12))
+    assert torch.allclose(y[1, :, 1, 2], by_loop)
+    outside = correlation_map(torch.randn(2, 4, 5), torch.randn(2, 4, 5), "outside")
+    assert torch.allclose(outside.sum(2), torch.full((2, 5), 0.5))
+
+
+def test_drawn_rows_are_distinct_rows_of_their_image():
+    torch.manual_seed(0)
+    c = torch.arange(2 * 36 * 36.0).view(2, 36, 36)
+    rows = draw_rows(c, 8)
+    assert rows.shape == (2, 8, 36)
+    for n in range(2):
+        first = rows[n, :, 0]
+        assert len(set(first.tolist())) == 8 and set(first.tolist()) <= set(c[n, :, 0].tolist())
+        assert torch.equal(rows[n], first[:, None] + torch.arange(36))
+    assert not torch.equal(rows[0], rows[1] - 36 * 36), "each image draws its own"
+    assert not torch.equal(rows, draw_rows(c, 8))
+    assert draw_rows(c, 99).shape == (2, 36, 36)
+
+
+def test_threshold_follows_eq_12_by_hand():
+    """Class 0 is predicted at .6 and .9, class 1 at .7, class 2 nowhere: τ = .999·.85 + .001·(.9 + .7)/2."""
+    probs = torch.tensor([[[0.6, 0.9, 0.1], [0.3, 0.05, 0.7], [0.1, 0.05, 0.2]]])
+    assert update_threshold(torch.tensor(0.85), probs).item() == pytest.approx(0.999 * 0.85 + 0.001 * 0.8, abs=1e-7)
+    assert update_threshold(torch.tensor(0.85), probs, momentum=0.5).item() == pytest.approx(0.825)
+    for start in (0.0, 1.0):
+        tau = torch.tensor(start)
+        for _ in range(50):
+            tau = update_threshold(tau, torch.randn(2, 4, 5, 5).mul(9).softmax(1), momentum=0.5)
+            assert 0 <= tau <= 1
+
+
+def test_propagation_loss_by_hand_and_empty():
+    propagated = torch.tensor([[[0.5, 0.25, 0.9], [0.5, 0.75, 0.1]]], requires_grad=True)
+    loss = propagation_loss(propagated, torch.tensor([[0, 1, UNLABELED]]))
+    assert loss.item() == pytest.approx(-(torch.tensor([0.5, 0.75]).log().mean()).item())
+    loss.backward()
+    assert propagated.grad[..., 2].abs().max() == 0 and propagated.grad[..., :2].abs().min() > 0
+    empty = propagation_loss(propagated, torch.full((1, 3), UNLABELED))
+    assert empty == 0 and torch.autograd.grad(empty, propagated)[0].abs().max() == 0
+
+
+def test_class_contrast_by_hand():
+    """Features at 0° and 90° with scribbles 0 and 1; two pixels without scribble, the one at 45° with a pseudo-label."""
+    features = torch.tensor([[[3.0, 0.0, 1.0, 1.0], [0.0, 2.0, 1.0, 0.0]]], requires_grad=True)
+    scribble = torch.tensor([[0, 1, UNLABELED, UNLABELED]])
+    pseudo = torch.tensor([[0, 1, 1, UNLABELED]])
+    on_scribble, on_unlabel = class_contrast(features, scribble, pseudo, classes=3, temperature=0.5)
+    assert on_scribble.item() == pytest.approx(torch.log1p(torch.tensor(-2.0).exp()).item(), abs=1e-6)  # logits 2 and 0
+    assert on_unlabel.item() == pytest.approx(torch.log(torch.tensor(2.0)).item(), abs=1e-6)  # as near to both
+    grad = torch.autograd.grad(on_scribble, features, retain_graph=True)[0]
+    assert grad[..., 2:].abs().max() == 0 and grad[..., :2].abs().max() > 0
+    grad = torch.autograd.grad(on_unlabel, features)[0]
+    assert grad[..., 3].abs().max() == 0 and grad[..., 2].abs().max() > 0
+
+
+def test_class_contrast_leaves_out_classes_without_scribble():
+    features = torch.randn(1, 4, 6, requires_grad=True)
+    scribble = torch.tensor([[2, 2, UNLABELED, UNLABELED, UNLABELED, UNLABELED]])
+    pseudo = torch.tensor([[2, 2, 0, 1, 3, UNLABELED]])
+    assert class_contrast(features, scribble, pseudo, classes=4) == (0, 0)  # one class to choose from, no pseudo-label of it
+    nothing = class_contrast(features, torch.full_like(scribble, UNLABELED), pseudo, classes=4)
+    assert nothing == (0, 0)
+    assert torch.autograd.grad(sum(nothing), features)[0].abs().max() == 0
+
+
+# SCN ------------------------------------------------------------------------------------------------------------------
+
+TERMS = {"pce", "pap", "pcl", "region", "cacl_scribble", "cacl_unlabel"}
+
+
+def scn(**options):
+    torch.manual_seed(0)
+    return SCN(UNet(1, 4, widths=(4, 8, 8, 8, 8), dropout=(0.0,) * 5), **{"threshold": 0.3, "dim": 6, **options})
+
+
+def make_batch(n=2, size=32):
+    g = torch.Generator().manual_seed(5)
+    truth = torch.randint(0, 4, (n, size // 8, size // 8), generator=g).repeat_interleave(8, 1).repeat_interleave(8, 2)
+    scribble = torch.where(torch.rand(truth.shape, generator=g) < 0.05, truth, UNLABELED)
+    return Batch(truth[:, None] / 3 + 0.1 * torch.rand(n, 1, size, size, generator=g), scribble, truth=truth)
+
+
+def gradient(term, parameters):
+    grads = torch.autograd.grad(term, list(parameters), retain_graph=True, allow_unused=True)
+    return sum(float(g.abs().sum()) for g in grads if g is not None)
+
+
+def test_every_term_reaches_the_network_and_pcl_the_projections():
+    method = scn()
+    terms = method.losses(make_batch(), torch.tensor(0.5))
+    assert set(terms) == TERMS
+    for name, term in terms.items():
+        assert torch.isfinite(term) and gradient(term, method.network.encoder[:4].parameters()) > 0, name
+        for projection in (method.query, method.key):
+            assert (gradient(term, projection.parameters()) > 0) == (name == "pcl"), name
+        assert (gradient(term, method.network.head.parameters()) > 0) == (name in {"pce", "pap", "region"}), name
+
+
+def test_terms_follow_their_equations():
+    """Each term of `losses` against the same quantities put together here, with the regions of the loops."""
+    method = scn(lambda1=2.0, rows=16)  # all 16 positions: nothing depends on the draw
+    batch = make_batch()
+    with torch.no_grad():
+        method.key.weight.mul_(-0.7)
+        terms = method.losses(batch, torch.tensor(0.0))
+        maps = method.network.encode(batch.image)
+        features = method.network.decode(maps)
+        logits = method.network.head(features)
+        c = correlation_map(method.query(maps[3]), method.key(maps[3]))
+        coarse = F.interpolate(logits.softmax(1), scale_factor=1 / 8, mode="area")
+        y = F.interpolate(propagate(c, coarse), scale_factor=8, mode="bilinear", align_corners=False)
+        confidence, label = logits.softmax(1).max(1)
+        drawn = batch.label < UNLABELED
+        label[drawn] = batch.label[drawn]
+        label, mask, _ = refinement_by_loops(c.view(2, 16, 4, 4), label, drawn | (confidence > 0.3), torch.tensor(0.3), 4, "region")
+        label[drawn] = batch.label[drawn]
+        log_probs = logits.log_softmax(1)
+
+        def mean_of(table, where):
+            return -table.gather(1, label[:, None])[:, 0][where].mean()
+
+        expected = {
+            "pce": 2 * mean_of(log_probs, drawn),
+            "pap": 0.3 * F.nll_loss(log_probs, y.argmax(1)),
+            "pcl": 0.25 * mean_of(y.log(), mask),
+            "region": 0.25 * mean_of(log_probs, mask),
+        }
+        pseudo = torch.where(mask, label, UNLABELED)
+        contrast = class_contrast(features, batch.label, pseudo, 4)
+        expected["cacl_scribble"], expected["cacl_unlabel"] = 0.1 * contrast[0], 0.1 * contrast[1]
+    assert torch.equal(method.latest["pseudo_label"], pseudo)
+    for name, value in expected.items():
+        assert terms[name].item() == pytest.approx(value.item(), rel=1e-4), name
+
+
+def test_unlabelled_pixels_outside_m_get_no_gradient():
+    method = scn(threshold=1.0)  # M is the scribbles
+    batch = make_batch()
+    kept = {}
+    method.network.head.register_forward_hook(lambda module, args, out: kept.update(features=args[0], logits=out))
+    terms = method.losses(batch, torch.tensor(0.0))
+    unlabelled = (batch.label == UNLABELED)[:, None].expand(-1, 4, -1, -1)
+    for name, where, everywhere in (("pce", "logits", False), ("region", "logits", False), ("pap", "logits", True), ("cacl_scribble", "features", False)):
+        grad = torch.autograd.grad(terms[name], kept[where], retain_graph=True)[0]
+        assert bool((grad[unlabelled] != 0).any()) == everywhere, name
+        assert (grad[~unlabelled] != 0).any(), name
+
+
+@pytest.mark.parametrize("rsr", [True, False])
+def test_scribbles_are_never_overwritten(rsr):
+    method = scn(threshold=0.0, rsr=rsr)
+    batch = make_batch()
+    method.losses(batch, torch.tensor(0.0))
+    drawn = batch.label != UNLABELED
+    assert torch.equal(method.latest["pseudo_label"][drawn], batch.label[drawn])
+    assert bool(method.latest["accepted"].any()) == rsr
+    unsure = scn(threshold=1.0, rsr=rsr)
+    unsure.losses(batch, torch.tensor(0.0))
+    assert torch.equal(unsure.latest["confident"], drawn)
+    assert torch.equal(unsure.latest["pseudo_label"], batch.label)
+
+
+@pytest.mark.parametrize("label", [UNLABELED, 2])
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_no_scribble_or_one_class_is_finite(label, threshold):
+    method = scn(threshold=threshold)
+    batch = make_batch()
+    terms = method.losses(Batch(batch.image, torch.where(batch.label == 2, label, UNLABELED)), torch.tensor(0.0))
+    sum(terms.values()).backward()
+    assert all(torch.isfinite(term) for term in terms.values())
+    assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.grad is not None)
+    method.after_step(torch.tensor(0.0))
+    assert 0 <= method.threshold <= 1
+
+
+def test_threshold_moves_once_per_step():
+    method = scn(threshold=0.5, momentum=0.9)
+    batch = make_batch()
+    method.losses(batch, torch.tensor(0.0))
+    method.losses(batch, torch.tensor(0.0))
+    assert method.threshold == 0.5
+    method.after_step(torch.tensor(0.0))
+    with torch.no_grad():
+        expected = update_threshold(torch.tensor(0.5), method.network(batch.image).softmax(1), 0.9)
+    assert method.threshold.item() == pytest.approx(expected.item(), abs=1e-6) and method.threshold != 0.5
+    assert "threshold" in method.state_dict()
+    fixed = scn(threshold=0.5, cgtm=False)
+    fixed.losses(batch, torch.tensor(0.0))
+    fixed.after_step(torch.tensor(0.0))
+    assert fixed.threshold == 0.5
+
+
+@pytest.mark.parametrize(
+    "off, terms",
+    [
+        (("pap", "rsr", "cacl"), {"pce"}),
+        (("cacl",), TERMS - {"cacl_scribble", "cacl_unlabel"}),
+        (("pap",), TERMS - {"pap"}),
+        (("rsr",), TERMS - {"pcl", "region"}),
+        (("pap", "rsr"), {"pce", "cacl_scribble", "cacl_unlabel"}),
+    ],
+)
+def test_switches(off, terms):
+    method = scn(**dict.fromkeys(off, False))
+    got = method.losses(make_batch(), torch.tensor(0.0))
+    method.after_step(torch.tensor(0.0))
+    assert set(got) == terms
+    assert bool(method.monitor()) == (terms != {"pce"})
+
+
+def test_monitor_by_hand():
+    method = scn()
+    pseudo = torch.tensor([[[0, 1, 1, UNLABELED], [2, 2, 0, 0]]])
+    method.latest = {
+        "pseudo_label": pseudo,
+        "confident": pseudo == 0,
+        "accepted": torch.tensor([[True, False, False, False]]),
+        "scribble": torch.tensor([[[0, UNLABELED, UNLABELED, UNLABELED], [UNLABELED] * 4]]),
+        "truth": torch.tensor([[[0, 1, 2, 3], [2, UNLABELED, 0, 1]]]),
+    }
+    got = {name: value.item() for name, value in method.monitor().items()}
+    expected = {"threshold": 0.3, "coverage": 3 / 8, "coverage_refined": 7 / 8, "accepted": 1 / 4}
+    assert got == pytest.approx(expected | {"pseudo_accuracy": 3 / 5, "pseudo_accuracy_foreground": 2 / 3})
+    method.latest["truth"] = None
+    assert {name: value.item() for name, value in method.monitor().items()} == pytest.approx(expected)
+
+
+def test_pictures_show_what_training_uses():
+    method = scn(rows=16).eval()
+    batch = make_batch()
+    with torch.no_grad():
+        pictures = method.pictures(batch)
+        method.losses(batch, torch.tensor(0.0))
+    assert list(pictures) == ["image", "scribble", "confident", "pseudo_label"]
+    assert {value.shape for value in pictures.values()} == {batch.label.shape}
+    assert torch.equal(pictures["image"], batch.image[:, 0]) and torch.equal(pictures["scribble"], batch.label)
+    assert torch.equal(pictures["confident"], method.latest["confident"])
+    assert torch.equal(pictures["pseudo_label"], method.latest["pseudo_label"])
+    assert scn(pap=False, rsr=False, cacl=False).pictures(batch) == {}
+
+
+def test_losses_are_captured_whole():
+    method = scn(rows=16)
+    batch = make_batch()
+    expected = method.losses(batch, torch.tensor(0.0))
+    got = torch.compile(method.losses, fullgraph=True, backend="eager")(batch, torch.tensor(0.0))
+    for name in TERMS:
+        assert got[name].item() == pytest.approx(expected[name].item(), rel=1e-5), name
+
+
+def test_wrong_options_are_named():
+    with pytest.raises(InputError, match="--network unet"):
+        SCN(torch.nn.Conv2d(1, 4, 1))
+    with pytest.raises(InputError, match="1, 2, 4, 8, 16"):
+        scn(stride=3)
+    with pytest.raises(InputError, match="threshold is 1.5"):
+        scn(threshold=1.5)
