@@ -67,7 +67,7 @@ class Predict:
     run: Annotated[Positional[Path], arg(metavar="RUN")]
     """Run folder."""
     input: Annotated[Positional[Path], arg(metavar="INPUT")]
-    """A volume (NIfTI, NRRD, MHA), a folder of volumes, or a data set (its held-out cases of the run's fold)."""
+    """A volume (NIfTI, NRRD, MHA), a folder of volumes, or a data set (the cases that the run held out)."""
     output: Annotated[Positional[Path], arg(metavar="OUTPUT")]
     """File or folder to write."""
     weights: Literal["last", "best"] = "last"

@@ -94,12 +94,14 @@ def load_network(run: Path, plan: Plan, weights: str = "last") -> nn.Module:
 
 
 def list_jobs(source: Path, output: Path, plan: Plan) -> list[Job]:
-    """What to predict, and where to write it. Raises InputError when there is nothing, or the channels do not match the run's."""
+    """What to predict, and where to write it; of a data set the fold's test cases, or its validation cases where it has no test case. Raises InputError when there is nothing, or the channels do not match the run's."""
     if (source / "dataset.json").is_file():
         dataset = read_dataset(source)
         if dataset.channels != plan.channels and len(dataset.channels) != len(plan.channels):
             raise InputError(f"{source}: has channels {dataset.channels}; the run was trained on {plan.channels}.")
-        cases = [dataset.case(name) for name in plan.fold.test if name in dataset.cases or name in dataset.tests]
+        present = dataset.cases.keys() | dataset.tests.keys()
+        held_out = [name for name in plan.fold.test if name in present] or [name for name in plan.fold.val if name in present]
+        cases = [dataset.case(name) for name in held_out]
         if not cases:
             raise InputError(f"{source}: has none of the run's held-out cases. Give a folder of images instead, such as {source}/imagesTs.")
         return [Job(case.images, output / f"{case.id}{dataset.file_ending}") for case in cases]
