@@ -174,9 +174,7 @@ class _Training:
             self.val, self.owner = build_slices(dataset, plan.fold.val, None, plan.size)
             if self.val.truth is None:
                 raise InputError(f"{config.dataset}: no validation case has a mask in labelsTr_dense. Add one, or use a split without validation.")
-        on_device = (slices.image, slices.label, slices.maps, slices.truth)
-        image, label, maps, truth = torch.utils._pytree.tree_map(lambda t: t.to(self.device), on_device)
-        self.slices = Slices(image, label, maps, truth)
+        self.slices = slices.to(self.device)
         self.method.to(self.device, memory_format=torch.channels_last).train()
         self.optimizer = make_optimizer(plan.recipe, self.method, self.device)
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from ..data.dataset import Volume
@@ -27,6 +28,10 @@ class Slices:
     label: Tensor  # uint8 [N, H, W]
     maps: dict[str, Tensor]  # uint8 or int32 [N, H, W]; a sweep may write into them
     truth: Tensor | None  # uint8 [N, H, W], UNLABELED for cases without a dense mask
+
+    def to(self, device: torch.device) -> "Slices":
+        maps = {name: value.to(device) for name, value in self.maps.items()}
+        return Slices(self.image.to(device), self.label.to(device), maps, None if self.truth is None else self.truth.to(device))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,45 @@
+"""A small data set for tests: bright squares of two classes on noise, drawn with scribbles."""
+
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+AFFINE = np.array([[-0.4, -0.27, 3.77, 76.4], [-0.6, 0.02, -2.86, 214.9], [-0.14, 0.68, 1.61, -148.0], [0, 0, 0, 1]])
+
+
+def save(path: Path, stored: np.ndarray, affine: np.ndarray = AFFINE) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(stored, affine), path)
+
+
+def small_dataset(folder: Path, cases: int = 6, shape: tuple[int, int, int] = (40, 36, 3), channels: int = 1, dense: bool = True) -> Path:
+    """`cases` volumes, the last third held out; classes: background 0, square 1, core 2, ignore 3."""
+    rng = np.random.default_rng(0)
+    names = [f"case.{index} a" for index in range(cases)]  # any file name
+    for name in names:
+        truth = np.zeros(shape, np.uint8)
+        x, y = rng.integers(6, shape[0] - 22), rng.integers(6, shape[1] - 22)
+        truth[x : x + 16, y : y + 16] = 1
+        truth[x + 4 : x + 11, y + 4 : y + 11] = 2
+        for channel in range(channels):
+            image = rng.normal(100, 12, shape) + np.array([0, 60, 140])[truth]
+            save(folder / "imagesTr" / f"{name}_{channel:04d}.nii.gz", image.astype(np.int16))
+        scribble = np.full(shape, 3, np.uint8)
+        scribble[x + 2, y + 1 : y + 15] = 1
+        scribble[x + 7, y + 5 : y + 10] = 2
+        scribble[x - 3, y - 3 : y + 14] = 0
+        save(folder / "labelsTr" / f"{name}.nii.gz", scribble)
+        if dense:
+            save(folder / "labelsTr_dense" / f"{name}.nii.gz", truth)
+    info = {
+        "channel_names": {str(channel): f"MR{channel}" for channel in range(channels)},
+        "labels": {"background": 0, "square": 1, "core": 2, "ignore": 3},
+        "numTraining": cases,
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(info))
+    held = cases // 3
+    (folder / "splits_final.json").write_text(json.dumps([{"train": names[:-held], "val": names[-held:]}]))
+    return folder

@@ -1,0 +1,223 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small import small_dataset
+
+from scribbleseg.config import Train
+from scribbleseg.data.dataset import read_dataset
+from scribbleseg.data.slices import Sampler, epoch_order, resize_image, resize_label
+from scribbleseg.errors import InputError
+from scribbleseg.labels import UNLABELED
+from scribbleseg.methods.base import Recipe, Slices
+from scribbleseg.train import draw_batch, learning_rate, resume, train, validation_dice
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return small_dataset(tmp_path_factory.mktemp("data") / "small")
+
+
+def settings(dataset, run, **changes):
+    return Train(dataset, run, **{"method": "pce", "iterations": 12, "size": 32, "batch": 4, **changes})
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    a, b = load_file(one / "last.safetensors"), load_file(other / "last.safetensors")
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def log(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_run_folder_is_complete(dataset, tmp_path):
+    run = train(settings(dataset, tmp_path / "run", method="effdnet", val_share=0.3))
+    assert {"config.json", "environment.json", "log.jsonl", "last.safetensors", "best.safetensors", "resume.pt"} <= set(os.listdir(run))
+    assert not [name for name in os.listdir(run) if "partial" in name]
+    entries = log(run)
+    assert [entry["iteration"] for entry in entries] == list(range(1, 13))
+    assert set(entries[0]["losses"]) == {"pce", "pseudo", "pce_fadc", "pseudo_fadc", "fbsl"}
+    assert entries[0]["lr"] == 0.01 and entries[-1]["lr"] == pytest.approx(0.01 * (1 / 12) ** 0.9)
+    validated = [entry["val_mean_dice"] for entry in entries if "val_mean_dice" in entry]
+    assert len(validated) == 10
+    plan = json.loads((run / "config.json").read_text())["plan"]
+    fold = {part: set(plan["fold"][part]) for part in ("train", "val", "test")}
+    assert (len(fold["train"]), len(fold["val"]), len(fold["test"])) == (3, 1, 2)
+    assert not fold["train"] & fold["val"] and not fold["train"] & fold["test"]
+
+
+def test_training_learns_the_squares(dataset, tmp_path):
+    run = train(settings(dataset, tmp_path / "run", method="fullsup", iterations=120, lr=0.05, val_share=0.3))
+    assert log(run)[-1]["val_mean_dice"] > 0.8
+
+
+@pytest.mark.parametrize("method", ["effdnet", "s2l"])
+def test_a_killed_run_resumes_to_the_same_weights(dataset, tmp_path, method):
+    whole = train(settings(dataset, tmp_path / "whole", method=method, iterations=30, checkpoint_every=0.0))
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-c", "import torch; torch.set_num_threads(1); from scribbleseg.cli import main; main()", "train", str(dataset), str(killed)]
+    command += ["--method", method, "--iterations", "30", "--size", "32", "--batch", "4", "--checkpoint-every", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while process.poll() is None:
+        lines = (killed / "log.jsonl").read_text().count("\n") if (killed / "log.jsonl").is_file() else 0
+        if lines >= 7:
+            process.send_signal(signal.SIGKILL)
+        time.sleep(0.005)
+    reached = torch.load(killed / "resume.pt", weights_only=True)["iteration"]
+    assert process.returncode == -signal.SIGKILL and 0 < reached < 30
+    resume(killed)
+    assert same_weights(whole, killed)
+    assert [entry["iteration"] for entry in log(killed)] == list(range(1, 31))
+    strip = [{key: value for key, value in entry.items() if key != "seconds_per_iteration"} for entry in log(killed)]
+    assert strip == [{key: value for key, value in entry.items() if key != "seconds_per_iteration"} for entry in log(whole)]
+
+
+def test_ctrl_c_leaves_a_resumable_run(dataset, tmp_path):
+    whole = train(settings(dataset, tmp_path / "whole", iterations=40))
+    run = tmp_path / "run"
+    command = [sys.executable, "-c", "import sys, torch; torch.set_num_threads(1); from scribbleseg.cli import main; sys.exit(main())"]
+    command += ["train", str(dataset), str(run), "--method", "pce", "--iterations", "40", "--size", "32", "--batch", "4"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (run / "log.jsonl").is_file() or not (run / "log.jsonl").read_text():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "--resume" in said and "Traceback" not in said
+    resume(run)
+    assert same_weights(whole, run)
+
+
+def test_deterministic_runs_repeat_and_seeds_differ(dataset, tmp_path):
+    runs = [train(settings(dataset, tmp_path / str(i), method="effdnet", deterministic=True, seed=seed)) for i, seed in enumerate((1, 1, 2))]
+    assert same_weights(runs[0], runs[1]) and not same_weights(runs[0], runs[2])
+
+
+def test_a_finished_run_is_left_alone(dataset, tmp_path):
+    run = train(settings(dataset, tmp_path / "run"))
+    before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
+    resume(run)
+    assert {path.name: path.stat().st_mtime_ns for path in run.iterdir()} == before
+
+
+def test_another_runs_folder_is_not_overwritten(dataset, tmp_path):
+    run = train(settings(dataset, tmp_path / "run", iterations=1))
+    with pytest.raises(InputError, match="not empty.*--resume"):
+        train(settings(dataset, run))
+
+
+def test_the_truth_of_scribble_cases_is_never_trained_on(dataset, tmp_path):
+    bare = small_dataset(tmp_path / "bare", dense=False)
+    assert read_dataset(bare).cases["case.0 a"].truth is None
+    with_truth, without = (train(settings(d, tmp_path / n, method="effdnet")) for d, n in ((dataset, "a"), (bare, "b")))
+    assert same_weights(with_truth, without)
+
+
+def test_several_channels_and_cases_without_scribble(tmp_path):
+    dataset = small_dataset(tmp_path / "two", channels=2)
+    (dataset / "labelsTr" / "case.0 a.nii.gz").unlink()
+    run = train(settings(dataset, tmp_path / "run", method="effdnet", iterations=3))
+    assert load_file(run / "last.safetensors")["encoder.0.0.weight"].shape[1] == 2
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"method": "efdnet"}, "Did you mean 'effdnet'"),
+        ({"set": ("lam=1",), "method": "effdnet", "fold": 3}, "folds 0 to 0"),
+        ({"set": ("lamda=1",), "method": "effdnet"}, "Did you mean 'lam'"),
+        ({"set": ("fadc=maybe",), "method": "effdnet"}, "not true or false"),
+        ({"split": "cv5"}, "no split 'cv5'"),
+        ({"size": 40}, "multiple of 16"),
+        ({"iterations": -1}, "--iterations"),
+        ({"lr": 0.0}, "must be positive"),
+        ({"device": "cuda"}, "CUDA"),
+        ({"network": "unnet"}, "Did you mean 'unet'"),
+    ],
+)
+def test_bad_settings_write_nothing(dataset, tmp_path, changes, words):
+    if changes.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(InputError, match=words):
+        train(settings(dataset, tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_without_any_scribble_is_refused(tmp_path):
+    import nibabel
+
+    dataset = small_dataset(tmp_path / "data")
+    for value, words in ((2, "class core"), (1, "foreground scribble")):
+        for path in (dataset / "labelsTr").iterdir():
+            file = nibabel.load(path)
+            label = file.get_fdata().astype("uint8")
+            label[label == value] = 3
+            nibabel.save(nibabel.Nifti1Image(label, file.affine), path)
+        with pytest.raises(InputError, match=words):
+            train(settings(dataset, tmp_path / "run"))
+        assert not (tmp_path / "run").exists()
+
+
+def test_what_is_not_a_run_or_checkpoint_is_refused(dataset, tmp_path):
+    with pytest.raises(InputError, match="not a run folder"):
+        resume(tmp_path)
+    run = train(settings(dataset, tmp_path / "run", iterations=1))
+    (run / "resume.pt").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(InputError, match="not a checkpoint"):
+        resume(run)
+
+
+def test_sampler_covers_each_epoch_once_and_needs_no_state():
+    sampler = Sampler(10, 4, seed=3)
+    drawn = torch.cat([sampler(iteration) for iteration in range(5)])
+    assert sorted(drawn[:10].tolist()) == sorted(drawn[10:].tolist()) == list(range(10))
+    assert drawn[:10].tolist() != drawn[10:].tolist()
+    assert torch.equal(Sampler(10, 4, seed=3)(3), drawn[12:16])
+    assert Sampler(3, 8, seed=0)(0).bincount().tolist() in ([3, 3, 2], [3, 2, 3], [2, 3, 3])
+    assert not torch.equal(epoch_order(50, 0, 0), epoch_order(50, 0, 1))
+
+
+def test_resizing_keeps_labels_whole_and_images_smooth():
+    label = torch.randint(0, 4, (2, 30, 50)).to(torch.uint8).numpy()
+    assert set(resize_label(label, 16).unique().tolist()) <= {0, 1, 2, 3}
+    assert torch.equal(resize_label(label[:, :30, :30], 60)[:, ::2, ::2], torch.from_numpy(label[:, :30, :30].copy()))
+    flat = torch.full((1, 2, 30, 50), 0.25).numpy()
+    assert resize_image(flat, 16).shape == (2, 1, 16, 16) and torch.allclose(resize_image(flat, 16), torch.tensor(0.25))
+
+
+def test_schedules():
+    at = (0.0, 0.5, 0.999)
+    assert [learning_rate(Recipe(lr=2, schedule="poly"), t) for t in at] == pytest.approx([2, 2 * 0.5**0.9, 2 * 0.001**0.9])
+    assert [learning_rate(Recipe(lr=2, schedule="cosine"), t) for t in at[:2]] == pytest.approx([2, 1])
+    assert [learning_rate(Recipe(lr=2, schedule="step", step_at=(0.5, 0.9), gamma=0.1), t) for t in at] == pytest.approx([2, 0.2, 0.02])
+
+
+def test_validation_dice_by_hand():
+    class Fixed(torch.nn.Module):
+        def forward(self, x):  # class 1 where the image is bright
+            return torch.cat([0.5 - x, x - 0.5], 1)
+
+    image = torch.zeros(3, 1, 4, 4)
+    image[0, 0, 0] = image[1, 0, :2] = 1  # case 0: slices 0 and 1, 12 pixels found; case 1: none
+    truth = torch.zeros(3, 4, 4, dtype=torch.uint8)
+    truth[0, 0] = truth[1, 1] = truth[2, 2] = 1
+    truth[1, 0, 0] = UNLABELED
+    slices = Slices(image, truth, {}, truth)
+    dice = validation_dice(Fixed(), slices, torch.tensor([0, 0, 1]), 2, torch.device("cpu"), torch.float32)
+    assert dice[:, 0].tolist() == pytest.approx([2 * 8 / (8 + 11), 0])
+
+
+def test_batches_carry_every_map_through_the_same_warp():
+    label = torch.randint(0, 4, (4, 16, 16)).to(torch.uint8)
+    slices = Slices(label[:, None].float(), label, {"other": label.int() * 1000}, label)
+    torch.manual_seed(0)
+    batch = draw_batch(slices, torch.tensor([0, 2, 3]))
+    known = batch.label != UNLABELED
+    assert torch.equal(batch.maps["other"][known], batch.label[known] * 1000) and torch.equal(batch.truth, batch.label)
