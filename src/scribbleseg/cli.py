@@ -22,6 +22,7 @@ VERBS = {
     "predict": (config.Predict, "predict:predict"),
     "evaluate": (config.Evaluate, "evaluate:evaluate"),
     "report": (config.Report, "report:report"),
+    "bench": (config.Bench, "bench:bench"),
     "methods": (config.Methods, "methods.listing:methods"),
 }
 

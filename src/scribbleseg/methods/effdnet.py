@@ -46,8 +46,7 @@ class EFFDNet(Method):
             both = tuple(torch.cat(pair) for pair in zip(both, mixed))
         image, scribble, pseudo = both
 
-        features = self.network.features(image)
-        logits = self.network.head(features).float()
+        features, logits = self.network.features_and_logits(image)
         names = ("", "_fadc")[: 1 + self.fadc]
         terms = {}
         for name, logit, drawn, target in zip(names, *(x.chunk(len(names)) for x in (logits, scribble, pseudo))):

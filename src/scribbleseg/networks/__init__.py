@@ -8,7 +8,7 @@ from ..errors import InputError, nearest
 def build_network(name: str, channels: int, classes: int) -> nn.Module:
     """A 2-D network [N, channels, H, W] → logits [N, classes, H, W]: `unet`, `scribformer`, or `monai:NAME`.
 
-    Every network has `features(x)`: the input of its last convolution, [N, F, H, W], and `head(features)`: the logits.
+    Every network has `features_and_logits(x)`: the input of its last convolution, [N, F, H, W], and what it makes of it.
     """
     if name == "unet":
         from .unet import UNet

@@ -1,0 +1,47 @@
+"""Any 2-D network of MONAI by name, as a backbone."""
+
+from torch import Tensor, nn
+
+from ..errors import InputError, nearest
+
+# what a constructor needs beside channels and classes
+ARGUMENTS = {
+    "UNet": {"channels": (16, 32, 64, 128, 256), "strides": (2, 2, 2, 2), "num_res_units": 2},
+    "AttentionUnet": {"channels": (16, 32, 64, 128, 256), "strides": (2, 2, 2, 2)},
+}
+
+
+class MonaiNetwork(nn.Module):
+    """A MONAI network as built by `monai.networks.nets.NAME(spatial_dims=2, in_channels, out_channels)`.
+
+    The features are the input of its last convolution with `classes` outputs. It has no `encode`: methods that need encoder maps refuse it.
+    Raises InputError without MONAI, for an unknown name, and for a network that these arguments do not build.
+    """
+
+    def __init__(self, name: str, channels: int, classes: int):
+        super().__init__()
+        try:
+            from monai.networks import nets
+        except ImportError as error:
+            raise InputError(f"network 'monai:{name}' needs MONAI. Run: pip install 'scribbleseg[monai]'") from error
+        known = [key for key, value in vars(nets).items() if isinstance(value, type) and issubclass(value, nn.Module)]
+        if name not in known:
+            raise InputError(f"MONAI has no network '{name}'. {nearest(name, known)}")
+        try:
+            self.net = getattr(nets, name)(spatial_dims=2, in_channels=channels, out_channels=classes, **ARGUMENTS.get(name, {}))
+        except TypeError as error:
+            raise InputError(f"MONAI's {name} cannot be built from channels and classes alone ({error}). Try monai:BasicUNet or monai:UNet.") from error
+        convolutions = [(path, module) for path, module in self.net.named_modules() if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))]
+        self.last = [path for path, module in convolutions if module.out_channels == classes][-1]
+
+    def features_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        kept = []
+        hook = self.net.get_submodule(self.last).register_forward_pre_hook(lambda module, inputs: kept.append(inputs[0]))
+        try:
+            logits = self(x)
+        finally:
+            hook.remove()
+        return kept[0], logits
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x).float()

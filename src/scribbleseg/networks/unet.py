@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .dropout import Dropout
+
 
 class Block(nn.Sequential):
     """conv3×3, BN, LeakyReLU, dropout, conv3×3, BN, LeakyReLU."""
@@ -13,7 +15,7 @@ class Block(nn.Sequential):
             nn.Conv2d(inputs, outputs, 3, padding=1),
             nn.BatchNorm2d(outputs),
             nn.LeakyReLU(0.01),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Conv2d(outputs, outputs, 3, padding=1),
             nn.BatchNorm2d(outputs),
             nn.LeakyReLU(0.01),
@@ -59,8 +61,9 @@ class UNet(nn.Module):
         """The input of the head, [N, widths[0], H, W]."""
         return self.decoder_maps(maps)[-1]
 
-    def features(self, x: Tensor) -> Tensor:
-        return self.decode(self.encode(x))
+    def features_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.decode(self.encode(x))
+        return features, self.head(features).float()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x)).float()
+        return self.features_and_logits(x)[1]

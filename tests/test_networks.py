@@ -1,0 +1,66 @@
+import pytest
+import torch
+
+from scribbleseg.errors import InputError
+from scribbleseg.networks import build_network
+from scribbleseg.networks.dropout import Dropout
+from scribbleseg.networks.unet import UNet
+
+
+def test_unet_has_the_published_shape():
+    network = UNet(1, 4)
+    maps = network.encode(torch.zeros(2, 1, 64, 48))
+    assert [tuple(m.shape[1:]) for m in maps] == [(16, 64, 48), (32, 32, 24), (64, 16, 12), (128, 8, 6), (256, 4, 3)]
+    assert network.decode(maps).shape == (2, 16, 64, 48) and network(torch.zeros(2, 1, 64, 48)).shape == (2, 4, 64, 48)
+    # weights and biases of nine 3×3 blocks, four 1×1 convolutions and the head, and two numbers per norm channel
+    blocks = [(1, 16), (16, 32), (32, 64), (64, 128), (128, 256), (256, 128), (128, 64), (64, 32), (32, 16)]
+    counted = sum(9 * a * b + 9 * b * b + 6 * b for a, b in blocks) + sum(2 * b * b + b for b in (16, 32, 64, 128)) + 16 * 4 * 9 + 4
+    assert sum(p.numel() for p in network.parameters()) == counted
+    assert [block[3].p for block in network.encoder] == [0.05, 0.1, 0.2, 0.3, 0.5] and all(block[3].p == 0 for block in network.decoder)
+
+
+def test_features_are_the_heads_input():
+    network, x = UNet(1, 3).eval(), torch.rand(1, 1, 32, 32)
+    features, logits = network.features_and_logits(x)
+    assert torch.equal(network(x), logits) and torch.equal(logits, network.head(features))
+
+
+def test_logits_are_float_under_autocast():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert UNet(1, 2)(torch.zeros(1, 1, 32, 32)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("p", [0.05, 0.5])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_dropout_drops_its_share_everywhere(p, memory_format):
+    torch.manual_seed(0)
+    x = torch.ones(7, 5, 53, 41).contiguous(memory_format=memory_format).requires_grad_()
+    out = Dropout(p)(x)
+    out.sum().backward()
+    dropped = out == 0
+    assert dropped.float().mean() == pytest.approx(p, abs=0.005)
+    assert all(dropped.flatten()[k::4].float().mean() == pytest.approx(p, abs=0.01) for k in range(4)), "each 16 bits of a draw alike"
+    assert torch.allclose(out[~dropped], torch.tensor(1 / (1 - p))) and torch.equal(x.grad, out.detach())
+    assert not torch.equal(dropped, Dropout(p)(x) == 0)
+
+
+def test_dropout_is_off_in_eval_mode():
+    x = torch.rand(2, 3, 8, 8)
+    assert torch.equal(Dropout(0.5).eval()(x), x) and torch.equal(Dropout(0.0)(x), x)
+
+
+def test_unknown_network():
+    with pytest.raises(InputError, match="Did you mean 'unet'"):
+        build_network("unett", 1, 4)
+
+
+def test_a_monai_network_by_name():
+    pytest.importorskip("monai")
+    network, x = build_network("monai:BasicUNet", 2, 4).eval(), torch.rand(1, 2, 32, 32)
+    features, logits = network.features_and_logits(x)
+    assert logits.shape == (1, 4, 32, 32) and features.shape[2:] == (32, 32)
+    assert torch.allclose(network.net.get_submodule(network.last)(features), logits, atol=1e-6)
+    with pytest.raises(InputError, match="Did you mean 'BasicUNet'"):
+        build_network("monai:BasicUnet", 1, 4)
+    with pytest.raises(InputError, match="cannot be built"):
+        build_network("monai:ViT", 1, 4)
