@@ -165,7 +165,7 @@ def test_mscmr_classes_match_anatomy(shared_data):
     inside = np.stack([binary_fill_holes(ring[..., z]) for z in range(ring.shape[2])], -1) & ~ring
     assert set(np.unique(label[inside])) == {3}
     centre = {value: nibabel.affines.apply_affine(nibabel.load(path).affine, np.argwhere(label == value).mean(0)) for value in (1, 3)}
-    assert centre[1][0] > centre[3][0] + 20  # RAS+: x grows to the patient's right-to-left axis's right end
+    assert centre[1][0] > centre[3][0] + 20  # mm; x grows to the patient's right
 
 
 @pytest.fixture
