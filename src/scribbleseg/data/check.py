@@ -155,7 +155,7 @@ def _describe_splits(dataset: Dataset, problems: list[str], warnings: list[str])
             problems.append(str(error))
             continue
         sizes = "; ".join(f"{fold.name}: {len(fold.train)}/{len(fold.val)}/{len(fold.test)}" for fold in folds)
-        print(f"split     {split}, {len(folds)} folds (train/val/test cases): {sizes}")
+        print(f"split     {split}, {len(folds)} fold{'s' * (len(folds) > 1)} (train/val/test cases): {sizes}")
         for fold in folds:
             if not any(dataset.case(name).scribble for name in fold.train):
                 problems.append(f"split {split}, fold '{fold.name}': no training case has a scribble file. Correct the split, or draw some.")

@@ -1,0 +1,117 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import OBLIQUE, SHAPE, edit, image, save, scribble, tiny_set, truth
+
+from scribbleseg.config import Check
+from scribbleseg.data.check import check
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tiny_set(tmp_path / "set")
+
+
+@pytest.fixture
+def said(capsys):
+    def run(folder: Path) -> tuple[bool, str]:
+        usable = check(Check(folder))
+        text = capsys.readouterr().out
+        assert text.splitlines()[-1] == ("usable" if usable else "not usable")
+        assert usable == ("problem: " not in text)
+        return usable, text
+
+    return run
+
+
+def test_a_good_set_with_its_figures(folder, said):
+    usable, text = said(folder)
+    assert usable and "warning" not in text
+    for words in (
+        "tiny: 4 cases of 2 patients, 0 in imagesTs; channels: MR",
+        "slices    16 in all, 4 a case, of 10 × 12 pixels",
+        "spacing   4.997 mm between slices, 0.7434 to 0.7441 mm in plane",
+        "4 cases with scribbles, 4 with dense masks, 4 with both",
+        "0 background  5.625 % of the pixels, on 12 of 16 slices, 4 of 4 cases",  # 27 of 480
+        "1 outer       3.125 % of the pixels",  # 15 of 480
+        "2 inner       1.875 % of the pixels",  # 9 of 480
+        "together 10.625 % of the pixels (204); 4 slices without scribble",
+        "agreement 0 of 204 scribbled pixels have another class",
+        "split     final, 2 folds (train/val/test cases): 0: 2/0/2; 1: 2/0/2",
+    ):
+        assert words in text, text
+
+
+def test_every_problem_is_named_at_once(folder, said):
+    broken = image(0).astype(np.float32)
+    broken[0, 0, 0] = np.nan
+    save(folder / "imagesTr" / "case0_0000.nii.gz", broken)
+    save(folder / "imagesTr" / "case1_0000.nii.gz", np.full(SHAPE, 3, np.int16))
+    save(folder / "labelsTr" / "case1.nii.gz", scribble() * 3)
+    save(folder / "labelsTr" / "case2.nii.gz", scribble(), np.eye(4))
+    save(folder / "labelsTr_dense" / "case3.nii.gz", truth()[:5])
+    (folder / "imagesTs").mkdir()
+    (folder / "imagesTs" / "far_0000.nii.gz").write_bytes(b"no")
+    (folder / "splits_final.json").write_text(json.dumps([{"train": ["case0", "case2"], "val": ["case1"]}]))
+    usable, text = said(folder)
+    problems = [line for line in text.splitlines() if line.startswith("problem: ")]
+    expected = ["case0_0000.nii.gz: 1 of 480", "constant", "has value 6", "case2.nii.gz: has another affine"]
+    expected += ["case3.nii.gz: has shape", "far_0000", "leaks"]
+    assert not usable and len(problems) == len(expected), text
+    for line, words in zip(problems, expected, strict=True):
+        assert words in line
+
+
+def test_a_class_that_nobody_drew(folder, said):
+    lacking = np.where(scribble() == 2, 3, scribble()).astype(np.uint8)
+    save(folder / "labelsTr" / "case0.nii.gz", lacking)
+    usable, text = said(folder)
+    assert usable and "warning: class 2 (inner) is missing from the scribbles of 1 of 4 cases: case0" in text
+    for i in range(4):
+        save(folder / "labelsTr" / f"case{i}.nii.gz", lacking)
+    usable, text = said(folder)
+    assert not usable and "problem: class 2 (inner) is in no scribble" in text and "no foreground" not in text
+    for i in range(4):
+        save(folder / "labelsTr" / f"case{i}.nii.gz", np.where(scribble() == 0, 0, 3).astype(np.uint8))
+    assert "problem: " + str(folder / "labelsTr") + ": the scribbles hold no foreground" in said(folder)[1]
+
+
+def test_cases_without_scribble_are_a_warning_and_none_at_all_a_problem(folder, said):
+    (folder / "labelsTr" / "case3.nii.gz").unlink()
+    save(folder / "labelsTr" / "case2.nii.gz", np.full(SHAPE, 3, np.uint8))  # a file, but nothing drawn
+    usable, text = said(folder)
+    assert usable and "warning: 2 of 4 cases have no scribble: case2, case3" in text
+    for path in (folder / "labelsTr").iterdir():
+        path.unlink()
+    usable, text = said(folder)
+    assert not usable and f"no scribbles in labelsTr. Run: scribbleseg simulate {folder}" in text
+    assert "fold '0': no training case has a scribble file" in text
+
+
+def test_scribbles_that_contradict_the_masks(folder, said):
+    dense = truth()
+    save(folder / "labelsTr_dense" / "case0.nii.gz", np.where(dense == 0, 0, 3 - dense).astype(np.uint8))
+    usable, text = said(folder)
+    assert usable and "agreement 24 of 204 scribbled pixels" in text and "warning: over 5 %" in text
+
+
+def test_one_slice_stray_label_and_no_split(folder, said):
+    flat = OBLIQUE.copy()
+    flat[:3, 2] *= 0.1  # thinner than its pixels are wide
+    for name, array in (("imagesTr/case0_0000", image(0)), ("labelsTr/case0", scribble()), ("labelsTr_dense/case0", truth())):
+        save(folder / f"{name}.nii.gz", array[..., :1], flat)
+    save(folder / "labelsTr" / "who.nii.gz", scribble())
+    (folder / "splits_final.json").unlink()
+    usable, text = said(folder)
+    assert usable and "slices    13 in all, 1 to 4 a case, of 10 × 12 pixels" in text
+    assert "warning: case0: one slice only" in text and "warning: labelsTr: who.nii.gz belongs to no image" in text
+    assert "warning: no splits_final.json" in text
+
+
+def test_voxels_instead_of_mm_and_a_folder_that_is_no_data_set(folder, tmp_path, said):
+    edit(folder, spacing="voxels")
+    assert "spacing   none in the files: distances are in voxels" in said(folder)[1]
+    usable, text = said(tmp_path)
+    assert not usable and "has no dataset.json" in text
