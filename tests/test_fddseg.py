@@ -44,10 +44,10 @@ def test_spread_is_what_a_loop_over_pixels_gives(reach):
 
 
 def test_spread_of_a_drawn_case():
-    superpixels = np.array([[0, 0, 0, 0], [1, 1, 1, 1], [2, 2, 2, 2]])
-    scribble = np.array([[1, U, U, U], [2, 1, 2, U], [U, U, U, U]], np.uint8)
-    np.testing.assert_array_equal(spread(superpixels, scribble, 3, 2), [[1, 1, 1, U], [2, 1, 2, 2], [U, U, U, U]])
-    np.testing.assert_array_equal(spread(superpixels, np.full((3, 4), U, np.uint8), 3, 2), np.full((3, 4), U))
+    superpixels = np.array([[0, 0, 0, 0, 0], [1, 1, 1, 1, 1], [2, 2, 2, 2, 2]])
+    scribble = np.array([[1, U, U, U, U], [2, 1, 2, U, U], [U, U, U, U, U]], np.uint8)
+    np.testing.assert_array_equal(spread(superpixels, scribble, 3, 2), [[1, 1, 1, 1, U], [2, 1, 2, 2, 2], [U, U, U, U, U]])
+    np.testing.assert_array_equal(spread(superpixels, np.full((3, 5), U, np.uint8), 3, 2), np.full((3, 5), U))
 
 
 def test_decoupled_distillation_by_hand():
@@ -83,10 +83,9 @@ def test_second_network_starts_elsewhere_and_alone_is_dropped(method):
 
 
 def test_losses_by_hand(method, monkeypatch):
-    beta, gamma = torch.tensor(0.3), torch.tensor(0.8)
-    monkeypatch.setattr(torch, "rand", lambda *args, **kwargs: torch.stack([beta, gamma]))
     method.eval()
     image = torch.rand(2, 1, 32, 32)
+    monkeypatch.setattr(torch, "rand", lambda *args, **kwargs: torch.tensor([0.3, 0.8]))  # β, γ
     label, superpixel = torch.full((2, 32, 32), U), torch.full((2, 32, 32), U)
     label[:, 3:9, 3] = 1
     superpixel[0, :16] = 2

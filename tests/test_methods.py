@@ -15,6 +15,7 @@ from scribbleseg.labels import UNLABELED
 from scribbleseg.methods import METHODS, method_class
 from scribbleseg.methods.base import Batch, Method, Slices
 from scribbleseg.networks import build_network
+from scribbleseg.networks.scribformer import ScribFormerNetwork
 from scribbleseg.networks.unet import UNet
 
 SIZE, CLASSES = 32, 4
@@ -49,12 +50,14 @@ def volume(case: str, kind: str = "scribbled", truth: bool = True) -> Volume:
 def make_method(name: str, seed: int = 0, small: bool = False) -> Method:
     """The method at its defaults, in train mode, its network sure of itself (as a trained one is) so that thresholds are passed.
 
-    `small`: a U-Net of three levels, where the method takes a U-Net, and SMALL's options.
+    ScribFormer's network is a small one. `small`: a U-Net of three levels, where the method takes a U-Net, and SMALL's options.
     """
     torch.manual_seed(seed)
     kind = method_class(name)
-    small = small and kind.network_name == "unet"
-    network = UNet(1, CLASSES, (8, 16, 16), (0.1, 0.1, 0.1)) if small else build_network(kind.network_name, 1, CLASSES)
+    if kind.network_name == "scribformer":
+        network = ScribFormerNetwork(1, CLASSES, width=16, dim=64, depth=6)
+    else:
+        network = UNet(1, CLASSES, (8, 16, 16), (0.1, 0.1, 0.1)) if small else build_network(kind.network_name, 1, CLASSES)
     if hasattr(network, "head"):
         with torch.no_grad():
             for parameter in network.head.parameters():
