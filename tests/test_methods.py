@@ -15,6 +15,7 @@ from scribbleseg.labels import UNLABELED
 from scribbleseg.methods import METHODS, method_class
 from scribbleseg.methods.base import Batch, Method, Slices
 from scribbleseg.networks import build_network
+from scribbleseg.networks.scribformer import ScribFormerNetwork
 from scribbleseg.networks.unet import UNet
 
 SIZE, CLASSES = 32, 4
@@ -22,6 +23,7 @@ USES_TRUTH = {"fullsup"}
 # terms that vanish at the start of training by their definition would be listed here, as (method, term): reason
 CANNOT_REACH_NETWORK = {}
 SMALL = {"rloss": {"radius": 1}, "scn": {"stride": 2}}  # where tracing takes long or the network has too few levels
+UNSURE = {"s2l": {"confidence": 0.3}}  # what an untrained network's eval mode passes
 
 every_method = pytest.mark.parametrize("name", METHODS)
 
@@ -48,19 +50,22 @@ def volume(case: str, kind: str = "scribbled", truth: bool = True) -> Volume:
 def make_method(name: str, seed: int = 0, full: bool = False) -> Method:
     """The method in train mode, its network sure of itself (as a trained one is) so that thresholds are passed.
 
-    `full`: at its defaults, on the network it is trained with; else on a U-Net of two levels and with SMALL's options,
-    where the method takes a U-Net.
+    `full`: at its defaults, on the network it is trained with; else on a small network of the same kind and with SMALL's options.
     """
     torch.manual_seed(seed)
     kind = method_class(name)
-    small = not full and kind.network_name == "unet"
-    network = UNet(1, CLASSES, (8, 16), (0.1, 0.1)) if small else build_network(kind.network_name, 1, CLASSES)
+    if kind.network_name == "unet" and not full:
+        network = UNet(1, CLASSES, (8, 16), (0.1, 0.1))
+    elif kind.network_name == "scribformer" and not full:
+        network = ScribFormerNetwork(1, CLASSES, width=16, dim=64, depth=6)
+    else:
+        network = build_network(kind.network_name, 1, CLASSES)
     with torch.no_grad():
         for convolution in network.head.modules():
             if isinstance(convolution, torch.nn.Conv2d):
                 convolution.weight *= 8
                 convolution.bias[0] += 3
-    return kind(network, **(SMALL.get(name, {}) if small else {})).train()
+    return kind(network, **UNSURE.get(name, {}), **({} if full else SMALL.get(name, {}))).train()
 
 
 def make_batch(method: Method, kind: str = "scribbled", sweeps: int = 20) -> Batch:

@@ -44,9 +44,9 @@ def decoupled_distillation(one: Tensor, other: Tensor, label: Tensor) -> tuple[T
 
 
 def side_heads(widths: tuple[int, ...], classes: int) -> nn.ModuleList:
-    """Heads on the decoder's maps at strides 8, 4, 2 (32², 64², 128² for 256²): 3×3 convolutions that halve the width down to 32."""
+    """Heads on the decoder's inner maps (32², 64², 128² for 256²): 3×3 convolutions that halve the width down to widths[1]."""
     heads = nn.ModuleList()
-    for width in (widths[3], widths[2], widths[1]):
+    for width in widths[-2:0:-1]:
         steps = [width]
         while steps[-1] > widths[1]:
             steps.append(steps[-1] // 2)
@@ -116,7 +116,8 @@ class FDDSeg(Method):
 
         pseudo = [gamma * dice_loss(p, label) + (1 - gamma) * dice_loss(p, batch.maps["superpixel"]) for p in probs]
         side, distill = [], []
-        for stride, head, x, second_head, second_x in zip((8, 4, 2), self.sides, maps, self.second_sides, second_maps):
+        for head, x, second_head, second_x in zip(self.sides, maps, self.second_sides, second_maps):
+            stride = label.shape[1] // x.shape[2]
             small = label[:, ::stride, ::stride]
             one, other = head(x).float(), second_head(second_x).float()
             side.append(dice_loss(one.softmax(1), small))

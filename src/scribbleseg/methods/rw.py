@@ -21,17 +21,16 @@ def walk(image: np.ndarray, scribble: np.ndarray, classes: int, beta: float = 10
     """
     from skimage.segmentation import random_walker
 
-    drawn = np.unique(scribble[scribble != UNLABELED]).tolist()
-    if missing == "background" and set(range(1, classes)) - set(drawn):
+    drawn = np.unique(scribble[scribble != UNLABELED])
+    if missing == "background" and set(range(1, classes)) - set(drawn.tolist()):
         return np.zeros_like(scribble)
-    if drawn == [0]:
+    if drawn.tolist() == [0]:
         return np.zeros_like(scribble)
     if len(drawn) < 2 or (scribble != UNLABELED).all():
         return scribble.copy()
-    seeds = np.where(scribble == UNLABELED, 0, scribble.astype(np.int32) + 1)
+    seeds = np.where(scribble == UNLABELED, 0, np.searchsorted(drawn, scribble) + 1)  # 1, 2, … without gaps, as the solver returns them
     labels = random_walker(image.astype(np.float64) / 0.85 - 1 / 1.7, seeds, beta=beta, mode="bf", channel_axis=0)
-    values = np.array(drawn, np.uint8)
-    return values[np.searchsorted(values, labels - 1)]
+    return drawn[labels - 1]
 
 
 class RandomWalker(Method):

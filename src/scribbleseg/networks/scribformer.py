@@ -8,9 +8,6 @@ from torch import Tensor, nn
 
 from .unet import Block
 
-WIDTHS = (64, 128, 256, 512, 1024)  # CNN maps at strides 1, 2, 4, 8, 16
-DIM, HEADS, DEPTH = 384, 6, 12  # tokens, at stride 16
-
 
 def convolution(inputs: int, outputs: int, size: int = 1, stride: int = 1) -> nn.Sequential:
     """Convolution without bias, then batch normalisation."""
@@ -39,12 +36,12 @@ class Bottleneck(nn.Module):
 class TransformerBlock(nn.Module):
     """Pre-norm attention and MLP of four times the width; each residual branch is dropped per sample with probability `drop`."""
 
-    def __init__(self, drop: float):
+    def __init__(self, dim: int, drop: float):
         super().__init__()
         self.drop = drop
-        self.norms = nn.ModuleList(nn.LayerNorm(DIM, eps=1e-6) for _ in range(2))
-        self.attention = nn.MultiheadAttention(DIM, HEADS, batch_first=True)
-        self.mlp = nn.Sequential(nn.Linear(DIM, 4 * DIM), nn.GELU(), nn.Linear(4 * DIM, DIM))
+        self.norms = nn.ModuleList(nn.LayerNorm(dim, eps=1e-6) for _ in range(2))
+        self.attention = nn.MultiheadAttention(dim, dim // 64, batch_first=True)
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.norms[0](tokens)
@@ -65,14 +62,14 @@ class CoupledBlock(nn.Module):
     batch normalisation, ReLU, nearest-neighbour to the map's size, added inside a second bottleneck.
     """
 
-    def __init__(self, inputs: int, outputs: int, drop: float, stride: int = 1, last: bool = False):
+    def __init__(self, inputs: int, outputs: int, dim: int, drop: float, stride: int = 1, last: bool = False):
         super().__init__()
         inner = outputs // 4
         self.cnn = Bottleneck(inputs, outputs, stride, project=inputs != outputs)
-        self.down = nn.Conv2d(inner, DIM, 1)
-        self.norm = nn.LayerNorm(DIM, eps=1e-6)
-        self.transformer = TransformerBlock(drop)
-        self.up = nn.Sequential(nn.Conv2d(DIM, inner, 1), nn.BatchNorm2d(inner, eps=1e-6), nn.ReLU())
+        self.down = nn.Conv2d(inner, dim, 1)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.transformer = TransformerBlock(dim, drop)
+        self.up = nn.Sequential(nn.Conv2d(dim, inner, 1), nn.BatchNorm2d(inner, eps=1e-6), nn.ReLU())
         self.fuse = Bottleneck(outputs, outputs, project=last)
 
     def forward(self, x: Tensor, tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -84,23 +81,24 @@ class CoupledBlock(nn.Module):
 
 
 def as_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Patch tokens [N, 1 + h·w, DIM] without the class token → [N, DIM, h, w]."""
+    """Tokens [N, 1 + h·w, dim] without the class token → [N, dim, h, w]."""
     return tokens[:, 1:].transpose(1, 2).unflatten(2, grid)
 
 
 class Encoder(nn.Module):
-    """x → (CNN maps at strides 1, 2, 4, 8, 16, token map at stride 16)."""
+    """x → (CNN maps of `widths` at strides 1, 2, 4, 8, 16, token map at stride 16). A third of the blocks at each of strides 4, 8, 16."""
 
-    def __init__(self, channels: int, drop: float):
+    def __init__(self, channels: int, widths: tuple[int, ...], dim: int, depth: int, drop: float):
         super().__init__()
-        self.stem = nn.ModuleList(Bottleneck(i, o, project=True) for i, o in zip((channels, *WIDTHS), WIDTHS[:3]))
-        self.patches = nn.Conv2d(WIDTHS[2], DIM, 4, 4)
-        self.class_token = nn.Parameter(torch.zeros(1, 1, DIM))
-        self.first = TransformerBlock(0.0)
-        outputs = [WIDTHS[2 + block // 4] for block in range(1, DEPTH)]
+        self.stage = depth // 3
+        self.stem = nn.ModuleList(Bottleneck(i, o, project=True) for i, o in zip((channels, *widths), widths[:3]))
+        self.patches = nn.Conv2d(widths[2], dim, 4, 4)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.first = TransformerBlock(dim, 0.0)
+        outputs = [widths[2 + block // self.stage] for block in range(1, depth)]
         self.blocks = nn.ModuleList(
-            CoupledBlock(i, o, drop * block / (DEPTH - 1), stride=1 + (i != o), last=block == DEPTH - 1)
-            for block, (i, o) in enumerate(zip((WIDTHS[2], *outputs), outputs), 1)
+            CoupledBlock(i, o, dim, drop * block / (depth - 1), stride=1 + (i != o), last=block == depth - 1)
+            for block, (i, o) in enumerate(zip((widths[2], *outputs), outputs), 1)
         )
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -115,7 +113,7 @@ class Encoder(nn.Module):
         tokens = self.first(tokens)
         for number, block in enumerate(self.blocks, 2):
             x, tokens = block(x, tokens, grid)
-            if number % 4 == 0:
+            if number % self.stage == 0:
                 maps.append(x)
         return maps, as_map(tokens, grid)
 
@@ -145,11 +143,11 @@ def density(attention: Tensor) -> Tensor:
 class CamBranch(nn.Module):
     """Class activation maps of the five CNN levels, brought to stride 16: a list of [N, classes, H/16, W/16]."""
 
-    def __init__(self, classes: int):
+    def __init__(self, widths: tuple[int, ...], classes: int):
         super().__init__()
-        self.modulations = nn.ModuleList(map(Modulation, WIDTHS))
-        self.heads = nn.ModuleList(nn.Conv2d(width, classes, 1, bias=False) for width in WIDTHS)
-        self.down = nn.ModuleList(nn.Sequential(*convolution(classes, classes, 7, 2), nn.ReLU()) for _ in WIDTHS[1:])
+        self.modulations = nn.ModuleList(map(Modulation, widths))
+        self.heads = nn.ModuleList(nn.Conv2d(width, classes, 1, bias=False) for width in widths)
+        self.down = nn.ModuleList(nn.Sequential(*convolution(classes, classes, 7, 2), nn.ReLU()) for _ in widths[1:])
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         cams = []
@@ -181,18 +179,20 @@ class Heads(nn.Module):
 class ScribFormerNetwork(nn.Module):
     """softmax(network(x)) is the mean of the CNN decoder's and the Transformer decoder's softmax. H and W are multiples of 16.
 
-    Sizes as in the public code: 12 Transformer blocks of 384 with 6 heads, CNN widths 64 to 1024, stochastic depth up to .1.
+    Default sizes are the public code's: `depth` Transformer blocks of `dim` with heads of 64, CNN widths from `width` to 16 times
+    that, stochastic depth up to `drop`. `depth` is 6 at least and a multiple of 3.
     """
 
-    def __init__(self, channels: int, classes: int, drop: float = 0.1):
+    def __init__(self, channels: int, classes: int, width: int = 64, dim: int = 384, depth: int = 12, drop: float = 0.1):
         super().__init__()
-        self.encoder = Encoder(channels, drop)
-        self.up = nn.ModuleList(nn.ConvTranspose2d(deep, wide, 2, 2) for wide, deep in zip(WIDTHS, WIDTHS[1:]))
-        self.decoder = nn.ModuleList(Block(2 * wide, wide, 0.0) for wide in WIDTHS[:-1])
-        token_widths = (DIM, 256, 128, 64, 32)
+        widths = tuple(width * factor for factor in (1, 2, 4, 8, 16))
+        self.encoder = Encoder(channels, widths, dim, depth, drop)
+        self.up = nn.ModuleList(nn.ConvTranspose2d(deep, wide, 2, 2) for wide, deep in zip(widths, widths[1:]))
+        self.decoder = nn.ModuleList(Block(2 * wide, wide, 0.0) for wide in widths[:-1])
+        token_widths = (dim, 4 * width, 2 * width, width, width // 2)
         self.token_decoder = nn.Sequential(*(nn.ConvTranspose2d(deep, wide, 2, 2) for deep, wide in zip(token_widths, token_widths[1:])))
-        self.head = Heads((WIDTHS[0], token_widths[-1]), classes)
-        self.cam = CamBranch(classes)
+        self.head = Heads((width, width // 2), classes)
+        self.cam = CamBranch(widths, classes)
         self.apply(initialise)
         nn.init.trunc_normal_(self.encoder.class_token, std=0.02)
 

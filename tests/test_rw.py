@@ -1,0 +1,134 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from scribbleseg.data.dataset import Case, Volume
+from scribbleseg.labels import UNLABELED
+from scribbleseg.methods import rw
+from scribbleseg.methods.base import Batch
+
+U = UNLABELED
+
+
+def dense_solution(image, scribble, beta):
+    """Grady's Dirichlet problem on the 4-neighbour graph, one dense linear system, pixel by pixel."""
+    rescaled = 2 * (image - -0.35) / (1.35 - -0.35) - 1
+    height, width = scribble.shape
+    count = height * width
+    laplacian = np.zeros((count, count))
+    for r in range(height):
+        for c in range(width):
+            for i, j in ((r + 1, c), (r, c + 1)):
+                if i < height and j < width:
+                    weight = math.exp(-beta * ((rescaled[:, r, c] - rescaled[:, i, j]) ** 2).sum() / (10 * rescaled.std() * math.sqrt(len(image))))
+                    for a, b in ((r * width + c, i * width + j), (i * width + j, r * width + c)):
+                        laplacian[a, b] -= weight
+                        laplacian[a, a] += weight
+    free = np.flatnonzero(scribble == U)
+    seeds = np.flatnonzero(scribble != U)
+    drawn = np.unique(scribble[scribble != U])
+    ends = scribble.ravel()[seeds][:, None] == drawn
+    probs = np.linalg.solve(laplacian[np.ix_(free, free)], -laplacian[np.ix_(free, seeds)] @ ends)
+    found = scribble.ravel().copy()
+    found[free] = drawn[probs.argmax(1)]
+    return found.reshape(scribble.shape)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_walk_solves_gradys_problem_for_classes_with_a_gap(channels):
+    rng = np.random.default_rng(3)
+    image = rng.random((channels, 9, 11)).astype(np.float32)
+    scribble = np.full((9, 11), U, np.uint8)
+    scribble[0, :3], scribble[8, 8:], scribble[4, 5] = 0, 3, 1
+    found = rw.walk(image, scribble, 4)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, dense_solution(image, scribble, 100))
+    assert (dense_solution(image, scribble, 100) != dense_solution(image, scribble, 1)).any()  # the case tells β apart
+    np.testing.assert_array_equal(rw.walk(image, scribble, 4, beta=1), dense_solution(image, scribble, 1))
+
+
+def test_walk_stops_at_an_edge():
+    image = np.array([[[0, 0, 0, 0, 1, 1]]], np.float32)
+    scribble = np.array([[1, U, U, U, U, 0]], np.uint8)
+    np.testing.assert_array_equal(rw.walk(image, scribble, 2), [[1, 1, 1, 1, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    "drawn, present, background",
+    [
+        ((), [U, U, U, U], [0, 0, 0, 0]),  # nothing to go by
+        ((0,), [0, 0, 0, 0], [0, 0, 0, 0]),  # no structure in the slice
+        ((2,), [2, U, U, U], [0, 0, 0, 0]),  # one foreground class: no rival to stop it
+        ((0, 2), [0, 0, 2, 2], [0, 0, 0, 0]),  # class 1 is missing
+        ((1, 2), [1, 1, 2, 2], [1, 1, 2, 2]),  # background is missing: still every structure
+    ],
+)
+def test_slices_that_lack_a_class(drawn, present, background):
+    image = np.array([[[0, 0, 1, 1]]], np.float32)
+    scribble = np.full((1, 4), U, np.uint8)
+    scribble[0, [0, 3][: len(drawn)]] = drawn
+    np.testing.assert_array_equal(rw.walk(image, scribble, 3)[0], present)
+    np.testing.assert_array_equal(rw.walk(image, scribble, 3, missing="background")[0], background)
+
+
+def test_a_slice_that_is_drawn_completely_is_kept():
+    scribble = np.array([[0, 1], [1, 1]], np.uint8)
+    np.testing.assert_array_equal(rw.walk(np.zeros((1, 2, 2), np.float32), scribble, 2), scribble)
+
+
+@pytest.fixture
+def volume(tmp_path):
+    image = np.tile(np.array([0, 0, 1, 1], np.float32), (1, 5, 1, 1))
+    scribble = np.full((5, 1, 4), U, np.uint8)
+    for slice_, (at, values) in zip(scribble, [([0, 1, 3], (0, 1, 2)), ([0, 3], (0, 2)), ([0], (0,)), ([0], (2,)), ([], ())]):
+        slice_[0, at] = values
+    return Volume(Case("case", (), None, None), image, scribble, None, None, 3, tmp_path)
+
+
+def test_targets_solve_once_per_setting(volume, monkeypatch):
+    calls, walk = [], rw.walk
+
+    def counting(*args):
+        calls.append(1)
+        return walk(*args)
+
+    monkeypatch.setattr(rw, "walk", counting)
+    first = rw.RandomWalker(nn.Identity()).targets(volume)["label"]
+    again = rw.RandomWalker(nn.Identity()).targets(volume)["label"]
+    assert len(calls) == 5
+    np.testing.assert_array_equal(first[:, 0], [[0, 1, 2, 2], [0, 0, 2, 2], [0, 0, 0, 0], [2, U, U, U], [U, U, U, U]])
+    np.testing.assert_array_equal(first, again)
+    other = rw.RandomWalker(nn.Identity(), missing="background").targets(volume)["label"]
+    assert len(calls) == 10 and not other[1:].any()
+    rw.RandomWalker(nn.Identity(), beta=10.0).targets(volume)
+    assert len(calls) == 15
+
+
+def test_notes_count_the_kinds_of_slices(volume):
+    assert rw.RandomWalker(nn.Identity()).notes(volume) == {
+        "slices with every class": 1,
+        "slices that lack a class": 1,
+        "slices with background only": 1,
+        "slices with one foreground class only": 1,
+        "slices without scribble": 1,
+    }
+
+
+def test_losses_by_hand():
+    label = torch.tensor([[[0, 1]]])
+    terms = rw.RandomWalker(nn.Identity()).losses(Batch(torch.zeros(1, 2, 1, 2), label), torch.tensor(0.0))
+    torch.testing.assert_close(terms["ce"], torch.tensor(math.log(2) / 2))
+    torch.testing.assert_close(terms["dice"], torch.tensor(0.5 * (1 - 2 * 0.5 / 1.5)), atol=1e-5, rtol=0)
+
+
+def test_real_slice_comes_close_to_the_dense_mask(shared_data):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(sorted((shared_data / "ACDC" / "ACDC_training_volumes").glob("*.h5"))[0]) as file:
+        middle = len(file["image"]) // 2
+        image, scribble, truth = (file[name][middle] for name in ("image", "scribble", "label"))
+    found = rw.walk(image[None], np.where(scribble == 4, U, scribble).astype(np.uint8), 4)
+    dice = [2 * ((found == c) & (truth == c)).sum() / ((found == c).sum() + (truth == c).sum()) for c in (1, 2, 3)]
+    assert min(dice) > 0.6 and dice[2] > 0.85
