@@ -191,6 +191,11 @@ def test_mscmr_test_set_with_and_without_labels(mscmr, tmp_path):
 def test_mscmr_bad_input(mscmr, tmp_path):
     dst = tmp_path / "set"
     fails("mscmr", tmp_path / "none", dst, "has no train/images")
+    dense = mscmr / "val" / "labels" / "subject3_DE_manual.nii.gz"
+    whole = dense.read_bytes()
+    save(dense, np.full((6, 5, 4), 4, np.uint16))  # 4 is for scribbles
+    fails("mscmr", mscmr, dst, "subject3_DE_manual.nii.gz: has value 4")
+    dense.write_bytes(whole)
     path = mscmr / "train" / "labels" / "subject2_DE_scribble.nii.gz"
     label = np.asanyarray(nibabel.load(path).dataobj)
     save(path, label, OBLIQUE + np.eye(4))
