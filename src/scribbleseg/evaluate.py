@@ -140,7 +140,7 @@ def _check_values(label, path, names):
         if not 0 <= value <= len(names):
             known = ", ".join(f"{number} {name}" for number, name in enumerate(("background", *names)))
             raise InputError(
-                f"{path}: has value {value}; expected {known}. Scores need dense masks of these classes (no scribbles with an ignore value)."
+                f"{path}: has value {value}; expected {known}. Give dense masks of these classes, no scribbles with an ignore value."
             )
 
 
