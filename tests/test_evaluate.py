@@ -75,6 +75,8 @@ def test_summary_of_hand_made_rows():
     assert (mean["class"], mean["cases"], mean["n_missing"]) == ("mean", 2, 1)
     assert (mean["dice"], mean["dice_sd"]) == pytest.approx((0.5, math.sqrt(2 * 0.2**2)))  # case means .7 and .3
     assert mean["hd95"] == pytest.approx(3.5) and mean["penalised_hd95"] == pytest.approx(25)
+    nothing = summarise([row("a", "x", 0.0, nan, True), row("a", "y", 0.0, nan, True)])[-1]
+    assert nothing["n_missing"] == 2 and math.isnan(nothing["hd95"]) and nothing["penalised_hd95"] == 90
 
 
 def test_a_structure_that_is_nowhere_does_not_count():

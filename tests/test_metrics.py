@@ -37,7 +37,7 @@ def test_dice_of_a_shifted_square():
 
 
 def test_distances_follow_the_spacing_of_their_axis():
-    # one slice: every voxel is surface (its neighbours above and below are outside). Three voxels each way stick out by one column.
+    # one slice: every voxel is surface (above and below is outside); three voxels each way stick out by one column
     for columns_mm in (1.0, 2.5):
         spacing_mm = (10.0, 7.0, columns_mm)
         assert hd95_mm(SQUARE, SHIFTED, spacing_mm) == pytest.approx(columns_mm)

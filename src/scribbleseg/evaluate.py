@@ -60,7 +60,10 @@ def score_files(predictions: Path, truth: Path, classes: Sequence[str] = ()) -> 
         prediction, grid = read_label(predicted[case])
         mask, mask_grid = read_label(true[case])
         if not grid.same_place(mask_grid):
-            raise InputError(f"{predicted[case]}: {difference(grid, mask_grid)} than {true[case]}. Predict on the original image, or resample with nearest neighbour.")
+            raise InputError(
+                f"{predicted[case]}: {difference(grid, mask_grid)} than {true[case]}. "
+                "Predict on the original image, or resample with nearest neighbour."
+            )
         for label, path in ((prediction, predicted[case]), (mask, true[case])):
             _check_values(label, path, names)
         unit = "voxel" if voxels and grid.spacing_mm == (1, 1, 1) else "mm"
@@ -83,7 +86,8 @@ def score_volume(
     for value, name in enumerate(classes, 1):
         scores = score(prediction == value, truth == value, spacing_mm)
         penalised = diagonal if scores.missing else scores.hd95_mm
-        rows.append(dict(zip(COLUMNS, (case, name, scores.dice, scores.hd95_mm, scores.assd_mm, unit, scores.missing, scores.spurious, penalised))))
+        values = (case, name, scores.dice, scores.hd95_mm, scores.assd_mm, unit, scores.missing, scores.spurious, penalised)
+        rows.append(dict(zip(COLUMNS, values)))
     return rows
 
 
@@ -111,13 +115,15 @@ def _stem(path):
 
 
 def _is_map(name, files):
-    return name.removesuffix("_entropy") in files.keys() - {name} or any(name[:at] in files for at in range(len(name)) if name.startswith("_prob_", at))
+    owners = [name[:at] for at in range(len(name)) if name[at:] == "_entropy" or name.startswith("_prob_", at)]
+    return any(owner in files for owner in owners)
 
 
 def _class_names(path, info):
     values = {value: name for name, value in info["labels"].items() if name != "ignore" and isinstance(value, int)}
     if len(values) != len(info["labels"].keys() - {"ignore"}) or sorted(values) != list(range(len(values))) or len(values) < 2:
-        raise InputError(f"{path}: labels are {info['labels']}; expected the whole numbers 0 (background), 1, 2, … Or name the classes: --classes.")
+        got = info["labels"]
+        raise InputError(f"{path}: labels are {got}; expected the whole numbers 0 (background), 1, 2, … Or name the classes: --classes.")
     return tuple(values[value] for value in range(1, len(values)))
 
 
@@ -133,7 +139,9 @@ def _check_values(label, path, names):
     for value in (int(label.min()), int(label.max())):
         if not 0 <= value <= len(names):
             known = ", ".join(f"{number} {name}" for number, name in enumerate(("background", *names)))
-            raise InputError(f"{path}: has value {value}; expected {known}. Scores need dense masks (no scribbles with an ignore value) of these classes.")
+            raise InputError(
+                f"{path}: has value {value}; expected {known}. Give dense masks of these classes, no scribbles with an ignore value."
+            )
 
 
 def write_rows(path: Path, rows: list[dict]) -> None:
@@ -150,7 +158,8 @@ def read_rows(path: Path) -> list[dict]:
         with open(path, newline="") as file:
             rows = list(csv.DictReader(file))
         texts, flags = ("case", "class", "unit"), ("missing", "spurious")
-        return [{key: row[key] if key in texts else bool(int(row[key])) if key in flags else float(row[key]) for key in COLUMNS} for row in rows]
+        kinds = {key: str if key in texts else (lambda text: bool(int(text))) if key in flags else float for key in COLUMNS}
+        return [{key: kind(row[key]) for key, kind in kinds.items()} for row in rows]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a table of scores ({error}). Write it again with: scribbleseg evaluate --out {path}") from error
 
@@ -165,7 +174,8 @@ def summarise(rows: list[dict]) -> list[dict]:
     """
     units = sorted({row["unit"] for row in rows})
     if len(units) != 1:
-        raise InputError(f"distances are in {' and '.join(units) or 'no unit: there are no rows'}; expected one unit. Score data sets without spacing apart.")
+        got = " and ".join(units) or "no unit (there are no rows)"
+        raise InputError(f"distances are in {got}; expected one unit. Score data sets without spacing apart.")
     classes = list(dict.fromkeys(row["class"] for row in rows))
     cases = list(dict.fromkeys(row["case"] for row in rows))
     place = np.array([(cases.index(row["case"]), classes.index(row["class"])) for row in rows]).T

@@ -36,7 +36,8 @@ def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
 def hd95_mm(prediction: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, ...]) -> float:
     """95th percentile of the surface distances of both directions taken together, mm; nan when a mask is empty.
 
-    percentile95({d(a, S(B)) : a ∈ S(A)} ∪ {d(b, S(A)) : b ∈ S(B)}), linear interpolation. MONAI's differs: the larger of two percentiles.
+    percentile95({d(a, S(B)) : a ∈ S(A)} ∪ {d(b, S(A)) : b ∈ S(B)}), linear interpolation.
+    MONAI's differs: the larger of the two directions' percentiles.
     """
     return score(prediction, truth, spacing_mm).hd95_mm
 
