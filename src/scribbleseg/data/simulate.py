@@ -19,13 +19,13 @@ from ..labels import UNLABELED
 from .dataset import load_volume, read_dataset
 from .volume import write_volume
 
-CONTOUR_FROM = 4.5  # pixels: a structure at least this deep also gets an inner contour
-CONTOUR_SHARE = 0.6  # the inner contour's strokes are this much shorter than the interior curve's
+CONTOUR_FROM = 5.5  # pixels: a structure at least this deep also gets an inner contour
+CONTOUR_SHARE = 0.9  # the inner contour's strokes are this much shorter than the interior curve's
 CONTOUR_DEPTH = (0.35, 0.6)  # where the inner contour runs, as a share of the structure's depth
-AROUND = (0.2, 0.6)  # distance of the background curve, as a share of the radius of all structures together
+AROUND = (0.2, 0.7)  # distance of the background curve, as a share of the radius of all structures together
 ELSEWHERE = (1.4, 2.2)  # distance of the second background curve, as a multiple of the first one's
 ELSEWHERE_SHARE = 0.15  # how much shorter its strokes are
-JITTER = 0.3  # sideways wobble of a curve, as a share of its distance from the structure's edge
+JITTER = 0.2  # sideways wobble of a curve, as a share of its distance from the structure's edge
 
 
 def simulate_scribbles(truth: np.ndarray, classes: int, *, coverage: float = 0.85, thickness: int = 1, seed: int = 0) -> np.ndarray:
@@ -80,9 +80,9 @@ def _background(mask: np.ndarray, coverage: float, thickness: int, rng: np.rando
         radius = np.sqrt((~mask).sum() / np.pi)
         distance = ndimage.distance_transform_edt(mask)
     distance = ndimage.gaussian_filter(distance, 1 + radius / 8)
-    gap = max(2.5, radius * rng.uniform(*AROUND))
-    wave = _smooth_noise(mask.shape, max(4.0, radius / 2), rng)
-    uneven = distance - 0.35 * gap * wave
+    gap = max(4.0, radius * rng.uniform(*AROUND))
+    wave = _smooth_noise(mask.shape, max(8.0, radius), rng)
+    uneven = distance - 0.25 * gap * wave
     curves = [(_longest_contour(uneven, gap), coverage), (_longest_contour(uneven, gap * rng.uniform(*ELSEWHERE)), coverage * ELSEWHERE_SHARE)]
     depth = ndimage.distance_transform_edt(mask)
     return _draw(curves, mask, depth, thickness, rng)
@@ -129,7 +129,7 @@ def _wobble(curve: np.ndarray, depth: np.ndarray, rng: np.random.Generator) -> n
         return curve
     closed = np.allclose(curve[0], curve[-1])
     curve = ndimage.gaussian_filter1d(curve, 1.5, axis=0, mode="wrap" if closed else "nearest")
-    wave = ndimage.gaussian_filter1d(rng.standard_normal((len(curve), 2)), 4, axis=0, mode="wrap")
+    wave = ndimage.gaussian_filter1d(rng.standard_normal((len(curve), 2)), 6, axis=0, mode="wrap")
     wave /= wave.std() + 1e-6
     room = ndimage.map_coordinates(depth, curve.T, order=1)
     return curve + JITTER * room[:, None] * np.clip(wave, -2, 2)
