@@ -22,7 +22,7 @@ LAYERS = (
     {"methods"},
     {"plan"},
     {"train", "predict", "evaluate"},
-    {"bench", "report"},
+    {"bench", "report", "figures"},
     {"cli", "__main__"},
 )
 FREE_OF_TORCH = ("config", "cli")

@@ -205,8 +205,8 @@ def _sd(values):
     return float(np.std(defined, ddof=1)) if len(defined) > 1 else np.nan
 
 
-def format_table(summary: list[dict]) -> str:
-    """The summary as a Markdown table that also reads well on a terminal: mean (sd) over cases, `–` where nothing is defined."""
+def table_cells(summary: list[dict]) -> list[tuple[str, ...]]:
+    """The summary as text, a heading and then a line per class: mean (sd) over cases, `–` where nothing is defined."""
     unit = summary[0]["unit"]
     lines = [("class", "Dice", f"HD95 ({unit})", f"HD95 penalised ({unit})", f"ASSD ({unit})", "missing", "spurious", "cases")]
     for row in summary:
@@ -214,6 +214,12 @@ def format_table(summary: list[dict]) -> str:
         penalised = _text(row["penalised_hd95"], np.nan, 2)
         counts = (str(row[key]) for key in ("n_missing", "n_spurious", "cases"))
         lines.append((row["class"], _text(row["dice"], row["dice_sd"], 4), hd95, penalised, assd, *counts))
+    return lines
+
+
+def format_table(summary: list[dict]) -> str:
+    """The summary as a Markdown table that also reads well on a terminal."""
+    lines = table_cells(summary)
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text = [[line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))] for line in lines]
     text.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])

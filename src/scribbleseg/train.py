@@ -362,7 +362,9 @@ def _evenly(total: int, count: int) -> set[int]:
 
 def _compact(value: Tensor) -> np.ndarray:
     value = value.cpu()
-    return value.half().numpy() if value.is_floating_point() else value.to(torch.uint8).numpy()
+    if value.is_floating_point():
+        return value.half().numpy()
+    return value.numpy() if value.dtype == torch.bool else value.to(torch.uint8).numpy()
 
 
 def _complete_lines(path: Path) -> list[str]:

@@ -1,0 +1,292 @@
+import base64
+import dataclasses
+import html
+import json
+import re
+import shlex
+import shutil
+
+import nibabel
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from small import small_dataset
+
+from scribbleseg import cli, figures
+from scribbleseg import report as module
+from scribbleseg.config import Report, Train
+from scribbleseg.data.volume import Grid
+from scribbleseg.errors import InputError
+from scribbleseg.evaluate import COLUMNS, read_rows, summarise, write_rows
+from scribbleseg.labels import UNLABELED
+from scribbleseg.report import pick_cases, rank_cases, repeat_command, report, write_report
+from scribbleseg.train import train
+
+SECTIONS = ("scores", "cases", "training", "course-of-training", "settings", "every-case")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished SCN run with validation, and its data set."""
+    folder = tmp_path_factory.mktemp("report")
+    dataset = small_dataset(folder / "data")
+    return train(Train(dataset, folder / "run", method="scn", iterations=4, size=32, batch=4, val_share=0.3))
+
+
+@pytest.fixture(scope="module")
+def page(trained):
+    return report(Report(trained)).read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def run(trained, tmp_path, monkeypatch):
+    """A copy to spoil, without what a report had written; pictures are stubs."""
+    for name in ("panel", "curves", "distribution"):
+        monkeypatch.setattr(module, name, lambda *args, **more: "data:,")
+    skip = shutil.ignore_patterns("report.html", "metrics.csv", "predictions", "resume.pt", "best*")
+    return shutil.copytree(trained, tmp_path / "run", ignore=skip)
+
+
+def section(page, name):
+    return re.search(rf'<section id="{name}">.*?</section>', page, re.S)[0]
+
+
+def body(page, name):
+    """The cells of the first table of a section, unescaped."""
+    table = re.search(r"<tbody>.*?</tbody>", section(page, name), re.S)[0]
+    return [[html.unescape(cell) for cell in re.findall(r"<td>(.*?)</td>", line)] for line in re.findall(r"<tr.*?</tr>", table)]
+
+
+def row(case, name, dice, hd95=1.0, missing=False):
+    return dict(zip(COLUMNS, (case, name, dice, hd95, hd95 / 2, "mm", missing, False, hd95)))
+
+
+def edit(run, change):
+    stored = json.loads((run / "config.json").read_text())
+    change(stored)
+    (run / "config.json").write_text(json.dumps(stored))
+
+
+def test_one_self_contained_file_with_every_section(page):
+    assert re.findall(r'<section id="(.*?)">', page) == list(SECTIONS)
+    sources = re.findall(r'(?:src|href)\s*=\s*"(.*?)"', page)
+    assert len(sources) > 12 and all(re.match(r"data:image/(png|svg\+xml);base64,", source) for source in sources)
+    for source in sources:
+        content = base64.b64decode(source.partition(",")[2])
+        assert content.startswith((b"\x89PNG", b"<?xml"))
+    assert not re.search(r"https?:|url\(|@import|<script|<link", re.sub(r"base64,[^\"]+", "", page))
+    assert "not for clinical use" in page.lower() and "last checkpoint" in page
+    assert "Left out" not in page
+
+
+def test_numbers_are_those_of_metrics_csv(trained, page):
+    rows = read_rows(trained / "metrics.csv")
+    assert {row["case"] for row in rows} == {"case.4 a", "case.5 a"}
+    table = {line[0]: line for line in body(page, "every-case")}
+    for case in ("case.4 a", "case.5 a"):
+        dice, hd95 = ([row[key] for row in rows if row["case"] == case] for key in ("dice", "hd95"))
+        assert [cell.split(" ")[0] for cell in table[case][1:4]] == [f"{value:.4f}" for value in (np.mean(dice), *dice)]
+        assert table[case][4:] == ["–" if np.isnan(value) else f"{value:.2f}" for value in hd95]
+    summary = summarise(rows)
+    assert [line[1].split(" ")[0] for line in body(page, "scores")] == [f"{entry['dice']:.4f}" for entry in summary]
+    assert f"Mean Dice <strong>{summary[-1]['dice']:.4f}</strong>" in page and "over 2 held-out cases" in page
+
+
+def test_the_course_shows_the_methods_maps_in_order(page):
+    course = section(page, "course-of-training")
+    heads = re.findall(r"<th>(.*?)</th>", course)
+    assert heads[:7] == ["iteration", "image", "scribble", "confident mask M", "pseudo-label", "prediction", "truth"]
+    assert heads[7:] == ["1", "2", "3", "4"] and course.count("<img") == 24
+
+
+def test_masks_of_a_method_stay_masks(trained):
+    with np.load(trained / "pictures" / "000004.npz") as stored:
+        assert stored["confident"].dtype == bool and stored["pseudo_label"].dtype == np.uint8
+
+
+def test_training_section_has_every_term_and_validation(trained, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(module, "curves", lambda lines, *args: asked.update(lines) or "data:,")
+    log = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
+    module._curves_section(module.read_plan(trained)[1], log)
+    wanted = {"total", "mean", "square", "core", *log[0]["losses"], *log[0]["monitor"]}
+    assert set(asked) == wanted
+    assert asked["total"] == ([1, 2, 3, 4], [entry["loss"] for entry in log])
+    assert asked["mean"][1] == [entry["val_mean_dice"] for entry in log]
+
+
+def test_worst_median_and_best():
+    rows = [row(case, name, dice) for case, dices in {"a": (0.9, 0.7), "b": (0.2, 0.4), "c": (0.5, np.nan), "d": (np.nan, np.nan)}.items() for name, dice in zip("xy", dices)]
+    ranked = rank_cases(rows)
+    assert [case for case, _ in ranked] == ["b", "c", "a"]
+    assert [dice for _, dice in ranked] == pytest.approx([0.3, 0.5, 0.8])
+    assert {place: case for place, (case, _) in pick_cases(ranked).items()} == {"Worst": "b", "Median": "c", "Best": "a"}
+    assert pick_cases([("a", 0.1), ("b", 0.2), ("c", 0.3), ("d", 0.4)])["Median"] == ("b", 0.2)
+    assert pick_cases(ranked[:2]) == {"Worst": ranked[0], "Best": ranked[1]}
+    assert pick_cases(ranked[:1]) == {"Only case": ranked[0]} and pick_cases([]) == {}
+
+
+def test_a_table_that_is_there_is_believed(run):
+    write_rows(run / "metrics.csv", [row("case.4 a", "square", 0.75), row("case.4 a", "core", 0.25), row("case.5 a", "square", 0.125), row("case.5 a", "core", 0.0, np.nan, True)])
+    before = (run / "metrics.csv").read_bytes()
+    cases = section(report(Report(run)).read_text(), "cases")
+    assert (run / "metrics.csv").read_bytes() == before and (run / "predictions" / "case.5 a.nii.gz").is_file()
+    assert re.findall(r"<h3>(.*?)</h3>", cases) == ["Worst: case.5 a, mean Dice 0.0625", "Best: case.4 a, mean Dice 0.5000"]
+    assert re.findall(r"<figcaption>(.*?)</figcaption>", cases) == ["image", "scribble", "prediction", "truth"] * 2
+    assert body((run / "report.html").read_text(), "every-case")[0] == ["case.5 a", "0.0625", "0.1250", "0.0000 (missing)", "1.00", "–"]
+
+
+def test_the_slice_with_most_foreground_is_shown(run, monkeypatch):
+    shown = []
+    monkeypatch.setattr(module, "panel", lambda image, label, spacing: shown.append((image, label, spacing)) or "data:,")
+    _, plan = module.read_plan(run)
+    dataset = module.read_dataset(module.read_plan(run)[0].dataset)
+    volume = module.load_volume(dataset, dataset.case("case.5 a"))
+    volume.truth[[0, 2]] = 0
+    panels, position = module._case_panels(volume, volume.truth)
+    assert position == "2 of 3" and list(panels) == ["image", "scribble", "prediction", "truth"]
+    assert (shown[3][1] > 0).sum() == 256 and np.array_equal(shown[2][1], shown[3][1])
+    assert shown[3][2] == pytest.approx(figures.upright_spacing(volume.grid))
+    no_scribble = dataclasses.replace(volume, case=dataclasses.replace(volume.case, scribble=None))
+    assert list(module._case_panels(no_scribble, volume.truth)[0]) == ["image", "prediction", "truth"]
+
+
+def test_without_truth_data_set_or_end_of_training_the_report_says_so(run, tmp_path):
+    def change(stored):
+        stored["train"]["dataset"] = str(small_dataset(tmp_path / "undense", dense=False))
+
+    edit(run, change)
+    page = report(Report(run)).read_text()
+    assert "No scores: no held-out case has a dense mask." in page and not (run / "predictions").exists()
+    assert re.findall(r'<section id="(.*?)">', page) == list(SECTIONS) and section(page, "course-of-training").count("<img") == 24
+    for name in ("scores", "cases", "every-case"):
+        assert "Left out" in section(page, name) and "<img" not in section(page, name)
+
+    edit(run, lambda stored: stored["train"].update(dataset="elsewhere/acdc"))
+    page = report(Report(run)).read_text()
+    assert "the data set elsewhere/acdc is not to be found from here" in page and "<h1>scn on acdc, final fold 0</h1>" in page
+
+
+def test_a_run_in_training_is_not_scored(run):
+    lines = (run / "log.jsonl").read_text().splitlines(keepends=True)
+    (run / "log.jsonl").write_text("".join(lines[:2]) + lines[2][:40])
+    page = report(Report(run)).read_text()
+    assert "Training is not finished: iteration 2 of 4" in page and "training stands at iteration 2 of 4" in page
+    assert not (run / "predictions").exists() and not (run / "metrics.csv").exists()
+
+
+def test_without_validation(run):
+    entries = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    kept = [{key: value for key, value in entry.items() if not key.startswith("val")} for entry in entries]
+    (run / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+    training = section(report(Report(run)).read_text(), "training")
+    assert "the run had no validation cases" in training and "Validation Dice at" not in training
+
+
+def test_scores_of_validation_cases_are_called_so(run):
+    edit(run, lambda stored: stored["plan"]["fold"].update(test=[]))
+    page = report(Report(run)).read_text()
+    assert "over 1 validation cases" in page and "looked at during training" in page
+
+
+def test_some_held_out_cases_without_truth(run, tmp_path):
+    dataset = small_dataset(tmp_path / "partly")
+    (dataset / "labelsTr_dense" / "case.4 a.nii.gz").unlink()
+    edit(run, lambda stored: stored["train"].update(dataset=str(dataset)))
+    page = report(Report(run)).read_text()
+    assert "1 of 2 held-out cases have no dense mask and are not scored." in page
+    assert [line[0] for line in body(page, "every-case")] == ["case.5 a"] and "<h3>Only case: case.5 a" in page
+
+
+def test_names_are_escaped(run):
+    odd = "<b>a&b</b>"
+    write_rows(run / "metrics.csv", [row(odd, "square", 0.5), row(odd, "co<re", 0.5)])
+    page = report(Report(run)).read_text()
+    assert odd not in page and "co<re" not in page
+    assert html.escape(odd) in section(page, "cases") and body(page, "every-case")[0][0] == odd
+
+
+def test_nothing_is_half_written(run):
+    (run / "metrics.csv").write_text("case,dice\na,1\n")
+    with pytest.raises(InputError, match="not a table of scores"):
+        report(Report(run))
+    assert not list(run.glob("*report.html"))
+    (run / "metrics.csv").unlink()
+    (run / "report.html").write_text("old")
+    (run / "log.jsonl").write_text("{broken\n")
+    with pytest.raises(InputError, match="log.jsonl: not a run's log"):
+        report(Report(run))
+    assert (run / "report.html").read_text() == "old"
+
+
+def test_a_report_elsewhere(run, tmp_path):
+    path = tmp_path / "elsewhere.html"
+    assert write_report(run, path) == path and path.is_file() and not (run / "report.html").exists()
+
+
+def test_the_command_repeats_the_settings():
+    train = Train("data set", "runs/a", method="scn", set=("cacl=False", "stride=4"), lr=0.003, val_share=0.2, deterministic=True, fold=2)
+    words = shlex.split(repeat_command(train))
+    assert words[:2] == ["scribbleseg", "train"] and "--seed" not in words
+    again = cli._parse(words[1:])
+    assert {**dataclasses.asdict(again), "dataset": "data set", "run": "runs/a"} == dataclasses.asdict(train)
+
+
+def draw(image, label, size=100):
+    figure = Figure((1, 1), dpi=size)
+    ax = figure.add_axes((0, 0, 1, 1))
+    figures.draw_overlay(ax, image, label)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3] / 255
+
+
+def test_overlay_of_a_dense_label_a_scribble_and_a_mask():
+    image = np.full((10, 10), 0.5)
+    label = np.zeros((10, 10), np.uint8)
+    label[:, 5:] = 2
+    seen = draw(image, label)
+    assert seen[50, 10] == pytest.approx([0.4] * 3, abs=0.02)  # background clear, image dimmed
+    assert seen[50, 80] == pytest.approx(0.4 * np.array(to_rgb(figures.COLOURS[2])) + 0.6 * 0.4, abs=0.02)
+
+    scribble = np.full((10, 10), UNLABELED, np.uint8)
+    scribble[2, 2], scribble[7, 7] = 1, 0
+    seen = draw(image, scribble)
+    assert seen[25, 25] == pytest.approx(to_rgb(figures.COLOURS[1]), abs=0.02) and seen[75, 75] == pytest.approx([1] * 3, abs=0.02)
+    assert seen[50, 50] == pytest.approx([0.4] * 3, abs=0.02)
+
+    seen = draw(image, label > 0)
+    assert seen[50, 10] == pytest.approx([0.15] * 3, abs=0.02) and seen[50, 90] == pytest.approx([0.5] * 3, abs=0.02)
+
+
+def test_class_colours_differ_in_grey():
+    grey = sorted(float(np.dot(to_rgb(figures.colour(value)), (0.299, 0.587, 0.114))) for value in range(4))
+    assert min(np.diff(grey)) > 0.1
+    assert figures.colour(8) == figures.colour(1) != figures.colour(0)
+
+
+def test_crop_is_a_square_in_mm_and_stays_inside():
+    mask = np.zeros((100, 200), bool)
+    mask[40:60, 0:10] = True
+    rows, columns = figures.crop(mask, (2.0, 1.0), margin=0.5)
+    assert (rows.stop - rows.start, columns.stop - columns.start) == (30, 60)
+    assert (rows.start, columns.start) == (35, 0)
+    assert figures.crop(mask & False, (1, 1)) == (slice(None), slice(None))
+
+
+def test_pictures_are_upright():
+    plane = np.arange(6).reshape(2, 3)  # rows along file axis y, columns along x
+    grid = lambda affine: Grid((3, 2, 9), np.array(affine, float), nibabel.Nifti1Header())
+    lps = grid(np.diag([-2, -1, 8, 1]))  # columns run to the left, rows to the back: as it should be shown
+    assert np.array_equal(figures.upright(plane, lps), plane) and figures.upright_spacing(lps) == (1, 2)
+    assert np.array_equal(figures.upright(plane, grid(np.diag([2, 1, 8, 1]))), plane[::-1, ::-1])
+    swapped = grid([[0, -1, 0, 0], [-2, 0, 0, 0], [0, 0, 8, 0], [0, 0, 0, 1]])  # x runs to the back, y to the left
+    assert np.array_equal(figures.upright(plane, swapped), plane.T) and figures.upright_spacing(swapped) == (2, 1)
+
+
+def test_a_panel_has_the_shape_of_the_patient():
+    png = base64.b64decode(figures.panel(np.ones((20, 40)), None, (2.0, 0.5)).partition(",")[2])
+    width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))
+    assert height / width == pytest.approx(2, rel=0.02)
