@@ -71,7 +71,7 @@ def random_case(seed, grid=False, coherent=True):
 @pytest.mark.parametrize("threshold", [0.4, 0.5, 0.6])
 def test_refinement_equals_the_loops(overlap, grid, threshold):
     accepted_seen = refused_seen = 0
-    for seed in range(8):
+    for seed in range(4):
         rows, label, mask, classes = random_case(seed, grid, coherent=seed % 2 == 0)
         expected = refinement_by_loops(rows, label, mask, torch.tensor(threshold), classes, overlap)
         got = region_refinement(rows, label, mask, torch.tensor(threshold), classes, overlap)
@@ -252,7 +252,7 @@ def test_terms_follow_their_equations():
     method = scn(lambda1=2.0, rows=16)  # all 16 positions: nothing depends on the draw
     batch = make_batch()
     with torch.no_grad():
-        method.key.weight.mul_(-0.7)
+        method.key.weight.copy_(method.key.weight.roll(1, 0))  # query and key differ
         terms = method.losses(batch, torch.tensor(0.0))
         maps = method.network.encode(batch.image)
         features = method.network.decode(maps)

@@ -18,8 +18,9 @@ def correlation_map(f1: Tensor, f2: Tensor, scale: str = "inside") -> Tensor:
     if scale not in ("inside", "outside"):
         raise InputError(f"scale is '{scale}'; it must be 'inside' (divide by √D before the softmax) or 'outside' (after it).")
     root = f1.shape[1] ** 0.5
-    scores = (f1.flatten(2).transpose(1, 2) @ f2.flatten(2)).float()
-    return (scores / root).softmax(2) if scale == "inside" else scores.softmax(2) / root
+    f1 = f1.flatten(2).transpose(1, 2)
+    scores = ((f1 / root if scale == "inside" else f1) @ f2.flatten(2)).float()  # f1 / √D: not another copy of [N, S, S]
+    return scores.softmax(2) if scale == "inside" else scores.softmax(2) / root
 
 
 def propagate(correlation: Tensor, probs: Tensor) -> Tensor:
