@@ -4,15 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scribbleseg.correlation import (
-    class_contrast,
-    correlation_map,
-    draw_rows,
-    propagate,
-    propagation_loss,
-    region_refinement,
-    update_threshold,
-)
+from scribbleseg.correlation import class_contrast, correlation_map, draw_rows, propagate
+from scribbleseg.correlation import propagation_loss, region_refinement, update_threshold
 from scribbleseg.errors import InputError
 from scribbleseg.labels import UNLABELED
 from scribbleseg.methods.base import Batch
@@ -291,7 +284,8 @@ def test_unlabelled_pixels_outside_m_get_no_gradient():
     method.network.head.register_forward_hook(lambda module, args, out: kept.update(features=args[0], logits=out))
     terms = method.losses(batch, torch.tensor(0.0))
     unlabelled = (batch.label == UNLABELED)[:, None].expand(-1, 4, -1, -1)
-    for name, where, everywhere in (("pce", "logits", False), ("region", "logits", False), ("pap", "logits", True), ("cacl_scribble", "features", False)):
+    cases = [("pce", "logits", False), ("region", "logits", False), ("pap", "logits", True), ("cacl_scribble", "features", False)]
+    for name, where, everywhere in cases:
         grad = torch.autograd.grad(terms[name], kept[where], retain_graph=True)[0]
         assert bool((grad[unlabelled] != 0).any()) == everywhere, name
         assert (grad[~unlabelled] != 0).any(), name
