@@ -115,7 +115,6 @@ def class_contrast(
     with torch.autocast(features.device.type, enabled=False):
         means = F.normalize((vectors @ drawn.float().transpose(1, 2)).sum(0), dim=0)  # [D, K]
         logits = means.T @ vectors / temperature
-    # a finite stand-in for −∞, so that a batch without scribbles keeps finite gradients
-    logits = logits.masked_fill(~present[:, None], -1e4)
+    logits = logits.masked_fill(~present[:, None], float("-inf"))
     usable = (scribble == UNLABELED) & (pseudo_label != UNLABELED) & present[pseudo_label.clamp(max=classes - 1)]
     return partial_cross_entropy(logits, scribble), partial_cross_entropy(logits, torch.where(usable, pseudo_label, UNLABELED))
