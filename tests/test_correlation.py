@@ -4,15 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scribbleseg.correlation import (
-    class_contrast,
-    correlation_map,
-    draw_rows,
-    propagate,
-    propagation_loss,
-    region_refinement,
-    update_threshold,
-)
+from scribbleseg.correlation import class_contrast, correlation_map, draw_rows, propagate
+from scribbleseg.correlation import propagation_loss, region_refinement, update_threshold
 from scribbleseg.errors import InputError
 from scribbleseg.labels import UNLABELED
 from scribbleseg.methods.base import Batch
@@ -70,16 +63,15 @@ def random_case(seed, grid=False, coherent=True):
 @pytest.mark.parametrize("grid", [False, True])
 @pytest.mark.parametrize("threshold", [0.4, 0.5, 0.6])
 def test_refinement_equals_the_loops(overlap, grid, threshold):
-    accepted_seen = refused_seen = 0
-    for seed in range(8):
+    seen = set()
+    for seed in range(4):
         rows, label, mask, classes = random_case(seed, grid, coherent=seed % 2 == 0)
         expected = refinement_by_loops(rows, label, mask, torch.tensor(threshold), classes, overlap)
         got = region_refinement(rows, label, mask, torch.tensor(threshold), classes, overlap)
         for name, ours, theirs in zip(("label", "mask", "accepted"), got, expected):
             assert torch.equal(ours, theirs), (name, seed)
-        accepted_seen += int(got[2].sum())
-        refused_seen += int((~got[2]).sum())
-    assert refused_seen and accepted_seen
+        seen |= set(got[2].flatten().tolist())
+    assert seen == {True, False}
 
 
 def test_refinement_with_no_region_accepted_changes_nothing():
@@ -210,8 +202,7 @@ def test_class_contrast_leaves_out_classes_without_scribble():
     pseudo = torch.tensor([[2, 2, 0, 1, 3, UNLABELED]])
     assert class_contrast(features, scribble, pseudo, classes=4) == (0, 0)  # one class to choose from, no pseudo-label of it
     nothing = class_contrast(features, torch.full_like(scribble, UNLABELED), pseudo, classes=4)
-    assert nothing == (0, 0)
-    assert torch.autograd.grad(sum(nothing), features)[0].abs().max() == 0
+    assert nothing == (0, 0) and torch.autograd.grad(sum(nothing), features)[0].abs().max() == 0
 
 
 # SCN ------------------------------------------------------------------------------------------------------------------
@@ -252,7 +243,7 @@ def test_terms_follow_their_equations():
     method = scn(lambda1=2.0, rows=16)  # all 16 positions: nothing depends on the draw
     batch = make_batch()
     with torch.no_grad():
-        method.key.weight.mul_(-0.7)
+        method.key.weight.copy_(method.key.weight.roll(1, 0))  # query and key differ
         terms = method.losses(batch, torch.tensor(0.0))
         maps = method.network.encode(batch.image)
         features = method.network.decode(maps)
@@ -291,7 +282,8 @@ def test_unlabelled_pixels_outside_m_get_no_gradient():
     method.network.head.register_forward_hook(lambda module, args, out: kept.update(features=args[0], logits=out))
     terms = method.losses(batch, torch.tensor(0.0))
     unlabelled = (batch.label == UNLABELED)[:, None].expand(-1, 4, -1, -1)
-    for name, where, everywhere in (("pce", "logits", False), ("region", "logits", False), ("pap", "logits", True), ("cacl_scribble", "features", False)):
+    cases = [("pce", "logits", False), ("region", "logits", False), ("pap", "logits", True), ("cacl_scribble", "features", False)]
+    for name, where, everywhere in cases:
         grad = torch.autograd.grad(terms[name], kept[where], retain_graph=True)[0]
         assert bool((grad[unlabelled] != 0).any()) == everywhere, name
         assert (grad[~unlabelled] != 0).any(), name

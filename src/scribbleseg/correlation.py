@@ -18,8 +18,9 @@ def correlation_map(f1: Tensor, f2: Tensor, scale: str = "inside") -> Tensor:
     if scale not in ("inside", "outside"):
         raise InputError(f"scale is '{scale}'; it must be 'inside' (divide by √D before the softmax) or 'outside' (after it).")
     root = f1.shape[1] ** 0.5
-    scores = (f1.flatten(2).transpose(1, 2) @ f2.flatten(2)).float()
-    return (scores / root).softmax(2) if scale == "inside" else scores.softmax(2) / root
+    f1 = f1.flatten(2).transpose(1, 2)
+    scores = ((f1 / root if scale == "inside" else f1) @ f2.flatten(2)).float()  # f1 / √D: not another copy of [N, S, S]
+    return scores.softmax(2) if scale == "inside" else scores.softmax(2) / root
 
 
 def propagate(correlation: Tensor, probs: Tensor) -> Tensor:
@@ -33,7 +34,7 @@ def propagate(correlation: Tensor, probs: Tensor) -> Tensor:
 
 
 def draw_rows(correlation: Tensor, rows: int) -> Tensor:
-    """`rows` rows of each image's map, drawn without replacement: [N, S, S] → [N, min(rows, S), S]; all S in random order if fewer."""
+    """`rows` rows of each image's map, drawn without replacement: [N, S, S] → [N, min(rows, S), S]."""
     order = torch.rand(correlation.shape[:2], device=correlation.device).argsort(1)[:, :rows]
     return correlation.gather(1, order[:, :, None].expand(-1, -1, correlation.shape[2]))
 
@@ -57,7 +58,7 @@ def region_refinement(
     n, _, h, w = rows.shape
     down, right = label.shape[1] // h, label.shape[2] // w
     if (h * down, w * right) != tuple(label.shape[1:]):
-        raise InputError(f"labels of {tuple(label.shape[1:])} pixels over rows of {(h, w)}; the pixels must be a multiple of the rows' positions.")
+        raise InputError(f"labels of {tuple(label.shape[1:])} pixels over rows of {(h, w)}; they must be multiples of the rows' positions.")
     confident = (label[..., None] == torch.arange(classes, device=label.device)) & mask[..., None]
     counts = confident.reshape(n, h, down, w, right, classes).sum((2, 4)).flatten(1, 2).float()  # pixels of M per position and class
 
@@ -97,7 +98,9 @@ def propagation_loss(propagated: Tensor, label: Tensor) -> Tensor:
     return partial_cross_entropy(propagated.float().clamp(min=1e-7).log(), label)
 
 
-def class_contrast(features: Tensor, scribble: Tensor, pseudo_label: Tensor, classes: int, temperature: float = 0.1) -> tuple[Tensor, Tensor]:
+def class_contrast(
+    features: Tensor, scribble: Tensor, pseudo_label: Tensor, classes: int, temperature: float = 0.1
+) -> tuple[Tensor, Tensor]:
     """CACL, eq. 13-17: (L_scribble, L_unlabel), each the mean of −log softmax_c(F_i · μ_c / T) at the pixel's class.
 
     features F [N, D, *space], scribble and pseudo_label [N, *space] integer 0..classes−1 with UNLABELED. F_i is L2-normalised;
@@ -112,7 +115,6 @@ def class_contrast(features: Tensor, scribble: Tensor, pseudo_label: Tensor, cla
     with torch.autocast(features.device.type, enabled=False):
         means = F.normalize((vectors @ drawn.float().transpose(1, 2)).sum(0), dim=0)  # [D, K]
         logits = means.T @ vectors / temperature
-    # a finite stand-in for −∞, so that a batch without scribbles keeps finite gradients
-    logits = logits.masked_fill(~present[:, None], -1e4)
+    logits = logits.masked_fill(~present[:, None], float("-inf"))
     usable = (scribble == UNLABELED) & (pseudo_label != UNLABELED) & present[pseudo_label.clamp(max=classes - 1)]
     return partial_cross_entropy(logits, scribble), partial_cross_entropy(logits, torch.where(usable, pseudo_label, UNLABELED))

@@ -28,7 +28,9 @@ class SCN(Method):
     +CALE+CACL. cgtm=False keeps τ where it starts. Raises InputError for a network without `encode` and unknown options.
     """
 
-    recipe = Recipe(optimizer="adam", lr=1e-3, schedule="step", weight_decay=0.0, batch=24, iterations=30_000, step_at=(0.5, 0.75), gamma=0.1)
+    recipe = Recipe(
+        optimizer="adam", lr=1e-3, schedule="step", weight_decay=0.0, batch=24, iterations=30_000, step_at=(0.5, 0.75), gamma=0.1
+    )
 
     def __init__(
         self,
@@ -94,7 +96,13 @@ class SCN(Method):
             terms["cacl_unlabel"] = self.lambda4 * unlabeled
 
         self.next_threshold = update_threshold(self.threshold, probs, self.momentum) if self.cgtm else self.threshold
-        self.latest = {"confident": confident, "pseudo_label": pseudo_label, "accepted": accepted, "scribble": batch.label, "truth": batch.truth}
+        self.latest = {
+            "confident": confident,
+            "pseudo_label": pseudo_label,
+            "accepted": accepted,
+            "scribble": batch.label,
+            "truth": batch.truth,
+        }
         return terms
 
     def correlation(self, maps):
