@@ -23,6 +23,7 @@ LAYERS = (
     {"plan"},
     {"train", "predict", "evaluate"},
     {"bench", "report"},
+    {"demo"},
     {"cli", "__main__"},
 )
 FREE_OF_TORCH = ("config", "cli")
