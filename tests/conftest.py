@@ -5,6 +5,7 @@ import pytest
 import torch
 
 torch.set_num_threads(1)  # many times faster on a small machine
+torch.set_flush_denormal(True)  # as the training loop does
 
 
 @pytest.fixture(scope="session")

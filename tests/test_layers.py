@@ -22,7 +22,8 @@ LAYERS = (
     {"methods"},
     {"plan"},
     {"train", "predict", "evaluate"},
-    {"bench", "report", "figures"},
+    {"bench", "report"},
+    {"demo"},
     {"cli", "__main__"},
 )
 FREE_OF_TORCH = ("config", "cli")
