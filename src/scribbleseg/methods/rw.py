@@ -29,7 +29,8 @@ def walk(image: np.ndarray, scribble: np.ndarray, classes: int, beta: float = 10
     if len(drawn) < 2 or (scribble != UNLABELED).all():
         return scribble.copy()
     seeds = np.where(scribble == UNLABELED, 0, np.searchsorted(drawn, scribble) + 1)  # 1, 2, … without gaps, as the solver returns them
-    labels = random_walker(image.astype(np.float64) / 0.85 - 1 / 1.7, seeds, beta=beta, mode="bf", channel_axis=0)
+    rescaled = image.astype(np.float64) * 2 / 1.7  # (−.35, 1.35) to (−1, 1), less the shift: only differences count
+    labels = random_walker(rescaled, seeds, beta=beta, mode="bf", channel_axis=0)
     return drawn[labels - 1]
 
 
