@@ -110,7 +110,7 @@ def test_losses_by_hand(method, monkeypatch):
 def test_channel_dropout_of_the_second_network_in_training_only(method, monkeypatch):
     calls = []
     dropout2d = torch.nn.functional.dropout2d
-    monkeypatch.setattr(fddseg.F, "dropout2d", lambda x, p, training: calls.append((len(x.shape), p, training)) or dropout2d(x, p, training))
+    monkeypatch.setattr(fddseg.F, "dropout2d", lambda x, p, training: calls.append((x.dim(), p, training)) or dropout2d(x, p, training))
     maps = {"superpixel": torch.full((2, 32, 32), U)}
     for mode in (True, False):
         method.train(mode).losses(Batch(torch.rand(2, 1, 32, 32), maps["superpixel"], maps), torch.tensor(0.5))

@@ -59,7 +59,9 @@ class RandomWalker(Method):
                 return "slices with every class"
             if len(drawn) > 1:
                 return "slices that lack a class"
-            return {(): "slices without scribble", (0,): "slices with background only"}.get(tuple(drawn), "slices with one foreground class only")
+            if not drawn:
+                return "slices without scribble"
+            return "slices with one foreground class only" if drawn[0] else "slices with background only"
 
         return Counter(map(kind, volume.scribble))
 
