@@ -84,7 +84,11 @@ def test_second_network_starts_elsewhere_and_alone_is_dropped(method):
 
 def test_losses_by_hand(method, monkeypatch):
     method.eval()
-    image = torch.rand(2, 1, 32, 32)
+    with torch.no_grad():
+        for network in (method.network, method.second):
+            network.head.weight.mul_(30)
+            network.head.bias.zero_()
+    image = 10 * torch.rand(2, 1, 32, 32)
     monkeypatch.setattr(torch, "rand", lambda *args, **kwargs: torch.tensor([0.3, 0.8]))  # β, γ
     label, superpixel = torch.full((2, 32, 32), U), torch.full((2, 32, 32), U)
     label[:, 3:9, 3] = 1
@@ -97,6 +101,7 @@ def test_losses_by_hand(method, monkeypatch):
         sides = [[head(x) for head, x in zip(heads, m)] for heads, m in zip((method.sides, method.second_sides), maps)]
     assert [x.shape[2] for x in sides[0]] == [8, 16]
     pseudo = (0.7 * one + 0.3 * two).argmax(1)
+    assert pseudo.unique().numel() > 1
     pce = -sum(x.log_softmax(1)[:, 1, 3:9, 3].mean() for x in logits) / 2
     torch.testing.assert_close(terms["pce"], pce)
     mixed = sum(0.8 * dice_loss(p, pseudo) + 0.2 * dice_loss(p, superpixel) for p in (one, two))
@@ -110,7 +115,7 @@ def test_losses_by_hand(method, monkeypatch):
 def test_channel_dropout_of_the_second_network_in_training_only(method, monkeypatch):
     calls = []
     dropout2d = torch.nn.functional.dropout2d
-    monkeypatch.setattr(fddseg.F, "dropout2d", lambda x, p, training: calls.append((len(x.shape), p, training)) or dropout2d(x, p, training))
+    monkeypatch.setattr(fddseg.F, "dropout2d", lambda x, p, training: calls.append((x.dim(), p, training)) or dropout2d(x, p, training))
     maps = {"superpixel": torch.full((2, 32, 32), U)}
     for mode in (True, False):
         method.train(mode).losses(Batch(torch.rand(2, 1, 32, 32), maps["superpixel"], maps), torch.tensor(0.5))

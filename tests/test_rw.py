@@ -23,7 +23,8 @@ def dense_solution(image, scribble, beta):
         for c in range(width):
             for i, j in ((r + 1, c), (r, c + 1)):
                 if i < height and j < width:
-                    weight = math.exp(-beta * ((rescaled[:, r, c] - rescaled[:, i, j]) ** 2).sum() / (10 * rescaled.std() * math.sqrt(len(image))))
+                    squares = ((rescaled[:, r, c] - rescaled[:, i, j]) ** 2).sum()
+                    weight = math.exp(-beta * squares / (10 * rescaled.std() * math.sqrt(len(image))))
                     for a, b in ((r * width + c, i * width + j), (i * width + j, r * width + c)):
                         laplacian[a, b] -= weight
                         laplacian[a, a] += weight

@@ -10,7 +10,7 @@ from scribbleseg.losses import dice_loss
 from scribbleseg.methods.base import Batch
 from scribbleseg.methods.scribformer import ScribFormer, cam_consistency
 from scribbleseg.networks import build_network
-from scribbleseg.networks.scribformer import TransformerBlock, density
+from scribbleseg.networks.scribformer import Modulation, TransformerBlock, density
 
 U = UNLABELED
 
@@ -85,6 +85,27 @@ def test_density_by_hand():
     found = density(torch.tensor([[-1.0, 1.0], [-20.0, 20.0]]))
     torch.testing.assert_close(found, torch.tensor([[1.0, 1.0], [0.05, 0.05]]) * peak * math.exp(-0.5))
     assert density(torch.zeros(1, 5)).isfinite().all()
+
+
+def test_modulation_by_hand():
+    modulation = Modulation(16).eval()
+    x = torch.rand(2, 16, 5, 6)
+    with torch.no_grad():
+        channel = x * density(modulation.channel(x.mean((2, 3)))).reshape(2, 16, 1, 1)
+        both = torch.stack([channel.amax(1), channel.mean(1)], 1)
+        torch.testing.assert_close(modulation(x), channel * density(modulation.spatial(both)))
+
+
+def test_each_level_goes_down_from_its_own_stride(network):
+    network.eval()
+    with torch.no_grad():
+        maps = [torch.rand(1, 64 * 2**level, 64 >> level, 64 >> level) for level in range(5)]
+        cams = network.cam(maps)
+        for level, (x, modulation, head) in enumerate(zip(maps, network.cam.modulations, network.cam.heads)):
+            cam = head(modulation(x)).relu()
+            for down in range(level, 4):
+                cam = network.cam.down[down](cam)
+            torch.testing.assert_close(cams[level], cam)
 
 
 def test_cam_consistency_by_hand():

@@ -29,7 +29,8 @@ def walk(image: np.ndarray, scribble: np.ndarray, classes: int, beta: float = 10
     if len(drawn) < 2 or (scribble != UNLABELED).all():
         return scribble.copy()
     seeds = np.where(scribble == UNLABELED, 0, np.searchsorted(drawn, scribble) + 1)  # 1, 2, … without gaps, as the solver returns them
-    labels = random_walker(image.astype(np.float64) / 0.85 - 1 / 1.7, seeds, beta=beta, mode="bf", channel_axis=0)
+    rescaled = image.astype(np.float64) * 2 / 1.7  # (−.35, 1.35) to (−1, 1), less the shift: only differences count
+    labels = random_walker(rescaled, seeds, beta=beta, mode="bf", channel_axis=0)
     return drawn[labels - 1]
 
 
@@ -58,7 +59,9 @@ class RandomWalker(Method):
                 return "slices with every class"
             if len(drawn) > 1:
                 return "slices that lack a class"
-            return {(): "slices without scribble", (0,): "slices with background only"}.get(tuple(drawn), "slices with one foreground class only")
+            if not drawn:
+                return "slices without scribble"
+            return "slices with one foreground class only" if drawn[0] else "slices with background only"
 
         return Counter(map(kind, volume.scribble))
 
