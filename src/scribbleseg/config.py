@@ -123,9 +123,9 @@ class Simulate:
     """Draw scribbles from the dense masks of a data set (labelsTr_dense → labelsTr)."""
 
     dataset: Annotated[Positional[Path], arg(metavar="DATASET")]
-    coverage: float = 0.5
+    coverage: float = 0.85
     """Share of each structure's curves that is drawn, 0 to 1."""
-    thickness: int = 3
+    thickness: int = 1
     """Width of a stroke in pixels."""
     seed: int = 0
     overwrite: bool = False

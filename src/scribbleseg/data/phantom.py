@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import nibabel
 import numpy as np
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from .. import config
 from ..atomic import atomic_folder
@@ -89,8 +90,7 @@ def draw_patient(seed: int) -> tuple[Heart, Heart]:
 def _affine(shape, spacing_mm, slice_mm, rng):
     turn = np.eye(3)
     if rng.random() < OBLIQUE_SHARE:
-        turn, upper = np.linalg.qr(np.eye(3) + 0.5 * rng.standard_normal((3, 3)))
-        turn *= np.sign(np.diag(upper))
+        turn = Rotation.from_rotvec(rng.normal(0, 0.5, 3)).as_matrix()
     affine = np.eye(4)
     affine[:3, :3] = turn @ np.diag([-spacing_mm, -spacing_mm, slice_mm])
     affine[:3, 3] = rng.uniform(-40, 40, 3) - affine[:3, :3] @ (np.array(shape[::-1]) - 1) / 2
@@ -160,7 +160,7 @@ def _chest(shape, y, x, rng):
         tissue = _mix(tissue, twigs, 0.6)
         for centre, drift, radius, wall, blood in vessels:
             place = (centre[0] + drift[0] * (t - 0.5), centre[1] + drift[1] * (t - 0.5))
-            distance = _blob(y, x, place, (radius, radius * 0.9), 0.3, lung_outline)
+            distance = _blob(y, x, place, (radius, radius * 0.9), 0.3, 0.5 * lung_outline[:, :2])
             tissue = _mix(tissue, _edge(distance - wall), muscle * 0.9)
             tissue = _mix(tissue, _edge(distance), blood * (1 + FLOW * noise[z]))
         image[z] = tissue * (1 + TEXTURE * (0.5 * noise[z] + 0.8 * coarse[z]))
@@ -210,7 +210,7 @@ def _heart(image, y, x, squeeze, rng):
         rv_at = at + away * np.array([np.sin(septum), np.cos(septum)])
         rv_radii = (max(outer * rv_width * rv_scale, 1), max(outer * rv_length * rv_scale, 1))
         rv = _blob(y, x, rv_at, rv_radii, septum, wobble[2])
-        free_wall, has_rv, has_lv = rv - 3.0, rv_scale > 0.3, t <= lv_end and lv_radius > 2.5
+        free_wall, has_rv, has_lv = rv - 3.0, rv_scale > 0.45, t <= lv_end and lv_radius > 2.5
         pulp = blood * (1 + FLOW * noise[z])
         tissue = _mix(image[z], _edge(np.minimum(epi, free_wall if has_rv else epi) - fat_mm - 2 * noise[z]), epicardial_fat)
         if has_rv:

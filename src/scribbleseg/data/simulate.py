@@ -21,10 +21,10 @@ from .volume import write_volume
 
 CONTOUR_FROM = 5.5  # pixels: a structure at least this deep also gets an inner contour
 CONTOUR_SHARE = 0.9  # the inner contour's strokes are this much shorter than the interior curve's
-CONTOUR_DEPTH = (0.35, 0.6)  # where the inner contour runs, as a share of the structure's depth
-AROUND = (0.2, 0.7)  # distance of the background curve, as a share of the radius of all structures together
+CONTOUR_DEPTH = (0.25, 0.5)  # where the inner contour runs, as a share of the structure's depth
+AROUND = (0.25, 0.85)  # distance of the background curve, as a share of the radius of all structures together
 ELSEWHERE = (1.4, 2.2)  # distance of the second background curve, as a multiple of the first one's
-ELSEWHERE_SHARE = 0.15  # how much shorter its strokes are
+ELSEWHERE_SHARE = 0.25  # its strokes are this much shorter
 JITTER = 0.2  # sideways wobble of a curve, as a share of its distance from the structure's edge
 
 
@@ -63,7 +63,7 @@ def _structure(mask: np.ndarray, coverage: float, thickness: int, rng: np.random
             smooth = ndimage.gaussian_filter(depth, 1)
             contour = _longest_contour(smooth, smooth.max() * rng.uniform(*CONTOUR_DEPTH))
             curves.append((_wobble(contour, depth, rng), coverage * CONTOUR_SHARE))
-        drawn[box] |= _draw(curves, part, depth, thickness, rng)[1:-1, 1:-1]
+        drawn[box] |= _draw(curves, part, thickness, rng)[1:-1, 1:-1]
     return drawn
 
 
@@ -84,8 +84,7 @@ def _background(mask: np.ndarray, coverage: float, thickness: int, rng: np.rando
     wave = _smooth_noise(mask.shape, max(8.0, radius), rng)
     uneven = distance - 0.25 * gap * wave
     curves = [(_longest_contour(uneven, gap), coverage), (_longest_contour(uneven, gap * rng.uniform(*ELSEWHERE)), coverage * ELSEWHERE_SHARE)]
-    depth = ndimage.distance_transform_edt(mask)
-    return _draw(curves, mask, depth, thickness, rng)
+    return _draw(curves, mask, thickness, rng)
 
 
 def _smooth_noise(shape: tuple[int, int], sigma: float, rng: np.random.Generator) -> np.ndarray:
@@ -135,7 +134,7 @@ def _wobble(curve: np.ndarray, depth: np.ndarray, rng: np.random.Generator) -> n
     return curve + JITTER * room[:, None] * np.clip(wave, -2, 2)
 
 
-def _draw(curves: list, mask: np.ndarray, depth: np.ndarray, thickness: int, rng: np.random.Generator) -> np.ndarray:
+def _draw(curves: list, mask: np.ndarray, thickness: int, rng: np.random.Generator) -> np.ndarray:
     """Strokes along the curves, cut to the mask; its deepest pixel when no stroke falls into it."""
     line = np.zeros_like(mask)
     for curve, share in curves:
@@ -152,7 +151,7 @@ def _draw(curves: list, mask: np.ndarray, depth: np.ndarray, thickness: int, rng
         line[tuple(pixel)] = True
     line &= mask
     if not line.any():
-        line.flat[depth.argmax()] = True
+        line.flat[ndimage.distance_transform_edt(mask).argmax()] = True
     offset = np.arange(thickness) - (thickness - 1) / 2
     brush = np.hypot(offset[:, None], offset) <= thickness / 2
     return ndimage.binary_dilation(line, brush, origin=-((thickness + 1) % 2)) & mask
