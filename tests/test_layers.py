@@ -23,7 +23,7 @@ LAYERS = (
     {"plan"},
     {"train", "predict", "evaluate"},
     {"bench", "report", "figures"},
-    {"cli", "__main__"},
+    {"cli", "demo", "__main__"},
 )
 FREE_OF_TORCH = ("config", "cli")
 HEAVY = ("torch", "scipy", "skimage", "matplotlib", "h5py", "nibabel", "monai")
