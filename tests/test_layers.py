@@ -22,9 +22,8 @@ LAYERS = (
     {"methods"},
     {"plan"},
     {"train", "predict", "evaluate"},
-    {"bench", "report"},
-    {"demo"},
-    {"cli", "__main__"},
+    {"bench", "report", "figures"},
+    {"cli", "demo", "__main__"},
 )
 FREE_OF_TORCH = ("config", "cli")
 HEAVY = ("torch", "scipy", "skimage", "matplotlib", "h5py", "nibabel", "monai")

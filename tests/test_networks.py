@@ -63,4 +63,4 @@ def test_a_monai_network_by_name():
     with pytest.raises(InputError, match="Did you mean 'BasicUNet'"):
         build_network("monai:BasicUnet", 1, 4)
     with pytest.raises(InputError, match="cannot be built"):
-        build_network("monai:SENet154", 1, 4)
+        build_network("monai:UNETR", 1, 4)

@@ -97,7 +97,7 @@ def test_numbers_are_those_of_metrics_csv(trained, page):
 def test_the_course_shows_the_methods_maps_in_order(page):
     course = section(page, "course-of-training")
     heads = re.findall(r"<th>(.*?)</th>", course)
-    assert heads[:7] == ["iteration", "image", "scribble", "confident mask M", "pseudo-label", "prediction", "truth"]
+    assert heads[:7] == ["iteration", "image", "scribble", "confident mask M", "refined pseudo-label", "prediction", "truth"]
     assert heads[7:] == ["1", "2", "3", "4"] and course.count("<img") == 24
 
 
@@ -108,7 +108,7 @@ def test_masks_of_a_method_stay_masks(trained):
 
 def test_training_section_has_every_term_and_validation(trained, monkeypatch):
     asked = {}
-    monkeypatch.setattr(module, "curves", lambda lines, *args: asked.update(lines) or "data:,")
+    monkeypatch.setattr(module, "curves", lambda lines, *args, **more: asked.update(lines) or "data:,")
     log = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
     module._curves_section(module.read_plan(trained)[1], log)
     wanted = {"total", "mean", "square", "core", *log[0]["losses"], *log[0]["monitor"]}
@@ -149,6 +149,8 @@ def test_the_slice_with_most_foreground_is_shown(run, monkeypatch):
     assert position == "2 of 3" and list(panels) == ["image", "scribble", "prediction", "truth"]
     assert (shown[3][1] > 0).sum() == 256 and np.array_equal(shown[2][1], shown[3][1])
     assert shown[3][2] == pytest.approx(figures.upright_spacing(volume.grid))
+    module._case_panels(volume, volume.truth, located=False)
+    assert shown[4][2] == volume.grid.spacing_mm[1:] and not np.array_equal(shown[4][0], shown[0][0])
     no_scribble = dataclasses.replace(volume, case=dataclasses.replace(volume.case, scribble=None))
     assert list(module._case_panels(no_scribble, volume.truth)[0]) == ["image", "prediction", "truth"]
 

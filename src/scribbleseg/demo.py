@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from .config import Demo, Evaluate, Phantom, Predict, Report, Train
+from .config import Demo, Evaluate, Phantom, Predict, Train
 from .data.phantom import phantom
 from .errors import InputError
 from .evaluate import evaluate, format_table, summarise
 from .predict import predict
-from .report import report
+from .report import write_report
 from .train import train
 
 METHODS = ("pce", "effdnet")
@@ -26,7 +26,6 @@ def demo(config: Demo) -> Path:
         train(Train(dataset, run, method=method, iterations=ITERATIONS, size=SIZE, device=config.device))
         predict(Predict(run, dataset, run / "predictions", device=config.device))
         evaluate(Evaluate(run / "predictions", dataset / "labelsTr_dense", out=run / "metrics.csv"))
-    path = report(Report(folder / "effdnet"))
-    path = path.replace(folder / "report.html")
+    path = write_report(folder / "effdnet", folder / "report.html")
     print(f"report: {path}")
     return path

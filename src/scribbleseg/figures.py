@@ -30,7 +30,7 @@ def draw_overlay(ax: Axes, image: np.ndarray, label: np.ndarray | None = None, s
     """Draw an image [H, W] in [0, 1] and over it a label [H, W]; `spacing` is (row, column) distance, for the aspect.
 
     A dense label: translucent classes with contours, background clear. A label with UNLABELED pixels: those clear, background white;
-    opaque when less than a twentieth is labelled (scribbles). A bool mask: what is outside is dark, its edge white.
+    opaque and without contours when it is strokes rather than areas (scribbles). A bool mask: what is outside is dark, its edge white.
     """
     shown = np.clip(image.astype(np.float32), 0, 1)
     if label is not None:
@@ -44,7 +44,7 @@ def draw_overlay(ax: Axes, image: np.ndarray, label: np.ndarray | None = None, s
         _contour(ax, label, COLOURS[0])
         return
     known = label != UNLABELED
-    drawn = known.mean() < 0.05
+    drawn = _strokes(known)
     values = [int(value) for value in np.unique(label[known]) if value or not known.all()]
     layer = np.zeros((*label.shape, 4), np.float32)
     for value in values:
@@ -53,6 +53,12 @@ def draw_overlay(ax: Axes, image: np.ndarray, label: np.ndarray | None = None, s
     if not drawn:
         for value in values:
             _contour(ax, label == value, colour(value))
+
+
+def _strokes(known):
+    """Whether few of the labelled pixels have labelled neighbours on all four sides."""
+    inside = known[1:-1, 1:-1] & known[:-2, 1:-1] & known[2:, 1:-1] & known[1:-1, :-2] & known[1:-1, 2:]
+    return inside.sum() < 0.4 * known.sum()
 
 
 def _contour(ax, mask, line):
@@ -109,10 +115,11 @@ def crop(mask: np.ndarray, spacing: tuple[float, float], margin: float = 0.7) ->
     return tuple(box)
 
 
-def curves(lines: dict[str, tuple[list[float], list[float]]], ylabel: str, colours: dict[str, str] | None = None) -> str:
-    """Lines over the iteration, {name: (iterations, values)}, SVG. Black is for `total` and `mean`; `colours` are drawn with a dark edge."""
+def curves(lines: dict[str, tuple[list[float], list[float]]], ylabel: str = "", colours: dict[str, str] | None = None, height: float = 3.1) -> str:
+    """Lines over the iteration, {name: (iterations, values)}, SVG, `height` in inches. Black is for `total` and `mean`; lines in class
+    `colours` have a dark edge, and their axis is that of Dice, 0 to 1."""
     with rc_context(STYLE):
-        figure = Figure((4.6, 3.1), layout="constrained")
+        figure = Figure((4.6, height), layout="constrained")
         ax = figure.add_subplot()
         for index, (name, (x, y)) in enumerate(lines.items()):
             look = {"color": LINE_COLOURS[index % len(LINE_COLOURS)], "linestyle": LINE_STYLES[index // 2 % 4], "linewidth": 1.3}
@@ -122,14 +129,17 @@ def curves(lines: dict[str, tuple[list[float], list[float]]], ylabel: str, colou
                 look = {"color": colours[name], "linewidth": 1.8, "path_effects": [withStroke(linewidth=3, foreground="#444")]}
             ax.plot(x, y, label=name, marker="o" if len(x) < 12 else None, markersize=3, **look)
         ax.set(xlabel="iteration", ylabel=ylabel)
+        if colours:
+            ax.set_ylim(0, 1)
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if len(lines) > 1:
             ax.legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
         return _encode(figure, "svg")
 
 
-def distribution(values: dict[str, np.ndarray], ylabel: str) -> str:
-    """A box and every case as a dot, per class, {class: values}, SVG; nan is left out. Boxes: quartiles; whiskers: all cases."""
+def distribution(values: dict[str, np.ndarray], ylabel: str, top: float | None = None) -> str:
+    """A box and every case as a dot, per class, {class: values}, SVG, the axis from 0 to `top`; nan is left out.
+    Boxes: quartiles; whiskers: all cases."""
     with rc_context(STYLE):
         figure = Figure((4.6, 3.1), layout="constrained")
         ax = figure.add_subplot()
@@ -140,8 +150,8 @@ def distribution(values: dict[str, np.ndarray], ylabel: str) -> str:
                 continue
             look = {"boxprops": {"facecolor": colour(place), "alpha": 0.6}, "medianprops": {"color": "#111", "linewidth": 2}}
             ax.boxplot(scores, positions=[place], widths=0.5, whis=(0, 100), patch_artist=True, **look)
-            ax.plot(place + rng.uniform(-0.16, 0.16, scores.size), scores, "o", color="#111", alpha=0.45, markersize=3, markeredgewidth=0)
-        ax.set(ylabel=ylabel, xlim=(0.4, len(values) + 0.6))
+            ax.plot(place + rng.uniform(-0.16, 0.16, scores.size), scores, "o", color="#111", alpha=0.45, markersize=3, markeredgewidth=0, clip_on=False)
+        ax.set(ylabel=ylabel, xlim=(0.4, len(values) + 0.6), ylim=(0, top))
         ax.set_xticks(range(1, len(values) + 1), list(values))
         ax.grid(False, axis="x")
         return _encode(figure, "svg")

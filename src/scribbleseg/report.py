@@ -21,7 +21,7 @@ from .plan import Plan, read_plan
 from .predict import predict
 from .progress import Progress
 
-TITLES = {"confident": "confident mask M", "pseudo_label": "pseudo-label"}
+TITLES = {"confident": "confident mask M", "pseudo_label": "refined pseudo-label"}
 STYLE = """
 body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: #1b1f24; background: #fff; margin: 0 auto; max-width: 1020px; padding: 20px; }
 h1 { font-size: 1.6em; line-height: 1.25; margin: .2em 0; } h2 { font-size: 1.2em; margin: 2em 0 .5em; padding-top: .6em; border-top: 1px solid #d5dae0; }
@@ -31,15 +31,15 @@ pre { background: #f3f5f7; padding: 10px 12px; border-radius: 6px; white-space: 
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 4px 12px 4px 0; text-align: left; vertical-align: top; border-bottom: 1px solid #e6e9ed; }
 .numbers td, .numbers th { text-align: right; white-space: nowrap; padding: 4px 9px; } .numbers td:first-child, .numbers th:first-child { text-align: left; padding-left: 0; }
-.numbers thead th { vertical-align: bottom; border-bottom: 1.5px solid #57606a; } .mean td { font-weight: 650; border-top: 1.5px solid #57606a; }
+.numbers thead th { white-space: normal; vertical-align: bottom; border-bottom: 1.5px solid #57606a; } .mean td { font-weight: 650; border-top: 1.5px solid #57606a; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(300px, 100%), 1fr)); gap: 14px; } .charts img { max-width: 460px; }
 .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); gap: 8px; } figure { margin: 0; break-inside: avoid; }
 figcaption { font-size: .85em; color: #57606a; } img { width: 100%; display: block; } .block { break-inside: avoid; }
-.course td, .course th { padding: 2px 4px 2px 0; border: 0; font-size: .85em; font-weight: 500; } .course img { width: 128px; }
+.course td, .course th { padding: 2px 4px 2px 0; border: 0; font-size: .85em; font-weight: 500; } .course { width: 100%; } .course th { text-align: left; padding-right: 12px; } .course img { min-width: 92px; }
 .key span { display: inline-block; margin-right: 14px; } .key i { display: inline-block; width: 14px; height: 14px; border: 1px solid #444; border-radius: 3px; margin-right: 5px; vertical-align: -2px; }
 * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-@media (max-width: 600px) { body { padding: 14px; } .panels { grid-template-columns: 1fr 1fr; } .settings th, .settings td { display: block; border: 0; padding: 0; } .settings td { padding-bottom: 8px; } .settings th { font-size: .85em; color: #57606a; } .course img { width: 96px; } }
-@media print { body { font-size: 10.5pt; max-width: none; padding: 0; } .wide { overflow: visible; } .panels { grid-template-columns: repeat(4, 1fr); } .charts { grid-template-columns: 1fr 1fr; } .course img { width: 25mm; } .cases { font-size: 8pt; } }
+@media (max-width: 600px) { body { padding: 14px; } .panels { grid-template-columns: 1fr 1fr; } .settings th, .settings td { display: block; border: 0; padding: 0; } .settings td { padding-bottom: 8px; } .settings th { font-size: .85em; color: #57606a; } }
+@media print { body { font-size: 10.5pt; max-width: none; padding: 0; } .wide { overflow: visible; } .panels { grid-template-columns: repeat(4, 1fr); } .charts { grid-template-columns: 1fr 1fr; } .course img { min-width: 0; } .cases { font-size: 8pt; } }
 """
 
 
@@ -184,7 +184,7 @@ def _header(title, plan, rows, note, log):
         spread = "" if np.isnan(mean["dice_sd"]) else f" (sd {mean['dice_sd']:.4f})"
         kind = _kind(rows, plan)
         seen = " These cases were looked at during training." if kind in ("validation", "training") else ""
-        result = f"Mean Dice <strong>{mean['dice']:.4f}</strong>{spread} over {mean['cases']} {kind} cases and {html.escape(', '.join(classes))}; last checkpoint.{seen}"
+        result = f"Mean Dice <strong>{mean['dice']:.4f}</strong>{spread} over {mean['cases']} {kind} cases (classes {html.escape(', '.join(classes))}); last checkpoint.{seen}"
     else:
         result = f"No scores: {html.escape(note)}"
     done = log[-1]["iteration"] if log else 0
@@ -217,9 +217,9 @@ def _scores_section(rows, note):
     head, *lines = table_cells(summarise(rows))
     unit, classes = rows[0]["unit"], list(dict.fromkeys(row["class"] for row in rows))
     charts = []
-    for key, name in (("dice", "Dice"), ("hd95", f"HD95 ({unit})")):
+    for key, name, top in (("dice", "Dice", 1), ("hd95", f"HD95 ({unit})", None)):
         values = {label: np.array([row[key] for row in rows if row["class"] == label]) for label in classes}
-        charts.append(f"<figure>{_image(distribution(values, name), f'Distribution of {name} per class')}</figure>")
+        charts.append(f"<figure>{_image(distribution(values, name, top), f'Distribution of {name} per class')}</figure>")
     legend = (
         "Mean (sd) over cases; the last line is the mean of the classes. Boxes: quartiles, whiskers: all cases, dots: cases. "
         "HD95 is undefined where a structure is missing from the prediction; penalised: the volume's diagonal stands in for it."
@@ -239,7 +239,7 @@ def _pictures_section(run, train, plan, dataset, rows):
         return _section("Cases", _left_out("without scores there is no worst, median or best case."))
     if dataset is None:
         return _section("Cases", _left_out(f"the data set {train.dataset} is not to be found from here."))
-    parts = [_key(plan.classes), '<p class="small">Of each case the slice with most foreground, cropped to the structures. Case by mean Dice over its classes.</p>']
+    parts = [_key(plan.classes), '<p class="small">Of each case the slice with most foreground, cropped to truth and prediction.</p>']
     for place, (name, dice) in picked.items():
         scores = ", ".join(f"{row['class']} {row['dice']:.4f}" for row in rows if row["case"] == name and not np.isnan(row["dice"]))
         heading = f"<h3>{place}: {html.escape(name)}, mean Dice {dice:.4f}</h3>"
@@ -247,19 +247,21 @@ def _pictures_section(run, train, plan, dataset, rows):
         if case is None or case.truth is None or name not in predictions:
             parts.append(f"{heading}{_left_out('its image, dense mask or prediction is not there any more.')}")
             continue
-        panels, position = _case_panels(load_volume(dataset, case), read_label(predictions[name])[0])
+        panels, position = _case_panels(load_volume(dataset, case), read_label(predictions[name])[0], dataset.spacing_unit == "mm")
         figures = "".join(f"<figure>{_image(uri, f'{title} of {name}')}<figcaption>{title}</figcaption></figure>" for title, uri in panels.items())
         parts.append(f'<div class="block">{heading}<p class="small">{html.escape(scores)}; slice {position}</p><div class="panels">{figures}</div></div>')
     return _section("Cases", *parts)
 
 
-def _case_panels(volume, prediction):
-    """{column: picture} of the slice with most foreground in truth, and its position as text."""
+def _case_panels(volume, prediction, located=True):
+    """{column: picture} of the slice with most foreground in truth, and its position as text; as stored when the file is not `located`."""
     index = int((volume.truth > 0).sum((1, 2)).argmax())
     layers = {"image": volume.image[0, index], "scribble": volume.scribble[index], "prediction": prediction[index], "truth": volume.truth[index]}
     if volume.case.scribble is None:
         del layers["scribble"]
-    layers, spacing = {key: upright(plane, volume.grid) for key, plane in layers.items()}, upright_spacing(volume.grid)
+    spacing = volume.grid.spacing_mm[1:]
+    if located:
+        layers, spacing = {key: upright(plane, volume.grid) for key, plane in layers.items()}, upright_spacing(volume.grid)
     box = crop((layers["truth"] > 0) | (layers["prediction"] > 0), spacing)
     image = layers["image"][box]
     panels = {key: panel(image, None if key == "image" else plane[box], spacing) for key, plane in layers.items()}
@@ -284,7 +286,7 @@ def _curves_section(plan, log):
     else:
         notes.append(_left_out("validation Dice; the run had no validation cases."))
     for name in log[-1]["monitor"]:
-        charts[f"Monitored: {name.replace('_', ' ')}"] = curves({name: (x, [entry["monitor"][name] for entry in log])}, name.replace("_", " "))
+        charts[f"Monitored: {name.replace('_', ' ')}"] = curves({name: (x, [entry["monitor"][name] for entry in log])}, height=2.1)
     figures = "".join(f"<figure>{_image(uri, title)}<figcaption>{html.escape(title)}</figcaption></figure>" for title, uri in charts.items())
     return _section("Training", f'<div class="charts">{figures}</div>', *notes)
 
@@ -309,7 +311,7 @@ def _course_section(run, plan):
             cells.append(f"<td>{_image(panel(page['image'][box], plane, (1, 1), 1.5), f'{name} at iteration {iteration}')}</td>")
         lines.append(f"<tr><th>{iteration}</th>{''.join(cells)}</tr>\n")
     heading = "".join(f"<th>{html.escape(TITLES.get(name, name.replace('_', ' ')))}</th>" for name in ("iteration", *columns))
-    text = f'<p class="small">One training slice, cropped, at the network\'s {plan.size} × {plan.size} pixels (stretched to a square).</p>'
+    text = f'<p class="small">One training slice, cropped, at the network\'s {plan.size} × {plan.size} pixels (stretched to a square, oriented as stored).</p>'
     return _section("Course of training", _key(plan.classes), text, f'<div class="wide"><table class="course"><tr>{heading}</tr>\n{"".join(lines)}</table></div>')
 
 
@@ -327,7 +329,7 @@ def _settings_section(run, train, plan, log):
     if log:
         steps = np.diff([0, *(entry["iteration"] for entry in log)])
         seconds = float(steps @ [entry["seconds_per_iteration"] for entry in log])
-        lines["Time"] = f"{seconds / 60:.1f} min, {seconds / log[-1]['iteration']:.3f} s per iteration, validation included"
+        lines["Time"] = f"{seconds / 60:.1f} min of training steps, {seconds / log[-1]['iteration']:.3f} s each"
     path = run / "environment.json"
     if path.is_file():
         lines["Environment"] = ", ".join(f"{name} {value}" for name, value in json.loads(path.read_text()).items() if value is not None)
