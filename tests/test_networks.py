@@ -61,6 +61,6 @@ def test_a_monai_network_by_name():
     assert logits.shape == (1, 4, 32, 32) and features.shape[2:] == (32, 32)
     assert torch.allclose(network.net.get_submodule(network.last)(features), logits, atol=1e-6)
     with pytest.raises(InputError, match="Did you mean 'BasicUNet'"):
-        build_network("monai:BasicUnet", 1, 4)
+        build_network("monai:BasicUNett", 1, 4)
     with pytest.raises(InputError, match="cannot be built"):
         build_network("monai:UNETR", 1, 4)
