@@ -108,14 +108,17 @@ def _mix(image, inside, value):
 
 def _blob(y, x, centre, radii, angle, outline=None):
     """Signed distance (about mm, negative inside) of an ellipse whose radius varies by the harmonics [2, K] of `outline`."""
-    dy, dx = y - centre[0], x - centre[1]
-    along, across = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
-    turn = np.arctan2(across / radii[1], along / radii[0])
-    factor = np.ones_like(turn)
+    turned = ((x - centre[1]) + 1j * (y - centre[0])) * np.exp(-1j * angle)
+    place = turned.real / radii[0] + 1j * turned.imag / radii[1]
+    away = np.abs(place)
+    factor = 1.0
     if outline is not None:
-        for k, (c, s) in enumerate(outline.T, 2):
-            factor = factor + c * np.cos(k * turn) + s * np.sin(k * turn)
-    return (np.hypot(along / radii[0], across / radii[1]) - factor) * np.sqrt(radii[0] * radii[1])
+        unit = place / np.maximum(away, 1e-6)
+        power = unit
+        for c, s in outline.T:  # second harmonic and up: c cos kφ + s sin kφ
+            power = power * unit
+            factor = factor + (power * (c - 1j * s)).real
+    return (away - factor) * np.sqrt(radii[0] * radii[1])
 
 
 def _texture(shape, sigma, rng):
