@@ -59,7 +59,7 @@ def test_training_learns_the_squares(dataset, tmp_path):
     assert log(run)[-1]["val_mean_dice"] > 0.8
 
 
-@pytest.mark.parametrize("method", ["effdnet", "s2l"])
+@pytest.mark.parametrize("method", ["effdnet", "ustm"])
 def test_a_killed_run_resumes_to_the_same_weights(dataset, tmp_path, method):
     whole = train(settings(dataset, tmp_path / "whole", method=method, iterations=30, checkpoint_every=0.0))
     killed = tmp_path / "killed"

@@ -2,30 +2,35 @@
 
 from pathlib import Path
 
-from .config import Demo, Evaluate, Phantom, Predict, Train
+from .config import Demo, Phantom, Predict, Train
 from .data.phantom import phantom
 from .errors import InputError
-from .evaluate import evaluate, format_table, summarise
+from .evaluate import format_table, score_files, summarise, write_rows
 from .predict import predict
 from .report import write_report
 from .train import train
 
 METHODS = ("pce", "effdnet")
-ITERATIONS, SIZE = 200, 96
+BUDGET = {"iterations": 300, "size": 96, "optimizer": "adamw", "lr": 2e-3}
 
 
 def demo(config: Demo) -> Path:
-    """Train pCE and EFFDNet on the phantom with the same budget, print both tables, return the report's path."""
+    """Train pCE and EFFDNet on the phantom with the same budget, print their table, return the report's path."""
     folder = Path(config.run)
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder}: exists already and is not empty. Remove it, or choose another place: scribbleseg demo --run FOLDER")
     dataset = folder / "phantom"
     phantom(Phantom(dataset))
+    tables = {}
     for method in METHODS:
         run = folder / method
-        train(Train(dataset, run, method=method, iterations=ITERATIONS, size=SIZE, device=config.device))
+        train(Train(dataset, run, method=method, device=config.device, **BUDGET))
         predict(Predict(run, dataset, run / "predictions", device=config.device))
-        evaluate(Evaluate(run / "predictions", dataset / "labelsTr_dense", out=run / "metrics.csv"))
+        rows, _ = score_files(run / "predictions", dataset / "labelsTr_dense")
+        write_rows(run / "metrics.csv", rows)
+        tables[method] = summarise(rows)
+    for method, table in tables.items():
+        print(f"\n{method}, {table[0]['cases']} held-out cases, mean (sd):\n{format_table(table)}")
     path = write_report(folder / "effdnet", folder / "report.html")
-    print(f"report: {path}")
+    print(f"\nreport: {path}")
     return path

@@ -238,7 +238,8 @@ class _Training:
     def run_to_end(self) -> None:
         total = self.plan.recipe.iterations
         sampler = Sampler(len(self.slices.label), self.plan.recipe.batch, self.config.seed)
-        log_at, sweep_at = _evenly(total, 200), _evenly(total, self.method.sweeps)
+        log_at = _evenly(total, 200)
+        sweep_at = _evenly(total, min(self.method.sweeps, total // 100))  # never closer than the paper's interval
         val_at = _evenly(total, self.config.val_every) if self.val is not None else set()
         picture_at = _evenly(total, 5)
         board = _board(self.config)
@@ -261,10 +262,9 @@ class _Training:
                         log.write(json.dumps(entry) + "\n")
                         log.flush()
                         bar.note(" ".join(f"{name} {entry[name]:.3f}" for name in ("loss", "val_mean_dice") if name in entry))
+                        pictures = self.save_pictures() if self.iteration in picture_at else {}
                         if board is not None:
-                            board(entry)
-                        if self.iteration in picture_at:
-                            self.save_pictures()
+                            board(entry, pictures)
                         if self.iteration == total or time.monotonic() - saved > self.config.checkpoint_every:
                             self.checkpoint()
                             saved = time.monotonic()
@@ -301,7 +301,7 @@ class _Training:
         return {"val_dice": dict(zip(self.plan.classes[1:], dice.tolist())), "val_mean_dice": mean}
 
     @torch.no_grad()
-    def save_pictures(self) -> None:
+    def save_pictures(self) -> dict[str, np.ndarray]:
         """pictures/ITERATION.npz: a few fixed slices with most scribble, what the network says of them, and the method's own maps."""
         drawn = ((self.slices.label != UNLABELED) & (self.slices.label != 0)).flatten(1).sum(1)
         index = drawn.topk(min(4, len(drawn)), sorted=True).indices
@@ -315,8 +315,10 @@ class _Training:
             found = self.method.network(image.contiguous(memory_format=torch.channels_last)).argmax(1)
         self.method.train()
         arrays = {"image": image[:, 0], "scribble": label, "prediction": found, **({} if truth is None else {"truth": truth}), **shown}
+        arrays = {name: _compact(value) for name, value in arrays.items()}
         with atomic_file(self.run / "pictures" / f"{self.iteration:06d}.npz") as partial:
-            np.savez_compressed(partial, **{name: _compact(value) for name, value in arrays.items()})
+            np.savez_compressed(partial, **arrays)
+        return arrays
 
 
 def environment(device: torch.device, dtype: torch.dtype) -> dict:
@@ -374,7 +376,7 @@ def _complete_lines(path: Path) -> list[str]:
 
 
 def _board(config: Train):
-    """Writes log entries as TensorBoard scalars; None unless asked for."""
+    """Writes log entries as TensorBoard scalars and pictures as images; None unless asked for."""
     if not config.tensorboard:
         return None
     try:
@@ -383,7 +385,10 @@ def _board(config: Train):
         raise InputError("--tensorboard needs the tensorboard package. Run: pip install 'scribbleseg[tensorboard]'") from error
     writer = SummaryWriter(str(Path(config.run) / "tensorboard"))
 
-    def write(entry):
+    def write(entry, pictures):
+        for name, stack in pictures.items():
+            grey = np.where(stack == UNLABELED, 0, stack).astype(np.float32)
+            writer.add_images(f"pictures/{name}", grey[:, None] / max(float(grey.max()), 1e-6), entry["iteration"])
         for group in ("losses", "monitor", "val_dice"):
             for name, value in entry.get(group, {}).items():
                 writer.add_scalar(f"{group}/{name}", value, entry["iteration"])

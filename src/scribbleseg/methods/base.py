@@ -57,7 +57,7 @@ class Method(nn.Module):
 
     recipe = Recipe()
     network_name = "unet"  # what is built when the user names no network
-    sweeps = 0  # how many times during a run `sweep` is called, evenly spread
+    sweeps = 0  # how many times during a run `sweep` is called, evenly spread, 100 iterations apart at least
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -79,7 +79,7 @@ class Method(nn.Module):
         """After each optimiser step: teacher update and the like."""
 
     def sweep(self, slices: Slices, progress: Tensor) -> None:
-        """A pass over all training slices, `sweeps` times in a run."""
+        """A pass over all training slices, `sweeps` times in a run (fewer in a run of fewer than 100 iterations each)."""
 
     def resume(self, slices: Slices) -> None:
         """After the state of an earlier run was loaded: write into `slices.maps` again what its sweeps had written."""
