@@ -161,8 +161,11 @@ def make_table(name: str, jobs: list[Job], config: Bench) -> str:
             cells += [record["plan"]["size"], recipe["iterations"], recipe["batch"], f"{recipe['optimizer']} {recipe['lr']:g} {recipe['schedule']}"]
             cells += [f"{record['parameters'] / 1e6:.2f} M", f"{record['minutes']:.1f}"]
             lines.append("| " + " | ".join(map(str, cells)) + " |")
-        devices = sorted({f"{r['environment']['device']}, {r['environment']['precision']}, commit {r['environment']['commit']}" for r in records.values()})
-        lines += ["", "Run on: " + "; ".join(devices) + ".", "", "Commands:", "", "```", *(records[job]["command"] for job in done), "```"]
+        lines += ["", "Minutes are of training, other work on the machine included.", "", "```"]
+        for job in done:
+            machine = records[job]["environment"]
+            lines += [f"# {machine['device']}, {machine['precision']}, commit {machine['commit']}", records[job]["command"]]
+        lines.append("```")
     return "\n".join(lines) + "\n"
 
 

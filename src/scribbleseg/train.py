@@ -333,7 +333,7 @@ def environment(device: torch.device, dtype: torch.dtype) -> dict:
         "device": device_name(device),
         "precision": str(dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
     }
 
 
