@@ -125,7 +125,7 @@ def list_jobs(source: Path, output: Path, plan: Plan) -> list[Job]:
     names = {path.name for path in files}
     groups: dict[str, list[Path]] = {}
     for path in files:
-        end = ending(path)
+        end = path.name[-len(ending(path)) :]
         name, _, channel = path.name[: -len(end)].rpartition("_")
         numbered = bool(name) and len(channel) == 4 and channel.isdigit() and f"{name}_0000{end}" in names  # else a patient's number
         groups.setdefault((name if numbered else path.name[: -len(end)]) + end, []).append(path)
