@@ -3,6 +3,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import small_dataset
+
+from scribbleseg.config import Train
+from scribbleseg.train import train
 
 torch.set_num_threads(1)  # many times faster on a small machine
 torch.set_flush_denormal(True)  # as the training loop does
@@ -20,3 +24,16 @@ def shared_data() -> Path:
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory) -> Path:
+    """small_dataset with the default settings, to be read only."""
+    return small_dataset(tmp_path_factory.mktemp("small") / "data")
+
+
+@pytest.fixture(scope="session")
+def trained(small, tmp_path_factory) -> Path:
+    """A run of pCE on it, two iterations at 32 pixels, to be read only."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    return train(Train(small, run, method="pce", iterations=2, size=32, batch=4, precision="float32", device="cpu"))

@@ -25,7 +25,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
-        if error.filename is not None and Path(error.filename) != partial and Path(error.filename).parent != path.parent:
+        if error.filename is not None and Path(error.filename).parent != path.parent and Path(error.filename) not in path.parents:
             raise
         raise InputError(f"{path}: cannot be written ({error.strerror or error}). Free some space or choose another place.") from error
     finally:
@@ -49,7 +49,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             path.rmdir()
         os.replace(partial, path)
     except OSError as error:
-        if error.filename is not None and partial not in Path(error.filename).parents and Path(error.filename) not in (partial, path):
+        if error.filename is not None and partial not in Path(error.filename).parents and Path(error.filename) not in (partial, path, *path.parents):
             raise
         raise InputError(f"{path}: cannot be written ({error.strerror or error}). Free some space or choose another place.") from error
     finally:

@@ -1,5 +1,6 @@
 """The command line: one dataclass of `config` per verb. Nothing heavy is imported until a verb runs."""
 
+import dataclasses
 import importlib
 import os
 import sys
@@ -35,25 +36,44 @@ def main(argv: list[str] | None = None) -> int:
         if verb in ("--version", "-V"):
             print(f"scribbleseg {__version__}")
             return 0
-        if verb not in VERBS and not verb.startswith("-"):
+        if verb not in VERBS and verb not in ("-h", "--help"):
             raise InputError(f"no verb '{verb}'. {nearest(verb, VERBS)}" if verb else f"what to do? {nearest('', VERBS)} See scribbleseg --help.")
         if verb == "train" and "--resume" in argv:
             rest = [word for word in argv[1:] if word != "--resume"]
             if len(rest) != 1 or rest[0].startswith("-"):
                 raise InputError("--resume takes the run folder alone, with the settings it was started with: scribbleseg train RUN --resume")
             return _run("train:resume", Path(rest[0]))
+        _check_options(argv)
         settings = _parse(argv)
         return _run(VERBS[verb][1], settings)
     except InputError as error:
         print(f"scribbleseg: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        hint = " Carry on with: scribbleseg train RUN --resume" if verb == "train" else ""
-        print(f"scribbleseg: stopped.{hint}", file=sys.stderr)
+        print(f"scribbleseg: stopped.{_carry_on(verb)}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # the system's own words: disk full, no permission, a file in the place of a folder
+        print(f"scribbleseg: {error}.{_carry_on(verb)}", file=sys.stderr)
+        return 2
+
+
+def _carry_on(verb: str) -> str:
+    return " Carry on with: scribbleseg train RUN --resume" if verb == "train" else ""
+
+
+def _check_options(argv: list[str]) -> None:
+    """Raises InputError for an option that the verb does not have, in one line with the nearest name."""
+    if argv[0] not in VERBS:
+        return
+    names = [field.name.replace("_", "-") for field in dataclasses.fields(VERBS[argv[0]][0])]
+    known = {f"--{name}" for name in names} | {"--help"} | ({"--resume"} if argv[0] == "train" else set())
+    for word in argv[1:]:
+        option = word.partition("=")[0].replace("_", "-")
+        if option.startswith("--") and option not in known and option.replace("--no-", "--", 1) not in known:
+            raise InputError(f"scribbleseg {argv[0]} has no option '{option}'. {nearest(option, known)}")
 
 
 def _parse(argv: list[str]):

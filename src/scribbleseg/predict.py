@@ -40,19 +40,25 @@ def predict(config: Predict) -> list[Path]:
     Raises InputError for an input that cannot be read, before anything of that case is written.
     """
     train, plan = read_plan(config.run)
+    if config.batch < 1:
+        raise InputError(f"--batch {config.batch}: expected 1 or more slices.")
     device = pick_device(config.device)
     dtype = pick_precision(train.precision, device)
     torch.set_flush_denormal(True)
     network = load_network(config.run, plan, config.weights).to(device, memory_format=torch.channels_last)
     jobs = list_jobs(Path(config.input), Path(config.output), plan)
+    images = {path.resolve() for job in jobs for path in job.images}
+    for job in jobs:
+        if job.output.resolve() in images:
+            raise InputError(f"{job.output}: the prediction would replace an image. Choose another OUTPUT.")
     written = []
 
     def write(job: Job, probs: np.ndarray, grid: Grid) -> list[Path]:
         end = ending(job.output)
-        stem = str(job.output).removesuffix(end)
+        stem = str(job.output)[: -len(end)]
         files = {job.output: probs.argmax(0).astype(np.uint8)}
         if config.probabilities:
-            files |= {Path(f"{stem}_prob_{name}{end}"): plane for name, plane in zip(plan.classes, probs)}
+            files |= {Path(f"{stem}_prob_{name.replace('/', '-')}{end}"): plane for name, plane in zip(plan.classes, probs)}
         if config.uncertainty:
             files[Path(f"{stem}_entropy{end}")] = entropy(probs)
         for path, array in files.items():
@@ -116,14 +122,16 @@ def list_jobs(source: Path, output: Path, plan: Plan) -> list[Job]:
     files = sorted(path for path in source.iterdir() if not path.name.startswith(".") and str(path).lower().endswith((".nii", ".nii.gz", ".nrrd", ".mha")))
     if not files:
         raise InputError(f"{source}: no volumes (.nii.gz, .nii, .nrrd, .mha) in this folder.")
+    names = {path.name for path in files}
     groups: dict[str, list[Path]] = {}
     for path in files:
-        end = ending(path)
+        end = path.name[-len(ending(path)) :]
         name, _, channel = path.name[: -len(end)].rpartition("_")
-        numbered = bool(name) and len(channel) == 4 and channel.isdigit()
+        numbered = bool(name) and len(channel) == 4 and channel.isdigit() and f"{name}_0000{end}" in names  # else a patient's number
         groups.setdefault((name if numbered else path.name[: -len(end)]) + end, []).append(path)
     for name, paths in groups.items():
-        if len(paths) != len(plan.channels):
+        last = f"_{len(plan.channels) - 1:04d}{ending(paths[0])}"
+        if len(paths) != len(plan.channels) or (len(paths) > 1 and not paths[-1].name.endswith(last)):
             raise InputError(f"{source}: {name} has {len(paths)} files; the run needs {len(plan.channels)} channels {plan.channels}, named CASE_0000, CASE_0001, …")
     return [Job(tuple(paths), output / name) for name, paths in groups.items()]
 

@@ -1,8 +1,10 @@
 """The one training loop."""
 
+import io
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from . import __version__
@@ -67,7 +69,8 @@ def read_checkpoint(run: Path) -> dict:
     if not path.is_file():
         raise InputError(f"{run}: has no checkpoint (resume.pt). Remove the folder and start again.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        return {name: stored[name] for name in ("iteration", "best", "method", "optimizer", "rng")} | stored
     except Exception as error:  # torch lets pickle, zip and OS errors through
         raise InputError(f"{path}: not a checkpoint of scribbleseg ({type(error).__name__}). Remove the folder and start again.") from error
 
@@ -187,8 +190,15 @@ class _Training:
         self.checkpoint()
 
     def restore(self, stored: dict) -> None:
-        self.method.load_state_dict(stored["method"])
-        self.optimizer.load_state_dict(stored["optimizer"])
+        try:
+            self.method.load_state_dict(stored["method"])
+            self.optimizer.load_state_dict(stored["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise InputError(
+                f"{self.run / 'resume.pt'}: a checkpoint of another architecture than {self.plan.method} on {self.plan.network} ({reason}). "
+                "Do config.json and resume.pt belong to one run?"
+            ) from error
         self.iteration, self.best = stored["iteration"], stored["best"]
         self.method.resume(self.slices)
         torch.set_rng_state(stored["rng"])
@@ -211,13 +221,15 @@ class _Training:
         }
         if self.device.type == "cuda":
             stored["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        content = io.BytesIO()
+        torch.save(stored, content)  # in memory: torch's own writer reports a full disk as a RuntimeError
         with atomic_file(self.run / "resume.pt") as partial:
-            torch.save(stored, partial)
+            partial.write_bytes(content.getbuffer())
 
     def save_weights(self, name: str) -> None:
         weights = {key: value.contiguous() for key, value in self.method.network.state_dict().items()}
         with atomic_file(self.run / f"{name}.safetensors") as partial:
-            save_file(weights, partial, {"network": self.plan.network, "iteration": str(self.iteration)})
+            partial.write_bytes(save(weights, {"network": self.plan.network, "iteration": str(self.iteration)}))
 
     def step(self, index: Tensor) -> dict[str, Tensor]:
         """One optimiser step on the slices `index`; returns what to log. No host synchronisation on CUDA."""
@@ -323,10 +335,11 @@ class _Training:
 
 def environment(device: torch.device, dtype: torch.dtype) -> dict:
     """Versions, commit and machine: what a reader needs beside a number."""
-    commit = subprocess.run(["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"], capture_output=True, text=True)
+    describe = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    commit = subprocess.run(describe, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
     return {
         "scribbleseg": __version__,
-        "commit": commit.stdout.strip() or None,
+        "commit": commit or None,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,

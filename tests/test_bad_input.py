@@ -1,0 +1,450 @@
+"""Issue 2, section 5, line by line through the command line: the message names file, value and way out, exit code 2, nothing half-written."""
+
+import errno
+import json
+import os
+import resource
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from small import AFFINE, save, small_dataset
+
+from scribbleseg.atomic import atomic_file, atomic_folder
+from scribbleseg.cli import main
+from scribbleseg.config import Train
+from scribbleseg.errors import InputError
+from scribbleseg.networks import build_network
+from scribbleseg.train import resume, train
+
+CASE = "case.0 a"
+SHORT = ["--method", "pce", "--iterations", "2", "--size", "32", "--batch", "4", "--device", "cpu", "--precision", "float32"]
+
+
+@pytest.fixture
+def data(small, tmp_path):
+    """A data set to be broken."""
+    return Path(shutil.copytree(small, tmp_path / "data"))
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A run to be broken."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+@pytest.fixture
+def refused(tmp_path, capsys):
+    """The message of a command that exits with code 2 and leaves every file and folder as it was."""
+
+    def call(*words) -> str:
+        before = tree(tmp_path)
+        capsys.readouterr()
+        assert main([str(word) for word in words]) == 2
+        assert tree(tmp_path) == before
+        lines = capsys.readouterr().err.splitlines()
+        message = [line for line in lines if line.startswith("scribbleseg: ")]
+        assert len(message) == 1 and message[0] == lines[-1] and "Traceback" not in "".join(lines), lines
+        return message[0]
+
+    return call
+
+
+@pytest.fixture
+def not_trained(refused, data, tmp_path):
+    """Training on `data` is refused, in these words."""
+
+    def call(*words, options=()):
+        message = refused("train", data, tmp_path / "new run", *SHORT, *options)
+        for word in words:
+            assert str(word) in message, message
+        return message
+
+    return call
+
+
+@contextmanager
+def small_disk(bytes: int):
+    """No file can grow past this: the writers meet the system's own error, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def relabel(folder: Path, change) -> None:
+    for path in folder.iterdir():
+        file = nibabel.load(path)
+        save(path, change(np.array(file.dataobj)), file.affine)
+
+
+def describe(data: Path, **changes) -> None:
+    path = data / "dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+# --- files
+
+
+def test_missing_nifti(refused, run, data, tmp_path):
+    assert "nowhere.nii.gz: no such file or folder." in refused("predict", run, tmp_path / "nowhere.nii.gz", tmp_path / "out")
+    assert "nowhere: no such file or folder." in refused("evaluate", tmp_path / "nowhere", data / "labelsTr_dense")
+
+
+def test_missing_channel(not_trained, data):
+    describe(data, channel_names={"0": "MR", "1": "CT"})
+    not_trained(f"imagesTr/{CASE}: has channels [0]; dataset.json names 2", "Add the missing files or correct channel_names")
+
+
+def test_missing_image_of_a_listed_case(not_trained, data):
+    (data / "imagesTr" / f"{CASE}_0000.nii.gz").unlink()
+    not_trained(data / "splits_final.json", f"names case '{CASE}', which has no image", "Did you mean 'case.")
+
+
+@pytest.mark.parametrize("part", ["imagesTr", "labelsTr"])
+@pytest.mark.parametrize("keep", [300, 0])
+def test_truncated_nifti(not_trained, refused, data, run, tmp_path, part, keep):
+    path = data / part / (f"{CASE}_0000.nii.gz" if part == "imagesTr" else f"{CASE}.nii.gz")
+    path.write_bytes(path.read_bytes()[:keep])
+    not_trained(path, "cannot be read as NIfTI", "Is it truncated", "Copy or convert it again")
+    if part == "imagesTr":
+        assert f"{path}: cannot be read as NIfTI" in refused("predict", run, path, tmp_path / "out")
+
+
+def test_image_and_scribble_of_different_shape(not_trained, data):
+    path = data / "labelsTr" / f"{CASE}.nii.gz"
+    save(path, np.asarray(nibabel.load(path).dataobj)[:, :-1])
+    not_trained(path, "has shape (40, 35, 3), another ((40, 36, 3)) than its image", "Draw on the image itself, or resample")
+
+
+def test_image_and_scribble_of_different_affine(not_trained, data):
+    path = data / "labelsTr" / f"{CASE}.nii.gz"
+    moved = AFFINE.copy()
+    moved[2, 3] += 2
+    save(path, np.asarray(nibabel.load(path).dataobj), moved)
+    not_trained(path, "has another affine (largest difference 2)", "than its image", "Draw on the image itself, or resample")
+
+
+def test_nan_and_infinite_voxels(not_trained, refused, data, run, tmp_path):
+    path = data / "imagesTr" / f"{CASE}_0000.nii.gz"
+    image = nibabel.load(path).get_fdata(dtype=np.float32)
+    image[0, 0, 0], image[1, 2, 1] = np.nan, np.inf
+    save(path, image)
+    not_trained(path, "2 of 4320 voxels are NaN or infinite", "Replace them")
+    assert f"{path}: 2 of 4320" in refused("predict", run, path, tmp_path / "out")
+
+
+def test_constant_image(not_trained, refused, data, run, tmp_path):
+    path = data / "imagesTr" / f"{CASE}_0000.nii.gz"
+    save(path, np.full((40, 36, 3), 7, np.int16))
+    not_trained(path, "constant image (every voxel is 7)", "Replace or remove the case")
+    assert "constant image" in refused("predict", run, path, tmp_path / "out")
+
+
+def test_four_dimensional_file(not_trained, refused, data, run, tmp_path):
+    path = data / "imagesTr" / f"{CASE}_0000.nii.gz"
+    save(path, np.random.default_rng(0).integers(0, 99, (40, 36, 3, 2)).astype(np.int16))
+    not_trained(path, "has shape (40, 36, 3, 2); expected a 3-D volume", "Split it into one file per time point")
+    assert "Split it" in refused("predict", run, path, tmp_path / "out")
+
+
+def test_one_slice_volumes_are_good_input(tmp_path, capsys):
+    data = small_dataset(tmp_path / "flat", cases=3, shape=(40, 36, 1))
+    assert main(["train", str(data), str(tmp_path / "run"), *SHORT]) == 0
+    assert main(["predict", str(tmp_path / "run"), str(data), str(tmp_path / "out")]) == 0
+    assert nibabel.load(tmp_path / "out" / "case.2 a.nii.gz").shape == (40, 36, 1)
+
+
+def test_a_file_that_is_no_volume(refused, run, tmp_path):
+    (tmp_path / "scan.jpg").write_bytes(b"picture")
+    assert "scan.jpg: not a volume that can be read; expected one of .nii.gz" in refused("predict", run, tmp_path / "scan.jpg", tmp_path / "out")
+
+
+# --- labels
+
+
+def test_label_values_outside_dataset_json(not_trained, data):
+    path = data / "labelsTr" / f"{CASE}.nii.gz"
+    label = np.array(nibabel.load(path).dataobj)
+    label[0, 0, 0] = 7
+    save(path, label)
+    not_trained(path, "has value 7; expected 0-2 or 3 (ignore)", "Fix the file or list the value in dataset.json")
+
+
+def test_label_values_between_whole_numbers(not_trained, data):
+    path = data / "labelsTr" / f"{CASE}.nii.gz"
+    save(path, np.asarray(nibabel.load(path).dataobj) * np.float32(0.5))
+    not_trained(path, "has label value", ".5; expected whole numbers", "Use nearest neighbour")
+
+
+def test_no_ignore_label(not_trained, data):
+    describe(data, labels={"background": 0, "square": 1, "core": 2})
+    not_trained(data / "dataset.json", "no 'ignore' label", 'add "ignore": 3')
+
+
+def test_ignore_is_not_the_highest(not_trained, data):
+    describe(data, labels={"background": 0, "square": 1, "ignore": 2, "core": 3})
+    not_trained(data / "dataset.json", "without a gap")
+    describe(data, labels={"background": 0, "square": 1, "core": 2, "ignore": 9})
+    not_trained(data / "dataset.json", "'ignore' has value 9; it must be the highest label, here 3")
+
+
+def test_scribbles_without_foreground_anywhere(not_trained, data):
+    relabel(data / "labelsTr", lambda label: np.where(label == 0, 0, 3).astype(np.uint8))
+    not_trained(data, "no training case has a foreground scribble", "Draw some")
+
+
+def test_no_scribble_files_at_all(not_trained, data):
+    shutil.rmtree(data / "labelsTr")
+    not_trained(data, "scribble", "Draw some")
+
+
+def test_class_missing_from_every_scribble(not_trained, data):
+    relabel(data / "labelsTr", lambda label: np.where(label == 2, 3, label).astype(np.uint8))
+    not_trained(data, "no training case has a scribble of class core", "take the class out of dataset.json")
+
+
+# --- data set, split, folder
+
+
+def test_fold_that_leaks_a_case(not_trained, data):
+    (data / "splits_final.json").write_text(json.dumps([{"train": [CASE, "case.1 a"], "val": ["case.2 a", CASE]}]))
+    not_trained(data / "splits_final.json", f"fold 0 leaks: '{CASE}' is in train", "Put every patient in one part")
+
+
+def test_fold_that_leaks_a_patient(not_trained, data):
+    describe(data, groups={CASE: "p1", "case.5 a": "p1"})
+    not_trained(data / "splits_final.json", "fold 0 leaks", f"'{CASE}'", "'case.5 a'", "patient 'p1'", "Put every patient in one part")
+
+
+def test_fold_that_is_not_there(not_trained):
+    not_trained("split 'final' has folds 0 to 0; got 4", options=("--fold", "4"))
+
+
+def test_splits_that_are_not_json(not_trained, data):
+    (data / "splits_final.json").write_text("[{")
+    not_trained(data / "splits_final.json", "not readable as JSON", "Correct the file")
+
+
+def test_empty_folder(refused, run, data, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert f"{empty}: has no dataset.json" in refused("train", empty, tmp_path / "new", *SHORT)
+    assert f"{empty}: no volumes (.nii.gz" in refused("predict", run, empty, tmp_path / "out")
+    assert f"{empty}: no masks" in refused("evaluate", empty, data / "labelsTr_dense", "--out", tmp_path / "scores.csv")
+    for path in (data / "imagesTr").iterdir():
+        path.unlink()
+    assert f"{data}: no images. Expected imagesTr/CASE_0000.nii.gz" in refused("train", data, tmp_path / "new", *SHORT)
+
+
+def test_output_folder_that_holds_another_run(refused, data, run, tmp_path):
+    message = refused("train", data, run, *SHORT)
+    assert f"{run}: exists already and is not empty. Choose another folder" in message and f"scribbleseg train {run} --resume" in message
+
+
+def test_output_in_the_place_of_a_file(refused, data, run, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    assert f"{tmp_path / 'taken'}: exists already" in refused("train", data, tmp_path / "taken", *SHORT)
+    assert str(tmp_path / "taken") in refused("train", data, tmp_path / "taken" / "run", *SHORT)
+    assert f"{tmp_path / 'taken' / 'case.4 a.nii.gz'}: cannot be written" in refused("predict", run, data, tmp_path / "taken")
+    assert f"{tmp_path / 'taken' / 'ph'}: cannot be written" in refused("phantom", tmp_path / "taken" / "ph", "--cases", "2")
+
+
+# --- settings
+
+
+def test_unknown_method_option_and_network(not_trained):
+    not_trained("no method 'pcee'. Did you mean 'pce'?", options=("--method", "pcee"))
+    not_trained("no option 'x'", "Write NAME=VALUE", options=("--set", "x=1"))
+    not_trained("'--batches'", "Did you mean '--batch'?", options=("--batches", "3"))
+    not_trained("no network 'unnet'. Did you mean 'unet'?", options=("--network", "unnet"))
+
+
+def test_cuda_where_there_is_none(not_trained, refused, run, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    not_trained("device 'cuda'", "sees 0 CUDA devices", "Use --device cpu", options=("--device", "cuda"))
+    assert "device 'cuda:1'" in refused("predict", run, data, tmp_path / "out", "--device", "cuda:1")
+    assert "no device 'gpu'. Use auto, cpu, cuda or cuda:N." in refused("predict", run, data, tmp_path / "out", "--device", "gpu")
+
+
+# --- checkpoints
+
+
+def test_checkpoint_of_another_architecture(refused, run, data, tmp_path):
+    save_file(build_network("unet", 1, 5).state_dict(), run / "last.safetensors")
+    message = refused("predict", run, data, tmp_path / "out")
+    assert f"{run / 'last.safetensors'}: weights of another architecture than 'unet' with 3 classes" in message and "belong to one run?" in message
+    stored = torch.load(run / "resume.pt", weights_only=True)
+    stored["method"] = {f"network.{name}": value for name, value in build_network("unet", 1, 5).state_dict().items()}
+    torch.save(stored | {"iteration": 1}, run / "resume.pt")
+    message = refused("train", run, "--resume")
+    assert f"{run / 'resume.pt'}: a checkpoint of another architecture than pce on unet" in message and "belong to one run?" in message
+
+
+def test_checkpoint_of_another_method(refused, run):
+    stored = torch.load(run / "resume.pt", weights_only=True)
+    stored["optimizer"]["param_groups"][0]["params"].append(999)
+    torch.save(stored | {"iteration": 1}, run / "resume.pt")
+    assert f"{run / 'resume.pt'}: a checkpoint of another architecture" in refused("train", run, "--resume")
+
+
+@pytest.mark.parametrize("content", ["pickle", "truncated", "empty", "tensor", "list"])
+def test_what_is_not_a_checkpoint(refused, run, tmp_path, content):
+    path = run / "resume.pt"
+    if content == "pickle":
+        path.write_bytes(b"cos\nsystem\n(S'touch %s'\ntR." % str(tmp_path / "executed").encode())
+    elif content == "truncated":
+        path.write_bytes(path.read_bytes()[:5000])
+    elif content == "empty":
+        path.write_bytes(b"")
+    else:
+        torch.save({"tensor": torch.zeros(3), "list": [1]}[content], path)
+    message = refused("train", run, "--resume")
+    assert f"{path}: not a checkpoint of scribbleseg" in message and "start again" in message
+
+
+def test_a_folder_that_is_no_run(refused, data, run, tmp_path):
+    for words in (("train", data, "--resume"), ("predict", data, data, tmp_path / "out")):
+        message = refused(*words)
+        assert f"{data}: not a run folder (no config.json)" in message and "Make one with: scribbleseg train" in message
+    for text in ("{", "[]", '{"train": {"set": []}, "plan": []}', '{"train": 3}'):
+        (run / "config.json").write_text(text)
+        assert f"{run / 'config.json'}: not a run's settings" in refused("predict", run, data, tmp_path / "out")
+
+
+# --- a full disk
+
+
+@pytest.mark.parametrize("room", [65_536, 0])
+def test_full_disk_while_a_run_begins(data, tmp_path, capsys, room):
+    with small_disk(room):
+        assert main(["train", str(data), str(tmp_path / "run"), *SHORT]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith(f"scribbleseg: {tmp_path / 'run'}") and "cannot be written (File too large). Free some space" in message
+    assert {path.name for path in (tmp_path / "run").iterdir()} <= {"config.json", "environment.json"}
+
+
+@pytest.mark.parametrize("name", ["last.safetensors", "resume.pt"])
+def test_full_disk_leaves_the_earlier_checkpoint_whole(small, tmp_path, capsys, monkeypatch, name):
+    """The disk fills up at iteration 3 of 4; with space again, the run ends in the weights of one that never stopped."""
+    settings = dict(method="pce", iterations=4, size=32, batch=4, precision="float32", device="cpu", checkpoint_every=0.0)
+    whole = train(Train(small, tmp_path / "whole", **settings))
+    run, replace = tmp_path / "run", os.replace
+    written = []
+
+    def full(partial, path):
+        if path == run / name and len(written) == 3:  # at the start and after iterations 1 and 2
+            raise OSError(errno.ENOSPC, "No space left on device", str(partial))
+        written.extend([path] if path == run / name else [])
+        replace(partial, path)
+
+    monkeypatch.setattr(os, "replace", full)
+    words = ["--method", "pce", "--iterations", "4", "--size", "32", "--batch", "4", "--precision", "float32", "--device", "cpu", "--checkpoint-every", "0"]
+    assert main(["train", str(small), str(run), *words]) == 2
+    monkeypatch.setattr(os, "replace", replace)
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message == f"scribbleseg: {run / name}: cannot be written (No space left on device). Free some space or choose another place."
+    assert torch.load(run / "resume.pt", weights_only=True)["iteration"] == 2 and not list(run.glob(".partial-*"))
+    assert load_file(run / "last.safetensors").keys() == load_file(whole / "last.safetensors").keys()
+    resume(run)
+    ended, expected = load_file(run / "last.safetensors"), load_file(whole / "last.safetensors")
+    assert all(torch.equal(ended[key], expected[key]) for key in expected)
+
+
+def test_full_disk_while_the_checkpoint_is_written(run, capsys):
+    """Torch's and safetensors' own writers report a full disk in words of their own; the earlier files stay."""
+    stored = json.loads((run / "config.json").read_text())
+    stored["plan"]["recipe"]["iterations"] = 3
+    (run / "config.json").write_text(json.dumps(stored))
+    before = {name: (run / name).read_bytes() for name in ("last.safetensors", "resume.pt")}
+    with small_disk(65_536):
+        assert main(["train", str(run), "--resume"]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message == f"scribbleseg: {run / 'last.safetensors'}: cannot be written (File too large). Free some space or choose another place."
+    assert before == {name: (run / name).read_bytes() for name in before} and not list(run.glob(".partial-*"))
+    assert main(["train", str(run), "--resume"]) == 0
+
+
+def test_full_disk_while_the_log_is_written(run, capsys):
+    stored = json.loads((run / "config.json").read_text())
+    stored["plan"]["recipe"]["iterations"] = 3
+    (run / "config.json").write_text(json.dumps(stored))
+    with small_disk((run / "log.jsonl").stat().st_size):
+        assert main(["train", str(run), "--resume"]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith("scribbleseg: ") and "File too large" in message and "scribbleseg train RUN --resume" in message
+    assert main(["train", str(run), "--resume"]) == 0
+
+
+def test_full_disk_while_a_prediction_is_written(run, data, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "case.4 a.nii.gz").write_bytes(b"an earlier prediction")
+    with small_disk(0):
+        assert main(["predict", str(run), str(data), str(tmp_path / "out"), "--probabilities"]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith(f"scribbleseg: {tmp_path / 'out' / 'case.4 a.nii.gz'}: cannot be written (") and "Free some space" in message
+    assert tree(tmp_path / "out") == {str(tmp_path / "out" / "case.4 a.nii.gz"): b"an earlier prediction"}
+
+
+def test_full_disk_while_the_scores_are_written(data, tmp_path, capsys):
+    table = tmp_path / "scores.csv"
+    table.write_text("an earlier table")
+    with small_disk(0):
+        assert main(["evaluate", str(data / "labelsTr_dense"), str(data / "labelsTr_dense"), "--out", str(table)]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message == f"scribbleseg: {table}: cannot be written (File too large). Free some space or choose another place."
+    assert table.read_text() == "an earlier table" and not list(tmp_path.glob(".partial-*"))
+
+
+def test_full_disk_while_a_data_set_is_made(tmp_path, capsys):
+    with small_disk(1024):
+        assert main(["phantom", str(tmp_path / "phantom"), "--cases", "2"]) == 2
+    assert f"{tmp_path / 'phantom'}" in capsys.readouterr().err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- files and folders that appear whole or not at all
+
+
+def test_an_atomic_file_appears_at_the_end(tmp_path):
+    path = tmp_path / "deep" / "a.nii.gz"
+    with atomic_file(path) as partial:
+        partial.write_text("one")
+        assert not path.exists() and partial.parent == path.parent and partial.name.endswith("a.nii.gz")
+    assert path.read_text() == "one"
+    for error in (ValueError("of the writer"), KeyboardInterrupt()):
+        with pytest.raises(type(error)), atomic_file(path) as partial:
+            partial.write_text("half")
+            raise error
+    assert path.read_text() == "one" and list(path.parent.iterdir()) == [path]
+
+
+def test_an_atomic_folder_appears_at_the_end(tmp_path):
+    path = tmp_path / "deep" / "set"
+    with pytest.raises(InputError, match="cannot be written .No space"), atomic_folder(path) as partial:
+        (partial / "a").write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert not path.exists() and list(path.parent.iterdir()) == []
+    with atomic_folder(path) as partial:
+        (partial / "a").write_text("one")
+        assert not path.exists()
+    assert (path / "a").read_text() == "one" and list(path.parent.iterdir()) == [path]
+    with pytest.raises(InputError, match="not empty"), atomic_folder(path):
+        pass
+
+
+def test_a_reading_error_inside_is_not_blamed_on_the_output(tmp_path):
+    for kind in (atomic_file, atomic_folder):
+        with pytest.raises(FileNotFoundError, match="source"), kind(tmp_path / "there" / "out"):
+            (tmp_path / "elsewhere" / "source").read_text()

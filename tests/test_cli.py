@@ -1,0 +1,239 @@
+"""The command line: exit codes, one-line messages, a light start."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from scribbleseg import __version__, cli
+from scribbleseg.errors import InputError
+from scribbleseg.methods import METHODS
+
+
+@pytest.fixture
+def call(capsys):
+    """(exit code, stdout, stderr) of one command, in process."""
+
+    def run(*words):
+        try:
+            code = cli.main([str(word) for word in words])
+        except SystemExit as exit:  # tyro's own, for --help and values of another type
+            code = exit.code
+        said = capsys.readouterr()
+        assert "Traceback" not in said.out + said.err
+        return code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def refused(call):
+    """The one line on stderr of a command that exits with code 2 and prints nothing else."""
+
+    def run(*words):
+        code, out, err = call(*words)
+        assert code == 2 and out == "" and err.startswith("scribbleseg: ") and err.endswith("\n") and err.count("\n") == 1, (code, out, err)
+        return err.strip()
+
+    return run
+
+
+# --- exit codes
+
+
+def test_version_and_help_exit_with_0(call):
+    assert call("--version") == (0, f"scribbleseg {__version__}\n", "")
+    code, out, _ = call("--help")
+    assert code == 0 and all(f"\n│     {verb} " in out for verb in cli.VERBS), out
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_each_verb_has_help(call, verb):
+    code, out, err = call(verb, "--help")
+    assert code == 0 and err == "" and out.startswith(f"usage: scribbleseg {verb} [-h]")
+    kind, _ = cli.VERBS[verb]
+    assert kind.__doc__.splitlines()[0] in out.replace("\n", " ") or kind.__doc__.splitlines()[0] in out
+
+
+def test_a_data_set_that_is_not_usable_exits_with_1(call, small, tmp_path):
+    code, out, _ = call("check", small)
+    assert code == 0 and out.endswith("\nusable\n")
+    code, out, _ = call("check", tmp_path)
+    assert code == 1 and "problem: " in out and out.endswith("not usable\n")
+
+
+def test_ctrl_c_exits_with_130_and_says_how_to_carry_on(call, monkeypatch, small, tmp_path):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("scribbleseg.train.train", interrupted)
+    monkeypatch.setattr("scribbleseg.predict.predict", interrupted)
+    assert call("train", small, tmp_path / "run") == (130, "", "scribbleseg: stopped. Carry on with: scribbleseg train RUN --resume\n")
+    assert call("predict", "run", "in", "out") == (130, "", "scribbleseg: stopped.\n")
+
+
+def test_what_only_the_system_knows_exits_with_2_and_a_bug_does_not_hide(refused, monkeypatch):
+    def fail(error):
+        monkeypatch.setattr("scribbleseg.report.report", lambda _: (_ for _ in ()).throw(error))
+
+    fail(PermissionError(13, "Permission denied", "/there/report.html"))
+    assert refused("report", "run") == "scribbleseg: [Errno 13] Permission denied: '/there/report.html'."
+    fail(ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["report", "run"])
+
+
+def test_a_reader_that_leaves_is_no_error_message(monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w", closefd=False) as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr("scribbleseg.methods.listing.methods", lambda _: print("x" * 100_000, flush=True))
+        assert cli.main(["methods"]) == 1
+    os.close(write)
+
+
+# --- names that do not exist
+
+
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        (["trian"], "no verb 'trian'. Did you mean 'train'?"),
+        (["--nope"], "no verb '--nope'."),
+        ([], "what to do?"),
+        (["train", "SET", "RUN", "--itertions", "3"], "scribbleseg train has no option '--itertions'. Did you mean '--iterations'?"),
+        (["train", "SET", "RUN", "--sede=3"], "has no option '--sede'. Did you mean '--seed'?"),
+        (["predict", "RUN", "IN", "OUT", "--uncertainity"], "Did you mean '--uncertainty'?"),
+        (["phantom", "DST", "--case", "3"], "Did you mean '--cases'?"),
+        (["check", "--nope"], "scribbleseg check has no option '--nope'."),
+        (["train", "SET", "RUN", "--method", "efdnet"], "no method 'efdnet'. Did you mean 'effdnet'?"),
+        (["train", "SET", "RUN", "--method", "pce", "--split", "finl"], "no split 'finl'. Did you mean 'final'?"),
+        (["train", "SET", "RUN", "--method", "effdnet", "--set", "lamb=1"], "effdnet has no option 'lamb'. Did you mean 'lam'?"),
+        (["train", "SET", "RUN", "--method", "my_package.mine:Mine"], "cannot be imported"),
+        (["methods", "dmlps"], "no method 'dmlps'. Did you mean 'dmpls'?"),
+    ],
+)
+def test_the_nearest_name(refused, small, tmp_path, words, expected):
+    places = {"SET": small, "RUN": tmp_path / "run", "DST": tmp_path / "dst"}
+    assert expected in refused(*(places.get(word, word) for word in words))
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_in_every_spelling_are_known(call, monkeypatch):
+    got = []
+    monkeypatch.setattr("scribbleseg.train.train", got.append)
+    words = ["--val-share=0.2", "--val_every", "3", "--deterministic", "--no-tensorboard", "--set", "a=1", "b=2", "--batch", "7"]
+    assert call("train", "data", "run", *words) == (0, "", "")
+    (settings,) = got
+    assert (settings.dataset, settings.run) == (Path("data"), Path("run"))
+    assert (settings.val_share, settings.val_every, settings.deterministic, settings.tensorboard, settings.batch) == (0.2, 3, True, False, 7)
+    assert settings.set == ("a=1", "b=2")
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["train", "a", "b", "--iterations", "many"], "--iterations"),
+        (["train", "a"], "RUN"),
+        (["import", "acdk", "a", "b"], "'acdc'"),
+        (["predict", "a", "b", "c", "d"], "d"),
+    ],
+)
+def test_values_of_another_type_and_missing_words_exit_with_2(call, words, said):
+    code, out, err = call(*words)
+    assert code == 2 and out == "" and said in err and "--help" in err
+
+
+# --- verbs
+
+
+def test_methods_lists_every_method_in_a_line(call):
+    code, out, _ = call("methods")
+    assert code == 0 and [line.split()[0] for line in out.splitlines()] == list(METHODS)
+    assert all(len(line.split()) > 2 for line in out.splitlines())
+    code, out, _ = call("methods", "effdnet")
+    assert code == 0 and out.startswith("effdnet: ") and "--set lam=" in out and "iterations 60000" in out
+
+
+def test_resume_takes_the_run_alone(call, refused, trained, small, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
+    assert call("train", run, "--resume")[0] == 0 and call("train", "--resume", run)[0] == 0
+    assert {path.name: path.stat().st_mtime_ns for path in run.iterdir()} == before  # it was finished
+    for words in (["train", run, "--resume", "--lr", "1"], ["train", small, run, "--resume"], ["train", "--resume"]):
+        assert "--resume takes the run folder alone" in refused(*words)
+    assert "not a run folder" in refused("train", tmp_path, "--resume")
+
+
+def test_resume_carries_on_from_the_checkpoint(call, trained, tmp_path):
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    stored = json.loads((run / "config.json").read_text())
+    stored["plan"]["recipe"]["iterations"] = 4
+    (run / "config.json").write_text(json.dumps(stored))
+    code, _, err = call("train", run, "--resume")
+    assert code == 0 and "training pce: 4/4 it" in err
+    assert torch.load(run / "resume.pt", weights_only=True)["iteration"] == 4
+    assert [json.loads(line)["iteration"] for line in (run / "log.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
+
+
+def test_train_predict_evaluate_in_plain_lines_when_piped(call, small, tmp_path):
+    run = tmp_path / "run"
+    said = [call("train", small, run, "--method", "pce", "--iterations", 1, "--size", 32, "--batch", 2)]
+    said.append(call("predict", run, small, tmp_path / "out"))
+    said.append(call("evaluate", tmp_path / "out", small / "labelsTr_dense", "--out", tmp_path / "scores.csv"))
+    assert [code for code, _, _ in said] == [0, 0, 0]
+    assert all("\r" not in out + err and "\x1b" not in out + err for _, out, err in said)
+    assert [line.split(",")[0] for line in said[0][2].splitlines()] == ["reading cases: 4/4 case", "training pce: 1/1 it"]
+    assert said[1][2].startswith("predicting: 2/2 case, ") and said[2][1].startswith("| class ")
+    assert (tmp_path / "scores.csv").read_text().count("\n") == 5  # a heading, two cases × two classes
+
+
+def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(capsys, monkeypatch):
+    from scribbleseg import progress
+
+    with progress.Progress("training", 40, "it", done=10) as bar:
+        bar.start -= 10  # seconds
+        bar.said -= 16
+        bar.note("loss 0.5")
+        bar.advance(20)
+        bar.advance(10)
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == "training: 30/40 it, 2.00 it/s, 5 s left, loss 0.5"
+    assert last == "training: 40/40 it, 3.00 it/s, loss 0.5"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with progress.Progress("training", 2, "it") as bar:
+        bar.advance(2)
+    assert "\rtraining: 100%" in capsys.readouterr().err
+
+
+def test_progress_says_nothing_of_work_that_failed(capsys):
+    from scribbleseg.progress import Progress
+
+    with pytest.raises(InputError), Progress("reading", 2, "case"):
+        raise InputError("bad")
+    assert capsys.readouterr().err == ""
+
+
+# --- a light start
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    code = """
+import io, sys, time, contextlib
+from scribbleseg.cli import main
+for words in (["--help"], ["train", "--help"]):
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
+        main(words)
+    assert "usage: scribbleseg" in out.getvalue()
+heavy = ["torch", "numpy", "scipy", "skimage", "matplotlib", "h5py", "nibabel", "monai", "SimpleITK", "safetensors", "tqdm"]
+print([name for name in heavy if name in sys.modules], time.process_time())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded, seconds = done.stdout.strip().rsplit(" ", 1)
+    assert loaded == "[]" and float(seconds) < 1.0  # both together, CPU time: a quarter of a second on a small machine

@@ -1,0 +1,438 @@
+"""Volume in, volume out: a network that only reads brightness makes the right mask known voxel by voxel, in the file's own order."""
+
+import json
+import math
+import resource
+import shutil
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK as itk
+import torch
+from safetensors.torch import load_file, save_file
+from small import AFFINE, save, small_dataset
+from torch import nn
+
+from scribbleseg import predict as module
+from scribbleseg.atomic import atomic_file
+from scribbleseg.config import Import, Predict
+from scribbleseg.data.dataset import load_image, read_dataset
+from scribbleseg.data.imports import import_dataset
+from scribbleseg.errors import InputError
+from scribbleseg.networks import build_network
+from scribbleseg.predict import FLIPS, average_softmax, entropy, list_jobs, predict, predict_volume
+from scribbleseg.plan import read_plan
+
+CPU, F32 = torch.device("cpu"), torch.float32
+SIZE = 45  # 5 × 9 and 3 × 15: bilinear resizing by odd whole factors there and back gives every pixel back
+SHEARED = AFFINE.copy()
+SHEARED[:3, 0] += 0.2 * SHEARED[:3, 1]
+
+
+class Brightness(nn.Module):
+    """Class 0, 1 or 2 where the mean over channels is near 0, ½ or 1."""
+
+    def forward(self, x):
+        middle = torch.tensor([0, 0.5, 1])[:, None, None]
+        return -200 * (x.mean(1, keepdim=True) - middle) ** 2
+
+
+class Position(nn.Module):
+    """Says something else when its input is flipped: logits from brightness, row and column."""
+
+    def forward(self, x):
+        rows, columns = torch.arange(x.shape[2])[:, None] / 4, torch.arange(x.shape[3])[None] / 7
+        x = x.mean(1)
+        return torch.stack([x, x * rows, columns - x], 1)
+
+
+def change_plan(run: Path, **changes) -> Path:
+    path = run / "config.json"
+    stored = json.loads(path.read_text())
+    stored["plan"] |= changes
+    path.write_text(json.dumps(stored))
+    return run
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the trained run, to be changed."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture
+def bright(run, monkeypatch):
+    """A run whose network is Brightness, at a size that loses no voxel."""
+    monkeypatch.setattr(module, "load_network", lambda *_: Brightness())
+    return change_plan(run, size=SIZE)
+
+
+def scan(axis: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(image, mask it must give), both in file order; slices of 9 × 15 pixels across `axis`, no symmetry anywhere."""
+    shape = [9, 15]
+    shape.insert(axis, 4)
+    rng = np.random.default_rng(seed)
+    mask = rng.integers(0, 3, shape).astype(np.uint8)
+    mask[:, :, 0] = rng.integers(0, 2, mask.shape[:2])
+    image = (500 * mask.astype(int) + rng.integers(0, 100, shape)).astype(np.int16)
+    return image, mask
+
+
+def thick(affine: np.ndarray, axis: int) -> np.ndarray:
+    """The same directions, with the largest spacing along `axis`."""
+    order = [0, 1]
+    order.insert(axis, 2)
+    return affine[:, [*order, 3]]
+
+
+# --- geometry
+
+
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("affine", [AFFINE, SHEARED, np.diag([-1.0, 1, -8, 1])], ids=["oblique", "sheared", "mirrored"])
+def test_every_voxel_and_the_nifti_geometry_survive(bright, tmp_path, affine, axis):
+    image, mask = scan(axis)
+    file = nibabel.Nifti1Image(image, thick(affine, axis))
+    file.set_sform(thick(affine, axis), 2)
+    file.set_qform(thick(affine, axis), 4)
+    file.header.set_xyzt_units("mm", "sec")
+    nibabel.save(file, tmp_path / "scan.nii.gz")
+    (path,) = predict(Predict(bright, tmp_path / "scan.nii.gz", tmp_path / "out"))
+    assert path == tmp_path / "out" / "scan.nii.gz"
+    got, source = nibabel.load(path), nibabel.load(tmp_path / "scan.nii.gz")
+    assert np.array_equal(np.asanyarray(got.dataobj), mask) and got.get_data_dtype() == np.uint8
+    assert np.array_equal(got.affine, source.affine) and np.allclose(got.affine, thick(affine, axis), atol=1e-5)
+    for key in ("sform_code", "qform_code", "pixdim", "xyzt_units", "quatern_b", "qoffset_x", "srow_x", "srow_y", "srow_z", "dim"):
+        assert np.array_equal(got.header[key], source.header[key]), key
+
+
+def test_a_scan_with_qform_only_keeps_it(bright, tmp_path):
+    image, mask = scan(2)
+    file = nibabel.Nifti1Image(image, None)
+    file.set_qform(np.diag([-2.0, -3, 9, 1]), 1)
+    nibabel.save(file, tmp_path / "scan.nii")
+    predict(Predict(bright, tmp_path / "scan.nii", tmp_path / "mask.nii"))
+    got = nibabel.load(tmp_path / "mask.nii")
+    assert np.array_equal(np.asanyarray(got.dataobj), mask)
+    assert (int(got.header["qform_code"]), int(got.header["sform_code"])) == (1, 0)
+    assert np.allclose(got.affine, np.diag([-2, -3, 9, 1])) and np.allclose(got.header.get_zooms(), (2, 3, 9))
+
+
+@pytest.mark.parametrize("end", [".nrrd", ".mha"])
+def test_itk_formats_come_back_as_themselves(bright, tmp_path, end):
+    image, mask = scan(1)
+    file = itk.GetImageFromArray(image.T)  # SimpleITK's arrays are z, y, x
+    file.SetSpacing((1.5, 7.0, 1.25))
+    file.SetOrigin((3.0, -20.0, 11.5))
+    file.SetDirection((0.8, 0.0, 0.6, 0.0, -1.0, 0.0, 0.6, 0.0, -0.8))
+    itk.WriteImage(file, str(tmp_path / f"scan{end}"))
+    (path,) = predict(Predict(bright, tmp_path / f"scan{end}", tmp_path / "out"))
+    got = itk.ReadImage(str(path))
+    assert path.name == f"scan{end}" and np.array_equal(itk.GetArrayFromImage(got).T, mask)
+    for name in ("GetSpacing", "GetOrigin", "GetDirection"):
+        assert np.allclose(getattr(got, name)(), getattr(file, name)(), atol=1e-9), name
+
+
+def test_a_single_slice_and_a_plane_without_third_axis(bright, tmp_path):
+    image, mask = scan(2)
+    save(tmp_path / "in" / "one.nii.gz", image[:, :, 1:2])
+    save(tmp_path / "in" / "plane.nii.gz", image[:, :, 1])
+    predict(Predict(bright, tmp_path / "in", tmp_path / "out"))
+    assert np.array_equal(nibabel.load(tmp_path / "out" / "one.nii.gz").dataobj, mask[:, :, 1:2])
+    assert np.array_equal(nibabel.load(tmp_path / "out" / "plane.nii.gz").dataobj, mask[:, :, 1])
+
+
+def test_import_then_predict_then_file(bright, tmp_path):
+    """MSCMR's layout, oblique: what was put into the source file comes out of the prediction's, voxel for voxel."""
+    masks = {}
+    for part, subject, kind in (("train", 2, "scribble"), ("val", 3, "manual"), ("val", 4, "manual")):
+        image, masks[f"subject{subject}_DE"] = scan(2, subject)
+        save(tmp_path / "src" / part / "images" / f"subject{subject}_DE.nii.gz", image)
+        save(tmp_path / "src" / part / "labels" / f"subject{subject}_DE_{kind}.nii.gz", masks[f"subject{subject}_DE"])
+    import_dataset(Import("mscmr", tmp_path / "src", tmp_path / "set"))
+    fold = read_dataset(tmp_path / "set").fold("final", 0)
+    change_plan(bright, fold={"name": "0", "train": fold.train, "val": fold.val, "test": fold.test})
+    written = predict(Predict(bright, tmp_path / "set", tmp_path / "out"))
+    assert [path.name for path in written] == ["subject3_DE.nii.gz", "subject4_DE.nii.gz"]
+    for path in written:
+        truth = nibabel.load(tmp_path / "src" / "val" / "labels" / path.name.replace(".nii", "_manual.nii"))
+        got = nibabel.load(path)
+        assert np.array_equal(got.dataobj, masks[path.name[:11]]) and np.array_equal(got.affine, truth.affine)
+
+
+def test_a_real_oblique_scan(shared_data, trained, tmp_path):
+    source = shared_data / "MSCMR_dataset" / "val" / "images" / "subject41_DE.nii.gz"
+    predict(Predict(trained, source, tmp_path / "mask.nii.gz"))
+    got, scanned = nibabel.load(tmp_path / "mask.nii.gz"), nibabel.load(source)
+    assert got.shape == scanned.shape and np.array_equal(got.affine, scanned.affine)
+    for key in ("pixdim", "sform_code", "qform_code", "srow_z"):
+        assert np.array_equal(got.header[key], scanned.header[key]), key
+
+
+# --- what is predicted, and where it goes
+
+
+def test_a_data_set_gives_its_held_out_cases_and_needs_no_training_data(small, trained, tmp_path):
+    written = predict(Predict(trained, small, tmp_path / "all"))
+    assert [path.name for path in written] == ["case.4 a.nii.gz", "case.5 a.nii.gz"]
+    far = Path(shutil.copytree(trained, tmp_path / "far"))  # the run elsewhere, its data set gone
+    stored = json.loads((far / "config.json").read_text())
+    stored["train"]["dataset"] = str(tmp_path / "nowhere")
+    (far / "config.json").write_text(json.dumps(stored))
+    (far / "resume.pt").unlink()
+    (tmp_path / "new").mkdir()
+    shutil.copy(small / "imagesTr" / "case.4 a_0000.nii.gz", tmp_path / "new" / "case.4 a_0000.nii.gz")
+    (alone,) = predict(Predict(far, tmp_path / "new", tmp_path / "one"))
+    assert alone.name == "case.4 a.nii.gz"
+    assert np.array_equal(nibabel.load(alone).dataobj, nibabel.load(written[0]).dataobj)
+
+
+def test_validation_cases_where_the_fold_has_no_test_case(small, trained):
+    _, plan = read_plan(trained)
+    fold = type(plan.fold)("0", ("case.0 a",), ("case.1 a",), ())
+    jobs = list_jobs(small, Path("out"), type(plan)(**{**vars(plan), "fold": fold}))
+    assert [job.output for job in jobs] == [Path("out/case.1 a.nii.gz")]
+    with pytest.raises(InputError, match="none of the run's held-out cases"):
+        list_jobs(small, Path("out"), type(plan)(**{**vars(plan), "fold": type(fold)("0", ("case.0 a",), (), ())}))
+
+
+def test_a_folder_of_any_names_and_formats(bright, tmp_path):
+    expected = {}
+    for index, name in enumerate(("scan 1.nii.gz", "b_0000.nii", "patient_0012.nii.gz", "patient_0013.nii.gz", "c.nrrd")):
+        image, mask = scan(2, index)
+        (tmp_path / "in").mkdir(exist_ok=True)
+        if name.endswith("nrrd"):
+            file = itk.GetImageFromArray(image.T)
+            file.SetSpacing((1, 1, 6))
+            itk.WriteImage(file, str(tmp_path / "in" / name))
+        else:
+            save(tmp_path / "in" / name, image)
+        expected[name.replace("_0000", "")] = mask
+    (tmp_path / "in" / "notes.txt").write_text("not a volume")
+    (tmp_path / "in" / "._scan 1.nii.gz").write_text("left by a file manager")
+    written = predict(Predict(bright, tmp_path / "in", tmp_path / "out"))
+    assert {path.name for path in written} == expected.keys() == {path.name for path in (tmp_path / "out").iterdir()}
+    for path in written:
+        got = itk.GetArrayFromImage(itk.ReadImage(str(path))).T if path.suffix == ".nrrd" else nibabel.load(path).dataobj
+        assert np.array_equal(got, expected[path.name]), path.name
+
+
+def test_two_channels_are_taken_in_order(tmp_path, run, monkeypatch):
+    class First(nn.Module):  # the class is the first channel's; the second must be there
+        def forward(self, x):
+            assert x.shape[1] == 2
+            return Brightness()(x[:, :1])
+
+    monkeypatch.setattr(module, "load_network", lambda *_: First())
+    change_plan(run, size=SIZE, channels=["T1", "T2"])
+    (image, mask), (other, _) = scan(2, 0), scan(2, 1)
+    save(tmp_path / "in" / "a_0001.nii.gz", other)
+    save(tmp_path / "in" / "a_0000.nii.gz", image)
+    predict(Predict(run, tmp_path / "in", tmp_path / "out"))
+    assert np.array_equal(nibabel.load(tmp_path / "out" / "a.nii.gz").dataobj, mask)
+    save(tmp_path / "in" / "a_0002.nii.gz", other)
+    for broken, words in ((None, "a.nii.gz has 3 files; the run needs 2"), ("a_0001.nii.gz", "a.nii.gz has 2 files"), ("a_0000.nii.gz", "needs 2 channels")):
+        if broken:
+            (tmp_path / "in" / broken).unlink()
+        with pytest.raises(InputError, match=words):
+            predict(Predict(run, tmp_path / "in", tmp_path / "bad"))
+    with pytest.raises(InputError, match="needs 2 channels.*CASE_0000"):
+        predict(Predict(run, tmp_path / "in" / "a_0002.nii.gz", tmp_path / "bad"))
+    assert not (tmp_path / "bad").exists()
+
+
+def test_two_channel_files_for_a_one_channel_run_are_refused(bright, tmp_path):
+    for name in ("a_0000.nii.gz", "a_0001.nii.gz"):
+        save(tmp_path / "in" / name, scan(2)[0])
+    with pytest.raises(InputError, match="a.nii.gz has 2 files; the run needs 1"):
+        predict(Predict(bright, tmp_path / "in", tmp_path / "out"))
+
+
+def test_an_image_is_never_replaced_by_its_prediction(bright, tmp_path):
+    image, _ = scan(2)
+    save(tmp_path / "in" / "a.nii.gz", image)
+    for source, output in (("in", "in"), ("in/a.nii.gz", "in"), ("in/a.nii.gz", "in/../in/a.nii.gz")):
+        with pytest.raises(InputError, match="would replace an image"):
+            predict(Predict(bright, tmp_path / source, tmp_path / output))
+    assert np.array_equal(nibabel.load(tmp_path / "in" / "a.nii.gz").dataobj, image)
+
+
+# --- probabilities, entropy, flips, batches
+
+
+def test_probabilities_and_entropy(small, trained, tmp_path):
+    source = small / "imagesTr" / "case.5 a_0000.nii.gz"
+    written = predict(Predict(trained, source, tmp_path / "a.nii.gz", probabilities=True, uncertainty=True))
+    assert [path.name for path in written] == [f"a{tail}.nii.gz" for tail in ("", "_prob_background", "_prob_square", "_prob_core", "_entropy")]
+    mask, *probs, uncertain = (np.asanyarray(nibabel.load(path).dataobj) for path in written)
+    probs = np.stack(probs)
+    assert probs.dtype == uncertain.dtype == np.float32 and mask.shape == probs.shape[1:] == uncertain.shape == (40, 36, 3)
+    assert np.allclose(probs.sum(0), 1, atol=1e-5) and probs.min() >= 0 and len(np.unique(probs)) > 100
+    assert np.array_equal(probs.argmax(0), mask)
+    by_hand = -sum(p.astype(float) * np.log(p) for p in probs) / math.log(3)
+    assert np.allclose(uncertain, by_hand, atol=1e-5) and 0 <= uncertain.min() < uncertain.max() <= 1
+    assert all(np.array_equal(nibabel.load(path).affine, nibabel.load(source).affine) for path in written)
+
+
+def test_entropy_of_known_distributions():
+    probs = np.array([[1, 1 / 4, 1 / 2, 0], [0, 1 / 4, 1 / 2, 0.5], [0, 1 / 4, 0, 0.25], [0, 1 / 4, 0, 0.25]], np.float32)
+    assert entropy(probs) == pytest.approx([0, 1, 0.5, 0.75], abs=1e-6)
+    assert entropy(np.full((7, 1), 1 / 7, np.float32)) <= 1
+
+
+def test_a_class_name_with_a_slash_stays_in_the_folder(bright, tmp_path):
+    save(tmp_path / "a.nii.gz", scan(2)[0])
+    change_plan(bright, classes=["background", "left/right", "core"])
+    predict(Predict(bright, tmp_path / "a.nii.gz", tmp_path / "out", probabilities=True))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"a{t}.nii.gz" for t in ("", "_prob_background", "_prob_core", "_prob_left-right")]
+
+
+def test_flips_of_an_equivariant_network_change_nothing():
+    image = torch.rand(2, 1, 9, 15)
+    assert torch.allclose(average_softmax(Brightness(), image, FLIPS), Brightness()(image).softmax(1), atol=1e-6)
+
+
+def test_flips_are_the_mean_of_four_turned_back():
+    image = torch.rand(2, 1, 5, 7)
+    by_hand = torch.zeros(2, 3, 5, 7)
+    for rows in (slice(None), torch.arange(4, -1, -1)):
+        for columns in (slice(None), torch.arange(6, -1, -1)):
+            found = Position()(image[:, :, rows][..., columns]).softmax(1)
+            by_hand += found[:, :, rows][..., columns] / 4
+    got = average_softmax(Position(), image, FLIPS)
+    assert torch.allclose(got, by_hand, atol=1e-6)
+    assert not torch.allclose(got, Position()(image).softmax(1), atol=0.01)
+
+
+def test_tta_reaches_the_file(small, trained, tmp_path):
+    source = small / "imagesTr" / "case.5 a_0000.nii.gz"
+    for name, tta in (("with", True), ("without", False)):
+        predict(Predict(trained, source, tmp_path / f"{name}.nii.gz", probabilities=True, tta=tta))
+    flipped, plain = (nibabel.load(tmp_path / f"{name}_prob_core.nii.gz").get_fdata() for name in ("with", "without"))
+    image, grid = load_image((source,))
+    _, plan = read_plan(trained)
+    network = module.load_network(trained, plan)
+    mean = 0
+    for rows in (1, -1):
+        for columns in (1, -1):
+            turned = np.ascontiguousarray(image[:, :, ::rows, ::columns])
+            mean = mean + predict_volume(network, turned, plan.size, CPU, F32)[2][:, ::rows, ::columns] / 4
+    assert np.allclose(flipped, mean.transpose(np.argsort(grid.order)), atol=1e-5) and not np.allclose(flipped, plain, atol=1e-5)
+
+
+def test_the_batch_size_changes_nothing(small, trained):
+    image, _ = load_image((small / "imagesTr" / "case.5 a_0000.nii.gz",))
+    network = module.load_network(trained, read_plan(trained)[1])
+    whole, single, two = (predict_volume(network, image, 32, CPU, F32, batch) for batch in (32, 1, 2))
+    assert whole.shape == (3, 3, 36, 40)
+    assert np.allclose(whole, single, atol=1e-6) and np.allclose(whole, two, atol=1e-6)
+    assert not np.allclose(whole[:, 0], whole[:, 1], atol=1e-4)
+
+
+# --- weights
+
+
+def test_the_weights_of_the_run_are_loaded(trained):
+    network = module.load_network(trained, read_plan(trained)[1])
+    stored = load_file(trained / "last.safetensors")
+    assert not network.training and all(torch.equal(value, stored[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "another width", "more classes", "other names", "missing", "no run"])
+def test_weights_that_do_not_fit_are_refused(small, run, tmp_path, damage):
+    path = run / "last.safetensors"
+    words = {"missing": "has no last.safetensors", "no run": "not a run folder", "truncated": "not a safetensors", "text": "not a safetensors"}.get(damage, "another architecture")
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "text":
+        path.write_text("weights")
+    elif damage == "another width":
+        from scribbleseg.networks.unet import UNet
+
+        save_file(UNet(1, 3, widths=(8, 16, 32, 64, 128)).state_dict(), path)
+    elif damage == "more classes":
+        save_file(build_network("unet", 1, 4).state_dict(), path)
+    elif damage == "other names":
+        save_file({f"net.{name}": value for name, value in build_network("unet", 1, 3).state_dict().items()}, path)
+    elif damage == "missing":
+        path.unlink()
+    else:
+        shutil.rmtree(run)
+    with pytest.raises(InputError, match=words) as caught:
+        predict(Predict(run, small, tmp_path / "out"))
+    assert str(run) in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_best_weights_only_where_there_are_some(small, run, tmp_path):
+    with pytest.raises(InputError, match="no best.safetensors.*--weights last"):
+        predict(Predict(run, small, tmp_path / "out", weights="best"))
+    weights = load_file(run / "last.safetensors")
+    save_file({name: torch.zeros_like(value) for name, value in weights.items()}, run / "best.safetensors")
+    predict(Predict(run, small, tmp_path / "out", weights="best", probabilities=True))
+    assert np.allclose(nibabel.load(tmp_path / "out" / "case.4 a_prob_core.nii.gz").get_fdata(), 1 / 3)
+
+
+@pytest.mark.parametrize("batch", [0, -1])
+def test_a_batch_of_nothing_is_refused(small, trained, tmp_path, batch):
+    with pytest.raises(InputError, match=f"--batch {batch}"):
+        predict(Predict(trained, small, tmp_path / "out", batch=batch))
+
+
+# --- whole or not at all
+
+
+def test_a_bad_case_in_a_folder_leaves_the_finished_ones_whole(bright, tmp_path):
+    masks = {}
+    for index in range(3):
+        image, masks[index] = scan(2, index)
+        save(tmp_path / "in" / f"{index}.nii.gz", image)
+    bad = tmp_path / "in" / "1.nii.gz"
+    bad.write_bytes(bad.read_bytes()[:200])
+    with pytest.raises(InputError, match="1.nii.gz: cannot be read"):
+        predict(Predict(bright, tmp_path / "in", tmp_path / "out", uncertainty=True))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.nii.gz", "0_entropy.nii.gz"]
+    assert np.array_equal(nibabel.load(tmp_path / "out" / "0.nii.gz").dataobj, masks[0])
+
+
+@pytest.mark.parametrize("end", [".nii.gz", ".nii", ".nrrd", ".mha"])
+def test_a_full_disk_keeps_the_earlier_prediction(bright, tmp_path, end, capfd):
+    image = np.random.default_rng(0).integers(0, 1000, (SIZE, SIZE, 20)).astype(np.int16)
+    save(tmp_path / "a.nii.gz", image, np.diag([1.0, 1, 5, 1]))
+    output = tmp_path / "out" / f"a{end}"
+    with atomic_file(output) as partial:
+        partial.write_bytes(b"an earlier prediction")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # no file can grow past 4 kB
+    try:
+        with pytest.raises(InputError, match="cannot be written.*Free some space") as caught:
+            predict(Predict(bright, tmp_path / "a.nii.gz", output))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(output) in str(caught.value) and "\n" not in str(caught.value)
+    assert output.read_bytes() == b"an earlier prediction" and list(output.parent.iterdir()) == [output]
+    predict(Predict(bright, tmp_path / "a.nii.gz", output))
+    assert itk.ReadImage(str(output)).GetSize() == (SIZE, SIZE, 20) and list(output.parent.iterdir()) == [output]
+
+
+def test_the_old_prediction_stays_until_the_new_one_is_whole(bright, tmp_path, monkeypatch):
+    save(tmp_path / "a.nii.gz", scan(2)[0])
+    output = tmp_path / "mask.nii.gz"
+    output.write_bytes(b"old")
+    seen, whole = [], nibabel.save
+
+    def slow_save(file, path):
+        seen.append((Path(path) != output, output.read_bytes()))
+        whole(file, path)
+        seen.append((Path(path).is_file(), output.read_bytes()))
+
+    monkeypatch.setattr(nibabel, "save", slow_save)
+    predict(Predict(bright, tmp_path / "a.nii.gz", output))
+    assert seen == [(True, b"old"), (True, b"old")] and nibabel.load(output).shape == (9, 15, 4)
+
+
+def test_a_data_set_of_other_channels_is_refused(trained, tmp_path):
+    two = small_dataset(tmp_path / "two", cases=3, channels=2)
+    with pytest.raises(InputError, match="channels.*MR1.*trained on"):
+        predict(Predict(trained, two, tmp_path / "out"))
