@@ -51,9 +51,9 @@ FLOW = 0.1  # the same within blood
 BIAS = 0.28  # deviation of each coefficient of the logarithmic bias field
 BLUR_PIXELS = (0.5, 0.9)
 NOISE = (0.025, 0.055)  # deviation of each of the two channels of the Rician noise
-VESSELS = (3, 6)  # bright discs per patient, some with a wall: a left ventricle at a glance
+VESSELS = (2, 4)  # bright discs per patient, some with a wall: a left ventricle at a glance
 VESSEL_RADIUS_MM = (6.0, 15.0)
-WALLED_SHARE = 0.5  # of the vessels
+WALLED_SHARE = 0.2  # of the vessels
 
 
 @dataclass(frozen=True)
