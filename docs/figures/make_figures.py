@@ -28,13 +28,12 @@ def make_figure(demo: Path, place: Path = PLACE) -> Path:
         phantom(Phantom(demo / "phantom"))
     dataset = read_dataset(demo / "phantom")
     rows = [columns(dataset, name, demo / "effdnet" / "predictions" / f"{name}.nii.gz") for name in CASES]
-    figure = Figure((2.1 * len(rows[0]), 2.1 * len(rows) + 0.55), dpi=110)
+    figure = Figure((2.1 * len(rows[0]), 2.1 * len(rows) + 0.55), dpi=80)
     axes = figure.subplots(len(rows), len(rows[0]))
-    for line, shown in zip(axes, rows):
-        for ax, (title, image, label, spacing) in zip(line, shown):
-            draw_overlay(ax, image, label, spacing)
-            if line is axes[0]:
-                ax.set_title(title, fontsize=10)
+    for ax, (_, image, label, spacing) in zip(axes.flat, (shown for row in rows for shown in row), strict=True):
+        draw_overlay(ax, image, label, spacing)
+    for ax, (title, *_) in zip(axes[0], rows[0], strict=True):
+        ax.set_title(title, fontsize=10)
     key = [Patch(facecolor=colour(value), edgecolor="#444", label=name) for value, name in enumerate(dataset.classes)]
     figure.legend(handles=key, loc="lower center", ncols=len(key), frameon=False, fontsize=9)
     figure.subplots_adjust(0.005, 0.085, 0.995, 0.94, 0.02, 0.02)
