@@ -5,12 +5,14 @@
 Columns: image, scribble, prediction of EFFDNet (where the demo has one), truth.
 """
 
+import io
 import sys
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from PIL import Image
 
 from scribbleseg.config import Phantom
 from scribbleseg.data.dataset import load_volume, read_dataset
@@ -28,7 +30,7 @@ def make_figure(demo: Path, place: Path = PLACE) -> Path:
         phantom(Phantom(demo / "phantom"))
     dataset = read_dataset(demo / "phantom")
     rows = [columns(dataset, name, demo / "effdnet" / "predictions" / f"{name}.nii.gz") for name in CASES]
-    figure = Figure((2.1 * len(rows[0]), 2.1 * len(rows) + 0.55), dpi=80)
+    figure = Figure((2.1 * len(rows[0]), 2.1 * len(rows) + 0.55), dpi=100)
     axes = figure.subplots(len(rows), len(rows[0]))
     for ax, (_, image, label, spacing) in zip(axes.flat, (shown for row in rows for shown in row), strict=True):
         draw_overlay(ax, image, label, spacing)
@@ -37,7 +39,9 @@ def make_figure(demo: Path, place: Path = PLACE) -> Path:
     key = [Patch(facecolor=colour(value), edgecolor="#444", label=name) for value, name in enumerate(dataset.classes)]
     figure.legend(handles=key, loc="lower center", ncols=len(key), frameon=False, fontsize=9)
     figure.subplots_adjust(0.005, 0.085, 0.995, 0.94, 0.02, 0.02)
-    figure.savefig(place)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    Image.open(buffer).convert("RGB").quantize(128).save(place, optimize=True)  # a third of the size
     return place
 
 
