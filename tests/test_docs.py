@@ -1,0 +1,146 @@
+"""What the pages say is so: commands parse, links and the tree are true, numbers are those of the committed CSVs."""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from scribbleseg import cli
+from scribbleseg.config import Train
+from scribbleseg.evaluate import read_rows, summarise
+from scribbleseg.methods import METHODS, hyperparameters, parse_options
+
+from small import small_dataset
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/**/*.md")])
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = ROOT / "benchmarks" / "results" / "quick"
+
+
+def commands(page: Path) -> list[str]:
+    """Lines that start with `scribbleseg VERB`, in blocks or between backticks, without comment and PYTHONPATH."""
+    text = page.read_text(encoding="utf-8")
+    lines = re.findall(r"^ *(scribbleseg .*)$", text, re.MULTILINE) + re.findall(r"`(?:PYTHONPATH=\. )?(scribbleseg [^`\n]*)`", text)
+    return [line.partition(" #")[0].strip() for line in lines if "VERB" not in line]
+
+
+every_command = [pytest.param(line, id=f"{page.name}: {line}") for page in PAGES for line in dict.fromkeys(commands(page))]
+
+
+@pytest.mark.parametrize("line", every_command)
+def test_a_command_is_one_that_the_command_line_takes(line, monkeypatch):
+    ran = []
+    monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.setattr(cli, "_run", lambda target, settings: ran.append(settings) or 0)
+    words = shlex.split(line)[1:]
+    assert words.count("--set") < 2, "a second --set replaces the first"
+    if "--help" in words:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(words)
+        assert stop.value.code == 0
+        return
+    assert cli.main(words) == 0
+    if isinstance(ran[0], Train):
+        parse_options(ran[0].method, ran[0].set)
+
+
+def test_every_verb_has_a_command_in_the_readme():
+    assert {line.split()[1] for line in commands(ROOT / "README.md")} >= cli.VERBS.keys()
+
+
+def test_make_targets_exist():
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {name for page in PAGES for name in re.findall(r"(?:^|`)make (\w+)", page.read_text(encoding="utf-8"), re.MULTILINE)}
+    assert {"demo", "test"} <= named <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files(page):
+    for link in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+        if "://" not in link:
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def tree() -> dict[str, str]:
+    """Path → description, of the README's tree."""
+    block = README.partition("## The tree")[2].split("```")[1]
+    found, folders = {}, []
+    for line in block.strip("\n").splitlines():
+        name, _, about = line.strip().partition("  ")
+        depth = (len(line) - len(line.lstrip())) // 2
+        folders = folders[:depth] + [name.rstrip("/")]
+        found["/".join(folders)] = about.strip()
+    return found
+
+
+def test_the_tree_is_true():
+    listed = tree()
+    for path, about in listed.items():
+        assert (ROOT / path).exists(), f"{path} is in the README's tree only"
+        assert about or (ROOT / path).is_dir(), f"{path} has no description"
+    files = [path.relative_to(ROOT).as_posix() for folder in ("src", "examples") for path in (ROOT / folder).rglob("*.py") if path.stat().st_size]
+    assert not set(files) - listed.keys(), "not in the README's tree"
+
+
+def test_every_dependency_is_explained():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *(item for extra in project["optional-dependencies"].values() for item in extra)]
+    named = re.findall(r"`([\w-]+)`", (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8"))
+    assert not {re.match(r"[\w-]+", item)[0] for item in wanted} - set(named)
+    assert project["optional-dependencies"].keys() - {"test"} <= set(named)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_a_page_that_knows_its_options(name):
+    page = (ROOT / "docs" / "methods" / f"{name}.md").read_text(encoding="utf-8")
+    assert page.startswith(f"# {name}: ")
+    assert f"--method {name}" in page
+    assert f"(docs/methods/{name}.md)" in README
+    options = hyperparameters(name)
+    for option in options:
+        assert f"`{option}" in page, option
+    for option, text in re.findall(r"^\| `(\w+)` \| `?([\w.-]+)`? \|", page, re.MULTILINE):
+        if option in options:
+            assert parse_options(name, (f"{option}={text}",)) == {option: options[option]}
+
+
+def test_the_readme_shows_the_committed_scores():
+    block = re.search(r"<!-- scores.*?-->(.*)<!-- end of scores -->", README, re.DOTALL)[1]
+    shown = {}
+    for line in block.splitlines():
+        if line.startswith("**"):
+            place = re.match(r"\*\*(.+?), (.+?)\*\*", line)
+        elif line.startswith("| `"):
+            name, seed, *numbers = (cell.strip(" `") for cell in line.strip("|").split("|"))
+            shown[f"{place[1]}/{place[2]}/{name}-s{seed}"] = numbers
+    expected = {}
+    for path in RESULTS.glob("*/*/*/metrics.csv"):
+        if path.parent.name.rpartition("-s")[0] in METHODS:
+            table = summarise(read_rows(path))
+            dice = [f"{100 * entry['dice']:.1f}" for entry in table]
+            mean = table[-1]
+            expected[path.parent.relative_to(RESULTS).as_posix()] = [*dice, f"{mean['hd95']:.1f}", f"{mean['penalised_hd95']:.1f}", str(mean["n_missing"])]
+    assert expected
+    assert shown == expected, "run: python docs/make_tables.py"
+
+
+def test_the_figure_is_small():
+    assert 10_000 < (ROOT / "docs" / "figures" / "phantom.png").stat().st_size <= 150_000
+
+
+def test_the_guides_python_runs(tmp_path, monkeypatch):
+    small_dataset(tmp_path / "my_data", cases=3)
+    monkeypatch.chdir(tmp_path)
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "guide.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+    assert "iterations=3000" in code
+    names = {}
+    exec(code.replace("iterations=3000", "iterations=2, size=32, batch=2"), names)
+    assert len(names["rows"]) == 2
+
+
+def test_contributings_method_is_the_example():
+    shown = re.search(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+    assert (ROOT / "examples" / "new_method.py").read_text(encoding="utf-8").endswith(shown)
