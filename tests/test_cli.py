@@ -128,11 +128,11 @@ def test_the_nearest_name(refused, small, tmp_path, words, expected):
 def test_options_in_every_spelling_are_known(call, monkeypatch):
     got = []
     monkeypatch.setattr("scribbleseg.train.train", got.append)
-    words = ["--val-share=0.2", "--val_every", "3", "--deterministic", "--no-tensorboard", "--set", "a=1", "b=2", "--batch", "7"]
+    words = ["--val-share=0.2", "--validations", "3", "--deterministic", "--no-tensorboard", "--set", "a=1", "b=2", "--batch", "7"]
     assert call("train", "data", "run", *words) == (0, "", "")
     (settings,) = got
     assert (settings.dataset, settings.run) == (Path("data"), Path("run"))
-    assert (settings.val_share, settings.val_every, settings.deterministic, settings.tensorboard, settings.batch) == (0.2, 3, True, False, 7)
+    assert (settings.val_share, settings.validations, settings.deterministic, settings.tensorboard, settings.batch) == (0.2, 3, True, False, 7)
     assert settings.set == ("a=1", "b=2")
 
 

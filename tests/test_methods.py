@@ -115,6 +115,14 @@ def test_every_term_sends_a_gradient_to_the_network(name):
 
 
 @every_method
+def test_terms_are_float32_under_autocast(name):
+    method = make_method(name)
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = seeded_losses(method, make_batch(method))
+    assert all(term.dtype == torch.float32 for term in terms.values()), {key: term.dtype for key, term in terms.items()}
+
+
+@every_method
 @pytest.mark.parametrize("kind", ["empty", "one class", "foreground only"])
 def test_terms_and_gradients_are_finite_on_poor_batches(name, kind):
     method = make_method(name)

@@ -80,6 +80,23 @@ def test_a_killed_run_resumes_to_the_same_weights(dataset, tmp_path, method):
     assert strip == [{key: value for key, value in entry.items() if key != "seconds_per_iteration"} for entry in log(whole)]
 
 
+def test_a_run_killed_before_its_first_checkpoint_resumes(dataset, tmp_path):
+    whole = train(settings(dataset, tmp_path / "whole", iterations=3))
+    run = train(settings(dataset, tmp_path / "run", iterations=3))
+    for name in ("resume.pt", "last.safetensors", "log.jsonl"):
+        (run / name).unlink()
+    resume(run)
+    assert same_weights(whole, run)
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / ".partial-7-config.json").touch()  # killed while writing its first file
+    assert same_weights(whole, train(settings(dataset, tmp_path / "cut", iterations=3)))
+
+
+def test_as_many_validations_as_asked(dataset, tmp_path):
+    run = train(settings(dataset, tmp_path / "run", iterations=9, val_share=0.3, validations=7))
+    assert sum("val_mean_dice" in entry for entry in log(run)) == 7
+
+
 def test_ctrl_c_leaves_a_resumable_run(dataset, tmp_path):
     whole = train(settings(dataset, tmp_path / "whole", iterations=40))
     run = tmp_path / "run"
@@ -137,6 +154,8 @@ def test_several_channels_and_cases_without_scribble(tmp_path):
         ({"split": "cv5"}, "no split 'cv5'"),
         ({"size": 40}, "multiple of 16"),
         ({"iterations": -1}, "--iterations"),
+        ({"iterations": 0}, "--iterations"),
+        ({"schedule": "step"}, "names no steps"),
         ({"lr": 0.0}, "must be positive"),
         ({"device": "cuda"}, "CUDA"),
         ({"network": "unnet"}, "Did you mean 'unet'"),

@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from .atomic import atomic_file
-from .config import Bench, Evaluate, Predict, Train
+from .config import Bench, Predict, Train
+from .data.dataset import read_dataset
 from .errors import InputError
-from .evaluate import evaluate, read_rows, summarise
-from .predict import load_network, predict
+from .evaluate import list_masks, read_rows, score_cases, summarise, write_rows
+from .methods import parse_options
 from .plan import read_plan
+from .predict import load_network, predict
 from .train import resume, train
 
 
@@ -65,6 +67,7 @@ def bench(config: Bench) -> bool:
     failed = []
     for number, job in enumerate(jobs, 1):
         if (config.results / job.place / "metrics.csv").is_file():
+            _check_same(job, json.loads((config.results / job.place / "run.json").read_text(encoding="utf-8"))["plan"], config.results)
             continue
         if config.table_only:
             failed.append((job, "not run"))
@@ -106,12 +109,17 @@ def run_job(job: Job, config: Bench) -> None:
     """Train (or carry on), predict the held-out cases, score them, and leave the small files in RESULTS."""
     settings = job.settings(config)
     run = Path(settings.run)
-    resume(run) if (run / "resume.pt").is_file() else train(settings)
-    train_config, plan = read_plan(run)
-    if (train_config.method, train_config.set) != (job.method, job.set):
-        raise InputError(f"{run}: was trained with {train_config.method} {train_config.set}; the plan says {job.method} {job.set}. Give the row another label.")
+    if (run / "config.json").is_file():
+        _check_same(job, dataclasses.asdict(read_plan(run)[1]), config.runs)
+        resume(run)
+    else:
+        train(settings)
+    _, plan = read_plan(run)
+    dataset = read_dataset(settings.dataset)
+    _, cases = dataset.held_out(plan.fold)
     predict(Predict(run, settings.dataset, run / "predictions", device=config.device))
-    rows = evaluate(Evaluate(run / "predictions", Path(settings.dataset) / "labelsTr_dense", out=run / "metrics.csv"))
+    rows = score_cases(dataset, [case for case in cases if case.truth is not None], list_masks(run / "predictions"))
+    write_rows(run / "metrics.csv", rows)
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     seconds = [entry["seconds_per_iteration"] for entry in log]
     record = {
@@ -128,6 +136,15 @@ def run_job(job: Job, config: Bench) -> None:
         partial.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     with atomic_file(target / "metrics.csv") as partial:
         partial.write_bytes((run / "metrics.csv").read_bytes())
+
+
+def _check_same(job: Job, plan: dict, folder: Path) -> None:
+    options = parse_options(job.method, job.set)
+    if (plan["method"], plan["options"]) != (job.method, options):
+        raise InputError(
+            f"{folder / job.place}: is a run of {plan['method']} {plan['options']}; the plan's row '{job.label}' says {job.method} {options}. "
+            "Give the row another label."
+        )
 
 
 def make_table(name: str, jobs: list[Job], config: Bench) -> str:

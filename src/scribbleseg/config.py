@@ -25,7 +25,7 @@ class Train:
     set: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE ...")] = ()
     """The method's hyperparameters, as NAME=VALUE; `scribbleseg methods NAME` lists them."""
     split: str = "auto"
-    """Protocol: a file of splits/, `final` (splits_final.json) or `all`. auto: final if there is one, else all."""
+    """Protocol: a file of splits/, `final` (splits_final.json) or `all`. auto: the only named one, else final, else all."""
     fold: int = 0
     """Which fold of the protocol is held out."""
     budget: Literal["paper", "quick"] = "paper"
@@ -46,8 +46,8 @@ class Train:
     """Instead of the method's: unet, or monai:NAME with the `monai` extra (monai:BasicUNet, ...)."""
     val_share: float = 0.0
     """Share of the training patients set aside for validation when the split names none."""
-    val_every: int = 10
-    """Validations during the run, evenly spread (only with validation cases)."""
+    validations: int = 10
+    """How many times a run is validated, evenly spread (only with validation cases)."""
     seed: int = 0
     device: Device = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

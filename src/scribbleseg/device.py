@@ -26,7 +26,7 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    able = torch.cpu.get_capabilities()
+    able = _cpu()
     return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
 
 
@@ -34,4 +34,9 @@ def device_name(device: torch.device) -> str:
     """What to print beside a measured time."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{torch.cpu.get_capabilities().get('cpu_name', 'CPU')}, {torch.get_num_threads()} threads"
+    count = torch.get_num_threads()
+    return f"{_cpu().get('cpu_name', 'CPU')}, {count} thread{'s' * (count > 1)}"
+
+
+def _cpu() -> dict:
+    return getattr(torch.cpu, "get_capabilities", dict)()  # newer than torch 2.8

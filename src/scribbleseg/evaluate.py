@@ -15,7 +15,7 @@ import numpy as np
 
 from .atomic import atomic_file
 from .config import Evaluate
-from .data.dataset import difference, read_json
+from .data.dataset import Case, Dataset, difference, load_label, read_json
 from .data.volume import ITK, NIFTI, ending, read_label
 from .errors import InputError
 from .metrics import diagonal_mm, score
@@ -75,6 +75,23 @@ def score_files(predictions: Path, truth: Path, classes: Sequence[str] = ()) -> 
             rows += part
             bar.advance()
     return rows, [case for case in true if case not in predicted]
+
+
+def score_cases(dataset: Dataset, cases: Sequence[Case], predictions: dict[str, Path]) -> list[dict]:
+    """Score the predictions of cases that have a dense mask, by case and class, in parallel. Raises InputError for another shape, affine or value."""
+
+    def score_case(case: Case) -> list[dict]:
+        prediction, grid = read_label(predictions[case.id])
+        truth = load_label(case.truth, grid, predictions[case.id], dataset.ignore, ignored=False)
+        unit = "voxel" if dataset.spacing_unit == "voxels" and grid.spacing_mm == (1, 1, 1) else "mm"
+        return score_volume(case.id, prediction, truth, grid.spacing_mm, dataset.classes[1:], unit)
+
+    rows = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool, Progress("scoring", len(cases), "case") as bar:
+        for part in pool.map(score_case, cases):
+            rows += part
+            bar.advance()
+    return rows
 
 
 def score_volume(

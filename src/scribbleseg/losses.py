@@ -115,6 +115,11 @@ def foreground_background_separation(
     anchors that have one. 0 when all blocks are of one kind: there is nothing to separate. The axes' lengths need not be multiples
     of `blocks`.
     """
+    with torch.autocast(features.device.type, enabled=False):
+        return _separation(features, scribble, blocks, temperature)
+
+
+def _separation(features: Tensor, scribble: Tensor, blocks: int, temperature: float) -> Tensor:
     pool = {2: (F.adaptive_avg_pool2d, F.adaptive_max_pool2d), 3: (F.adaptive_avg_pool3d, F.adaptive_max_pool3d)}
     average, maximum = pool[features.dim() - 2]
     vectors = average(_float(features), blocks).flatten(2).transpose(1, 2).flatten(0, 1)

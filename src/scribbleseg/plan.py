@@ -39,19 +39,21 @@ def make_plan(config: Train) -> Plan:
     options = parse_options(config.method, config.set)
     recipe, budget = kind.recipe, BUDGETS[config.budget]
     wanted = {key: getattr(config, key) for key in ("optimizer", "lr", "schedule", "batch")}
-    wanted["iterations"] = config.iterations or budget.get("iterations")
+    wanted["iterations"] = budget.get("iterations") if config.iterations is None else config.iterations
     recipe = dataclasses.replace(recipe, **{key: value for key, value in wanted.items() if value is not None})
     if config.budget == "quick" and recipe.optimizer == "sgd" and config.lr is None:
         recipe = dataclasses.replace(recipe, lr=QUICK_SGD_LR)
-    size = config.size or budget["size"]
+    size = budget["size"] if config.size is None else config.size
     for name, value, step in (("iterations", recipe.iterations, 1), ("batch", recipe.batch, 1), ("size", size, 16)):
         if value < step or value % step:
             raise InputError(f"--{name} {value}: expected a positive multiple of {step}.")
+    if recipe.schedule == "step" and not recipe.step_at:
+        raise InputError(f"--schedule step: {config.method} names no steps. Use poly, cosine or constant.")
     if recipe.lr <= 0 or not 0 <= config.val_share < 1:
         raise InputError(f"--lr {recipe.lr} must be positive, --val-share {config.val_share} in [0, 1).")
     pick_device(config.device)
     dataset = read_dataset(config.dataset)
-    split = config.split if config.split != "auto" else ("final" if "final" in dataset.splits() else "all")
+    split = dataset.default_split() if config.split == "auto" else config.split
     fold = _carve(dataset, dataset.fold(split, config.fold), config.val_share, config.seed)
     if not fold.train:
         raise InputError(f"{config.dataset}: fold {config.fold} of '{split}' has no training case.")
@@ -61,9 +63,11 @@ def make_plan(config: Train) -> Plan:
 
 def _carve(dataset: Dataset, fold: Fold, share: float, seed: int) -> Fold:
     """Set a share of the training patients aside for validation, where the split names none."""
-    patients = sorted({dataset.patient(case) for case in fold.train})
     if fold.val or not share:
         return fold
+    patients = sorted({dataset.patient(case) for case in fold.train if dataset.case(case).truth is not None})
+    if not patients:
+        raise InputError(f"{dataset.folder}: --val-share {share}: no training case has a dense mask to validate on. Add some to labelsTr_dense, or leave it out.")
     random.Random(seed).shuffle(patients)
     chosen = set(patients[: max(1, round(share * len(patients)))])
     parts = [tuple(case for case in fold.train if (dataset.patient(case) in chosen) == held) for held in (False, True)]

@@ -1,6 +1,7 @@
 """Volume in, volume out: a prediction has its image's shape, affine and header."""
 
 import math
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -103,13 +104,12 @@ def list_jobs(source: Path, output: Path, plan: Plan) -> list[Job]:
     """What to predict, and where to write it; of a data set the fold's test cases, or its validation cases where it has no test case. Raises InputError when there is nothing, or the channels do not match the run's."""
     if (source / "dataset.json").is_file():
         dataset = read_dataset(source)
-        if dataset.channels != plan.channels and len(dataset.channels) != len(plan.channels):
+        if len(dataset.channels) != len(plan.channels):
             raise InputError(f"{source}: has channels {dataset.channels}; the run was trained on {plan.channels}.")
-        present = dataset.cases.keys() | dataset.tests.keys()
-        held_out = [name for name in plan.fold.test if name in present] or [name for name in plan.fold.val if name in present]
-        cases = [dataset.case(name) for name in held_out]
+        part, cases = dataset.held_out(plan.fold)
+        print(f"predicting the {len(cases)} {part} cases of fold {plan.fold.name}", file=sys.stderr)
         if not cases:
-            raise InputError(f"{source}: has none of the run's held-out cases. Give a folder of images instead, such as {source}/imagesTs.")
+            raise InputError(f"{source}: the run's fold holds out no case. Give a folder of images instead, such as {source}/imagesTs.")
         return [Job(case.images, output / f"{case.id}{dataset.file_ending}") for case in cases]
     if source.is_file():
         end = ending(source)

@@ -4,7 +4,6 @@ import dataclasses
 import html
 import json
 import shlex
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +11,13 @@ import numpy as np
 from . import __version__
 from .atomic import atomic_file
 from .config import Predict, Report, Train
-from .data.dataset import Case, Dataset, load_label, load_volume, read_dataset
+from .data.dataset import Dataset, load_volume, read_dataset
 from .data.volume import read_label
 from .errors import InputError
-from .evaluate import list_masks, read_rows, score_volume, summarise, table_cells, write_rows
+from .evaluate import list_masks, read_rows, score_cases, summarise, table_cells, write_rows
 from .figures import colour, crop, curves, distribution, panel, upright, upright_spacing
 from .plan import Plan, read_plan
 from .predict import predict
-from .progress import Progress
 
 TITLES = {"confident": "confident mask M", "pseudo_label": "refined pseudo-label"}
 STYLE = """
@@ -96,15 +94,13 @@ def _scores(run: Path, train: Train, plan: Plan, dataset: Dataset | None, log: l
     table, finished = run / "metrics.csv", bool(log) and log[-1]["iteration"] == plan.recipe.iterations
     held, judged = [], []
     if dataset is not None:
-        present = dataset.cases.keys() | dataset.tests.keys()
-        names = [name for name in plan.fold.test if name in present] or [name for name in plan.fold.val if name in present]
-        held = [dataset.case(name) for name in names]
+        _, held = dataset.held_out(plan.fold)
         judged = [case for case in held if case.truth is not None]
     if finished and judged:
         if any(case.id not in _predictions(run) for case in judged):
             predict(Predict(run, dataset.folder, run / "predictions"))
         if not table.is_file():
-            write_rows(table, _score(dataset, judged, _predictions(run)))
+            write_rows(table, score_cases(dataset, judged, _predictions(run)))
     if table.is_file():
         lacking = len(held) - len(judged)
         return read_rows(table), f"{lacking} of {len(held)} held-out cases have no dense mask and are not scored." if lacking else ""
@@ -120,21 +116,6 @@ def _scores(run: Path, train: Train, plan: Plan, dataset: Dataset | None, log: l
 def _predictions(run: Path) -> dict[str, Path]:
     folder = run / "predictions"
     return list_masks(folder) if folder.is_dir() and any(folder.iterdir()) else {}
-
-
-def _score(dataset: Dataset, cases: list[Case], predictions: dict[str, Path]) -> list[dict]:
-    def score_case(case):
-        prediction, grid = read_label(predictions[case.id])
-        truth = load_label(case.truth, grid, predictions[case.id], dataset.ignore, ignored=False)
-        unit = "voxel" if dataset.spacing_unit == "voxels" and grid.spacing_mm == (1, 1, 1) else "mm"
-        return score_volume(case.id, prediction, truth, grid.spacing_mm, dataset.classes[1:], unit)
-
-    rows = []
-    with ThreadPoolExecutor() as pool, Progress("scoring", len(cases), "case") as bar:
-        for part in pool.map(score_case, cases):
-            rows += part
-            bar.advance()
-    return rows
 
 
 def rank_cases(rows: list[dict]) -> list[tuple[str, float]]:

@@ -44,7 +44,7 @@ def train(config: Train) -> Path:
     """
     plan = make_plan(config)
     run = Path(config.run)
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+    if run.exists() and (not run.is_dir() or any(not path.name.startswith(".partial-") for path in run.iterdir())):
         raise InputError(f"{run}: exists already and is not empty. Choose another folder, or carry on with: scribbleseg train {run} --resume")
     training = _Training(config, plan)
     training.start()
@@ -55,6 +55,11 @@ def train(config: Train) -> Path:
 def resume(run: Path) -> Path:
     """Carry on a run that was cut off, to the same weights as if it had not been; a finished run is left as it is."""
     config, plan = read_plan(run)
+    if not (Path(run) / "resume.pt").is_file():  # cut off before its first checkpoint
+        training = _Training(config, plan)
+        training.start()
+        training.run_to_end()
+        return Path(run)
     stored = read_checkpoint(run)
     if stored["iteration"] < plan.recipe.iterations:
         training = _Training(config, plan)
@@ -161,10 +166,6 @@ class _Training:
         self.dtype = pick_precision(config.precision, self.device)
         self.iteration, self.best = 0, -1.0
         torch.set_flush_denormal(True)
-        torch.backends.cudnn.benchmark = not config.deterministic
-        if config.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(config.deterministic)
         torch.manual_seed(config.seed)
 
         dataset = read_dataset(config.dataset)
@@ -202,6 +203,9 @@ class _Training:
         self.iteration, self.best = stored["iteration"], stored["best"]
         self.method.resume(self.slices)
         torch.set_rng_state(stored["rng"])
+        if (self.device.type == "cuda") != ("cuda_rng" in stored):
+            was = "CUDA" if "cuda_rng" in stored else "a CPU"
+            raise InputError(f"{self.run}: was trained on {was}, and this is {self.device}. Carry it on where it began, or start again.")
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(stored["cuda_rng"], self.device)
         log = self.run / "log.jsonl"
@@ -252,9 +256,13 @@ class _Training:
         sampler = Sampler(len(self.slices.label), self.plan.recipe.batch, self.config.seed)
         log_at = _evenly(total, 200)
         sweep_at = _evenly(total, min(self.method.sweeps, total // 100))  # never closer than the paper's interval
-        val_at = _evenly(total, self.config.val_every) if self.val is not None else set()
+        val_at = _evenly(total, self.config.validations) if self.val is not None else set()
         picture_at = _evenly(total, 5)
         board = _board(self.config)
+        if self.config.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = not self.config.deterministic
+        torch.use_deterministic_algorithms(self.config.deterministic)
         sums, steps, since = {}, 0, time.perf_counter()
         saved = time.monotonic()
         log = open(self.run / "log.jsonl", "a", encoding="utf-8")
@@ -267,8 +275,8 @@ class _Training:
                     bar.advance()
                     if self.iteration in sweep_at:
                         self.method.sweep(self.slices, torch.full((), self.iteration / total, device=self.device))
-                    if self.iteration in log_at:
-                        entry = self.entry(sums, steps, time.perf_counter() - since)
+                    if self.iteration in log_at or self.iteration in val_at:
+                        entry = self.entry(sums, steps, since)
                         if self.iteration in val_at:
                             entry |= self.validate()
                         log.write(json.dumps(entry) + "\n")
@@ -287,9 +295,10 @@ class _Training:
         finally:
             torch.use_deterministic_algorithms(False)
 
-    def entry(self, sums: dict[str, Tensor], steps: int, seconds: float) -> dict:
+    def entry(self, sums: dict[str, Tensor], steps: int, since: float) -> dict:
         """A line of log.jsonl: means since the last one. Raises InputError when a loss is not finite."""
         means = dict(zip(sums, (torch.stack([value.float() for value in sums.values()]) / steps).tolist()))
+        seconds = time.perf_counter() - since  # the line above has waited for the device
         monitored = self.method.monitor()
         losses = {name: value for name, value in means.items() if name not in monitored}
         bad = [name for name, value in losses.items() if not np.isfinite(value)]

@@ -69,15 +69,18 @@ class Dataset:
         Raises InputError for an unknown name, an unknown case, and a patient that is both trained on and held out.
         """
         if split == "all":
-            return [Fold("all", tuple(self.cases), (), tuple(self.tests))]
+            fold = Fold("all", tuple(self.cases), (), tuple(self.tests))
+            self._check_fold(self.folder, 0, fold)
+            return [fold]
         if split not in self.splits():
             raise InputError(f"{self.folder}: no split '{split}'. {nearest(split, [*self.splits(), 'all'])}")
         if split == "final":
             path = self.folder / "splits_final.json"
-            rows = [{"train": row["train"], "test": row["val"]} for row in read_json(path)]
+            rows = _rows(path, {"train", "val"})
+            rows = [{"train": row["train"], "test": row["val"]} for row in rows]
         else:
             path = self.folder / "splits" / f"{split}.json"
-            rows = read_json(path)
+            rows = _rows(path, {"train", "test"})
         folds = [
             Fold(row.get("name", str(index)), *(tuple(row.get(part, ())) for part in ("train", "val", "test")))
             for index, row in enumerate(rows)
@@ -92,6 +95,22 @@ class Dataset:
         if not 0 <= index < len(folds):
             raise InputError(f"{self.folder}: split '{split}' has folds 0 to {len(folds) - 1}; got {index}.")
         return folds[index]
+
+    def default_split(self) -> str:
+        """The only named protocol, else `final`, else `all`."""
+        named = [name for name in self.splits() if name != "final"]
+        return named[0] if len(named) == 1 else "final" if "final" in self.splits() else "all"
+
+    def held_out(self, fold: Fold) -> tuple[str, list[Case]]:
+        """What a run of this fold is judged on: ("test", cases), or ("validation", cases) where the fold names no test case.
+
+        Raises InputError when one of them is not in this data set.
+        """
+        names = fold.test or fold.val
+        missing = [name for name in names if name not in self.cases and name not in self.tests]
+        if missing:
+            raise InputError(f"{self.folder}: has no image of {len(missing)} of {len(names)} held-out cases (first: {missing[0]}). Is it the data set of the run?")
+        return ("test" if fold.test else "validation"), [self.case(name) for name in names]
 
     def case(self, name: str) -> Case:
         return self.cases[name] if name in self.cases else self.tests[name]
@@ -192,6 +211,13 @@ def _cases(images: Path, end: str, channels: int, scribbles: Path | None, truths
         label = [folder / f"{name}{end}" if folder is not None else None for folder in (scribbles, truths)]
         cases[name] = Case(name, tuple(files[c] for c in range(channels)), *(p if p is not None and p.is_file() else None for p in label))
     return cases
+
+
+def _rows(path: Path, keys: set[str]) -> list[dict]:
+    rows = read_json(path)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and keys <= row.keys() for row in rows):
+        raise InputError(f"{path}: expected a list of folds, each with {' and '.join(sorted(keys))}: [{{\"train\": [...], ...}}]. Correct the file.")
+    return rows
 
 
 def read_json(path: Path):

@@ -4,6 +4,7 @@ import torch
 
 from ..augment import foreground_augmentation
 from ..losses import foreground_background_separation, partial_cross_entropy
+from ..networks.dropout import Dropout
 from .base import Method
 from .teacher import ema_decay, ema_update, make_teacher
 
@@ -28,13 +29,16 @@ class EFFDNet(Method):
         box: str = "annotated",  # or "foreground"
         noise: float = 0.1,  # standard deviation, clipped at half of it [released code]
         alpha: float = 0.99,
-        teacher_dropout: bool = True,  # teacher in train mode [released code]
+        teacher_dropout: bool = True,  # [released code]; batch statistics are the batch's either way
     ):
         super().__init__(network)
         self.lam, self.delta, self.fbsl, self.fadc = lam, delta, fbsl, fadc
         self.blocks, self.temperature, self.box, self.noise, self.alpha = blocks, temperature, box, noise, alpha
-        self.teacher_dropout = teacher_dropout
         self.teacher = make_teacher(network)
+        if not teacher_dropout:
+            for module in self.teacher.modules():
+                if isinstance(module, Dropout):
+                    module.p = 0.0
         self.register_buffer("steps", torch.zeros(()))
 
     def losses(self, batch, progress):
@@ -60,7 +64,7 @@ class EFFDNet(Method):
 
     @torch.no_grad()
     def pseudo_label(self, image):
-        self.teacher.train(self.teacher_dropout)
+        self.teacher.train()
         limit = self.noise / 2
         noisy = image + (self.noise * torch.randn_like(image)).clamp(-limit, limit)
         return self.teacher(noisy).argmax(1)

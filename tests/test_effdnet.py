@@ -1,0 +1,93 @@
+import pytest
+import torch
+
+from scribbleseg.labels import UNLABELED
+from scribbleseg.losses import foreground_background_separation, partial_cross_entropy
+from scribbleseg.methods.base import Batch
+from scribbleseg.methods.effdnet import EFFDNet
+from scribbleseg.networks.dropout import Dropout
+from scribbleseg.networks.unet import UNet
+
+
+def make(**options):
+    torch.manual_seed(0)
+    return EFFDNet(UNet(1, 3, (4, 8), (0.5, 0.5)), **options).train()
+
+
+def batch():
+    torch.manual_seed(1)
+    label = torch.full((3, 16, 16), UNLABELED)
+    label[:, 2:5, 3:9], label[:, 9:12, 4:7], label[1:, 13, 1:15] = 1, 2, 0
+    return Batch(torch.rand(3, 1, 16, 16), label)
+
+
+def test_terms_are_the_papers_with_its_weights():
+    method, drawn = make(fadc=False, lam=0.5, delta=0.25, blocks=4, noise=0.0), batch()
+    for module in method.modules():
+        if isinstance(module, Dropout):
+            module.p = 0.0
+    terms = method.losses(drawn, torch.tensor(0.0))
+    features, logits = method.network.features_and_logits(drawn.image)
+    pseudo = method.teacher(drawn.image).argmax(1)
+    torch.testing.assert_close(terms["pce"], partial_cross_entropy(logits, drawn.label))
+    torch.testing.assert_close(terms["pseudo"], 0.5 * torch.nn.functional.cross_entropy(logits, pseudo))
+    torch.testing.assert_close(terms["fbsl"], 0.5 * 0.25 * foreground_background_separation(features, drawn.label, 4))
+    assert set(terms) == {"pce", "pseudo", "fbsl"}
+
+
+@pytest.mark.parametrize("fbsl", [True, False])
+@pytest.mark.parametrize("fadc", [True, False])
+def test_the_four_ablation_rows(fbsl, fadc):
+    names = {"pce", "pseudo"} | ({"fbsl"} if fbsl else set()) | ({"pce_fadc", "pseudo_fadc"} if fadc else set())
+    assert set(make(fbsl=fbsl, fadc=fadc).losses(batch(), torch.tensor(0.0))) == names
+
+
+def test_fadc_samples_are_not_the_originals():
+    torch.manual_seed(3)
+    terms = make().losses(batch(), torch.tensor(0.0))
+    assert terms["pce_fadc"] != terms["pce"] and terms["pseudo_fadc"] != terms["pseudo"]
+
+
+def test_the_teacher_is_noisy_in_image_and_dropout_unless_told():
+    image = batch().image
+
+    def two(**options):
+        method = make(**options)
+        return [method.pseudo_label(image) for _ in range(2)]
+
+    assert not torch.equal(*two(noise=0.0)), "dropout is on"
+    assert torch.equal(*two(noise=0.0, teacher_dropout=False))
+    assert not torch.equal(*two(noise=5.0, teacher_dropout=False))
+    method = make(teacher_dropout=False)
+    assert method.teacher.training and {m.p for m in method.network.modules() if isinstance(m, Dropout)} == {0.0, 0.5}
+
+
+def test_the_noise_is_clipped_at_half_its_deviation():
+    method, seen = make(teacher_dropout=False), []
+    method.teacher.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    image = batch().image
+    method.pseudo_label(image)
+    noise = seen[0] - image
+    assert noise.abs().max() <= 0.05 + 1e-6 and (noise.abs() > 0.0499).float().mean() > 0.5
+
+
+def test_the_teacher_follows_by_the_given_rate():
+    method = make(alpha=0.99)
+    with torch.no_grad():
+        for p in method.network.parameters():
+            p.fill_(1.0)
+    method.after_step(torch.tensor(0.0))
+    assert all((p == 1).all() for p in method.teacher.parameters()), "the first update copies the student"
+    with torch.no_grad():
+        for p in method.network.parameters():
+            p.fill_(3.0)
+    method.after_step(torch.tensor(0.0))
+    torch.testing.assert_close(next(method.teacher.parameters()).flatten()[0], torch.tensor(0.5 * 1 + 0.5 * 3))
+    for _ in range(300):
+        method.after_step(torch.tensor(0.0))
+    before = next(method.teacher.parameters()).clone()
+    with torch.no_grad():
+        for p in method.network.parameters():
+            p.fill_(0.0)
+    method.after_step(torch.tensor(0.0))
+    torch.testing.assert_close(next(method.teacher.parameters()), 0.99 * before)
