@@ -47,6 +47,15 @@ def test_the_right_ventricle_is_one_piece_beside_the_ring(hearts):
                 assert not touches(truth == RV, truth == LV)
 
 
+def test_outlines_follow_what_is_seen(hearts):
+    """Blood ends where the label ends: the first pixel outside the right ventricle is darker, as is that outside the left."""
+    for heart in hearts:
+        for label in (RV, LV):
+            inside = heart.truth == label
+            rim = np.stack([ndimage.binary_dilation(one) for one in inside]) & ~inside
+            assert np.median(heart.image[rim]) < 0.9 * np.median(heart.image[inside])
+
+
 def test_every_heart_has_every_structure_and_stays_in_the_picture(hearts):
     for heart in hearts:
         assert set(np.unique(heart.truth)) == {0, RV, MYO, LV}

@@ -7,7 +7,7 @@ from small import small_dataset
 
 from scribbleseg.config import Simulate
 from scribbleseg.data.dataset import load_volume, read_dataset
-from scribbleseg.data.simulate import simulate, simulate_scribbles
+from scribbleseg.data.simulate import _draw, simulate, simulate_scribbles
 from scribbleseg.errors import InputError
 from scribbleseg.labels import UNLABELED
 
@@ -109,6 +109,22 @@ def test_tiny_structures_get_a_pixel(pixels):
     for seed in range(10):
         scribble = simulate_scribbles(truth, 2, coverage=0.1, seed=seed)
         assert 1 <= (scribble == 1).sum() <= pixels and (truth[scribble == 1] == 1).all()
+
+
+def test_every_class_of_any_shape_is_drawn():
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal((60, 20, 24)), (0, 1.2, 1.2))
+    truth = np.digitize(noise, [-0.2, 0.1, 0.3]).astype(np.uint8)
+    scribble = simulate_scribbles(truth, 4)
+    for slice_truth, slice_scribble in zip(truth, scribble, strict=True):
+        assert set(np.unique(slice_truth)) == set(np.unique(slice_scribble)) - {UNLABELED}
+    assert np.array_equal(scribble[scribble != UNLABELED], truth[scribble != UNLABELED])
+
+
+def test_a_curve_that_misses_its_class_leaves_the_deepest_pixel():
+    mask = np.zeros((9, 9), bool)
+    mask[2:7, 2:7] = True
+    drawn = _draw([(np.array([[0.0, 0.0], [0.0, 8.0]]), 1.0)], mask, 1, np.random.default_rng(0))
+    assert np.argwhere(drawn).tolist() == [[4, 4]]
 
 
 def test_each_component_is_drawn():
