@@ -39,7 +39,7 @@ def small_dataset(folder: Path, cases: int = 6, shape: tuple[int, int, int] = (4
         "numTraining": cases,
         "file_ending": ".nii.gz",
     }
-    (folder / "dataset.json").write_text(json.dumps(info))
+    (folder / "dataset.json").write_text(json.dumps(info), encoding="utf-8")
     held = cases // 3
-    (folder / "splits_final.json").write_text(json.dumps([{"train": names[:-held], "val": names[-held:]}]))
+    (folder / "splits_final.json").write_text(json.dumps([{"train": names[:-held], "val": names[-held:]}]), encoding="utf-8")
     return folder

@@ -91,7 +91,7 @@ def relabel(folder: Path, change) -> None:
 
 def describe(data: Path, **changes) -> None:
     path = data / "dataset.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes))
 
 
 # --- files
@@ -219,7 +219,7 @@ def test_class_missing_from_every_scribble(not_trained, data):
 
 
 def test_fold_that_leaks_a_case(not_trained, data):
-    (data / "splits_final.json").write_text(json.dumps([{"train": [CASE, "case.1 a"], "val": ["case.2 a", CASE]}]))
+    (data / "splits_final.json").write_text(json.dumps([{"train": [CASE, "case.1 a"], "val": ["case.2 a", CASE]}]), encoding="utf-8")
     not_trained(data / "splits_final.json", f"fold 0 leaks: '{CASE}' is in train", "Put every patient in one part")
 
 
@@ -233,7 +233,7 @@ def test_fold_that_is_not_there(not_trained):
 
 
 def test_splits_that_are_not_json(not_trained, data):
-    (data / "splits_final.json").write_text("[{")
+    (data / "splits_final.json").write_text("[{", encoding="utf-8")
     not_trained(data / "splits_final.json", "not readable as JSON", "Correct the file")
 
 
@@ -254,7 +254,7 @@ def test_output_folder_that_holds_another_run(refused, data, run, tmp_path):
 
 
 def test_output_in_the_place_of_a_file(refused, data, run, tmp_path):
-    (tmp_path / "taken").write_text("a file")
+    (tmp_path / "taken").write_text("a file", encoding="utf-8")
     assert f"{tmp_path / 'taken'}: exists already" in refused("train", data, tmp_path / "taken", *SHORT)
     assert str(tmp_path / "taken") in refused("train", data, tmp_path / "taken" / "run", *SHORT)
     assert f"{tmp_path / 'taken' / 'case.4 a.nii.gz'}: cannot be written" in refused("predict", run, data, tmp_path / "taken")
@@ -319,7 +319,7 @@ def test_a_folder_that_is_no_run(refused, data, run, tmp_path):
         message = refused(*words)
         assert f"{data}: not a run folder (no config.json)" in message and "Make one with: scribbleseg train" in message
     for text in ("{", "[]", '{"train": {"set": []}, "plan": []}', '{"train": 3}'):
-        (run / "config.json").write_text(text)
+        (run / "config.json").write_text(text, encoding="utf-8")
         assert f"{run / 'config.json'}: not a run's settings" in refused("predict", run, data, tmp_path / "out")
 
 
@@ -364,9 +364,9 @@ def test_full_disk_leaves_the_earlier_checkpoint_whole(small, tmp_path, capsys, 
 
 def test_full_disk_while_the_checkpoint_is_written(run, capsys):
     """Torch's and safetensors' own writers report a full disk in words of their own; the earlier files stay."""
-    stored = json.loads((run / "config.json").read_text())
+    stored = json.loads((run / "config.json").read_text(encoding="utf-8"))
     stored["plan"]["recipe"]["iterations"] = 3
-    (run / "config.json").write_text(json.dumps(stored))
+    (run / "config.json").write_text(json.dumps(stored), encoding="utf-8")
     before = {name: (run / name).read_bytes() for name in ("last.safetensors", "resume.pt")}
     with small_disk(65_536):
         assert main(["train", str(run), "--resume"]) == 2
@@ -377,9 +377,9 @@ def test_full_disk_while_the_checkpoint_is_written(run, capsys):
 
 
 def test_full_disk_while_the_log_is_written(run, capsys):
-    stored = json.loads((run / "config.json").read_text())
+    stored = json.loads((run / "config.json").read_text(encoding="utf-8"))
     stored["plan"]["recipe"]["iterations"] = 3
-    (run / "config.json").write_text(json.dumps(stored))
+    (run / "config.json").write_text(json.dumps(stored), encoding="utf-8")
     with small_disk((run / "log.jsonl").stat().st_size):
         assert main(["train", str(run), "--resume"]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
@@ -399,12 +399,12 @@ def test_full_disk_while_a_prediction_is_written(run, data, tmp_path, capsys):
 
 def test_full_disk_while_the_scores_are_written(data, tmp_path, capsys):
     table = tmp_path / "scores.csv"
-    table.write_text("an earlier table")
+    table.write_text("an earlier table", encoding="utf-8")
     with small_disk(0):
         assert main(["evaluate", str(data / "labelsTr_dense"), str(data / "labelsTr_dense"), "--out", str(table)]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
     assert message == f"scribbleseg: {table}: cannot be written (File too large). Free some space or choose another place."
-    assert table.read_text() == "an earlier table" and not list(tmp_path.glob(".partial-*"))
+    assert table.read_text(encoding="utf-8") == "an earlier table" and not list(tmp_path.glob(".partial-*"))
 
 
 def test_full_disk_while_a_data_set_is_made(tmp_path, capsys):
@@ -420,26 +420,26 @@ def test_full_disk_while_a_data_set_is_made(tmp_path, capsys):
 def test_an_atomic_file_appears_at_the_end(tmp_path):
     path = tmp_path / "deep" / "a.nii.gz"
     with atomic_file(path) as partial:
-        partial.write_text("one")
+        partial.write_text("one", encoding="utf-8")
         assert not path.exists() and partial.parent == path.parent and partial.name.endswith("a.nii.gz")
-    assert path.read_text() == "one"
+    assert path.read_text(encoding="utf-8") == "one"
     for error in (ValueError("of the writer"), KeyboardInterrupt()):
         with pytest.raises(type(error)), atomic_file(path) as partial:
-            partial.write_text("half")
+            partial.write_text("half", encoding="utf-8")
             raise error
-    assert path.read_text() == "one" and list(path.parent.iterdir()) == [path]
+    assert path.read_text(encoding="utf-8") == "one" and list(path.parent.iterdir()) == [path]
 
 
 def test_an_atomic_folder_appears_at_the_end(tmp_path):
     path = tmp_path / "deep" / "set"
     with pytest.raises(InputError, match="cannot be written .No space"), atomic_folder(path) as partial:
-        (partial / "a").write_text("half")
+        (partial / "a").write_text("half", encoding="utf-8")
         raise OSError(errno.ENOSPC, "No space left on device")
     assert not path.exists() and list(path.parent.iterdir()) == []
     with atomic_folder(path) as partial:
-        (partial / "a").write_text("one")
+        (partial / "a").write_text("one", encoding="utf-8")
         assert not path.exists()
-    assert (path / "a").read_text() == "one" and list(path.parent.iterdir()) == [path]
+    assert (path / "a").read_text(encoding="utf-8") == "one" and list(path.parent.iterdir()) == [path]
     with pytest.raises(InputError, match="not empty"), atomic_folder(path):
         pass
 
@@ -447,4 +447,4 @@ def test_an_atomic_folder_appears_at_the_end(tmp_path):
 def test_a_reading_error_inside_is_not_blamed_on_the_output(tmp_path):
     for kind in (atomic_file, atomic_folder):
         with pytest.raises(FileNotFoundError, match="source"), kind(tmp_path / "there" / "out"):
-            (tmp_path / "elsewhere" / "source").read_text()
+            (tmp_path / "elsewhere" / "source").read_text(encoding="utf-8")

@@ -54,7 +54,7 @@ def test_every_problem_is_named_at_once(folder, said):
     save(folder / "labelsTr_dense" / "case3.nii.gz", truth()[:5])
     (folder / "imagesTs").mkdir()
     (folder / "imagesTs" / "far_0000.nii.gz").write_bytes(b"no")
-    (folder / "splits_final.json").write_text(json.dumps([{"train": ["case0", "case2"], "val": ["case1"]}]))
+    (folder / "splits_final.json").write_text(json.dumps([{"train": ["case0", "case2"], "val": ["case1"]}]), encoding="utf-8")
     usable, text = said(folder)
     problems = [line for line in text.splitlines() if line.startswith("problem: ")]
     expected = ["case0_0000.nii.gz: 1 of 480", "constant", "has value 6", "case2.nii.gz: has another affine"]

@@ -173,13 +173,13 @@ def test_resume_takes_the_run_alone(call, refused, trained, small, tmp_path):
 
 def test_resume_carries_on_from_the_checkpoint(call, trained, tmp_path):
     run = Path(shutil.copytree(trained, tmp_path / "run"))
-    stored = json.loads((run / "config.json").read_text())
+    stored = json.loads((run / "config.json").read_text(encoding="utf-8"))
     stored["plan"]["recipe"]["iterations"] = 4
-    (run / "config.json").write_text(json.dumps(stored))
+    (run / "config.json").write_text(json.dumps(stored), encoding="utf-8")
     code, _, err = call("train", run, "--resume")
     assert code == 0 and "training pce: 4/4 it" in err
     assert torch.load(run / "resume.pt", weights_only=True)["iteration"] == 4
-    assert [json.loads(line)["iteration"] for line in (run / "log.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
+    assert [json.loads(line)["iteration"] for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()] == [1, 2, 3, 4]
 
 
 def test_train_predict_evaluate_in_plain_lines_when_piped(call, small, tmp_path):
@@ -191,7 +191,7 @@ def test_train_predict_evaluate_in_plain_lines_when_piped(call, small, tmp_path)
     assert all("\r" not in out + err and "\x1b" not in out + err for _, out, err in said)
     assert [line.split(",")[0] for line in said[0][2].splitlines()] == ["reading cases: 4/4 case", "training pce: 1/1 it"]
     assert said[1][2].startswith("predicting: 2/2 case, ") and said[2][1].startswith("| class ")
-    assert (tmp_path / "scores.csv").read_text().count("\n") == 5  # a heading, two cases × two classes
+    assert (tmp_path / "scores.csv").read_text(encoding="utf-8").count("\n") == 5  # a heading, two cases × two classes
 
 
 def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(capsys, monkeypatch):

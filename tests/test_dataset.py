@@ -176,7 +176,7 @@ def test_an_nnunet_set_with_two_channels_another_ending_and_no_extras(tmp_path):
         save(folder / "labelsTr" / f"{name}.nii", scribble())
     labels = {"background": 0, "a": 1, "b": 2, "ignore": 3}
     description = {"channel_names": {"0": "T1", "1": "T2"}, "labels": labels, "numTraining": 2, "file_ending": ".nii"}
-    (folder / "dataset.json").write_text(json.dumps(description))
+    (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     dataset = read_dataset(folder)
     assert list(dataset.cases) == ["left_knee_a", "left_knee_b"] and dataset.splits() == []
     volume = load_volume(dataset, dataset.case("left_knee_b"))
@@ -213,13 +213,13 @@ def test_folders_that_are_no_data_set(folder, tmp_path):
     for path in (empty, tmp_path / "none"):
         with pytest.raises(InputError, match="has no dataset.json"):
             read_dataset(path)
-    (empty / "dataset.json").write_text((folder / "dataset.json").read_text())
+    (empty / "dataset.json").write_text((folder / "dataset.json").read_text(encoding="utf-8"))
     with pytest.raises(InputError, match="no images"):
         read_dataset(empty)
     edit(folder, file_ending=None)
     with pytest.raises(InputError, match="has no 'file_ending'"):
         read_dataset(folder)
-    (folder / "dataset.json").write_text("{")
+    (folder / "dataset.json").write_text("{", encoding="utf-8")
     with pytest.raises(InputError, match="not readable as JSON"):
         read_dataset(folder)
 
@@ -262,14 +262,14 @@ def test_labels_that_do_not_fit(folder):
 
 def test_splits_that_leak_or_do_not_exist(folder):
     dataset, path = read_dataset(folder), folder / "splits_final.json"
-    path.write_text(json.dumps([{"train": ["case0", "case2"], "val": ["case3"]}]))
+    path.write_text(json.dumps([{"train": ["case0", "case2"], "val": ["case3"]}]), encoding="utf-8")
     with pytest.raises(InputError, match="fold 0 leaks: 'case2' is in train and 'case3' in test, both of patient 'p1'"):
         dataset.folds("final")
-    path.write_text(json.dumps([{"train": ["case0"], "val": ["case22"]}]))
+    path.write_text(json.dumps([{"train": ["case0"], "val": ["case22"]}]), encoding="utf-8")
     with pytest.raises(InputError, match="'case22', which has no image. Did you mean 'case2'"):
         dataset.folds("final")
     with pytest.raises(InputError, match="no split 'cv5'"):
         dataset.folds("cv5")
-    path.write_text(json.dumps([{"train": ["case0"], "val": ["case2"]}]))
+    path.write_text(json.dumps([{"train": ["case0"], "val": ["case2"]}]), encoding="utf-8")
     with pytest.raises(InputError, match="folds 0 to 0; got 1"):
         dataset.fold("final", 1)

@@ -52,7 +52,7 @@ def test_every_verb_has_a_command_in_the_readme():
 
 
 def test_make_targets_exist():
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     named = {name for page in PAGES for name in re.findall(r"(?:^|`)make (\w+)", page.read_text(encoding="utf-8"), re.MULTILINE)}
     assert {"demo", "test"} <= named <= targets
 
@@ -86,7 +86,7 @@ def test_the_tree_is_true():
 
 
 def test_every_dependency_is_explained():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = [*project["dependencies"], *(item for extra in project["optional-dependencies"].values() for item in extra)]
     named = re.findall(r"`([\w-]+)`", (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8"))
     assert not {re.match(r"[\w-]+", item)[0] for item in wanted} - set(named)

@@ -36,7 +36,7 @@ def folders(tmp_path):
     save(truth / "c.nii.gz", mask((1, 0), (2, 5)))
     save(predictions / "a.nii.gz", mask((1, 1), (2, 5)))
     save(predictions / "b.nii.gz", mask((2, 5)))
-    (tmp_path / "set" / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "ring": 1, "disc": 2, "ignore": 3}}))
+    (tmp_path / "set" / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "ring": 1, "disc": 2, "ignore": 3}}), encoding="utf-8")
     return predictions, truth
 
 
@@ -140,7 +140,7 @@ def test_voxels_only_where_the_data_set_says_so_and_the_file_agrees(tmp_path, sa
     truth = tmp_path / "labelsTs" / "a.nii.gz"
     save(truth, mask((1, 0)), spacing_mm)
     info = {"labels": {"background": 0, "ring": 1, "ignore": 2}} | ({"spacing": "voxels"} if says else {})
-    (tmp_path / "dataset.json").write_text(json.dumps(info))
+    (tmp_path / "dataset.json").write_text(json.dumps(info), encoding="utf-8")
     rows, _ = score_files(truth, truth)
     assert rows[0]["unit"] == unit
     assert f"HD95 ({unit})" in format_table(summarise(rows))
@@ -175,7 +175,7 @@ def break_truncated(predictions, truth):
 
 
 def break_labels(predictions, truth):
-    (truth.parent / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "heart": [1, 2]}}))
+    (truth.parent / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "heart": [1, 2]}}), encoding="utf-8")
 
 
 def break_emptied(predictions, truth):
@@ -233,6 +233,6 @@ def test_units_are_not_mixed():
 
 
 def test_a_file_that_is_no_table(tmp_path):
-    (tmp_path / "scores.csv").write_text("case,dice\na,0.5\n")
+    (tmp_path / "scores.csv").write_text("case,dice\na,0.5\n", encoding="utf-8")
     with pytest.raises(InputError, match="not a table of scores"):
         read_rows(tmp_path / "scores.csv")

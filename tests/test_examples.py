@@ -38,7 +38,7 @@ def test_new_method_trains_by_its_name(tmp_path):
     data = small_dataset(tmp_path / "data", cases=3)
     train(Train(data, tmp_path / "run", method="examples.new_method:FlipConsistency", set=("weight=0.5",), iterations=2, size=32, batch=2))
     assert read_plan(tmp_path / "run")[1].options == {"weight": 0.5}
-    log = (tmp_path / "run" / "log.jsonl").read_text()
+    log = (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8")
     assert '"pce"' in log and '"flip"' in log
 
 

@@ -63,7 +63,7 @@ def test_wsl4mis_volumes_keep_every_voxel(wsl4mis, tmp_path):
     _same(dataset, "patient007_frame01", _arrays(0))
     stored = nibabel.load(dataset.case("patient007_frame01").images[0])
     assert stored.shape == (7, 9, 12) and np.array_equal(stored.affine, np.eye(4))
-    info = json.loads((tmp_path / "set" / "dataset.json").read_text())
+    info = json.loads((tmp_path / "set" / "dataset.json").read_text(encoding="utf-8"))
     assert info["strata"] == {"patient007": "dilated", "patient031": "hypertrophic"} and info["numTraining"] == 2
     assert [fold.name for fold in dataset.folds("cv5")] == ["1-20 dilated", "21-40 hypertrophic"]
 
@@ -102,7 +102,7 @@ def test_wsl4mis_bad_input(wsl4mis, tmp_path):
 
 def test_a_taken_folder_is_left_alone(wsl4mis, tmp_path):
     (tmp_path / "set").mkdir()
-    (tmp_path / "set" / "mine.txt").write_text("keep")
+    (tmp_path / "set" / "mine.txt").write_text("keep", encoding="utf-8")
     with pytest.raises(InputError, match="exists already"):
         import_dataset(Import("wsl4mis", wsl4mis, tmp_path / "set"))
     assert [path.name for path in (tmp_path / "set").iterdir()] == ["mine.txt"]
@@ -223,7 +223,7 @@ def acdc(tmp_path):
                 save(folder / f"{stem}_scribble.nii.gz", random.integers(0, 5, (6, 5, 4), np.uint8))
         save(folder / f"patient{patient:03}_4d.nii.gz", random.integers(0, 255, (6, 5, 4, 3), np.int16))
         if group:
-            (folder / "Info.cfg").write_text(f"ED: 1\nES: 12\nGroup: {group}\nHeight: 184.0\nNbFrame: 30\nWeight: 95.0\n")
+            (folder / "Info.cfg").write_text(f"ED: 1\nES: 12\nGroup: {group}\nHeight: 184.0\nNbFrame: 30\nWeight: 95.0\n", encoding="utf-8")
     return src
 
 
@@ -237,7 +237,7 @@ def test_acdc(acdc, tmp_path, above, capsys):
         assert path.read_bytes() == (acdc / "patient030" / f"patient030_frame12{kind}.nii.gz").read_bytes()
     assert dataset.tests["patient101_frame01"].truth and dataset.case("patient070_frame12").scribble is None
     assert "1 of 8 frames have no scribble (patient070_frame12" in capsys.readouterr().out
-    strata = json.loads((tmp_path / "set" / "dataset.json").read_text())["strata"]
+    strata = json.loads((tmp_path / "set" / "dataset.json").read_text(encoding="utf-8"))["strata"]
     assert strata == {"patient001": "dilated", "patient030": "hypertrophic", "patient070": "normal", "patient101": "hypertrophic"}
     folds = dataset.folds("cv5")
     assert [fold.name for fold in folds] == ["1-20 dilated", "21-40 hypertrophic", "61-80 normal"]
@@ -250,7 +250,7 @@ def test_acdc_bad_input(acdc, tmp_path):
     dst = tmp_path / "set"
     fails("acdc", tmp_path / "none", dst, "no patient001/patient001_frame01.nii.gz")
     info = acdc / "patient001" / "Info.cfg"
-    info.write_text("Group: XYZ\n")
+    info.write_text("Group: XYZ\n", encoding="utf-8")
     fails("acdc", acdc, dst, "Group 'XYZ'; expected one of DCM")
     info.unlink()
     scan = acdc / "patient001" / "patient001_frame01.nii.gz"

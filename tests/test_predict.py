@@ -50,9 +50,9 @@ class Position(nn.Module):
 
 def change_plan(run: Path, **changes) -> Path:
     path = run / "config.json"
-    stored = json.loads(path.read_text())
+    stored = json.loads(path.read_text(encoding="utf-8"))
     stored["plan"] |= changes
-    path.write_text(json.dumps(stored))
+    path.write_text(json.dumps(stored), encoding="utf-8")
     return run
 
 
@@ -178,9 +178,9 @@ def test_a_data_set_gives_its_held_out_cases_and_needs_no_training_data(small, t
     written = predict(Predict(trained, small, tmp_path / "all"))
     assert [path.name for path in written] == ["case.4 a.nii.gz", "case.5 a.nii.gz"]
     far = Path(shutil.copytree(trained, tmp_path / "far"))  # the run elsewhere, its data set gone
-    stored = json.loads((far / "config.json").read_text())
+    stored = json.loads((far / "config.json").read_text(encoding="utf-8"))
     stored["train"]["dataset"] = str(tmp_path / "nowhere")
-    (far / "config.json").write_text(json.dumps(stored))
+    (far / "config.json").write_text(json.dumps(stored), encoding="utf-8")
     (far / "resume.pt").unlink()
     (tmp_path / "new").mkdir()
     shutil.copy(small / "imagesTr" / "case.4 a_0000.nii.gz", tmp_path / "new" / "case.4 a_0000.nii.gz")
@@ -210,8 +210,8 @@ def test_a_folder_of_any_names_and_formats(bright, tmp_path):
         else:
             save(tmp_path / "in" / name, image)
         expected[name.replace("_0000", "")] = mask
-    (tmp_path / "in" / "notes.txt").write_text("not a volume")
-    (tmp_path / "in" / "._scan 1.nii.gz").write_text("left by a file manager")
+    (tmp_path / "in" / "notes.txt").write_text("not a volume", encoding="utf-8")
+    (tmp_path / "in" / "._scan 1.nii.gz").write_text("left by a file manager", encoding="utf-8")
     written = predict(Predict(bright, tmp_path / "in", tmp_path / "out"))
     assert {path.name for path in written} == expected.keys() == {path.name for path in (tmp_path / "out").iterdir()}
     for path in written:
@@ -347,7 +347,7 @@ def test_weights_that_do_not_fit_are_refused(small, run, tmp_path, damage):
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:-100])
     elif damage == "text":
-        path.write_text("weights")
+        path.write_text("weights", encoding="utf-8")
     elif damage == "another width":
         from scribbleseg.networks.unet import UNet
 

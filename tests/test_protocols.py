@@ -76,17 +76,17 @@ def test_a_partial_source_keeps_the_patients_where_they_belong(tmp_path, capsys)
                 assert set(row[part]) == set(full[part]) & {case for cases in some.values() for case in cases}
     write_splits(tmp_path, protocols, "cv5")
     assert "split cv5: '41-60 infarct', '61-80 normal', '81-100 abnormal RV' left out" in capsys.readouterr().out
-    final = json.loads((tmp_path / "splits_final.json").read_text())
+    final = json.loads((tmp_path / "splits_final.json").read_text(encoding="utf-8"))
     assert final == [
         {"train": CASES[21], "val": CASES[1] + CASES[2]},
         {"train": CASES[1] + CASES[2], "val": CASES[21]},
     ]
-    assert [row["name"] for row in json.loads((tmp_path / "splits" / "cv5.json").read_text())] == ["1-20 dilated", "21-40 hypertrophic"]
+    assert [row["name"] for row in json.loads((tmp_path / "splits" / "cv5.json").read_text(encoding="utf-8"))] == ["1-20 dilated", "21-40 hypertrophic"]
 
 
 def test_final_holds_out_validation_cases_where_there_are_any(tmp_path):
     write_splits(tmp_path, {"25-5-15": [{"name": "25-5-15", "train": ["a"], "val": ["b"], "test": ["c"]}]}, "25-5-15")
-    assert json.loads((tmp_path / "splits_final.json").read_text()) == [{"train": ["a"], "val": ["b"]}]
+    assert json.loads((tmp_path / "splits_final.json").read_text(encoding="utf-8")) == [{"train": ["a"], "val": ["b"]}]
 
 
 def test_eighty_cases_in_sixteens():

@@ -64,9 +64,9 @@ def row(case, name, dice, hd95=1.0, missing=False):
 
 
 def edit(run, change):
-    stored = json.loads((run / "config.json").read_text())
+    stored = json.loads((run / "config.json").read_text(encoding="utf-8"))
     change(stored)
-    (run / "config.json").write_text(json.dumps(stored))
+    (run / "config.json").write_text(json.dumps(stored), encoding="utf-8")
 
 
 def test_one_self_contained_file_with_every_section(page):
@@ -109,7 +109,7 @@ def test_masks_of_a_method_stay_masks(trained):
 def test_training_section_has_every_term_and_validation(trained, monkeypatch):
     asked = {}
     monkeypatch.setattr(module, "curves", lambda lines, *args, **more: asked.update(lines) or "data:,")
-    log = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
+    log = [json.loads(line) for line in (trained / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     module._curves_section(module.read_plan(trained)[1], log)
     wanted = {"total", "mean", "square", "core", *log[0]["losses"], *log[0]["monitor"]}
     assert set(asked) == wanted
@@ -131,11 +131,11 @@ def test_worst_median_and_best():
 def test_a_table_that_is_there_is_believed(run):
     write_rows(run / "metrics.csv", [row("case.4 a", "square", 0.75), row("case.4 a", "core", 0.25), row("case.5 a", "square", 0.125), row("case.5 a", "core", 0.0, np.nan, True)])
     before = (run / "metrics.csv").read_bytes()
-    cases = section(report(Report(run)).read_text(), "cases")
+    cases = section(report(Report(run)).read_text(encoding="utf-8"), "cases")
     assert (run / "metrics.csv").read_bytes() == before and (run / "predictions" / "case.5 a.nii.gz").is_file()
     assert re.findall(r"<h3>(.*?)</h3>", cases) == ["Worst: case.5 a, mean Dice 0.0625", "Best: case.4 a, mean Dice 0.5000"]
     assert re.findall(r"<figcaption>(.*?)</figcaption>", cases) == ["image", "scribble", "prediction", "truth"] * 2
-    assert body((run / "report.html").read_text(), "every-case")[0] == ["case.5 a", "0.0625", "0.1250", "0.0000 (missing)", "1.00", "–"]
+    assert body((run / "report.html").read_text(encoding="utf-8"), "every-case")[0] == ["case.5 a", "0.0625", "0.1250", "0.0000 (missing)", "1.00", "–"]
 
 
 def test_the_slice_with_most_foreground_is_shown(run, monkeypatch):
@@ -160,36 +160,36 @@ def test_without_truth_data_set_or_end_of_training_the_report_says_so(run, tmp_p
         stored["train"]["dataset"] = str(small_dataset(tmp_path / "undense", dense=False))
 
     edit(run, change)
-    page = report(Report(run)).read_text()
+    page = report(Report(run)).read_text(encoding="utf-8")
     assert "No scores: no held-out case has a dense mask." in page and not (run / "predictions").exists()
     assert re.findall(r'<section id="(.*?)">', page) == list(SECTIONS) and section(page, "course-of-training").count("<img") == 24
     for name in ("scores", "cases", "every-case"):
         assert "Left out" in section(page, name) and "<img" not in section(page, name)
 
     edit(run, lambda stored: stored["train"].update(dataset="elsewhere/acdc"))
-    page = report(Report(run)).read_text()
+    page = report(Report(run)).read_text(encoding="utf-8")
     assert "the data set elsewhere/acdc is not to be found from here" in page and "<h1>scn on acdc, final fold 0</h1>" in page
 
 
 def test_a_run_in_training_is_not_scored(run):
-    lines = (run / "log.jsonl").read_text().splitlines(keepends=True)
-    (run / "log.jsonl").write_text("".join(lines[:2]) + lines[2][:40])
-    page = report(Report(run)).read_text()
+    lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (run / "log.jsonl").write_text("".join(lines[:2]) + lines[2][:40], encoding="utf-8")
+    page = report(Report(run)).read_text(encoding="utf-8")
     assert "Training is not finished: iteration 2 of 4" in page and "training stands at iteration 2 of 4" in page
     assert not (run / "predictions").exists() and not (run / "metrics.csv").exists()
 
 
 def test_without_validation(run):
-    entries = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    entries = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     kept = [{key: value for key, value in entry.items() if not key.startswith("val")} for entry in entries]
-    (run / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in kept))
-    training = section(report(Report(run)).read_text(), "training")
+    (run / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
+    training = section(report(Report(run)).read_text(encoding="utf-8"), "training")
     assert "the run had no validation cases" in training and "Validation Dice at" not in training
 
 
 def test_scores_of_validation_cases_are_called_so(run):
     edit(run, lambda stored: stored["plan"]["fold"].update(test=[]))
-    page = report(Report(run)).read_text()
+    page = report(Report(run)).read_text(encoding="utf-8")
     assert "over 1 validation cases" in page and "looked at during training" in page
 
 
@@ -197,7 +197,7 @@ def test_some_held_out_cases_without_truth(run, tmp_path):
     dataset = small_dataset(tmp_path / "partly")
     (dataset / "labelsTr_dense" / "case.4 a.nii.gz").unlink()
     edit(run, lambda stored: stored["train"].update(dataset=str(dataset)))
-    page = report(Report(run)).read_text()
+    page = report(Report(run)).read_text(encoding="utf-8")
     assert "1 of 2 held-out cases have no dense mask and are not scored." in page
     assert [line[0] for line in body(page, "every-case")] == ["case.5 a"] and "<h3>Only case: case.5 a" in page
 
@@ -205,22 +205,22 @@ def test_some_held_out_cases_without_truth(run, tmp_path):
 def test_names_are_escaped(run):
     odd = "<b>a&b</b>"
     write_rows(run / "metrics.csv", [row(odd, "square", 0.5), row(odd, "co<re", 0.5)])
-    page = report(Report(run)).read_text()
+    page = report(Report(run)).read_text(encoding="utf-8")
     assert odd not in page and "co<re" not in page
     assert html.escape(odd) in section(page, "cases") and body(page, "every-case")[0][0] == odd
 
 
 def test_nothing_is_half_written(run):
-    (run / "metrics.csv").write_text("case,dice\na,1\n")
+    (run / "metrics.csv").write_text("case,dice\na,1\n", encoding="utf-8")
     with pytest.raises(InputError, match="not a table of scores"):
         report(Report(run))
     assert not list(run.glob("*report.html"))
     (run / "metrics.csv").unlink()
-    (run / "report.html").write_text("old")
-    (run / "log.jsonl").write_text("{broken\n")
+    (run / "report.html").write_text("old", encoding="utf-8")
+    (run / "log.jsonl").write_text("{broken\n", encoding="utf-8")
     with pytest.raises(InputError, match="log.jsonl: not a run's log"):
         report(Report(run))
-    assert (run / "report.html").read_text() == "old"
+    assert (run / "report.html").read_text(encoding="utf-8") == "old"
 
 
 def test_a_report_elsewhere(run, tmp_path):

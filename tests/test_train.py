@@ -35,7 +35,7 @@ def same_weights(one: Path, other: Path) -> bool:
 
 
 def log(run: Path) -> list[dict]:
-    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def test_a_run_folder_is_complete(dataset, tmp_path):
@@ -48,7 +48,7 @@ def test_a_run_folder_is_complete(dataset, tmp_path):
     assert entries[0]["lr"] == 0.01 and entries[-1]["lr"] == pytest.approx(0.01 * (1 / 12) ** 0.9)
     validated = [entry["val_mean_dice"] for entry in entries if "val_mean_dice" in entry]
     assert len(validated) == 10
-    plan = json.loads((run / "config.json").read_text())["plan"]
+    plan = json.loads((run / "config.json").read_text(encoding="utf-8"))["plan"]
     fold = {part: set(plan["fold"][part]) for part in ("train", "val", "test")}
     assert (len(fold["train"]), len(fold["val"]), len(fold["test"])) == (3, 1, 2)
     assert not fold["train"] & fold["val"] and not fold["train"] & fold["test"]
@@ -67,7 +67,7 @@ def test_a_killed_run_resumes_to_the_same_weights(dataset, tmp_path, method):
     command += ["--method", method, "--iterations", "30", "--size", "32", "--batch", "4", "--checkpoint-every", "0"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while process.poll() is None:
-        lines = (killed / "log.jsonl").read_text().count("\n") if (killed / "log.jsonl").is_file() else 0
+        lines = (killed / "log.jsonl").read_text(encoding="utf-8").count("\n") if (killed / "log.jsonl").is_file() else 0
         if lines >= 7:
             process.send_signal(signal.SIGKILL)
         time.sleep(0.005)
@@ -103,7 +103,7 @@ def test_ctrl_c_leaves_a_resumable_run(dataset, tmp_path):
     command = [sys.executable, "-c", "import sys, torch; torch.set_num_threads(1); from scribbleseg.cli import main; sys.exit(main())"]
     command += ["train", str(dataset), str(run), "--method", "pce", "--iterations", "40", "--size", "32", "--batch", "4"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not (run / "log.jsonl").is_file() or not (run / "log.jsonl").read_text():
+    while process.poll() is None and not (run / "log.jsonl").is_file() or not (run / "log.jsonl").read_text(encoding="utf-8"):
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)

@@ -50,13 +50,13 @@ def tiny_set(folder: Path, cases: int = 4) -> Path:
         "file_ending": ".nii.gz",
         "groups": {"case0": "p0", "case1": "p0", "case2": "p1", "case3": "p1"},
     }
-    (folder / "dataset.json").write_text(json.dumps(description))
-    (folder / "splits_final.json").write_text(json.dumps([{"train": names[:2], "val": names[2:]}, {"train": names[2:], "val": names[:2]}]))
+    (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
+    (folder / "splits_final.json").write_text(json.dumps([{"train": names[:2], "val": names[2:]}, {"train": names[2:], "val": names[:2]}]), encoding="utf-8")
     return folder
 
 
 def edit(folder: Path, **changes) -> None:
     """Change keys of dataset.json; None removes one."""
     path = folder / "dataset.json"
-    info = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in info.items() if value is not None}))
+    info = json.loads(path.read_text(encoding="utf-8")) | changes
+    path.write_text(json.dumps({key: value for key, value in info.items() if value is not None}), encoding="utf-8")

@@ -120,11 +120,11 @@ def run_job(job: Job, config: Bench) -> None:
     predict(Predict(run, settings.dataset, run / "predictions", device=config.device))
     rows = score_cases(dataset, [case for case in cases if case.truth is not None], list_masks(run / "predictions"))
     write_rows(run / "metrics.csv", rows)
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     seconds = [entry["seconds_per_iteration"] for entry in log]
     record = {
         "command": job.command(config),
-        "environment": json.loads((run / "environment.json").read_text()),
+        "environment": json.loads((run / "environment.json").read_text(encoding="utf-8")),
         "plan": dataclasses.asdict(plan),
         "held_out_cases": len({row["case"] for row in rows}),
         "parameters": sum(p.numel() for p in load_network(run, plan).parameters()),

@@ -163,7 +163,7 @@ def _check_values(label, path, names):
 
 def write_rows(path: Path, rows: list[dict]) -> None:
     """The per-case table as CSV, atomically; undefined values are nan, flags 0 or 1."""
-    with atomic_file(Path(path)) as partial, open(partial, "w", newline="") as file:
+    with atomic_file(Path(path)) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows({key: int(value) if isinstance(value, bool) else value for key, value in row.items()} for row in rows)
@@ -172,7 +172,7 @@ def write_rows(path: Path, rows: list[dict]) -> None:
 def read_rows(path: Path) -> list[dict]:
     """What `write_rows` wrote. Raises InputError when the file has other columns or cannot be read."""
     try:
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         texts, flags = ("case", "class", "unit"), ("missing", "spurious")
         kinds = {key: str if key in texts else (lambda text: bool(int(text))) if key in flags else float for key in COLUMNS}

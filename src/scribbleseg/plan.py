@@ -80,7 +80,7 @@ def read_plan(run: Path) -> tuple[Train, Plan]:
     if not path.is_file():
         raise InputError(f"{run}: not a run folder (no config.json). Make one with: scribbleseg train DATASET {run}")
     try:
-        stored = json.loads(path.read_text())
+        stored = json.loads(path.read_text(encoding="utf-8"))
         config = Train(**{**stored["train"], "set": tuple(stored["train"]["set"])})
         plan = stored["plan"]
         recipe = Recipe(**{**plan["recipe"], "step_at": tuple(plan["recipe"]["step_at"])})
@@ -97,4 +97,4 @@ def write_plan(config: Train, plan: Plan) -> None:
     """Write RUN/config.json."""
     stored = {"version": __version__, "train": dataclasses.asdict(config), "plan": dataclasses.asdict(plan)}
     with atomic_file(Path(config.run) / "config.json") as partial:
-        partial.write_text(json.dumps(stored, indent=1, default=str) + "\n")
+        partial.write_text(json.dumps(stored, indent=1, default=str) + "\n", encoding="utf-8")

@@ -313,7 +313,7 @@ def _settings_section(run, train, plan, log):
         lines["Time"] = f"{seconds / 60:.1f} min of training steps, {seconds / log[-1]['iteration']:.3f} s each"
     path = run / "environment.json"
     if path.is_file():
-        lines["Environment"] = ", ".join(f"{name} {value}" for name, value in json.loads(path.read_text()).items() if value is not None)
+        lines["Environment"] = ", ".join(f"{name} {value}" for name, value in json.loads(path.read_text(encoding="utf-8")).items() if value is not None)
     body = "".join(f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>\n" for name, text in lines.items())
     command = f"{repeat_command(train)}\n{shlex.join(['scribbleseg', 'report', str(train.run)])}"
     return _section("Settings", f'<table class="settings">{body}</table>', f"<h3>To repeat it</h3>\n<pre>{html.escape(command)}</pre>")

@@ -187,7 +187,7 @@ class _Training:
         self.run.mkdir(parents=True, exist_ok=True)
         write_plan(self.config, self.plan)
         with atomic_file(self.run / "environment.json") as partial:
-            partial.write_text(json.dumps(environment(self.device, self.dtype), indent=1) + "\n")
+            partial.write_text(json.dumps(environment(self.device, self.dtype), indent=1) + "\n", encoding="utf-8")
         self.checkpoint()
 
     def restore(self, stored: dict) -> None:
@@ -211,7 +211,7 @@ class _Training:
         log = self.run / "log.jsonl"
         kept = [line for line in _complete_lines(log) if json.loads(line)["iteration"] <= self.iteration]
         with atomic_file(log) as partial:
-            partial.write_text("".join(kept))
+            partial.write_text("".join(kept), encoding="utf-8")
 
     def checkpoint(self) -> None:
         """Write last.safetensors and resume.pt, each atomically."""

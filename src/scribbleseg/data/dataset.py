@@ -223,7 +223,7 @@ def _rows(path: Path, keys: set[str]) -> list[dict]:
 def read_json(path: Path):
     """The content of a JSON file; InputError when it cannot be read."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable as JSON ({error}). Correct the file.") from error
 

@@ -60,7 +60,7 @@ def _pathology(info: Path) -> str | None:
     """The patient's group, or None without Info.cfg. Raises InputError for a group the challenge does not have."""
     if not info.is_file():
         return None
-    group = re.search(r"^Group:\s*(\w+)", info.read_text(), re.MULTILINE)
+    group = re.search(r"^Group:\s*(\w+)", info.read_text(encoding="utf-8"), re.MULTILINE)
     if group is None or group[1] not in PATHOLOGY:
         got = f"Group '{group[1]}'" if group else "no Group"
         raise InputError(f"{info}: {got}; expected one of {', '.join(PATHOLOGY)}. Correct the file, or remove it to use the documented order.")

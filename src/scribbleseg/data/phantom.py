@@ -270,7 +270,7 @@ def phantom(config: config.Phantom) -> None:
         for fold in range(min(FOLDS, len(patients))):
             held_out = set(patients[fold::FOLDS])
             folds.append({part: [n for n in names if (groups[n] in held_out) == (part == "val")] for part in ("train", "val")})
-        (folder / "splits_final.json").write_text(json.dumps(folds, indent=1))
+        (folder / "splits_final.json").write_text(json.dumps(folds, indent=1), encoding="utf-8")
         info = {
             "name": "phantom",
             "channel_names": {"0": "MR"},
@@ -279,4 +279,4 @@ def phantom(config: config.Phantom) -> None:
             "file_ending": ".nii.gz",
             "groups": groups,
         }
-        (folder / "dataset.json").write_text(json.dumps(info, indent=1))
+        (folder / "dataset.json").write_text(json.dumps(info, indent=1), encoding="utf-8")

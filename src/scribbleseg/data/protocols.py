@@ -81,4 +81,4 @@ def write_splits(folder: Path, protocols: Mapping[str, list[Row]], final: str) -
 
 
 def _write_json(path: Path, content) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -62,4 +62,4 @@ def write_description(folder: Path, name: str, channel: str, classes: Iterable[s
         **more,
         "groups": dict(sorted(groups.items())),
     }
-    (folder / "dataset.json").write_text(json.dumps(description, indent=1) + "\n")
+    (folder / "dataset.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
