@@ -29,7 +29,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
             raise
         raise InputError(f"{path}: cannot be written ({error.strerror or error}). Free some space or choose another place.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        if partial.exists():  # not unlink(missing_ok=True): the parent may be a file
+            partial.unlink()
 
 
 @contextmanager
