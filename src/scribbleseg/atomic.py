@@ -49,6 +49,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         if path.exists():
             path.rmdir()
         os.replace(partial, path)
+    except InputError as error:  # of a file inside: named as the user knows the place
+        raise InputError(str(error).replace(str(partial), str(path))) from error
     except OSError as error:
         if error.filename is not None and partial not in Path(error.filename).parents and Path(error.filename) not in (partial, path, *path.parents):
             raise
