@@ -29,7 +29,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
             raise
         raise InputError(f"{path}: cannot be written ({error.strerror or error}). Free some space or choose another place.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        if partial.exists():  # not unlink(missing_ok=True): the parent may be a file
+            partial.unlink()
 
 
 @contextmanager
@@ -48,6 +49,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         if path.exists():
             path.rmdir()
         os.replace(partial, path)
+    except InputError as error:  # of a file inside: named as the user knows the place
+        raise InputError(str(error).replace(str(partial), str(path))) from error
     except OSError as error:
         if error.filename is not None and partial not in Path(error.filename).parents and Path(error.filename) not in (partial, path, *path.parents):
             raise
