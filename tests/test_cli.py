@@ -191,7 +191,7 @@ def test_train_predict_evaluate_in_plain_lines_when_piped(call, small, tmp_path)
     assert [code for code, _, _ in said] == [0, 0, 0]
     assert all("\r" not in out + err and "\x1b" not in out + err for _, out, err in said)
     assert [line.split(",")[0] for line in said[0][2].splitlines()] == ["reading cases: 4/4 case", "training pce: 1/1 it"]
-    assert said[1][2].startswith("predicting: 2/2 case, ") and said[2][1].startswith("| class ")
+    assert said[1][2].startswith("predicting the 2 test cases of fold 0\npredicting: 2/2 case, ") and said[2][1].startswith("| class ")
     assert (tmp_path / "scores.csv").read_text(encoding="utf-8").count("\n") == 5  # a heading, two cases × two classes
 
 
