@@ -154,6 +154,10 @@ def test_values_of_another_type_and_missing_words_exit_with_2(call, words, said)
 # --- verbs
 
 
+def test_an_option_given_twice_is_refused(refused, small, tmp_path):
+    assert "--set is given twice" in refused("train", small, tmp_path / "run", "--set", "lam=1", "--set", "delta=1")
+
+
 def test_methods_lists_every_method_in_a_line(call):
     code, out, _ = call("methods")
     assert code == 0 and [line.split()[0] for line in out.splitlines()] == list(METHODS)

@@ -240,3 +240,14 @@ def test_batches_carry_every_map_through_the_same_warp():
     batch = draw_batch(slices, torch.tensor([0, 2, 3]))
     known = batch.label != UNLABELED
     assert torch.equal(batch.maps["other"][known], batch.label[known] * 1000) and torch.equal(batch.truth, batch.label)
+
+
+def test_tensorboard_gets_scalars_and_pictures(dataset, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = train(settings(dataset, tmp_path / "run", iterations=5, val_share=0.3, tensorboard=True))
+    events = accumulator.EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    assert {"losses/pce", "loss", "lr", "val_mean_dice"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("losses/pce")] == [1, 2, 3, 4, 5]
+    assert [event.value for event in events.Scalars("losses/pce")] == pytest.approx([entry["losses"]["pce"] for entry in log(run)], rel=1e-5)
+    assert any(tag.startswith("pictures/prediction") for tag in events.Tags()["images"])

@@ -65,15 +65,19 @@ def _carry_on(verb: str) -> str:
 
 
 def _check_options(argv: list[str]) -> None:
-    """Raises InputError for an option that the verb does not have, in one line with the nearest name."""
+    """Raises InputError for an option that the verb does not have, with the nearest name, and for one that is given twice."""
     if argv[0] not in VERBS:
         return
     names = [field.name.replace("_", "-") for field in dataclasses.fields(VERBS[argv[0]][0])]
     known = {f"--{name}" for name in names} | {"--help"} | ({"--resume"} if argv[0] == "train" else set())
+    seen = set()
     for word in argv[1:]:
         option = word.partition("=")[0].replace("_", "-")
         if option.startswith("--") and option not in known and option.replace("--no-", "--", 1) not in known:
             raise InputError(f"scribbleseg {argv[0]} has no option '{option}'. {nearest(option, known)}")
+        if option.startswith("--") and option in seen:
+            raise InputError(f"{option} is given twice; only one would count. Write all its values after one: {option} A B.")
+        seen.add(option)
 
 
 def _parse(argv: list[str]):
