@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Union
@@ -50,34 +51,37 @@ def main(argv: list[str] | None = None) -> int:
         print(f"scribbleseg: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"scribbleseg: stopped.{_carry_on(verb)}", file=sys.stderr)
+        print(f"scribbleseg: stopped.{_carry_on(argv)}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:  # the system's own words: disk full, no permission, a file in the place of a folder
-        print(f"scribbleseg: {error}.{_carry_on(verb)}", file=sys.stderr)
+        print(f"scribbleseg: {error}.{_carry_on(argv)}", file=sys.stderr)
         return 2
 
 
-def _carry_on(verb: str) -> str:
-    return " Carry on with: scribbleseg train RUN --resume" if verb == "train" else ""
+def _carry_on(argv: list[str]) -> str:
+    """How to resume a training: its run is the second word after the verb, or the only one beside --resume."""
+    if argv[0] != "train":
+        return ""
+    words = [word for word in argv[1:3] if not word.startswith("-")]
+    return f" Carry on with: scribbleseg train {shlex.quote(words[-1]) if words else 'RUN'} --resume"
 
 
 def _check_options(argv: list[str]) -> None:
-    """Raises InputError for an option that the verb does not have, with the nearest name, and for one that is given twice."""
+    """Raises InputError for an option that the verb does not have, with the nearest name, and for a list given twice."""
     if argv[0] not in VERBS:
         return
     names = [field.name.replace("_", "-") for field in dataclasses.fields(VERBS[argv[0]][0])]
     known = {f"--{name}" for name in names} | {"--help"} | ({"--resume"} if argv[0] == "train" else set())
-    seen = set()
+    for option in ("--set", "--classes"):
+        if sum(word.partition("=")[0] == option for word in argv) > 1:
+            raise InputError(f"{option} is given twice; only one would count. Write all its values after one: {option} A B.")
     for word in argv[1:]:
         option = word.partition("=")[0].replace("_", "-")
         if option.startswith("--") and option not in known and option.replace("--no-", "--", 1) not in known:
             raise InputError(f"scribbleseg {argv[0]} has no option '{option}'. {nearest(option, known)}")
-        if option.startswith("--") and option in seen:
-            raise InputError(f"{option} is given twice; only one would count. Write all its values after one: {option} A B.")
-        seen.add(option)
 
 
 def _parse(argv: list[str]):

@@ -152,6 +152,8 @@ def read_dataset(folder: Path) -> Dataset:
     """
     folder = Path(folder)
     path = folder / "dataset.json"
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder. A data set is a folder in the nnU-Net raw layout with a dataset.json.")
     if not path.is_file():
         raise InputError(f"{folder}: has no dataset.json. A data set is a folder in the nnU-Net raw layout; see `scribbleseg import --help`.")
     info = read_json(path)
