@@ -386,7 +386,7 @@ def test_full_disk_while_the_log_is_written(run, capsys):
     with small_disk((run / "log.jsonl").stat().st_size):
         assert main(["train", str(run), "--resume"]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
-    assert message.startswith("scribbleseg: ") and "File too large" in message and "scribbleseg train RUN --resume" in message
+    assert message.startswith("scribbleseg: ") and "File too large" in message and "--resume" in message
     assert main(["train", str(run), "--resume"]) == 0
 
 

@@ -210,8 +210,8 @@ def test_label_lists_that_do_not_work(folder, labels, words):
 def test_folders_that_are_no_data_set(folder, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
-    for path in (empty, tmp_path / "none"):
-        with pytest.raises(InputError, match="has no dataset.json"):
+    for path, words in ((empty, "has no dataset.json"), (tmp_path / "none", "no such folder")):
+        with pytest.raises(InputError, match=words):
             read_dataset(path)
     (empty / "dataset.json").write_text((folder / "dataset.json").read_text(encoding="utf-8"))
     with pytest.raises(InputError, match="no images"):

@@ -62,11 +62,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _carry_on(argv: list[str]) -> str:
-    """How to resume a training: its run is the second word after the verb, or the only one beside --resume."""
+    """How to resume a training: `train DATASET RUN ...` or `train RUN --resume` name the run, an order with options first does not."""
     if argv[0] != "train":
         return ""
     words = [word for word in argv[1:3] if not word.startswith("-")]
-    return f" Carry on with: scribbleseg train {shlex.quote(words[-1]) if words else 'RUN'} --resume"
+    named = len(words) == (1 if "--resume" in argv else 2)
+    return f" Carry on with: scribbleseg train {shlex.quote(words[-1]) if named else 'RUN'} --resume"
 
 
 def _check_options(argv: list[str]) -> None:
