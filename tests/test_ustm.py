@@ -35,7 +35,9 @@ def test_consistency_by_hand():
     method = USTM(Scaled(1.0), noise=0.0)
     method.network.scale.data.fill_(2.0)
     image = torch.tensor([[[[1.0, 3.0], [3.0, 3.0]]]])
-    sigmoid = lambda v: 1 / (1 + math.exp(-v))  # noqa: E731
+    def sigmoid(v):
+        return 1 / (1 + math.exp(-v))
+
     far, near = 2 * (sigmoid(2) - sigmoid(1)) ** 2, 2 * (sigmoid(6) - sigmoid(3)) ** 2  # both classes differ alike
     assert consistency(method, image, 1.0) == pytest.approx((far + 3 * near) / 4, rel=1e-5)  # threshold ln 2: all are certain
     start = math.exp(-5)  # threshold (.75 + .25 e⁻⁵) ln 2 = .521: the first pixel is not
