@@ -1,5 +1,8 @@
 """Which device, and which number format pays on it."""
 
+import resource
+import sys
+
 import torch
 
 from .errors import InputError
@@ -36,6 +39,13 @@ def device_name(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     count = torch.get_num_threads()
     return f"{_cpu().get('cpu_name', 'CPU')}, {count} thread{'s' * (count > 1)}"
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """Most memory in use so far: allocated tensors on CUDA; on a CPU all of the process, Python and the data set with it."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _cpu() -> dict:

@@ -27,7 +27,7 @@ from .augment import random_affine, warp
 from .config import Train
 from .data.dataset import Dataset, load_volume, read_dataset
 from .data.slices import Sampler, resize_image, resize_label, stack_labels
-from .device import device_name, pick_device, pick_precision
+from .device import device_name, peak_memory_mib, pick_device, pick_precision
 from .errors import InputError
 from .labels import UNLABELED
 from .methods import method_class
@@ -308,6 +308,7 @@ class _Training:
             "iteration": self.iteration,
             "lr": self.optimizer.param_groups[0]["lr"],
             "seconds_per_iteration": round(seconds / steps, 5),
+            "peak_memory_mib": round(peak_memory_mib(self.device)),
             "loss": sum(losses.values()),
             "losses": losses,
             "monitor": {name: means[name] for name in monitored},
