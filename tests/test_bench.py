@@ -1,11 +1,13 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 from small import small_dataset
 
 from scribbleseg import plan
-from scribbleseg.bench import bench, read_bench_plan
+from scribbleseg.bench import bench
+from scribbleseg.bench.jobs import read_bench_plan, read_results
 from scribbleseg.config import Bench
 from scribbleseg.errors import InputError
 from scribbleseg.evaluate import read_rows, summarise
@@ -39,6 +41,11 @@ def test_a_plan_is_run_once_and_its_table_comes_from_the_scores(place, capsys):
     assert sorted(p.name for p in folder.iterdir()) == ["no-fadc-s0", "no-fadc-s1", "pce-s0", "pce-s1"]
     record = json.loads((folder / "no-fadc-s0" / "run.json").read_text(encoding="utf-8"))
     assert record["plan"]["options"] == {"fadc": False} and "--set fadc=false" in record["command"] and record["held_out_cases"] == 2
+    results = read_results(read_bench_plan(place), place)
+    curves = {job.label: result.curve for job, result in results.items()}
+    assert curves["pce"]["iteration"].tolist() == [1, 2] and (curves["pce"]["loss"] > 0).all()
+    assert np.isnan(curves["pce"]["val_mean_dice"]).all(), "this split has no validation cases"
+    assert record["peak_memory_mib"] > 50
     table = (place.results / "plan-quick.md").read_text(encoding="utf-8")
     mean = summarise(read_rows(folder / "pce-s1" / "metrics.csv"))[-1]
     assert "| pce | 1 |" in table and f"{100 * mean['dice']:.1f} (" in table and "not run" not in table

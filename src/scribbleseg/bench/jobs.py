@@ -1,0 +1,179 @@
+"""The runs of a bench plan, and what each leaves behind.
+
+A finished run leaves three small files under RESULTS/BUDGET/DATA/SPLIT-FOLD/LABEL-sSEED: metrics.csv (per case), curve.csv (training, at most
+50 lines) and run.json (settings, machine, minutes, command). They are what tables and figures are made from, and what makes a later bench skip
+the run; the weights stay in RUNS.
+"""
+
+import csv
+import dataclasses
+import json
+import shlex
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..atomic import atomic_file
+from ..config import Bench, Predict, Train
+from ..data.dataset import read_dataset
+from ..errors import InputError
+from ..evaluate import list_masks, read_rows, score_cases, write_rows
+from ..methods import parse_options
+from ..plan import read_plan
+from ..predict import load_network, predict
+from ..train import resume, train
+
+CURVE = ("iteration", "loss", "val_mean_dice")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a bench."""
+
+    data: str  # name of the data set's folder
+    split: str
+    fold: int
+    label: str
+    method: str
+    set: tuple[str, ...]
+    seed: int
+    budget: str
+
+    @property
+    def place(self) -> Path:
+        return Path(self.budget, self.data, f"{self.split}-{self.fold}", f"{self.label}-s{self.seed}")
+
+    def settings(self, config: Bench) -> Train:
+        return Train(
+            config.datasets / self.data,
+            config.runs / self.place,
+            method=self.method,
+            set=self.set,
+            split=self.split,
+            fold=self.fold,
+            budget=self.budget,
+            seed=self.seed,
+            device=config.device,
+        )
+
+    def command(self, config: Bench) -> str:
+        words = ["scribbleseg", "train", config.datasets / self.data, config.runs / self.place, "--method", self.method, "--budget", self.budget]
+        words += ["--split", self.split, "--fold", self.fold, "--seed", self.seed] + (["--set", *self.set] if self.set else [])
+        return shlex.join(map(str, words))
+
+
+@dataclass(frozen=True)
+class BenchPlan:
+    """A plan file, read: `name` is the file's stem, `labels` its rows in order."""
+
+    name: str
+    path: Path
+    budget: str
+    labels: tuple[str, ...]
+    jobs: tuple[Job, ...]  # data set by data set, fold by fold, seed by seed, row by row
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run left: run.json, metrics.csv as `evaluate.read_rows` gives it, curve.csv as numbers (nan where nothing was validated)."""
+
+    record: dict
+    rows: list[dict]
+    curve: dict[str, np.ndarray]
+
+
+def read_bench_plan(config: Bench) -> BenchPlan:
+    """The runs of a TOML plan: `[[data]] folder, split, folds`, `[[row]] label, method, set`, `seeds`.
+
+    Raises InputError for a file that cannot be read or lacks a key, and for two rows of the same label.
+    """
+    try:
+        plan = tomllib.loads(Path(config.plan).read_text(encoding="utf-8"))
+        seeds = plan.get("seeds", [0])
+        rows = [(row.get("label", row["method"]), row["method"], tuple(row.get("set", ()))) for row in plan["row"]]
+        data = [(entry["folder"], entry["split"], fold) for entry in plan["data"] for fold in entry["folds"]]
+    except (OSError, tomllib.TOMLDecodeError, KeyError) as error:
+        raise InputError(f"{config.plan}: not a bench plan ({error!r}). It needs [[data]] with folder, split, folds and [[row]] with method.") from error
+    labels = tuple(label for label, _, _ in rows)
+    if len(set(labels)) < len(labels):
+        raise InputError(f"{config.plan}: two rows have the same label among {labels}. Name them apart with label = \"…\".")
+    jobs = tuple(Job(*place, label, method, options, seed, config.budget) for place in data for seed in seeds for label, method, options in rows)
+    return BenchPlan(Path(config.plan).stem, Path(config.plan), config.budget, labels, jobs)
+
+
+def is_done(job: Job, config: Bench) -> bool:
+    """Whether RESULTS has the job's scores. Raises InputError when they are of another method or other options."""
+    folder = config.results / job.place
+    if not (folder / "metrics.csv").is_file():
+        return False
+    _check_same(job, json.loads((folder / "run.json").read_text(encoding="utf-8"))["plan"], config.results)
+    return True
+
+
+def read_results(plan: BenchPlan, config: Bench) -> dict[Job, Result]:
+    """What the finished runs of a plan left in RESULTS, in the plan's order."""
+    return {job: _read_result(config.results / job.place) for job in plan.jobs if is_done(job, config)}
+
+
+def _read_result(folder: Path) -> Result:
+    with open(folder / "curve.csv", newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    curve = {name: np.array([float(line[name]) for line in lines]) for name in CURVE}
+    return Result(json.loads((folder / "run.json").read_text(encoding="utf-8")), read_rows(folder / "metrics.csv"), curve)
+
+
+def run_job(job: Job, config: Bench) -> None:
+    """Train (or carry on), predict the held-out cases, score them, and leave the small files in RESULTS."""
+    settings = job.settings(config)
+    run = Path(settings.run)
+    if (run / "config.json").is_file():
+        _check_same(job, dataclasses.asdict(read_plan(run)[1]), config.runs)
+        resume(run)
+    else:
+        train(settings)
+    _, plan = read_plan(run)
+    dataset = read_dataset(settings.dataset)
+    _, cases = dataset.held_out(plan.fold)
+    predict(Predict(run, settings.dataset, run / "predictions", device=config.device))
+    rows = score_cases(dataset, [case for case in cases if case.truth is not None], list_masks(run / "predictions"))
+    write_rows(run / "metrics.csv", rows)
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    seconds = [entry["seconds_per_iteration"] for entry in log]
+    record = {
+        "command": job.command(config),
+        "environment": json.loads((run / "environment.json").read_text(encoding="utf-8")),
+        "plan": dataclasses.asdict(plan),
+        "held_out_cases": len({row["case"] for row in rows}),
+        "parameters": sum(p.numel() for p in load_network(run, plan).parameters()),
+        "seconds_per_iteration": float(np.median(seconds)),
+        "minutes": sum(seconds) / len(seconds) * plan.recipe.iterations / 60,
+        "peak_memory_mib": max(entry["peak_memory_mib"] for entry in log),
+    }
+    target = config.results / job.place
+    write_curve(target / "curve.csv", log)
+    with atomic_file(target / "run.json") as partial:
+        partial.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with atomic_file(target / "metrics.csv") as partial:
+        partial.write_bytes((run / "metrics.csv").read_bytes())
+
+
+def write_curve(path: Path, log: list[dict]) -> None:
+    """At most 50 lines of a training log as CSV: losses are means over the entries since the line before, validation is where it was made."""
+    with atomic_file(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(CURVE)
+        for part in np.array_split(np.array(log, dtype=object), min(50, len(log))):
+            validated = [entry["val_mean_dice"] for entry in part if "val_mean_dice" in entry]
+            loss = np.mean([entry["loss"] for entry in part])
+            writer.writerow([part[-1]["iteration"], f"{loss:.5g}", f"{validated[-1]:.5f}" if validated else "nan"])
+
+
+def _check_same(job: Job, plan: dict, folder: Path) -> None:
+    options = parse_options(job.method, job.set)
+    if (plan["method"], plan["options"]) != (job.method, options):
+        raise InputError(
+            f"{folder / job.place}: is a run of {plan['method']} {plan['options']}; the plan's row '{job.label}' says {job.method} {options}. "
+            "Give the row another label."
+        )
