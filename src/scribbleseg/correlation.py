@@ -108,13 +108,16 @@ def class_contrast(
     over the others that have a pseudo-label. A class without scribble in the batch has no μ_c: it is left out of the softmax, and
     pixels pseudo-labelled with it are left out of L_unlabel. 0 (with zero gradients) where no pixel is left.
     """
-    vectors = F.normalize(features.float().flatten(2), dim=1)
+    vectors = features.float().flatten(2)
     scribble, pseudo_label = scribble.flatten(1).long(), pseudo_label.flatten(1).long()
     drawn = scribble[:, None] == torch.arange(classes, device=scribble.device)[:, None]  # [N, K, S]
     present = drawn.any(2).any(0)
     with torch.autocast(features.device.type, enabled=False):
-        means = F.normalize((vectors @ drawn.float().transpose(1, 2)).sum(0), dim=0)  # [D, K]
-        logits = means.T @ vectors / temperature
+        length = torch.linalg.vector_norm(vectors, dim=1, keepdim=True).clamp(min=1e-12)  # [N, 1, S]: cheaper than dividing F by it
+        means = F.normalize((vectors @ (drawn / length).transpose(1, 2)).sum(0), dim=0)  # [D, K]
+        logits = means.T @ vectors / (length * temperature)
     logits = logits.masked_fill(~present[:, None], float("-inf"))
     usable = (scribble == UNLABELED) & (pseudo_label != UNLABELED) & present[pseudo_label.clamp(max=classes - 1)]
-    return partial_cross_entropy(logits, scribble), partial_cross_entropy(logits, torch.where(usable, pseudo_label, UNLABELED))
+    drawn = scribble != UNLABELED
+    loss = F.cross_entropy(logits, torch.where(drawn, scribble, torch.where(usable, pseudo_label, UNLABELED)), ignore_index=UNLABELED, reduction="none")
+    return (loss * drawn).sum() / drawn.sum().clamp(min=1), (loss * usable).sum() / usable.sum().clamp(min=1)
