@@ -97,7 +97,7 @@ def test_numbers_are_those_of_metrics_csv(trained, page):
 def test_the_course_shows_the_methods_maps_in_order(page):
     course = section(page, "course-of-training")
     heads = re.findall(r"<th>(.*?)</th>", course)
-    assert heads[:7] == ["iteration", "image", "scribble", "confident mask M", "refined pseudo-label", "prediction", "truth"]
+    assert heads[:7] == ["iteration", "image", "scribble", "M (orange: not in it)", "refined pseudo-label", "prediction", "truth"]
     assert heads[7:] == ["1", "2", "3", "4"] and course.count("<img") == 24
 
 

@@ -16,6 +16,7 @@ from .labels import UNLABELED
 
 # class 0, 1, 2, …: safe for the colour-blind, and the first four differ by a fifth of the grey scale from their neighbours
 COLOURS = ("#FFFFFF", "#1A80E6", "#EE6BA6", "#F7E94A", "#00A87E", "#6FD0F5", "#D55E00", "#A9A6F0")
+OUTSIDE = "#E08A2E"  # of a mask
 LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#B0508A", "#7A6A00", "#3A3A8C")
 LINE_STYLES = ("-", "--", ":", "-.")
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e4e7eb", "axes.axisbelow": True}
@@ -30,18 +31,20 @@ def draw_overlay(ax: Axes, image: np.ndarray, label: np.ndarray | None = None, s
     """Draw an image [H, W] in [0, 1] and over it a label [H, W]; `spacing` is (row, column) distance, for the aspect.
 
     A dense label: translucent classes with contours, background clear. A label with UNLABELED pixels: those clear, background white;
-    opaque and without contours when it is strokes rather than areas (scribbles). A bool mask: what is outside is dark, its edge white.
+    opaque and without contours when it is strokes rather than areas (scribbles). A bool mask: what is outside is orange.
     """
     shown = np.clip(image.astype(np.float32), 0, 1)
     if label is not None:
-        shown = shown * (np.where(label, 1, 0.3) if label.dtype == bool else 0.8)  # colours stand out
+        shown = shown * 0.8  # colours stand out
     aspect = spacing[0] / spacing[1]
     ax.imshow(shown, cmap="gray", vmin=0, vmax=1, aspect=aspect, interpolation="bilinear")
     ax.set_axis_off()
     if label is None:
         return
     if label.dtype == bool:
-        _contour(ax, label, COLOURS[0])
+        layer = np.zeros((*label.shape, 4), np.float32)
+        layer[~label] = to_rgba(OUTSIDE, 0.75)
+        ax.imshow(layer, aspect=aspect, interpolation="nearest")
         return
     known = label != UNLABELED
     drawn = _strokes(known)

@@ -19,7 +19,7 @@ from .figures import colour, crop, curves, distribution, panel, upright, upright
 from .plan import Plan, read_plan
 from .predict import predict
 
-TITLES = {"confident": "confident mask M", "pseudo_label": "refined pseudo-label"}
+TITLES = {"confident": "M (orange: not in it)", "pseudo_label": "refined pseudo-label"}
 STYLE = """
 body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: #1b1f24; background: #fff; margin: 0 auto; max-width: 1020px; padding: 20px; }
 h1 { font-size: 1.6em; line-height: 1.25; margin: .2em 0; } h2 { font-size: 1.2em; margin: 2em 0 .5em; padding-top: .6em; border-top: 1px solid #d5dae0; }
