@@ -1,0 +1,71 @@
+"""How much of a method's loss of Dice lies far from the heart: python benchmarks/far_field.py [RUNS] [DATASETS] [RESULTS]
+
+For every run of the quick budget that has predictions: Dice over the whole volume, Dice inside each slice's box around the dense mask, 20 pixels
+wider on every side, and the share of the predicted foreground that lies outside these boxes. Writes far-field-quick.csv and .md into RESULTS.
+"""
+
+import csv
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from scribbleseg.atomic import atomic_file
+from scribbleseg.data.dataset import read_dataset
+from scribbleseg.data.volume import read_label
+
+MARGIN = 20  # pixels
+COLUMNS = ("data", "split", "row", "seed", "cases", "dice", "dice_in_box", "foreground_outside")
+
+
+def boxes(truth: np.ndarray) -> np.ndarray:
+    """True inside the box around each slice's mask and its margin; slices without a mask have none. [D, H, W] → bool [D, H, W]"""
+    inside = np.zeros(truth.shape, bool)
+    for plane, mask in zip(inside, truth > 0):
+        if mask.any():
+            (top, bottom), (left, right) = (np.flatnonzero(mask.any(axis))[[0, -1]] for axis in (1, 0))
+            plane[max(0, top - MARGIN) : bottom + MARGIN + 1, max(0, left - MARGIN) : right + MARGIN + 1] = True
+    return inside
+
+
+def mean_dice(found: np.ndarray, truth: np.ndarray, classes: int) -> float:
+    """Mean over the foreground classes that are in either mask."""
+    sizes = [(found == c).sum() + (truth == c).sum() for c in range(1, classes)]
+    return float(np.mean([2 * ((found == c) & (truth == c)).sum() / size for c, size in enumerate(sizes, 1) if size]))
+
+
+def measure(run: Path, dataset) -> tuple[int, float, float, float]:
+    """Cases, mean Dice, mean Dice in the boxes, mean share of predicted foreground outside them."""
+
+    def one(case):
+        found, truth = (read_label(path)[0] for path in (run / "predictions" / f"{case.id}.nii.gz", case.truth))
+        inside, classes = boxes(truth), len(dataset.classes)
+        outside = ((found > 0) & ~inside).sum() / max(1, (found > 0).sum())
+        return mean_dice(found, truth, classes), mean_dice(found[inside], truth[inside], classes), outside
+
+    cases = [dataset.case(path.name.removesuffix(".nii.gz")) for path in sorted((run / "predictions").glob("*.nii.gz"))]
+    with ThreadPoolExecutor() as pool:
+        values = list(pool.map(one, [case for case in cases if case.truth is not None]))
+    return len(values), *np.mean(values, 0)
+
+
+if __name__ == "__main__":
+    runs, datasets, results = (Path(given) for given in [*sys.argv[1:], *("runs", "datasets", "benchmarks/results")[len(sys.argv) - 1 :]])
+    lines = []
+    for folder in sorted(runs.glob("quick/*/*/*/predictions")):
+        data, split, row = folder.parts[-4:-1]
+        label, _, seed = row.rpartition("-s")
+        if (results / "quick" / data / split / row / "metrics.csv").is_file():
+            lines.append((data, split, label, int(seed), *measure(folder.parent, read_dataset(datasets / data))))
+    with atomic_file(results / "far-field-quick.csv") as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows((*line[:5], *(f"{value:.5f}" for value in line[5:])) for line in lines)
+    text = ["# Near the heart and far from it, budget `quick`", "", "Made by `python benchmarks/far_field.py` from the predictions of the runs; numbers in far-field-quick.csv.", ""]
+    text += [f"In the box: inside each slice's box around the dense mask, {MARGIN} pixels wider on every side.", ""]
+    text += ["| data | split | row | seed | cases | Dice | Dice in the box | predicted foreground outside the boxes |", "|" + "---|" * 8]
+    text += ["| " + " | ".join(map(str, (*line[:5], f"{100 * line[5]:.1f}", f"{100 * line[6]:.1f}", f"{100 * line[7]:.0f} %"))) + " |" for line in lines]
+    with atomic_file(results / "far-field-quick.md") as partial:
+        partial.write_text("\n".join(text) + "\n", encoding="utf-8")
+    print("\n".join(text))
