@@ -144,7 +144,7 @@ def test_options_in_every_spelling_are_known(call, monkeypatch):
         (["train", "a", "b", "--iterations", "many"], "--iterations"),
         (["train", "a"], "RUN"),
         (["import", "acdk", "a", "b"], "'acdc'"),
-        (["predict", "a", "b", "c", "d"], "d"),
+        (["predict", "a"], "OUTPUT"),
     ],
 )
 def test_values_of_another_type_and_missing_words_exit_with_2(call, words, said):
@@ -157,6 +157,30 @@ def test_values_of_another_type_and_missing_words_exit_with_2(call, words, said)
 
 def test_an_option_given_twice_is_refused(refused, small, tmp_path):
     assert "--set is given twice" in refused("train", small, tmp_path / "run", "--set", "lam=1", "--set", "delta=1")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a b c in out --weights best --tta",
+        "--weights best --tta a b c in out",
+        "a b --weights=best c --tta in out",
+        "a --tta b c in --weights best out",
+    ],
+)
+def test_several_runs_and_options_in_any_order(call, monkeypatch, line):
+    got = []
+    monkeypatch.setattr("scribbleseg.predict.predict", got.append)
+    assert call("predict", *line.split()) == (0, "", "")
+    assert got[0].runs == (Path("a"), Path("b"), Path("c")) and (got[0].input, got[0].output) == (Path("in"), Path("out"))
+    assert (got[0].weights, got[0].tta, got[0].uncertainty) == ("best", True, False)
+
+
+def test_help_of_predict_reads_as_it_is_typed(call):
+    _, out, _ = call("predict", "--help")
+    words = " ".join(re.sub(r"[│╭╮╰╯─]", " ", out).split())
+    assert words.startswith("usage: scribbleseg predict [-h] [OPTIONS] RUN [RUN ...] INPUT OUTPUT")
+    assert "RUN [RUN ...] Run folders." in words and "may not. (required)" in words and "(default: )" not in words
 
 
 def test_methods_lists_every_method_in_a_line(call):

@@ -192,10 +192,10 @@ def test_a_data_set_gives_its_held_out_cases_and_needs_no_training_data(small, t
 def test_validation_cases_where_the_fold_has_no_test_case(small, trained):
     _, plan = read_plan(trained)
     fold = type(plan.fold)("0", ("case.0 a",), ("case.1 a",), ())
-    jobs = list_jobs(small, Path("out"), type(plan)(**{**vars(plan), "fold": fold}))
+    jobs = list_jobs(small, Path("out"), [type(plan)(**{**vars(plan), "fold": fold})])
     assert [job.output for job in jobs] == [Path("out/case.1 a.nii.gz")]
     with pytest.raises(InputError, match="holds out no case"):
-        list_jobs(small, Path("out"), type(plan)(**{**vars(plan), "fold": type(fold)("0", ("case.0 a",), (), ())}))
+        list_jobs(small, Path("out"), [type(plan)(**{**vars(plan), "fold": type(fold)("0", ("case.0 a",), (), ())})])
 
 
 def test_a_folder_of_any_names_and_formats(bright, tmp_path):
@@ -378,6 +378,85 @@ def test_best_weights_only_where_there_are_some(small, run, tmp_path):
 def test_a_batch_of_nothing_is_refused(small, trained, tmp_path, batch):
     with pytest.raises(InputError, match=f"--batch {batch}"):
         predict(Predict(trained, small, tmp_path / "out", batch=batch))
+
+
+# --- several runs
+
+
+def voxels(path: Path) -> np.ndarray:
+    return np.asanyarray(nibabel.load(path).dataobj)
+
+
+@pytest.fixture
+def other(run, tmp_path):
+    """Another network for the same classes and channels: other weights, another size, also with best weights."""
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    for name, seed in (("last", 1), ("best", 2)):
+        weights = load_file(run / "last.safetensors")
+        torch.manual_seed(seed)
+        weights = {key: value + 0.3 * torch.randn_like(value) if key.endswith("weight") else value for key, value in weights.items()}
+        save_file(weights, other / f"{name}.safetensors")
+    return change_plan(other, size=48)
+
+
+def test_a_run_with_itself_is_the_run(small, trained, tmp_path):
+    one = predict(Predict(trained, small, tmp_path / "one", probabilities=True, uncertainty=True))
+    two = predict(Predict((trained, trained), small, tmp_path / "two", probabilities=True, uncertainty=True))
+    assert [path.name for path in one] == [path.name for path in two] and len(one) == 10
+    assert all(np.array_equal(voxels(a), voxels(b)) for a, b in zip(one, two))
+
+
+@pytest.mark.parametrize("weights", ["last", "best"])
+def test_several_runs_are_the_mean_of_their_probabilities(small, run, other, tmp_path, weights):
+    shutil.copy(run / "last.safetensors", run / "best.safetensors")
+    runs = {"a": run, "b": other, "both": (run, run, other)}
+    files = {}
+    for name, one in runs.items():
+        written = predict(Predict(one, small, tmp_path / name, weights=weights, probabilities=True, uncertainty=True))
+        files[name] = {path.name: voxels(path) for path in written}
+    assert files["a"].keys() == files["both"].keys()
+    probs = {}
+    for name, found in files.items():
+        probs[name] = np.stack([found[f"case.4 a_prob_{kind}.nii.gz"] for kind in ("background", "square", "core")])
+    assert np.abs(probs["a"] - probs["b"]).max() > 0.05, "the two must disagree for the test to say anything"
+    mean = (2 * probs["a"] + probs["b"]) / 3
+    assert np.allclose(probs["both"], mean, atol=1e-6)
+    assert np.array_equal(files["both"]["case.4 a.nii.gz"], probs["both"].argmax(0))
+    assert np.allclose(files["both"]["case.4 a_entropy.nii.gz"], entropy(mean), atol=1e-5)
+
+
+@pytest.mark.parametrize("what, value", [("classes", ["background", "core", "square"]), ("channels", ["CT"])])
+def test_runs_that_mean_something_else_are_refused(small, run, other, tmp_path, what, value):
+    change_plan(other, **{what: value})
+    with pytest.raises(InputError, match=f"{run} has {what} .*{other} has .*{value[0]}"):
+        predict(Predict((run, other), small, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_of_a_data_set_what_every_run_held_out(small, run, other, tmp_path, capsys):
+    def fold(name, *test):
+        return {"name": name, "train": [], "val": [], "test": list(test)}
+
+    change_plan(run, fold=fold("one", "case.3 a", "case.4 a"))
+    change_plan(other, fold=fold("two", "case.4 a", "case.5 a"))
+    (path,) = predict(Predict((run, other), small, tmp_path / "out"))
+    assert path.name == "case.4 a.nii.gz" and "the 1 test cases of fold one, two" in capsys.readouterr().err
+    change_plan(other, fold=fold("two", "case.5 a"))
+    with pytest.raises(InputError, match="held out by all 2 runs.*folder of volumes.*or one run"):
+        predict(Predict((run, other), small, tmp_path / "none"))
+    assert len(predict(Predict((run, other), small / "imagesTr", tmp_path / "all"))) == 6
+
+
+def test_a_volume_is_read_once(small, run, other, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(module, "load_image", lambda paths: read.append(paths) or load_image(paths))
+    predict(Predict((run, other, run), small, tmp_path / "out"))
+    assert len(read) == 2
+
+
+def test_no_run_at_all_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no run is given. Expected RUN \[RUN ...\] INPUT OUTPUT"):
+        predict(Predict((), tmp_path / "in", tmp_path / "out"))
 
 
 # --- whole or not at all

@@ -5,6 +5,7 @@ import importlib
 import os
 import shlex
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Union
 
@@ -88,10 +89,22 @@ def _check_options(argv: list[str]) -> None:
 def _parse(argv: list[str]):
     if argv and argv[0] in VERBS:
         kind, _ = VERBS[argv[0]]
-        return tyro.cli(kind, args=argv[1:], prog=f"scribbleseg {argv[0]}", config=(tyro.conf.OmitArgPrefixes,))
+        words = _options_first(kind, argv[1:]) if argv[0] == "predict" else argv[1:]
+        return tyro.cli(kind, args=words, prog=f"scribbleseg {argv[0]}", config=(tyro.conf.OmitArgPrefixes,))
     # only reached for --help: the list of verbs
     kinds = tuple(Annotated[kind, tyro.conf.subcommand(verb)] for verb, (kind, _) in VERBS.items())
     return tyro.cli(Union[kinds], args=argv, prog="scribbleseg", description="Segmentation of medical volumes from scribbles.")
+
+
+def _options_first(kind: type, words: list[str]) -> list[str]:
+    """Options with their value, then the other words: behind RUN [RUN ...] tyro finds INPUT and OUTPUT only at the very end of the line."""
+    flags = {"--help"} | {f"--{no}{field.name}" for field in dataclasses.fields(kind) if field.type is bool for no in ("", "no-")}
+    options, others, rest = [], [], iter(words)
+    for word in rest:
+        (options if word.startswith("-") else others).append(word)
+        if word.startswith("--") and word not in flags and "=" not in word:
+            options += list(islice(rest, 1))
+    return options + others
 
 
 def _run(target: str, settings) -> int:

@@ -62,12 +62,12 @@ class Train:
 
 @dataclass
 class Predict:
-    """Segment volumes with a trained run."""
+    """Segment volumes with a trained run, or with the mean of several runs' probabilities."""
 
-    run: Annotated[Positional[Path], arg(metavar="RUN")]
-    """Run folder."""
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)")]
+    """Run folders. Networks, sizes and methods may differ; classes and channels may not."""
     input: Annotated[Positional[Path], arg(metavar="INPUT")]
-    """A volume (NIfTI, NRRD, MHA), a folder of volumes, or a data set (the cases that the run held out)."""
+    """A volume (NIfTI, NRRD, MHA), a folder of volumes, or a data set (the cases that every run held out)."""
     output: Annotated[Positional[Path], arg(metavar="OUTPUT")]
     """File or folder to write."""
     weights: Literal["last", "best"] = "last"
@@ -81,6 +81,10 @@ class Predict:
     batch: int = 32
     """Slices per forward pass."""
     device: Device = "auto"
+
+    def __post_init__(self):
+        if isinstance(self.runs, (str, Path)):  # Predict(run, ...): one run is an ensemble of one
+            self.runs = (Path(self.runs),)
 
 
 @dataclass

@@ -1,8 +1,8 @@
-"""Volume in, volume out: a prediction has its image's shape, affine and header."""
+"""Volume in, volume out: a prediction has its image's shape, affine and header. Several runs: the mean of their probabilities."""
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -28,6 +28,15 @@ FLIPS = ((), (2,), (3,), (2, 3))
 
 
 @dataclass(frozen=True)
+class Model:
+    """The network of a run, and how it wants its slices."""
+
+    network: nn.Module
+    size: int
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
 class Job:
     """One case to predict: its channels' files and the file to write."""
 
@@ -38,16 +47,22 @@ class Job:
 def predict(config: Predict) -> list[Path]:
     """Segment a file, a folder or a data set's held-out cases; returns the files written.
 
-    Raises InputError for an input that cannot be read, before anything of that case is written.
+    Raises InputError for runs that do not belong together, before anything is written, and for an input that cannot be read, before
+    anything of that case is.
     """
-    train, plan = read_plan(config.run)
+    if not config.runs:
+        raise InputError(f"{config.input}, {config.output}: no run is given. Expected RUN [RUN ...] INPUT OUTPUT.")
+    trains, plans = zip(*map(read_plan, config.runs))
+    _check_same(config.runs, plans)
     if config.batch < 1:
         raise InputError(f"--batch {config.batch}: expected 1 or more slices.")
     device = pick_device(config.device)
-    dtype = pick_precision(train.precision, device)
     torch.set_flush_denormal(True)
-    network = load_network(config.run, plan, config.weights).to(device, memory_format=torch.channels_last)
-    jobs = list_jobs(Path(config.input), Path(config.output), plan)
+    models = []
+    for run, train, plan in zip(config.runs, trains, plans):
+        network = load_network(run, plan, config.weights).to(device, memory_format=torch.channels_last)
+        models.append(Model(network, plan.size, pick_precision(train.precision, device)))
+    jobs = list_jobs(Path(config.input), Path(config.output), plans)
     images = {path.resolve() for job in jobs for path in job.images}
     for job in jobs:
         if job.output.resolve() in images:
@@ -59,7 +74,7 @@ def predict(config: Predict) -> list[Path]:
         stem = str(job.output)[: -len(end)]
         files = {job.output: probs.argmax(0).astype(np.uint8)}
         if config.probabilities:
-            files |= {Path(f"{stem}_prob_{name.replace('/', '-')}{end}"): plane for name, plane in zip(plan.classes, probs)}
+            files |= {Path(f"{stem}_prob_{name.replace('/', '-')}{end}"): plane for name, plane in zip(plans[0].classes, probs)}
         if config.uncertainty:
             files[Path(f"{stem}_entropy{end}")] = entropy(probs)
         for path, array in files.items():
@@ -70,7 +85,7 @@ def predict(config: Predict) -> list[Path]:
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer, Progress("predicting", len(jobs), "case") as bar:
         writing = []
         for job, (image, grid) in zip(jobs, _ahead(reader, lambda job: load_image(job.images), jobs, 2)):
-            probs = predict_volume(network, image, plan.size, device, dtype, config.batch, config.tta)
+            probs = mean_probs(models, image, device, config.batch, config.tta)
             writing.append(writer.submit(write, job, probs, grid))
             if len(writing) > 1:
                 written += writing.pop(0).result()
@@ -78,6 +93,15 @@ def predict(config: Predict) -> list[Path]:
         for future in writing:
             written += future.result()
     return written
+
+
+def _check_same(runs: Sequence[Path], plans: Sequence[Plan]) -> None:
+    """Raises InputError when two runs cannot be averaged: their classes or channels differ."""
+    for run, plan in zip(runs, plans):
+        for what in ("classes", "channels"):
+            one, other = getattr(plans[0], what), getattr(plan, what)
+            if one != other:
+                raise InputError(f"{runs[0]} has {what} {one}, {run} has {other}; only runs with the same {what} in the same order can be averaged. Leave one out.")
 
 
 def load_network(run: Path, plan: Plan, weights: str = "last") -> nn.Module:
@@ -100,16 +124,21 @@ def load_network(run: Path, plan: Plan, weights: str = "last") -> nn.Module:
     return network.eval()
 
 
-def list_jobs(source: Path, output: Path, plan: Plan) -> list[Job]:
-    """What to predict, and where to write it; of a data set the fold's test cases, or its validation cases where it has no test case. Raises InputError when there is nothing, or the channels do not match the run's."""
+def list_jobs(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
+    """What to predict, and where to write it; of a data set the cases that every run held out: its fold's test cases, or its validation cases where it has no test case. Raises InputError when there is nothing, or the channels do not match the runs'."""
+    plan = plans[0]
     if (source / "dataset.json").is_file():
         dataset = read_dataset(source)
         if len(dataset.channels) != len(plan.channels):
             raise InputError(f"{source}: has channels {dataset.channels}; the run was trained on {plan.channels}.")
-        part, cases = dataset.held_out(plan.fold)
-        print(f"predicting the {len(cases)} {part} cases of fold {plan.fold.name}", file=sys.stderr)
-        if not cases:
+        parts, held = zip(*(dataset.held_out(plan.fold) for plan in plans))
+        cases = [case for case in held[0] if all(case in other for other in held[1:])]
+        folds = ", ".join(dict.fromkeys(plan.fold.name for plan in plans))
+        print(f"predicting the {len(cases)} {' or '.join(dict.fromkeys(parts))} cases of fold {folds}", file=sys.stderr)
+        if not all(held):
             raise InputError(f"{source}: the run's fold holds out no case. Give a folder of images instead, such as {source}/imagesTs.")
+        if not cases:
+            raise InputError(f"{source}: no case was held out by all {len(plans)} runs (folds {folds}). Give a folder of volumes that none was trained on, or one run.")
         return [Job(case.images, output / f"{case.id}{dataset.file_ending}") for case in cases]
     if source.is_file():
         end = ending(source)
@@ -150,6 +179,11 @@ def predict_volume(
             probs = F.interpolate(probs, image.shape[2:], mode="bilinear", align_corners=False)
         planes.append(probs.cpu())
     return torch.cat(planes).movedim(1, 0).numpy()
+
+
+def mean_probs(models: Sequence[Model], image: np.ndarray, device: torch.device, batch: int = 32, tta: bool = False) -> np.ndarray:
+    """Mean over the models of `predict_volume`, each at its own size, float32 [K, D, H, W]."""
+    return sum(predict_volume(model.network, image, model.size, device, model.dtype, batch, tta) for model in models) / len(models)
 
 
 def average_softmax(network: nn.Module, image: Tensor, flips: tuple[tuple[int, ...], ...]) -> Tensor:
