@@ -1,16 +1,18 @@
-"""Methods × data sets × folds × seeds: runs what is not done yet and makes the tables from the committed scores."""
+"""Methods × data sets × folds × seeds: runs what is not done yet and makes the tables and figures from what they left."""
 
 import sys
 
 from ..atomic import atomic_file
 from ..config import Bench
+from .figures import check_figures, make_figures
 from .jobs import is_done, read_bench_plan, read_results, run_job
 from .tables import make_table
 
 
 def bench(config: Bench) -> bool:
-    """Run a plan and write its table; True when every run is done. A run that fails does not stop the others: it is listed at the end."""
+    """Run a plan and write its table and figures; True when every run is done. A run that fails does not stop the others: it is listed at the end."""
     plan = read_bench_plan(config)
+    check_figures(plan)
     failed = []
     for number, job in enumerate(plan.jobs, 1):
         if is_done(job, config):
@@ -23,10 +25,13 @@ def bench(config: Bench) -> bool:
             run_job(job, config)
         except Exception as error:  # whatever one run dies of, the others go on
             failed.append((job, f"{type(error).__name__}: {error}"))
+    results = read_results(plan, config)
     path = config.results / f"{plan.name}-{config.budget}.md"
     with atomic_file(path) as partial:
-        partial.write_text(make_table(plan, read_results(plan, config)), encoding="utf-8")
+        partial.write_text(make_table(plan, results), encoding="utf-8")
     print(f"table: {path}")
+    for path in make_figures(plan, results, config):
+        print(f"figure: {path}")
     for job, reason in failed:
         print(f"{job.place}: {reason}", file=sys.stderr)
     return not failed

@@ -73,6 +73,7 @@ class BenchPlan:
     budget: str
     labels: tuple[str, ...]
     jobs: tuple[Job, ...]  # data set by data set, fold by fold, seed by seed, row by row
+    figures: tuple[dict, ...] = ()  # the [[figure]] tables
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def read_bench_plan(config: Bench) -> BenchPlan:
     if len(set(labels)) < len(labels):
         raise InputError(f"{config.plan}: two rows have the same label among {labels}. Name them apart with label = \"…\".")
     jobs = tuple(Job(*place, label, method, options, seed, config.budget) for place in data for seed in seeds for label, method, options in rows)
-    return BenchPlan(Path(config.plan).stem, Path(config.plan), config.budget, labels, jobs)
+    return BenchPlan(Path(config.plan).stem, Path(config.plan), config.budget, labels, jobs, tuple(plan.get("figure", ())))
 
 
 def is_done(job: Job, config: Bench) -> bool:

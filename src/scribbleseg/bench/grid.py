@@ -1,0 +1,126 @@
+"""The qualitative grid of a bench: rows of slices, columns of methods, outlines over the image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from contourpy import contour_generator
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+
+from ..config import Bench
+from ..data.dataset import Case, Dataset, load_volume, read_dataset
+from ..data.volume import read_label
+from ..figures import colour, crop, draw_overlay, upright, upright_spacing
+from .charts import INK, NothingToDraw, which_runs, wrap
+from .jobs import Job, Result
+
+
+@dataclass(frozen=True)
+class Row:
+    """A slice as the grid shows it: planes [H, W] of the crop, upright; None where a method did not predict the case."""
+
+    name: str
+    image: np.ndarray
+    scribble: np.ndarray
+    truth: np.ndarray
+    predictions: dict[str, np.ndarray | None]
+    spacing: tuple[float, float]
+
+
+def grid(jobs: Sequence[Job], results: dict[Job, Result], config: Bench, names: Sequence[str] = (), slices: int = 1) -> Figure:
+    """Rows: slices of cases; columns: scribble, dense mask, every method's first seed. The same slices and crops for all, chosen on dense masks."""
+    folder = config.datasets / jobs[0].data
+    if not (folder / "dataset.json").is_file():
+        raise NothingToDraw(f"the data set {folder} is not here")
+    dataset = read_dataset(folder)
+    held = {}  # case → fold
+    for fold in dict.fromkeys(job.fold for job in jobs if job in results):
+        held |= {case.id: fold for case in dataset.held_out(dataset.fold(jobs[0].split, fold))[1] if case.truth is not None}
+    chosen = [name for name in names if name in held] or _first_middle_last(list(held))
+    if not chosen:
+        raise NothingToDraw("no held-out case has a dense mask")
+    files = {}  # (label, case) → prediction
+    for job in sorted(jobs, key=lambda job: -job.seed):  # the first seed is written last
+        for case in chosen:
+            path = config.runs / job.place / "predictions" / f"{case}{dataset.file_ending}"
+            if job in results and job.fold == held[case] and path.is_file():
+                files[job.label, case] = path
+    labels = [label for label in dict.fromkeys(job.label for job in jobs) if any((label, case) in files for case in chosen)]
+    if not labels:
+        raise NothingToDraw(f"no predictions are in {config.runs}")
+    rows = [row for case in chosen for row in _rows(dataset, dataset.case(case), {label: files.get((label, case)) for label in labels}, slices)]
+    absent = [label for label in dict.fromkeys(job.label for job in jobs) if label not in labels]
+    note = f"{which_runs(jobs)}. Slices: {'the one' if slices == 1 else 'those'} with most foreground in the dense mask."
+    return draw_grid(rows, dataset.classes, note + (f" Not run, or without predictions here: {', '.join(absent)}." if absent else ""))
+
+
+def _first_middle_last(names: list[str]) -> list[str]:
+    return list(dict.fromkeys(names[place] for place in (0, len(names) // 2, -1))) if names else []
+
+
+def _rows(dataset: Dataset, case: Case, files: dict[str, Path | None], slices: int) -> list[Row]:
+    """The slices with foreground in the dense mask, parted evenly; of each part the one with most."""
+    volume = load_volume(dataset, case)
+    predictions = {label: None if path is None else read_label(path)[0] for label, path in files.items()}
+    area = (volume.truth > 0).sum((1, 2))
+    there = np.flatnonzero(area)
+    rows = []
+    for part in np.array_split(there, min(slices, len(there))) if len(there) else ():
+        index = int(part[area[part].argmax()])
+        located = dataset.spacing_unit == "mm"
+        spacing = upright_spacing(volume.grid) if located else volume.grid.spacing_mm[1:]
+        turn = (lambda plane: upright(plane, volume.grid)) if located else (lambda plane: plane)
+        box = crop(turn(volume.truth[index]) > 0, spacing)
+        image, scribble, truth, *found = (
+            None if array is None else turn(array[index])[box] for array in (volume.image[0], volume.scribble, volume.truth, *predictions.values())
+        )
+        rows.append(Row(f"{case.id}\nslice {index + 1} of {len(area)}", image, scribble, truth, dict(zip(predictions, found)), spacing))
+    return rows
+
+
+def draw_grid(rows: Sequence[Row], classes: Sequence[str], note: str = "") -> Figure:
+    """The grid of `rows`; contours differ in line style as in colour, scribbles are filled."""
+    labels = list(rows[0].predictions)
+    titles = ["scribble", "dense mask", *labels]
+    cell, left, top = min(1.4, 13 / len(titles)), 0.4, 0.3
+    lines = wrap(note, left + cell * len(titles))
+    bottom = 0.4 + 0.14 * len(lines.splitlines())
+    width, height = left + cell * len(titles), top + cell * len(rows) + bottom
+    figure = Figure((width, height))
+    axes = figure.subplots(len(rows), len(titles), squeeze=False)
+    figure.subplots_adjust(left / width, bottom / height, 1, 1 - top / height, 0.03, 0.03)
+    for row, line in zip(rows, axes):
+        draw_overlay(line[0], row.image, row.scribble, row.spacing)
+        for ax, label in zip(line[1:], [row.truth, *row.predictions.values()]):
+            draw_contours(ax, row.image, label, row.spacing)
+        line[0].text(-0.06, 0.5, row.name, transform=line[0].transAxes, rotation=90, ha="right", va="center", fontsize=min(6.5, 115 * cell / len(row.name.split("\n")[0])))
+    for ax, title in zip(axes[0], titles):
+        ax.set_title(title, fontsize=9 if cell > 1 else 7, pad=3)
+    key = [Line2D([], [], color=colour(value), linestyle=_class_line(value), linewidth=2, label=name, path_effects=[withStroke(linewidth=3.4, foreground=INK)]) for value, name in enumerate(classes)]
+    key[0].set(linestyle="-", label=f"{classes[0]} (scribble only)")
+    figure.legend(handles=key, loc="lower left", bbox_to_anchor=(left / width, (bottom - 0.38) / height), ncols=len(key), frameon=False, fontsize=8, handlelength=3.2, borderpad=0)
+    figure.text(left / width, 0.06 / height, lines, fontsize=7.5, va="bottom")
+    return figure
+
+
+def draw_contours(ax: Axes, image: np.ndarray, label: np.ndarray | None, spacing: tuple[float, float]) -> None:
+    """An image [H, W] with the outline of every class but background, along the pixels' edges; without a label, a blank place that says so."""
+    if label is None:
+        ax.text(0.5, 0.5, "no prediction", ha="center", va="center", transform=ax.transAxes, fontsize=7.5, style="italic")
+        ax.set_axis_off()
+        return
+    draw_overlay(ax, image, None, spacing)
+    width = min(1.5, 1.2 * ax.get_position().width * ax.figure.get_figwidth())  # thinner in small cells
+    for value in [int(value) for value in np.unique(label) if value]:
+        parts = contour_generator(z=(label == value).astype(float)).lines(0.5)
+        x, y = np.concatenate([np.vstack([part, (np.nan, np.nan)]) for part in parts] or [np.empty((0, 2))]).T
+        ax.plot(x, y, color=INK, linewidth=1.6 * width)  # dark and solid under it: covers the outline of the class next to it
+        ax.plot(x, y, color=colour(value), linewidth=width, linestyle=_class_line(value), label=f"class {value}")
+
+
+def _class_line(value: int):
+    return ("-", (0, (3.5, 1.4)), (0, (1, 0.9)), (0, (5, 1, 1, 1)))[(value - 1) % 4]
