@@ -55,7 +55,7 @@ def check_figures(plan: BenchPlan) -> None:
 def make_figures(plan: BenchPlan, results: dict[Job, Result], config: Bench) -> list[Path]:
     """Write every figure of the plan, for each data set and split, to RESULTS/NAME-BUDGET-KIND[-OPTION]-DATA-SPLIT.png and .svg.
 
-    A figure that nothing can be shown in is not made (an earlier file stays), and stderr says why. Returns the files written.
+    A figure that nothing can be shown in, or whose files cannot be read, is not made (an earlier one stays), and stderr says why. Returns the files written.
     """
     written = []
     for entry in plan.figures:
@@ -74,7 +74,7 @@ def make_figures(plan: BenchPlan, results: dict[Job, Result], config: Bench) -> 
                         "grid": lambda: grid(jobs, results, config, entry.get("cases", []), entry.get("slices", 1)),
                     }[kind]()
                     written += write_figure(figure, stem)
-            except NothingToDraw as reason:
+            except (NothingToDraw, InputError) as reason:
                 print(f"{stem.name}: figure not made, {reason}", file=sys.stderr)
     return written
 

@@ -15,6 +15,7 @@ from ..config import Bench
 from ..data.dataset import Case, Dataset, load_volume, read_dataset
 from ..data.volume import read_label
 from ..figures import colour, crop, draw_overlay, upright, upright_spacing
+from ..labels import UNLABELED
 from .charts import INK, NothingToDraw, which_runs, wrap
 from .jobs import Job, Result
 
@@ -85,7 +86,8 @@ def _rows(dataset: Dataset, case: Case, files: dict[str, Path | None], slices: i
 def draw_grid(rows: Sequence[Row], classes: Sequence[str], note: str = "") -> Figure:
     """The grid of `rows`; contours differ in line style as in colour, scribbles are filled."""
     labels = list(rows[0].predictions)
-    titles = ["scribble", "dense mask", *labels]
+    drawn = any((row.scribble != UNLABELED).any() for row in rows)
+    titles = ["image, scribble" if drawn else "image", "dense mask", *labels]
     cell, left, top = min(1.4, 13 / len(titles)), 0.4, 0.3
     lines = wrap(note, left + cell * len(titles))
     bottom = 0.4 + 0.14 * len(lines.splitlines())
@@ -94,14 +96,16 @@ def draw_grid(rows: Sequence[Row], classes: Sequence[str], note: str = "") -> Fi
     axes = figure.subplots(len(rows), len(titles), squeeze=False)
     figure.subplots_adjust(left / width, bottom / height, 1, 1 - top / height, 0.03, 0.03)
     for row, line in zip(rows, axes):
-        draw_overlay(line[0], row.image, row.scribble, row.spacing)
+        draw_overlay(line[0], row.image, row.scribble if drawn else None, row.spacing)
         for ax, label in zip(line[1:], [row.truth, *row.predictions.values()]):
             draw_contours(ax, row.image, label, row.spacing)
         line[0].text(-0.06, 0.5, row.name, transform=line[0].transAxes, rotation=90, ha="right", va="center", fontsize=min(6.5, 115 * cell / len(row.name.split("\n")[0])))
     for ax, title in zip(axes[0], titles):
         ax.set_title(title, fontsize=9 if cell > 1 else 7, pad=3)
-    key = [Line2D([], [], color=colour(value), linestyle=_class_line(value), linewidth=2, label=name, path_effects=[withStroke(linewidth=3.4, foreground=INK)]) for value, name in enumerate(classes)]
+    look = {"linewidth": 2, "path_effects": [withStroke(linewidth=3.4, foreground=INK)]}
+    key = [Line2D([], [], color=colour(value), linestyle=_class_line(value), label=name, **look) for value, name in enumerate(classes)]
     key[0].set(linestyle="-", label=f"{classes[0]} (scribble only)")
+    key = key[not drawn :]
     figure.legend(handles=key, loc="lower left", bbox_to_anchor=(left / width, (bottom - 0.38) / height), ncols=len(key), frameon=False, fontsize=8, handlelength=3.2, borderpad=0)
     figure.text(left / width, 0.06 / height, lines, fontsize=7.5, va="bottom")
     return figure

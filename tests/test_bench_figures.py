@@ -1,0 +1,294 @@
+"""The bench's figures: what is plotted is read back from the axes."""
+
+import re
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+from small import save, small_dataset
+
+from scribbleseg.bench import bench
+from scribbleseg.bench import figures as module
+from scribbleseg.bench.charts import NothingToDraw, boxplot, curves, sensitivity
+from scribbleseg.bench.figures import check_figures, make_figures, write_figure
+from scribbleseg.bench.grid import draw_contours, grid
+from scribbleseg.bench.jobs import BenchPlan, Job, Result
+from scribbleseg.config import Bench
+from scribbleseg.errors import InputError
+from scribbleseg.figures import colour
+
+CASES = ("a", "b", "c")
+
+
+def job(label="pce", fold=0, seed=0, method="pce", options=(), data="small") -> Job:
+    return Job(data, "final", fold, label, method, options, seed, "quick")
+
+
+def result(dice: dict[str, list[float]], loss=(2.0, 1.0), validated=(np.nan, np.nan), cases=CASES) -> Result:
+    """`dice` per class, one value per case."""
+    rows = [{"case": case, "class": name, "dice": values[i], "hd95": 1.0, "assd": 1.0, "unit": "mm", "missing": False, "spurious": False, "penalised_hd95": 1.0} for i, case in enumerate(cases) for name, values in dice.items()]
+    return Result({}, rows, {"iteration": np.array([10.0, 20.0]), "loss": np.array(loss), "val_mean_dice": np.array(validated)})
+
+
+def line(ax, label):
+    (found,) = [line for line in ax.lines if line.get_label() == label]
+    return found
+
+
+def words(figure: Figure) -> str:
+    texts = [figure._suptitle, figure._supxlabel, *figure.texts, *(text for ax in figure.axes for text in ax.texts)]
+    return " ".join(text.get_text().replace("\n", " ") for text in texts if text is not None)
+
+
+def plan_of(*figures, jobs=(job(),), name="plan") -> BenchPlan:
+    return BenchPlan(name, Path(f"{name}.toml"), "quick", tuple(dict.fromkeys(j.label for j in jobs)), tuple(jobs), figures)
+
+
+# --- what a plan may ask for
+
+
+@pytest.mark.parametrize(
+    "figure, said",
+    [
+        ({"kind": "boxplt"}, "Did you mean 'boxplot'"),
+        ({}, "Known: boxplot, curves, grid, sensitivity"),
+        ({"kind": "grid", "case": ["a"]}, "no key 'case'. Did you mean 'cases'"),
+        ({"kind": "curves", "option": "lam"}, "no key 'option'"),
+        ({"kind": "sensitivity"}, "option = None"),
+        ({"kind": "sensitivity", "option": "detla"}, "Did you mean 'delta'"),
+        ({"kind": "grid", "cases": "a"}, "expected a list of names"),
+        ({"kind": "grid", "slices": 0}, "1 or more slices"),
+    ],
+)
+def test_figures_that_a_plan_cannot_ask_for(figure, said):
+    with pytest.raises(InputError, match=re.escape(said)):
+        check_figures(plan_of(figure, jobs=[job(method="effdnet")]))
+
+
+def test_figures_that_a_plan_may_ask_for():
+    both = [{"kind": "sensitivity", "option": name} for name in ("delta", "blocks")]
+    check_figures(plan_of({"kind": "grid", "cases": ["a"], "slices": 2}, *both, jobs=[job(method="effdnet")]))
+    with pytest.raises(InputError, match="twice"):
+        check_figures(plan_of(both[0], both[0], jobs=[job(method="effdnet")]))
+
+
+def test_a_bad_figure_is_refused_before_anything_runs(tmp_path):
+    text = '[[data]]\nfolder = "small"\nsplit = "final"\nfolds = [0]\n[[row]]\nmethod = "pce"\n[[figure]]\nkind = '
+    (tmp_path / "plan.toml").write_text(text + '"pie"', encoding="utf-8")
+    config = Bench(tmp_path / "plan.toml", datasets=tmp_path, runs=tmp_path / "runs", results=tmp_path / "results", table_only=True)
+    with pytest.raises(InputError, match="no such kind"):
+        bench(config)
+    assert not (tmp_path / "results").exists()
+
+
+def test_nothing_was_run(tmp_path, capsys):
+    text = '[[data]]\nfolder = "small"\nsplit = "final"\nfolds = [0]\n[[row]]\nmethod = "pce"\n[[figure]]\nkind = "curves"'
+    (tmp_path / "plan.toml").write_text(text, encoding="utf-8")
+    config = Bench(tmp_path / "plan.toml", datasets=tmp_path, runs=tmp_path / "runs", results=tmp_path / "results", table_only=True)
+    assert not bench(config)
+    assert "plan-quick-curves-small-final: figure not made, nothing was run" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["plan-quick.md"]
+
+
+# --- box plots
+
+
+def test_a_box_plot_shows_every_case_of_every_row():
+    jobs = [job(label, seed=seed) for seed in (0, 1) for label in ("z first", "none", "later")]
+    found = {jobs[0]: result({"RV": [0.2, 0.4, 0.9], "LV": [0.5, np.nan, 0.7]}), jobs[3]: result({"RV": [0.4, 0.6, 0.9], "LV": [0.5, np.nan, 0.9]})}
+    found[jobs[2]] = result({"RV": [0.1, 0.1, 0.3], "LV": [1, 1, 1]})
+    figure = boxplot(jobs, found)
+    right, left = figure.axes
+    assert [right.get_title(), left.get_title()] == ["RV", "LV"]
+    assert [label.get_text() for label in right.get_yticklabels()] == ["z first", "none", "later"]
+    assert right.get_ylim()[0] > right.get_ylim()[1], "the plan's first row is on top"
+    assert line(right, "z first").get_xdata() == pytest.approx([0.3, 0.5, 0.9])  # mean over the two seeds
+    assert line(left, "z first").get_xdata() == pytest.approx([0.5, 0.8])  # b is not defined
+    assert np.all(np.abs(line(right, "later").get_ydata() - 2) < 0.3)
+    assert line(right, "median of z first").get_xdata() == pytest.approx([0.5, 0.5])
+    assert [(bar.get_x(), bar.get_width()) for bar in right.patches] == [pytest.approx((0.4, 0.3)), pytest.approx((0.1, 0.1))]  # quartiles
+    assert "Not run: none, later (1 of 2 runs)." in words(figure) and "3 held-out cases" in words(figure) and words(figure).count("not run") == 2
+
+
+# --- curves
+
+
+def test_curves_are_means_over_runs_with_their_range():
+    jobs = [job(label, fold) for fold in (0, 1) for label in ("pce", "tv", "none")]
+    runs = [result({"RV": [1, 1, 1]}, loss) for loss in ((4, 2), (8, 1), (6, 1), (2, 0.5))]
+    found = dict(zip([jobs[0], jobs[1], jobs[3], jobs[4]], runs))
+    figure = curves(jobs, found)
+    (ax,) = figure.axes
+    assert line(ax, "pce").get_xdata().tolist() == [10, 20] and line(ax, "pce").get_ydata().tolist() == [5, 1.5]
+    assert line(ax, "tv").get_ydata().tolist() == [5, 0.75]
+    shade = ax.collections[0].get_paths()[0].vertices
+    assert {tuple(point) for point in shade.tolist()} == {(10, 4), (10, 6), (20, 1), (20, 2)}
+    one, other = line(ax, "pce"), line(ax, "tv")
+    assert one.get_linestyle() != other.get_linestyle() and one.get_marker() != other.get_marker() and one.get_color() != other.get_color()
+    assert {"pce", "tv"} <= {text.get_text() for text in ax.texts} and "Not run: none." in words(figure)
+
+
+def test_validation_dice_has_its_panel_where_there_is_any():
+    jobs = [job("pce"), job("tv")]
+    found = {jobs[0]: result({"RV": [1, 1, 1]}, validated=(np.nan, 0.7)), jobs[1]: result({"RV": [1, 1, 1]})}
+    loss, dice = curves(jobs, found).axes
+    assert line(dice, "pce").get_xydata().tolist() == [[20, 0.7]] and "validation Dice" in dice.get_ylabel()
+    assert not [found for found in dice.lines if found.get_label() == "tv"] and line(loss, "tv") is not None
+
+
+# --- sensitivity
+
+
+def test_sensitivity_takes_the_rows_that_differ_in_one_option():
+    sets = {"none": ("delta=0",), "default": (), "more": ("delta=0.9",), "k": ("blocks=4",), "both": ("delta=0.5", "fadc=false"), "missing": ("delta=0.6",)}
+    jobs = [job(label, fold, method="effdnet", options=options) for fold in (0, 1) for label, options in sets.items()] + [job("pce")]
+    dice = {"none": 0.5, "default": 0.7, "more": 0.4, "k": 0.9, "both": 0.1}
+    found = {j: result({"RV": [dice[j.label] + 0.1 * j.fold] * 3, "LV": [0.2, 0.3, 0.4]}) for j in jobs if j.label in dice}
+    figure = sensitivity(jobs, found, "delta")
+    (ax,) = figure.axes
+    assert ax.get_xscale() == "linear" and ax.get_xlabel() == "delta of effdnet"
+    bars = {container.get_label(): container for container in ax.containers}
+    assert bars.keys() == {"RV", "LV", "mean"}
+    assert bars["RV"].lines[0].get_xydata() == pytest.approx(np.array([(0, 0.55), (0.3, 0.75), (0.9, 0.45)]))
+    assert bars["LV"].lines[0].get_ydata() == pytest.approx([0.3] * 3)
+    assert bars["mean"].lines[0].get_ydata() == pytest.approx([0.425, 0.525, 0.375])
+    low, high = bars["RV"].lines[2][0].get_segments()[0][:, 1]
+    assert high - low == pytest.approx(2 * np.std([0.5, 0.6], ddof=1)) and (low + high) / 2 == pytest.approx(0.55)
+    assert "Not run: missing." in words(figure) and "default" in words(figure)
+
+
+def test_sensitivity_of_one_fold_has_no_bars_and_powers_are_spread_evenly():
+    jobs = [job(f"K{k}", method="effdnet", options=(f"blocks={k}",)) for k in (16, 2, 4)] + [job("effdnet", method="effdnet")]
+    found = {j: result({"RV": [0.1 * i] * 3}) for i, j in enumerate(jobs)}
+    (ax,) = sensitivity(jobs, found, "blocks").axes
+    assert ax.get_xscale() == "log" and not ax.containers[0].has_yerr
+    assert ax.containers[0].lines[0].get_xydata() == pytest.approx(np.array([(2, 0.1), (4, 0.2), (8, 0.3), (16, 0)]))
+    ax.figure.canvas.draw()
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["2", "4", "8", "16"]
+
+
+def test_sensitivity_needs_two_values():
+    jobs = [job(), job("effdnet", method="effdnet")]
+    for done, option, said in ((jobs, "delta", "fewer than two values of 'delta'"), (jobs[:1], "nothing", "no row has the option 'nothing'")):
+        with pytest.raises(NothingToDraw, match=said):
+            sensitivity(jobs, {j: result({"RV": [1, 1, 1]}) for j in done}, option)
+
+
+# --- the grid
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Nine cases, three held out; the dense mask of the middle slice is the largest. Two rows with predictions, one without."""
+    folder = small_dataset(tmp_path / "datasets" / "small", cases=9)
+    for number in (6, 7, 8):
+        path = folder / "labelsTr_dense" / f"case.{number} a.nii.gz"
+        truth = np.asanyarray(nibabel.load(path).dataobj).copy()
+        truth[:, :, 0] = np.where(truth[:, :, 0] == 2, 2, 0)
+        truth[:, :, 2] = 0
+        save(path, truth)
+        for label, mask in (("pce", truth), ("tv", np.roll(truth, 2, 0))):
+            save(tmp_path / "runs" / "quick" / "small" / "final-0" / f"{label}-s0" / "predictions" / path.name, mask.astype(np.uint8))
+    return Bench(tmp_path / "plan.toml", datasets=tmp_path / "datasets", runs=tmp_path / "runs", results=tmp_path / "results")
+
+
+JOBS = [job("rloss"), job("tv"), job("pce")]
+DONE = {j: result({"square": [0.5] * 3, "core": [0.5] * 3}, cases=("case.6 a", "case.7 a", "case.8 a")) for j in JOBS[1:]}
+
+
+def outlines(ax) -> dict[str, np.ndarray]:
+    return {line.get_label(): line.get_xydata() for line in ax.lines if line.get_label().startswith("class ")}
+
+
+def test_a_grid_shows_the_same_slices_for_all(place):
+    figure = grid(JOBS, DONE, place)
+    axes = np.array(figure.axes).reshape(3, 4)
+    assert [ax.get_title() for ax in axes[0]] == ["image, scribble", "dense mask", "tv", "pce"], "the plan's order"
+    assert [line[0].texts[0].get_text() for line in axes] == [f"case.{number} a\nslice 2 of 3" for number in (6, 7, 8)]
+    assert "without predictions here: rloss." in words(figure)
+    for scribble, dense, tv, pce in axes:
+        shown = dense.images[0].get_array()
+        assert np.array_equal(shown, tv.images[0].get_array()) and np.array_equal(shown, pce.images[0].get_array())
+        assert scribble.images[0].get_array().shape == shown.shape and len(scribble.images) == 2 and not outlines(scribble)
+        truth, same, moved = outlines(dense), outlines(pce), outlines(tv)
+        assert truth.keys() == same.keys() == {"class 1", "class 2"}
+        for name in truth:
+            assert np.array_equal(truth[name], same[name], equal_nan=True)
+        assert not np.array_equal(truth["class 2"], moved["class 2"], equal_nan=True)
+
+
+def test_pixels_keep_their_shape(place):
+    stored = [*place.datasets.rglob("case.6 a*.nii.gz"), *place.runs.rglob("case.6 a.nii.gz")]
+    assert len(stored) == 5
+    for path in stored:
+        save(path, np.asanyarray(nibabel.load(path).dataobj), np.diag([1.0, 3, 8, 1]))
+    figure = grid(JOBS, DONE, place, ["case.6 a"])
+    assert [ax.get_aspect() for ax in figure.axes] == [3.0] * 4  # columns are 1 mm apart, rows 3
+
+
+def test_named_cases_and_several_slices(place):
+    figure = grid(JOBS, DONE, place, ["case.8 a", "case.0 a", "case.6 a"], 2)
+    names = [text.get_text() for ax in figure.axes for text in ax.texts if "slice" in text.get_text()]
+    assert names == ["case.8 a\nslice 1 of 3", "case.8 a\nslice 2 of 3", "case.6 a\nslice 1 of 3", "case.6 a\nslice 2 of 3"]  # case.0 was trained on
+
+
+def test_a_missing_prediction_leaves_its_place_blank(place):
+    (place.runs / "quick" / "small" / "final-0" / "tv-s0" / "predictions" / "case.7 a.nii.gz").unlink()
+    axes = np.array(grid(JOBS, DONE, place).axes).reshape(3, 4)
+    assert [text.get_text() for text in axes[1, 2].texts] == ["no prediction"] and not axes[1, 2].images and axes[0, 2].images
+
+
+@pytest.mark.parametrize("gone, said", [("datasets", "data set .* is not here"), ("runs", "no predictions")])
+def test_a_grid_needs_data_and_predictions(place, gone, said):
+    setattr(place, gone, place.results / "nowhere")
+    with pytest.raises(NothingToDraw, match=said):
+        grid(JOBS, DONE, place)
+
+
+def test_contours_run_between_pixels_in_the_class_colour_and_style():
+    label = np.zeros((12, 10), int)
+    label[3:6, 2:5], label[8, 8] = 1, 2
+    ax = Figure((2, 2)).add_axes((0, 0, 1, 1))
+    draw_contours(ax, np.zeros((12, 10)), label, (2.0, 1.0))
+    found = outlines(ax)
+    x, y = found["class 1"][~np.isnan(found["class 1"][:, 0])].T
+    assert (x.min(), x.max(), y.min(), y.max()) == (1.5, 4.5, 2.5, 5.5) and np.nanmax(found["class 2"]) == 8.5
+    one, two = line(ax, "class 1"), line(ax, "class 2")
+    assert (one.get_color(), two.get_color()) == (colour(1), colour(2)) and one._unscaled_dash_pattern != two._unscaled_dash_pattern
+    assert ax.get_aspect() == 2 and ax.get_xlim() == (-0.5, 9.5) and ax.get_ylim() == (11.5, -0.5)
+
+
+# --- files
+
+
+def test_every_figure_has_its_file_and_repeats_to_the_byte(place, capsys):
+    kinds = ({"kind": "boxplot"}, {"kind": "curves"}, {"kind": "grid"}, {"kind": "sensitivity", "option": "weight"})
+    jobs = [*JOBS, job("tv", data="elsewhere")]
+    plan = plan_of(*kinds, jobs=jobs)
+    written = make_figures(plan, DONE, place)
+    assert [path.name for path in written] == [f"plan-quick-{kind}-small-final.{end}" for kind in ("boxplot", "curves", "grid") for end in ("png", "svg")]
+    said = capsys.readouterr().err
+    assert "sensitivity-weight-small-final: figure not made, " in said and said.count("nothing was run") == 4
+    first = {path: path.read_bytes() for path in written}
+    assert make_figures(plan, DONE, place) == written
+    assert {path: path.read_bytes() for path in written} == first
+    assert sorted(place.results.iterdir()) == sorted(written), "no partial files"
+    assert all(len(content) < (300_000 if path.suffix == ".png" else 1_000_000) for path, content in first.items())
+
+
+def test_files_that_would_be_too_large_lose_greys_and_pixels(tmp_path, monkeypatch):
+    figure = Figure((3, 3))
+    ax = figure.add_axes((0.1, 0.1, 0.8, 0.8))
+    ax.imshow(np.random.default_rng(0).random((400, 400)), cmap="gray")
+    ax.plot([0, 400], [0, 400], color=colour(2), linewidth=20)
+    whole = [path.stat().st_size for path in write_figure(figure, tmp_path / "whole")]
+    monkeypatch.setattr(module, "PNG_BYTES", whole[0] * 3 // 4)
+    monkeypatch.setattr(module, "SVG_BYTES", whole[1] // 2)
+    png, svg = write_figure(figure, tmp_path / "small")
+    assert png.stat().st_size <= whole[0] * 3 // 4 and svg.stat().st_size <= whole[1] // 2
+    pixels = np.asarray(Image.open(png).convert("RGB"))
+    assert pixels.shape == (450, 450, 3) and (pixels[0, 0] == 255).all(), "white stays white"
+    assert np.abs(pixels[225, 225] - np.array([int(colour(2)[i : i + 2], 16) for i in (1, 3, 5)])).max() < 12
