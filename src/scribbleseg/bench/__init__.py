@@ -2,14 +2,13 @@
 
 import sys
 
-from ..atomic import atomic_file
 from ..config import Bench
+from .formats import write_tables
 from .jobs import is_done, read_bench_plan, read_results, run_job
-from .tables import make_table
 
 
 def bench(config: Bench) -> bool:
-    """Run a plan and write its table; True when every run is done. A run that fails does not stop the others: it is listed at the end."""
+    """Run a plan and write its tables; True when every run is done. A run that fails does not stop the others: it is listed at the end."""
     plan = read_bench_plan(config)
     failed = []
     for number, job in enumerate(plan.jobs, 1):
@@ -23,10 +22,8 @@ def bench(config: Bench) -> bool:
             run_job(job, config)
         except Exception as error:  # whatever one run dies of, the others go on
             failed.append((job, f"{type(error).__name__}: {error}"))
-    path = config.results / f"{plan.name}-{config.budget}.md"
-    with atomic_file(path) as partial:
-        partial.write_text(make_table(plan, read_results(plan, config)), encoding="utf-8")
-    print(f"table: {path}")
+    path = write_tables(plan, read_results(plan, config), config.results)
+    print(f"tables: {path}, and the same as .tex and .csv")
     for job, reason in failed:
         print(f"{job.place}: {reason}", file=sys.stderr)
     return not failed
