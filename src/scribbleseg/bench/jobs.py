@@ -111,7 +111,7 @@ def read_bench_plan(config: Bench) -> BenchPlan:
     path = Path(config.plan)
     try:
         plan = tomllib.loads(path.read_text(encoding="utf-8"))
-        for tables, known in (([plan], PLAN_KEYS), (plan["data"], DATA_KEYS), (plan["row"], ROW_KEYS)):
+        for tables, known in (([plan], PLAN_KEYS), (plan["row"], ROW_KEYS), (plan["data"], DATA_KEYS)):
             for table in tables:
                 _check_keys(path, table, known)
         seeds = plan.get("seeds", [0])
