@@ -4,14 +4,16 @@ import csv
 import io
 import math
 import re
+import shlex
 import tomllib
 from itertools import product
 from pathlib import Path
 
 import pytest
 
+from scribbleseg import cli
 from scribbleseg.bench.formats import LATEX, escape, latex, markdown, tidy_csv, write_tables
-from scribbleseg.bench.jobs import BenchPlan, Job, Published, Result, read_bench_plan
+from scribbleseg.bench.jobs import BenchPlan, Job, Published, Result, read_bench_plan, read_results
 from scribbleseg.bench.statistics import average_seeds, holm, paired_p, rank
 from scribbleseg.bench.tables import aggregate, spans, tables
 from scribbleseg.config import Bench
@@ -20,6 +22,7 @@ from scribbleseg.methods import hyperparameters, parse_options
 
 ROOT = Path(__file__).parents[1]
 PLANS = sorted((ROOT / "benchmarks" / "plans").glob("*.toml"))
+PAGES = [page for path in PLANS for page in sorted((ROOT / "benchmarks" / "results").glob(f"{path.stem}-*.md")) if page.stem.rpartition("-")[0] == path.stem]
 
 
 def score(case, name, dice, hd95=2.0):
@@ -197,7 +200,9 @@ def test_published_numbers_have_their_own_columns_once_and_only_for_their_data_s
     assert not any(name.startswith("published") for table in (second, *tables(lung)) for name in table.head)
     assert "Somebody, Table 1 (5 folds)" in " ".join(first.notes)
     lines = [line for line in csv.DictReader(io.StringIO(tidy_csv([heart, lung]))) if line["published_dice"]]
-    assert [(line["data"], line["row"], line["class"], line["published_dice"], line["dice_over_folds"][:2]) for line in lines] == [("heart", "pce", "A", "11.11", "70")]
+    keys = ("data", "row", "class", "published_dice", "published_dice_sd")
+    assert [tuple(line[key] for key in keys) for line in lines] == [("heart", "pce", "A", "11.11", "2.22")]
+    assert float(lines[0]["dice_over_folds"]) == pytest.approx(70)
 
 
 def test_rows_that_were_not_run_say_so_and_nothing_is_filled_in():
@@ -212,13 +217,15 @@ def test_rows_that_were_not_run_say_so_and_nothing_is_filled_in():
     assert {line["status"] for line in lines if line["data"] == "heart" and line["row"] == "pce"} == {"incomplete"}
     assert [(line["data"], line["row"], line["class"], line["status"]) for line in lines if line["row"] == "scn"] == [
         ("heart", "scn", "A", "not run"), ("heart", "scn", "B", "not run"), ("heart", "scn", "mean", "not run"), ("lung", "scn", "", "not run")]  # fmt: skip
-    assert not any(value for line in lines if line["row"] == "scn" for key, value in line.items() if key not in ("data", "split", "budget", "row", "class", "status"))
+    names = ("data", "split", "budget", "row", "class", "status")
+    assert not any(value for line in lines if line["row"] == "scn" for key, value in line.items() if key not in names)
 
 
 def test_csv_is_unrounded():
     plan = bench_plan(["pce"], [0, 1])
     line = next(csv.DictReader(io.StringIO(tidy_csv(aggregate(plan, of(plan, TWO_FOLDS))))))
-    assert float(line["dice_over_cases"]) == pytest.approx(200 / 3, abs=1e-12) and float(line["dice_sd_over_cases"]) == pytest.approx(100 * math.sqrt(0.14 / 6), abs=1e-12)
+    assert float(line["dice_over_cases"]) == pytest.approx(200 / 3, abs=1e-12)
+    assert float(line["dice_sd_over_cases"]) == pytest.approx(100 * math.sqrt(0.14 / 6), abs=1e-12)
     assert float(line["dice_sd_over_folds"]) == pytest.approx(100 * math.sqrt(0.02), abs=1e-12)
     assert (line["status"], line["folds"], line["cases"], line["unit"], line["parameters"]) == ("complete", "0-1", "3", "mm", "1000")
 
@@ -264,6 +271,7 @@ def test_latex_escapes_and_balances(tmp_path):
     begun, ended = re.findall(r"\\begin\{(\w+)\}", text), re.findall(r"\\end\{(\w+)\}", text)
     assert sorted(begun) == sorted(ended) and begun.count("tabular") == 3
     for columns, body in re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
+        assert r"\toprule" in body and r"\midrule" in body and r"\bottomrule" in body
         for line in (line for line in body.splitlines() if line.endswith(r"\\")):
             assert len(re.findall(r"(?<!\\)&", line)) == len(columns) - 1
     assert r"\textbf" not in text, "a single complete row has no rival"
@@ -318,3 +326,17 @@ def test_the_documented_plan_is_one(tmp_path):
     plan = read_bench_plan(Bench(path))
     assert plan.labels == ("pce", "effdnet-no-fadc") and len(plan.jobs) == 4 and plan.published.data == "acdc"
     assert all(f"`{path.name}`" in page for path in PLANS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_committed_tables_are_those_of_the_committed_scores(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    given = []
+    monkeypatch.setattr(cli, "_run", lambda target, settings: given.append(settings) or 0)
+    made = re.search(r"`scribbleseg (bench .*?)`", page.read_text(encoding="utf-8"))[1]
+    assert cli.main(shlex.split(made)) == 0
+    plan = read_bench_plan(given[0])
+    write_tables(plan, read_results(plan, given[0]), tmp_path)
+    assert (tmp_path / page.name).read_text(encoding="utf-8") == page.read_text(encoding="utf-8"), f"run: scribbleseg {made}"
+    assert (tmp_path / page.with_suffix(".tex").name).read_text(encoding="utf-8") == page.with_suffix(".tex").read_text(encoding="utf-8")
+    assert page.with_suffix(".csv").is_file()

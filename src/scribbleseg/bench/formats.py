@@ -85,7 +85,8 @@ def _commands(section: Section) -> list[str]:
 
 def latex(plan: BenchPlan, sections: list[Section]) -> str:
     """A document of booktabs tabulars, one per table of each section, to compile or to take them from."""
-    lines = [r"\documentclass{article}", r"\usepackage[T1]{fontenc}", r"\usepackage{booktabs}", r"\usepackage[landscape,margin=1cm]{geometry}", r"\begin{document}"]
+    lines = [r"\documentclass{article}", r"\usepackage[T1]{fontenc}", r"\usepackage{adjustbox,booktabs}", r"\usepackage[landscape,margin=1cm]{geometry}"]
+    lines.append(r"\begin{document}")
     lines += [rf"\section*{{{escape(plan.title)}, budget {plan.budget}}}", escape(about(plan))]
     for section in sections:
         place = f"{section.data}, {section.split}"
@@ -93,10 +94,11 @@ def latex(plan: BenchPlan, sections: list[Section]) -> str:
             lines += ["", escape(f"{place}: not run.")]
             continue
         for table in tables(section):
-            lines += ["", r"\begin{table}[ht]", r"\centering\scriptsize\setlength{\tabcolsep}{3pt}", rf"\caption{{{escape(f'{place}. {table.title}.')}}}"]
-            lines += [rf"\begin{{tabular}}{{l{'r' * (len(table.head) - 1)}}}", r"\toprule", " & ".join(map(escape, table.head)) + r" \\", r"\midrule"]
+            lines += ["", r"\begin{table}[ht]", r"\centering\small\setlength{\tabcolsep}{4pt}", rf"\caption{{{escape(f'{place}. {table.title}.')}}}"]
+            lines += [r"\begin{adjustbox}{max width=\textwidth}", rf"\begin{{tabular}}{{l{'r' * (len(table.head) - 1)}}}"]
+            lines += [r"\toprule", " & ".join(map(escape, table.head)) + r" \\", r"\midrule"]
             lines += [" & ".join(LATEX_MARKS[mark].format(escape(text)) for text, mark in line) + r" \\" for line in table.body]
-            lines += [r"\bottomrule", r"\end{tabular}", "", escape(" ".join(table.notes)), r"\end{table}"]
+            lines += [r"\bottomrule", r"\end{tabular}", r"\end{adjustbox}", "", escape(" ".join(table.notes)), r"\end{table}"]
         lines.append(r"\clearpage")
     return "\n".join([*lines, r"\end{document}", ""])
 
@@ -107,7 +109,10 @@ def escape(text: str) -> str:
 
 
 def tidy_csv(sections: list[Section]) -> str:
-    """A line per data set, split, row and class (and `mean`), numbers unrounded, Dice in percent, empty where undefined. Status: complete, incomplete, not run."""
+    """A line per data set, split, row and class (and `mean`): numbers unrounded, Dice in percent, empty where undefined.
+
+    Status: complete, incomplete (some of the plan's folds or seeds), not run.
+    """
     file = io.StringIO()
     writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
     writer.writeheader()

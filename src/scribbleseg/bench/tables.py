@@ -193,13 +193,14 @@ def _score_notes(section: Section, kind: str, tested: bool, printed: bool) -> li
         notes.append(f"Not run: {'; '.join(absent)}.")
     if tested:
         m = sum(not math.isnan(p) for p, _ in section.p.values())
+    if tested and m:
         notes.append(
             f"p: Wilcoxon signed-rank test against {section.leader}, the highest mean Dice of the ranked rows: two-sided, over the cases' mean Dice, "
             f"paired by fold and case, zero differences dropped, Holm-corrected over {m} {'comparison' if m == 1 else 'comparisons'}; * p < {ALPHA}. "
             "Cases count as independent, also two of one patient."
         )
-        if m < len(section.p):
-            notes.append(f"–: fewer than {MIN_PAIRS} pairs, of which no difference could reach p < {ALPHA}.")
+    if tested and m < len(section.p):
+        notes.append(f"p –: fewer than {MIN_PAIRS} pairs for Wilcoxon's signed-rank test against {section.leader}, of which no difference could reach p < {ALPHA}.")
     if printed:
         paper = section.published
         note = f"Published: {paper.source} ({paper.split}), in the paper's own set-up; the other columns are ours, at budget {section.budget}."
