@@ -47,8 +47,9 @@ def test_a_plan_is_run_once_and_its_table_comes_from_the_scores(place, capsys):
     assert np.isnan(curves["pce"]["val_mean_dice"]).all(), "this split has no validation cases"
     assert record["peak_memory_mib"] > 50
     table = (place.results / "plan-quick.md").read_text(encoding="utf-8")
-    mean = summarise(read_rows(folder / "pce-s1" / "metrics.csv"))[-1]
-    assert "| pce | 1 |" in table and f"{100 * mean['dice']:.1f} (" in table and "not run" not in table
+    dice = [summarise(read_rows(folder / f"pce-s{seed}" / "metrics.csv"))[-1]["dice"] for seed in (0, 1)]
+    assert "| pce | 0 | 0-1 | 2 |" in table and f"{50 * sum(dice):.2f} (" in table and "not run" not in table
+    assert {path.suffix for path in place.results.glob("plan-quick.*")} == {".md", ".csv", ".tex"}
     shutil.rmtree(place.runs)
     shutil.rmtree(place.datasets)
     assert bench(place), "done runs are skipped: neither data nor runs are needed"
@@ -60,7 +61,7 @@ def test_a_failing_run_does_not_stop_the_others(place, capsys):
     said = capsys.readouterr().err
     assert "no-fadc-s0: InputError" in said and "Did you mean 'fadc'" in said
     table = (place.results / "plan-quick.md").read_text(encoding="utf-8")
-    assert table.count("not run") == 2 and (place.results / "quick/small/final-0/pce-s1/metrics.csv").is_file()
+    assert "| no-fadc | not run |" in table and "no-fadc (seed 0 fold 0, seed 1 fold 0)" in table and (place.results / "quick/small/final-0/pce-s1/metrics.csv").is_file()
 
 
 def test_another_row_under_the_same_label_is_refused(place):
@@ -77,8 +78,38 @@ def test_table_only_runs_nothing(place):
     assert not place.runs.exists() and "not run" in (place.results / "plan-quick.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("text, words", [("seeds = [", "not a bench plan"), ("seeds = [0]", "'row'"), (PLAN.replace('label = "no-fadc"', 'label = "pce"'), "same label")])
+BAD = [
+    ("seeds = [", "not a bench plan"),
+    ("seeds = [0]", "'row'"),
+    (PLAN.replace('label = "no-fadc"', 'label = "pce"'), "same label"),
+    (PLAN.replace("seeds", "seed"), "unknown key 'seed'. Did you mean 'seeds'"),
+    (PLAN.replace("folds", "fold"), "unknown key 'fold'. Did you mean 'folds'"),
+    (PLAN.replace("label", "lable"), "unknown key 'lable'. Did you mean 'label'"),
+    (PLAN.replace("[[data]]", "[data]"), "not a bench plan"),
+    ('published = "table-9"' + PLAN, "table-1"),
+]
+
+
+@pytest.mark.parametrize("text, words", BAD)
 def test_bad_plans(place, text, words):
+    place.plan = place.plan.parent / "plans" / "plan.toml"
+    place.plan.parent.mkdir()
+    (place.plan.parents[1] / "published.toml").write_text("[table-1]", encoding="utf-8")
     place.plan.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=words):
         read_bench_plan(place)
+
+
+def test_folds_restricts_the_folds_and_nothing_else(place):
+    place.plan.write_text(PLAN.replace("folds = [0]", "folds = [0, 1, 2]"), encoding="utf-8")
+    whole = read_bench_plan(place)
+    place.folds = (0, 2)
+    assert read_bench_plan(place).jobs == tuple(job for job in whole.jobs if job.fold in (0, 2))
+    place.folds = (0, 3)
+    with pytest.raises(InputError, match=r"--folds 3: .*\[0, 1, 2\]"):
+        read_bench_plan(place)
+
+
+def test_figures_are_kept(place):
+    place.plan.write_text(PLAN + '[[figure]]\nkind = "box"\n[[figure]]\nkind = "curves"\n', encoding="utf-8")
+    assert read_bench_plan(place).figures == ({"kind": "box"}, {"kind": "curves"})

@@ -77,7 +77,7 @@ def _check_options(argv: list[str]) -> None:
         return
     names = [field.name.replace("_", "-") for field in dataclasses.fields(VERBS[argv[0]][0])]
     known = {f"--{name}" for name in names} | {"--help"} | ({"--resume"} if argv[0] == "train" else set())
-    for option in ("--set", "--classes"):
+    for option in ("--set", "--classes", "--folds"):
         if sum(word.partition("=")[0] == option for word in argv) > 1:
             raise InputError(f"{option} is given twice; only one would count. Write all its values after one: {option} A B.")
     for word in argv[1:]:

@@ -152,20 +152,22 @@ class Report:
 
 @dataclass
 class Bench:
-    """Run the methods × data sets × folds × seeds of a plan, skip what is done, make the table."""
+    """Run the methods × data sets × folds × seeds of a plan, skip what is done, make the tables."""
 
     plan: Annotated[Positional[Path], arg(metavar="PLAN")]
     """A TOML file of benchmarks/plans."""
     budget: Literal["paper", "quick"] = "quick"
     """As in `scribbleseg train`."""
+    folds: Annotated[tuple[int, ...], arg(metavar="N ...")] = ()
+    """Of the plan's folds only these."""
     datasets: Path = field(default_factory=lambda: Path("datasets"))
     """Folder that holds the data sets."""
     runs: Path = field(default_factory=lambda: Path("runs"))
     """Folder for the runs: weights, logs, predictions."""
     results: Path = field(default_factory=lambda: Path("benchmarks/results"))
-    """Folder for the scores and the table: small, to be committed."""
+    """Folder for the scores and the tables: small, to be committed."""
     table_only: bool = False
-    """Run nothing; make the table of what is done."""
+    """Run nothing; make the tables of what is done."""
     device: Device = "auto"
 
 

@@ -2,15 +2,14 @@
 
 import sys
 
-from ..atomic import atomic_file
 from ..config import Bench
 from .figures import check_figures, make_figures
+from .formats import write_tables
 from .jobs import is_done, read_bench_plan, read_results, run_job
-from .tables import make_table
 
 
 def bench(config: Bench) -> bool:
-    """Run a plan and write its table and figures; True when every run is done. A run that fails does not stop the others: it is listed at the end."""
+    """Run a plan and write its tables and figures; True when every run is done. A run that fails does not stop the others: it is listed at the end."""
     plan = read_bench_plan(config)
     check_figures(plan)
     failed = []
@@ -26,10 +25,8 @@ def bench(config: Bench) -> bool:
         except Exception as error:  # whatever one run dies of, the others go on
             failed.append((job, f"{type(error).__name__}: {error}"))
     results = read_results(plan, config)
-    path = config.results / f"{plan.name}-{config.budget}.md"
-    with atomic_file(path) as partial:
-        partial.write_text(make_table(plan, results), encoding="utf-8")
-    print(f"table: {path}")
+    path = write_tables(plan, results, config.results)
+    print(f"tables: {path}, and the same as .tex and .csv")
     for path in make_figures(plan, results, config):
         print(f"figure: {path}")
     for job, reason in failed:

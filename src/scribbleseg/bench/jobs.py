@@ -18,13 +18,16 @@ import numpy as np
 from ..atomic import atomic_file
 from ..config import Bench, Predict, Train
 from ..data.dataset import read_dataset
-from ..errors import InputError
+from ..errors import InputError, nearest
 from ..evaluate import list_masks, read_rows, score_cases, write_rows
 from ..methods import parse_options
 from ..plan import read_plan
 from ..predict import load_network, predict
 from ..train import resume, train
 
+PLAN_KEYS = ("title", "published", "seeds", "data", "row", "figure")
+DATA_KEYS = ("folder", "split", "folds")
+ROW_KEYS = ("label", "method", "set")
 CURVE = ("iteration", "loss", "val_mean_dice")
 
 
@@ -65,6 +68,17 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Published:
+    """What a paper prints, for the sections of one data set: `rows` is label → class (or "mean") → dice, dice_sd, hd95, as far as known."""
+
+    source: str
+    data: str
+    split: str
+    rows: dict[str, dict[str, dict[str, float]]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class BenchPlan:
     """A plan file, read: `name` is the file's stem, `labels` its rows in order."""
 
@@ -73,7 +87,10 @@ class BenchPlan:
     budget: str
     labels: tuple[str, ...]
     jobs: tuple[Job, ...]  # data set by data set, fold by fold, seed by seed, row by row
-    figures: tuple[dict, ...] = ()  # the [[figure]] tables
+    title: str
+    folds: tuple[int, ...]  # what --folds leaves of the plan's; empty: all
+    published: Published | None
+    figures: tuple[dict, ...]  # the plan's [[figure]] tables
 
 
 @dataclass(frozen=True)
@@ -86,22 +103,49 @@ class Result:
 
 
 def read_bench_plan(config: Bench) -> BenchPlan:
-    """The runs of a TOML plan: `[[data]] folder, split, folds`, `[[row]] label, method, set`, `seeds`.
+    """The runs of a TOML plan: `[[data]] folder, split, folds`, `[[row]] label, method, set`, `seeds`, `title`, `published`, `[[figure]]`.
 
-    Raises InputError for a file that cannot be read or lacks a key, and for two rows of the same label.
+    Raises InputError for a file that cannot be read, lacks a key or has an unknown one, for two rows of the same label, for a fold of
+    --folds that the plan does not have, and for a key that published.toml does not have.
     """
+    path = Path(config.plan)
     try:
-        plan = tomllib.loads(Path(config.plan).read_text(encoding="utf-8"))
+        plan = tomllib.loads(path.read_text(encoding="utf-8"))
+        for tables, known in (([plan], PLAN_KEYS), (plan["row"], ROW_KEYS), (plan["data"], DATA_KEYS)):
+            for table in tables:
+                _check_keys(path, table, known)
         seeds = plan.get("seeds", [0])
         rows = [(row.get("label", row["method"]), row["method"], tuple(row.get("set", ()))) for row in plan["row"]]
         data = [(entry["folder"], entry["split"], fold) for entry in plan["data"] for fold in entry["folds"]]
-    except (OSError, tomllib.TOMLDecodeError, KeyError) as error:
-        raise InputError(f"{config.plan}: not a bench plan ({error!r}). It needs [[data]] with folder, split, folds and [[row]] with method.") from error
+    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not a bench plan ({error!r}). It needs [[data]] with folder, split, folds and [[row]] with method.") from error
     labels = tuple(label for label, _, _ in rows)
     if len(set(labels)) < len(labels):
-        raise InputError(f"{config.plan}: two rows have the same label among {labels}. Name them apart with label = \"…\".")
+        raise InputError(f"{path}: two rows have the same label among {labels}. Name them apart with label = \"…\".")
+    if missing := set(config.folds) - {fold for _, _, fold in data}:
+        raise InputError(f"--folds {min(missing)}: {path} has only the folds {sorted({fold for _, _, fold in data})}.")
+    data = [place for place in data if not config.folds or place[2] in config.folds]
     jobs = tuple(Job(*place, label, method, options, seed, config.budget) for place in data for seed in seeds for label, method, options in rows)
-    return BenchPlan(Path(config.plan).stem, Path(config.plan), config.budget, labels, jobs, tuple(plan.get("figure", ())))
+    published = _read_published(path, plan["published"]) if "published" in plan else None
+    figures = tuple(plan.get("figure", ()))
+    return BenchPlan(path.stem, path, config.budget, labels, jobs, plan.get("title", path.stem), tuple(config.folds), published, figures)
+
+
+def _check_keys(path: Path, table: dict, known: tuple[str, ...]) -> None:
+    for key in table.keys() - set(known):
+        raise InputError(f"{path}: unknown key '{key}'. {nearest(key, known)}")
+
+
+def _read_published(plan: Path, key: str) -> Published:
+    """A key of published.toml, which lies beside the folder of the plan. Raises InputError when there is no such file or key."""
+    path = plan.resolve().parents[1] / "published.toml"
+    try:
+        known = tomllib.loads(path.read_text(encoding="utf-8"))
+        if key not in known:
+            raise InputError(f"{plan}: published = '{key}' is not in {path}. {nearest(key, known)}")
+        return Published(**known[key])
+    except (OSError, tomllib.TOMLDecodeError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read for published = '{key}' of {plan} ({error!r}). A key needs source, data, split and rows.") from error
 
 
 def is_done(job: Job, config: Bench) -> bool:

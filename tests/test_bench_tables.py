@@ -1,0 +1,342 @@
+"""Tables from hand-made scores: spread, ranks, tests, published numbers, formats; and the committed plans agree with each other."""
+
+import csv
+import io
+import math
+import re
+import shlex
+import tomllib
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from scribbleseg import cli
+from scribbleseg.bench.formats import LATEX, escape, latex, markdown, tidy_csv, write_tables
+from scribbleseg.bench.jobs import BenchPlan, Job, Published, Result, read_bench_plan, read_results
+from scribbleseg.bench.statistics import average_seeds, holm, paired_p, rank
+from scribbleseg.bench.tables import aggregate, spans, tables
+from scribbleseg.config import Bench
+from scribbleseg.evaluate import COLUMNS
+from scribbleseg.methods import hyperparameters, parse_options
+
+ROOT = Path(__file__).parents[1]
+PLANS = sorted((ROOT / "benchmarks" / "plans").glob("*.toml"))
+PAGES = [page for path in PLANS for page in sorted((ROOT / "benchmarks" / "results").glob(f"{path.stem}-*.md")) if page.stem.rpartition("-")[0] == path.stem]
+
+
+def score(case, name, dice, hd95=2.0):
+    missing = math.isnan(hd95)
+    return dict(zip(COLUMNS, (case, name, dice, hd95, 1.0, "mm", missing, False, 100.0 if missing else hd95)))
+
+
+def record(**changed):
+    fold = {"name": "some", "train": ["x", "y"], "val": [], "test": ["a"]}
+    recipe = {"optimizer": "sgd", "lr": 0.01, "schedule": "poly", "batch": 12, "iterations": 600}
+    plan = {"recipe": recipe, "size": 128, "fold": fold}
+    machine = {"device": "some CPU, 1 threads", "threads": 1, "precision": "float32", "commit": "abc"}
+    numbers = {"parameters": 1000, "seconds_per_iteration": 0.5, "minutes": 5.0, "peak_memory_mib": 700.0, "held_out_cases": 2}
+    return {"command": "scribbleseg train a b", "environment": machine, "plan": plan, **numbers, **changed}
+
+
+def result(scores, classes="AB", **changed):
+    """`scores`: case → Dice, or Dice and HD95, of the two classes."""
+    rows = [score(case, name, *(value if isinstance(value, tuple) else (value,))) for case, pair in scores.items() for name, value in zip(classes, pair)]
+    return Result(record(**changed), rows, {})
+
+
+def bench_plan(labels, folds, seeds=(0,), data=("heart",), published=None, methods=None):
+    methods = methods or {}
+    jobs = [Job(d, "cv", f, label, methods.get(label, label), (), s, "quick") for d, f, s, label in product(data, folds, seeds, labels)]
+    return BenchPlan("table", Path("table.toml"), "quick", tuple(labels), tuple(jobs), "A table", (), published, ())
+
+
+def of(plan, found):
+    """Job → Result from (label, fold) or (label, fold, seed) → Result, of the first data set."""
+    whole = {(key if len(key) == 3 else (*key, 0)): value for key, value in found.items()}
+    return {job: whole[job.label, job.fold, job.seed] for job in plan.jobs if job.data == plan.jobs[0].data and (job.label, job.fold, job.seed) in whole}
+
+
+def cells(table):
+    """(row, heading) → (text, mark)."""
+    return {(line[0][0], name): cell for line in table.body for name, cell in zip(table.head, line, strict=True)}
+
+
+TWO_FOLDS = {("pce", 0): result({"a": (0.5, 0.7), "b": (0.7, 0.9)}), ("pce", 1): result({"c": (0.8, 0.4)})}
+
+
+def test_over_folds_takes_the_mean_over_cases_first_and_over_cases_pools():
+    plan = bench_plan(["pce"], [0, 1])
+    over_folds, over_cases, _ = tables(aggregate(plan, of(plan, TWO_FOLDS))[0])
+    assert (over_folds.title, over_cases.title) == ("Mean over folds (sd over folds)", "Mean over cases (sd over cases)")
+    # A: folds .6 and .8, mean .7, sd √.02; cases .5 .7 .8, mean 2/3, sd √(.14/6)
+    folds, cases = cells(over_folds), cells(over_cases)
+    assert folds["pce", "Dice A"][0] == "70.00 (14.14)"
+    assert cases["pce", "Dice A"][0] == "66.67 (15.28)"
+    # mean of the classes: folds (.6 + .8)/2 = .7 and .6; cases .6 .8 .6
+    assert folds["pce", "Dice mean"][0] == "65.00 (7.07)"
+    assert cases["pce", "Dice mean"][0] == "66.67 (11.55)"
+    assert cases["pce", "folds"][0] == "0-1" and cases["pce", "seeds"][0] == "0" and cases["pce", "cases"][0] == "3"
+
+
+def test_of_one_fold_there_is_no_table_over_folds():
+    plan = bench_plan(["pce"], [0, 1])
+    shown = tables(aggregate(plan, of(plan, {("pce", 0): TWO_FOLDS["pce", 0]}))[0])
+    assert [table.title for table in shown] == ["Mean over cases (sd over cases)", "Cost"]
+
+
+def test_seeds_are_averaged_per_case_and_missing_structures_counted():
+    nan = math.nan
+    plan = bench_plan(["pce"], [0], [0, 1])
+    found = {("pce", 0, 0): result({"a": ((0.0, nan), 0.5), "b": (0.4, 0.5)}), ("pce", 0, 1): result({"a": ((0.2, 6.0), 0.5), "b": ((0.8, nan), 0.5)})}
+    row = aggregate(plan, of(plan, found))[0].rows[0]
+    table = cells(tables(aggregate(plan, of(plan, found))[0])[0])
+    # A: case a (0 + .2)/2 = .1, case b .6; HD95 is of the seed that found it, 6 in a, 2 in b; HD95* (100 + 6)/2 = 53 and (2 + 100)/2 = 51; B 2 always
+    assert table["pce", "Dice A"][0] == "35.00 (35.36)" and table["pce", "cases"][0] == "2" and table["pce", "seeds"][0] == "0-1"
+    assert table["pce", "HD95 A (mm)"][0] == "4.00 (2.83)"
+    assert table["pce", "HD95* mean (mm)"][0] == "27.00"
+    assert table["pce", "missing"][0] == "2"
+    assert len(row.scores) == 4
+    assert average_seeds([result({"a": (0.1, 0.3)}).rows])[1]["dice"] == 0.3
+
+
+def test_the_same_case_in_two_folds_is_two_cases():
+    plan = bench_plan(["pce"], [0, 1])
+    found = {("pce", 0): result({"a": (0.2, 0.2)}), ("pce", 1): result({"a": (0.6, 0.6)})}
+    assert cells(tables(aggregate(plan, of(plan, found))[0])[1])["pce", "cases"][0] == "2"
+
+
+def test_holm_by_hand():
+    # sorted .01 .02 .03 .04, times 4 3 2 1: .04 .06 .06 (running maximum) .06
+    assert holm({"a": 0.04, "b": 0.01, "c": 0.03, "d": 0.02}) == pytest.approx({"a": 0.06, "b": 0.04, "c": 0.06, "d": 0.06})
+    assert holm({"a": 0.4, "b": 0.7}) == pytest.approx({"a": 0.8, "b": 0.8})
+    assert holm({"a": 0.9, "b": 0.6}) == {"a": 1.0, "b": 1.0}
+    corrected = holm({"a": 0.02, "b": math.nan})
+    assert corrected["a"] == 0.02 and math.isnan(corrected["b"]), "what was not tested does not count"
+
+
+def test_wilcoxon_by_hand():
+    other = {f"case{i}": 0.5 for i in range(6)}
+    better = {case: 0.5 + 0.01 * (i + 1) for i, case in enumerate(other)}
+    assert paired_p(better, other) == (pytest.approx(2 / 2**6), 6), "all six of one sign, exact, two-sided"
+    better["case0"] = 0.49  # the smallest difference turned: W = 1, and 2 of the 64 signs are as extreme, on either side
+    better["case1"] = 0.525  # no tie with it
+    assert paired_p(better, other | {"elsewhere": 1.0}) == (pytest.approx(4 / 2**6), 6)
+    assert paired_p({case: 0.3 for case in other}, {case: 0.1 + 0.2 for case in other}) == (1.0, 6), "equal but for the last bit"
+    few = {case: better[case] for case in list(better)[:5]}
+    p, pairs = paired_p(few, other)
+    assert math.isnan(p) and pairs == 5
+
+
+def test_ranks_share_a_place_and_know_the_direction():
+    assert rank({"a": 3.0, "b": 5.0, "c": 5.0, "d": math.nan, "e": 1.0}, higher=True) == {"b": "best", "c": "best", "a": "second"}
+    assert rank({"a": 3.0, "b": 5.0, "e": 1.0}, higher=False) == {"e": "best", "a": "second"}
+    assert rank({"a": 3.0, "b": math.nan}, higher=True) == {}
+
+
+def test_ranks_leave_out_incomplete_rows_and_the_upper_bound():
+    plan = bench_plan(["pce", "scn", "tv", "part", "fullsup"], [0, 1])
+
+    def run(dice, hd95, names="ab"):
+        return result({case: ((dice, hd95), (dice, hd95)) for case in names})
+
+    found = {("pce", 0): run(0.61, 3.0), ("pce", 1): run(0.61, 3.0, "cd"), ("scn", 0): run(0.7, 4.0), ("scn", 1): run(0.7, 4.0, "cd")}
+    found |= {("tv", 0): run(0.7 + 1e-6, 5.0), ("tv", 1): run(0.7, 5.0, "cd"), ("part", 1): run(0.9, 1.0, "cd")}
+    found |= {("fullsup", 0): run(0.95, 0.5), ("fullsup", 1): run(0.95, 0.5, "cd")}
+    section = aggregate(plan, of(plan, found))[0]
+    for table in tables(section)[:2]:
+        marks = {row: [mark for _, mark in (cells(table)[row, name] for name in ("Dice A", "HD95 A (mm)", "HD95* mean (mm)"))] for row in ("pce", "scn", "tv")}
+        assert marks == {"pce": ["second", "best", "best"], "scn": ["best", "second", "second"], "tv": ["best", "", ""]}, "what prints alike ranks alike"
+        assert not any(mark for line in table.body[3:] for _, mark in line)
+        assert table.body[3][0][0] == "part †" and table.body[3][1][0] == "1"
+        notes = " ".join(table.notes)
+        assert "part (fold 0)" in notes and "† not the same folds" in notes and "upper bound" in notes
+    assert section.leader == "tv" and set(section.p) == {"pce", "scn", "part"}
+
+
+def test_nothing_is_ranked_when_no_row_has_every_fold():
+    plan = bench_plan(["pce", "scn"], [0, 1])
+    section = aggregate(plan, of(plan, {("pce", 0): result({"a": (0.5, 0.5)}), ("scn", 1): result({"b": (0.6, 0.6)})}))[0]
+    table = tables(section)[0]
+    assert section.leader == "" and "p (Holm)" not in table.head
+    assert [line[0][0] for line in table.body] == ["pce †", "scn †"]
+    assert not any(mark for line in table.body for _, mark in line)
+
+
+def test_the_leader_is_tested_against_over_the_shared_cases():
+    plan = bench_plan(["pce", "scn", "tv", "fullsup"], [0, 1])
+    cases = {fold: [f"{fold}{i}" for i in range(4)] for fold in (0, 1)}
+
+    def run(fold, low, step):
+        return result({case: (low + step * (i + 4 * fold),) * 2 for i, case in enumerate(cases[fold])})
+
+    found = {(label, fold): run(fold, *numbers) for label, numbers in {"pce": (0.3, 0.0), "scn": (0.6, 0.01), "fullsup": (0.9, 0.0)}.items() for fold in (0, 1)}
+    found["tv", 0] = run(0, 0.5, 0.0)
+    section = aggregate(plan, of(plan, found))[0]
+    table = tables(section)[1]
+    # 8 pairs, all of one sign: 2/2⁸ = .0078, one comparison; tv shares 4
+    assert section.p["pce"] == (pytest.approx(2 / 2**8), 8)
+    shown = {row: (cells(table)[row, "p (Holm)"][0], cells(table)[row, "pairs"][0]) for row in ("pce", "scn", "tv †", "fullsup")}
+    assert shown == {"pce": ("0.008 *", "8"), "scn": ("leading", ""), "tv †": ("–", "4"), "fullsup": ("", "")}
+    notes = " ".join(table.notes)
+    assert "Wilcoxon signed-rank test against scn" in notes and "over 1 comparison;" in notes and "fewer than 6 pairs" in notes
+
+
+PAPER = Published("Somebody, Table 1", "heart", "5 folds", {"pce": {"A": {"dice": 11.11, "dice_sd": 2.22}, "mean": {"hd95": 3.33}}})
+
+
+def test_published_numbers_have_their_own_columns_once_and_only_for_their_data_set():
+    plan = bench_plan(["pce", "scn"], [0, 1], data=("heart", "lung"), published=PAPER)
+    results = of(plan, TWO_FOLDS) | {job: TWO_FOLDS["pce", job.fold] for job in plan.jobs if job.data == "lung" and job.label == "pce"}
+    heart, lung = aggregate(plan, results)
+    first, second, _ = tables(heart)
+    assert first.head[-2:] == ["published Dice A", "published HD95 mean"], "columns without a number are left out"
+    shown = cells(first)
+    assert [shown["pce", name][0] for name in first.head[-2:]] == ["11.11 (2.22)", "3.33"]
+    assert [shown["scn", name][0] for name in first.head[-2:]] == ["", ""]
+    for table in (first, second):
+        ours = [text for line in table.body for name, (text, _) in zip(table.head, line) if not name.startswith("published")]
+        assert not any(number in text for text in ours for number in ("11.11", "2.22", "3.33"))
+    assert not any(name.startswith("published") for table in (second, *tables(lung)) for name in table.head)
+    assert "Somebody, Table 1 (5 folds)" in " ".join(first.notes)
+    lines = [line for line in csv.DictReader(io.StringIO(tidy_csv([heart, lung]))) if line["published_dice"]]
+    keys = ("data", "row", "class", "published_dice", "published_dice_sd")
+    assert [tuple(line[key] for key in keys) for line in lines] == [("heart", "pce", "A", "11.11", "2.22")]
+    assert float(lines[0]["dice_over_folds"]) == pytest.approx(70)
+
+
+def test_rows_that_were_not_run_say_so_and_nothing_is_filled_in():
+    plan = bench_plan(["pce", "scn"], [0, 1, 2], data=("heart", "lung"))
+    results = of(plan, TWO_FOLDS)
+    page = markdown(plan, aggregate(plan, results))
+    line = next(line for line in page.splitlines() if line.startswith("| scn"))
+    assert set(re.split(r" *\| *", line)[2:]) == {"not run", ""}
+    assert "Not run: pce (fold 2); scn (folds 0-2)." in page
+    assert page.endswith("## lung, cv\n\nnot run\n")
+    lines = list(csv.DictReader(io.StringIO(tidy_csv(aggregate(plan, results)))))
+    assert {line["status"] for line in lines if line["data"] == "heart" and line["row"] == "pce"} == {"incomplete"}
+    assert [(line["data"], line["row"], line["class"], line["status"]) for line in lines if line["row"] == "scn"] == [
+        ("heart", "scn", "A", "not run"), ("heart", "scn", "B", "not run"), ("heart", "scn", "mean", "not run"), ("lung", "scn", "", "not run")]  # fmt: skip
+    names = ("data", "split", "budget", "row", "class", "status")
+    assert not any(value for line in lines if line["row"] == "scn" for key, value in line.items() if key not in names)
+
+
+def test_csv_is_unrounded():
+    plan = bench_plan(["pce"], [0, 1])
+    line = next(csv.DictReader(io.StringIO(tidy_csv(aggregate(plan, of(plan, TWO_FOLDS))))))
+    assert float(line["dice_over_cases"]) == pytest.approx(200 / 3, abs=1e-12)
+    assert float(line["dice_sd_over_cases"]) == pytest.approx(100 * math.sqrt(0.14 / 6), abs=1e-12)
+    assert float(line["dice_sd_over_folds"]) == pytest.approx(100 * math.sqrt(0.02), abs=1e-12)
+    assert (line["status"], line["folds"], line["cases"], line["unit"], line["parameters"]) == ("complete", "0-1", "3", "mm", "1000")
+
+
+def test_cost_is_of_the_records_and_a_missing_peak_is_a_dash():
+    plan = bench_plan(["pce", "scn"], [0, 1])
+    found = {("pce", 0): result({"a": (0.5, 0.5)}, seconds_per_iteration=1.0, minutes=10.0), ("pce", 1): result({"b": (0.5, 0.5)}, peak_memory_mib=900.4)}
+    old = result({"a": (0.5, 0.5)})
+    del old.record["peak_memory_mib"]
+    found |= {("scn", 0): old, ("scn", 1): result({"b": (0.5, 0.5)}, peak_memory_mib=None)}
+    table = tables(aggregate(plan, of(plan, found))[0])[-1]
+    shown = cells(table)
+    assert [shown["pce", name][0] for name in table.head[1:5]] == ["1000", "0.750", "900", "7.5"]
+    assert shown["scn", "peak memory (MiB)"][0] == "–" and shown["pce", "optimiser"][0] == "sgd 0.01 poly"
+    assert table.notes[0] == "Runs on: some CPU, 1 threads, float32." and "other work on the machine included" in table.notes[-1]
+
+
+def test_markdown_marks_and_escapes():
+    plan = bench_plan(["a|b", "scn"], [0])
+    page = markdown(plan, aggregate(plan, of(plan, {("a|b", 0): result({"a": (0.5, 0.5)}), ("scn", 0): result({"a": (0.6, 0.6)})})))
+    assert "| a\\|b |" in page and "| **60.00** |" in page and "| <u>50.00</u> |" in page
+    for block in page.split("\n\n"):
+        if block.startswith("|"):
+            assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
+
+
+def test_latex_escapes_and_balances(tmp_path):
+    label = r"50%_of {a}&b \cmd ~^ #1 $x$ <|>"
+    plan = bench_plan([label, "scn"], [0, 1])
+    found = {(label, 0): result({"a": (0.5, 0.5)}, ("A_1", "B")), ("scn", 0): result({"a": (0.6, 0.6)}, ("A_1", "B"))}
+    found["scn", 1] = result({"b": (0.6, 0.6)}, ("A_1", "B"))
+    text = latex(plan, aggregate(plan, of(plan, found)))
+    assert escape(label) == r"50\%\_of \{a\}\&b \textbackslash{}cmd \textasciitilde{}\textasciicircum{} \#1 \$x\$ \textless{}|\textgreater{}"
+    assert escape(label) + r" \textdagger{} & 0 &" in text
+    bare = re.sub(r"\\[&%$#_{}]", "", text)
+    depth = 0
+    for char in bare:
+        depth += (char == "{") - (char == "}")
+        assert depth >= 0
+    assert depth == 0
+    assert not re.search(r"[%$#_^~]", bare), "specials outside of commands"
+    assert set(re.findall(r"[^\x00-\x7f]", text)) == set(), "pdflatex prints all of it"
+    begun, ended = re.findall(r"\\begin\{(\w+)\}", text), re.findall(r"\\end\{(\w+)\}", text)
+    assert sorted(begun) == sorted(ended) and begun.count("tabular") == 3
+    for columns, body in re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
+        assert r"\toprule" in body and r"\midrule" in body and r"\bottomrule" in body
+        for line in (line for line in body.splitlines() if line.endswith(r"\\")):
+            assert len(re.findall(r"(?<!\\)&", line)) == len(columns) - 1
+    assert r"\textbf" not in text, "a single complete row has no rival"
+    assert all(escape(char) != char for char in LATEX)
+    assert write_tables(plan, of(plan, found), tmp_path).name == "table-quick.md"
+    assert (tmp_path / "table-quick.tex").read_text(encoding="utf-8") == text
+
+
+def test_spans():
+    assert spans([4, 0, 1, 1, 2]) == "0-2, 4" and spans([3]) == "3" and spans([]) == ""
+
+
+def resolved(row):
+    """Method and all of its options, defaults included; hashable."""
+    return row.method, tuple(sorted((hyperparameters(row.method) | parse_options(row.method, row.set)).items()))
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_every_committed_plan_is_read_and_its_rows_resolve(path):
+    plan = read_bench_plan(Bench(path))
+    assert plan.jobs and all(resolved(job) for job in plan.jobs)
+    if plan.published:
+        assert plan.published.rows.keys() <= set(plan.labels) and plan.published.data in {job.data for job in plan.jobs}
+
+
+def test_a_label_is_one_setting_in_all_plans_and_a_setting_has_one_label():
+    settings = {(job.label, resolved(job)) for path in PLANS for job in read_bench_plan(Bench(path)).jobs}
+    labels, kinds = [label for label, _ in settings], [kind for _, kind in settings]
+    assert len(set(labels)) == len(labels) and len(set(kinds)) == len(kinds)
+    assert all(label == method for label, (method, options) in settings if dict(options) == hyperparameters(method))
+
+
+def test_published_numbers_are_used_and_well_formed():
+    published = tomllib.loads((ROOT / "benchmarks" / "published.toml").read_text(encoding="utf-8"))
+    used = {tomllib.loads(path.read_text(encoding="utf-8")).get("published") for path in PLANS}
+    assert used - {None} == published.keys()
+    for entry in published.values():
+        for classes in entry["rows"].values():
+            assert classes.keys() <= {"RV", "Myo", "LV", "PZ", "CG", "mean"}
+            assert all(numbers and numbers.keys() <= {"dice", "dice_sd", "hd95"} for numbers in classes.values())
+            assert all(1.5 < numbers.get("dice", 50) <= 100 for numbers in classes.values()), "percent"
+    assert published["effdnet-table1"]["rows"]["effdnet"]["LV"] == {"dice": 92.48, "dice_sd": 2.43}
+    assert published["scn-table2"]["rows"]["fddseg"]["mean"] == {"dice": 88.75, "hd95": 2.53}
+
+
+def test_the_documented_plan_is_one(tmp_path):
+    page = (ROOT / "docs" / "bench.md").read_text(encoding="utf-8")
+    (tmp_path / "plans").mkdir()
+    (tmp_path / "published.toml").write_bytes((ROOT / "benchmarks" / "published.toml").read_bytes())
+    path = tmp_path / "plans" / "mine.toml"
+    path.write_text(re.search(r"```toml\n(.*?)```", page, re.DOTALL)[1], encoding="utf-8")
+    plan = read_bench_plan(Bench(path))
+    assert plan.labels == ("pce", "effdnet-no-fadc") and len(plan.jobs) == 4 and plan.published.data == "acdc"
+    assert all(f"`{path.name}`" in page for path in PLANS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_committed_tables_are_those_of_the_committed_scores(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    given = []
+    monkeypatch.setattr(cli, "_run", lambda target, settings: given.append(settings) or 0)
+    made = re.search(r"`scribbleseg (bench .*?)`", page.read_text(encoding="utf-8"))[1]
+    assert cli.main(shlex.split(made)) == 0
+    plan = read_bench_plan(given[0])
+    write_tables(plan, read_results(plan, given[0]), tmp_path)
+    assert (tmp_path / page.name).read_text(encoding="utf-8") == page.read_text(encoding="utf-8"), f"run: scribbleseg {made}"
+    assert (tmp_path / page.with_suffix(".tex").name).read_text(encoding="utf-8") == page.with_suffix(".tex").read_text(encoding="utf-8")
+    assert page.with_suffix(".csv").is_file()
