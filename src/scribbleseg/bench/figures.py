@@ -3,29 +3,22 @@
 A plan asks for them with `[[figure]]` tables. What was not run is left out and named under the figure.
 """
 
-import io
-import re
 import sys
 from pathlib import Path
 
-import numpy as np
 from matplotlib import rc_context
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from PIL import Image
 
 from ..atomic import atomic_file
 from ..config import Bench
 from ..errors import InputError, nearest
-from ..figures import COLOURS, LINE_COLOURS, STYLE
+from ..figures import STYLE
 from ..methods import hyperparameters
 from .charts import NothingToDraw, boxplot, curves, sensitivity
 from .grid import grid
 from .jobs import BenchPlan, Job, Result
 
 KEYS = {"boxplot": (), "curves": (), "sensitivity": ("option",), "grid": ("cases", "slices")}  # kind → what else its table may say
-DPI = 150
-PNG_BYTES, SVG_BYTES = 300_000, 1_000_000
 
 
 def check_figures(plan: BenchPlan) -> None:
@@ -80,39 +73,9 @@ def make_figures(plan: BenchPlan, results: dict[Job, Result], config: Bench) -> 
 
 
 def write_figure(figure: Figure, stem: Path) -> list[Path]:
-    """STEM.png (150 dpi) and STEM.svg (text as paths): the same bytes for the same figure. Where photographs would make them larger than
-    300 kB and 1 MB, the PNG has fewer greys and the SVG's pictures fewer pixels."""
-    png, svg = io.BytesIO(), io.BytesIO()
-    figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
-    picture = Image.open(png).convert("RGB")
-    for greys in (160, 96, 64, 48, 32, 24, 16):
-        if png.tell() <= PNG_BYTES:
-            break
-        png = io.BytesIO()
-        indexed = picture.quantize(palette=_palette(greys), dither=Image.Dither.NONE)
-        indexed.paste(greys - 1, mask=Image.fromarray((np.asarray(picture) == 255).all(2)))  # Pillow makes white a light grey
-        indexed.save(png, "png", optimize=True, dpi=(DPI, DPI))
-    for dpi in (DPI, 120, 96, 72, 48):
-        if 0 < svg.tell() <= SVG_BYTES:
-            break
-        svg = io.BytesIO()
-        with rc_context({"svg.hashsalt": "scribbleseg", "svg.fonttype": "path"}):
-            figure.savefig(svg, format="svg", dpi=dpi, metadata={"Date": None, "Creator": None})
-        outlines = re.compile(rb' d="[^"]*"')  # to a hundredth of a point
-        svg = io.BytesIO(outlines.sub(lambda path: re.sub(rb"(\.\d\d)\d+", rb"\1", path[0]), svg.getvalue()))
-        svg.seek(0, io.SEEK_END)
+    """STEM.png and STEM.svg (text as paths): the same bytes for the same figure."""
     paths = [stem.with_name(f"{stem.name}.{end}") for end in ("png", "svg")]
-    for path, content in zip(paths, (png, svg)):
-        with atomic_file(path) as partial:
-            partial.write_bytes(content.getvalue())
+    for path, metadata in zip(paths, ({"Software": None}, {"Date": None, "Creator": None})):
+        with atomic_file(path) as partial, rc_context({"svg.hashsalt": "scribbleseg", "svg.fonttype": "path"}):
+            figure.savefig(partial, format=path.suffix[1:], dpi=150, metadata=metadata)
     return paths
-
-
-def _palette(greys: int) -> Image.Image:
-    """So many greys from black to white, every class colour at four brightnesses, every line colour at four tints."""
-    shades = [[round(255 * level / (greys - 1))] * 3 for level in range(greys)]
-    shades += [[round(255 * share * part) for part in to_rgb(name)] for name in COLOURS[1:] for share in (1, 0.75, 0.5, 0.25)]
-    shades += [[round(255 * (1 - share * (1 - part))) for part in to_rgb(name)] for name in LINE_COLOURS for share in (1, 0.6, 0.3, 0.12)]
-    image = Image.new("P", (1, 1))
-    image.putpalette([part for shade in shades for part in shade])
-    return image

@@ -55,7 +55,7 @@ def grid(jobs: Sequence[Job], results: dict[Job, Result], config: Bench, names: 
         raise NothingToDraw(f"no predictions are in {config.runs}")
     rows = [row for case in chosen for row in _rows(dataset, dataset.case(case), {label: files.get((label, case)) for label in labels}, slices)]
     absent = [label for label in dict.fromkeys(job.label for job in jobs) if label not in labels]
-    note = f"{which_runs(jobs)}. Slices: {'the one' if slices == 1 else 'those'} with most foreground in the dense mask."
+    note = f"{which_runs([job for job in jobs if job in results])}. Slices: {'the one' if slices == 1 else 'those'} with most foreground in the dense mask."
     return draw_grid(rows, dataset.classes, note + (f" Not run, or without predictions here: {', '.join(absent)}." if absent else ""))
 
 
