@@ -42,7 +42,7 @@ def words(figure: Figure) -> str:
 
 
 def plan_of(*figures, jobs=(job(),), name="plan") -> BenchPlan:
-    return BenchPlan(name, Path(f"{name}.toml"), "quick", tuple(dict.fromkeys(j.label for j in jobs)), tuple(jobs), figures)
+    return BenchPlan(name, Path(f"{name}.toml"), "quick", tuple(dict.fromkeys(j.label for j in jobs)), tuple(jobs), name, (), None, figures)
 
 
 # --- what a plan may ask for
@@ -88,7 +88,7 @@ def test_nothing_was_run(tmp_path, capsys):
     config = Bench(tmp_path / "plan.toml", datasets=tmp_path, runs=tmp_path / "runs", results=tmp_path / "results", table_only=True)
     assert not bench(config)
     assert "plan-quick-curves-small-final: figure not made, nothing was run" in capsys.readouterr().err
-    assert [path.name for path in (tmp_path / "results").iterdir()] == ["plan-quick.md"]
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {"plan-quick.md", "plan-quick.tex", "plan-quick.csv"}
 
 
 # --- box plots
