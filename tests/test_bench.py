@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from small import small_dataset
 
-from scribbleseg import plan
 from scribbleseg.bench import bench
 from scribbleseg.bench.jobs import read_bench_plan, read_results
 from scribbleseg.config import Bench
@@ -28,8 +27,8 @@ set = ["fadc=false"]
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.setitem(plan.BUDGETS, "quick", {"size": 32, "iterations": 2})
+def place(tmp_path, quick_budget):
+    quick_budget(2)
     small_dataset(tmp_path / "datasets" / "small")
     (tmp_path / "plan.toml").write_text(PLAN, encoding="utf-8")
     return Bench(tmp_path / "plan.toml", datasets=tmp_path / "datasets", runs=tmp_path / "runs", results=tmp_path / "results")
