@@ -1,4 +1,4 @@
-"""Methods × data sets × folds × seeds: runs what is not done yet and makes tables and figures from the committed scores."""
+"""Methods × data sets × folds × seeds: runs what is not done yet and makes the tables and figures from what they left."""
 
 import sys
 

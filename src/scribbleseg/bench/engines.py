@@ -6,6 +6,7 @@ bench is running is left to it, and taken over when that bench has given it up. 
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -84,7 +85,7 @@ def run_local(jobs: list[Job], config: Bench, tick: Callable[[], None]) -> Ended
             time.sleep(0.2)
     finally:
         if running:
-            print(f"stopping {len(running)} runs at a checkpoint", file=sys.stderr, flush=True)
+            _say_stopping(len(running))
         for run in running:
             run.process.send_signal(signal.SIGINT)
         for run in running:
@@ -124,6 +125,7 @@ def _reason(code: int, log: Path) -> str | None:
 
 def run_ray(jobs: list[Job], config: Bench, tick: Callable[[], None]) -> Ended:
     """Each job as a Ray task with a GPU of its own (a CPU, where the cluster has no GPU); a task whose node dies goes on elsewhere, from its checkpoint."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that is started here reports to nobody
     try:
         import ray
     except ImportError as error:
@@ -152,6 +154,8 @@ def run_ray(jobs: list[Job], config: Bench, tick: Callable[[], None]) -> Ended:
             for ref in ended:
                 try:
                     reason = ray.get(ref)
+                except ray.exceptions.RayTaskError as error:
+                    reason = " ".join(f"{type(error.cause).__name__}: {error.cause}".split())
                 except ray.exceptions.RayError as error:  # the process or its node died, more than RETRIES times
                     reason = " ".join(f"{type(error).__name__}: {error}".split())
                 job = running.pop(ref)
@@ -159,9 +163,11 @@ def run_ray(jobs: list[Job], config: Bench, tick: Callable[[], None]) -> Ended:
                     reason = f"ended well, but {config.results / job.place} is not here. Is RESULTS on a file system that all nodes share?"
                 yield job, reason
     finally:
-        for ref in running:
-            ray.cancel(ref)
-        ray.wait(list(running), num_returns=len(running), timeout=LEASE_S) if running else None
+        if running:
+            _say_stopping(len(running))
+            for ref in running:
+                ray.cancel(ref)
+            ray.wait(list(running), num_returns=len(running), timeout=LEASE_S)
         ray.shutdown()
 
 
@@ -174,7 +180,10 @@ def _is_free(job: Job, config: Bench) -> bool:
 
 def _run_on_node(job: Job, config: Bench, folder: str) -> str | None:
     """The Ray task. Relative paths are of the bench's folder; a task that was started again waits until the lock of the dead one is free."""
-    os.chdir(folder)
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        return f"{folder} is not on {socket.gethostname()} ({error.strerror}). Start the bench in a folder on a file system that all nodes share."
     until = time.monotonic() + LEASE_S
     while (log := open_log(job, config)) is None:
         if time.monotonic() > until:
@@ -185,6 +194,10 @@ def _run_on_node(job: Job, config: Bench, folder: str) -> str | None:
     os.dup2(log.fileno(), sys.stdout.fileno())
     os.dup2(log.fileno(), sys.stderr.fileno())
     return run_logged(job, config)
+
+
+def _say_stopping(count: int) -> None:
+    print(f"stopping {count} run{'s' * (count > 1)} at a checkpoint", file=sys.stderr, flush=True)
 
 
 @contextmanager
