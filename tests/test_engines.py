@@ -216,7 +216,7 @@ def test_the_view_counts_and_estimates(tmp_path):
     assert look.lines()[1].endswith("  100/100 it, predicting")
     look.end(pce, None)
     look.end(scn, "InputError: no")
-    assert look.lines() == ["7 runs: 4 done, 1 failed, 0 running, 2 waiting, about 7 min left"]
+    assert look.lines() == ["7 runs: 4 done, 1 failed, 0 running, 2 waiting, about 3 min left"], "two of 200 s, two at once"
     look.end(later[0], ELSEWHERE)
     assert look.lines() == ["7 runs: 4 done, 1 failed, 1 running elsewhere, 0 running, 1 waiting, about 3 min left"]
 

@@ -48,7 +48,7 @@ class View:
     def __init__(self, jobs: list[Job], config: Bench, done: int):
         self.jobs, self.config, self.done = jobs, config, done
         self.total = done + len(jobs)
-        self.failed = self.elsewhere = 0
+        self.failed = self.elsewhere = self.at_once = 0
         self.waiting = {job: _size(log_path(job, config)) for job in jobs}  # of the logs: a run has begun when its log has grown
         self.running: dict[Job, Reached | None] = {}
         self.seconds: dict[Job, float] = {}  # of whole trainings that have ended
@@ -69,6 +69,7 @@ class View:
             self.running[job] = None
             if not self.terminal:
                 self._say(f"{job.place}: started")
+        self.at_once = max(self.at_once, len(self.running))
         for job in self.running:
             self.running[job] = read_reached(self.config.runs / job.place)
 
@@ -90,7 +91,7 @@ class View:
             self._draw()
 
     def seconds_left(self) -> float | None:
-        """Of the whole bench, with as many runs at once as now; a waiting run is taken to be as long as those of its label, or of all. None while nothing is known."""
+        """Of the whole bench, with as many runs at once as there have been; a waiting run takes as long as those of its label, or of all. None while nothing is known."""
         reached = {job: at for job, at in self.running.items() if at is not None}
         known = self.seconds | {job: at.total * at.seconds_per_iteration for job, at in reached.items()}
         if not known:
@@ -100,7 +101,8 @@ class View:
             return mean([value for other, value in known.items() if other.label == job.label] or known.values())
 
         left = [reached[job].seconds_left if job in reached else expected(job) for job in self.running]
-        return max([sum(left + [expected(job) for job in self.waiting]) / max(1, len(self.running)), *left])
+        left += [expected(job) for job in self.waiting]
+        return max([sum(left) / max(1, self.at_once), *left])
 
     def lines(self) -> list[str]:
         """The summary, then each running job."""
