@@ -28,7 +28,7 @@ folds = [0]
 [[row]]
 method = "pce"
 """
-ITERATIONS = 120
+ITERATIONS = 40
 PATIENCE_S = 900  # on a busy machine
 
 
