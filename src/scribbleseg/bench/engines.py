@@ -106,7 +106,7 @@ def worker_environments(config: Bench) -> list[dict[str, str]]:
 
 def _start(job: Job, config: Bench, log, environment: dict[str, str]) -> _Running:
     """The process inherits the log and so its lock; in a session of its own, so that a terminal's Ctrl-C reaches the bench alone."""
-    command = [sys.executable, "-m", "scribbleseg.bench.worker", to_json(job, config)]
+    command = [sys.executable, "-m", "scribbleseg.bench", to_json(job, config)]
     streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
     return _Running(job, subprocess.Popen(command, env=os.environ | environment, start_new_session=True, **streams), environment)
 

@@ -1,4 +1,4 @@
-"""One job in a process of its own: `python -m scribbleseg.bench.worker JSON` with the job and the bench's settings.
+"""One job in a process of its own: `python -m scribbleseg.bench JSON` with the job and the bench's settings.
 
 RUNS/PLACE.log receives all that the process says. It is also the run's lock: whoever trains the run holds a `flock` on it, which ends with
 the process, however that dies. So two benches on one RUNS folder never train the same run.
@@ -82,7 +82,3 @@ def main() -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-
-
-if __name__ == "__main__":
-    sys.exit(main())
