@@ -132,9 +132,12 @@ def run_ray(jobs: list[Job], config: Bench, tick: Callable[[], None]) -> Ended:
         raise InputError("--engine ray needs the ray package. Run: pip install 'scribbleseg[ray]'") from error
     if config.jobs:
         raise InputError("--jobs is for --engine local; on Ray as many runs go on at once as the cluster has GPUs (or CPUs, where it has no GPU).")
+    host, _, port = config.address.rpartition(":")
     try:
+        if host:
+            socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself would try for minutes
         ray.init(address=config.address, log_to_driver=False, logging_level="error")
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"--address {config.address}: no Ray cluster answers ({error}). Start one with `ray start --head`, or use --address local.") from error
     gpu = config.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
     task = ray.remote(num_cpus=1, num_gpus=int(gpu), max_calls=1, max_retries=RETRIES, scheduling_strategy="SPREAD")(_run_on_node)
