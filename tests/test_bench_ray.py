@@ -121,7 +121,7 @@ def test_a_cluster_that_is_not_there(place):
     jobs = list(read_bench_plan(place).jobs)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        for place.address in (f"127.0.0.1:{unused.getsockname()[1]}", "127.0.0.1:head", "auto"):
+        for place.address in (f"127.0.0.1:{unused.getsockname()[1]}", "127.0.0.1:head"):
             with pytest.raises(InputError, match=f"--address {place.address}: no Ray cluster answers"):
                 list(engines.run_ray(jobs, place, lambda: None))
     place.jobs = 2
