@@ -5,6 +5,7 @@ import pytest
 import torch
 from small import small_dataset
 
+from scribbleseg import plan
 from scribbleseg.config import Train
 from scribbleseg.train import train
 
@@ -37,3 +38,20 @@ def trained(small, tmp_path_factory) -> Path:
     """A run of pCE on it, two iterations at 32 pixels, to be read only."""
     run = tmp_path_factory.mktemp("trained") / "run"
     return train(Train(small, run, method="pce", iterations=2, size=32, batch=4, precision="float32", device="cpu"))
+
+
+@pytest.fixture
+def quick_budget(tmp_path, monkeypatch):
+    """quick_budget(iterations): `--budget quick` is that short, at 32 pixels, in this process and in those that a bench starts."""
+
+    def set_budget(iterations: int) -> None:
+        budget = {"size": 32, "iterations": iterations}
+        monkeypatch.setitem(plan.BUDGETS, "quick", budget)
+        folder = tmp_path / "path"  # Python runs sitecustomize.py before anything else
+        folder.mkdir()
+        hook = f"import sys\nif 'scribbleseg.bench' in sys.orig_argv or any('default_worker' in word for word in sys.orig_argv):\n    from scribbleseg.plan import BUDGETS\n    BUDGETS['quick'] = {budget}\n"
+        (folder / "sitecustomize.py").write_text(hook, encoding="utf-8")
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]))
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    return set_budget

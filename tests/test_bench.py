@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from small import small_dataset
 
-from scribbleseg import plan
 from scribbleseg.bench import bench
 from scribbleseg.bench.jobs import read_bench_plan, read_results
 from scribbleseg.config import Bench
@@ -28,11 +27,11 @@ set = ["fadc=false"]
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.setitem(plan.BUDGETS, "quick", {"size": 32, "iterations": 2})
+def place(tmp_path, quick_budget):
+    quick_budget(2)
     small_dataset(tmp_path / "datasets" / "small")
     (tmp_path / "plan.toml").write_text(PLAN, encoding="utf-8")
-    return Bench(tmp_path / "plan.toml", datasets=tmp_path / "datasets", runs=tmp_path / "runs", results=tmp_path / "results")
+    return Bench(tmp_path / "plan.toml", datasets=tmp_path / "datasets", runs=tmp_path / "runs", results=tmp_path / "results", jobs=2)
 
 
 def test_a_plan_is_run_once_and_its_table_comes_from_the_scores(place, capsys):
@@ -65,9 +64,11 @@ def test_a_failing_run_does_not_stop_the_others(place, capsys):
 
 
 def test_another_row_under_the_same_label_is_refused(place):
-    place.plan.write_text(PLAN.replace("seeds = [0, 1]", "seeds = [0]"), encoding="utf-8")
-    assert bench(place)
-    place.plan.write_text(place.plan.read_text(encoding="utf-8").replace("fadc=false", "fbsl=false"))
+    done = place.results / read_bench_plan(place).jobs[1].place
+    done.mkdir(parents=True)
+    (done / "metrics.csv").touch()
+    (done / "run.json").write_text('{"plan": {"method": "effdnet", "options": {"fadc": false}}}', encoding="utf-8")
+    place.plan.write_text(PLAN.replace("fadc=false", "fbsl=false"), encoding="utf-8")
     with pytest.raises(InputError, match="another label"):
         bench(place)
 

@@ -64,6 +64,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _carry_on(argv: list[str]) -> str:
     """How to resume a training: `train DATASET RUN ...` or `train RUN --resume` name the run, an order with options first does not."""
+    if argv[0] == "bench":
+        return " Carry on with the same command."
     if argv[0] != "train":
         return ""
     words = [word for word in argv[1:3] if not word.startswith("-")]

@@ -168,6 +168,14 @@ class Bench:
     """Folder for the scores and the tables: small, to be committed."""
     table_only: bool = False
     """Run nothing; make the tables of what is done."""
+    engine: Literal["local", "ray"] = "local"
+    """local: processes of this machine. ray: tasks of a Ray cluster, with the `ray` extra."""
+    jobs: Annotated[int, arg(metavar="N")] = 0
+    """local: how many runs at once, on shared GPUs and cores. 0: one per GPU, on a CPU one."""
+    address: str = "auto"
+    """ray: auto (the cluster that this machine belongs to), HOST:PORT, or local (a cluster of this machine alone)."""
+    checkpoint_every: float = 60.0
+    """As in `scribbleseg train`."""
     device: Device = "auto"
 
 

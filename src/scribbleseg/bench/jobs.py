@@ -59,6 +59,7 @@ class Job:
             budget=self.budget,
             seed=self.seed,
             device=config.device,
+            checkpoint_every=config.checkpoint_every,
         )
 
     def command(self, config: Bench) -> str:

@@ -1,0 +1,216 @@
+"""How a bench runs its jobs: in processes of this machine, or as tasks of a Ray cluster.
+
+An engine takes the jobs to do and yields (job, None) or (job, why it failed) as they end; about once a second it calls `tick`. A job that another
+bench is running is left to it, and taken over when that bench has given it up. An engine that is closed early (Ctrl-C) stops its runs at a checkpoint.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..config import Bench
+from ..device import pick_device
+from ..errors import InputError
+from .jobs import Job, is_done
+from .view import View
+from .worker import ELSEWHERE, log_path, open_log, run_logged, to_json
+
+RETRIES = 3  # how often a Ray task whose node died is started again
+LEASE_S = 150  # NFS frees the locks of a dead machine after its lease, 90 s
+
+Ended = Iterator[tuple[Job, str | None]]
+
+
+def run_jobs(jobs: list[Job], config: Bench, done: int) -> dict[Job, str]:
+    """Run jobs on the chosen engine under one view; returns those that failed, with the reason. `done`: runs of the plan done before."""
+    engine = {"local": run_local, "ray": run_ray}[config.engine]
+    view, failed = View(jobs, config, done), {}
+    with _stoppable(), closing(engine(jobs, config, view.tick)) as ended:
+        for job, reason in ended:
+            view.end(job, reason)
+            if reason is not None:
+                failed[job] = reason
+    return failed
+
+
+# --- processes of this machine
+
+
+@dataclass
+class _Running:
+    job: Job
+    process: subprocess.Popen
+    environment: dict[str, str]
+
+
+def run_local(jobs: list[Job], config: Bench, tick: Callable[[], None]) -> Ended:
+    """Each job in its own process, `config.jobs` of them at once."""
+    free, waiting, running = worker_environments(config), list(jobs), []
+    look = True
+    try:
+        while True:
+            for run in [run for run in running if run.process.poll() is not None]:
+                running.remove(run)
+                free.append(run.environment)
+                look = True
+                yield run.job, _reason(run.process.returncode, log_path(run.job, config))
+            held = []
+            while look and free and waiting:
+                job = waiting.pop(0)
+                log = open_log(job, config)
+                if log is None:
+                    held.append(job)
+                    continue
+                with log:
+                    done = is_done(job, config)
+                    if not done:
+                        running.append(_start(job, config, log, free.pop(0)))
+                if done:
+                    yield job, None
+            waiting, look = held + waiting, False
+            if not running:
+                yield from ((job, ELSEWHERE) for job in waiting)
+                return
+            tick()
+            time.sleep(0.2)
+    finally:
+        if running:
+            _say_stopping(len(running))
+        for run in running:
+            run.process.send_signal(signal.SIGINT)
+        for run in running:
+            run.process.wait()
+
+
+def worker_environments(config: Bench) -> list[dict[str, str]]:
+    """Environment variables of each process that may run at once: threads share the cores, and on CUDA each process sees one of the GPUs in turn."""
+    gpus = []
+    if pick_device(config.device).type == "cuda" and ":" not in config.device:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        gpus = visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
+    count = config.jobs or max(1, len(gpus))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // count)))}
+    return [threads | ({"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} if gpus else {}) for index in range(count)]
+
+
+def _start(job: Job, config: Bench, log, environment: dict[str, str]) -> _Running:
+    """The process inherits the log and so its lock; in a session of its own, so that a terminal's Ctrl-C reaches the bench alone."""
+    command = [sys.executable, "-m", "scribbleseg.bench", to_json(job, config)]
+    streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+    return _Running(job, subprocess.Popen(command, env=os.environ | environment, start_new_session=True, **streams), environment)
+
+
+def _reason(code: int, log: Path) -> str | None:
+    if code == 0:
+        return None
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}; its last words may be in {log}"
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return f"{[line for line in lines if line.strip()][-1].strip()} (log: {log})"
+
+
+# --- a Ray cluster
+
+
+def run_ray(jobs: list[Job], config: Bench, tick: Callable[[], None]) -> Ended:
+    """Each job as a Ray task with a GPU of its own (a CPU, where the cluster has no GPU); a task whose node dies goes on elsewhere, from its checkpoint."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that is started here reports to nobody
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError("--engine ray needs the ray package. Run: pip install 'scribbleseg[ray]'") from error
+    if config.jobs:
+        raise InputError("--jobs is for --engine local; on Ray as many runs go on at once as the cluster has GPUs (or CPUs, where it has no GPU).")
+    host, _, port = config.address.rpartition(":")
+    try:
+        if host:
+            socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself would try for minutes
+        ray.init(address=config.address, log_to_driver=False, logging_level="error")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"--address {config.address}: no Ray cluster answers ({error}). Start one with `ray start --head`, or use --address local.") from error
+    gpu = config.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
+    task = ray.remote(num_cpus=1, num_gpus=int(gpu), max_calls=1, max_retries=RETRIES, scheduling_strategy="SPREAD")(_run_on_node)
+    waiting, running = list(jobs), {}
+    try:
+        while True:
+            for job in [job for job in waiting if _is_free(job, config)]:
+                waiting.remove(job)
+                running[task.remote(job, config, os.getcwd())] = job
+            if not running:
+                yield from ((job, None if is_done(job, config) else ELSEWHERE) for job in waiting)
+                return
+            ended = []
+            while not ended:
+                tick()
+                ended, _ = ray.wait(list(running), timeout=1)
+            for ref in ended:
+                try:
+                    reason = ray.get(ref)
+                except ray.exceptions.RayTaskError as error:
+                    reason = " ".join(f"{type(error.cause).__name__}: {error.cause}".split())
+                except ray.exceptions.RayError as error:  # the process or its node died, more than RETRIES times
+                    reason = " ".join(f"{type(error).__name__}: {error}".split())
+                job = running.pop(ref)
+                if reason is None and not is_done(job, config):
+                    reason = f"ended well, but {config.results / job.place} is not here. Is RESULTS on a file system that all nodes share?"
+                yield job, reason
+    finally:
+        if running:
+            _say_stopping(len(running))
+            for ref in running:
+                ray.cancel(ref)
+            ray.wait(list(running), num_returns=len(running), timeout=LEASE_S)
+        ray.shutdown()
+
+
+def _is_free(job: Job, config: Bench) -> bool:
+    log = open_log(job, config)
+    if log is not None:
+        log.close()
+    return log is not None
+
+
+def _run_on_node(job: Job, config: Bench, folder: str) -> str | None:
+    """The Ray task. Relative paths are of the bench's folder; a task that was started again waits until the lock of the dead one is free."""
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        return f"{folder} is not on {socket.gethostname()} ({error.strerror}). Start the bench in a folder on a file system that all nodes share."
+    until = time.monotonic() + LEASE_S
+    while (log := open_log(job, config)) is None:
+        if time.monotonic() > until:
+            return ELSEWHERE
+        time.sleep(1)
+    if is_done(job, config):
+        return None
+    os.dup2(log.fileno(), sys.stdout.fileno())
+    os.dup2(log.fileno(), sys.stderr.fileno())
+    return run_logged(job, config)
+
+
+def _say_stopping(count: int) -> None:
+    print(f"stopping {count} run{'s' * (count > 1)} at a checkpoint", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM, which a scheduler sends, ends a bench as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,156 @@
+"""One view over all runs of a bench: a few lines that are redrawn on a terminal, a line per event when piped.
+
+It reads the runs' own files, so it is the same for every engine, and on a shared file system sees the runs of other machines too.
+"""
+
+import json
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+from ..config import Bench
+from .jobs import Job
+from .worker import ELSEWHERE, log_path
+
+POLL_S = 2.0
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How far a training has come."""
+
+    iteration: int
+    total: int
+    seconds_per_iteration: float  # mean of the last five log entries
+
+    @property
+    def seconds_left(self) -> float:
+        return (self.total - self.iteration) * self.seconds_per_iteration
+
+
+def read_reached(run: Path) -> Reached | None:
+    """From RUN/config.json and RUN/log.jsonl; None before the first log entry."""
+    try:
+        total = json.loads((run / "config.json").read_text(encoding="utf-8"))["plan"]["recipe"]["iterations"]
+        lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    except FileNotFoundError:
+        return None
+    last = [json.loads(line) for line in lines if line.endswith("\n")][-5:]
+    return Reached(last[-1]["iteration"], total, mean(entry["seconds_per_iteration"] for entry in last)) if last else None
+
+
+class View:
+    """`tick()` about once a second, `end(job, reason)` for each job that has ended."""
+
+    def __init__(self, jobs: list[Job], config: Bench, done: int):
+        self.jobs, self.config, self.done = jobs, config, done
+        self.total = done + len(jobs)
+        self.failed = self.elsewhere = self.at_once = 0
+        self.waiting = {job: _size(log_path(job, config)) for job in jobs}  # of the logs: a run has begun when its log has grown
+        self.running: dict[Job, Reached | None] = {}
+        self.seconds: dict[Job, float] = {}  # of whole trainings that have ended
+        self.terminal = sys.stderr.isatty()
+        self.drawn, self.polled_at = 0, -POLL_S
+
+    def tick(self) -> None:
+        if time.monotonic() - self.polled_at < POLL_S:
+            return
+        self.polled_at = time.monotonic()
+        self.poll()
+        if self.terminal:
+            self._draw()
+
+    def poll(self) -> None:
+        for job in [job for job, size in self.waiting.items() if _size(log_path(job, self.config)) > size]:
+            del self.waiting[job]
+            self.running[job] = None
+            if not self.terminal:
+                self._say(f"{job.place}: started")
+        self.at_once = max(self.at_once, len(self.running))
+        for job in self.running:
+            self.running[job] = read_reached(self.config.runs / job.place)
+
+    def end(self, job: Job, reason: str | None) -> None:
+        self.waiting.pop(job, None)
+        self.running.pop(job, None)
+        reached = read_reached(self.config.runs / job.place)
+        if reason == ELSEWHERE:
+            self.elsewhere += 1
+        elif reason is None:
+            self.done += 1
+            if reached is not None:
+                self.seconds[job] = reached.total * reached.seconds_per_iteration
+        else:
+            self.failed += 1
+        if reason is not None or not self.terminal:
+            self._say(f"{job.place}: {reason or 'done'}")
+        if self.terminal:
+            self._draw()
+
+    def seconds_left(self) -> float | None:
+        """Of the whole bench, with as many runs at once as there have been; a waiting run takes as long as those of its label, or of all. None while nothing is known."""
+        reached = {job: at for job, at in self.running.items() if at is not None}
+        known = self.seconds | {job: at.total * at.seconds_per_iteration for job, at in reached.items()}
+        if not known:
+            return None
+
+        def expected(job: Job) -> float:
+            return mean([value for other, value in known.items() if other.label == job.label] or known.values())
+
+        left = [reached[job].seconds_left if job in reached else expected(job) for job in self.running]
+        left += [expected(job) for job in self.waiting]
+        return max([sum(left) / max(1, self.at_once), *left])
+
+    def lines(self) -> list[str]:
+        """The summary, then each running job."""
+        left = self.seconds_left()
+        about = f", about {duration(left)} left" if left else ""
+        elsewhere = f", {self.elsewhere} {ELSEWHERE}" if self.elsewhere else ""
+        head = f"{self.total} runs: {self.done} done, {self.failed} failed{elsewhere}, {len(self.running)} running, {len(self.waiting)} waiting{about}"
+        width = max((len(str(job.place)) for job in self.running), default=0)
+        return [head, *(f"  {str(job.place):{width}}  {_state(at)}" for job, at in self.running.items())]
+
+    def _say(self, line: str) -> None:
+        self._erase()
+        number = "" if self.terminal else f"[{self.done + self.failed + self.elsewhere}/{self.total}] "
+        print(f"{number}{line}", file=sys.stderr, flush=True)
+
+    def _erase(self) -> None:
+        if self.drawn:
+            print(f"\x1b[{self.drawn}F\x1b[J", end="", file=sys.stderr)
+        self.drawn = 0
+
+    def _draw(self) -> None:
+        columns, rows = shutil.get_terminal_size()
+        lines = self.lines()
+        if len(lines) > rows - 1:
+            lines = [*lines[: rows - 2], f"  … and {len(lines) - rows + 2} more"]
+        self._erase()
+        print("\n".join(line[: columns - 1] for line in lines), file=sys.stderr, flush=True)
+        self.drawn = len(lines)
+
+
+def duration(seconds: float) -> str:
+    """12 s, 6 min, 1 h 20 min, 2 d 3 h."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
+
+
+def _state(at: Reached | None) -> str:
+    if at is None:
+        return "starting"
+    if at.iteration == at.total:
+        return f"{at.total}/{at.total} it, predicting"
+    return f"{at.iteration}/{at.total} it, {duration(at.seconds_left)} left"
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
