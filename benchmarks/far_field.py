@@ -1,7 +1,8 @@
 """How much of a method's loss of Dice lies far from the heart: python benchmarks/far_field.py [RUNS] [DATASETS] [RESULTS]
 
 For every run of the quick budget that has predictions: Dice over the whole volume, Dice inside each slice's box around the dense mask, 20 pixels
-wider on every side, and the share of the predicted foreground that lies outside these boxes. Writes far-field-quick.csv and .md into RESULTS.
+wider on every side, and the share of the predicted foreground that lies outside these boxes: in slices with a heart, and in slices without one.
+Writes far-field-quick.csv and .md into RESULTS.
 """
 
 import csv
@@ -16,7 +17,7 @@ from scribbleseg.data.dataset import read_dataset
 from scribbleseg.data.volume import read_label
 
 MARGIN = 20  # pixels
-COLUMNS = ("data", "split", "row", "seed", "cases", "dice", "dice_in_box", "foreground_outside")
+COLUMNS = ("data", "split", "row", "seed", "cases", "dice", "dice_in_box", "foreground_outside", "foreground_in_empty_slices")
 
 
 def boxes(truth: np.ndarray) -> np.ndarray:
@@ -35,14 +36,15 @@ def mean_dice(found: np.ndarray, truth: np.ndarray, classes: int) -> float:
     return float(np.mean([2 * ((found == c) & (truth == c)).sum() / size for c, size in enumerate(sizes, 1) if size]))
 
 
-def measure(run: Path, dataset) -> tuple[int, float, float, float]:
-    """Cases, mean Dice, mean Dice in the boxes, mean share of predicted foreground outside them."""
+def measure(run: Path, dataset) -> tuple[int, float, float, float, float]:
+    """Cases; means of Dice, of Dice in the boxes, of the shares of predicted foreground outside them in slices with and without a heart."""
 
     def one(case):
         found, truth = (read_label(path)[0] for path in (run / "predictions" / f"{case.id}.nii.gz", case.truth))
         inside, classes = boxes(truth), len(dataset.classes)
-        outside = ((found > 0) & ~inside).sum() / max(1, (found > 0).sum())
-        return mean_dice(found, truth, classes), mean_dice(found[inside], truth[inside], classes), outside
+        heart = inside.any((1, 2))
+        outside, elsewhere = (((found > 0) & ~inside)[which].sum() / max(1, (found > 0).sum()) for which in (heart, ~heart))
+        return mean_dice(found, truth, classes), mean_dice(found[inside], truth[inside], classes), outside, elsewhere
 
     cases = [dataset.case(path.name.removesuffix(".nii.gz")) for path in sorted((run / "predictions").glob("*.nii.gz"))]
     with ThreadPoolExecutor() as pool:
@@ -64,8 +66,8 @@ if __name__ == "__main__":
         writer.writerows((*line[:5], *(f"{value:.5f}" for value in line[5:])) for line in lines)
     text = ["# Near the heart and far from it, budget `quick`", "", "Made by `python benchmarks/far_field.py` from the predictions of the runs; numbers in far-field-quick.csv.", ""]
     text += [f"In the box: inside each slice's box around the dense mask, {MARGIN} pixels wider on every side.", ""]
-    text += ["| data | split | row | seed | cases | Dice | Dice in the box | predicted foreground outside the boxes |", "|" + "---|" * 8]
-    text += ["| " + " | ".join(map(str, (*line[:5], f"{100 * line[5]:.1f}", f"{100 * line[6]:.1f}", f"{100 * line[7]:.0f} %"))) + " |" for line in lines]
+    text += ["| data | split | row | seed | cases | Dice | Dice in the box | predicted foreground outside the boxes | in slices without a heart |", "|" + "---|" * 9]
+    text += ["| " + " | ".join(map(str, (*line[:5], f"{100 * line[5]:.1f}", f"{100 * line[6]:.1f}", f"{100 * line[7]:.0f} %", f"{100 * line[8]:.0f} %"))) + " |" for line in lines]
     with atomic_file(results / "far-field-quick.md") as partial:
         partial.write_text("\n".join(text) + "\n", encoding="utf-8")
     print("\n".join(text))
