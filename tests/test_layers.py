@@ -21,6 +21,7 @@ LAYERS = (
     {"losses", "augment", "correlation", "networks"},
     {"methods"},
     {"plan"},
+    {"batches", "checkpoint", "optimizer", "run_log"},
     {"train", "predict", "evaluate"},
     {"bench", "report", "figures"},
     {"cli", "demo", "__main__"},
