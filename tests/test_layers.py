@@ -16,7 +16,7 @@ MODULES = sorted(path.relative_to(ROOT).with_suffix("") for path in ROOT.rglob("
 # from the bottom up: a module may import what stands below it, and its own folder
 LAYERS = (
     {"errors", "atomic", "config", "progress"},
-    {"labels", "device"},
+    {"labels", "device", "distributed"},
     {"data", "metrics"},
     {"losses", "augment", "correlation", "networks"},
     {"methods"},

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from . import distributed
 from .augment import random_affine, warp
 from .data.dataset import Dataset, load_volume
 from .data.slices import resize_image, resize_label, stack_labels
@@ -33,13 +34,14 @@ def build_slices(dataset: Dataset, cases: tuple[str, ...], method: Method | None
         truth = None if volume.truth is None else resize_label(volume.truth, size)
         return resize_image(volume.image, size), {key: resize_label(value, size) for key, value in targets.items()}, truth, notes
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool, Progress("reading cases", len(cases), "case") as bar:
+    shown = distributed.rank() == 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool, Progress("reading cases", len(cases), "case", shown=shown) as bar:
         loaded = []
         for item in pool.map(load, cases):
             loaded.append(item)
             bar.advance()
     images, targets, truths, notes = zip(*loaded)
-    for text, count in sum(map(Counter, notes), Counter()).items():
+    for text, count in sum(map(Counter, notes), Counter()).items() if shown else ():
         print(f"{text}: {count}", file=sys.stderr)
     maps = {key: torch.cat([target[key] for target in targets]) for key in targets[0]}
     truth = stack_labels(truths, [image[:, 0].shape for image in images])
@@ -57,11 +59,12 @@ def check_trainable(slices: Slices, plan: Plan, folder: Path) -> None:
         raise InputError(f"{folder}: no training case has a scribble of class {', '.join(missing)}. Draw some, or take the class out of dataset.json.")
 
 
-def draw_batch(slices: Slices, index: Tensor) -> Batch:
-    """Gather slices and augment them, on their device."""
+def draw_batch(slices: Slices, index: Tensor, part: slice = slice(None)) -> Batch:
+    """Gather slices and augment them, on their device. `part`: of a batch that processes share, the matrices being drawn for all of it."""
+    matrix, index = random_affine(len(index), index.device)[part], index[part]
     layers = [slices.label, *slices.maps.values(), *([] if slices.truth is None else [slices.truth])]
     labels = torch.stack([layer[index].long() for layer in layers], 1)
-    image, labels = warp(slices.image[index], labels, random_affine(len(index), index.device))
+    image, labels = warp(slices.image[index], labels, matrix)
     label, *others = labels.unbind(1)
     truth = None if slices.truth is None else others.pop()
     return Batch(image.contiguous(memory_format=torch.channels_last), label, dict(zip(slices.maps, others)), truth)

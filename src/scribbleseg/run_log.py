@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import __version__
+from . import __version__, distributed
 from .atomic import atomic_file
 from .config import Train
 from .device import device_name
@@ -31,6 +31,7 @@ def environment(device: torch.device, dtype: torch.dtype) -> dict:
         "device": device_name(device),
         "precision": str(dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
+        "processes": distributed.processes(),
         "platform": f"{platform.system()} {platform.machine()}",
     }
 

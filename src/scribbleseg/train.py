@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from . import distributed
 from .batches import build_slices, check_trainable, draw_batch, most_drawn
 from .checkpoint import read_checkpoint, write_checkpoint, write_weights
 from .config import Train
@@ -35,30 +36,33 @@ def train(config: Train) -> Path:
 
     Raises InputError for anything wrong with the data, the settings or the folder, before anything is written.
     """
-    plan = make_plan(config)
-    run = Path(config.run)
-    if run.exists() and (not run.is_dir() or any(not path.name.startswith(".partial-") for path in run.iterdir())):
-        raise InputError(f"{run}: exists already and is not empty. Choose another folder, or carry on with: scribbleseg train {run} --resume")
-    training = _Training(config, plan)
-    training.start()
-    training.run_to_end()
+    with distributed.joined():
+        plan = make_plan(config)
+        run = Path(config.run)
+        if run.exists() and (not run.is_dir() or any(not path.name.startswith(".partial-") for path in run.iterdir())):
+            raise InputError(f"{run}: exists already and is not empty. Choose another folder, or carry on with: scribbleseg train {run} --resume")
+        training = _Training(config, plan)
+        training.start()
+        training.run_to_end()
     return run
 
 
 def resume(run: Path) -> Path:
     """Carry on a run that was cut off, to the same weights as if it had not been; a finished run is left as it is."""
-    config, plan = read_plan(run)
-    if not (Path(run) / "resume.pt").is_file():  # cut off before its first checkpoint
-        training = _Training(config, plan)
-        training.start()
-        training.run_to_end()
-        return Path(run)
-    stored = read_checkpoint(run)
-    if stored["iteration"] < plan.recipe.iterations:
-        training = _Training(config, plan)
-        training.restore(stored)
-        training.run_to_end()
-    return Path(run)
+    run = Path(run)
+    with distributed.joined():
+        config, plan = read_plan(run)
+        if not (run / "resume.pt").is_file():  # cut off before its first checkpoint
+            training = _Training(config, plan)
+            training.start()
+            training.run_to_end()
+            return run
+        stored = read_checkpoint(run)
+        if stored["iteration"] < plan.recipe.iterations:
+            training = _Training(config, plan)
+            training.restore(stored)
+            training.run_to_end()
+    return run
 
 
 @torch.no_grad()
@@ -85,28 +89,33 @@ class _Training:
 
     def __init__(self, config: Train, plan: Plan):
         self.config, self.plan, self.run = config, plan, Path(config.run)
-        self.device = pick_device(config.device)
+        self.device = pick_device(distributed.own_device(config.device))
         self.dtype = pick_precision(config.precision, self.device)
         self.iteration, self.best = 0, -1.0
+        self.first, self.part = distributed.rank() == 0, distributed.own_part(plan.recipe.batch)
         torch.set_flush_denormal(True)
         torch.manual_seed(config.seed)
 
         dataset = read_dataset(config.dataset)
         network = build_network(plan.network, len(plan.channels), len(plan.classes))
         self.method = method_class(plan.method)(network, **plan.options)
-        slices, _ = build_slices(dataset, plan.fold.train, self.method, plan.size)
+        with distributed.first_process_first():
+            slices, _ = build_slices(dataset, plan.fold.train, self.method, plan.size)
         check_trainable(slices, plan, config.dataset)
         self.val = self.owner = None
-        if plan.fold.val:
+        if plan.fold.val and self.first:
             self.val, self.owner = build_slices(dataset, plan.fold.val, None, plan.size)
             if self.val.truth is None:
                 raise InputError(f"{config.dataset}: no validation case has a mask in labelsTr_dense. Add one, or use a split without validation.")
         self.slices = slices.to(self.device)
         self.method.to(self.device, memory_format=torch.channels_last).train()
         self.optimizer = make_optimizer(plan.recipe, self.method, self.device)
+        self.losses = distributed.spread(self.method, self.device)
 
     def start(self) -> None:
         """Make the run folder; from here on the run can be resumed."""
+        if not self.first:
+            return
         self.run.mkdir(parents=True, exist_ok=True)
         write_plan(self.config, self.plan)
         write_environment(self.run, self.device, self.dtype)
@@ -130,7 +139,8 @@ class _Training:
             raise InputError(f"{self.run}: was trained on {was}, and this is {self.device}. Carry it on where it began, or start again.")
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(stored["cuda_rng"], self.device)
-        cut_log(self.run, self.iteration)
+        if self.first:
+            cut_log(self.run, self.iteration)
 
     def checkpoint(self) -> None:
         """Write last.safetensors and resume.pt, each atomically."""
@@ -155,13 +165,15 @@ class _Training:
         progress = torch.full((), share, device=self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.plan.recipe, share)
-        batch = draw_batch(self.slices, index.to(self.device, non_blocking=True))
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            terms = self.method.losses(batch, progress)
+        batch = draw_batch(self.slices, index.to(self.device, non_blocking=True), self.part)
+        noise = distributed.own_noise(self.config.seed, self.iteration, self.device)
+        with noise, torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            terms = self.losses(batch, progress)
         torch.stack(list(terms.values())).sum().backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.method.after_step(progress)
+        distributed.agree(self.method)
         self.iteration += 1
         return {name: value.detach() for name, value in {**terms, **self.method.monitor()}.items()}
 
@@ -170,18 +182,18 @@ class _Training:
         sampler = Sampler(len(self.slices.label), self.plan.recipe.batch, self.config.seed)
         log_at = _evenly(total, 200)
         sweep_at = _evenly(total, min(self.method.sweeps, total // 100))  # never closer than the paper's interval
-        val_at = _evenly(total, self.config.validations) if self.val is not None else set()
+        val_at = _evenly(total, self.config.validations) if self.plan.fold.val else set()
         picture_at = _evenly(total, 5)
-        board = open_board(self.config)
+        board = open_board(self.config) if self.first else None
         if self.config.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = not self.config.deterministic
         torch.use_deterministic_algorithms(self.config.deterministic)
         sums, steps, since = {}, 0, time.perf_counter()
         saved = time.monotonic()
-        log = open(self.run / "log.jsonl", "a", encoding="utf-8")
+        log = open(self.run / "log.jsonl" if self.first else os.devnull, "a", encoding="utf-8")
         try:
-            with log, _interruptible() as stop, Progress(f"training {self.plan.method}", total, "it", self.iteration) as bar:
+            with log, _interruptible() as stop, Progress(f"training {self.plan.method}", total, "it", self.iteration, self.first) as bar:
                 while self.iteration < total:
                     row = self.step(sampler(self.iteration))
                     sums = {name: sums.get(name, 0) + value for name, value in row.items()}
@@ -191,18 +203,20 @@ class _Training:
                         self.method.sweep(self.slices, torch.full((), self.iteration / total, device=self.device))
                     if self.iteration in log_at or self.iteration in val_at:
                         entry = self.entry(sums, steps, since)
-                        if self.iteration in val_at:
-                            entry |= self.validate()
-                        log.write(json.dumps(entry) + "\n")
-                        log.flush()
-                        bar.note(" ".join(f"{name} {entry[name]:.3f}" for name in ("loss", "val_mean_dice") if name in entry))
-                        pictures = self.save_pictures() if self.iteration in picture_at else {}
-                        if board is not None:
-                            board(entry, pictures)
-                        if self.iteration == total or time.monotonic() - saved > self.config.checkpoint_every:
-                            self.checkpoint()
-                            saved = time.monotonic()
-                        sums, steps, since = {}, 0, time.perf_counter()
+                        sums, steps = {}, 0
+                        if self.first:
+                            if self.iteration in val_at:
+                                entry |= self.validate()
+                            log.write(json.dumps(entry) + "\n")
+                            log.flush()
+                            bar.note(" ".join(f"{name} {entry[name]:.3f}" for name in ("loss", "val_mean_dice") if name in entry))
+                            pictures = self.save_pictures() if self.iteration in picture_at else {}
+                            if board is not None:
+                                board(entry, pictures)
+                            if self.iteration == total or time.monotonic() - saved > self.config.checkpoint_every:
+                                self.checkpoint()
+                                saved = time.monotonic()
+                        since = time.perf_counter()
                     if stop and self.iteration < total:
                         self.checkpoint()
                         raise KeyboardInterrupt
@@ -210,8 +224,9 @@ class _Training:
             torch.use_deterministic_algorithms(False)
 
     def entry(self, sums: dict[str, Tensor], steps: int, since: float) -> dict:
-        """A line of log.jsonl: means since the last one. Raises InputError when a loss is not finite."""
-        means = dict(zip(sums, (torch.stack([value.float() for value in sums.values()]) / steps).tolist()))
+        """A line of log.jsonl: means since the last one, over all processes. Raises InputError when a loss is not finite."""
+        values = distributed.process_mean(torch.stack([value.float() for value in sums.values()]) / steps)
+        means = dict(zip(sums, values.tolist()))
         seconds = time.perf_counter() - since  # the line above has waited for the device
         monitored = self.method.monitor()
         losses = {name: value for name, value in means.items() if name not in monitored}
@@ -241,7 +256,7 @@ class _Training:
         """pictures/ITERATION.npz: a few fixed slices, what the network says of them, and the method's own maps."""
         batch = most_drawn(self.slices, 4)
         self.method.eval()
-        with torch.random.fork_rng(), torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []), torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             torch.manual_seed(self.config.seed)
             shown = self.method.pictures(batch)
             found = self.method.network(batch.image).argmax(1)
@@ -252,9 +267,9 @@ class _Training:
 
 @contextmanager
 def _interruptible() -> Iterator[list]:
-    """Ctrl-C fills the list instead of cutting a step in two; a second Ctrl-C stops at once."""
+    """Ctrl-C fills the list instead of cutting a step in two; a second Ctrl-C stops at once, and so does any with several processes."""
     stop = []
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread() or distributed.processes() > 1:
         yield stop
         return
 
