@@ -19,7 +19,7 @@ from scribbleseg.methods import effdnet, pce, scn
 from scribbleseg.networks.dropout import Dropout
 from scribbleseg.train import resume, train
 
-STEPS = 4
+STEPS = 3
 latest = None  # the method of the latest run
 stop_at = None  # a step that does not happen
 
