@@ -53,7 +53,8 @@ def test_all_processes_hold_the_same_state(spread):
 
 def test_a_run_cut_off_resumes_to_the_same_weights(spread):
     whole, cut = (load_file(spread[0] / name / "last.safetensors") for name in ("noisy", "cut"))
-    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    for name in whole:  # float32 kernels round by where a tensor lies in memory; other noise moves weights by 1e-2
+        torch.testing.assert_close(cut[name], whole[name], rtol=1e-3, atol=1e-4)
     assert [entry["iteration"] for entry in log(spread[0] / "cut")] == list(range(1, STEPS + 1))
 
 
