@@ -16,11 +16,12 @@ MODULES = sorted(path.relative_to(ROOT).with_suffix("") for path in ROOT.rglob("
 # from the bottom up: a module may import what stands below it, and its own folder
 LAYERS = (
     {"errors", "atomic", "config", "progress"},
-    {"labels", "device"},
+    {"labels", "device", "distributed"},
     {"data", "metrics"},
     {"losses", "augment", "correlation", "networks"},
     {"methods"},
     {"plan"},
+    {"batches", "checkpoint", "optimizer", "run_log"},
     {"train", "predict", "evaluate"},
     {"bench", "report", "figures"},
     {"cli", "demo", "__main__"},

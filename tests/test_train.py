@@ -11,13 +11,15 @@ import torch
 from safetensors.torch import load_file
 from small import small_dataset
 
+from scribbleseg.batches import draw_batch
 from scribbleseg.config import Train
 from scribbleseg.data.dataset import read_dataset
 from scribbleseg.data.slices import Sampler, epoch_order, resize_image, resize_label
 from scribbleseg.errors import InputError
 from scribbleseg.labels import UNLABELED
 from scribbleseg.methods.base import Recipe, Slices
-from scribbleseg.train import draw_batch, learning_rate, resume, train, validation_dice
+from scribbleseg.optimizer import learning_rate
+from scribbleseg.train import resume, train, validation_dice
 
 
 @pytest.fixture(scope="module")

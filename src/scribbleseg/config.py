@@ -35,7 +35,7 @@ class Train:
     size: Annotated[int | None, arg(metavar="PIXELS")] = None
     """Slices are resized to SIZE × SIZE pixels, instead of the budget's."""
     batch: Annotated[int | None, arg(metavar="N")] = None
-    """Slices per step, instead of the method's."""
+    """Slices per step, of all processes together, instead of the method's."""
     optimizer: Literal["sgd", "adam", "adamw"] | None = None
     """Instead of the method's."""
     lr: Annotated[float | None, arg(metavar="RATE")] = None

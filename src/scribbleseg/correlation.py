@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .distributed import batch_cat, batch_sum
 from .errors import InputError
 from .labels import UNLABELED
 from .losses import partial_cross_entropy
@@ -87,6 +88,7 @@ def update_threshold(threshold: Tensor, probs: Tensor, momentum: float = 0.999) 
     confidence, prediction = probs.max(1)
     classes = torch.arange(probs.shape[1], device=probs.device)
     highest = torch.where(prediction.flatten()[:, None] == classes, confidence.flatten()[:, None], 0.0).amax(0)
+    highest = batch_cat(highest.unsqueeze(0)).amax(0)
     return threshold.lerp((highest.sum() / (highest > 0).sum()).to(threshold.dtype), 1 - momentum)
 
 
@@ -112,13 +114,14 @@ def class_contrast(
     vectors = features.float().flatten(2)
     scribble, pseudo_label = scribble.flatten(1).long(), pseudo_label.flatten(1).long()
     drawn = scribble[:, None] == torch.arange(classes, device=scribble.device)[:, None]  # [N, K, S]
-    present = drawn.any(2).any(0)
+    present = batch_sum(drawn.any(2).sum(0)) > 0
     with torch.autocast(features.device.type, enabled=False):
         length = torch.linalg.vector_norm(vectors, dim=1, keepdim=True).clamp(min=1e-4)  # [N, 1, S]: cheaper than dividing F by it
-        means = F.normalize((vectors @ (drawn / length).transpose(1, 2)).sum(0), dim=0, eps=1e-4)  # [D, K]
+        means = F.normalize(batch_sum((vectors @ (drawn / length).transpose(1, 2)).sum(0)), dim=0, eps=1e-4)  # [D, K]
         logits = means.T @ vectors / (length * temperature)
     logits = logits.masked_fill(~present[:, None], float("-inf"))
     usable = (scribble == UNLABELED) & (pseudo_label != UNLABELED) & present[pseudo_label.clamp(max=classes - 1)]
     drawn = scribble != UNLABELED
     loss = F.cross_entropy(logits, torch.where(drawn, scribble, torch.where(usable, pseudo_label, UNLABELED)), ignore_index=UNLABELED, reduction="none")
-    return (loss * drawn).sum() / drawn.sum().clamp(min=1), (loss * usable).sum() / usable.sum().clamp(min=1)
+    scribbled, unlabeled = (batch_sum((loss * where).sum()) / batch_sum(where.sum()).clamp(min=1) for where in (drawn, usable))
+    return scribbled, unlabeled

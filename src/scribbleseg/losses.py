@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .distributed import batch_cat, batch_sum
 from .labels import UNLABELED
 
 
@@ -21,7 +22,7 @@ def partial_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
     logits [N, K, *space], label [N, *space] integer with UNLABELED. 0 (with zero gradients) when nothing is labelled.
     """
     total = F.cross_entropy(_float(logits), label.long(), ignore_index=UNLABELED, reduction="sum")
-    return total / (label != UNLABELED).sum().clamp(min=1)
+    return batch_sum(total) / batch_sum((label != UNLABELED).sum()).clamp(min=1)
 
 
 def dice_loss(probs: Tensor, label: Tensor, smooth: float = 1e-5, *, background: bool = True, squared: bool = True) -> Tensor:
@@ -35,8 +36,8 @@ def dice_loss(probs: Tensor, label: Tensor, smooth: float = 1e-5, *, background:
     target = label.unsqueeze(1) == classes
     probs = _float(probs) * (label != UNLABELED).unsqueeze(1)
     space = [0, *range(2, probs.dim())]
-    overlap = (probs * target).sum(space)
-    size = (probs.square() if squared else probs).sum(space) + target.sum(space)
+    overlap = batch_sum((probs * target).sum(space))
+    size = batch_sum((probs.square() if squared else probs).sum(space) + target.sum(space))
     dice = (2 * overlap + smooth) / (size + smooth)
     return 1 - (dice if background else dice[1:]).mean()
 
@@ -71,7 +72,7 @@ def mumford_shah(probs: Tensor, image: Tensor, swapped: bool = False) -> Tensor:
     weight, value = (image, probs) if swapped else (probs, image)
     weight, value = weight.unsqueeze(2), value.unsqueeze(1)
     mean = (weight * value).sum(3, keepdim=True) / weight.sum(3, keepdim=True).clamp(min=1e-6)
-    return (weight * (value - mean).square()).sum() + length
+    return batch_sum((weight * (value - mean).square()).sum() + length)
 
 
 def gated_crf(probs: Tensor, image: Tensor, radius: int = 5, sigma_px: float = 6.0, sigma_intensity: float = 0.1) -> Tensor:
@@ -123,9 +124,9 @@ def _separation(features: Tensor, scribble: Tensor, blocks: int, temperature: fl
     pool = {2: (F.adaptive_avg_pool2d, F.adaptive_max_pool2d), 3: (F.adaptive_avg_pool3d, F.adaptive_max_pool3d)}
     average, maximum = pool[features.dim() - 2]
     vectors = average(_float(features), blocks).flatten(2).transpose(1, 2).flatten(0, 1)
-    vectors = F.normalize(vectors, dim=1)
+    vectors = batch_cat(F.normalize(vectors, dim=1))
     drawn = ((scribble != 0) & (scribble != UNLABELED)).float().unsqueeze(1)
-    foreground = maximum(drawn, blocks).flatten() > 0
+    foreground = batch_cat(maximum(drawn, blocks).flatten()) > 0
     similarity = vectors @ vectors.T / temperature
     same = foreground[:, None] == foreground[None, :]
     positive = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)

@@ -9,10 +9,10 @@ from tqdm import tqdm
 class Progress:
     """`with Progress("training", 600, "it") as bar: bar.advance(); bar.note("dice .81")`."""
 
-    def __init__(self, label: str, total: int, unit: str, done: int = 0):
+    def __init__(self, label: str, total: int, unit: str, done: int = 0, shown: bool = True):
         self.label, self.total, self.unit, self.done, self.started_at = label, total, unit, done, done
-        self.text = ""
-        self.bar = tqdm(total=total, initial=done, desc=label, unit=unit, dynamic_ncols=True) if sys.stderr.isatty() else None
+        self.text, self.shown = "", shown
+        self.bar = tqdm(total=total, initial=done, desc=label, unit=unit, dynamic_ncols=True) if shown and sys.stderr.isatty() else None
 
     def __enter__(self):
         self.start = self.said = time.monotonic()
@@ -39,6 +39,8 @@ class Progress:
 
     def _say(self):
         self.said = time.monotonic()
+        if not self.shown:
+            return
         seconds = self.said - self.start
         rate = (self.done - self.started_at) / seconds if seconds > 0 else 0
         left = f", {(self.total - self.done) / rate:.0f} s left" if rate and self.done < self.total else ""

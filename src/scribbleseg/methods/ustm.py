@@ -5,6 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
+from ..distributed import batch_sum
 from ..errors import InputError
 from ..losses import partial_cross_entropy
 from .base import Method
@@ -43,7 +44,7 @@ class USTM(Method):
         most = math.log(2 if self.entropy_base == "two" else logits.shape[1])
         certain = uncertainty < (0.75 + 0.25 * ramp) * most
         distance = (logits.softmax(1) - target).square().sum(1)
-        consistency = (distance * certain).sum() / certain.sum().clamp(min=1)
+        consistency = batch_sum((distance * certain).sum()) / batch_sum(certain.sum()).clamp(min=1)
         return {"pce": partial_cross_entropy(logits, batch.label), "consistency": self.weight * ramp * consistency}
 
     @torch.no_grad()

@@ -1,0 +1,36 @@
+"""RUN/resume.pt, from which a run is carried on, and RUN/*.safetensors, the network's weights."""
+
+import io
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from .atomic import atomic_file
+from .errors import InputError
+
+
+def read_checkpoint(run: Path) -> dict:
+    """RUN/resume.pt, loaded without executing code. Raises InputError when there is none or it is not a checkpoint."""
+    path = Path(run) / "resume.pt"
+    if not path.is_file():
+        raise InputError(f"{run}: has no checkpoint (resume.pt). Remove the folder and start again.")
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        return {name: stored[name] for name in ("iteration", "best", "method", "optimizer", "rng")} | stored
+    except Exception as error:  # torch lets pickle, zip and OS errors through
+        raise InputError(f"{path}: not a checkpoint of scribbleseg ({type(error).__name__}). Remove the folder and start again.") from error
+
+
+def write_checkpoint(run: Path, stored: dict) -> None:
+    content = io.BytesIO()
+    torch.save(stored, content)  # in memory: torch's own writer reports a full disk as a RuntimeError
+    with atomic_file(run / "resume.pt") as partial:
+        partial.write_bytes(content.getbuffer())
+
+
+def write_weights(run: Path, name: str, network: nn.Module, notes: dict[str, str]) -> None:
+    weights = {key: value.contiguous() for key, value in network.state_dict().items()}
+    with atomic_file(run / f"{name}.safetensors") as partial:
+        partial.write_bytes(save(weights, notes))

@@ -1,0 +1,195 @@
+"""One run over several processes, started by torchrun: who is who, and what they compute together.
+
+Every process holds the whole model and all slices, and takes an equal part of every batch. DistributedDataParallel averages the
+gradients; sums of a loss over the batch go through `batch_sum`, so that a loss is that of the whole batch. In one process
+everything here does nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from .errors import InputError
+
+_inside_losses = False
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """The processes that torchrun started, as one group: nccl between GPUs, gloo between CPUs. Without torchrun there is nothing to join.
+
+    Of the processes that end with an InputError the first one passes it on; the others end silently.
+    """
+    if not dist.is_torchelastic_launched() or dist.is_initialized():
+        yield
+        return
+    store, own, count = next(dist.rendezvous("env://"))
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
+    dist.init_process_group(backend, store=dist.PrefixStore("scribbleseg", store), rank=own, world_size=count)
+    try:
+        yield
+        wait_for_all()
+    except (InputError, KeyboardInterrupt) as error:
+        if store.add("scribbleseg/failed", 1) > 1:
+            raise SystemExit(1) from error
+        raise  # torchrun ends the others
+    dist.destroy_process_group()
+
+
+def processes() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """0 is the one that writes files, validates and speaks."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def wait_for_all() -> None:
+    if processes() > 1:
+        dist.all_reduce(torch.zeros(()))  # on the CPU: a barrier of nccl would guess a GPU
+
+
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """Process 0 goes through the block alone, then the others: what it leaves on disk need not be computed again."""
+    if rank():
+        wait_for_all()
+    yield
+    if not rank():
+        wait_for_all()
+
+
+def own_device(name: str) -> str:
+    """The --device of this process: on CUDA each has its own GPU. Raises InputError when one GPU is named for all."""
+    if processes() == 1:
+        return name
+    if name.startswith("cuda:"):
+        raise InputError(f"--device {name}: {processes()} processes cannot share one GPU. Use --device cuda: each takes its own.")
+    cuda = name == "cuda" or name == "auto" and torch.cuda.is_available()
+    return f"cuda:{dist.get_node_local_rank()}" if cuda else name
+
+
+def own_part(batch: int) -> slice:
+    """Which slices of a batch this process takes. Raises InputError when the batch cannot be shared evenly."""
+    count = processes()
+    if batch % count:
+        raise InputError(f"--batch {batch} is shared by all processes, and {count} cannot share it evenly. Use a multiple of {count}.")
+    size = batch // count
+    return slice(rank() * size, (rank() + 1) * size)
+
+
+@contextmanager
+def own_noise(seed: int, iteration: int, device: torch.device) -> Iterator[None]:
+    """Random numbers of this process's own; outside of the block all processes draw the same ones."""
+    if processes() == 1:
+        yield
+        return
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(hash((seed, iteration, rank())))
+        yield
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over processes; so is its gradient, every process having a loss that depends on the sum."""
+
+    @staticmethod
+    def forward(ctx, part):
+        total = part.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return _Sum.apply(gradient)
+
+
+def batch_sum(part: Tensor) -> Tensor:
+    """Σ over the whole batch, from the Σ over this process's part of it. For use in a method's losses; elsewhere it returns `part`.
+
+    A loss of such sums has the value and, after averaging over processes, the gradient that one process would have found.
+    """
+    return _Sum.apply(part) if _inside_losses else part
+
+
+def batch_cat(part: Tensor) -> Tensor:
+    """What all processes have, one after the other along the first axis (equal shapes); like `batch_sum` otherwise. For small tensors."""
+    if not _inside_losses:
+        return part
+    places = part.new_zeros(processes(), *part.shape)
+    places[rank()] = part
+    return batch_sum(places).flatten(0, 1)
+
+
+def process_mean(value: Tensor) -> Tensor:
+    """Mean over processes, without a gradient."""
+    if processes() == 1:
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total / processes()
+
+
+@torch.no_grad()
+def agree(method: nn.Module) -> None:
+    """0-d floating-point buffers (thresholds, counts) become their means over processes."""
+    if processes() == 1:
+        return
+    buffers = [buffer for buffer in method.buffers() if buffer.is_floating_point() and not buffer.dim()]
+    if buffers:
+        for buffer, value in zip(buffers, process_mean(torch.stack([buffer.float() for buffer in buffers]))):
+            buffer.copy_(value)
+
+
+def spread(method: nn.Module, device: torch.device) -> Callable[..., dict[str, Tensor]]:
+    """`method.losses`, so that `backward` averages the gradients over processes and batch norms see the whole batch."""
+    if processes() == 1:
+        return method.losses
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    else:
+        for module in method.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.__class__ = _BatchNormOfAll
+    return DistributedDataParallel(_Losses(method), static_graph=True)  # the same graph in every step: a method never branches on values
+
+
+class _Losses(nn.Module):
+    """A method's losses as a forward pass, for DistributedDataParallel, and what it is to average: not the buffers, which may be large."""
+
+    def __init__(self, method: nn.Module):
+        super().__init__()
+        self.trained = nn.ParameterList(p for p in method.parameters() if p.requires_grad)
+        self.losses = method.losses
+
+    def forward(self, *inputs):
+        global _inside_losses
+        _inside_losses = True
+        try:
+            return self.losses(*inputs)
+        finally:
+            _inside_losses = False
+
+
+class _BatchNormOfAll(nn.BatchNorm2d):
+    """Batch norm over the parts of all processes, on CPUs, where torch's SyncBatchNorm does not work. The parts are of equal size."""
+
+    def forward(self, x):
+        if not self.training:
+            return super().forward(x)
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
+        count = processes() * values.numel() // values.shape[1]
+        mean = _Sum.apply(values.sum((0, 2, 3))) / count
+        centred = values - mean[:, None, None]
+        variance = _Sum.apply(centred.square().sum((0, 2, 3))) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)

@@ -1,0 +1,26 @@
+"""A recipe's optimiser and its learning rate."""
+
+import numpy as np
+import torch
+
+from .methods.base import Method, Recipe
+
+
+def learning_rate(recipe: Recipe, progress: float) -> float:
+    """poly: lr (1 − t)^.9; cosine: lr (1 + cos πt)/2; step: lr γ^(steps passed); constant. t = progress."""
+    factor = {
+        "poly": (1 - progress) ** 0.9,
+        "cosine": (1 + np.cos(np.pi * progress)) / 2,
+        "step": recipe.gamma ** sum(progress >= share for share in recipe.step_at),
+        "constant": 1.0,
+    }[recipe.schedule]
+    return recipe.lr * float(factor)
+
+
+def make_optimizer(recipe: Recipe, method: Method, device: torch.device) -> torch.optim.Optimizer:
+    """The recipe's optimiser over everything the method trains; SGD has momentum .9."""
+    parameters = [p for p in method.parameters() if p.requires_grad]
+    common = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": device.type == "cuda" or None}
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(parameters, momentum=0.9, **common)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer](parameters, **common)

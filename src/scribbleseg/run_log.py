@@ -1,0 +1,90 @@
+"""What a run says of itself: its environment, log.jsonl, pictures, TensorBoard."""
+
+import json
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import __version__, distributed
+from .atomic import atomic_file
+from .config import Train
+from .device import device_name
+from .errors import InputError
+from .labels import UNLABELED
+
+
+def environment(device: torch.device, dtype: torch.dtype) -> dict:
+    """Versions, commit and machine: what a reader needs beside a number."""
+    describe = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    commit = subprocess.run(describe, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
+    return {
+        "scribbleseg": __version__,
+        "commit": commit or None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "device": device_name(device),
+        "precision": str(dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "processes": distributed.processes(),
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def write_environment(run: Path, device: torch.device, dtype: torch.dtype) -> None:
+    with atomic_file(run / "environment.json") as partial:
+        partial.write_text(json.dumps(environment(device, dtype), indent=1) + "\n", encoding="utf-8")
+
+
+def cut_log(run: Path, iteration: int) -> None:
+    """Take what came after `iteration` out of log.jsonl, and a line that was cut off."""
+    log = run / "log.jsonl"
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.is_file() else []
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["iteration"] <= iteration]
+    with atomic_file(log) as partial:
+        partial.write_text("".join(kept), encoding="utf-8")
+
+
+def write_pictures(run: Path, iteration: int, maps: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """pictures/ITERATION.npz; returns the arrays."""
+    arrays = {name: _compact(value) for name, value in maps.items()}
+    with atomic_file(run / "pictures" / f"{iteration:06d}.npz") as partial:
+        np.savez_compressed(partial, **arrays)
+    return arrays
+
+
+def open_board(config: Train):
+    """Writes log entries as TensorBoard scalars and pictures as images; None unless asked for."""
+    if not config.tensorboard:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError("--tensorboard needs the tensorboard package. Run: pip install 'scribbleseg[tensorboard]'") from error
+    writer = SummaryWriter(str(Path(config.run) / "tensorboard"))
+
+    def write(entry, pictures):
+        for name, stack in pictures.items():
+            grey = np.where(stack == UNLABELED, 0, stack).astype(np.float32)
+            writer.add_images(f"pictures/{name}", grey[:, None] / max(float(grey.max()), 1e-6), entry["iteration"])
+        for group in ("losses", "monitor", "val_dice"):
+            for name, value in entry.get(group, {}).items():
+                writer.add_scalar(f"{group}/{name}", value, entry["iteration"])
+        for name in ("lr", "loss", "val_mean_dice", "seconds_per_iteration"):
+            if name in entry:
+                writer.add_scalar(name, entry[name], entry["iteration"])
+        writer.flush()
+
+    return write
+
+
+def _compact(value: Tensor) -> np.ndarray:
+    value = value.cpu()
+    if value.is_floating_point():
+        return value.half().numpy()
+    return value.numpy() if value.dtype == torch.bool else value.to(torch.uint8).numpy()
