@@ -1,0 +1,274 @@
+"""Time of a training step of every method, split into its parts: python benchmarks/speed.py [--size 256] [--methods effdnet scn ...] [--compile]
+
+Each method is measured in a process of its own, so that its peak memory is its own, on the phantom's slices, at its own batch size and optimiser:
+the step as `scribbleseg train` takes it, and in the same process the plain one (float32, contiguous, eager) as the reference. On a CPU only the
+ratios count: run it on a machine that does nothing else. Writes benchmarks/results/speed-DEVICE-SIZE.csv and .md, and what single parts of SCN and
+EFFDNet cost into speed-parts-DEVICE-SIZE.csv.
+"""
+
+import argparse
+import csv
+import dataclasses
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from scribbleseg import correlation as scn
+from scribbleseg.atomic import atomic_file
+from scribbleseg.augment import foreground_augmentation
+from scribbleseg.batches import build_slices, draw_batch
+from scribbleseg.config import Phantom
+from scribbleseg.data.dataset import read_dataset
+from scribbleseg.data.phantom import phantom
+from scribbleseg.data.slices import Sampler
+from scribbleseg.device import device_name, peak_memory_mib, pick_device, pick_precision
+from scribbleseg.losses import foreground_background_separation
+from scribbleseg.methods import METHODS, method_class
+from scribbleseg.networks import build_network
+from scribbleseg.optimizer import make_optimizer
+
+PARTS = ("data", "networks", "terms", "backward", "optimizer")
+COLUMNS = ("method", "batch", "seconds", "p95", "slowest", "images_per_second", *PARTS, "reference_seconds", "compiled_seconds", "compile_warm_up", "peak_memory_mib")
+
+
+class Steps:
+    """One method on one device: steps, and how long their parts take."""
+
+    def __init__(self, name: str, dataset: Path, size: int, device: torch.device, dtype: torch.dtype, layout: torch.memory_format):
+        torch.manual_seed(0)
+        torch.set_flush_denormal(True)
+        kind = method_class(name)
+        data = read_dataset(dataset)
+        self.recipe, self.device, self.dtype, self.layout = kind.recipe, device, dtype, layout
+        self.method = kind(build_network(kind.network_name, len(data.channels), len(data.classes)))
+        slices, _ = build_slices(data, tuple(data.cases), self.method, size)
+        self.slices = slices.to(device)
+        self.method.to(device, memory_format=layout).train()
+        self.optimizer = make_optimizer(self.recipe, self.method, device)
+        self.sampler = Sampler(len(slices.label), self.recipe.batch, 0)
+        self.losses: Callable = self.method.losses
+        self.progress = torch.full((), 0.5, device=device)
+        self.taken = 0
+
+    def now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def draw(self):
+        batch = draw_batch(self.slices, self.sampler(self.taken).to(self.device, non_blocking=True))
+        self.taken += 1
+        return dataclasses.replace(batch, image=batch.image.contiguous(memory_format=self.layout))
+
+    def forward(self, batch):
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return torch.stack(list(self.losses(batch, self.progress).values())).sum()
+
+    def update(self):
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.method.after_step(self.progress)
+
+    def step(self):
+        self.forward(self.draw()).backward()
+        self.update()
+
+    def seconds(self, steps: int, together: int) -> list[float]:
+        """Seconds of a step, `together` of them between two looks at the clock."""
+        times = []
+        for _ in range(steps):
+            start = self.now()
+            for _ in range(together):
+                self.step()
+            times.append((self.now() - start) / together)
+        return times
+
+    def parts(self, steps: int) -> dict[str, float]:
+        """Mean seconds of each part: in all networks' forward passes, in what the method computes beside them, and so on."""
+        spent = dict.fromkeys(PARTS, 0.0)
+        for _ in range(steps):
+            clock = [self.now()]
+            batch = self.draw()
+            clock.append(self.now())
+            with self.inside_networks() as networks:
+                loss = self.forward(batch)
+                clock.append(self.now())
+            loss.backward()
+            clock.append(self.now())
+            self.update()
+            clock.append(self.now())
+            data, forward, backward, optimizer = (after - before for before, after in zip(clock, clock[1:]))
+            for part, value in zip(PARTS, (data, networks[0], forward - networks[0], backward, optimizer)):
+                spent[part] += value / steps
+        return spent
+
+    @contextmanager
+    def inside_networks(self):
+        """Adds up the time spent in the forward passes of `method.network` and its like (a teacher, a second network)."""
+        kind, total, depth = type(self.method.network), [0.0], [0]
+        names = [name for name in ("forward", "encode", "decoder_maps", "features_and_logits") if name in vars(kind)]
+        kept = {name: vars(kind)[name] for name in names}
+
+        def timed(function):
+            def call(*given, **named):
+                depth[0] += 1
+                start = self.now() if depth[0] == 1 else 0.0
+                try:
+                    return function(*given, **named)
+                finally:
+                    depth[0] -= 1
+                    if not depth[0]:
+                        total[0] += self.now() - start
+
+            return call
+
+        for name, function in kept.items():
+            setattr(kind, name, timed(function))
+        try:
+            yield total
+        finally:
+            for name, function in kept.items():
+                setattr(kind, name, function)
+
+
+def single_parts(steps: Steps, times: int) -> dict[str, float]:
+    """Median seconds of what SCN and EFFDNet compute beside the networks, on the inputs of a step; a loss with its backward pass."""
+    method, batch = steps.method, steps.draw()
+
+    def loss(function, *given):
+        leaf = given[0].detach().requires_grad_()
+        terms = function(leaf, *given[1:])
+        sum(terms if isinstance(terms, tuple) else (terms,)).backward()
+
+    with torch.autocast(steps.device.type, steps.dtype, enabled=steps.dtype != torch.float32):
+        features, logits = method.network.features_and_logits(batch.image)
+        probs = logits.detach().softmax(1)
+        pseudo = probs.max(1).indices
+        pieces = {}
+        if hasattr(method, "query"):
+            maps = method.network.encode(batch.image)
+            level = method.stride.bit_length() - 1
+            correlation = method.correlation(maps).detach()
+            size = [side // method.stride for side in batch.label.shape[1:]]
+            threshold = torch.full((), 0.5, device=steps.device)  # at .85 an untrained network has no confident pixel
+            mask = probs.amax(1) > threshold
+            pieces = {
+                "correlation map": lambda: scn.correlation_map(method.query(maps[level]), method.key(maps[level])),
+                "PAP": lambda: scn.propagate(correlation, torch.nn.functional.avg_pool2d(probs, method.stride)),
+                "RSR": lambda: scn.region_refinement(scn.draw_rows(correlation, method.rows).unflatten(2, size), pseudo, mask, threshold, logits.shape[1]),
+                "CGTM": lambda: scn.update_threshold(threshold, probs),
+                "CACL": lambda: loss(scn.class_contrast, features, batch.label, pseudo, logits.shape[1]),
+            }
+        if hasattr(method, "delta"):
+            pieces = {
+                "FBSL": lambda: loss(foreground_background_separation, features, batch.label, method.blocks, method.temperature),
+                "FADC": lambda: foreground_augmentation(batch.image, batch.label, pseudo),
+            }
+        found = {}
+        for name, piece in pieces.items():
+            spent = []
+            for _ in range(times + 1):
+                start = steps.now()
+                piece()
+                spent.append(steps.now() - start)
+            found[name] = statistics.median(spent[1:])
+    return found
+
+
+def measure(name: str, dataset: Path, size: int, device: torch.device, steps: int, compiled: bool) -> dict:
+    """A line of the table."""
+    together = 20 if device.type == "cuda" else 1
+    bench = Steps(name, dataset, size, device, pick_precision("auto", device), torch.channels_last)
+    bench.seconds(1, 3)
+    times = sorted(bench.seconds(steps, together))
+    line = {"method": name, "batch": bench.recipe.batch, "seconds": statistics.median(times), "p95": times[round(0.95 * (steps - 1))], "slowest": times[-1]}
+    line["images_per_second"] = bench.recipe.batch / line["seconds"]
+    line |= bench.parts(max(3, steps // 3))
+    line["peak_memory_mib"] = peak_memory_mib(device)
+    line["single_parts"] = single_parts(bench, max(3, steps // 3))
+    line["compiled_seconds"] = line["compile_warm_up"] = float("nan")
+    if compiled:
+        bench.losses = torch.compile(bench.method.losses)
+        line["compile_warm_up"] = bench.seconds(1, 1)[0]
+        bench.seconds(1, 2)
+        line["compiled_seconds"] = statistics.median(bench.seconds(steps, together))
+    del bench
+    reference = Steps(name, dataset, size, device, torch.float32, torch.contiguous_format)
+    reference.seconds(1, 1)
+    line["reference_seconds"] = statistics.median(reference.seconds(max(3, steps // 3), together))
+    return line
+
+
+def table(lines: list[dict], about: str) -> str:
+    """Markdown: seconds, the parts as shares of a step, and how many times faster than the plain step."""
+    head = ["method", "batch", "s / step", "95 %", "slowest", "images / s", *(f"{part} %" for part in PARTS), "plain fp32 s", "times faster", "compiled s (warm-up)", "peak MiB"]
+    text = ["# Time of a training step", "", about, "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for line in lines:
+        whole = sum(line[part] for part in PARTS)
+        cells = [line["method"], line["batch"], *(f"{line[key]:.3g}" for key in ("seconds", "p95", "slowest", "images_per_second"))]
+        cells += [f"{100 * line[part] / whole:.1f}" for part in PARTS]
+        cells += [f"{line['reference_seconds']:.3g}", f"{line['reference_seconds'] / line['seconds']:.1f}"]
+        has = line["compiled_seconds"] == line["compiled_seconds"]
+        cells += [f"{line['compiled_seconds']:.3g} ({line['compile_warm_up']:.0f})" if has else "–", round(line["peak_memory_mib"])]
+        text.append("| " + " | ".join(map(str, cells)) + " |")
+    singles = [(line, part, s) for line in lines for part, s in line["single_parts"].items()]
+    if singles:
+        text += ["", "What single parts take (a loss with its backward pass):", "", "| method | part | s | % of a step |", "|---|---|---|---|"]
+        text += [f"| {line['method']} | {part} | {s:.4f} | {100 * s / line['seconds']:.1f} |" for line, part, s in singles]
+    return "\n".join(text) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--compile", action="store_true", help="also measure with torch.compile")
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)  # the data set, in the process of one method
+    given = parser.parse_args()
+    device = pick_device(given.device)
+    if given.worker:
+        print(json.dumps(measure(given.methods[0], given.worker, given.size, device, given.steps, given.compile)))
+        return
+    lines = []
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = Path(folder) / "phantom"
+        phantom(Phantom(dataset, cases=12))
+        for name in given.methods:
+            command = [sys.executable, __file__, "--worker", dataset, "--methods", name, "--size", given.size, "--steps", given.steps, "--device", given.device]
+            done = subprocess.run([*map(str, command), *(["--compile"] if given.compile else [])], stdout=subprocess.PIPE, text=True, check=True)
+            lines.append(json.loads(done.stdout))
+            print(f"{name}: {lines[-1]['seconds']:.3g} s a step, {lines[-1]['reference_seconds'] / lines[-1]['seconds']:.1f} times faster than plain fp32", flush=True)
+    name = device_name(device)
+    commit = subprocess.run(["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
+    about = f"{name}, {str(pick_precision('auto', device)).removeprefix('torch.')}, torch {torch.__version__}, {given.size}², commit {commit}. "
+    about += f"Median of {given.steps} × {20 if device.type == 'cuda' else 1} steps; parts from steps of their own. Made by `python benchmarks/speed.py --size {given.size}{' --compile' if given.compile else ''}`. "
+    about += "`networks`: forward passes of student and teacher; `terms`: what the method computes beside them; `plain fp32`: the same step in float32, contiguous, eager; memory on a CPU is the process's."
+    place = f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{given.size}"
+    stem = given.results / f"speed-{place}"
+    with atomic_file(Path(f"{stem}.csv")) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(lines)
+    with atomic_file(given.results / f"speed-parts-{place}.csv") as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("method", "part", "seconds", "share_of_step"))
+        writer.writerows((line["method"], part, f"{s:.5f}", f"{s / line['seconds']:.4f}") for line in lines for part, s in line["single_parts"].items())
+    with atomic_file(Path(f"{stem}.md")) as partial:
+        partial.write_text(table(lines, about), encoding="utf-8")
+    print(f"table: {stem}.md")
+
+
+if __name__ == "__main__":
+    main()
