@@ -104,6 +104,39 @@ def test_larger_share_wins_where_regions_meet():
     assert alone.flatten().tolist() == [1, 2, 2, 2, 2]
 
 
+def test_refinement_equals_the_loops_where_no_region_agrees_on_a_class():
+    rows, label, _, classes = random_case(2, coherent=False)
+    everywhere, threshold = torch.ones_like(label, dtype=torch.bool), torch.tensor(0.6)  # coverage is 1: the class rule refuses them
+    expected = refinement_by_loops(rows, label, everywhere, threshold, classes, "region")
+    got = region_refinement(rows, label, everywhere, threshold, classes)
+    assert not got[2].any() and not expected[2].any()
+    assert torch.equal(got[0], label) and torch.equal(got[1], everywhere) and torch.equal(expected[0], label)
+
+
+def test_refinement_equals_the_loops_where_every_region_is_accepted_and_they_conflict():
+    rows, label, mask, classes = random_case(2, coherent=False)
+    threshold = torch.tensor(0.2)  # the largest of three classes has a third at least
+    expected = refinement_by_loops(rows, label, mask, threshold, classes, "region")
+    got = region_refinement(rows, label, mask, threshold, classes)
+    for ours, theirs in zip(got, expected):
+        assert torch.equal(ours, theirs)
+    assert got[2].all()
+    alone = torch.stack([region_refinement(rows[:, r : r + 1], label, mask, threshold, classes)[0] for r in range(rows.shape[1])])
+    low, high = rows.amin((2, 3), keepdim=True), rows.amax((2, 3), keepdim=True)
+    region = ((rows - low) / (high - low) > 0.5).repeat_interleave(2, 2).repeat_interleave(3, 3).transpose(0, 1)
+    wanted = [(region & (alone == c)).any(0).long() for c in range(classes)]
+    assert (sum(wanted) > 1).float().mean() > 0.5, "regions of different classes meet on most pixels"
+
+
+def test_the_earlier_row_wins_among_equal_shares():
+    """{0,1,2} is 2/3 class 1, {2,3,4} is 2/3 class 2; they meet at position 2, and each is there five times."""
+    one, two = torch.tensor([1.0, 1, 1, 0, 0]), torch.tensor([0, 0, 1.0, 1, 1])
+    label, everywhere = torch.tensor([[[1, 1, 0, 2, 2]]] * 2), torch.ones(2, 1, 5, dtype=torch.bool)
+    rows = torch.stack([torch.stack([one, two] * 5), torch.stack([two, one] * 5)])[:, :, None]
+    new_label, _, accepted = region_refinement(rows, label, everywhere, torch.tensor(0.6), 3)
+    assert accepted.all() and new_label[:, 0].tolist() == [[1, 1, 1, 2, 2], [1, 1, 2, 2, 2]]
+
+
 def test_refinement_is_captured_whole():
     rows, label, mask, classes = random_case(3)
     compiled = torch.compile(region_refinement, fullgraph=True, backend="eager")
@@ -238,9 +271,15 @@ def test_every_term_reaches_the_network_and_pcl_the_projections():
         assert (gradient(term, method.network.head.parameters()) > 0) == (name in {"pce", "pap", "region"}), name
 
 
-def test_terms_follow_their_equations():
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"scale": "outside", "overlap": "mask", "temperature": 0.5, "lambda1": 2.0, "lambda2": 3.0, "lambda3": 5.0, "lambda4": 7.0}],
+    ids=["defaults", "others"],
+)
+def test_terms_follow_their_equations(options):
     """Each term of `losses` against the same quantities put together here, with the regions of the loops."""
-    method = scn(lambda1=2.0, rows=16)  # all 16 positions: nothing depends on the draw
+    method = scn(rows=16, **options)  # all 16 positions: nothing depends on the draw
+    lambda1, lambda2, lambda3, lambda4 = (options.get(f"lambda{i}", default) for i, default in zip("1234", (1.0, 0.3, 0.25, 0.1)))
     batch = make_batch()
     with torch.no_grad():
         method.key.weight.copy_(method.key.weight.roll(1, 0))  # query and key differ
@@ -248,13 +287,13 @@ def test_terms_follow_their_equations():
         maps = method.network.encode(batch.image)
         features = method.network.decode(maps)
         logits = method.network.head(features)
-        c = correlation_map(method.query(maps[3]), method.key(maps[3]))
+        c = correlation_map(method.query(maps[3]), method.key(maps[3]), options.get("scale", "inside"))
         coarse = F.interpolate(logits.softmax(1), scale_factor=1 / 8, mode="area")
         y = F.interpolate(propagate(c, coarse), scale_factor=8, mode="bilinear", align_corners=False)
         confidence, label = logits.softmax(1).max(1)
         drawn = batch.label < UNLABELED
         label[drawn] = batch.label[drawn]
-        label, mask, _ = refinement_by_loops(c.view(2, 16, 4, 4), label, drawn | (confidence > 0.3), torch.tensor(0.3), 4, "region")
+        label, mask, _ = refinement_by_loops(c.view(2, 16, 4, 4), label, drawn | (confidence > 0.3), torch.tensor(0.3), 4, options.get("overlap", "region"))
         label[drawn] = batch.label[drawn]
         log_probs = logits.log_softmax(1)
 
@@ -262,17 +301,26 @@ def test_terms_follow_their_equations():
             return -table.gather(1, label[:, None])[:, 0][where].mean()
 
         expected = {
-            "pce": 2 * mean_of(log_probs, drawn),
-            "pap": 0.3 * F.nll_loss(log_probs, y.argmax(1)),
-            "pcl": 0.25 * mean_of(y.log(), mask),
-            "region": 0.25 * mean_of(log_probs, mask),
+            "pce": lambda1 * mean_of(log_probs, drawn),
+            "pap": lambda2 * F.nll_loss(log_probs, y.argmax(1)),
+            "pcl": lambda3 * mean_of((y / y.sum(1, keepdim=True)).log(), mask),
+            "region": lambda3 * mean_of(log_probs, mask),
         }
         pseudo = torch.where(mask, label, UNLABELED)
-        contrast = class_contrast(features, batch.label, pseudo, 4)
-        expected["cacl_scribble"], expected["cacl_unlabel"] = 0.1 * contrast[0], 0.1 * contrast[1]
+        contrast = class_contrast(features, batch.label, pseudo, 4, options.get("temperature", 0.1))
+        expected["cacl_scribble"], expected["cacl_unlabel"] = lambda4 * contrast[0], lambda4 * contrast[1]
     assert torch.equal(method.latest["pseudo_label"], pseudo)
     for name, value in expected.items():
         assert terms[name].item() == pytest.approx(value.item(), rel=1e-4), name
+
+
+def test_rows_dim_and_stride_reach_the_map_and_the_projections_start_alike():
+    method = scn(rows=5, dim=3, stride=4)
+    method.losses(make_batch(), torch.tensor(0.0))
+    assert method.latest["accepted"].shape == (2, 5)
+    assert method.query.weight.shape == method.key.weight.shape == (3, 8, 1, 1)
+    assert torch.equal(method.query.weight, method.key.weight) and method.query.weight is not method.key.weight
+    assert method.correlation(method.network.encode(make_batch().image)).shape == (2, 64, 64)
 
 
 def test_unlabelled_pixels_outside_m_get_no_gradient():
@@ -301,6 +349,29 @@ def test_scribbles_are_never_overwritten(rsr):
     unsure.losses(batch, torch.tensor(0.0))
     assert torch.equal(unsure.latest["confident"], drawn)
     assert torch.equal(unsure.latest["pseudo_label"], batch.label)
+
+
+def test_scribbles_vote_with_their_class_however_unsure_the_prediction():
+    """A region of three pixels, two of them scribbled: as 2, where class 1 is predicted, once surely and once not."""
+    method = scn(threshold=0.6, stride=1)
+    correlation = torch.tensor([[1.0, 1, 1, 0]]).expand(1, 4, 4)
+    probs = torch.tensor([[[0.1, 0.8, 0.1], [0.3, 0.4, 0.3], [0.4, 0.3, 0.3], [0.4, 0.3, 0.3]]]).transpose(1, 2)[:, :, None]
+    label, confident, accepted = method.refine(probs, correlation, torch.tensor([[[2, 2, UNLABELED, UNLABELED]]]))
+    assert confident.flatten().tolist() == [True, True, False, False] and accepted.all()
+    assert label.flatten().tolist() == [2, 2, 2, UNLABELED]
+    label, _, accepted = method.refine(probs, correlation, torch.full((1, 1, 4), UNLABELED))  # a third of the region is in M
+    assert not accepted.any() and label.flatten().tolist() == [1, UNLABELED, UNLABELED, UNLABELED]
+
+
+@pytest.mark.parametrize("options, expected", [({}, [True, False]), ({"overlap": "region"}, [True, False]), ({"overlap": "mask"}, [False, True])])
+def test_the_overlap_rule_is_the_one_asked_for(options, expected):
+    """One of two confident pixels is all of the first slice's region; the only one is a third of the second's."""
+    method = scn(threshold=0.6, stride=1, **options)
+    correlation = torch.tensor([[1.0, 0, 0, 0], [1, 1, 1, 0]])[:, None].expand(2, 4, 4)
+    nothing = torch.full((2, 3, 1, 4), 1 / 3)
+    label, _, accepted = method.refine(nothing, correlation, torch.tensor([[[2, UNLABELED, 2, UNLABELED]], [[2, *[UNLABELED] * 3]]]))
+    assert accepted.all(1).tolist() == accepted.any(1).tolist() == expected
+    assert label[1, 0].tolist() == [2, *([2, 2] if expected[1] else [UNLABELED] * 2), UNLABELED]
 
 
 @pytest.mark.parametrize("label", [UNLABELED, 2])

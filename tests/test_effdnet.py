@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from scribbleseg.augment import foreground_augmentation
 from scribbleseg.labels import UNLABELED
 from scribbleseg.losses import foreground_background_separation, partial_cross_entropy
 from scribbleseg.methods.base import Batch
@@ -91,3 +92,33 @@ def test_the_teacher_follows_by_the_given_rate():
             p.fill_(0.0)
     method.after_step(torch.tensor(0.0))
     torch.testing.assert_close(next(method.teacher.parameters()), 0.99 * before)
+
+
+@pytest.mark.parametrize("box", ["annotated", "foreground"])
+def test_terms_of_batch_and_fadc_samples_under_known_donors(box):
+    """L = L_S + λ(L_P + δ FBSL) on the batch + L_S' + λ L_P' on the FADC samples, each half in one forward pass with the other."""
+    method, drawn = make(lam=0.5, delta=0.25, blocks=4, temperature=0.5, box=box, noise=0.0), batch()
+    for module in method.modules():
+        if isinstance(module, Dropout):
+            module.p = 0.0
+    drawn.label[1, 6, 11], drawn.label[2, 1, 12] = 1, 2  # boxes of three sizes, of foreground too
+    cross_entropy = torch.nn.functional.cross_entropy
+    torch.manual_seed(11)
+    terms = method.losses(drawn, torch.tensor(0.0))
+
+    pseudo = method.teacher(drawn.image).argmax(1)
+    torch.manual_seed(11)
+    torch.randn_like(drawn.image)  # the teacher's noise
+    image, label, pasted = foreground_augmentation(drawn.image, drawn.label, pseudo, box)
+    assert not torch.equal(pasted, pseudo) and not torch.equal(label, drawn.label)
+    features, logits = method.network.features_and_logits(torch.cat([drawn.image, image]))
+    expected = {
+        "pce": cross_entropy(logits[:3], drawn.label, ignore_index=UNLABELED),
+        "pseudo": 0.5 * cross_entropy(logits[:3], pseudo),
+        "fbsl": 0.5 * 0.25 * foreground_background_separation(features[:3], drawn.label, 4, 0.5),
+        "pce_fadc": cross_entropy(logits[3:], label, ignore_index=UNLABELED),
+        "pseudo_fadc": 0.5 * cross_entropy(logits[3:], pasted),
+    }
+    assert terms.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(terms[name], value, msg=lambda text: f"{name}: {text}")

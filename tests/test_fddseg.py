@@ -2,6 +2,8 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
+from skimage.segmentation import felzenszwalb
 from torch import nn
 
 from scribbleseg.data.dataset import Case, Volume
@@ -147,6 +149,18 @@ def test_targets_are_cached_and_follow_the_image(tmp_path, monkeypatch):
     assert (first["superpixel"][0] == disc)[known].mean() > 0.97 and known[disc].mean() > 0.9
     FDDSeg(network, reach=5).targets(volume)
     assert len(calls) == 2
+
+
+def test_superpixels_are_felzenszwalbs_with_the_papers_parameters(tmp_path):
+    g = np.random.default_rng(0)
+    image = gaussian_filter(g.random((2, 2, 48, 48)), (0, 0, 1.5, 1.5)).astype(np.float32)  # two channels
+    image = (image - image.min()) / (image.max() - image.min())
+    scribble = np.where(g.random((2, 48, 48)) < 0.05, g.integers(0, 3, (2, 48, 48)), U).astype(np.uint8)
+    volume = Volume(Case("case", (), None, None), image, scribble, None, None, 3, tmp_path)
+    found = FDDSeg(UNet(1, 3, (8, 16, 16), (0.1,) * 3)).targets(volume)["superpixel"]
+    for index in range(2):
+        superpixels = felzenszwalb(image[:, index], scale=50, sigma=0.5, min_size=30, channel_axis=0)
+        np.testing.assert_array_equal(found[index], spread(superpixels, scribble[index], 3, 7))
 
 
 def test_a_network_without_a_decoder_is_refused():

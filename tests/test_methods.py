@@ -42,7 +42,7 @@ def volume(case: str, kind: str = "scribbled", truth: bool = True) -> Volume:
         slice_[radius < 6] = 3
     image = np.choose(dense, [0.1, 0.8, 0.4, 0.9]) + rng.normal(0, 0.05, dense.shape)
     scribble = np.where(rng.random(dense.shape) < 0.15, dense, UNLABELED).astype(np.uint8)
-    dropped = {"scribbled": (), "empty": (0, 1, 2, 3), "one class": (0, 1, 3), "foreground only": (0,)}[kind]
+    dropped = {"scribbled": (), "empty": (0, 1, 2, 3), "one class": (0, 1, 3), "foreground only": (0,), "background only": (1, 2, 3)}[kind]
     scribble[np.isin(scribble, dropped)] = UNLABELED
     grid = Grid((SIZE, SIZE, 4), np.eye(4), None)
     image = image.clip(0, 1).astype(np.float32)[None]
@@ -111,7 +111,9 @@ def test_every_term_sends_a_gradient_to_the_network(name):
         assert term.shape == () and term.dtype == torch.float32, key
         assert term.requires_grad, f"{key} is detached"
         if (name, key) not in CANNOT_REACH_NETWORK:
-            assert any(g.any() for g in gradients(method, term)), f"{key} has no gradient in the network"
+            found = gradients(method, term)
+            assert all(g.isfinite().all() for g in found), key
+            assert any(g.any() for g in found), f"{key} has no gradient in the network"
 
 
 @every_method
@@ -123,12 +125,14 @@ def test_terms_are_float32_under_autocast(name):
 
 
 @every_method
-@pytest.mark.parametrize("kind", ["empty", "one class", "foreground only"])
-def test_terms_and_gradients_are_finite_on_poor_batches(name, kind):
+@pytest.mark.parametrize("kind", ["empty", "one class", "foreground only", "background only"])
+@pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
+def test_terms_and_gradients_are_finite_on_poor_batches(name, kind, bfloat16):
     method = make_method(name)
     batch = make_batch(method, kind)
     for progress in (0.0, 1.0):
-        terms = seeded_losses(method, batch, progress)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            terms = seeded_losses(method, batch, progress)
         assert all(term.isfinite() for term in terms.values()), terms
         assert all(g.isfinite().all() for g in gradients(method, sum(terms.values())))
 

@@ -1,4 +1,4 @@
-"""entmin, tv, rloss, mloss, nnunet-pl: each term's value by hand, on a network that says what it is told to."""
+"""pce, fullsup, rw, entmin, tv, rloss, mloss, nnunet-pl: each term's value by hand, on a network that says what it is told to."""
 
 import math
 
@@ -20,6 +20,7 @@ NU = (0.8 * 0.5 + 0.3 * 0.6) / 1.1, (0.2 * 0.5 + 0.7 * 0.6) / 1.1
 AREA = 0.8 * (0.5 - MU[0]) ** 2 + 0.3 * (0.6 - MU[0]) ** 2 + 0.2 * (0.5 - MU[1]) ** 2 + 0.7 * (0.6 - MU[1]) ** 2
 SWAPPED = sum(0.5 * (p - nu) ** 2 + 0.6 * (q - nu) ** 2 for p, q, nu in ((0.8, 0.3, NU[0]), (0.2, 0.7, NU[1])))
 KERNEL = math.exp(-0.5 / 36 - 0.5)
+DICE = 1 - (1e-5 / (0.64 + 1e-5) + (0.4 + 1e-5) / (0.04 + 1 + 1e-5)) / 2  # of both classes, squared, on the scribbled pixel
 
 
 class Told(nn.Module):
@@ -34,6 +35,9 @@ class Told(nn.Module):
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
+        ("pce", {}, {"pce": PCE}),
+        ("fullsup", {}, {"ce": PCE / 2, "dice": DICE / 2}),
+        ("rw", {}, {"ce": PCE / 2, "dice": DICE / 2}),
         ("entmin", {}, {"pce": PCE, "entropy": 0.1 * (H[0] + H[1]) / 2 / math.log(2)}),
         ("tv", {}, {"pce": PCE, "tv": 0.01 * (0.5 + 0.5) / 4}),
         ("rloss", {}, {"pce": PCE, "crf": 0.1 * 2 * KERNEL * (1 - 0.8 * 0.3 - 0.2 * 0.7) / 2}),

@@ -93,6 +93,13 @@ def test_losses_by_hand(progress, share):
     torch.testing.assert_close(terms["ensemble"].detach(), torch.tensor(share * ensemble))
 
 
+@pytest.mark.parametrize("progress, share", [(0.1, 0.0), (0.4, 0.0), (0.5, 0.25), (1.0, 0.25)])
+def test_start_and_weight_are_options(progress, share):
+    batch = Batch(torch.tensor([[[[0.25, 0.9]]]]), torch.tensor([[[1, U]]]), {"ensemble": torch.tensor([[[U, 1]]])})
+    terms = Scribble2Label(Given(), start=0.5, weight=0.25).losses(batch, torch.tensor(progress))
+    assert terms["ensemble"].item() == pytest.approx(-share * math.log(0.9))
+
+
 def test_targets_start_without_ensemble_labels(tmp_path):
     from scribbleseg.data.dataset import Case, Volume
 

@@ -61,6 +61,21 @@ def test_training_learns_the_squares(dataset, tmp_path):
     assert log(run)[-1]["val_mean_dice"] > 0.8
 
 
+@pytest.mark.parametrize("dense", [True, False])
+def test_the_log_carries_what_scn_monitors(dataset, tmp_path, dense):
+    data = dataset if dense else small_dataset(tmp_path / "bare", dense=False)
+    names = {"threshold", "coverage", "coverage_refined", "accepted"}
+    entries = log(train(settings(data, tmp_path / "run", method="scn", iterations=3, batch=2, set=("threshold=0.4",))))
+    assert len(entries) == 3
+    for entry in entries:
+        monitor = entry["monitor"]
+        assert set(monitor) == (names | {"pseudo_accuracy", "pseudo_accuracy_foreground"} if dense else names)
+        assert all(0 <= value <= 1 for value in monitor.values())
+        assert monitor["coverage_refined"] >= monitor["coverage"] > 0 and monitor["threshold"] == pytest.approx(0.4, abs=0.01)
+    assert len({entry["monitor"]["threshold"] for entry in entries}) == 3, "one value for each step"
+    assert not names & set(entries[0]["losses"])
+
+
 @pytest.mark.parametrize("method", ["effdnet", "ustm"])
 def test_a_killed_run_resumes_to_the_same_weights(dataset, tmp_path, method):
     whole = train(settings(dataset, tmp_path / "whole", method=method, iterations=30, checkpoint_every=0.0))

@@ -58,6 +58,37 @@ def test_threshold_is_of_the_number_of_classes_or_of_two():
         USTM(Four(1.0), entropy_base="three")
 
 
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("progress", [0.0, 0.5, 0.9])
+def test_ramps_of_weight_and_threshold_by_value(classes, progress):
+    """Weight exp(−5(1−t)²); an entropy .5 % below (.75 + .25 · ramp) ln(C+1) is certain, one .5 % above is not."""
+
+    class Rivals(Scaled):
+        def forward(self, x):
+            return torch.cat([self.scale * x, *[torch.zeros_like(x)] * (classes - 1)], 1)
+
+    def entropy(value):
+        probs = [math.exp(v) / (math.exp(value) + classes - 1) for v in (value, *[0] * (classes - 1))]
+        return -sum(p * math.log(p) for p in probs)
+
+    def intensity(wanted):  # by bisection: the entropy falls from ln(C+1) at 0
+        low, high = 0.0, 20.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if entropy(middle) > wanted else (low, middle)
+        return low
+
+    ramp = math.exp(-5 * (1 - progress) ** 2)
+    threshold = (0.75 + 0.25 * ramp) * math.log(classes)
+    method = USTM(Rivals(1.0), noise=0.0, weight=3.0)
+    method.network.scale.data.fill_(2.0)
+    below, above = (torch.full((1, 1, 2, 2), intensity(threshold * share)) for share in (0.995, 1.005))
+    probs = [(scale * below[0, 0, 0, 0] * torch.eye(classes)[0]).softmax(0) for scale in (1.0, 2.0)]
+    distance = (probs[0] - probs[1]).square().sum().item()
+    assert consistency(method, below, progress) == pytest.approx(3 * ramp * distance, rel=1e-4)
+    assert consistency(method, above, progress) == 0
+
+
 def test_teacher_answers_in_the_students_orientation():
     method = USTM(Scaled(1.0), noise=0.0)
     image = torch.rand(3, 1, 6, 6)
