@@ -48,13 +48,16 @@ def test_values_and_gradients_are_those_of_the_loops(temperature):
         torch.testing.assert_close(gradient.double(), slow, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("nothing", ["two pixels", "a class", "all"])
-def test_zero_features_have_finite_values_and_bounded_gradients(nothing):
-    features = torch.randn(2, 3, 2, 4, generator=torch.Generator().manual_seed(0))
-    zero = {"two pixels": torch.zeros(2, 2, 4, dtype=torch.bool), "a class": SCRIBBLE == 1, "all": torch.ones(2, 2, 4, dtype=torch.bool)}[nothing]
-    if nothing == "two pixels":
-        zero[0, 0, 0] = zero[0, 1, 3] = True  # one scribbled, one with a pseudo-label only
-    features = features.masked_fill(zero[:, None], 0.0).requires_grad_()
+@pytest.mark.parametrize("kind", ["two pixels", "a class", "all", "short", "opposite"])
+def test_degenerate_features_have_finite_values_and_bounded_gradients(kind):
+    features = torch.randn(2, 3, 2, 4, generator=torch.Generator().manual_seed(0)).movedim(1, -1)
+    if kind == "two pixels":
+        features[0, 0, 0] = features[0, 1, 3] = 0  # one scribbled, one with a pseudo-label only
+    elif kind == "opposite":  # the unit vectors of class 1 add up to nothing
+        features[0, 0, 3], features[0, 1, 0] = -features[0, 0, 2], 0
+    else:
+        features[torch.ones_like(SCRIBBLE, dtype=torch.bool) if kind == "all" else SCRIBBLE == 1] *= 1e-7 if kind == "short" else 0
+    features = features.movedim(-1, 1).requires_grad_()
     for term in class_contrast(features, SCRIBBLE, PSEUDO, 4):
         assert term.isfinite()
         (gradient,) = torch.autograd.grad(term, features, retain_graph=True)

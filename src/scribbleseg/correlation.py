@@ -106,17 +106,18 @@ def class_contrast(
     """CACL, eq. 13-17: (L_scribble, L_unlabel), each the mean of −log softmax_c(F_i · μ_c / T) at the pixel's class.
 
     features F [N, D, *space], scribble and pseudo_label [N, *space] integer 0..classes−1 with UNLABELED. F_i is L2-normalised
-    (divided by 1e-4 where it is shorter, so that gradients stay bounded); μ_c is the normalised mean of F_i over the batch's pixels
-    with scribble c. L_scribble runs over scribbled pixels, L_unlabel over the others that have a pseudo-label. A class without
-    scribble in the batch has no μ_c: it is left out of the softmax, and pixels pseudo-labelled with it are left out of L_unlabel.
-    0 (with zero gradients) where no pixel is left.
+    (one shorter than 1e-4 counts as 0 and gets no gradient, so that gradients stay bounded); μ_c is the normalised mean of F_i over
+    the batch's pixels with scribble c. L_scribble runs over scribbled pixels, L_unlabel over the others that have a pseudo-label.
+    A class without scribble in the batch has no μ_c: it is left out of the softmax, and pixels pseudo-labelled with it are left out
+    of L_unlabel. 0 (with zero gradients) where no pixel is left.
     """
     vectors = features.float().flatten(2)
     scribble, pseudo_label = scribble.flatten(1).long(), pseudo_label.flatten(1).long()
     drawn = scribble[:, None] == torch.arange(classes, device=scribble.device)[:, None]  # [N, K, S]
     present = batch_sum(drawn.any(2).sum(0)) > 0
     with torch.autocast(features.device.type, enabled=False):
-        length = torch.linalg.vector_norm(vectors, dim=1, keepdim=True).clamp(min=1e-4)  # [N, 1, S]: cheaper than dividing F by it
+        length = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)  # [N, 1, S]: cheaper than dividing F by it
+        length = length.masked_fill(length < 1e-4, torch.inf)
         means = F.normalize(batch_sum((vectors @ (drawn / length).transpose(1, 2)).sum(0)), dim=0, eps=1e-4)  # [D, K]
         logits = means.T @ vectors / (length * temperature)
     logits = logits.masked_fill(~present[:, None], float("-inf"))
