@@ -11,6 +11,7 @@ import csv
 import dataclasses
 import json
 import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -30,11 +31,12 @@ from scribbleseg.config import Phantom
 from scribbleseg.data.dataset import read_dataset
 from scribbleseg.data.phantom import phantom
 from scribbleseg.data.slices import Sampler
-from scribbleseg.device import device_name, peak_memory_mib, pick_device, pick_precision
+from scribbleseg.device import peak_memory_mib, pick_device, pick_precision
 from scribbleseg.losses import foreground_background_separation
 from scribbleseg.methods import METHODS, method_class
 from scribbleseg.networks import build_network
 from scribbleseg.optimizer import make_optimizer
+from scribbleseg.run_log import environment
 
 PARTS = ("data", "networks", "terms", "backward", "optimizer")
 COLUMNS = ("method", "batch", "seconds", "p95", "slowest", "images_per_second", *PARTS, "reference_seconds", "compiled_seconds", "compile_warm_up", "peak_memory_mib")
@@ -250,10 +252,10 @@ def main():
             done = subprocess.run([*map(str, command), *(["--compile"] if given.compile else [])], stdout=subprocess.PIPE, text=True, check=True)
             lines.append(json.loads(done.stdout))
             print(f"{name}: {lines[-1]['seconds']:.3g} s a step, {lines[-1]['reference_seconds'] / lines[-1]['seconds']:.1f} times faster than plain fp32", flush=True)
-    name = device_name(device)
-    commit = subprocess.run(["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
-    about = f"{name}, {str(pick_precision('auto', device)).removeprefix('torch.')}, torch {torch.__version__}, {given.size}², commit {commit}. "
-    about += f"Median of {given.steps} × {20 if device.type == 'cuda' else 1} steps; parts from steps of their own. Made by `python benchmarks/speed.py --size {given.size}{' --compile' if given.compile else ''}`. "
+    machine = environment(device, pick_precision("auto", device))
+    name = machine["device"]
+    about = f"{name}, {machine['precision']}, torch {machine['torch']}, {given.size}², commit {machine['commit']}. "
+    about += f"Median of {given.steps} × {20 if device.type == 'cuda' else 1} steps; parts from steps of their own. Made by `python {shlex.join(sys.argv)}`. "
     about += "`networks`: forward passes of student and teacher; `terms`: what the method computes beside them; `plain fp32`: the same step in float32, contiguous, eager; memory on a CPU is the process's."
     place = f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{given.size}"
     stem = given.results / f"speed-{place}"
