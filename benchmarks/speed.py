@@ -1,14 +1,14 @@
 """Time of a training step of every method, split into its parts: python benchmarks/speed.py [--size 256] [--methods effdnet scn ...] [--compile]
 
 Each method is measured in a process of its own, so that its peak memory is its own, on the phantom's slices, at its own batch size and optimiser:
-the step as `scribbleseg train` takes it, and in the same process the plain one (float32, contiguous, eager) as the reference. On a CPU only the
+the step as `scribbleseg train` takes it (on CUDA recorded as a graph; --compile: compiled too), and in the same process the plain one (float32,
+contiguous, eager) as the reference. On a CPU only the
 ratios count: run it on a machine that does nothing else. Writes benchmarks/results/speed-DEVICE-SIZE.csv and .md, and what single parts of SCN and
 EFFDNet cost into speed-parts-DEVICE-SIZE.csv.
 """
 
 import argparse
 import csv
-import dataclasses
 import json
 import re
 import shlex
@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,63 +25,45 @@ import torch
 from scribbleseg import correlation as scn
 from scribbleseg.atomic import atomic_file
 from scribbleseg.augment import foreground_augmentation
-from scribbleseg.batches import build_slices, draw_batch
+from scribbleseg.batches import build_slices
 from scribbleseg.config import Phantom
 from scribbleseg.data.dataset import read_dataset
 from scribbleseg.data.phantom import phantom
 from scribbleseg.data.slices import Sampler
-from scribbleseg.device import peak_memory_mib, pick_device, pick_precision
+from scribbleseg.device import peak_memory_mib, pick_device, pick_precision, prepare_cpu
 from scribbleseg.losses import foreground_background_separation
 from scribbleseg.methods import METHODS, method_class
 from scribbleseg.networks import build_network
 from scribbleseg.optimizer import make_optimizer
 from scribbleseg.run_log import environment
+from scribbleseg.step import Step
 
 PARTS = ("data", "networks", "terms", "backward", "optimizer")
-COLUMNS = ("method", "batch", "seconds", "p95", "slowest", "images_per_second", *PARTS, "reference_seconds", "compiled_seconds", "compile_warm_up", "peak_memory_mib")
+COLUMNS = ("method", "batch", "kind", "seconds", "p95", "slowest", "images_per_second", *PARTS, "reference_seconds", "eager_seconds", "compiled_seconds", "compile_warm_up", "peak_memory_mib")
 
 
 class Steps:
     """One method on one device: steps, and how long their parts take."""
 
-    def __init__(self, name: str, dataset: Path, size: int, device: torch.device, dtype: torch.dtype, layout: torch.memory_format):
+    def __init__(self, name: str, dataset: Path, size: int, device: torch.device, dtype: torch.dtype, layout=torch.channels_last, **kind):
         torch.manual_seed(0)
-        torch.set_flush_denormal(True)
-        kind = method_class(name)
+        prepare_cpu()
+        method_kind = method_class(name)
         data = read_dataset(dataset)
-        self.recipe, self.device, self.dtype, self.layout = kind.recipe, device, dtype, layout
-        self.method = kind(build_network(kind.network_name, len(data.channels), len(data.classes)))
+        self.recipe, self.device = method_kind.recipe, device
+        self.method = method_kind(build_network(method_kind.network_name, len(data.channels), len(data.classes)))
         slices, _ = build_slices(data, tuple(data.cases), self.method, size)
-        self.slices = slices.to(device)
         self.method.to(device, memory_format=layout).train()
-        self.optimizer = make_optimizer(self.recipe, self.method, device)
+        self.step = Step(self.method, make_optimizer(self.recipe, self.method, device), slices.to(device), dtype, layout=layout, **kind)
         self.sampler = Sampler(len(slices.label), self.recipe.batch, 0)
-        self.losses: Callable = self.method.losses
-        self.progress = torch.full((), 0.5, device=device)
-        self.taken = 0
 
     def now(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
-    def draw(self):
-        batch = draw_batch(self.slices, self.sampler(self.taken).to(self.device, non_blocking=True))
-        self.taken += 1
-        return dataclasses.replace(batch, image=batch.image.contiguous(memory_format=self.layout))
-
-    def forward(self, batch):
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return torch.stack(list(self.losses(batch, self.progress).values())).sum()
-
-    def update(self):
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.method.after_step(self.progress)
-
-    def step(self):
-        self.forward(self.draw()).backward()
-        self.update()
+    def take(self):
+        self.step(self.sampler(self.step.taken), 0.5, self.recipe.lr)
 
     def seconds(self, steps: int, together: int) -> list[float]:
         """Seconds of a step, `together` of them between two looks at the clock."""
@@ -90,7 +71,7 @@ class Steps:
         for _ in range(steps):
             start = self.now()
             for _ in range(together):
-                self.step()
+                self.take()
             times.append((self.now() - start) / together)
         return times
 
@@ -99,14 +80,15 @@ class Steps:
         spent = dict.fromkeys(PARTS, 0.0)
         for _ in range(steps):
             clock = [self.now()]
-            batch = self.draw()
+            batch = self.step.draw()
             clock.append(self.now())
             with self.inside_networks() as networks:
-                loss = self.forward(batch)
+                loss = torch.stack(list(self.step.forward(batch, 0.5).values())).sum()
                 clock.append(self.now())
             loss.backward()
             clock.append(self.now())
-            self.update()
+            self.step.update()
+            self.step.optimizer.zero_grad()
             clock.append(self.now())
             data, forward, backward, optimizer = (after - before for before, after in zip(clock, clock[1:]))
             for part, value in zip(PARTS, (data, networks[0], forward - networks[0], backward, optimizer)):
@@ -144,14 +126,14 @@ class Steps:
 
 def single_parts(steps: Steps, times: int) -> dict[str, float]:
     """Median seconds of what SCN and EFFDNet compute beside the networks, on the inputs of a step; a loss with its backward pass."""
-    method, batch = steps.method, steps.draw()
+    method, batch = steps.method, steps.step.draw()
 
     def loss(function, *given):
         leaf = given[0].detach().requires_grad_()
         terms = function(leaf, *given[1:])
         sum(terms if isinstance(terms, tuple) else (terms,)).backward()
 
-    with torch.autocast(steps.device.type, steps.dtype, enabled=steps.dtype != torch.float32):
+    with torch.autocast(steps.device.type, steps.step.dtype, enabled=steps.step.dtype != torch.float32):
         features, logits = method.network.features_and_logits(batch.image)
         probs = logits.detach().softmax(1)
         pseudo = probs.max(1).indices
@@ -188,39 +170,45 @@ def single_parts(steps: Steps, times: int) -> dict[str, float]:
 
 def measure(name: str, dataset: Path, size: int, device: torch.device, steps: int, compiled: bool) -> dict:
     """A line of the table."""
-    together = 20 if device.type == "cuda" else 1
-    bench = Steps(name, dataset, size, device, pick_precision("auto", device), torch.channels_last)
-    bench.seconds(1, 3)
-    times = sorted(bench.seconds(steps, together))
-    line = {"method": name, "batch": bench.recipe.batch, "seconds": statistics.median(times), "p95": times[round(0.95 * (steps - 1))], "slowest": times[-1]}
+    cuda = device.type == "cuda"
+    together, dtype = 20 if cuda else 1, pick_precision("auto", device)
+
+    def median(count, warm_up=3, **kind):
+        """The middle step of `count`, and what the first one took."""
+        bench = Steps(name, dataset, size, device, **{"dtype": dtype, **kind})
+        first = bench.seconds(1, 1)[0]
+        bench.seconds(1, warm_up + 2 * cuda)  # a recording is the fourth step
+        return bench, sorted(bench.seconds(count, together)), first
+
+    bench, times, _ = median(steps, recorded=cuda)
+    line = {"method": name, "batch": bench.recipe.batch, "kind": bench.step.kind}
+    line |= {"seconds": statistics.median(times), "p95": times[round(0.95 * (steps - 1))], "slowest": times[-1]}
     line["images_per_second"] = bench.recipe.batch / line["seconds"]
-    line |= bench.parts(max(3, steps // 3))
     line["peak_memory_mib"] = peak_memory_mib(device)
+    if cuda:
+        bench, times, _ = median(max(3, steps // 3))
+        line["eager_seconds"] = statistics.median(times)
+    line |= bench.parts(max(3, steps // 3))
     line["single_parts"] = single_parts(bench, max(3, steps // 3))
-    line["compiled_seconds"] = line["compile_warm_up"] = float("nan")
     if compiled:
-        bench.losses = torch.compile(bench.method.losses)
-        line["compile_warm_up"] = bench.seconds(1, 1)[0]
-        bench.seconds(1, 2)
-        line["compiled_seconds"] = statistics.median(bench.seconds(steps, together))
-    del bench
-    reference = Steps(name, dataset, size, device, torch.float32, torch.contiguous_format)
-    reference.seconds(1, 1)
-    line["reference_seconds"] = statistics.median(reference.seconds(max(3, steps // 3), together))
+        _, times, line["compile_warm_up"] = median(steps, compiled=True, recorded=cuda)
+        line["compiled_seconds"] = statistics.median(times)
+    _, times, _ = median(max(3, steps // 3), 1, dtype=torch.float32, layout=torch.contiguous_format)
+    line["reference_seconds"] = statistics.median(times)
     return line
 
 
 def table(lines: list[dict], about: str) -> str:
     """Markdown: seconds, the parts as shares of a step, and how many times faster than the plain step."""
-    head = ["method", "batch", "s / step", "95 %", "slowest", "images / s", *(f"{part} %" for part in PARTS), "plain fp32 s", "times faster", "compiled s (warm-up)", "peak MiB"]
+    head = ["method", "batch", "step", "s / step", "95 %", "slowest", "images / s", *(f"{part} %" for part in PARTS), "plain fp32 s", "times faster", "eager s", "compiled s (warm-up)", "peak MiB"]
     text = ["# Time of a training step", "", about, "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for line in lines:
         whole = sum(line[part] for part in PARTS)
-        cells = [line["method"], line["batch"], *(f"{line[key]:.3g}" for key in ("seconds", "p95", "slowest", "images_per_second"))]
+        cells = [line["method"], line["batch"], line["kind"], *(f"{line[key]:.3g}" for key in ("seconds", "p95", "slowest", "images_per_second"))]
         cells += [f"{100 * line[part] / whole:.1f}" for part in PARTS]
         cells += [f"{line['reference_seconds']:.3g}", f"{line['reference_seconds'] / line['seconds']:.1f}"]
-        has = line["compiled_seconds"] == line["compiled_seconds"]
-        cells += [f"{line['compiled_seconds']:.3g} ({line['compile_warm_up']:.0f})" if has else "–", round(line["peak_memory_mib"])]
+        cells += [f"{line['eager_seconds']:.3g}" if "eager_seconds" in line else "–"]
+        cells += [f"{line['compiled_seconds']:.3g} ({line['compile_warm_up']:.0f})" if "compiled_seconds" in line else "–", round(line["peak_memory_mib"])]
         text.append("| " + " | ".join(map(str, cells)) + " |")
     singles = [(line, part, s) for line in lines for part, s in line["single_parts"].items()]
     if singles:

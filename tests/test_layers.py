@@ -22,6 +22,7 @@ LAYERS = (
     {"methods"},
     {"plan"},
     {"batches", "checkpoint", "optimizer", "run_log"},
+    {"step"},
     {"train", "predict", "evaluate"},
     {"bench", "report", "figures"},
     {"cli", "demo", "__main__"},

@@ -59,7 +59,7 @@ def check_trainable(slices: Slices, plan: Plan, folder: Path) -> None:
         raise InputError(f"{folder}: no training case has a scribble of class {', '.join(missing)}. Draw some, or take the class out of dataset.json.")
 
 
-def draw_batch(slices: Slices, index: Tensor, part: slice = slice(None)) -> Batch:
+def draw_batch(slices: Slices, index: Tensor, part: slice = slice(None), layout: torch.memory_format = torch.channels_last) -> Batch:
     """Gather slices and augment them, on their device. `part`: of a batch that processes share, the matrices being drawn for all of it."""
     matrix, index = random_affine(len(index), index.device)[part], index[part]
     layers = [slices.label, *slices.maps.values(), *([] if slices.truth is None else [slices.truth])]
@@ -67,7 +67,7 @@ def draw_batch(slices: Slices, index: Tensor, part: slice = slice(None)) -> Batc
     image, labels = warp(slices.image[index], labels, matrix)
     label, *others = labels.unbind(1)
     truth = None if slices.truth is None else others.pop()
-    return Batch(image.contiguous(memory_format=torch.channels_last), label, dict(zip(slices.maps, others)), truth)
+    return Batch(image.contiguous(memory_format=layout), label, dict(zip(slices.maps, others)), truth)
 
 
 def most_drawn(slices: Slices, count: int) -> Batch:

@@ -52,6 +52,8 @@ class Train:
     device: Device = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 autocast where the device has it in hardware."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile, and on CUDA one graph per step. auto: on CUDA, as far as it pays; not on CPUs, where it is slower."""
     deterministic: bool = False
     """Repeat a run bit for bit on one machine."""
     checkpoint_every: float = 60.0

@@ -1,5 +1,6 @@
 """Which device, and which number format pays on it."""
 
+import ctypes
 import resource
 import sys
 
@@ -7,6 +8,7 @@ import torch
 
 from .errors import InputError
 
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 def pick_device(name: str) -> torch.device:
     """auto → CUDA when there is one, else the CPU. Raises InputError for a device that is not here."""
@@ -31,6 +33,14 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     able = _cpu()
     return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
+
+
+def prepare_cpu() -> None:
+    """Denormals count as zero, and freed memory stays with the process: giving pages back and asking for them again in every step costs more."""
+    torch.set_flush_denormal(True)
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):  # glibc
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def device_name(device: torch.device) -> str:

@@ -84,13 +84,13 @@ def own_part(batch: int) -> slice:
 
 
 @contextmanager
-def own_noise(seed: int, iteration: int, device: torch.device) -> Iterator[None]:
-    """Random numbers of this process's own; outside of the block all processes draw the same ones."""
+def own_noise(seed: int, progress: float, device: torch.device) -> Iterator[None]:
+    """Random numbers of this process's own for one step; outside of the block all processes draw the same ones."""
     if processes() == 1:
         yield
         return
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(hash((seed, iteration, rank())))
+        torch.manual_seed(hash((seed, progress, rank())))
         yield
 
 

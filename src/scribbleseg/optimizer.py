@@ -18,9 +18,10 @@ def learning_rate(recipe: Recipe, progress: float) -> float:
 
 
 def make_optimizer(recipe: Recipe, method: Method, device: torch.device) -> torch.optim.Optimizer:
-    """The recipe's optimiser over everything the method trains; SGD has momentum .9."""
+    """The recipe's optimiser over everything the method trains; SGD has momentum .9. On CUDA a graph can record it."""
     parameters = [p for p in method.parameters() if p.requires_grad]
     common = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": device.type == "cuda" or None}
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(parameters, momentum=0.9, **common)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer](parameters, **common)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+    return kind(parameters, capturable=device.type == "cuda", **common)

@@ -18,7 +18,7 @@ from .config import Predict
 from .data.dataset import load_image, read_dataset
 from .data.slices import resize_image
 from .data.volume import Grid, ending, write_volume
-from .device import pick_device, pick_precision
+from .device import pick_device, pick_precision, prepare_cpu
 from .errors import InputError
 from .networks import build_network
 from .plan import Plan, read_plan
@@ -57,7 +57,7 @@ def predict(config: Predict) -> list[Path]:
     if config.batch < 1:
         raise InputError(f"--batch {config.batch}: expected 1 or more slices.")
     device = pick_device(config.device)
-    torch.set_flush_denormal(True)
+    prepare_cpu()
     models = []
     for run, train, plan in zip(config.runs, trains, plans):
         network = load_network(run, plan, config.weights).to(device, memory_format=torch.channels_last)

@@ -36,9 +36,9 @@ def environment(device: torch.device, dtype: torch.dtype) -> dict:
     }
 
 
-def write_environment(run: Path, device: torch.device, dtype: torch.dtype) -> None:
+def write_environment(run: Path, device: torch.device, dtype: torch.dtype, step: str) -> None:
     with atomic_file(run / "environment.json") as partial:
-        partial.write_text(json.dumps(environment(device, dtype), indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps({**environment(device, dtype), "step": step}, indent=1) + "\n", encoding="utf-8")
 
 
 def cut_log(run: Path, iteration: int) -> None:

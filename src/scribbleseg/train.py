@@ -1,8 +1,10 @@
 """The one training loop."""
 
+import importlib.util
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from . import distributed
-from .batches import build_slices, check_trainable, draw_batch, most_drawn
+from .batches import build_slices, check_trainable, most_drawn
 from .checkpoint import read_checkpoint, write_checkpoint, write_weights
 from .config import Train
 from .data.dataset import read_dataset
 from .data.slices import Sampler
-from .device import peak_memory_mib, pick_device, pick_precision
+from .device import peak_memory_mib, pick_device, pick_precision, prepare_cpu
 from .errors import InputError
 from .labels import UNLABELED
 from .methods import method_class
@@ -29,6 +31,7 @@ from .optimizer import learning_rate, make_optimizer
 from .plan import Plan, make_plan, read_plan, write_plan
 from .progress import Progress
 from .run_log import cut_log, open_board, write_environment, write_pictures
+from .step import Step
 
 
 def train(config: Train) -> Path:
@@ -65,6 +68,18 @@ def resume(run: Path) -> Path:
     return run
 
 
+def pick_step(config: Train, plan: Plan, device: torch.device) -> tuple[bool, bool]:
+    """Whether the step is compiled, and whether it is recorded as a CUDA graph.
+
+    auto: recorded on CUDA; compiled there too when the run is long enough to pay for the minutes that this takes. On CPUs compiled
+    steps were slower (docs/speed.md). Neither with --deterministic or several processes.
+    """
+    cuda = device.type == "cuda" and distributed.processes() == 1 and not config.deterministic
+    if config.compile == "auto":
+        return cuda and plan.recipe.iterations >= 5000 and importlib.util.find_spec("triton") is not None, cuda
+    return config.compile == "on", cuda and config.compile == "on"
+
+
 @torch.no_grad()
 def validation_dice(network: nn.Module, slices: Slices, owner: Tensor, classes: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Dice per case and foreground class at network resolution, float64 [cases, classes − 1]; nan where a case lacks the class."""
@@ -92,8 +107,8 @@ class _Training:
         self.device = pick_device(distributed.own_device(config.device))
         self.dtype = pick_precision(config.precision, self.device)
         self.iteration, self.best = 0, -1.0
-        self.first, self.part = distributed.rank() == 0, distributed.own_part(plan.recipe.batch)
-        torch.set_flush_denormal(True)
+        self.first, part = distributed.rank() == 0, distributed.own_part(plan.recipe.batch)
+        prepare_cpu()
         torch.manual_seed(config.seed)
 
         dataset = read_dataset(config.dataset)
@@ -110,7 +125,8 @@ class _Training:
         self.slices = slices.to(self.device)
         self.method.to(self.device, memory_format=torch.channels_last).train()
         self.optimizer = make_optimizer(plan.recipe, self.method, self.device)
-        self.losses = distributed.spread(self.method, self.device)
+        compiled, recorded = pick_step(config, plan, self.device)
+        self.step = Step(self.method, self.optimizer, self.slices, self.dtype, part=part, seed=config.seed, compiled=compiled, recorded=recorded)
 
     def start(self) -> None:
         """Make the run folder; from here on the run can be resumed."""
@@ -118,7 +134,7 @@ class _Training:
             return
         self.run.mkdir(parents=True, exist_ok=True)
         write_plan(self.config, self.plan)
-        write_environment(self.run, self.device, self.dtype)
+        write_environment(self.run, self.device, self.dtype, self.step.kind)
         self.checkpoint()
 
     def restore(self, stored: dict) -> None:
@@ -159,24 +175,6 @@ class _Training:
     def save_weights(self, name: str) -> None:
         write_weights(self.run, name, self.method.network, {"network": self.plan.network, "iteration": str(self.iteration)})
 
-    def step(self, index: Tensor) -> dict[str, Tensor]:
-        """One optimiser step on the slices `index`; returns what to log. No host synchronisation on CUDA."""
-        share = self.iteration / self.plan.recipe.iterations
-        progress = torch.full((), share, device=self.device)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.plan.recipe, share)
-        batch = draw_batch(self.slices, index.to(self.device, non_blocking=True), self.part)
-        noise = distributed.own_noise(self.config.seed, self.iteration, self.device)
-        with noise, torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            terms = self.losses(batch, progress)
-        torch.stack(list(terms.values())).sum().backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.method.after_step(progress)
-        distributed.agree(self.method)
-        self.iteration += 1
-        return {name: value.detach() for name, value in {**terms, **self.method.monitor()}.items()}
-
     def run_to_end(self) -> None:
         total = self.plan.recipe.iterations
         sampler = Sampler(len(self.slices.label), self.plan.recipe.batch, self.config.seed)
@@ -189,21 +187,26 @@ class _Training:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = not self.config.deterministic
         torch.use_deterministic_algorithms(self.config.deterministic)
-        sums, steps, since = {}, 0, time.perf_counter()
+        sums, steps, since = 0, 0, time.perf_counter()
         saved = time.monotonic()
         log = open(self.run / "log.jsonl" if self.first else os.devnull, "a", encoding="utf-8")
         try:
             with log, _interruptible() as stop, Progress(f"training {self.plan.method}", total, "it", self.iteration, self.first) as bar:
                 while self.iteration < total:
-                    row = self.step(sampler(self.iteration))
-                    sums = {name: sums.get(name, 0) + value for name, value in row.items()}
+                    share = self.iteration / total
+                    lr = learning_rate(self.plan.recipe, share)
+                    sums = sums + self.step(sampler(self.iteration), share, lr)
+                    if self.step.compiled and self.step.taken == 1:
+                        print(f"compiled in {time.perf_counter() - since:.0f} s", file=sys.stderr)
+                    self.iteration += 1
                     steps += 1
                     bar.advance()
                     if self.iteration in sweep_at:
                         self.method.sweep(self.slices, torch.full((), self.iteration / total, device=self.device))
                     if self.iteration in log_at or self.iteration in val_at:
-                        entry = self.entry(sums, steps, since)
-                        sums, steps = {}, 0
+                        means = distributed.process_mean(sums / steps).tolist()  # waits for the device
+                        entry = self.entry(dict(zip(self.step.names, means)), lr, (time.perf_counter() - since) / steps)
+                        sums, steps = 0, 0
                         if self.first:
                             if self.iteration in val_at:
                                 entry |= self.validate()
@@ -223,11 +226,8 @@ class _Training:
         finally:
             torch.use_deterministic_algorithms(False)
 
-    def entry(self, sums: dict[str, Tensor], steps: int, since: float) -> dict:
-        """A line of log.jsonl: means since the last one, over all processes. Raises InputError when a loss is not finite."""
-        values = distributed.process_mean(torch.stack([value.float() for value in sums.values()]) / steps)
-        means = dict(zip(sums, values.tolist()))
-        seconds = time.perf_counter() - since  # the line above has waited for the device
+    def entry(self, means: dict[str, float], lr: float, seconds: float) -> dict:
+        """A line of log.jsonl, from the means since the last one. Raises InputError when a loss is not finite."""
         monitored = self.method.monitor()
         losses = {name: value for name, value in means.items() if name not in monitored}
         bad = [name for name, value in losses.items() if not np.isfinite(value)]
@@ -235,8 +235,8 @@ class _Training:
             raise InputError(f"{self.run}: {', '.join(bad)} became NaN or infinite by iteration {self.iteration}. Lower --lr, or try --precision float32.")
         return {
             "iteration": self.iteration,
-            "lr": self.optimizer.param_groups[0]["lr"],
-            "seconds_per_iteration": round(seconds / steps, 5),
+            "lr": lr,
+            "seconds_per_iteration": round(seconds, 5),
             "peak_memory_mib": round(peak_memory_mib(self.device)),
             "loss": sum(losses.values()),
             "losses": losses,

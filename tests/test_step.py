@@ -1,0 +1,153 @@
+"""The training step: what recording it as a graph relies on, and which kind of step is taken where."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from small import small_dataset
+from test_methods import every_method, make_method, volume
+from test_train import settings
+
+from scribbleseg.device import pick_precision
+from scribbleseg.methods.base import Recipe, Slices
+from scribbleseg.optimizer import make_optimizer
+from scribbleseg.plan import make_plan
+from scribbleseg.step import EAGER_STEPS, Step
+from scribbleseg.train import pick_step, train
+
+on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def make_step(name: str, device: str = "cpu", **kind) -> Step:
+    method = make_method(name).to(device, memory_format=torch.channels_last)
+    case = volume("case")
+    targets = {key: torch.from_numpy(value.copy()) for key, value in method.targets(case).items()}
+    slices = Slices(torch.from_numpy(case.image).movedim(0, 1), targets.pop("label"), targets, torch.from_numpy(case.truth)).to(torch.device(device))
+    optimizer = make_optimizer(Recipe(optimizer="adam"), method, torch.device(device))
+    return Step(method, optimizer, slices, torch.float32, **kind)
+
+
+def places(step: Step) -> dict[str, int]:
+    state = {f"{number} {name}": value for number, values in enumerate(step.optimizer.state.values()) for name, value in values.items()}
+    return {name: value.data_ptr() for name, value in {**step.method.state_dict(keep_vars=True), **state}.items()}
+
+
+@every_method
+def test_a_step_updates_everything_where_it_lies(name):
+    step = make_step(name)
+    index = torch.tensor([2, 0])
+    step(index, 0.1, 0.01)
+    before = places(step)
+    weights = step.method.network.head.state_dict() if hasattr(step.method.network.head, "state_dict") else {}
+    weights = {key: value.clone() for key, value in weights.items()}
+    step(index, 0.2, 0.01)
+    assert places(step) == before
+    assert any(not torch.equal(value, weights[key]) for key, value in step.method.network.head.state_dict().items())
+
+
+@every_method
+def test_a_step_is_told_slices_and_progress_by_tensors_only(name):
+    """A replayed graph computes with the numbers of the step that was recorded, except for what lies in tensors."""
+    rows = []
+    for told in (0.75, 0.0):
+        step = make_step(name)
+        step(torch.tensor([3, 1]), 0.25, 0.01)
+        step.index.copy_(torch.tensor([2, 0]))
+        step.progress.fill_(0.75)
+        torch.manual_seed(5)
+        rows.append(step.whole(told))
+    assert torch.equal(*rows)
+
+
+def test_names_and_values_of_a_row():
+    step = make_step("scn")
+    torch.manual_seed(3)
+    row = step(torch.tensor([1, 2]), 0.5, 0.0)
+    assert row.dtype == torch.float32 and len(row) == len(step.names)
+    assert step.names[:3] == ("pce", "pap", "pcl") and "threshold" in step.names
+    again = make_step("scn")
+    again.index, _ = torch.tensor([1, 2]), again.progress.fill_(0.5)
+    torch.manual_seed(3)
+    terms = again.forward(again.draw(), 0.5)
+    for name, value in terms.items():
+        assert row[step.names.index(name)] == value
+
+
+def test_which_step_is_taken(tmp_path):
+    dataset = small_dataset(tmp_path / "small")
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    for device, changes, compiled, recorded in (
+        (cpu, {}, False, False),
+        (cpu, {"compile": "on"}, True, False),
+        (cuda, {}, False, True),  # too short for a compiler
+        (cuda, {"compile": "off"}, False, False),
+        (cuda, {"compile": "on"}, True, True),
+        (cuda, {"deterministic": True}, False, False),
+    ):
+        config = settings(dataset, tmp_path / "run", **changes)
+        assert pick_step(config, make_plan(config), device) == (compiled, recorded), (device, changes)
+
+
+def test_a_compiled_run_says_so(tmp_path, monkeypatch, capsys):
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda losses, dynamic: compile(losses, dynamic=dynamic, backend="eager"))
+    run = train(settings(small_dataset(tmp_path / "small"), tmp_path / "run", compile="on", iterations=3))
+    assert json.loads((run / "environment.json").read_text(encoding="utf-8"))["step"] == "compiled"
+    assert "compiled in" in capsys.readouterr().err
+
+
+def test_freed_memory_stays_with_the_process():
+    """After a few steps a tensor takes the pages of an earlier one."""
+    code = """
+import resource, torch
+from scribbleseg.device import prepare_cpu
+prepare_cpu()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(16):
+    torch.ones(2**24)
+before = faults()
+torch.ones(2**24)
+print(faults() - before)
+"""
+    if sys.platform != "linux":
+        pytest.skip("glibc only")
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(found.stdout) < 1000  # of 16384 pages
+
+
+@on_cuda
+@every_method
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_recorded_step_is_the_ordinary_one(name, compiled):
+    curves = {}
+    for recorded in (False, True):
+        step = make_step(name, "cuda", compiled=compiled, recorded=recorded)
+        torch.manual_seed(1)
+        curves[recorded] = torch.stack([step(torch.tensor([number % 4, 3]), number / 10, 1e-3).clone() for number in range(EAGER_STEPS + 5)])
+    torch.testing.assert_close(curves[True], curves[False], rtol=1e-3, atol=1e-4)
+
+
+@on_cuda
+@every_method
+def test_a_cuda_step_never_waits(name):
+    step = make_step(name, "cuda")
+    indices = torch.tensor([[0, 1], [2, 3]]).pin_memory()
+    step(indices[0], 0.1, 1e-3)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step(indices[1], 0.2, 1e-3)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@on_cuda
+def test_cuda_and_cpu_agree(tmp_path):
+    dataset = small_dataset(tmp_path / "small")
+    logs = []
+    for device in ("cpu", "cuda"):
+        run = train(settings(dataset, tmp_path / device, device=device, precision="float32", method="pce", set=()))
+        logs.append([json.loads(line)["loss"] for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()])
+    assert logs[0][0] == pytest.approx(logs[1][0], rel=0.2)  # augmentation and dropout are drawn by each device's own generator
+    assert pick_precision("auto", torch.device("cuda")) in (torch.bfloat16, torch.float32)
