@@ -12,9 +12,9 @@ def patients(names):
     return {int(name[7:10]) for name in names}
 
 
-@pytest.mark.parametrize("name", ["cv5", "strat5", "622", "maag35", "maag70"])
+@pytest.mark.parametrize("name", ["cv5", "strat5", "622", "tuning", "maag35", "maag70"])
 def test_no_patient_is_in_two_parts_and_nobody_is_lost(name):
-    used = {"cv5": 100, "strat5": 100, "622": 100, "maag35": 65, "maag70": 100}
+    used = {"cv5": 100, "strat5": 100, "622": 100, "tuning": 80, "maag35": 65, "maag70": 100}
     for row in acdc_protocols(CASES)[name]:
         train, val, test = (patients(row[part]) for part in ("train", "val", "test"))
         assert not train & val and not train & test and not val & test
@@ -41,6 +41,13 @@ def test_mixed_protocols_hold_every_group():
     assert set.union(*(patients(row["test"]) for row in protocols["strat5"])) == set(range(1, 101))
     (row,) = protocols["622"]
     assert (count(row["train"]), count(row["val"]), count(row["test"])) == ([12] * 5, [4] * 5, [4] * 5)
+
+
+def test_tuning_never_sees_a_test_case_of_fold_0():
+    protocols = acdc_protocols(CASES)
+    (row,) = protocols["tuning"]
+    assert row["test"] == [] and count(row["val"]) == [4, 0, 4, 4, 4]
+    assert patients(row["train"] + row["val"]) == patients(protocols["cv5"][0]["train"])
 
 
 def test_the_mixed_draw_is_the_one_of_seed_0_for_ever():

@@ -52,7 +52,7 @@ def markdown(plan: BenchPlan, sections: list[Section]) -> str:
             notes = [note.replace("*", "\\*") for note in table.notes]
             blocks += [f"### {table.title}", "\n".join(f"| {' | '.join(line)} |" for line in lines), "  \n".join(notes)]
         blocks.append("<details><summary>Commands, commits and devices of the runs</summary>")
-        blocks += ["\n".join(["```", *_commands(section), "```"]), "</details>"]
+        blocks += ["\n".join(["```", *run_lines(section), "```"]), "</details>"]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -74,7 +74,8 @@ def fold_lines(section: Section) -> list[str]:
     return lines
 
 
-def _commands(section: Section) -> list[str]:
+def run_lines(section: Section) -> list[str]:
+    """Device, precision, commit and command of every run."""
     lines = []
     for row in section.done:
         for result in row.done.values():

@@ -30,7 +30,8 @@ def acdc_protocols(cases: Mapping[int, list[str]], groups: Mapping[int, str] = A
     """ACDC's protocols for the patients that are there; cases: patient number → case names, groups: patient number → pathology.
 
     cv5: consecutive twenties. The patients are ordered by pathology, so every fold tests on a group that training never saw.
-    strat5: a fifth of every group (4 of 20) in each fold, seeded. 622: 12 / 4 / 4 patients of every group, seeded.
+    strat5: a fifth of every group (4 of 20) in each fold, seeded. 622: 12 / 4 / 4 patients of every group, seeded. tuning: to choose
+    settings on; 16 / 4 patients of the groups that fold 0 of cv5 trains on, seeded, the latter for validation, and nobody to test on.
     maag35, maag70: MAAGNet's lists. A patient that is not among the hundred is in no fold.
     """
 
@@ -42,10 +43,13 @@ def acdc_protocols(cases: Mapping[int, list[str]], groups: Mapping[int, str] = A
     random = np.random.RandomState(seed)  # the legacy stream is frozen: the same split with every NumPy
     shuffled = [random.permutation([p for p in sorted(everyone) if groups[p] == group]) for group in sorted(set(groups.values()))]
     fifths = [[p for order in shuffled for p in np.array_split(order, 5)[fold].tolist()] for fold in range(5)]
+    seen = everyone - set(ACDC_FOLDS["1-20 dilated"])
+    chosen = {p for group in sorted({groups[p] for p in seen}) for p in random.permutation([p for p in sorted(seen) if groups[p] == group])[:4].tolist()}
     return {
         "cv5": [row(name, everyone - set(test), (), test) for name, test in ACDC_FOLDS.items()],
         "strat5": [row(f"mixed {index}", everyone - set(test), (), test) for index, test in enumerate(fifths)],
         "622": [row("622", sum(fifths[:3], []), fifths[3], fifths[4])],
+        "tuning": [row("tuning", seen - chosen, chosen, ())],
         "maag35": [row("maag35", MAAG_TRAIN35, MAAG_VAL, MAAG_TEST)],
         "maag70": [row("maag70", MAAG_TRAIN70, MAAG_VAL, MAAG_TEST)],
     }

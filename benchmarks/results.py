@@ -1,0 +1,188 @@
+"""The papers' numbers: runs the queue in order of value and writes the tables of docs/results.md.
+
+python benchmarks/results.py                   budget paper on CUDA, quick on a CPU; carries on with what is not done
+python benchmarks/results.py --minutes 9       stops at a checkpoint after nine minutes; the same command carries on
+python benchmarks/results.py --table-only      runs nothing, makes the tables of what is done
+
+A run leaves its scores, curve and settings in benchmarks/results, and at budget paper its settings, log and last weights in half precision in
+benchmarks/models: a run folder that `scribbleseg predict` takes. Weights of over 8 MiB stay behind.
+"""
+
+import argparse
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save
+
+from scribbleseg.atomic import atomic_file
+from scribbleseg.bench.engines import run_jobs
+from scribbleseg.bench.formats import fold_lines, run_lines, write_tables
+from scribbleseg.bench.jobs import BenchPlan, Job, is_done, read_bench_plan, read_results
+from scribbleseg.bench.statistics import mean_sd
+from scribbleseg.bench.tables import Row, Section, aggregate, spans
+from scribbleseg.config import Bench
+from scribbleseg.device import pick_device
+
+
+PLANS = Path("benchmarks/plans")
+QUEUE = (  # plan, and which of its rows: none named are all of them
+    ("effdnet-table2", ("effdnet",)),
+    ("scn-table1", ("scn",)),
+    ("scn-table2", ("scn",)),
+    ("effdnet-table2", ()),
+    ("effdnet-table1", ("pce", "dmpls", "fullsup")),
+    ("effdnet-table1", ()),
+    ("scn-table3", ()),
+    ("open-choices", ()),
+    ("scn-table2", ()),
+    ("scn-table1", ()),
+    ("comparison", ()),
+)
+SHOWN = ("effdnet-table2", "scn-table1", "scn-table2", "scn-table3", "effdnet-table1", "open-choices")  # in docs/results.md
+LARGEST = 8 * 2**20
+
+
+def queue(plans: dict[str, BenchPlan]) -> list[Job]:
+    """All runs, the most valuable first, each once."""
+    jobs = [job for name, rows in QUEUE for job in plans[name].jobs if not rows or job.label in rows]
+    return list(dict.fromkeys(jobs))
+
+
+@contextmanager
+def stopped_after(minutes: float | None) -> Iterator[None]:
+    """Ends the block as Ctrl-C would, without the error."""
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 60 * (minutes or 0))
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("stopped at a checkpoint; the same command carries on", file=sys.stderr)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def keep_small(job: Job, config: Bench, models: Path) -> None:
+    """Copy a finished run to MODELS: config.json, environment.json, log.jsonl, and last.safetensors in half precision."""
+    run, kept = config.runs / job.place, models / job.place
+    if kept.is_dir() or not (run / "last.safetensors").is_file():
+        return
+    with safe_open(run / "last.safetensors", "pt") as file:
+        notes = file.metadata()
+        weights = {name: file.get_tensor(name) for name in file.keys()}
+    content = save({name: value.half() if value.is_floating_point() else value for name, value in weights.items()}, notes)
+    if len(content) <= LARGEST:
+        with atomic_file(kept / "last.safetensors") as partial:
+            partial.write_bytes(content)
+        for name in ("environment.json", "log.jsonl", "config.json"):
+            shutil.copyfile(run / name, kept / name)
+
+
+def section_text(section: Section) -> str:
+    """A line per row of the plan: what was run, the scores, the paper's mean Dice and what is missing to it, time and place."""
+    classes = section.classes if section.done else []
+    head = ["method", "folds", "seeds", "cases", *(f"Dice {name}" for name in classes or ["mean"]), "HD95 mean", "paper", "short by", "min / run", "device"]
+    lines = [row_cells(row, section) for row in section.rows]
+    held = [f"- {line}" for line in fold_lines(section)] if section.done else []
+    text = [f"Budget `{section.budget}`. " + ("Mean (sd over folds, where there are two)." if section.done else "Nothing was run."), *held, ""]
+    text += ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *lines)]
+    if section.done:
+        text += ["", "<details><summary>Commands, commits and devices</summary>", "", "```", *run_lines(section), "```", "", "</details>"]
+    return "\n".join(text)
+
+
+def row_cells(row: Row, section: Section) -> list[str]:
+    paper = paper_mean(row.label, section)
+    printed = "" if paper is None else f"{paper:.2f}"
+    if not row.done:
+        return [row.label, "not run", "", "", *[""] * len(section.classes if section.done else ["mean"]), "", printed, "", "", ""]
+    scores = [f"{100 * entry['dice']:.2f}" + ("" if entry["dice_sd"] != entry["dice_sd"] else f" ({100 * entry['dice_sd']:.2f})") for entry in row.folds]
+    records = [result.record for result in row.done.values()]
+    short = "" if paper is None else f"{paper - 100 * row.folds[-1]['dice']:.2f}"
+    devices = dict.fromkeys(record["environment"]["device"] for record in records)
+    minutes = mean_sd([record["minutes"] for record in records])[0]
+    place = [spans(job.fold for job in row.done), spans(job.seed for job in row.done), str(row.cases[-1]["cases"])]
+    return [row.label, *place, *scores, f"{row.folds[-1]['hd95']:.2f}", printed, short, f"{minutes:.1f}", " / ".join(devices)]
+
+
+def paper_mean(label: str, section: Section) -> float | None:
+    """The paper's mean Dice, or the mean of its classes' where it prints those alone; None where it is not known."""
+    numbers = section.published.rows.get(label, {}) if section.published else {}
+    if "dice" in numbers.get("mean", {}):
+        return numbers["mean"]["dice"]
+    dice = [values["dice"] for name, values in numbers.items() if name != "mean" and "dice" in values]
+    return mean_sd(dice)[0] if len(dice) == 3 else None
+
+
+def read_plans(config: Bench, budget: str) -> dict[str, BenchPlan]:
+    names = dict.fromkeys(name for name, _ in QUEUE)
+    return {name: read_bench_plan(Bench(PLANS / f"{name}.toml", budget, results=config.results)) for name in names}
+
+
+def blocks(config: Bench) -> dict[str, str]:
+    """Marker of docs/results.md → text. Of a plan the budget paper is shown as soon as it has a run, until then quick."""
+    found = {}
+    for name in SHOWN:
+        for budget in ("paper", "quick"):
+            plan = read_plans(config, budget)[name]
+            sections = aggregate(plan, read_results(plan, config))
+            if any(section.done for section in sections):
+                break
+        found[name] = "\n\n".join(f"**{section.data}, {section.split}.** {section_text(section)}" for section in sections)
+    return found
+
+
+def fill(text: str, found: dict[str, str]) -> str:
+    """The page with every `<!-- NAME -->` … `<!-- end -->` filled anew."""
+    for name, block in found.items():
+        before, start, rest = text.partition(f"<!-- {name} -->")
+        _, end, after = rest.partition("<!-- end -->")
+        if not start or not end:
+            raise SystemExit(f"docs/results.md has no <!-- {name} --> … <!-- end -->. Put it where the table belongs.")
+        text = f"{before}{start}\n{block}\n{end}{after}"
+    return text
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--budget", choices=("auto", "paper", "quick"), default="auto")
+    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--jobs", type=int, default=0, help="runs at once; 0: one per GPU, on a CPU one")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--datasets", type=Path, default=Path("datasets"))
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--models", type=Path, default=Path("benchmarks/models"))
+    parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
+    parser.add_argument("--table-only", action="store_true")
+    given = parser.parse_args()
+    budget = given.budget if given.budget != "auto" else "paper" if pick_device(given.device).type == "cuda" else "quick"
+    config = Bench(PLANS, budget, datasets=given.datasets, runs=given.runs, results=given.results, jobs=given.jobs, device=given.device)
+    plans = read_plans(config, budget)
+    jobs = queue(plans)
+    todo = [job for job in jobs if not is_done(job, config)]
+    failed = {}
+    if not given.table_only:
+        with stopped_after(given.minutes):
+            failed = run_jobs(todo, config, len(jobs) - len(todo))
+        if budget == "paper":
+            for job in jobs:
+                if is_done(job, config):
+                    keep_small(job, config, given.models)
+    for plan in plans.values():
+        if results := read_results(plan, config):
+            write_tables(plan, results, config.results)
+    with atomic_file(given.page) as partial:
+        partial.write_text(fill(given.page.read_text(encoding="utf-8"), blocks(config)), encoding="utf-8")
+    print(f"{sum(is_done(job, config) for job in jobs)} of {len(jobs)} runs are done at budget {budget}; tables: {given.page}")
+    for job, reason in failed.items():
+        print(f"{job.place}: {reason}", file=sys.stderr)
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()

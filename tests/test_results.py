@@ -1,0 +1,81 @@
+"""benchmarks/results.py: the queue, the page that is made of committed scores, and the small run folders."""
+
+import importlib.util
+import time
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from small import small_dataset
+from test_bench_tables import TWO_FOLDS, bench_plan, of
+
+from scribbleseg.bench.jobs import Job, Published
+from scribbleseg.bench.tables import aggregate
+from scribbleseg.config import Bench, Predict, Train
+from scribbleseg.predict import predict
+from scribbleseg.train import train
+
+ROOT = Path(__file__).parents[1]
+spec = importlib.util.spec_from_file_location("results", ROOT / "benchmarks" / "results.py")
+results = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(results)
+
+
+def test_the_page_shows_the_committed_scores(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    page = Path("docs/results.md").read_text(encoding="utf-8")
+    config = Bench(results.PLANS, results=Path("benchmarks/results"))
+    assert results.fill(page, results.blocks(config)) == page, "run: python benchmarks/results.py --table-only"
+
+
+def test_the_queue_has_every_run_once_and_effdnet_first(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    plans = results.read_plans(Bench(results.PLANS), "paper")
+    jobs = results.queue(plans)
+    assert len(jobs) == len(set(jobs)) and set(jobs) == {job for plan in plans.values() for job in plan.jobs}
+    assert [(job.label, job.data, job.fold) for job in jobs[:7]] == [*(("effdnet", "acdc", fold) for fold in range(5)), ("scn", "acdc", 0), ("scn", "mscmr", 0)]
+
+
+def test_a_row_has_its_own_numbers_and_the_distance_to_the_papers():
+    known = {"pce": {"A": {"dice": 80.0}, "mean": {"dice": 86.0}}, "scn": {name: {"dice": dice} for name, dice in zip("ABC", (90.0, 80.0, 85.0))}}
+    paper = Published("Somebody", "heart", "5 folds", {**known, "ustm": {"A": {"dice": 79.0}}})
+    plan = bench_plan(["pce", "scn", "ustm"], [0, 1], published=paper)
+    (section,) = aggregate(plan, of(plan, TWO_FOLDS))  # pCE alone: fold means .7 and .6
+    text = results.section_text(section)
+    lines = {line.split(" | ")[0].removeprefix("| "): [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")}
+    shown = dict(zip(lines["method"], lines["pce"]))
+    assert (shown["folds"], shown["cases"], shown["Dice mean"], shown["paper"], shown["short by"], shown["min / run"]) == ("0-1", "3", "65.00 (7.07)", "86.00", "21.00", "5.0")
+    assert (dict(zip(lines["method"], lines["scn"]))["paper"], lines["scn"][1]) == ("85.00", "not run")
+    assert [cell for cell in lines["ustm"] if cell] == ["ustm", "not run"], "two of three classes are no mean"
+
+
+def test_a_small_run_folder_predicts_like_the_run(tmp_path):
+    data = small_dataset(tmp_path / "small")
+    job = Job("small", "final", 0, "pce", "pce", (), 0, "paper")
+    config = Bench(Path("plan"), "paper", datasets=tmp_path, runs=tmp_path / "runs")
+    run = train(Train(data, config.runs / job.place, method="pce", iterations=30, size=32, batch=4))
+    results.keep_small(job, config, tmp_path / "models")
+    kept = tmp_path / "models" / job.place
+    assert sorted(path.name for path in kept.iterdir()) == ["config.json", "environment.json", "last.safetensors", "log.jsonl"]
+    assert (kept / "last.safetensors").stat().st_size < 0.55 * (run / "last.safetensors").stat().st_size
+    image = next((data / "imagesTr").iterdir())
+    found = []
+    for name, folder in (("full", run), ("half", kept)):
+        predict(Predict(folder, image, tmp_path / f"{name}.nii.gz"))
+        found.append(np.asarray(nibabel.load(tmp_path / f"{name}.nii.gz").dataobj))
+    assert np.mean(found[0] == found[1]) > 0.99
+
+
+def test_minutes_stop_like_ctrl_c(capsys):
+    start = time.monotonic()
+    with results.stopped_after(0.01):
+        time.sleep(20)
+    assert time.monotonic() - start < 10
+    assert "carries on" in capsys.readouterr().err
+
+
+def test_a_page_without_its_marker_is_refused():
+    with pytest.raises(SystemExit, match="<!-- x -->"):
+        results.fill("# page", {"x": "table"})
+    assert results.fill("a <!-- x -->old<!-- end --> b", {"x": "new"}) == "a <!-- x -->\nnew\n<!-- end --> b"
