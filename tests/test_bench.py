@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -6,10 +7,12 @@ import pytest
 from small import small_dataset
 
 from scribbleseg.bench import bench
-from scribbleseg.bench.jobs import read_bench_plan, read_results
+from scribbleseg.bench.jobs import read_bench_plan, read_results, run_job, write_curve
 from scribbleseg.config import Bench
 from scribbleseg.errors import InputError
-from scribbleseg.evaluate import read_rows, summarise
+from scribbleseg.evaluate import COLUMNS, read_rows, summarise, write_rows
+from scribbleseg.methods import parse_options
+from scribbleseg.plan import make_plan, write_plan
 
 PLAN = """
 seeds = [0, 1]
@@ -73,6 +76,67 @@ def test_another_row_under_the_same_label_is_refused(place):
         bench(place)
 
 
+def leave(place: Bench, job, rows=(("a", "mm"),), **changed) -> None:
+    """What a finished run leaves, of one class and Dice .5."""
+    plan = {"method": job.method, "options": parse_options(job.method, job.set), "fold": {"train": ["x"]}, "classes": ["background", "A"]}
+    plan |= {"recipe": {"lr": 0.1}, "size": 32, "network": "unet"} | changed
+    folder = place.results / job.place
+    scores = [dict.fromkeys(COLUMNS, 0.5) | {"case": case, "class": "A", "unit": unit, "missing": False, "spurious": False} for case, unit in rows]
+    write_rows(folder / "metrics.csv", scores)
+    write_curve(folder / "curve.csv", [{"iteration": 1, "loss": 1.0}])
+    (folder / "run.json").write_text(json.dumps({"plan": plan}), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "at, changed, what",
+    [
+        (1, {"fold": {"train": ["y"]}}, "cases of the fold"),
+        (1, {"rows": [("a", "mm"), ("b", "mm")]}, "scored cases"),
+        (1, {"classes": ["background", "B"]}, "classes"),
+        (1, {"rows": [("a", "voxel")]}, "units"),
+        (2, {"recipe": {"lr": 0.2}}, "recipes"),
+        (2, {"size": 64}, "recipes"),
+    ],
+)
+def test_runs_that_cannot_stand_side_by_side_are_refused(place, at, changed, what):
+    plan = read_bench_plan(place)
+    for job in plan.jobs:
+        leave(place, job)
+    assert len(read_results(plan, place)) == 4
+    leave(place, plan.jobs[at], **changed)
+    with pytest.raises(InputError, match=f"pce-s0 and .*{plan.jobs[at].place.name}: their {what} differ"):
+        read_results(plan, place)
+    leave(place, plan.jobs[1], recipe={"lr": 0.3}, size=64)
+    leave(place, plan.jobs[3], recipe={"lr": 0.3}, size=64)
+    leave(place, plan.jobs[2])
+    assert len(read_results(plan, place)) == 4, "another row may have another recipe"
+
+
+def test_a_record_that_cannot_be_read_says_what_to_do(place):
+    plan = read_bench_plan(place)
+    leave(place, plan.jobs[0])
+    (place.results / plan.jobs[0].place / "run.json").write_text("<<<<<<< HEAD", encoding="utf-8")
+    with pytest.raises(InputError, match="run.json: cannot be read .* remove .*pce-s0 to have the run made again"):
+        bench(place)
+
+
+def test_a_run_begun_with_other_settings_is_not_carried_on(place):
+    job = read_bench_plan(place).jobs[0]
+    begun = dataclasses.replace(job.settings(place), iterations=1, precision="float32")
+    write_plan(begun, make_plan(begun))
+    with pytest.raises(InputError, match=r"pce-s0: was begun with another precision, recipe than .* Remove the folder"):
+        run_job(job, place)
+    assert [path.name for path in (place.runs / job.place).iterdir()] == ["config.json"]
+
+
+def test_nothing_to_score_is_said_before_training(place):
+    shutil.rmtree(place.datasets / "small" / "labelsTr_dense")
+    job = read_bench_plan(place).jobs[0]
+    with pytest.raises(InputError, match="fold 0 of 'final' holds out no case with a dense mask"):
+        run_job(job, place)
+    assert not place.runs.exists()
+
+
 def test_table_only_runs_nothing(place):
     place.table_only = True
     assert not bench(place)
@@ -87,6 +151,15 @@ BAD = [
     (PLAN.replace("folds", "fold"), "unknown key 'fold'. Did you mean 'folds'"),
     (PLAN.replace("label", "lable"), "unknown key 'lable'. Did you mean 'label'"),
     (PLAN.replace("[[data]]", "[data]"), "not a bench plan"),
+    (PLAN.replace("[0, 1]", "3"), r"seeds = 3; expected a list such as \[0, 1\]"),
+    (PLAN.replace("[0, 1]", "[]"), r"seeds = \[\]; expected a list"),
+    (PLAN.replace("folds = [0]", "folds = '01'"), "folds = '01'; expected a list"),
+    (PLAN.replace('["fadc=false"]', '"fadc=false"'), r"set = 'fadc=false'; expected a list such as \[\"fadc=false\"\]"),
+    (PLAN.replace('"no-fadc"', "3"), "label = 3; expected a text"),
+    (PLAN.replace('"no-fadc"', '"../no"'), "label = '../no'; expected a text .* without a slash"),
+    (PLAN.replace('"small"', '"/small"'), "folder = '/small'; expected"),
+    (PLAN.replace("[0, 1]", "[1, 1]"), "a run is there twice"),
+    (PLAN + '[figure]\nkind = "grid"', r"Write \[\[figure\]\]"),
     ('published = "table-9"' + PLAN, "table-1"),
 ]
 

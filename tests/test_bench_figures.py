@@ -96,7 +96,7 @@ def test_nothing_was_run(tmp_path, capsys):
 
 def test_a_box_plot_shows_every_case_of_every_row():
     jobs = [job(label, seed=seed) for seed in (0, 1) for label in ("z first", "none", "later")]
-    found = {jobs[0]: result({"RV": [0.2, 0.4, 0.9], "LV": [0.5, np.nan, 0.7]}), jobs[3]: result({"RV": [0.4, 0.6, 0.9], "LV": [0.5, np.nan, 0.9]})}
+    found = {jobs[0]: result({"RV": [0.2, 0.4, 0.9], "LV": [np.nan, np.nan, 0.7]}), jobs[3]: result({"RV": [0.4, 0.6, 0.9], "LV": [0.5, np.nan, 0.9]})}
     found[jobs[2]] = result({"RV": [0.1, 0.1, 0.3], "LV": [1, 1, 1]})
     figure = boxplot(jobs, found)
     right, left = figure.axes
@@ -104,7 +104,7 @@ def test_a_box_plot_shows_every_case_of_every_row():
     assert [label.get_text() for label in right.get_yticklabels()] == ["z first", "none", "later"]
     assert right.get_ylim()[0] > right.get_ylim()[1], "the plan's first row is on top"
     assert line(right, "z first").get_xdata() == pytest.approx([0.3, 0.5, 0.9])  # mean over the two seeds
-    assert line(left, "z first").get_xdata() == pytest.approx([0.5, 0.8])  # b is not defined
+    assert line(left, "z first").get_xdata() == pytest.approx([0.5, 0.8])  # a is defined for one seed, b for none
     assert np.all(np.abs(line(right, "later").get_ydata() - 2) < 0.3)
     assert line(right, "median of z first").get_xdata() == pytest.approx([0.5, 0.5])
     assert [(bar.get_x(), bar.get_width()) for bar in right.patches] == [pytest.approx((0.4, 0.3)), pytest.approx((0.1, 0.1))]  # quartiles

@@ -1,5 +1,6 @@
 """A bench on a Ray cluster of two nodes, one of which dies in the middle of a run."""
 
+import dataclasses
 import json
 import os
 import re
@@ -8,13 +9,14 @@ import socket
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from small import small_dataset
 
 from scribbleseg.bench import bench, engines
 from scribbleseg.bench.jobs import Job, read_bench_plan, read_results, run_job
-from scribbleseg.bench.worker import log_path
+from scribbleseg.bench.worker import log_path, open_log
 from scribbleseg.config import Bench
 from scribbleseg.errors import InputError
 from scribbleseg.train import read_checkpoint
@@ -114,6 +116,17 @@ def test_ray_that_is_not_there(place, monkeypatch):
     monkeypatch.setitem(engines.sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"pip install 'scribbleseg\[ray\]'"):
         list(engines.run_ray(jobs, place, lambda: None))
+
+
+def test_sigterm_stops_a_bench_also_when_ray_has_taken_it(place, monkeypatch):
+    """As ray.init does, which says so; the one job is locked, so that no task starts."""
+    taken = SimpleNamespace(init=lambda **_: signal.signal(signal.SIGTERM, lambda *_: os._exit(15)), cluster_resources=dict, shutdown=lambda: None)
+    taken.remote = lambda **_: lambda task: task
+    monkeypatch.setitem(engines.sys.modules, "ray", taken)
+    job = read_bench_plan(place).jobs[0]
+    with open_log(job, place), engines._stoppable():
+        for _ in engines.run_ray([job], dataclasses.replace(place, address="local"), lambda: None):
+            assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
 
 
 def test_a_cluster_that_is_not_there(place):

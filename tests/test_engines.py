@@ -18,6 +18,7 @@ from scribbleseg.bench.jobs import Job, is_done, read_bench_plan
 from scribbleseg.bench.view import View, duration, read_reached
 from scribbleseg.bench.worker import ELSEWHERE, from_json, log_path, open_log, to_json
 from scribbleseg.config import Bench
+from scribbleseg.errors import InputError
 from scribbleseg.train import read_checkpoint
 
 DATA = '[[data]]\nfolder = "small"\nsplit = "final"\nfolds = [0]\n'
@@ -134,6 +135,12 @@ def test_gpus_and_cores_are_shared_out(tmp_path, monkeypatch):
     assert [each["CUDA_VISIBLE_DEVICES"] for each in worker_environments(config)] == ["GPU-7c1", "3"]
     config.device = "cuda:1"
     assert worker_environments(config) == [{"OMP_NUM_THREADS": "8"}]
+
+
+def test_fewer_than_no_runs_at_once_is_refused(tmp_path):
+    config = settings(tmp_path, row("pce"), jobs=-1, device="cpu")
+    with pytest.raises(InputError, match="--jobs -1: expected 1 or more"):
+        list(run_local(jobs_of(config), config, lambda: None))
 
 
 def test_a_job_travels_as_json(tmp_path):

@@ -13,6 +13,7 @@ from ..evaluate import summarise
 from ..figures import LINE_COLOURS, LINE_STYLES, colour
 from ..methods import hyperparameters, parse_options
 from .jobs import Job, Result
+from .statistics import mean_sd
 
 INK = "#222222"
 MARKERS = "osD^vPX<>p*"  # eleven: with six colours and four styles no two of 132 rows look the same
@@ -55,12 +56,12 @@ def boxplot(jobs: Sequence[Job], results: dict[Job, Result]) -> Figure:
 
 
 def _case_dice(runs: Sequence[Result]) -> dict[str, dict[str, float]]:
-    """{class: {case: Dice, the mean over the runs that held the case out}}."""
+    """{class: {case: Dice, the mean over the runs that held the case out and where it is defined}}."""
     found: dict[str, dict[str, list[float]]] = {}
     for run in runs:
         for row in run.rows:
             found.setdefault(row["class"], {}).setdefault(row["case"], []).append(row["dice"])
-    return {name: {case: float(np.mean(values)) for case, values in cases.items()} for name, cases in found.items()}
+    return {name: {case: mean_sd(values)[0] for case, values in cases.items()} for name, cases in found.items()}
 
 
 # --- training curves

@@ -94,6 +94,8 @@ def run_local(jobs: list[Job], config: Bench, tick: Callable[[], None]) -> Ended
 
 def worker_environments(config: Bench) -> list[dict[str, str]]:
     """Environment variables of each process that may run at once: threads share the cores, and on CUDA each process sees one of the GPUs in turn."""
+    if config.jobs < 0:
+        raise InputError(f"--jobs {config.jobs}: expected 1 or more runs at once, or 0 for one per GPU.")
     gpus = []
     if pick_device(config.device).type == "cuda" and ":" not in config.device:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -136,7 +138,8 @@ def run_ray(jobs: list[Job], config: Bench, tick: Callable[[], None]) -> Ended:
     try:
         if host:
             socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself would try for minutes
-        ray.init(address=config.address, log_to_driver=False, logging_level="error")
+        with _stoppable():  # ray.init leaves a SIGTERM handler of its own
+            ray.init(address=config.address, log_to_driver=False, logging_level="error")
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"--address {config.address}: no Ray cluster answers ({error}). Start one with `ray start --head`, or use --address local.") from error
     gpu = config.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0

@@ -21,13 +21,14 @@ from ..data.dataset import read_dataset
 from ..errors import InputError, nearest
 from ..evaluate import list_masks, read_rows, score_cases, write_rows
 from ..methods import parse_options
-from ..plan import read_plan
+from ..plan import Plan, make_plan, read_plan
 from ..predict import load_network, predict
 from ..train import resume, train
 
 PLAN_KEYS = ("title", "published", "seeds", "data", "row", "figure")
 DATA_KEYS = ("folder", "split", "folds")
 ROW_KEYS = ("label", "method", "set")
+LISTS = {"seeds": (int, "[0, 1]"), "folds": (int, "[0, 1]"), "set": (str, '["fadc=false"]')}  # key → what its items are, an example
 CURVE = ("iteration", "loss", "val_mean_dice")
 
 
@@ -106,8 +107,8 @@ class Result:
 def read_bench_plan(config: Bench) -> BenchPlan:
     """The runs of a TOML plan: `[[data]] folder, split, folds`, `[[row]] label, method, set`, `seeds`, `title`, `published`, `[[figure]]`.
 
-    Raises InputError for a file that cannot be read, lacks a key or has an unknown one, for two rows of the same label, for a fold of
-    --folds that the plan does not have, and for a key that published.toml does not have.
+    Raises InputError for a file that cannot be read, lacks a key or has an unknown one, for a value that cannot be meant, for two rows of the
+    same label, for a run that is there twice, for a fold of --folds that the plan does not have, and for a key that published.toml does not have.
     """
     path = Path(config.plan)
     try:
@@ -120,6 +121,9 @@ def read_bench_plan(config: Bench) -> BenchPlan:
         data = [(entry["folder"], entry["split"], fold) for entry in plan["data"] for fold in entry["folds"]]
     except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a bench plan ({error!r}). It needs [[data]] with folder, split, folds and [[row]] with method.") from error
+    figures = plan.get("figure", [])
+    if not isinstance(figures, list) or not all(isinstance(entry, dict) for entry in figures):
+        raise InputError(f"{path}: figure = {figures!r}; expected tables. Write [[figure]] and kind = \"…\" below it.")
     labels = tuple(label for label, _, _ in rows)
     if len(set(labels)) < len(labels):
         raise InputError(f"{path}: two rows have the same label among {labels}. Name them apart with label = \"…\".")
@@ -127,14 +131,22 @@ def read_bench_plan(config: Bench) -> BenchPlan:
         raise InputError(f"--folds {min(missing)}: {path} has only the folds {sorted({fold for _, _, fold in data})}.")
     data = [place for place in data if not config.folds or place[2] in config.folds]
     jobs = tuple(Job(*place, label, method, options, seed, config.budget) for place in data for seed in seeds for label, method, options in rows)
+    if len(set(jobs)) < len(jobs):
+        raise InputError(f"{path}: a run is there twice. Name every seed, and every fold of a data set's split, once.")
     published = _read_published(path, plan["published"]) if "published" in plan else None
-    figures = tuple(plan.get("figure", ()))
-    return BenchPlan(path.stem, path, config.budget, labels, jobs, plan.get("title", path.stem), tuple(config.folds), published, figures)
+    return BenchPlan(path.stem, path, config.budget, labels, jobs, plan.get("title", path.stem), tuple(config.folds), published, tuple(figures))
 
 
 def _check_keys(path: Path, table: dict, known: tuple[str, ...]) -> None:
     for key in table.keys() - set(known):
         raise InputError(f"{path}: unknown key '{key}'. {nearest(key, known)}")
+    for key in table.keys() & LISTS.keys():
+        kind, example = LISTS[key]
+        if not isinstance(table[key], list) or not all(type(item) is kind for item in table[key]) or (kind is int and not table[key]):
+            raise InputError(f"{path}: {key} = {table[key]!r}; expected a list such as {example}.")
+    for key in table.keys() & {"title", "published", "folder", "split", "label", "method"}:
+        if not isinstance(table[key], str) or key in ("folder", "split", "label") and "/" in table[key]:
+            raise InputError(f"{path}: {key} = {table[key]!r}; expected a text in quotes, without a slash where it names a folder.")
 
 
 def _read_published(plan: Path, key: str) -> Published:
@@ -154,34 +166,69 @@ def is_done(job: Job, config: Bench) -> bool:
     folder = config.results / job.place
     if not (folder / "metrics.csv").is_file():
         return False
-    _check_same(job, json.loads((folder / "run.json").read_text(encoding="utf-8"))["plan"], config.results)
+    _check_same(job, _read_record(folder)["plan"], config.results)
     return True
 
 
 def read_results(plan: BenchPlan, config: Bench) -> dict[Job, Result]:
-    """What the finished runs of a plan left in RESULTS, in the plan's order."""
-    return {job: _read_result(config.results / job.place) for job in plan.jobs if is_done(job, config)}
+    """What the finished runs of a plan left in RESULTS, in the plan's order. Raises InputError for runs that cannot stand side by side."""
+    results = {job: _read_result(config.results / job.place) for job in plan.jobs if is_done(job, config)}
+    _check_alike(results, config.results)
+    return results
+
+
+def _check_alike(results: dict[Job, Result], folder: Path) -> None:
+    """Raises InputError when runs of a fold were trained or scored on other cases, of a data set have other classes or units, of a row other recipes."""
+    first: dict[tuple, tuple[Job, object]] = {}
+    for job, result in results.items():
+        plan, rows, data = result.record["plan"], result.rows, (job.data, job.split)
+        shared = {
+            "cases of the fold": ((*data, job.fold), plan["fold"]),
+            "scored cases": ((*data, job.fold), {row["case"] for row in rows}),
+            "classes": (data, plan["classes"]),
+            "units": (data, {row["unit"] for row in rows}),
+            "recipes": ((*data, job.label), [plan[key] for key in ("recipe", "size", "network")]),
+        }
+        for what, (where, value) in shared.items():
+            other, known = first.setdefault((what, where), (job, value))
+            if value != known:
+                raise InputError(
+                    f"{folder / other.place} and {folder / job.place}: their {what} differ, so that no table can show both. Were data, split or code "
+                    "changed in between? Remove the outdated one, here and in RUNS, and run the bench again."
+                )
+
+
+def _read_record(folder: Path) -> dict:
+    path = folder / "run.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}). Restore it, or remove {folder} to have the run made again.") from error
 
 
 def _read_result(folder: Path) -> Result:
     with open(folder / "curve.csv", newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     curve = {name: np.array([float(line[name]) for line in lines]) for name in CURVE}
-    return Result(json.loads((folder / "run.json").read_text(encoding="utf-8")), read_rows(folder / "metrics.csv"), curve)
+    return Result(_read_record(folder), read_rows(folder / "metrics.csv"), curve)
 
 
 def run_job(job: Job, config: Bench) -> None:
-    """Train (or carry on), predict the held-out cases, score them, and leave the small files in RESULTS."""
+    """Train (or carry on), predict the held-out cases, score them, and leave the small files in RESULTS.
+
+    Raises InputError, before it trains, for a run that was begun with other settings and for a fold that holds out no dense mask.
+    """
     settings = job.settings(config)
-    run = Path(settings.run)
+    run, plan = Path(settings.run), make_plan(settings)
+    dataset = read_dataset(settings.dataset)
+    _, cases = dataset.held_out(plan.fold)
+    if not any(case.truth is not None for case in cases):
+        raise InputError(f"{settings.dataset}: fold {job.fold} of '{job.split}' holds out no case with a dense mask, so nothing can be scored. Add masks to labelsTr_dense or labelsTs, or choose another split.")
     if (run / "config.json").is_file():
-        _check_same(job, dataclasses.asdict(read_plan(run)[1]), config.runs)
+        _check_begun(job, settings, plan, config.runs)
         resume(run)
     else:
         train(settings)
-    _, plan = read_plan(run)
-    dataset = read_dataset(settings.dataset)
-    _, cases = dataset.held_out(plan.fold)
     predict(Predict(run, settings.dataset, run / "predictions", device=config.device))
     rows = score_cases(dataset, [case for case in cases if case.truth is not None], list_masks(run / "predictions"))
     write_rows(run / "metrics.csv", rows)
@@ -214,6 +261,18 @@ def write_curve(path: Path, log: list[dict]) -> None:
             validated = [entry["val_mean_dice"] for entry in part if "val_mean_dice" in entry]
             loss = np.mean([entry["loss"] for entry in part])
             writer.writerow([part[-1]["iteration"], f"{loss:.5g}", f"{validated[-1]:.5f}" if validated else "nan"])
+
+
+def _check_begun(job: Job, settings: Train, plan: Plan, folder: Path) -> None:
+    """Raises InputError when a run that is to be carried on was begun with other settings than the bench's."""
+    begun, found = read_plan(folder / job.place)
+    _check_same(job, dataclasses.asdict(found), folder)
+    pairs = [(name, getattr(settings, name), getattr(begun, name)) for name in ("seed", "precision")]
+    pairs += [(field.name, getattr(plan, field.name), getattr(found, field.name)) for field in dataclasses.fields(Plan)]
+    if changed := [name for name, wanted, stored in pairs if wanted != stored]:
+        raise InputError(
+            f"{folder / job.place}: was begun with another {', '.join(changed)} than the bench has now, and would be finished with that. Remove the folder to train anew."
+        )
 
 
 def _check_same(job: Job, plan: dict, folder: Path) -> None:
