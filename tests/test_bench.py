@@ -7,11 +7,11 @@ import pytest
 from small import small_dataset
 
 from scribbleseg.bench import bench
-from scribbleseg.bench.jobs import read_bench_plan, read_results, run_job, write_curve
+from scribbleseg.bench.jobs import is_done, read_bench_plan, read_results, run_job, write_curve
 from scribbleseg.config import Bench
 from scribbleseg.errors import InputError
 from scribbleseg.evaluate import COLUMNS, read_rows, summarise, write_rows
-from scribbleseg.methods import parse_options
+from scribbleseg.methods import hyperparameters, parse_options
 from scribbleseg.plan import make_plan, write_plan
 
 PLAN = """
@@ -118,6 +118,18 @@ def test_a_record_that_cannot_be_read_says_what_to_do(place):
     (place.results / plan.jobs[0].place / "run.json").write_text("<<<<<<< HEAD", encoding="utf-8")
     with pytest.raises(InputError, match="run.json: cannot be read .* remove .*pce-s0 to have the run made again"):
         bench(place)
+
+
+def test_results_from_before_a_default_changed_are_refused(place):
+    job = read_bench_plan(place).jobs[0]
+    leave(place, job)
+    path = place.results / job.place / "run.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**record, "options": hyperparameters("pce")}), encoding="utf-8")
+    assert is_done(job, place)
+    path.write_text(json.dumps({**record, "options": {"weight": 0.25}}), encoding="utf-8")
+    with pytest.raises(InputError, match="pce-s0: is from when weight of pce was 0.25. Remove it"):
+        is_done(job, place)
 
 
 def test_a_run_begun_with_other_settings_is_not_carried_on(place):

@@ -19,6 +19,7 @@ from scribbleseg.errors import InputError
 from scribbleseg.labels import UNLABELED
 from scribbleseg.methods.base import Recipe, Slices
 from scribbleseg.optimizer import learning_rate
+from scribbleseg.run_log import add_environment
 from scribbleseg.train import resume, train, validation_dice
 
 
@@ -95,6 +96,20 @@ def test_a_killed_run_resumes_to_the_same_weights(dataset, tmp_path, method):
     assert [entry["iteration"] for entry in log(killed)] == list(range(1, 31))
     strip = [{key: value for key, value in entry.items() if key not in ("seconds_per_iteration", "peak_memory_mib")} for entry in log(killed)]
     assert strip == [{key: value for key, value in entry.items() if key not in ("seconds_per_iteration", "peak_memory_mib")} for entry in log(whole)]
+
+
+def test_a_run_carried_on_elsewhere_says_so(dataset, tmp_path):
+    run = train(settings(dataset, tmp_path / "run"))
+    path = run / "environment.json"
+    first = json.loads(path.read_text(encoding="utf-8"))
+    add_environment(run, torch.device("cpu"), torch.float32, first["step"])
+    known = json.loads(path.read_text(encoding="utf-8")).get("continued", [])
+    assert known == ([{"precision": "float32"}] if first["precision"] == "bfloat16" else [])
+    path.write_text(json.dumps({**first, "commit": "abc", "torch": "2.9"}), encoding="utf-8")
+    for _ in range(2):  # the second time nothing is new
+        add_environment(run, torch.device("cpu"), getattr(torch, first["precision"]), first["step"])
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        assert stored["continued"] == [{"commit": first["commit"], "torch": first["torch"]}] and stored["commit"] == "abc"
 
 
 def test_a_run_killed_before_its_first_checkpoint_resumes(dataset, tmp_path):

@@ -41,6 +41,21 @@ def write_environment(run: Path, device: torch.device, dtype: torch.dtype, step:
         partial.write_text(json.dumps({**environment(device, dtype), "step": step}, indent=1) + "\n", encoding="utf-8")
 
 
+def add_environment(run: Path, device: torch.device, dtype: torch.dtype, step: str) -> None:
+    """Note in environment.json what is no longer as it was, when a run is carried on: a list `continued`, a dict per change."""
+    path = run / "environment.json"
+    if not path.is_file():
+        write_environment(run, device, dtype, step)
+        return
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    last = {key: value for part in (stored, *stored.get("continued", [])) for key, value in part.items()}
+    changed = {key: value for key, value in {**environment(device, dtype), "step": step}.items() if last.get(key) != value}
+    if changed:
+        stored["continued"] = [*stored.get("continued", []), changed]
+        with atomic_file(path) as partial:
+            partial.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+
+
 def cut_log(run: Path, iteration: int) -> None:
     """Take what came after `iteration` out of log.jsonl, and a line that was cut off."""
     log = run / "log.jsonl"

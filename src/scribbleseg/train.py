@@ -30,7 +30,7 @@ from .networks import build_network
 from .optimizer import learning_rate, make_optimizer
 from .plan import Plan, make_plan, read_plan, write_plan
 from .progress import Progress
-from .run_log import cut_log, open_board, write_environment, write_pictures
+from .run_log import add_environment, cut_log, open_board, write_environment, write_pictures
 from .step import Step
 
 
@@ -157,6 +157,7 @@ class _Training:
             torch.cuda.set_rng_state(stored["cuda_rng"], self.device)
         if self.first:
             cut_log(self.run, self.iteration)
+            add_environment(self.run, self.device, self.dtype, self.step.kind)
 
     def checkpoint(self) -> None:
         """Write last.safetensors and resume.pt, each atomically."""

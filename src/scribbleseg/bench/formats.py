@@ -75,12 +75,14 @@ def fold_lines(section: Section) -> list[str]:
 
 
 def run_lines(section: Section) -> list[str]:
-    """Device, precision, commit and command of every run."""
+    """Device, precision, commit (and what changed when a run was carried on) and command of every run."""
     lines = []
     for row in section.done:
         for result in row.done.values():
             machine = result.record["environment"]
-            lines += [f"# {machine['device']}, {machine['precision']}, commit {machine['commit']}", result.record["command"]]
+            changes = [", ".join(f"{key} {value}" for key, value in part.items()) for part in machine.get("continued", [])]
+            lines += [f"# {machine['device']}, {machine['precision']}, commit {machine['commit']}" + "".join(f"; carried on with {part}" for part in changes)]
+            lines.append(result.record["command"])
     return lines
 
 

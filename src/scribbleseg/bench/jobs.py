@@ -20,7 +20,7 @@ from ..config import Bench, Predict, Train
 from ..data.dataset import read_dataset
 from ..errors import InputError, nearest
 from ..evaluate import list_masks, read_rows, score_cases, write_rows
-from ..methods import parse_options
+from ..methods import hyperparameters, parse_options
 from ..plan import Plan, make_plan, read_plan
 from ..predict import load_network, predict
 from ..train import resume, train
@@ -162,11 +162,15 @@ def _read_published(plan: Path, key: str) -> Published:
 
 
 def is_done(job: Job, config: Bench) -> bool:
-    """Whether RESULTS has the job's scores. Raises InputError when they are of another method or other options."""
+    """Whether RESULTS has the job's scores. Raises InputError when they are of another method, other options or defaults that have changed."""
     folder = config.results / job.place
     if not (folder / "metrics.csv").is_file():
         return False
-    _check_same(job, _read_record(folder)["plan"], config.results)
+    record = _read_record(folder)
+    _check_same(job, record["plan"], config.results)
+    was, now = record.get("options", {}), _all_options(job)  # the oldest records lack them
+    if changed := [name for name in was if was[name] != now.get(name)]:
+        raise InputError(f"{folder}: is from when {', '.join(changed)} of {job.method} was {', '.join(str(was[name]) for name in changed)}. Remove it, here and in RUNS, to run it anew.")
     return True
 
 
@@ -238,6 +242,7 @@ def run_job(job: Job, config: Bench) -> None:
         "command": job.command(config),
         "environment": json.loads((run / "environment.json").read_text(encoding="utf-8")),
         "plan": dataclasses.asdict(plan),
+        "options": _all_options(job),
         "held_out_cases": len({row["case"] for row in rows}),
         "parameters": sum(p.numel() for p in load_network(run, plan).parameters()),
         "seconds_per_iteration": float(np.median(seconds)),
@@ -261,6 +266,11 @@ def write_curve(path: Path, log: list[dict]) -> None:
             validated = [entry["val_mean_dice"] for entry in part if "val_mean_dice" in entry]
             loss = np.mean([entry["loss"] for entry in part])
             writer.writerow([part[-1]["iteration"], f"{loss:.5g}", f"{validated[-1]:.5f}" if validated else "nan"])
+
+
+def _all_options(job: Job) -> dict[str, object]:
+    """The method's hyperparameters in this run, defaults included, as JSON gives them back."""
+    return json.loads(json.dumps(hyperparameters(job.method) | parse_options(job.method, job.set)))
 
 
 def _check_begun(job: Job, settings: Train, plan: Plan, folder: Path) -> None:
