@@ -8,14 +8,14 @@ import pytest
 import torch
 from small import small_dataset
 from test_methods import every_method, make_method, volume
-from test_train import settings
+from test_train import log, same_weights, settings
 
 from scribbleseg.device import pick_precision
 from scribbleseg.methods.base import Recipe, Slices
 from scribbleseg.optimizer import make_optimizer
 from scribbleseg.plan import make_plan
 from scribbleseg.step import EAGER_STEPS, Step
-from scribbleseg.train import pick_step, train
+from scribbleseg.train import pick_step, resident, train
 
 on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -73,6 +73,43 @@ def test_names_and_values_of_a_row():
     terms = again.forward(again.draw(), 0.5)
     for name, value in terms.items():
         assert row[step.names.index(name)] == value
+
+
+@pytest.mark.parametrize("method", ["effdnet", "s2l"])
+def test_where_the_slices_lie_changes_nothing(tmp_path, monkeypatch, capsys, method):
+    """In memory, in a mapped file, and gathered for every step, as where they do not fit on the device."""
+    dataset = small_dataset(tmp_path / "small")
+    runs = [train(settings(dataset, tmp_path / "memory", method=method, iterations=110, val_share=0.3, validations=1))]
+    assert "lie in a file" not in capsys.readouterr().err
+    monkeypatch.setattr("scribbleseg.batches.free_memory", lambda device: 50_000)
+    runs.append(train(settings(dataset, tmp_path / "mapped", method=method, iterations=110, val_share=0.3, validations=1)))
+    assert "lie in a file" in capsys.readouterr().err
+    assert not [path.name for path in (dataset / ".scribbleseg").iterdir() if path.is_file() and "npz" not in path.name]
+    monkeypatch.setattr("scribbleseg.train.Step", lambda *given, **named: host(Step(*given, **named)))
+    runs.append(train(settings(dataset, tmp_path / "host", method=method, iterations=110, val_share=0.3, validations=1)))
+    logs = [without_times(run) for run in runs]
+    assert logs[0] == logs[1] == logs[2]
+    assert same_weights(runs[0], runs[1]) and same_weights(runs[0], runs[2])
+
+
+def host(step: Step) -> Step:
+    step.resident = False
+    return step
+
+
+def without_times(run) -> list[dict]:
+    timed = ("seconds_per_iteration", "peak_memory_mib")
+    return [{key: value for key, value in entry.items() if key not in timed} for entry in log(run)]
+
+
+def test_slices_that_leave_no_room_on_the_device_stay_on_the_host(monkeypatch, capsys):
+    slices = Slices(torch.zeros(4, 1, 8, 8), torch.zeros(4, 8, 8, dtype=torch.uint8), {}, None)  # 1280 bytes
+    monkeypatch.setattr("scribbleseg.train.free_memory", lambda device: 2500)
+    assert resident(slices, torch.device("meta")).image.device.type == "cpu"
+    assert "stay on the host" in capsys.readouterr().err
+    monkeypatch.setattr("scribbleseg.train.free_memory", lambda device: 2600)
+    assert resident(slices, torch.device("meta")).image.device.type == "meta"
+    assert capsys.readouterr().err == ""
 
 
 def test_which_step_is_taken(tmp_path):

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 from small import small_dataset
 
-from scribbleseg.batches import draw_batch
+from scribbleseg.augment import random_affine
+from scribbleseg.batches import augment_slices
 from scribbleseg.config import Train
 from scribbleseg.data.dataset import read_dataset
 from scribbleseg.data.slices import Sampler, epoch_order, resize_image, resize_label
@@ -269,7 +270,7 @@ def test_batches_carry_every_map_through_the_same_warp():
     label = torch.randint(0, 4, (4, 16, 16)).to(torch.uint8)
     slices = Slices(label[:, None].float(), label, {"other": label.int() * 1000}, label)
     torch.manual_seed(0)
-    batch = draw_batch(slices, torch.tensor([0, 2, 3]))
+    batch = augment_slices(slices.take(torch.tensor([0, 2, 3])), random_affine(3, torch.device("cpu")))
     known = batch.label != UNLABELED
     assert torch.equal(batch.maps["other"][known], batch.label[known] * 1000) and torch.equal(batch.truth, batch.label)
 

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor
 
 from . import distributed
-from .augment import random_affine, warp
+from .augment import warp
 from .data.dataset import Dataset, load_volume
-from .data.slices import resize_image, resize_label, stack_labels
+from .data.slices import Stack, resize_image, resize_label
+from .device import free_memory
 from .errors import InputError
 from .labels import UNLABELED
 from .methods.base import Batch, Method, Slices
@@ -23,7 +25,8 @@ from .progress import Progress
 def build_slices(dataset: Dataset, cases: tuple[str, ...], method: Method | None, size: int) -> tuple[Slices, Tensor]:
     """Read, prepare and resize cases in parallel: all their slices on the CPU, and which case (by position) each slice is of.
 
-    Without a method the label is the dense mask (for validation); a case that has none is UNLABELED.
+    Without a method the label is the dense mask (for validation); a case that has none is UNLABELED. What does not fit into memory lies in
+    a mapped file.
     """
     cache = dataset.folder / ".scribbleseg"
 
@@ -35,23 +38,40 @@ def build_slices(dataset: Dataset, cases: tuple[str, ...], method: Method | None
         return resize_image(volume.image, size), {key: resize_label(value, size) for key, value in targets.items()}, truth, notes
 
     shown = distributed.rank() == 0
+    stacks: dict[str, Stack] = {}
+    counts, said, has_truth, limit = [], Counter(), False, free_memory(torch.device("cpu")) / 5
     with ThreadPoolExecutor(os.cpu_count()) as pool, Progress("reading cases", len(cases), "case", shown=shown) as bar:
-        loaded = []
-        for item in pool.map(load, cases):
-            loaded.append(item)
+        for image, targets, truth, notes in _ahead(pool, load, cases, 2 * os.cpu_count()):
+            has_truth |= truth is not None
+            unknown = torch.full(image[:, 0].shape, UNLABELED, dtype=torch.uint8)
+            for name, part in {"image": image, **targets, "truth": unknown if truth is None else truth}.items():
+                stacks.setdefault(name, Stack(cache, limit)).append(part)
+            counts.append(len(image))
+            said += Counter(notes)
             bar.advance()
-    images, targets, truths, notes = zip(*loaded)
-    for text, count in sum(map(Counter, notes), Counter()).items() if shown else ():
+    for text, count in said.items() if shown else ():
         print(f"{text}: {count}", file=sys.stderr)
-    maps = {key: torch.cat([target[key] for target in targets]) for key in targets[0]}
-    truth = stack_labels(truths, [image[:, 0].shape for image in images])
-    owner = torch.repeat_interleave(torch.arange(len(images)), torch.tensor([len(image) for image in images]))
-    return Slices(torch.cat(images), maps.pop("label", truth), maps, truth), owner
+    if shown and stacks["image"].file is not None:
+        print(f"the slices are {sum(stack.bytes for stack in stacks.values()) / 2**30:.1f} GiB, too much for memory: they lie in a file under {cache}", file=sys.stderr)
+    maps = {name: stack.tensor() for name, stack in stacks.items()}
+    image, truth = maps.pop("image"), maps.pop("truth") if has_truth else None
+    maps.pop("truth", None)
+    return Slices(image, maps.pop("label", truth), maps, truth), torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+
+
+def _ahead(pool: ThreadPoolExecutor, function: Callable, items: Sequence, count: int) -> Iterator:
+    """`pool.map` with no more than `count` results waiting."""
+    waiting = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > count:
+            yield waiting.popleft().result()
+    yield from (future.result() for future in waiting)
 
 
 def check_trainable(slices: Slices, plan: Plan, folder: Path) -> None:
     """Every class must be drawn somewhere in the training cases."""
-    count = torch.bincount(slices.label.flatten().int(), minlength=UNLABELED + 1)[: len(plan.classes)]
+    count = sum(torch.bincount(part.flatten(), minlength=UNLABELED + 1) for part in slices.label.split(1024))[: len(plan.classes)]
     missing = [name for name, pixels in zip(plan.classes, count.tolist()) if not pixels]
     if len(missing) >= len(plan.classes) - 1 and plan.classes[0] not in missing or len(missing) == len(plan.classes):
         raise InputError(f"{folder}: no training case has a foreground scribble. Draw some, or check that the ignore value ({len(plan.classes)}) is not used for all.")
@@ -59,21 +79,19 @@ def check_trainable(slices: Slices, plan: Plan, folder: Path) -> None:
         raise InputError(f"{folder}: no training case has a scribble of class {', '.join(missing)}. Draw some, or take the class out of dataset.json.")
 
 
-def draw_batch(slices: Slices, index: Tensor, part: slice = slice(None), layout: torch.memory_format = torch.channels_last) -> Batch:
-    """Gather slices and augment them, on their device. `part`: of a batch that processes share, the matrices being drawn for all of it."""
-    matrix, index = random_affine(len(index), index.device)[part], index[part]
+def augment_slices(slices: Slices, matrix: Tensor, layout: torch.memory_format = torch.channels_last) -> Batch:
+    """The slices as a batch, each under its affine matrix [N, 2, 3]."""
     layers = [slices.label, *slices.maps.values(), *([] if slices.truth is None else [slices.truth])]
-    labels = torch.stack([layer[index].long() for layer in layers], 1)
-    image, labels = warp(slices.image[index], labels, matrix)
+    image, labels = warp(slices.image, torch.stack([layer.long() for layer in layers], 1), matrix)
     label, *others = labels.unbind(1)
     truth = None if slices.truth is None else others.pop()
     return Batch(image.contiguous(memory_format=layout), label, dict(zip(slices.maps, others)), truth)
 
 
-def most_drawn(slices: Slices, count: int) -> Batch:
+def most_drawn(slices: Slices, count: int, device: torch.device) -> Batch:
     """The slices with most foreground scribble, as they are."""
-    drawn = ((slices.label != UNLABELED) & (slices.label != 0)).flatten(1).sum(1)
-    index = drawn.topk(min(count, len(drawn)), sorted=True).indices
-    maps = {name: value[index].long() for name, value in slices.maps.items()}
-    truth = None if slices.truth is None else slices.truth[index].long()
-    return Batch(slices.image[index].contiguous(memory_format=torch.channels_last), slices.label[index].long(), maps, truth)
+    drawn = torch.cat([((part != UNLABELED) & (part != 0)).flatten(1).sum(1) for part in slices.label.split(1024)])
+    some = slices.take(drawn.topk(min(count, len(drawn)), sorted=True).indices).to(device)
+    maps = {name: value.long() for name, value in some.maps.items()}
+    truth = None if some.truth is None else some.truth.long()
+    return Batch(some.image.contiguous(memory_format=torch.channels_last), some.label.long(), maps, truth)

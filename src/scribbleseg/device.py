@@ -4,6 +4,7 @@ import ctypes
 import resource
 import sys
 
+import psutil
 import torch
 
 from .errors import InputError
@@ -41,6 +42,13 @@ def prepare_cpu() -> None:
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):  # glibc
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be taken: of the GPU's memory, or of the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
 
 
 def device_name(device: torch.device) -> str:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from . import distributed
-from .batches import draw_batch
+from .augment import random_affine
+from .batches import augment_slices
 from .methods.base import Batch, Method, Slices
 
 EAGER_STEPS = 3  # before the recording: they initialise libraries and the optimiser's state, and compile
@@ -19,6 +20,7 @@ class Step:
     the next one. Nothing in it waits for the device. `compiled`: torch.compile of the losses, which happens in the first call.
     `recorded` (CUDA): after EAGER_STEPS ordinary steps one is recorded as a graph, random numbers and optimiser included, and from then
     on replayed, at the cost of one launch. Slices, weights, buffers and optimiser state then have to stay where they are in memory.
+    Slices on another device than the method's are gathered there and copied in every step.
     """
 
     def __init__(
@@ -35,16 +37,19 @@ class Step:
         recorded: bool = False,
     ):
         self.method, self.optimizer, self.slices, self.dtype, self.seed = method, optimizer, slices, dtype, seed
-        self.device = slices.label.device
+        self.device = next(method.parameters()).device
+        self.resident = slices.label.device == self.device
         self.losses: Callable[..., dict[str, Tensor]] = distributed.spread(method, self.device)
         self.compiled, self.part, self.layout = compiled, part, layout
         if compiled:
             self.losses = torch.compile(self.losses, dynamic=False)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # a graph is recorded on the current one
         self.names: tuple[str, ...] = ()
         self.taken = 0
         self.graph = torch.cuda.CUDAGraph() if recorded else None
         self.progress, self.lr = torch.zeros(2, device=self.device).unbind()
-        self.index = self.row = None
+        self.index = self.drawn = self.row = None
 
     @property
     def kind(self) -> str:
@@ -52,9 +57,7 @@ class Step:
         return " and ".join(["compiled"] * self.compiled + ["recorded"] * (self.graph is not None)) or "eager"
 
     def __call__(self, index: Tensor, progress: float, lr: float) -> Tensor:
-        if self.index is None:
-            self.index = torch.empty_like(index, device=self.device)
-        self.index.copy_(index, non_blocking=True)
+        self.gather(index)
         self.progress.fill_(progress)
         self.lr.fill_(lr)
         for group in self.optimizer.param_groups:
@@ -90,8 +93,24 @@ class Step:
         here.wait_stream(stream)
         return row
 
+    def gather(self, index: Tensor) -> None:
+        """Bring the numbers of the batch, or its slices, to where a recorded step looks for them."""
+        if self.index is None:
+            self.index = torch.empty_like(index, device=self.device)
+        self.index.copy_(index, non_blocking=True)
+        if self.resident:
+            return
+        found = self.slices.take(index[self.part])
+        if self.drawn is None:
+            self.drawn = found.to(self.device)
+        for place, value in zip(self.drawn.layers(), found.layers()):
+            place.copy_(value.pin_memory() if self.device.type == "cuda" else value, non_blocking=True)
+
     def draw(self) -> Batch:
-        return draw_batch(self.slices, self.index, self.part, self.layout)
+        """The matrices are drawn for the whole batch, also where this process has only a part of it."""
+        matrix = random_affine(len(self.index), self.device)[self.part]
+        drawn = self.slices.take(self.index[self.part]) if self.resident else self.drawn
+        return augment_slices(drawn, matrix, self.layout)
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         noise = distributed.own_noise(self.seed, progress, self.device)

@@ -21,7 +21,7 @@ from .checkpoint import read_checkpoint, write_checkpoint, write_weights
 from .config import Train
 from .data.dataset import read_dataset
 from .data.slices import Sampler
-from .device import peak_memory_mib, pick_device, pick_precision, prepare_cpu
+from .device import free_memory, peak_memory_mib, pick_device, pick_precision, prepare_cpu
 from .errors import InputError
 from .labels import UNLABELED
 from .methods import method_class
@@ -66,6 +66,15 @@ def resume(run: Path) -> Path:
             training.restore(stored)
             training.run_to_end()
     return run
+
+
+def resident(slices: Slices, device: torch.device) -> Slices:
+    """The slices on the device, if they leave half of its free memory to the network; else as they are, and the user hears of it."""
+    size = sum(layer.nbytes for layer in slices.layers())
+    if device.type == "cpu" or size < free_memory(device) / 2:
+        return slices.to(device)
+    print(f"the slices are {size / 2**30:.1f} GiB, too much for {device}: they stay on the host", file=sys.stderr)
+    return slices
 
 
 def pick_step(config: Train, plan: Plan, device: torch.device) -> tuple[bool, bool]:
@@ -122,7 +131,7 @@ class _Training:
             self.val, self.owner = build_slices(dataset, plan.fold.val, None, plan.size)
             if self.val.truth is None:
                 raise InputError(f"{config.dataset}: no validation case has a mask in labelsTr_dense. Add one, or use a split without validation.")
-        self.slices = slices.to(self.device)
+        self.slices = resident(slices, self.device)
         self.method.to(self.device, memory_format=torch.channels_last).train()
         self.optimizer = make_optimizer(plan.recipe, self.method, self.device)
         compiled, recorded = pick_step(config, plan, self.device)
@@ -255,7 +264,7 @@ class _Training:
     @torch.no_grad()
     def save_pictures(self) -> dict[str, np.ndarray]:
         """pictures/ITERATION.npz: a few fixed slices, what the network says of them, and the method's own maps."""
-        batch = most_drawn(self.slices, 4)
+        batch = most_drawn(self.slices, 4, self.device)
         self.method.eval()
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []), torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             torch.manual_seed(self.config.seed)

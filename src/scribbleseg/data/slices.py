@@ -1,13 +1,14 @@
 """All slices of a set of cases as tensors, and batches drawn from them."""
 
-from collections.abc import Iterable
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..labels import UNLABELED
+from ..errors import InputError
 
 
 def resize_image(image: np.ndarray, size: int) -> Tensor:
@@ -48,9 +49,42 @@ class Sampler:
         return joined[offset : offset + self.batch]
 
 
-def stack_labels(labels: Iterable[Tensor | None], shapes: Iterable[torch.Size]) -> Tensor | None:
-    """Concatenate per-case labels; a case without one is UNLABELED throughout; None when no case has one."""
-    labels = list(labels)
-    if all(label is None for label in labels):
-        return None
-    return torch.cat([torch.full(shape, UNLABELED, dtype=torch.uint8) if label is None else label for label, shape in zip(labels, shapes)])
+class Stack:
+    """Tensors of equal shape but for their first axis, put one after the other: in memory, or in a mapped file once they are more than `limit` bytes.
+
+    The file lies in `folder`, has no name and goes with the process. With other work in memory pages of it are dropped and read again.
+    """
+
+    def __init__(self, folder: Path, limit: float):
+        self.folder, self.limit = folder, limit
+        self.parts: list[Tensor] = []
+        self.file, self.rows, self.bytes = None, 0, 0
+
+    def append(self, part: Tensor) -> None:
+        self.parts.append(part)
+        self.rows += len(part)
+        self.bytes += part.nbytes
+        if self.file is None and self.bytes > self.limit:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.file = tempfile.TemporaryFile(dir=self.folder)
+        if self.file is not None:
+            self._spill()
+
+    def tensor(self) -> Tensor:
+        """All parts; the stack is empty afterwards."""
+        if self.file is None:
+            whole, self.parts = torch.cat(self.parts), []
+            return whole
+        shape = (self.rows, *self.shape)
+        with self.file:
+            return torch.from_numpy(np.memmap(self.file, self.dtype, "r+", shape=shape))
+
+    def _spill(self) -> None:
+        self.shape, self.dtype = tuple(self.parts[0].shape[1:]), self.parts[0].numpy().dtype
+        try:
+            for part in self.parts:
+                self.file.write(part.numpy().data)
+            self.file.flush()
+        except OSError as error:
+            raise InputError(f"{self.folder}: the slices do not fit into memory, and not onto this disk ({error}). Free some space, or train at a smaller --size.") from error
+        self.parts = []

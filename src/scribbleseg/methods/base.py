@@ -22,7 +22,7 @@ class Batch:
 
 @dataclass
 class Slices:
-    """All training slices on the training device, not augmented."""
+    """Training slices, not augmented: all of them on the training device; on the host, in memory or in a mapped file, where they do not fit."""
 
     image: Tensor  # float [N, channels, H, W]
     label: Tensor  # uint8 [N, H, W]
@@ -32,6 +32,14 @@ class Slices:
     def to(self, device: torch.device) -> "Slices":
         maps = {name: value.to(device) for name, value in self.maps.items()}
         return Slices(self.image.to(device), self.label.to(device), maps, None if self.truth is None else self.truth.to(device))
+
+    def take(self, index: Tensor) -> "Slices":
+        """The slices of these numbers, copied."""
+        maps = {name: value[index] for name, value in self.maps.items()}
+        return Slices(self.image[index], self.label[index], maps, None if self.truth is None else self.truth[index])
+
+    def layers(self) -> list[Tensor]:
+        return [self.image, self.label, *self.maps.values(), *([] if self.truth is None else [self.truth])]
 
 
 @dataclass(frozen=True)

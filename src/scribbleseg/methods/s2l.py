@@ -45,7 +45,7 @@ class Scribble2Label(Method):
         first = not len(self.mean)
         for at in range(0, len(slices.image), self.sweep_batch):
             part = slice(at, at + self.sweep_batch)
-            probs = self.network(slices.image[part]).softmax(1)
+            probs = self.network(slices.image[part].to(self.mean.device)).softmax(1)
             if not len(self.mean):
                 self.mean = self.mean.new_empty((len(slices.image), *probs.shape[1:]))
             self.mean[part] = probs if first else self.alpha * probs + (1 - self.alpha) * self.mean[part]
@@ -57,7 +57,7 @@ class Scribble2Label(Method):
         for at in range(0, len(self.mean), self.sweep_batch):
             part = slice(at, at + self.sweep_batch)
             weight, best = self.mean[part].max(1)
-            chosen = (weight > self.confidence) & (slices.label[part] == UNLABELED)
+            chosen = (weight > self.confidence) & (slices.label[part] == UNLABELED).to(weight.device)
             slices.maps["ensemble"][part] = torch.where(chosen, best, UNLABELED).to(torch.uint8)
 
     def losses(self, batch, progress):

@@ -1,0 +1,100 @@
+"""A data set as one small file, to carry it to a GPU machine that has no network: images in 8 bits, labels exact.
+
+python benchmarks/pack.py pack DATASET FILE [--part 1/2]      a half of the cases in each of two files, where one is too large
+python benchmarks/pack.py unpack FILE [FILE ...] DATASET
+
+Each image is rounded to 256 steps between its least and its greatest value, written as differences along a row, and compressed; ACDC takes half
+a byte a voxel. Results on it are not those on the originals: a table that is made so must say it.
+"""
+
+import argparse
+import lzma
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+from scribbleseg.atomic import atomic_file
+from scribbleseg.data.dataset import read_dataset
+from scribbleseg.progress import Progress
+
+STEPS = 255
+
+
+def encode(stored: np.ndarray) -> bytes:
+    """Differences along the first axis, modulo 256, compressed."""
+    return lzma.compress(np.diff(stored, axis=0, prepend=np.uint8(0)).tobytes(), preset=4)
+
+
+def decode(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    return np.cumsum(np.frombuffer(lzma.decompress(content), np.uint8).reshape(shape), axis=0, dtype=np.uint8)
+
+
+def pack(folder: Path, target: Path, part: int, parts: int) -> None:
+    """All files but the images and labels as they are; of these, every `parts`-th case from `part` on."""
+    dataset = read_dataset(folder)
+    cases = sorted({**dataset.cases, **dataset.tests})[part - 1 :: parts]
+    wanted = [path for path in sorted(folder.rglob(f"*{dataset.file_ending}")) if any(path.name.startswith(case) for case in cases)]
+
+    def read(path: Path) -> tuple[str, bytes, bytes]:
+        image = nibabel.load(path)
+        values = np.asarray(image.dataobj)
+        low, high = float(values.min()), float(values.max())
+        scale = (high - low) / STEPS or 1.0
+        exact = path.parent.name.startswith("labels")
+        stored = values.astype(np.uint8) if exact else np.round((values - low) / scale).astype(np.uint8)
+        offset, scale = (0.0, 1.0) if exact else (low, scale)
+        head = np.concatenate([[*image.shape, offset, scale, exact], image.affine.ravel()])
+        return path.relative_to(folder).as_posix(), head.astype(np.float64).tobytes(), encode(stored)
+
+    with atomic_file(target) as partial, zipfile.ZipFile(partial, "w") as file, ThreadPoolExecutor() as pool, Progress("packing", len(wanted), "file") as bar:
+        for path in [*sorted(folder.glob("*.json")), *sorted(folder.glob("splits/*.json"))]:
+            file.writestr(path.relative_to(folder).as_posix(), path.read_bytes(), zipfile.ZIP_DEFLATED)
+        for name, head, content in pool.map(read, wanted):
+            file.writestr(name, head + content)
+            bar.advance()
+    print(f"{target}: {len(cases)} cases, {target.stat().st_size / 2**20:.1f} MiB")
+
+
+def unpack(sources: list[Path], folder: Path) -> None:
+    for source in sources:
+        with zipfile.ZipFile(source) as file, ThreadPoolExecutor() as pool, Progress("unpacking", len(file.namelist()), "file") as bar:
+
+            def write(item: tuple[str, bytes]) -> None:
+                name, content = item
+                path = folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if path.suffix == ".json":
+                    path.write_bytes(content)
+                    return
+                head = np.frombuffer(content[: 22 * 8])
+                offset, scale, exact = head[3:6]
+                stored = decode(content[22 * 8 :], tuple(head[:3].astype(int)))
+                values = stored if exact else (stored * scale + offset).astype(np.float32)
+                nibabel.save(nibabel.Nifti1Image(values, head[6:].reshape(4, 4)), path)
+
+            for _ in pool.map(write, ((name, file.read(name)) for name in file.namelist())):
+                bar.advance()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    packing = verbs.add_parser("pack")
+    packing.add_argument("dataset", type=Path)
+    packing.add_argument("file", type=Path)
+    packing.add_argument("--part", default="1/1")
+    unpacking = verbs.add_parser("unpack")
+    unpacking.add_argument("files", type=Path, nargs="+")
+    unpacking.add_argument("dataset", type=Path)
+    given = parser.parse_args()
+    if given.verb == "pack":
+        pack(given.dataset, given.file, *map(int, given.part.split("/")))
+    else:
+        unpack(given.files, given.dataset)
+
+
+if __name__ == "__main__":
+    main()

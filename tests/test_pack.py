@@ -1,0 +1,37 @@
+"""benchmarks/pack.py: labels come back as they were, images to a step."""
+
+import importlib.util
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from small import small_dataset
+
+spec = importlib.util.spec_from_file_location("pack", Path(__file__).parents[1] / "benchmarks" / "pack.py")
+pack = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(pack)
+
+
+def test_two_halves_make_the_data_set(tmp_path):
+    folder = small_dataset(tmp_path / "small")
+    for part in (1, 2):
+        pack.pack(folder, tmp_path / f"{part}.zip", part, 2)
+    pack.unpack([tmp_path / "1.zip", tmp_path / "2.zip"], tmp_path / "again")
+    files = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    assert files == {path.relative_to(tmp_path / "again") for path in (tmp_path / "again").rglob("*") if path.is_file()}
+    for path in files:
+        if path.suffix == ".json":
+            assert (folder / path).read_bytes() == (tmp_path / "again" / path).read_bytes()
+            continue
+        one, other = (nibabel.load(root / path) for root in (folder, tmp_path / "again"))
+        before, after = np.asarray(one.dataobj), np.asarray(other.dataobj)
+        assert np.allclose(one.affine, other.affine)
+        if path.parent.name.startswith("labels"):
+            assert np.array_equal(before, after)
+        else:
+            assert 0 < np.abs(before - after).max() <= np.ptp(before) / 255 * 0.51
+
+
+def test_differences_come_back_whatever_the_values():
+    stored = np.random.default_rng(0).integers(0, 256, (7, 5, 3)).astype(np.uint8)
+    assert np.array_equal(pack.decode(pack.encode(stored), stored.shape), stored)
