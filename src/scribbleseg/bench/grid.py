@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from ..config import Bench
-from ..data.dataset import Case, Dataset, load_volume, read_dataset
+from ..data.dataset import Case, Dataset, Volume, load_volume, read_dataset
 from ..data.volume import read_label
 from ..figures import colour, crop, draw_overlay, upright, upright_spacing
 from ..labels import UNLABELED
@@ -72,15 +72,20 @@ def _rows(dataset: Dataset, case: Case, files: dict[str, Path | None], slices: i
     rows = []
     for part in np.array_split(there, min(slices, len(there))) if len(there) else ():
         index = int(part[area[part].argmax()])
-        located = dataset.spacing_unit == "mm"
-        spacing = upright_spacing(volume.grid) if located else volume.grid.spacing_mm[1:]
-        turn = (lambda plane: upright(plane, volume.grid)) if located else (lambda plane: plane)
-        box = crop(turn(volume.truth[index]) > 0, spacing)
-        image, scribble, truth, *found = (
-            None if array is None else turn(array[index])[box] for array in (volume.image[0], volume.scribble, volume.truth, *predictions.values())
-        )
-        rows.append(Row(f"{case.id}\nslice {index + 1} of {len(area)}", image, scribble, truth, dict(zip(predictions, found)), spacing))
+        rows.append(cut_row(dataset, volume, index, predictions, volume.truth[index] > 0))
     return rows
+
+
+def cut_row(dataset: Dataset, volume: Volume, index: int, predictions: dict[str, np.ndarray | None], around: np.ndarray) -> Row:
+    """A slice of a volume and of predictions [D, H, W], upright where the files say how they lie, cropped to the mask `around` [H, W]."""
+    located = dataset.spacing_unit == "mm"
+    spacing = upright_spacing(volume.grid) if located else volume.grid.spacing_mm[1:]
+    turn = (lambda plane: upright(plane, volume.grid)) if located else (lambda plane: plane)
+    box = crop(turn(around), spacing)
+    image, scribble, truth, *found = (
+        None if array is None else turn(array[index])[box] for array in (volume.image[0], volume.scribble, volume.truth, *predictions.values())
+    )
+    return Row(f"{volume.case.id}\nslice {index + 1} of {len(volume.truth)}", image, scribble, truth, dict(zip(predictions, found)), spacing)
 
 
 def draw_grid(rows: Sequence[Row], classes: Sequence[str], note: str = "") -> Figure:
@@ -89,7 +94,7 @@ def draw_grid(rows: Sequence[Row], classes: Sequence[str], note: str = "") -> Fi
     drawn = any((row.scribble != UNLABELED).any() for row in rows)
     titles = ["image, scribble" if drawn else "image", "dense mask", *labels]
     cell, left, top = min(1.4, 13 / len(titles)), 0.4, 0.3
-    lines = wrap(note, left + cell * len(titles))
+    lines = wrap(note, cell * len(titles))
     bottom = 0.4 + 0.14 * len(lines.splitlines())
     width, height = left + cell * len(titles), top + cell * len(rows) + bottom
     figure = Figure((width, height))
