@@ -233,7 +233,7 @@ def card(model: Model, failures: list[Failure], picture: str, scores: str) -> st
     data, run = words[2:4]
     info = model.info
     kind = method_class(plan.method)
-    options = ", ".join(f"`{key}={value}`" for key, value in plan.options.items())
+    options = ", ".join(f"`{key}={value}`" for key, value in record.get("options", plan.options).items())  # the oldest records name only what was set
     held = plan.fold.test or plan.fold.val
     strata = info.get("strata", {})
     unseen = sorted({strata.get(dataset.patient(name)) for name in held} - {strata.get(dataset.patient(name)) for name in plan.fold.train})
@@ -255,7 +255,7 @@ def card(model: Model, failures: list[Failure], picture: str, scores: str) -> st
             ["", ""],
             [
                 ["method", f"[`{plan.method}`](../methods/{plan.method}.md): {inspect.getdoc(inspect.getmodule(kind)).splitlines()[0]}"],
-                ["options", options or ("defaults" if hyperparameters(plan.method) else "none")],
+                ["options", options or (f"defaults of commit {environment['commit']}" if hyperparameters(plan.method) else "none")],
                 ["network", f"`{plan.network}`, 2-D, {record['parameters']} parameters"],
                 ["input", f"{len(plan.channels)} channel ({', '.join(plan.channels)}), a slice at a time, resized to {plan.size} × {plan.size} pixels"],
                 ["output", "a class for every pixel of the volume: " + ", ".join(f"{value} {name}" for value, name in enumerate(plan.classes))],
