@@ -2,6 +2,7 @@
 
 From a run that `scribbleseg bench` has finished (its folder, with the predictions of the held-out cases), its data set (where config.json
 says) and its scores (benchmarks/results): docs/models/DATA-SPLIT-ROW.md and .png, and docs/models/README.md, the index of the cards made.
+Data whose licence is no open one (CC…) is not shown there: its picture stays in the run's folder, as failures.png.
 For short-axis stacks of the heart with a class RV. What is shown is chosen by rule, and the card says by which.
 """
 
@@ -225,12 +226,15 @@ def patients(model: Model, names: tuple[str, ...]) -> str:
     return f"{len(names)} cases of {len(who)} patients" + (f" ({', '.join(f'{group} {count}' for group, count in groups.items())})" if groups else "")
 
 
-def card(model: Model, failures: list[Failure], picture: str, scores: str) -> str:
-    """The page; `scores` leads from its folder to that of metrics.csv and run.json."""
+def card(model: Model, failures: list[Failure], picture: str | None, scores: str) -> str:
+    """The page; `picture` None where the data must not be shown; `scores` leads from its folder to that of metrics.csv and run.json."""
     train, plan, record, dataset = model.train, model.plan, model.record, model.dataset
     recipe, environment = plan.recipe, record["environment"]
     words = shlex.split(record["command"])
     data, run = words[2:4]
+    shown = f"The terms of the data ({model.info['licence']}) do not let it be shown here: the command above draws the slices below into {run}/failures.png."
+    if picture:
+        shown = f"![Failures by rule: image, dense mask, prediction]({picture})"
     info = model.info
     kind = method_class(plan.method)
     options = ", ".join(f"`{key}={value}`" for key, value in record.get("options", plan.options).items())  # the oldest records name only what was set
@@ -273,7 +277,7 @@ def card(model: Model, failures: list[Failure], picture: str, scores: str) -> st
             [
                 ["data set", f"{dataset.name}. {info['description']}"],
                 ["source", info["reference"]],
-                ["licence", f"{info['licence']}; it holds for the pictures of this page too"],
+                ["licence", info["licence"] + ("; it holds for the pictures of this page too" if picture else "")],
                 ["protocol", f"[`{plan.split}`](../data.md#protocols), fold {train.fold}"],
                 ["trained on", f"{patients(model, plan.fold.train)}; {'dense masks' if plan.method == 'fullsup' else 'scribbles'}"],
                 ["held out", f"{model.part}: {patients(model, held)}; {len(model.scans)} cases with a dense mask are scored" + (f". Not seen in training: {', '.join(unseen)}" if unseen else "")],
@@ -304,7 +308,7 @@ def card(model: Model, failures: list[Failure], picture: str, scores: str) -> st
         "",
         "## What it fails at",
         "",
-        f"![Failures by rule: image, dense mask, prediction]({picture})",
+        shown,
         "",
         "Chosen by rule among the held-out cases, not by eye; the numbers are those beside the rows. Dice of a slice is the mean over the classes that are in the dense mask or in the prediction.",
         "",
@@ -338,13 +342,14 @@ def card(model: Model, failures: list[Failure], picture: str, scores: str) -> st
 
 
 def write_card(run: Path, place: Path, path: Path) -> Model:
-    """Write the card of a run, and its pictures beside it, .png for .md; `place` is the folder of its metrics.csv and run.json."""
+    """Write the card of a run, and its pictures beside it if the data's licence is an open one; `place`: the folder of metrics.csv and run.json."""
     model = read_model(run, place)
     failures = find_failures(model.scans, model.rows, model.plan.classes)
-    draw_failures(model, failure_rows(model, failures), path.with_suffix(".png"))
+    picture = path.with_suffix(".png") if model.info["licence"].startswith("CC") else run / "failures.png"
+    draw_failures(model, failure_rows(model, failures), picture)
     scores = Path(os.path.relpath(place, path.parent)).as_posix()
     with atomic_file(path) as partial:
-        partial.write_text(card(model, failures, path.with_suffix(".png").name, scores), encoding="utf-8")
+        partial.write_text(card(model, failures, picture.name if picture.parent == path.parent else None, scores), encoding="utf-8")
     return model
 
 
