@@ -58,10 +58,12 @@ def test_a_plan_is_run_once_and_its_table_comes_from_the_scores(place, capsys):
 
 
 def test_a_failing_run_does_not_stop_the_others(place, capsys):
-    place.plan.write_text(PLAN.replace("fadc=false", "fadx=false"), encoding="utf-8")
+    for seed in (0, 1):
+        (place.runs / f"quick/small/final-0/no-fadc-s{seed}").mkdir(parents=True)
+        (place.runs / f"quick/small/final-0/no-fadc-s{seed}" / "not a run").touch()
     assert not bench(place)
     said = capsys.readouterr().err
-    assert "no-fadc-s0: InputError" in said and "Did you mean 'fadc'" in said
+    assert "no-fadc-s0: InputError" in said and "no-fadc-s1: InputError" in said
     table = (place.results / "plan-quick.md").read_text(encoding="utf-8")
     assert "| no-fadc | not run |" in table and "no-fadc (seed 0 fold 0, seed 1 fold 0)" in table and (place.results / "quick/small/final-0/pce-s1/metrics.csv").is_file()
 
@@ -156,34 +158,61 @@ def test_table_only_runs_nothing(place):
 
 
 BAD = [
-    ("seeds = [", "not a bench plan"),
-    ("seeds = [0]", "'row'"),
+    ("seeds = [", "plan.toml: is not TOML: "),
+    (PLAN.encode().replace(b"pce", b"pc\xe9"), f"byte {PLAN.index('pce') + 3} is not UTF-8"),
+    ("seeds = [0]", r"data is missing\. A bench plan needs \[\[data\]\]"),
+    (PLAN.replace('split = "final"', ""), r"\[\[data\]\] split is missing"),
+    (PLAN.replace('method = "pce"', ""), r"\[\[row\]\] method is missing"),
     (PLAN.replace('label = "no-fadc"', 'label = "pce"'), "same label"),
     (PLAN.replace("seeds", "seed"), "unknown key 'seed'. Did you mean 'seeds'"),
-    (PLAN.replace("folds", "fold"), "unknown key 'fold'. Did you mean 'folds'"),
+    (PLAN.replace("folds = [0]", "folds = [0]\nfold = 0"), r"\[\[data\]\] unknown key 'fold'. Did you mean 'folds'"),
     (PLAN.replace("label", "lable"), "unknown key 'lable'. Did you mean 'label'"),
-    (PLAN.replace("[[data]]", "[data]"), "not a bench plan"),
-    (PLAN.replace("[0, 1]", "3"), r"seeds = 3; expected a list such as \[0, 1\]"),
+    (PLAN.replace("[[data]]", "[data]"), r"data = \{.*\}; expected tables: \[\[data\]\]"),
+    ("data = []" + PLAN.replace("[[data]]", "[[row]]"), r"data = \[\]; expected tables"),
+    ("row = []" + PLAN.partition("[[row]]")[0], r"row = \[\]; expected tables"),
+    (PLAN.replace("[0, 1]", "3"), r"seeds = 3; expected a list of whole numbers from 0 on, such as \[0, 1\]"),
     (PLAN.replace("[0, 1]", "[]"), r"seeds = \[\]; expected a list"),
+    (PLAN.replace("[0, 1]", "[-1]"), r"seeds = \[-1\]; expected a list of whole numbers from 0 on"),
+    (PLAN.replace("[0, 1]", "[true]"), r"seeds = \[True\]; expected a list"),
     (PLAN.replace("folds = [0]", "folds = '01'"), "folds = '01'; expected a list"),
-    (PLAN.replace('["fadc=false"]', '"fadc=false"'), r"set = 'fadc=false'; expected a list such as \[\"fadc=false\"\]"),
+    (PLAN.replace("folds = [0]", "folds = []"), r"\[\[data\]\] folds = \[\]; expected a list"),
+    (PLAN.replace("folds = [0]", "folds = [0, -2]"), r"folds = \[0, -2\]; expected a list"),
+    (PLAN.replace('["fadc=false"]', '"fadc=false"'), r"set = 'fadc=false'; expected a list of texts, such as \[\"fadc=false\"\]"),
     (PLAN.replace('"no-fadc"', "3"), "label = 3; expected a text"),
     (PLAN.replace('"no-fadc"', '"../no"'), "label = '../no'; expected a text .* without a slash"),
     (PLAN.replace('"small"', '"/small"'), "folder = '/small'; expected"),
     (PLAN.replace("[0, 1]", "[1, 1]"), "a run is there twice"),
-    (PLAN + '[figure]\nkind = "grid"', r"Write \[\[figure\]\]"),
+    (PLAN.replace('"effdnet"', '"effdnett"'), "plan.toml: row 'no-fadc': no method 'effdnett'. Did you mean 'effdnet'"),
+    (PLAN.replace("fadc=false", "x=1"), "plan.toml: row 'no-fadc': --set x=1: effdnet has no option 'x'"),
+    (PLAN.replace("fadc=false", "fadc=no"), "plan.toml: row 'no-fadc': --set fadc=no: 'no' is not true or false"),
+    (PLAN + '[figure]\nkind = "grid"', r"expected tables: \[\[figure\]\]"),
     ('published = "table-9"' + PLAN, "table-1"),
+    ('published = "table-1"' + PLAN, "'table-1' has other keys than it needs"),
 ]
 
 
 @pytest.mark.parametrize("text, words", BAD)
-def test_bad_plans(place, text, words):
-    place.plan = place.plan.parent / "plans" / "plan.toml"
-    place.plan.parent.mkdir()
-    (place.plan.parents[1] / "published.toml").write_text("[table-1]", encoding="utf-8")
-    place.plan.write_text(text, encoding="utf-8")
+def test_bad_plans(tmp_path, text, words):
+    path = tmp_path / "plans" / "plan.toml"
+    path.parent.mkdir()
+    (tmp_path / "published.toml").write_text("[table-1]", encoding="utf-8")
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError, match=words):
-        read_bench_plan(place)
+        read_bench_plan(Bench(path))
+
+
+def test_a_plan_that_is_no_file(tmp_path):
+    with pytest.raises(InputError, match="is a folder; expected a TOML file"):
+        read_bench_plan(Bench(tmp_path))
+    with pytest.raises(InputError, match="none.toml: no such file"):
+        read_bench_plan(Bench(tmp_path / "none.toml"))
+
+
+def test_a_time_that_cannot_be_is_refused(tmp_path):
+    (tmp_path / "plan.toml").write_text(PLAN, encoding="utf-8")
+    with pytest.raises(InputError, match="--checkpoint-every -1: expected seconds, 0 or more"):
+        bench(Bench(tmp_path / "plan.toml", results=tmp_path / "results", table_only=True, checkpoint_every=-1.0))
+    assert not (tmp_path / "results").exists()
 
 
 def test_folds_restricts_the_folds_and_nothing_else(place):

@@ -55,10 +55,13 @@ def plan_of(*figures, jobs=(job(),), name="plan") -> BenchPlan:
         ({}, "Known: boxplot, curves, grid, sensitivity"),
         ({"kind": "grid", "case": ["a"]}, "no key 'case'. Did you mean 'cases'"),
         ({"kind": "curves", "option": "lam"}, "no key 'option'"),
-        ({"kind": "sensitivity"}, "option = None"),
+        ({"kind": ["grid"]}, "kind = ['grid']; there is no such kind. Did you mean 'grid'"),
+        ({"kind": "sensitivity"}, "option = ''"),
+        ({"kind": "sensitivity", "option": ["delta"]}, "option = ['delta']; expected an option"),
         ({"kind": "sensitivity", "option": "detla"}, "Did you mean 'delta'"),
         ({"kind": "grid", "cases": "a"}, "expected a list of names"),
         ({"kind": "grid", "slices": 0}, "1 or more slices"),
+        ({"kind": "grid", "slices": True}, "slices = True"),
     ],
 )
 def test_figures_that_a_plan_cannot_ask_for(figure, said):

@@ -115,7 +115,16 @@ def test_ray_that_is_not_there(place, monkeypatch):
     jobs = list(read_bench_plan(place).jobs)
     monkeypatch.setitem(engines.sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"pip install 'scribbleseg\[ray\]'"):
-        list(engines.run_ray(jobs, place, lambda: None))
+        list(engines.run_ray(jobs, place, lambda *_: None))
+
+
+def test_a_run_that_fails_on_a_node_names_its_log(place, monkeypatch):
+    job = read_bench_plan(place).jobs[0]
+    monkeypatch.setattr(engines.os, "dup2", lambda *_: None)
+    monkeypatch.setattr(engines, "run_logged", lambda *_: "RuntimeError: no luck")
+    assert engines._run_on_node(job, place, os.getcwd()) == f"RuntimeError: no luck (log: {log_path(job, place)})"
+    monkeypatch.setattr(engines, "run_logged", lambda *_: None)
+    assert engines._run_on_node(job, place, os.getcwd()) is None
 
 
 def test_sigterm_stops_a_bench_also_when_ray_has_taken_it(place, monkeypatch):
@@ -125,7 +134,7 @@ def test_sigterm_stops_a_bench_also_when_ray_has_taken_it(place, monkeypatch):
     monkeypatch.setitem(engines.sys.modules, "ray", taken)
     job = read_bench_plan(place).jobs[0]
     with open_log(job, place), engines._stoppable():
-        for _ in engines.run_ray([job], dataclasses.replace(place, address="local"), lambda: None):
+        for _ in engines.run_ray([job], dataclasses.replace(place, address="local"), lambda *_: None):
             assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
 
 
@@ -136,7 +145,7 @@ def test_a_cluster_that_is_not_there(place):
         unused.bind(("127.0.0.1", 0))
         for place.address in (f"127.0.0.1:{unused.getsockname()[1]}", "127.0.0.1:head"):
             with pytest.raises(InputError, match=f"--address {place.address}: no Ray cluster answers"):
-                list(engines.run_ray(jobs, place, lambda: None))
+                list(engines.run_ray(jobs, place, lambda *_: None))
     place.jobs = 2
     with pytest.raises(InputError, match="--jobs is for --engine local"):
-        list(engines.run_ray(jobs, place, lambda: None))
+        list(engines.run_ray(jobs, place, lambda *_: None))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from scribbleseg import cli
-from scribbleseg.bench.formats import LATEX, escape, latex, markdown, tidy_csv, write_tables
+from scribbleseg.bench.formats import LATEX, escape, fold_lines, latex, markdown, tidy_csv, write_tables
 from scribbleseg.bench.jobs import BenchPlan, Job, Published, Result, read_bench_plan, read_results
 from scribbleseg.bench.statistics import average_seeds, holm, paired_p, rank
 from scribbleseg.bench.tables import aggregate, spans, tables
@@ -132,6 +132,7 @@ def test_ranks_share_a_place_and_know_the_direction():
     assert rank({"a": 3.0, "b": 5.0, "c": 5.0, "d": math.nan, "e": 1.0}, higher=True) == {"b": "best", "c": "best", "a": "second"}
     assert rank({"a": 3.0, "b": 5.0, "e": 1.0}, higher=False) == {"e": "best", "a": "second"}
     assert rank({"a": 3.0, "b": math.nan}, higher=True) == {}
+    assert rank({"a": 3.0, "b": 3.0, "c": math.nan}, higher=True) == {}, "all the same: none is best"
 
 
 def test_ranks_leave_out_incomplete_rows_and_the_upper_bound():
@@ -161,6 +162,28 @@ def test_nothing_is_ranked_when_no_row_has_every_fold():
     assert section.leader == "" and "p (Holm)" not in table.head
     assert [line[0][0] for line in table.body] == ["pce †", "scn †"]
     assert not any(mark for line in table.body for _, mark in line)
+
+
+def test_rows_of_one_mean_have_no_leader():
+    plan = bench_plan(["pce", "scn", "part"], [0, 1])
+    pce, scn = ({f"case{i}": (one, one) for i, one in enumerate(values)} for values in ([0.1, 0.2, 0.3, 0.4, 0.5, 0.9], [0.9, 0.5, 0.4, 0.3, 0.2, 0.1]))
+    found = {("pce", 0): result(pce), ("scn", 0): result(scn), ("pce", 1): result(pce), ("scn", 1): result(scn), ("part", 0): result(pce)}
+    section = aggregate(plan, of(plan, found))[0]
+    assert (section.leader, section.p) == ("", {}) and "p (Holm)" not in tables(section)[1].head
+    assert not any(mark for line in tables(section)[1].body for _, mark in line)
+    scn["case0"] = (0.91, 0.9)
+    found["scn", 1] = result(scn)
+    assert aggregate(plan, of(plan, found))[0].leader == "scn"
+    alone = {key: value for key, value in found.items() if key[0] != "scn"}
+    assert aggregate(plan, of(plan, alone))[0].p == {"part": (1.0, 6)}, "a single one leads"
+
+
+def test_a_fold_is_named_where_its_name_says_more_than_its_number():
+    plan = bench_plan(["pce"], [0, 1])
+    found = of(plan, TWO_FOLDS)
+    found[plan.jobs[1]].record["plan"]["fold"] = found[plan.jobs[1]].record["plan"]["fold"] | {"name": "1"}
+    lines = fold_lines(aggregate(plan, found)[0])
+    assert lines == [f"fold {name}: trained on 2 cases, scored on 2 test cases" for name in ("0 (some)", "1")]
 
 
 def test_the_leader_is_tested_against_over_the_shared_cases():

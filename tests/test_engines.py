@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -94,10 +95,10 @@ def test_a_run_of_another_bench_is_left_to_it(tmp_path, monkeypatch):
     jobs = jobs_of(config)
     locks = [open_log(job, config) for job in jobs]
     assert open_log(jobs[0], config) is None
-    assert list(run_local(jobs, config, lambda: None)) == [(job, ELSEWHERE) for job in jobs]
+    assert list(run_local(jobs, config, lambda *_: None)) == [(job, ELSEWHERE) for job in jobs]
     locks[0].close()
     monkeypatch.setattr(engines, "is_done", lambda job, config: True)  # the other bench has finished it
-    assert list(run_local(jobs, config, lambda: None)) == [(jobs[0], None), (jobs[1], ELSEWHERE)]
+    assert list(run_local(jobs, config, lambda *_: None)) == [(jobs[0], None), (jobs[1], ELSEWHERE)]
 
 
 def test_a_run_is_taken_over_when_the_other_bench_gives_it_up(tmp_path, monkeypatch):
@@ -111,7 +112,7 @@ def test_a_run_is_taken_over_when_the_other_bench_gives_it_up(tmp_path, monkeypa
         return engines._Running(job, subprocess.Popen([sys.executable, "-S", "-c", ""], stderr=log), environment)
 
     monkeypatch.setattr(engines, "_start", start)
-    for job, reason in run_local([held, free], config, lambda: None):
+    for job, reason in run_local([held, free], config, lambda *_: None):
         assert reason is None
         lock.close()
     assert started == [free, held]
@@ -137,10 +138,38 @@ def test_gpus_and_cores_are_shared_out(tmp_path, monkeypatch):
     assert worker_environments(config) == [{"OMP_NUM_THREADS": "8"}]
 
 
+def test_an_engine_says_what_it_started_and_what_another_bench_has(tmp_path, monkeypatch):
+    config = settings(tmp_path, row("held") + row("ours") + row("not looked at"))
+    held, ours, _ = jobs = jobs_of(config)
+    endless = SimpleNamespace(poll=lambda: None, send_signal=lambda _: None, wait=lambda: None)
+    monkeypatch.setattr(engines, "_start", lambda job, config, log, environment: engines._Running(job, endless, environment))
+    told = []
+
+    def tick(started, other):
+        told.append((started, other))
+        if len(told) == 2:
+            raise KeyboardInterrupt
+
+    with open_log(held, config), pytest.raises(KeyboardInterrupt):
+        list(run_local(jobs, config, tick))
+    assert told == [({ours}, {held})] * 2, "also when it has not looked again"
+
+
+def test_a_worker_that_is_stopped_while_it_imports_says_stopped(tmp_path):
+    config = settings(tmp_path, row("pce"))
+    (job,) = jobs_of(config)
+    with open_log(job, config) as log, engines._stops_held():
+        run = engines._start(job, config, log, {})
+        run.process.send_signal(signal.SIGINT)
+    assert run.process.wait() == 130
+    assert log_path(job, config).read_text(encoding="utf-8") == "stopped\n"
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & engines.STOPS
+
+
 def test_fewer_than_no_runs_at_once_is_refused(tmp_path):
     config = settings(tmp_path, row("pce"), jobs=-1, device="cpu")
     with pytest.raises(InputError, match="--jobs -1: expected 1 or more"):
-        list(run_local(jobs_of(config), config, lambda: None))
+        list(run_local(jobs_of(config), config, lambda *_: None))
 
 
 def test_a_job_travels_as_json(tmp_path):
@@ -199,28 +228,28 @@ def fake_run(config: Bench, job: Job, iteration: int, seconds: float, total: int
 
 def test_the_view_counts_and_estimates(tmp_path):
     config = settings(tmp_path, row("pce") + row("scn"))
-    pce, scn = jobs_of(config)
+    pce, scn = jobs = jobs_of(config)
     later = [Job(**{**vars(pce), "seed": seed}) for seed in (1, 2)]
     look = View([pce, scn, *later], config, done=3)
     assert look.lines() == ["7 runs: 3 done, 0 failed, 0 running, 4 waiting"]
     fake_run(config, pce, 40, seconds=2.0)
     fake_run(config, scn, 10, seconds=6.0)
-    look.poll()
+    look.poll(set(jobs), set())
     assert read_reached(config.runs / pce.place) == view.Reached(40, 100, 2.0)
     # 120 s and 540 s are left of the two that run, two at once; the two that wait are pce, so 200 s each: 530 s, but the longest needs 540 s
     assert look.seconds_left() == 540
     fake_run(config, pce, 20, seconds=2.0)
-    look.poll()
+    look.poll(set(jobs), set())
     assert look.seconds_left() == (160 + 540 + 2 * 200) / 2
     fake_run(config, pce, 40, seconds=2.0)
-    look.poll()
+    look.poll(set(jobs), set())
     assert look.lines() == [
         "7 runs: 3 done, 0 failed, 2 running, 2 waiting, about 9 min left",
         f"  {pce.place}  40/100 it, 2 min left",
         f"  {scn.place}  10/100 it, 9 min left",
     ]
     fake_run(config, pce, 100, seconds=2.0)
-    look.poll()
+    look.poll(set(jobs), set())
     assert look.lines()[1].endswith("  100/100 it, predicting")
     look.end(pce, None)
     look.end(scn, "InputError: no")
@@ -234,8 +263,31 @@ def test_a_run_that_another_bench_started_before_is_not_yet_running(tmp_path):
     (job,) = jobs_of(config)
     fake_run(config, job, 5, seconds=1.0)
     look = View([job], config, done=0)
-    look.poll()
+    look.poll(set(), set())
     assert look.lines() == ["1 runs: 0 done, 0 failed, 0 running, 1 waiting"]
+
+
+def test_the_view_knows_the_runs_of_another_bench(tmp_path, capsys):
+    config = settings(tmp_path, row("held") + row("begun there") + row("ours") + row("waits"))
+    held, there, ours, waits = jobs_of(config)
+    fake_run(config, held, 40, seconds=2.0)
+    look = View([held, there, ours, waits], config, done=0)
+    fake_run(config, there, 10, seconds=2.0)  # its log grows, and this bench did not start it
+    fake_run(config, ours, 10, seconds=2.0)
+    look.poll({ours}, {held})
+    look.poll({ours}, {held})
+    assert look.lines() == [
+        "4 runs: 0 done, 0 failed, 2 running elsewhere, 1 running, 1 waiting, about 3 min left",
+        f"  {held.place}         40/100 it, 2 min left, elsewhere",
+        f"  {there.place}  10/100 it, 3 min left, elsewhere",
+        f"  {ours.place}         10/100 it, 3 min left",
+    ]
+    look.poll({ours, held}, set())  # taken over
+    look.end(there, ELSEWHERE)
+    look.end(waits, ELSEWHERE)
+    assert look.lines()[0].startswith("4 runs: 0 done, 0 failed, 2 running elsewhere, 2 running, 0 waiting")
+    said = [f"{held.place}: running elsewhere", f"{there.place}: running elsewhere", f"{ours.place}: started", f"{held.place}: started", f"{waits.place}: running elsewhere"]
+    assert capsys.readouterr().err.splitlines() == [f"[0/4] {line}" for line in said], "each once"
 
 
 def test_piped_the_view_is_a_line_per_event(tmp_path, capsys):
@@ -243,8 +295,8 @@ def test_piped_the_view_is_a_line_per_event(tmp_path, capsys):
     (job,) = jobs_of(config)
     look = View([job], config, done=1)
     fake_run(config, job, 5, seconds=1.0)
-    look.poll()
-    look.poll()
+    look.poll({job}, set())
+    look.poll({job}, set())
     look.end(job, "killed")
     assert capsys.readouterr().err == f"[1/2] {job.place}: started\n[2/2] {job.place}: killed\n"
 
@@ -258,10 +310,10 @@ def test_on_a_terminal_the_lines_are_redrawn(tmp_path, capsys, monkeypatch):
     look = View(jobs, config, done=0)
     for job in jobs:
         fake_run(config, job, 5, seconds=1.0)
-    look.tick()
+    look.tick(set(jobs), set())
     said = capsys.readouterr().err
     assert said == "2 runs: 0 done, 0 failed, 2 r\n  … and 2 more\n", "as high and wide as the terminal"
-    look.tick()
+    look.tick(set(jobs), set())
     assert capsys.readouterr().err == "\x1b[2F\x1b[J" + said
     look.end(jobs[0], None)
     assert "done\n" not in capsys.readouterr().err

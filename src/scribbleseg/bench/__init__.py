@@ -3,6 +3,7 @@
 import sys
 
 from ..config import Bench
+from ..errors import InputError
 from .engines import run_jobs
 from .figures import check_figures, make_figures
 from .formats import write_tables
@@ -11,6 +12,8 @@ from .jobs import is_done, read_bench_plan, read_results
 
 def bench(config: Bench) -> bool:
     """Run a plan and write its tables and figures; True when every run is done. A run that fails does not stop the others: it is listed at the end."""
+    if not config.checkpoint_every >= 0:
+        raise InputError(f"--checkpoint-every {config.checkpoint_every:g}: expected seconds, 0 or more.")
     plan = read_bench_plan(config)
     check_figures(plan)
     todo = [job for job in plan.jobs if not is_done(job, config)]

@@ -1,7 +1,8 @@
 """How a bench runs its jobs: in processes of this machine, or as tasks of a Ray cluster.
 
-An engine takes the jobs to do and yields (job, None) or (job, why it failed) as they end; about once a second it calls `tick`. A job that another
-bench is running is left to it, and taken over when that bench has given it up. An engine that is closed early (Ctrl-C) stops its runs at a checkpoint.
+An engine takes the jobs to do and yields (job, None) or (job, why it failed) as they end; about once a second it calls `tick` with the jobs that it
+has started and those that another bench was seen to run. Such a job is left to that bench, and taken over when it has given it up. An engine that
+is closed early (Ctrl-C) stops its runs at a checkpoint.
 """
 
 import os
@@ -23,12 +24,13 @@ from ..device import pick_device
 from ..errors import InputError
 from .jobs import Job, is_done
 from .view import View
-from .worker import ELSEWHERE, log_path, open_log, run_logged, to_json
+from .worker import ELSEWHERE, STOPS, log_path, open_log, run_logged, to_json
 
 RETRIES = 3  # how often a Ray task whose node died is started again
 LEASE_S = 150  # NFS frees the locks of a dead machine after its lease, 90 s
 
 Ended = Iterator[tuple[Job, str | None]]
+Tick = Callable[[set[Job], set[Job]], None]
 
 
 def run_jobs(jobs: list[Job], config: Bench, done: int) -> dict[Job, str]:
@@ -53,10 +55,9 @@ class _Running:
     environment: dict[str, str]
 
 
-def run_local(jobs: list[Job], config: Bench, tick: Callable[[], None]) -> Ended:
+def run_local(jobs: list[Job], config: Bench, tick: Tick) -> Ended:
     """Each job in its own process, `config.jobs` of them at once."""
-    free, waiting, running = worker_environments(config), list(jobs), []
-    look = True
+    free, waiting, running, look = worker_environments(config), list(jobs), [], True
     try:
         while True:
             for run in [run for run in running if run.process.poll() is not None]:
@@ -64,24 +65,26 @@ def run_local(jobs: list[Job], config: Bench, tick: Callable[[], None]) -> Ended
                 free.append(run.environment)
                 look = True
                 yield run.job, _reason(run.process.returncode, log_path(run.job, config))
-            held = []
-            while look and free and waiting:
-                job = waiting.pop(0)
-                log = open_log(job, config)
-                if log is None:
-                    held.append(job)
-                    continue
-                with log:
-                    done = is_done(job, config)
-                    if not done:
-                        running.append(_start(job, config, log, free.pop(0)))
-                if done:
-                    yield job, None
-            waiting, look = held + waiting, False
+            if look:
+                held, look = [], False
+                while free and waiting:
+                    job = waiting.pop(0)
+                    log = open_log(job, config)
+                    if log is None:
+                        held.append(job)
+                        continue
+                    with log:
+                        done = is_done(job, config)
+                        if not done:
+                            with _stops_held():
+                                running.append(_start(job, config, log, free.pop(0)))
+                    if done:
+                        yield job, None
+                waiting = held + waiting
             if not running:
                 yield from ((job, ELSEWHERE) for job in waiting)
                 return
-            tick()
+            tick({run.job for run in running}, set(held))
             time.sleep(0.2)
     finally:
         if running:
@@ -113,6 +116,16 @@ def _start(job: Job, config: Bench, log, environment: dict[str, str]) -> _Runnin
     return _Running(job, subprocess.Popen(command, env=os.environ | environment, start_new_session=True, **streams), environment)
 
 
+@contextmanager
+def _stops_held() -> Iterator[None]:
+    """SIGINT and SIGTERM wait: here until the block ends, in a process that is started inside until it takes them (`worker.main`)."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _reason(code: int, log: Path) -> str | None:
     if code == 0:
         return None
@@ -125,7 +138,7 @@ def _reason(code: int, log: Path) -> str | None:
 # --- a Ray cluster
 
 
-def run_ray(jobs: list[Job], config: Bench, tick: Callable[[], None]) -> Ended:
+def run_ray(jobs: list[Job], config: Bench, tick: Tick) -> Ended:
     """Each job as a Ray task with a GPU of its own (a CPU, where the cluster has no GPU); a task whose node dies goes on elsewhere, from its checkpoint."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that is started here reports to nobody
     try:
@@ -155,7 +168,7 @@ def run_ray(jobs: list[Job], config: Bench, tick: Callable[[], None]) -> Ended:
                 return
             ended = []
             while not ended:
-                tick()
+                tick(set(running.values()), set(waiting))
                 ended, _ = ray.wait(list(running), timeout=1)
             for ref in ended:
                 try:
@@ -164,6 +177,7 @@ def run_ray(jobs: list[Job], config: Bench, tick: Callable[[], None]) -> Ended:
                     reason = " ".join(f"{type(error.cause).__name__}: {error.cause}".split())
                 except ray.exceptions.RayError as error:  # the process or its node died, more than RETRIES times
                     reason = " ".join(f"{type(error).__name__}: {error}".split())
+                    reason += f" (its last words may be in {log_path(running[ref], config)})"
                 job = running.pop(ref)
                 if reason is None and not is_done(job, config):
                     reason = f"ended well, but {config.results / job.place} is not here. Is RESULTS on a file system that all nodes share?"
@@ -199,7 +213,8 @@ def _run_on_node(job: Job, config: Bench, folder: str) -> str | None:
         return None
     os.dup2(log.fileno(), sys.stdout.fileno())
     os.dup2(log.fileno(), sys.stderr.fileno())
-    return run_logged(job, config)
+    reason = run_logged(job, config)
+    return reason and f"{reason} (log: {log_path(job, config)})"
 
 
 def _say_stopping(count: int) -> None:

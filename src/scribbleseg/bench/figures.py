@@ -26,19 +26,20 @@ def check_figures(plan: BenchPlan) -> None:
     seen = set()
     for entry in plan.figures:
         kind = entry.get("kind", "")
+        if not isinstance(kind, str) or kind not in KEYS:
+            raise InputError(f"{plan.path}: [[figure]] kind = {kind!r}; there is no such kind. {nearest(str(kind), KEYS)}")
         where = f"{plan.path}: [[figure]] of kind '{kind}'"
-        if kind not in KEYS:
-            raise InputError(f"{where}: no such kind. {nearest(str(kind), KEYS)}")
         for key in entry.keys() - {"kind", *KEYS[kind]}:
             raise InputError(f"{where}: no key '{key}'. {nearest(key, ('kind', *KEYS[kind]))}")
         if kind == "sensitivity":
             known = {name for job in plan.jobs for name in hyperparameters(job.method)}
-            if entry.get("option") not in known:
-                raise InputError(f"{where}: option = {entry.get('option')!r}; expected an option of the plan's methods. {nearest(str(entry.get('option')), known)}")
+            option = entry.get("option", "")
+            if not isinstance(option, str) or option not in known:
+                raise InputError(f"{where}: option = {option!r}; expected an option of the plan's methods. {nearest(str(option), known)}")
         cases, slices = entry.get("cases", []), entry.get("slices", 1)
         if not isinstance(cases, list) or not all(isinstance(case, str) for case in cases):
             raise InputError(f"{where}: cases = {cases!r}; expected a list of names, such as [\"patient001_frame01\"].")
-        if not isinstance(slices, int) or slices < 1:
+        if type(slices) is not int or slices < 1:
             raise InputError(f"{where}: slices = {slices!r}; expected 1 or more slices per case.")
         if (kind, entry.get("option")) in seen:
             raise InputError(f"{where}: is there twice; the second would replace the first. Remove one.")

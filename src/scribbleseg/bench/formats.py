@@ -70,7 +70,8 @@ def fold_lines(section: Section) -> list[str]:
     for number, record in sorted(records.items()):
         fold, held = record["plan"]["fold"], record["held_out_cases"]
         kind = "test" if fold["test"] else "validation"
-        lines.append(f"fold {number} ({fold['name']}): trained on {len(fold['train'])} cases, scored on {held} {kind} cases")
+        name = "" if fold["name"] == str(number) else f" ({fold['name']})"
+        lines.append(f"fold {number}{name}: trained on {len(fold['train'])} cases, scored on {held} {kind} cases")
     return lines
 
 

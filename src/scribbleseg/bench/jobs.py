@@ -25,10 +25,14 @@ from ..plan import Plan, make_plan, read_plan
 from ..predict import load_network, predict
 from ..train import resume, train
 
-PLAN_KEYS = ("title", "published", "seeds", "data", "row", "figure")
-DATA_KEYS = ("folder", "split", "folds")
-ROW_KEYS = ("label", "method", "set")
-LISTS = {"seeds": (int, "[0, 1]"), "folds": (int, "[0, 1]"), "set": (str, '["fadc=false"]')}  # key → what its items are, an example
+TEXT = (lambda value: isinstance(value, str), "a text in quotes")
+NAME = (lambda value: isinstance(value, str) and value != "" and "/" not in value, "a text in quotes, without a slash: it names a folder")
+NUMBERS = (lambda value: _is_list(value, int) and value and min(value) >= 0, "a list of whole numbers from 0 on, such as [0, 1]")
+WORDS = (lambda value: _is_list(value, str), 'a list of texts, such as ["fadc=false"]')
+TABLES = (lambda value: _is_list(value, dict) and value, "tables: [[{key}]], with its keys on the lines below it")
+PLAN_KEYS = {"data": TABLES, "row": TABLES, "seeds": NUMBERS, "title": TEXT, "published": TEXT, "figure": TABLES}  # key → what its value must be
+DATA_KEYS = {"folder": NAME, "split": NAME, "folds": NUMBERS}
+ROW_KEYS = {"method": TEXT, "label": NAME, "set": WORDS}
 CURVE = ("iteration", "loss", "val_mean_dice")
 
 
@@ -107,58 +111,77 @@ class Result:
 def read_bench_plan(config: Bench) -> BenchPlan:
     """The runs of a TOML plan: `[[data]] folder, split, folds`, `[[row]] label, method, set`, `seeds`, `title`, `published`, `[[figure]]`.
 
-    Raises InputError for a file that cannot be read, lacks a key or has an unknown one, for a value that cannot be meant, for two rows of the
-    same label, for a run that is there twice, for a fold of --folds that the plan does not have, and for a key that published.toml does not have.
+    Raises InputError for a file that cannot be read, lacks a key or has an unknown one, for a value that cannot be meant, for a row whose method
+    or option does not exist, for two rows of the same label, for a run that is there twice, for a fold of --folds that the plan does not have,
+    and for a key that published.toml does not have.
     """
     path = Path(config.plan)
-    try:
-        plan = tomllib.loads(path.read_text(encoding="utf-8"))
-        for tables, known in (([plan], PLAN_KEYS), (plan["row"], ROW_KEYS), (plan["data"], DATA_KEYS)):
-            for table in tables:
-                _check_keys(path, table, known)
-        seeds = plan.get("seeds", [0])
-        rows = [(row.get("label", row["method"]), row["method"], tuple(row.get("set", ()))) for row in plan["row"]]
-        data = [(entry["folder"], entry["split"], fold) for entry in plan["data"] for fold in entry["folds"]]
-    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not a bench plan ({error!r}). It needs [[data]] with folder, split, folds and [[row]] with method.") from error
-    figures = plan.get("figure", [])
-    if not isinstance(figures, list) or not all(isinstance(entry, dict) for entry in figures):
-        raise InputError(f"{path}: figure = {figures!r}; expected tables. Write [[figure]] and kind = \"…\" below it.")
+    plan = _read_toml(path)
+    _check_table(path, plan, PLAN_KEYS, ("data", "row"))
+    for entry in plan["data"]:
+        _check_table(path, entry, DATA_KEYS, ("folder", "split", "folds"), "[[data]] ")
+    for row in plan["row"]:
+        _check_table(path, row, ROW_KEYS, ("method",), "[[row]] ")
+    rows = [(row.get("label", row["method"]), row["method"], tuple(row.get("set", ()))) for row in plan["row"]]
+    for label, method, options in rows:
+        try:
+            parse_options(method, options)
+        except InputError as error:
+            raise InputError(f"{path}: row '{label}': {error}") from error
+    data = [(entry["folder"], entry["split"], fold) for entry in plan["data"] for fold in entry["folds"]]
     labels = tuple(label for label, _, _ in rows)
     if len(set(labels)) < len(labels):
         raise InputError(f"{path}: two rows have the same label among {labels}. Name them apart with label = \"…\".")
     if missing := set(config.folds) - {fold for _, _, fold in data}:
         raise InputError(f"--folds {min(missing)}: {path} has only the folds {sorted({fold for _, _, fold in data})}.")
     data = [place for place in data if not config.folds or place[2] in config.folds]
-    jobs = tuple(Job(*place, label, method, options, seed, config.budget) for place in data for seed in seeds for label, method, options in rows)
+    jobs = tuple(Job(*place, label, method, options, seed, config.budget) for place in data for seed in plan.get("seeds", [0]) for label, method, options in rows)
     if len(set(jobs)) < len(jobs):
         raise InputError(f"{path}: a run is there twice. Name every seed, and every fold of a data set's split, once.")
     published = _read_published(path, plan["published"]) if "published" in plan else None
-    return BenchPlan(path.stem, path, config.budget, labels, jobs, plan.get("title", path.stem), tuple(config.folds), published, tuple(figures))
+    title, figures = plan.get("title", path.stem), tuple(plan.get("figure", ()))
+    return BenchPlan(path.stem, path, config.budget, labels, jobs, title, tuple(config.folds), published, figures)
 
 
-def _check_keys(path: Path, table: dict, known: tuple[str, ...]) -> None:
-    for key in table.keys() - set(known):
-        raise InputError(f"{path}: unknown key '{key}'. {nearest(key, known)}")
-    for key in table.keys() & LISTS.keys():
-        kind, example = LISTS[key]
-        if not isinstance(table[key], list) or not all(type(item) is kind for item in table[key]) or (kind is int and not table[key]):
-            raise InputError(f"{path}: {key} = {table[key]!r}; expected a list such as {example}.")
-    for key in table.keys() & {"title", "published", "folder", "split", "label", "method"}:
-        if not isinstance(table[key], str) or key in ("folder", "split", "label") and "/" in table[key]:
-            raise InputError(f"{path}: {key} = {table[key]!r}; expected a text in quotes, without a slash where it names a folder.")
+def _is_list(value: object, kind: type) -> bool:
+    return isinstance(value, list) and all(type(item) is kind for item in value)
+
+
+def _read_toml(path: Path) -> dict:
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; expected a TOML file.")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start + 1} is not UTF-8. Save the file as UTF-8.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: is not TOML: {error}.") from error
+
+
+def _check_table(path: Path, table: dict, kinds: dict, needed: tuple[str, ...], where: str = "") -> None:
+    for key in needed:
+        if key not in table:
+            raise InputError(f"{path}: {where}{key} is missing. A bench plan needs [[data]] with folder, split, folds and [[row]] with method.")
+    for key, value in table.items():
+        if key not in kinds:
+            raise InputError(f"{path}: {where}unknown key '{key}'. {nearest(key, kinds)}")
+        fits, words = kinds[key]
+        if not fits(value):
+            raise InputError(f"{path}: {where}{key} = {value!r}; expected {words.format(key=key)}.")
 
 
 def _read_published(plan: Path, key: str) -> Published:
     """A key of published.toml, which lies beside the folder of the plan. Raises InputError when there is no such file or key."""
     path = plan.resolve().parents[1] / "published.toml"
+    known = _read_toml(path)
+    if key not in known:
+        raise InputError(f"{plan}: published = '{key}' is not in {path}. {nearest(key, known)}")
     try:
-        known = tomllib.loads(path.read_text(encoding="utf-8"))
-        if key not in known:
-            raise InputError(f"{plan}: published = '{key}' is not in {path}. {nearest(key, known)}")
         return Published(**known[key])
-    except (OSError, tomllib.TOMLDecodeError, TypeError) as error:
-        raise InputError(f"{path}: cannot be read for published = '{key}' of {plan} ({error!r}). A key needs source, data, split and rows.") from error
+    except TypeError as error:
+        raise InputError(f"{path}: '{key}' has other keys than it needs, which are source, data, split, rows and, if you like, note.") from error
 
 
 def is_done(job: Job, config: Bench) -> bool:

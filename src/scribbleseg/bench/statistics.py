@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.stats import wilcoxon
 
+SAME = 12  # decimals: what is equal but for the order of a sum is equal
 MIN_PAIRS = 6  # with five the smallest two-sided p is 2/2⁵ = .0625
 
 
@@ -57,7 +58,7 @@ def paired_p(one: Mapping[str, float], other: Mapping[str, float]) -> tuple[floa
     Zero differences are dropped; p = 1 when all are, nan for fewer than six pairs.
     """
     shared = [case for case in one if case in other]
-    differences = np.round([one[case] - other[case] for case in shared], 12)  # equal up to the order of a sum is equal
+    differences = np.round([one[case] - other[case] for case in shared], SAME)
     if len(shared) < MIN_PAIRS:
         return math.nan, len(shared)
     return (float(wilcoxon(differences).pvalue) if differences.any() else 1.0), len(shared)
@@ -74,9 +75,9 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
 
 
 def rank(values: Mapping[str, float], higher: bool) -> dict[str, str]:
-    """Which names are `best` and which `second`; ties share the place, nan has none, and of a single value nothing is said."""
+    """Which names are `best` and which `second`; ties share the place, nan has none. Where all have the same value nothing is said."""
     defined = {name: value for name, value in values.items() if not math.isnan(value)}
-    if len(defined) < 2:
+    if len(set(defined.values())) < 2:
         return {}
     places = dict(zip(sorted(set(defined.values()), reverse=higher), ("best", "second")))
     return {name: places[value] for name, value in defined.items() if value in places}

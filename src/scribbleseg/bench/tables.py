@@ -8,7 +8,7 @@ import numpy as np
 
 from ..evaluate import summarise
 from .jobs import BenchPlan, Job, Published, Result
-from .statistics import MIN_PAIRS, average_seeds, case_means, holm, over_folds, paired_p, rank
+from .statistics import MIN_PAIRS, SAME, average_seeds, case_means, holm, over_folds, paired_p, rank
 
 UPPER_BOUND = "fullsup"  # the method that trains on dense masks
 ALPHA = 0.05
@@ -41,7 +41,7 @@ class Section:
     rows: list[Row]
     published: Published | None
     complete: set[tuple[int, int]]
-    leader: str  # of the ranked, the highest mean Dice over cases; "" when nothing is ranked
+    leader: str  # of the ranked, the highest mean Dice over cases; "" when nothing is ranked or all have the same
     p: dict[str, tuple[float, int]]  # label → Holm-corrected p against the leader, pairs
 
     @property
@@ -104,8 +104,12 @@ def ranked(rows: list[Row], complete: set[tuple[int, int]]) -> list[Row]:
 
 
 def compare(rows: list[Row], candidates: list[Row]) -> tuple[str, dict[str, tuple[float, int]]]:
-    """The leader of the candidates and, for every other row that has a run (the upper bound aside), Holm's p against it and the number of pairs."""
-    if not candidates:
+    """The leader of the candidates and, for every other row that has a run (the upper bound aside), Holm's p against it and the number of pairs.
+
+    Several candidates of the same mean Dice have no leader among them, and nothing is tested.
+    """
+    means = {round(row.cases[-1]["dice"], SAME) for row in candidates}
+    if not candidates or len(means) == 1 < len(candidates):
         return "", {}
     leader = max(candidates, key=lambda row: row.cases[-1]["dice"])
     best = case_means(leader.scores)

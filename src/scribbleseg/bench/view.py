@@ -43,49 +43,56 @@ def read_reached(run: Path) -> Reached | None:
 
 
 class View:
-    """`tick()` about once a second, `end(job, reason)` for each job that has ended."""
+    """`tick(started, held)` about once a second, as the engine does; `end(job, reason)` for each job that has ended."""
 
     def __init__(self, jobs: list[Job], config: Bench, done: int):
         self.jobs, self.config, self.done = jobs, config, done
         self.total = done + len(jobs)
-        self.failed = self.elsewhere = self.at_once = 0
+        self.failed = self.at_once = 0
         self.waiting = {job: _size(log_path(job, config)) for job in jobs}  # of the logs: a run has begun when its log has grown
-        self.running: dict[Job, Reached | None] = {}
+        self.running: dict[Job, Reached | None] = {}  # here or elsewhere
+        self.elsewhere: set[Job] = set()
         self.seconds: dict[Job, float] = {}  # of whole trainings that have ended
         self.terminal = sys.stderr.isatty()
         self.drawn, self.polled_at = 0, -POLL_S
 
-    def tick(self) -> None:
+    def tick(self, started: set[Job], held: set[Job]) -> None:
         if time.monotonic() - self.polled_at < POLL_S:
             return
         self.polled_at = time.monotonic()
-        self.poll()
+        self.poll(started, held)
         if self.terminal:
             self._draw()
 
-    def poll(self) -> None:
-        for job in [job for job, size in self.waiting.items() if _size(log_path(job, self.config)) > size]:
-            del self.waiting[job]
+    def poll(self, started: set[Job], held: set[Job]) -> None:
+        grown = {job for job, size in self.waiting.items() if _size(log_path(job, self.config)) > size}
+        taken_over = self.elsewhere & started
+        begun = [job for job in self.jobs if job in grown | taken_over or job in held and job in self.waiting]
+        for job in begun:
+            self.waiting.pop(job, None)
             self.running[job] = None
+            (self.elsewhere.discard if job in started else self.elsewhere.add)(job)
             if not self.terminal:
-                self._say(f"{job.place}: started")
+                self._say(f"{job.place}: {'started' if job in started else ELSEWHERE}")
         self.at_once = max(self.at_once, len(self.running))
         for job in self.running:
             self.running[job] = read_reached(self.config.runs / job.place)
 
     def end(self, job: Job, reason: str | None) -> None:
+        known = job in self.elsewhere
         self.waiting.pop(job, None)
         self.running.pop(job, None)
+        self.elsewhere.discard(job)
         reached = read_reached(self.config.runs / job.place)
         if reason == ELSEWHERE:
-            self.elsewhere += 1
+            self.elsewhere.add(job)
         elif reason is None:
             self.done += 1
             if reached is not None:
                 self.seconds[job] = reached.total * reached.seconds_per_iteration
         else:
             self.failed += 1
-        if reason is not None or not self.terminal:
+        if (reason is not None or not self.terminal) and not (known and reason == ELSEWHERE):
             self._say(f"{job.place}: {reason or 'done'}")
         if self.terminal:
             self._draw()
@@ -108,14 +115,16 @@ class View:
         """The summary, then each running job."""
         left = self.seconds_left()
         about = f", about {duration(left)} left" if left else ""
-        elsewhere = f", {self.elsewhere} {ELSEWHERE}" if self.elsewhere else ""
-        head = f"{self.total} runs: {self.done} done, {self.failed} failed{elsewhere}, {len(self.running)} running, {len(self.waiting)} waiting{about}"
+        elsewhere = f", {len(self.elsewhere)} {ELSEWHERE}" if self.elsewhere else ""
+        here = len(self.running.keys() - self.elsewhere)
+        head = f"{self.total} runs: {self.done} done, {self.failed} failed{elsewhere}, {here} running, {len(self.waiting)} waiting{about}"
         width = max((len(str(job.place)) for job in self.running), default=0)
-        return [head, *(f"  {str(job.place):{width}}  {_state(at)}" for job, at in self.running.items())]
+        states = {job: f"{_state(at)}, elsewhere" if job in self.elsewhere else _state(at) for job, at in self.running.items()}
+        return [head, *(f"  {str(job.place):{width}}  {state}" for job, state in states.items())]
 
     def _say(self, line: str) -> None:
         self._erase()
-        number = "" if self.terminal else f"[{self.done + self.failed + self.elsewhere}/{self.total}] "
+        number = "" if self.terminal else f"[{self.done + self.failed}/{self.total}] "
         print(f"{number}{line}", file=sys.stderr, flush=True)
 
     def _erase(self) -> None:

@@ -20,6 +20,7 @@ from ..config import Bench
 from ..errors import InputError
 from .jobs import Job, run_job
 
+STOPS = {signal.SIGINT, signal.SIGTERM}
 ELSEWHERE = "running elsewhere"  # why a job was left alone
 
 
@@ -78,6 +79,7 @@ def _rebuild(kind: type, stored: dict):
 def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a bench in the background of a shell script was told to ignore it
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # held since the bench started this process: torch had to be imported
         return 0 if run_logged(*from_json(sys.argv[1])) is None else 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
