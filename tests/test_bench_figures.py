@@ -1,5 +1,6 @@
 """The bench's figures: what is plotted is read back from the axes."""
 
+import json
 import re
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from small import save, small_dataset
 from scribbleseg.bench import bench
 from scribbleseg.bench.charts import NothingToDraw, boxplot, curves, sensitivity
 from scribbleseg.bench.figures import check_figures, make_figures
-from scribbleseg.bench.grid import draw_contours, grid
+from scribbleseg.bench.grid import Row, draw_contours, draw_grid, grid
 from scribbleseg.bench.jobs import BenchPlan, Job, Result
 from scribbleseg.config import Bench
 from scribbleseg.errors import InputError
 from scribbleseg.figures import colour
+from scribbleseg.labels import UNLABELED
 
 CASES = ("a", "b", "c")
 
@@ -104,14 +106,36 @@ def test_a_box_plot_shows_every_case_of_every_row():
     figure = boxplot(jobs, found)
     right, left = figure.axes
     assert [right.get_title(), left.get_title()] == ["RV", "LV"]
-    assert [label.get_text() for label in right.get_yticklabels()] == ["z first", "none", "later"]
+    assert [label.get_text() for label in right.get_yticklabels()] == ["z first", "later"], "a row without a run takes no room"
     assert right.get_ylim()[0] > right.get_ylim()[1], "the plan's first row is on top"
     assert line(right, "z first").get_xdata() == pytest.approx([0.3, 0.5, 0.9])  # mean over the two seeds
     assert line(left, "z first").get_xdata() == pytest.approx([0.5, 0.8])  # a is defined for one seed, b for none
-    assert np.all(np.abs(line(right, "later").get_ydata() - 2) < 0.3)
+    assert np.all(np.abs(line(right, "later").get_ydata() - 1) < 0.3)
     assert line(right, "median of z first").get_xdata() == pytest.approx([0.5, 0.5])
-    assert [(bar.get_x(), bar.get_width()) for bar in right.patches] == [pytest.approx((0.4, 0.3)), pytest.approx((0.1, 0.1))]  # quartiles
-    assert "Not run: none, later (1 of 2 runs)." in words(figure) and "3 held-out cases" in words(figure) and words(figure).count("not run") == 2
+    assert "Incomplete: later (seed 0 of 0-1). Not run: none." in words(figure) and "3 held-out cases" in words(figure)
+    assert "small, final fold 0, seeds 0-1, budget quick" in words(figure)
+
+
+@pytest.mark.parametrize("count", [5, 6, 10, 11])
+def test_few_cases_are_seen_as_dots(count):
+    dice = [index / (count - 1) for index in range(count)]
+    figure = boxplot([job()], {job(): result({"RV": dice}, cases=[f"case{index}" for index in range(count)])})
+    (ax,) = figure.axes
+    dots, median = line(ax, "pce"), line(ax, "median of pce")
+    assert dots.get_xdata().tolist() == dice
+    boxes = [(bar.get_x(), bar.get_width()) for bar in ax.patches]
+    assert boxes == ([] if count < 6 else [pytest.approx((0.25, 0.5))]) and ("quartiles" in words(figure)) == (count >= 6)
+    assert (dots.get_zorder() > median.get_zorder()) == (count <= 10) and (dots.get_alpha() is None) == (count <= 10)
+    assert ax.get_xlim()[0] < -0.02 and ax.get_xlim()[1] > 1.02, "dots at 0 and 1 are whole"
+
+
+def test_a_row_is_named_by_the_folds_and_seeds_it_has():
+    jobs = [job(label, fold, seed) for label in ("pce", "tv", "rloss", "s2l", "all") for fold in (0, 1, 2) for seed in (0, 1)]
+    has = {"pce": lambda j: j.fold < 2, "tv": lambda j: j.fold < 2, "rloss": lambda j: j.fold == 0 == j.seed, "s2l": lambda j: j.fold + j.seed < 2, "all": lambda j: True}
+    said = words(boxplot(jobs, {j: result({"RV": [1, 1, 1]}) for j in jobs if has[j.label](j)}))
+    assert "Incomplete: pce, tv (folds 0-1 of 0-2); rloss (fold 0 of 0-2, seed 0 of 0-1); s2l (3 of 6 runs)." in said and "Not run" not in said
+    part = [j for j in jobs if j.label == "tv"]
+    assert "final folds 0-1, seeds 0-1" in words(boxplot(part, {j: result({"RV": [1, 1, 1]}) for j in part if j.fold < 2})), "not the plan's fold 2"
 
 
 # --- curves
@@ -138,6 +162,22 @@ def test_validation_dice_has_its_panel_where_there_is_any():
     loss, dice = curves(jobs, found).axes
     assert line(dice, "pce").get_xydata().tolist() == [[20, 0.7]] and "validation Dice" in dice.get_ylabel()
     assert not [found for found in dice.lines if found.get_label() == "tv"] and line(loss, "tv") is not None
+
+
+def test_many_rows_have_a_panel_each():
+    labels = [f"row{index}" for index in range(7)]
+    jobs = [job(label, fold) for label in [*labels, "none"] for fold in (0, 1)]
+    found = {j: result({"RV": [1, 1, 1]}, (2 + i, 1), (np.nan, 0.7 if j.label == "row3" else np.nan)) for i, j in enumerate(jobs) if j.label != "none"}
+    figure = curves(jobs, found)
+    shown = [ax for ax in figure.axes if ax.get_title() and ax.axison]
+    assert [ax.get_title() for ax in shown] == [*labels, "row3"], "losses, then the one that was validated"
+    for index, (label, ax) in enumerate(zip(labels, shown)):
+        assert line(ax, label).get_ydata().tolist() == [2.5 + 2 * index, 1] and len(ax.lines) == 8 and len(ax.collections) == 1
+        assert ax.get_yscale() == "log" and ax.get_xlim() == shown[0].get_xlim() and ax.get_ylim() == shown[0].get_ylim()
+        assert {other.get_color() for other in ax.lines if other is not line(ax, label)} == {"#c9c9c9"}
+    assert line(shown[7], "row3").get_ydata().tolist() == [0.7] and shown[7].get_yscale() == "linear"
+    assert "Not run: none." in words(figure)
+    assert len(curves(jobs[:12], found).axes) == 2, "six stand together"
 
 
 # --- sensitivity
@@ -206,7 +246,7 @@ def outlines(ax) -> dict[str, np.ndarray]:
 
 def test_a_grid_shows_the_same_slices_for_all(place):
     figure = grid(JOBS, DONE, place)
-    axes = np.array(figure.axes).reshape(3, 4)
+    axes = np.array(figure.axes).reshape(4, 3).T
     assert [ax.get_title() for ax in axes[0]] == ["image, scribble", "dense mask", "tv", "pce"], "the plan's order"
     assert [line[0].texts[0].get_text() for line in axes] == [f"case.{number} a\nslice 2 of 3" for number in (6, 7, 8)]
     assert "without predictions here: rloss." in words(figure)
@@ -238,8 +278,45 @@ def test_named_cases_and_several_slices(place):
 
 def test_a_missing_prediction_leaves_its_place_blank(place):
     (place.runs / "quick" / "small" / "final-0" / "tv-s0" / "predictions" / "case.7 a.nii.gz").unlink()
-    axes = np.array(grid(JOBS, DONE, place).axes).reshape(3, 4)
+    axes = np.array(grid(JOBS, DONE, place).axes).reshape(4, 3).T
     assert [text.get_text() for text in axes[1, 2].texts] == ["no prediction"] and not axes[1, 2].images and axes[0, 2].images
+
+
+def test_a_panel_says_what_its_whole_case_scores_and_that_nothing_is_there(place):
+    path = place.runs / "quick" / "small" / "final-0" / "tv-s0" / "predictions" / "case.7 a.nii.gz"
+    save(path, np.zeros((40, 36, 3), np.uint8))
+    scores = {"pce": {"square": [0.5, 0.6, 0.7], "core": [0.7, np.nan, 0.8]}, "tv": {"square": [0.1, 0, 0.3], "core": [0.3, 0, 0.3]}}
+    done = {j: result(scores[j.label], cases=("case.6 a", "case.7 a", "case.8 a")) for j in DONE}
+    figure = grid(JOBS, done, place)
+    axes = np.array(figure.axes).reshape(4, 3).T
+    assert [[text.get_text() for text in ax.texts] for ax in axes[:, 2]] == [["0.20"], ["nothing found\n0.00"], ["0.30"]]
+    assert [[text.get_text() for text in ax.texts] for ax in axes[:, 3]] == [["0.60"], ["0.60"], ["0.75"]]
+    assert "mean Dice of the case's whole volume" in words(figure) and not axes[0, 1].texts
+
+
+def test_a_grid_takes_the_folds_that_most_rows_have(place):
+    names = [f"case.{number} a" for number in range(9)]
+    (place.datasets / "small" / "splits_final.json").write_text(json.dumps([{"train": names[:6], "val": names[6:]}, {"train": names[3:], "val": names[:3]}]), encoding="utf-8")
+    more = job("pce", fold=1)
+    done = DONE | {more: result({"square": [1] * 3, "core": [1] * 3}, cases=names[:3])}
+
+    def shown(**given):
+        return [text.get_text().split("\n")[0] for ax in grid([*JOBS, more], done, place, **given).axes for text in ax.texts if "slice" in text.get_text()]
+
+    assert shown() == names[6:]
+    assert shown(names=[names[0], names[7]]) == [names[0], names[7]]
+
+
+def test_many_methods_stand_in_bands():
+    plane = np.zeros((8, 8), int)
+    rows = [Row(name, plane / 1.0, np.full((8, 8), UNLABELED), plane, {f"m{index}": plane for index in range(9)}, (1.0, 1.0), {}) for name in ("one", "two")]
+    axes = draw_grid(rows, ["background", "A"]).axes
+    places = {ax.get_title(): ax.get_position() for ax in axes if ax.get_title()}
+    assert len(axes) == 22 and list(places) == ["image", "dense mask", *(f"m{index}" for index in range(9))]
+    assert places["image"].x0 == pytest.approx(places["m4"].x0) and places["m3"].y0 == places["image"].y0 > places["m4"].y0
+    assert [text.get_text() for ax in axes for text in ax.texts].count("one") == 2, "named in each band"
+    low = min(ax.get_position().y0 for ax in axes)
+    assert low > 0 and max(ax.get_position().x1 for ax in axes) <= 1
 
 
 @pytest.mark.parametrize("gone, said", [("datasets", "data set .* is not here"), ("runs", "no predictions")])

@@ -277,7 +277,7 @@ def test_the_view_knows_the_runs_of_another_bench(tmp_path, capsys):
     look.poll({ours}, {held})
     look.poll({ours}, {held})
     assert look.lines() == [
-        "4 runs: 0 done, 0 failed, 2 running elsewhere, 1 running, 1 waiting, about 3 min left",
+        "4 runs: 0 done, 0 failed, 2 running elsewhere, 1 running, 1 waiting, about 4 min left",
         f"  {held.place}         40/100 it, 2 min left, elsewhere",
         f"  {there.place}  10/100 it, 3 min left, elsewhere",
         f"  {ours.place}         10/100 it, 3 min left",

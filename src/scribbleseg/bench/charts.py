@@ -1,5 +1,6 @@
 """Charts of a bench: box plots, training curves, sensitivity; each function takes finished runs and returns a matplotlib Figure."""
 
+import math
 import textwrap
 from collections.abc import Sequence
 
@@ -14,9 +15,17 @@ from ..figures import LINE_COLOURS, LINE_STYLES, colour
 from ..methods import hyperparameters, parse_options
 from .jobs import Job, Result
 from .statistics import mean_sd
+from .tables import spans
 
 INK = "#222222"
+FEW_CASES = 10  # up to here dots lie above the box
+BOX_CASES = 6  # fewer have no box: their quartiles would be single cases
+TOGETHER = 6  # rows whose curves one panel can hold
 MARKERS = "osD^vPX<>p*"  # eleven: with six colours and four styles no two of 132 rows look the same
+
+
+QUANTITIES = {"loss": "training loss", "val_mean_dice": "validation Dice (mean of the classes)"}
+Stacks = dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]  # quantity → row → (iterations, values [runs, iterations])
 
 
 class NothingToDraw(Exception):
@@ -27,32 +36,45 @@ class NothingToDraw(Exception):
 
 
 def boxplot(jobs: Sequence[Job], results: dict[Job, Result]) -> Figure:
-    """A panel per class, a row per method: the Dice of every held-out case (mean over seeds) as a dot, quartiles, median, range."""
-    scores = {label: _case_dice([results[job] for job in runs]) for label, runs in _by_label(jobs, results).items()}
+    """A panel per class, a line per row that has a run: the Dice of every held-out case (mean over seeds) as a dot, quartiles from six cases on, median."""
+    scores = {label: _case_dice([results[job] for job in runs]) for label, runs in _by_label(jobs, results).items() if runs}
     classes = list(dict.fromkeys(name for found in scores.values() for name in found))
-    figure = Figure((1.3 + 2.3 * len(classes), 1.35 + 0.3 * len(scores)), layout="constrained")
+    count = len({case for found in scores.values() for cases in found.values() for case in cases})
+    figure = Figure((1.3 + 2.3 * len(classes), 1.4 + 0.3 * len(scores)), layout="constrained")
     panels = figure.subplots(1, len(classes), sharey=True, squeeze=False)[0]
     rng = np.random.default_rng(0)
     for value, (ax, name) in enumerate(zip(panels, classes), 1):
         for place, (label, found) in enumerate(scores.items()):
             dice = np.array([v for v in found.get(name, {}).values() if not np.isnan(v)])
-            if not dice.size:
-                ax.text(0.02, place, "not run" if not found else "no case", va="center", fontsize=8, style="italic", color="#666666")
-                continue
-            low, middle, high = np.quantile(dice, (0.25, 0.5, 0.75))
-            ax.hlines(place, dice.min(), dice.max(), color=INK, linewidth=0.9)
-            ax.barh(place, high - low, 0.62, low, facecolor=colour(value), edgecolor=INK, linewidth=0.9, alpha=0.55)
-            ax.plot(dice, place + rng.uniform(-0.2, 0.2, dice.size), "o", color=INK, alpha=0.5, markersize=2.6, markeredgewidth=0, clip_on=False, label=label)
-            ax.plot([middle] * 2, [place - 0.36, place + 0.36], color="#000000", linewidth=2.2, solid_capstyle="butt", label=f"median of {label}", path_effects=[withStroke(linewidth=3.2, foreground="white")])
-            ax.text(1.02, place, f"{middle:.2f}", transform=ax.get_yaxis_transform(), va="center", fontsize=7.5)
-        ax.set(xlim=(0, 1), xlabel="Dice", ylim=(len(scores) - 0.4, -0.6))
+            if dice.size:
+                _draw_cases(ax, place, dice, label, value, rng)
+            else:
+                ax.text(0.02, place, "no case", va="center", fontsize=8, style="italic", color="#666666")
+        ax.set(xlim=(-0.04, 1.04), xlabel="Dice", ylim=(len(scores) - 0.4, -0.6))
         ax.set_title(name, fontsize=10)
+        ax.set_xticks(np.linspace(0, 1, 6))
         ax.set_yticks(range(len(scores)), list(scores))
         ax.grid(False, axis="y")
         ax.tick_params(axis="y", length=0)
-    count = len({case for found in scores.values() for cases in found.values() for case in cases})
-    _describe(figure, jobs, f"{count} held-out cases. Dot: a case{_over_seeds(jobs)}; box: quartiles; bar and number: median; line: all cases.{_lacking(jobs, results)}")
+    box = "; box: quartiles" if count >= BOX_CASES else ""
+    text = f"{count} held-out cases. Dot: a case{_over_seeds(jobs)}{box}; bar and number: median; line: all cases.{_lacking(jobs, results)}"
+    _describe(figure, jobs, results, text)
     return figure
+
+
+def _draw_cases(ax: Axes, place: int, dice: np.ndarray, label: str, value: int, rng: np.random.Generator) -> None:
+    """A line of a box plot. Few dots are large, rimmed, in the cases' order from above and over box and median; many are faint, and below the median."""
+    low, middle, high = np.quantile(dice, (0.25, 0.5, 0.75))
+    ax.hlines(place, dice.min(), dice.max(), color=INK, linewidth=0.9)
+    if dice.size >= BOX_CASES:
+        ax.barh(place, high - low, 0.62, low, facecolor=colour(value), edgecolor=INK, linewidth=0.9, alpha=0.55)
+    few = dice.size <= FEW_CASES
+    look = {"markersize": 4.6, "markeredgecolor": "white", "markeredgewidth": 0.6, "zorder": 4} if few else {"alpha": 0.5, "markersize": 2.6, "markeredgewidth": 0}
+    height = np.linspace(-0.24, 0.24, dice.size) if few else rng.uniform(-0.2, 0.2, dice.size)
+    ax.plot(dice, place + height, "o", color=INK, label=label, **look)
+    bar = {"color": "#000000", "linewidth": 2.2, "solid_capstyle": "butt", "path_effects": [withStroke(linewidth=3.2, foreground="white")]}
+    ax.plot([middle] * 2, [place - 0.36, place + 0.36], label=f"median of {label}", zorder=3, **bar)
+    ax.text(1.02, place, f"{middle:.2f}", transform=ax.get_yaxis_transform(), va="center", fontsize=7.5)
 
 
 def _case_dice(runs: Sequence[Result]) -> dict[str, dict[str, float]]:
@@ -68,36 +90,71 @@ def _case_dice(runs: Sequence[Result]) -> dict[str, dict[str, float]]:
 
 
 def curves(jobs: Sequence[Job], results: dict[Job, Result]) -> Figure:
-    """Training loss, and validation Dice where there is any, over the iteration: a line per row, its mean over folds and seeds, the range shaded."""
-    by_label = {label: [results[job].curve for job in runs] for label, runs in _by_label(jobs, results).items()}
-    found = [curve for runs in by_label.values() for curve in runs]
-    keys = ["loss"] + ["val_mean_dice"] * any(np.isfinite(curve["val_mean_dice"]).any() for curve in found)
-    figure = Figure((1.2 + 4.9 * len(keys), 3.9), layout="constrained")
-    for ax, key in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys):
-        if key == "loss" and all((curve["loss"] > 0).all() for curve in found):
-            ax.set_yscale("log")
-            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            ax.yaxis.set_minor_formatter(NullFormatter())
-        ends = []
-        for index, (label, runs) in enumerate(by_label.items()):
-            x, values = _stack(runs, key)
-            if not len(x):
-                continue
-            look = _look(index)
-            y = values.mean(0)
-            if len(values) > 1:
-                ax.fill_between(x, values.min(0), values.max(0), color=look["color"], alpha=0.15, linewidth=0)
-            every = max(1, len(x) // 7)
-            ax.plot(x, y, label=label, markevery=(index * 2 % every, every), markersize=4.5, **look)
-            ends.append((x[-1], y[-1], label, look))
-        ax.set(xlabel="iteration", ylabel={"loss": "training loss", "val_mean_dice": "validation Dice (mean of the classes)"}[key])
-        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        _label_ends(ax, ends, 3.1)
+    """Training loss, and validation Dice where there is any, over the iteration: a line per row, its mean over folds and seeds, the range shaded.
+
+    More than six rows have a small panel each, with the others in grey behind.
+    """
+    by_label = {label: [results[job].curve for job in runs] for label, runs in _by_label(jobs, results).items() if runs}
+    stacks = {key: {label: stack for label, runs in by_label.items() if len((stack := _stack(runs, key))[0])} for key in QUANTITIES}
+    figure = (_curves_apart if len(by_label) > TOGETHER else _curves_together)({key: lines for key, lines in stacks.items() if lines})
     several = max(len(runs) for runs in by_label.values()) > 1
     shade = " Line: mean over folds and seeds; shade: range." if several else ""
-    _describe(figure, jobs, f"Losses are sums of each method's own terms: compare their course, not their height.{shade}{_lacking(jobs, results)}")
+    behind = " Grey: the other rows." if len(by_label) > TOGETHER else ""
+    text = f"Losses are sums of each method's own terms: compare their course, not their height.{shade}{behind}{_lacking(jobs, results)}"
+    _describe(figure, jobs, results, text)
     return figure
+
+
+def _curves_together(stacks: Stacks) -> Figure:
+    figure = Figure((1.2 + 4.9 * len(stacks), 3.9), layout="constrained")
+    looks = {label: _look(index) for index, label in enumerate(dict.fromkeys(label for lines in stacks.values() for label in lines))}
+    for ax, (key, lines) in zip(figure.subplots(1, len(stacks), squeeze=False)[0], stacks.items()):
+        _scale(ax, key, lines, 6)
+        ends = []
+        for index, (label, (x, values)) in enumerate(lines.items()):
+            every = max(1, len(x) // 7)
+            _draw_curve(ax, label, x, values, markevery=(index * 2 % every, every), markersize=4.5, **looks[label])
+            ends.append((x[-1], values.mean(0)[-1], label, looks[label]))
+        ax.set(xlabel="iteration", ylabel=QUANTITIES[key])
+        _label_ends(ax, ends, 3.1)
+    return figure
+
+
+def _curves_apart(stacks: Stacks) -> Figure:
+    columns = 4
+    heights = [-(-len(lines) // columns) for lines in stacks.values()]
+    figure = Figure((1 + 1.8 * columns, 0.9 + 0.3 * len(heights) + 1.4 * sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for part, rows, (key, lines) in zip(parts, heights, stacks.items()):
+        panels = part.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+        _scale(panels[0], key, lines, 3)
+        for ax, (label, line) in zip(panels, lines.items()):
+            for x, values in lines.values():
+                ax.plot(x, values.mean(0), color="#c9c9c9", linewidth=0.7)
+            _draw_curve(ax, label, *line, color=INK, linewidth=1.7)
+            ax.set_title(label, fontsize=9, pad=3)
+        for ax, above in zip(panels[len(lines) :], panels[len(lines) - columns :]):
+            ax.set_axis_off()
+            above.tick_params(labelbottom=True)
+        part.supxlabel("iteration", fontsize=9)
+        part.supylabel(QUANTITIES[key], fontsize=9)
+    return figure
+
+
+def _draw_curve(ax: Axes, label: str, x: np.ndarray, values: np.ndarray, color: str, **look) -> None:
+    if len(values) > 1:
+        ax.fill_between(x, values.min(0), values.max(0), color=color, alpha=0.15, linewidth=0)
+    ax.plot(x, values.mean(0), label=label, color=color, **look)
+
+
+def _scale(ax: Axes, key: str, lines: dict[str, tuple[np.ndarray, np.ndarray]], ticks: int) -> None:
+    """Losses on a logarithmic axis where all are positive."""
+    if key == "loss" and all((values > 0).all() for _, values in lines.values()):
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.xaxis.set_major_locator(MaxNLocator(ticks, integer=True))
 
 
 def _stack(runs: Sequence[dict[str, np.ndarray]], key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -149,7 +206,7 @@ def sensitivity(jobs: Sequence[Job], results: dict[Job, Result], option: str) ->
     ax.margins(0.06, 0.12)
     _label_ends(ax, ends, 2.8)
     bars = " Mean over folds and seeds; bars: sd over them." if several else ""
-    _describe(figure, list(runs), f"The axis does not begin at 0.{bars}{_lacking(list(runs), results)}")
+    _describe(figure, list(runs), results, f"The axis does not begin at 0.{bars}{_lacking(list(runs), results)}")
     return figure
 
 
@@ -200,15 +257,21 @@ def _label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, dict]], height
         ax.text(1.05, place, text, transform=ax.transAxes, va="center", fontsize=8, color=look["color"])
 
 
-def _describe(figure: Figure, jobs: Sequence[Job], text: str) -> None:
+def _describe(figure: Figure, jobs: Sequence[Job], results: dict[Job, Result], text: str) -> None:
     """Which runs above, how to read them below."""
-    figure.suptitle(which_runs(jobs), x=0.01, ha="left", fontsize=9, color="#444444")
+    figure.suptitle(which_runs(jobs, results), x=0.01, ha="left", fontsize=9, color="#444444")
     figure.supxlabel(wrap(text, figure.get_figwidth()), x=0.01, ha="left", fontsize=7.5, color="#444444")
 
 
-def which_runs(jobs: Sequence[Job]) -> str:
-    folds, seeds = (", ".join(map(str, dict.fromkeys(values))) for values in ([job.fold for job in jobs], [job.seed for job in jobs]))
-    return f"{jobs[0].data}, {jobs[0].split} fold {folds}, seed {seeds}, budget {jobs[0].budget}"
+def which_runs(jobs: Sequence[Job], results: dict[Job, Result]) -> str:
+    """Data, split, budget, and the folds and seeds that were run."""
+    done = [job for job in jobs if job in results]
+    folds, seeds = (_counted(word, {getattr(job, word) for job in done}) for word in ("fold", "seed"))
+    return f"{jobs[0].data}, {jobs[0].split} {folds}, {seeds}, budget {jobs[0].budget}"
+
+
+def _counted(word: str, numbers: set[int]) -> str:
+    return f"{word}{'s' * (len(numbers) > 1)} {spans(numbers)}"
 
 
 def wrap(text: str, inches: float) -> str:
@@ -220,10 +283,21 @@ def _over_seeds(jobs: Sequence[Job]) -> str:
 
 
 def _lacking(jobs: Sequence[Job], results: dict[Job, Result]) -> str:
-    """Which rows were not run, or not in every fold and seed."""
-    parts = []
-    for label, done in _by_label(jobs, results).items():
-        wanted = sum(job.label == label for job in jobs)
-        if len(done) < wanted:
-            parts.append(f"{label} ({len(done)} of {wanted} runs)" if done else label)
-    return f" Not run: {', '.join(parts)}." if parts else ""
+    """Which rows were run in some of the plan's folds and seeds only, and which not at all."""
+    by_label = _by_label(jobs, results)
+    parts: dict[str, list[str]] = {}
+    for label, done in by_label.items():
+        wanted = [job for job in jobs if job.label == label]
+        if 0 < len(done) < len(wanted):
+            parts.setdefault(_part(done, wanted), []).append(label)
+    incomplete = "; ".join(f"{', '.join(labels)} ({part})" for part, labels in parts.items())
+    absent = ", ".join(label for label, done in by_label.items() if not done)
+    return (f" Incomplete: {incomplete}." if incomplete else "") + (f" Not run: {absent}." if absent else "")
+
+
+def _part(done: Sequence[Job], wanted: Sequence[Job]) -> str:
+    """`fold 0 of 0-4`, `seed 0 of 0-1`, both, or the number of runs where they are not all of some folds and seeds."""
+    numbers = {word: ({getattr(job, word) for job in done}, {getattr(job, word) for job in wanted}) for word in ("fold", "seed")}
+    if len(done) < math.prod(len(has) for has, _ in numbers.values()):
+        return f"{len(done)} of {len(wanted)} runs"
+    return ", ".join(f"{_counted(word, has)} of {spans(every)}" for word, (has, every) in numbers.items() if has != every)

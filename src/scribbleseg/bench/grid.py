@@ -1,7 +1,10 @@
 """The qualitative grid of a bench: rows of slices, columns of methods, outlines over the image."""
 
+import dataclasses
+import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,10 @@ from ..figures import colour, crop, draw_overlay, upright, upright_spacing
 from ..labels import UNLABELED
 from .charts import INK, NothingToDraw, which_runs, wrap
 from .jobs import Job, Result
+from .statistics import case_means
+
+
+COLUMNS = 9  # at most, in a band
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class Row:
     truth: np.ndarray
     predictions: dict[str, np.ndarray | None]
     spacing: tuple[float, float]
+    dice: dict[str, float] = field(default_factory=dict)  # of the whole case, mean over its classes; written where known
 
 
 def grid(jobs: Sequence[Job], results: dict[Job, Result], config: Bench, names: Sequence[str] = (), slices: int = 1) -> Figure:
@@ -38,24 +46,31 @@ def grid(jobs: Sequence[Job], results: dict[Job, Result], config: Bench, names: 
     if not (folder / "dataset.json").is_file():
         raise NothingToDraw(f"the data set {folder} is not here")
     dataset = read_dataset(folder)
+    rows_of = Counter(fold for fold, _ in {(job.fold, job.label): None for job in jobs if job in results})
     held = {}  # case → fold
-    for fold in dict.fromkeys(job.fold for job in jobs if job in results):
+    for fold in rows_of:
         held |= {case.id: fold for case in dataset.held_out(dataset.fold(jobs[0].split, fold))[1] if case.truth is not None}
-    chosen = [name for name in names if name in held] or _first_middle_last(list(held))
+    shared = [case for case, fold in held.items() if rows_of[fold] == max(rows_of.values())]
+    chosen = [name for name in names if name in held] or _first_middle_last(shared)
     if not chosen:
         raise NothingToDraw("no held-out case has a dense mask")
-    files = {}  # (label, case) → prediction
-    for job in sorted(jobs, key=lambda job: -job.seed):  # the first seed is written last
+    files, dice = {}, {}  # (label, case) → prediction; → its Dice
+    for job in sorted((job for job in jobs if job in results), key=lambda job: -job.seed):  # the first seed is written last
+        means = case_means(results[job].rows)
         for case in chosen:
             path = config.runs / job.place / "predictions" / f"{case}{dataset.file_ending}"
-            if job in results and job.fold == held[case] and path.is_file():
-                files[job.label, case] = path
+            if job.fold == held[case] and path.is_file():
+                files[job.label, case], dice[job.label, case] = path, means.get(case, math.nan)
     labels = [label for label in dict.fromkeys(job.label for job in jobs) if any((label, case) in files for case in chosen)]
     if not labels:
         raise NothingToDraw(f"no predictions are in {config.runs}")
-    rows = [row for case in chosen for row in _rows(dataset, dataset.case(case), {label: files.get((label, case)) for label in labels}, slices)]
+    rows = []
+    for case in chosen:
+        there = [label for label in labels if (label, case) in files]
+        found = {label: files.get((label, case)) for label in labels}
+        rows += _rows(dataset, dataset.case(case), found, {label: dice[label, case] for label in there}, slices)
     absent = [label for label in dict.fromkeys(job.label for job in jobs) if label not in labels]
-    note = f"{which_runs([job for job in jobs if job in results])}. Slices: {'the one' if slices == 1 else 'those'} with most foreground in the dense mask."
+    note = f"{which_runs(jobs, results)}. Slices: {'the one' if slices == 1 else 'those'} with most foreground in the dense mask. Number: mean Dice of the case's whole volume."
     return draw_grid(rows, dataset.classes, note + (f" Not run, or without predictions here: {', '.join(absent)}." if absent else ""))
 
 
@@ -63,7 +78,7 @@ def _first_middle_last(names: list[str]) -> list[str]:
     return list(dict.fromkeys(names[place] for place in (0, len(names) // 2, -1))) if names else []
 
 
-def _rows(dataset: Dataset, case: Case, files: dict[str, Path | None], slices: int) -> list[Row]:
+def _rows(dataset: Dataset, case: Case, files: dict[str, Path | None], dice: dict[str, float], slices: int) -> list[Row]:
     """The slices with foreground in the dense mask, parted evenly; of each part the one with most."""
     volume = load_volume(dataset, case)
     predictions = {label: None if path is None else read_label(path)[0] for label, path in files.items()}
@@ -72,7 +87,8 @@ def _rows(dataset: Dataset, case: Case, files: dict[str, Path | None], slices: i
     rows = []
     for part in np.array_split(there, min(slices, len(there))) if len(there) else ():
         index = int(part[area[part].argmax()])
-        rows.append(cut_row(dataset, volume, index, predictions, volume.truth[index] > 0))
+        row = cut_row(dataset, volume, index, predictions, volume.truth[index] > 0)
+        rows.append(dataclasses.replace(row, dice=dice))
     return rows
 
 
@@ -89,31 +105,46 @@ def cut_row(dataset: Dataset, volume: Volume, index: int, predictions: dict[str,
 
 
 def draw_grid(rows: Sequence[Row], classes: Sequence[str], note: str = "") -> Figure:
-    """The grid of `rows`; contours differ in line style as in colour, scribbles are filled."""
+    """The grid of `rows`; contours differ in line style as in colour, scribbles are filled. Many methods stand in bands, one below the other."""
     labels = list(rows[0].predictions)
     drawn = any((row.scribble != UNLABELED).any() for row in rows)
     titles = ["image, scribble" if drawn else "image", "dense mask", *labels]
-    cell, left, top = min(1.4, 13 / len(titles)), 0.4, 0.3
-    lines = wrap(note, cell * len(titles))
-    bottom = 0.4 + 0.14 * len(lines.splitlines())
-    width, height = left + cell * len(titles), top + cell * len(rows) + bottom
+    bands = -(-len(titles) // COLUMNS)
+    columns = -(-len(titles) // bands)
+    cell, top, gap = 1.3, 0.24, 0.06
+    left = 0.1 + 0.072 * max(len(line) for row in rows for line in row.name.split("\n"))
+    lines = wrap(note, left + (cell + gap) * columns)
+    bottom = 0.42 + 0.14 * len(lines.splitlines())
+    width, height = left + (cell + gap) * columns, bottom + bands * (top + (cell + gap) * len(rows))
     figure = Figure((width, height))
-    axes = figure.subplots(len(rows), len(titles), squeeze=False)
-    figure.subplots_adjust(left / width, bottom / height, 1, 1 - top / height, 0.03, 0.03)
-    for row, line in zip(rows, axes):
-        draw_overlay(line[0], row.image, row.scribble if drawn else None, row.spacing)
-        for ax, label in zip(line[1:], [row.truth, *row.predictions.values()]):
-            draw_contours(ax, row.image, label, row.spacing)
-        line[0].text(-0.06, 0.5, row.name, transform=line[0].transAxes, rotation=90, ha="right", va="center", fontsize=min(6.5, 115 * cell / len(row.name.split("\n")[0])))
-    for ax, title in zip(axes[0], titles):
-        ax.set_title(title, fontsize=9 if cell > 1 else 7, pad=3)
+    for place, title in enumerate(titles):
+        band, column = divmod(place, columns)
+        for index, row in enumerate(rows):
+            y = height - (band + 1) * top - (band * len(rows) + index + 1) * (cell + gap) + gap
+            ax = figure.add_axes(((left + column * (cell + gap)) / width, y / height, cell / width, cell / height))
+            if place == 0:
+                draw_overlay(ax, row.image, row.scribble if drawn else None, row.spacing)
+            else:
+                draw_contours(ax, row.image, row.truth if place == 1 else row.predictions[title], row.spacing)
+            if title in row.dice and place > 1:
+                _write_dice(ax, row.dice[title], bool(row.predictions[title].any()))
+            if column == 0:
+                ax.text(-0.05, 0.5, row.name, transform=ax.transAxes, ha="right", va="center", fontsize=8.5)
+            if index == 0:
+                ax.set_title(title, fontsize=min(9, 160 / len(title)), pad=3)
     look = {"linewidth": 2, "path_effects": [withStroke(linewidth=3.4, foreground=INK)]}
     key = [Line2D([], [], color=colour(value), linestyle=_class_line(value), label=name, **look) for value, name in enumerate(classes)]
     key[0].set(linestyle="-", label=f"{classes[0]} (scribble only)")
     key = key[not drawn :]
-    figure.legend(handles=key, loc="lower left", bbox_to_anchor=(left / width, (bottom - 0.38) / height), ncols=len(key), frameon=False, fontsize=8, handlelength=3.2, borderpad=0)
-    figure.text(left / width, 0.06 / height, lines, fontsize=7.5, va="bottom")
+    figure.legend(handles=key, loc="lower left", bbox_to_anchor=(0.06 / width, (bottom - 0.38) / height), ncols=len(key), frameon=False, fontsize=8, handlelength=3.2, borderpad=0)
+    figure.text(0.06 / width, 0.06 / height, lines, fontsize=7.5, va="bottom")
     return figure
+
+
+def _write_dice(ax: Axes, dice: float, found: bool) -> None:
+    """In the corner of a panel; `found`: whether the prediction has any foreground in it."""
+    words = ([] if found else ["nothing found"]) + ([] if math.isnan(dice) else [f"{dice:.2f}"])
+    ax.text(0.03, 0.03, "\n".join(words), transform=ax.transAxes, fontsize=8.5, color="white", path_effects=[withStroke(linewidth=2, foreground=INK)])
 
 
 def draw_contours(ax: Axes, image: np.ndarray, label: np.ndarray | None, spacing: tuple[float, float]) -> None:
