@@ -97,7 +97,8 @@ def _check_places(argv: list[str]) -> None:
     missing = [name.upper() for name in _places(kind)][len(_options_and_words(kind, argv[1:])[1]) :]
     if given and missing and not {"-h", "--help"} & set(argv):
         order = " ".join(["scribbleseg", argv[0], *map(str.upper, _places(kind)), given[0], "..."])
-        raise InputError(f"scribbleseg {argv[0]}: {' and '.join(missing)} missing. {given[0]} takes every word after it; put the others first: {order}")
+        lack = f"scribbleseg {argv[0]}: {' and '.join(missing)} missing"
+        raise InputError(f"{lack}. {given[0]} takes every word after it; put the others first: {order}")
 
 
 def _places(kind: type) -> list[str]:
@@ -108,7 +109,9 @@ def _places(kind: type) -> list[str]:
 def _parse(argv: list[str]):
     if argv and argv[0] in VERBS:
         kind, _ = VERBS[argv[0]]
-        words = sum(_options_and_words(kind, argv[1:]), []) if argv[0] == "predict" else argv[1:]  # behind RUN [RUN ...] tyro finds INPUT and OUTPUT only at the very end
+        words = argv[1:]
+        if argv[0] == "predict":  # behind RUN [RUN ...] tyro finds INPUT and OUTPUT only at the very end of the line
+            words = sum(_options_and_words(kind, words), [])
         return tyro.cli(kind, args=words, prog=f"scribbleseg {argv[0]}", config=(tyro.conf.OmitArgPrefixes,))
     # only reached for --help: the list of verbs
     kinds = tuple(Annotated[kind, tyro.conf.subcommand(verb)] for verb, (kind, _) in VERBS.items())
@@ -157,7 +160,8 @@ def _what_next(settings, result) -> str:
         case config.Evaluate(out=Path() as table):
             return f"scores: {table}"
         case config.Demo(run=folder):
-            return f"next: open the report, or try another method: {_order('train', folder / 'phantom', 'runs/scn', '--method', 'scn', '--budget', 'quick')}"
+            other = _order("train", folder / "phantom", "runs/scn", "--method", "scn", "--budget", "quick")
+            return f"next: open the report, or try another method: {other}"
     return ""
 
 
