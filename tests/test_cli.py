@@ -159,10 +159,10 @@ def test_values_of_another_type_and_missing_words_exit_with_2(call, words, said)
 @pytest.mark.parametrize(
     "line, expected",
     [
-        ("bench --folds 0 1 plans/ok.toml", "scribbleseg bench: PLAN missing. --folds takes every word after it; put the others first: scribbleseg bench PLAN --folds ..."),
-        ("train --set delta=0.2 datasets/ph r", "scribbleseg train: DATASET and RUN missing. --set takes every word after it"),
-        ("train datasets/ph --no-tensorboard --lr 1 --set delta=0.2 r", "scribbleseg train: RUN missing."),
-        ("evaluate --classes RV pred truth --out a.csv", "scribbleseg evaluate: PREDICTIONS and TRUTH missing."),
+        ("bench --folds 0 1 plans/ok.toml", "scribbleseg: PLAN missing. --folds takes every word after it; put the others first: scribbleseg bench PLAN --folds ..."),
+        ("train --set delta=0.2 datasets/ph r", "scribbleseg: DATASET and RUN missing. --set takes every word after it"),
+        ("train datasets/ph --no-tensorboard --lr 1 --set delta=0.2 r", "scribbleseg: RUN missing."),
+        ("evaluate --classes RV pred truth --out a.csv", "scribbleseg: PREDICTIONS and TRUTH missing."),
     ],
 )
 def test_words_that_a_list_option_took(refused, line, expected):

@@ -97,8 +97,7 @@ def _check_places(argv: list[str]) -> None:
     missing = [name.upper() for name in _places(kind)][len(_options_and_words(kind, argv[1:])[1]) :]
     if given and missing and not {"-h", "--help"} & set(argv):
         order = " ".join(["scribbleseg", argv[0], *map(str.upper, _places(kind)), given[0], "..."])
-        lack = f"scribbleseg {argv[0]}: {' and '.join(missing)} missing"
-        raise InputError(f"{lack}. {given[0]} takes every word after it; put the others first: {order}")
+        raise InputError(f"{' and '.join(missing)} missing. {given[0]} takes every word after it; put the others first: {order}")
 
 
 def _places(kind: type) -> list[str]:
