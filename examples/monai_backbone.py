@@ -1,6 +1,6 @@
 """A network of MONAI under a scribble method, from data to scores, in Python.
 
-    pip install 'scribbleseg[monai]'
+    pip install '.[monai]'
     python examples/monai_backbone.py
 
 The same on the command line: scribbleseg train DATASET RUN --network monai:AttentionUnet

@@ -272,6 +272,13 @@ def test_unknown_method_option_and_network(not_trained):
     not_trained("no network 'unnet'. Did you mean 'unet'?", options=("--network", "unnet"))
 
 
+def test_numbers_out_of_range(not_trained):
+    assert not_trained(options=("--iterations", "0")) == "scribbleseg: --iterations 0: expected a positive number."
+    assert not_trained(options=("--size", "40")) == "scribbleseg: --size 40: expected a positive multiple of 16."
+    assert not_trained(options=("--lr", "0")) == "scribbleseg: --lr 0.0: expected a positive number."
+    assert not_trained(options=("--val-share", "2")) == "scribbleseg: --val-share 2.0: expected a share from 0 to below 1, such as 0.2."
+
+
 def test_cuda_where_there_is_none(not_trained, refused, run, data, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     not_trained("device 'cuda'", "sees 0 CUDA devices", "Use --device cpu", options=("--device", "cuda"))

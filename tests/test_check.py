@@ -82,7 +82,7 @@ def test_cases_without_scribble_are_a_warning_and_none_at_all_a_problem(folder, 
     (folder / "labelsTr" / "case3.nii.gz").unlink()
     save(folder / "labelsTr" / "case2.nii.gz", np.full(SHAPE, 3, np.uint8))  # a file, but nothing drawn
     usable, text = said(folder)
-    assert usable and "warning: 2 of 4 cases have no scribble: case2, case3" in text
+    assert usable and "warning: 2 of 4 cases have no scribble: case2, case3. A scribble method has no label of them" in text
     for path in (folder / "labelsTr").iterdir():
         path.unlink()
     usable, text = said(folder)

@@ -77,6 +77,8 @@ def test_ctrl_c_exits_with_130_and_says_how_to_carry_on(call, monkeypatch, small
     assert call("train", small, tmp_path / "run") == (130, "", f"scribbleseg: stopped. Carry on with: scribbleseg train {tmp_path / 'run'} --resume\n")
     assert call("train", "--fold", 0, small, tmp_path / "run")[2].endswith("scribbleseg train RUN --resume\n")
     assert call("predict", "run", "in", "out") == (130, "", "scribbleseg: stopped.\n")
+    monkeypatch.setattr("scribbleseg.demo.demo", interrupted)
+    assert call("demo") == (130, "", "scribbleseg: stopped. Carry on with the same command.\n")
 
 
 def test_what_only_the_system_knows_exits_with_2_and_a_bug_does_not_hide(refused, monkeypatch):
@@ -113,12 +115,14 @@ def test_a_reader_that_leaves_is_no_error_message(monkeypatch):
         (["train", "SET", "RUN", "--sede=3"], "has no option '--sede'. Did you mean '--seed'?"),
         (["predict", "RUN", "IN", "OUT", "--uncertainity"], "Did you mean '--uncertainty'?"),
         (["phantom", "DST", "--case", "3"], "Did you mean '--cases'?"),
-        (["check", "--nope"], "scribbleseg check has no option '--nope'."),
+        (["check", "--nope"], "scribbleseg check has no option '--nope'. Known: --help."),
+        (["bench", "plan.toml", "--plan", "x"], "scribbleseg bench has no option '--plan'. Known: --address,"),
         (["train", "SET", "RUN", "--method", "efdnet"], "no method 'efdnet'. Did you mean 'effdnet'?"),
         (["train", "SET", "RUN", "--method", "pce", "--split", "finl"], "no split 'finl'. Did you mean 'final'?"),
         (["train", "SET", "RUN", "--method", "effdnet", "--set", "lamb=1"], "effdnet has no option 'lamb'. Did you mean 'lam'?"),
         (["train", "SET", "RUN", "--method", "my_package.mine:Mine"], "cannot be imported"),
         (["methods", "dmlps"], "no method 'dmlps'. Did you mean 'dmpls'?"),
+        (["methods", "nope"], "no method 'nope'. Known: dmpls,"),
     ],
 )
 def test_the_nearest_name(refused, small, tmp_path, words, expected):
@@ -131,7 +135,7 @@ def test_options_in_every_spelling_are_known(call, monkeypatch):
     got = []
     monkeypatch.setattr("scribbleseg.train.train", got.append)
     words = ["--val-share=0.2", "--validations", "3", "--deterministic", "--no-tensorboard", "--set", "a=1", "b=2", "--batch", "7"]
-    assert call("train", "data", "run", *words) == (0, "", "")
+    assert call("train", "data", "run", *words)[:2] == (0, "")
     (settings,) = got
     assert (settings.dataset, settings.run) == (Path("data"), Path("run"))
     assert (settings.val_share, settings.validations, settings.deterministic, settings.tensorboard, settings.batch) == (0.2, 3, True, False, 7)
@@ -152,6 +156,27 @@ def test_values_of_another_type_and_missing_words_exit_with_2(call, words, said)
     assert code == 2 and out == "" and said in err and "--help" in err
 
 
+@pytest.mark.parametrize(
+    "line, expected",
+    [
+        ("bench --folds 0 1 plans/ok.toml", "scribbleseg: PLAN missing. --folds takes every word after it; put the others first: scribbleseg bench PLAN --folds ..."),
+        ("train --set delta=0.2 datasets/ph r", "scribbleseg: DATASET and RUN missing. --set takes every word after it"),
+        ("train datasets/ph --no-tensorboard --lr 1 --set delta=0.2 r", "scribbleseg: RUN missing."),
+        ("evaluate --classes RV pred truth --out a.csv", "scribbleseg: PREDICTIONS and TRUTH missing."),
+    ],
+)
+def test_words_that_a_list_option_took(refused, line, expected):
+    assert expected in refused(*line.split())
+
+
+@pytest.mark.parametrize("line", ["data run --set a=1 b=2", "--lr 1 data --tensorboard run --set a=1 b=2", "--set a=1 b=2 --lr 1 data run", "--set=a=1 data run"])
+def test_a_list_option_before_another_or_behind_the_words(call, monkeypatch, line):
+    got = []
+    monkeypatch.setattr("scribbleseg.train.train", got.append)
+    assert call("train", *line.split())[:2] == (0, "")
+    assert (got[0].dataset, got[0].run, got[0].set[0]) == (Path("data"), Path("run"), "a=1")
+
+
 # --- verbs
 
 
@@ -170,8 +195,8 @@ def test_an_option_given_twice_is_refused(refused, small, tmp_path):
 )
 def test_several_runs_and_options_in_any_order(call, monkeypatch, line):
     got = []
-    monkeypatch.setattr("scribbleseg.predict.predict", got.append)
-    assert call("predict", *line.split()) == (0, "", "")
+    monkeypatch.setattr("scribbleseg.predict.predict", lambda settings: got.append(settings) or [Path("out/a.nii.gz")])
+    assert call("predict", *line.split()) == (0, "", "predictions: out, 1 file\n")
     assert got[0].runs == (Path("a"), Path("b"), Path("c")) and (got[0].input, got[0].output) == (Path("in"), Path("out"))
     assert (got[0].weights, got[0].tta, got[0].uncertainty) == ("best", True, False)
 
@@ -181,6 +206,15 @@ def test_help_of_predict_reads_as_it_is_typed(call):
     words = " ".join(re.sub(r"[│╭╮╰╯─]", " ", out).split())
     assert words.startswith("usage: scribbleseg predict [-h] [OPTIONS] RUN [RUN ...] INPUT OUTPUT")
     assert "RUN [RUN ...] Run folders." in words and "may not. (required)" in words and "(default: )" not in words
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_help_has_a_text_for_every_setting(call, verb):
+    _, out, _ = call(verb, "--help")
+    words = " ".join(re.sub(r"[│╭╮╰╯─]", " ", out).split())
+    assert "None" not in words and "(default: )" not in words
+    for text in re.findall(r"(\S+ \S+) \((?:required|default: [^)]*)\)", words):
+        assert re.search(r"[.…]\)?$", text), text  # a sentence, no name of a field and no bare metavar
 
 
 def test_methods_lists_every_method_in_a_line(call):
@@ -194,7 +228,9 @@ def test_methods_lists_every_method_in_a_line(call):
 def test_resume_takes_the_run_alone(call, refused, trained, small, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
-    assert call("train", run, "--resume")[0] == 0 and call("train", "--resume", run)[0] == 0
+    code, out, err = call("train", run, "--resume")
+    assert (code, out) == (0, "") and err.splitlines()[0] == f"{run}: is finished (2 iterations)"
+    assert call("train", "--resume", run) == (code, out, err)
     assert {path.name: path.stat().st_mtime_ns for path in run.iterdir()} == before  # it was finished
     for words in (["train", run, "--resume", "--lr", "1"], ["train", small, run, "--resume"], ["train", "--resume"]):
         assert "--resume takes the run folder alone" in refused(*words)
@@ -207,7 +243,8 @@ def test_resume_carries_on_from_the_checkpoint(call, trained, tmp_path):
     stored["plan"]["recipe"]["iterations"] = 4
     (run / "config.json").write_text(json.dumps(stored), encoding="utf-8")
     code, _, err = call("train", run, "--resume")
-    assert code == 0 and "training pce: 4/4 it" in err
+    assert code == 0 and "training pce: 4/4 it" in err and "is finished" not in err
+    assert err.endswith(f"run: {run}; next: scribbleseg predict {run} INPUT OUTPUT, or scribbleseg report {run}\n")
     assert torch.load(run / "resume.pt", weights_only=True)["iteration"] == 4
     assert [json.loads(line)["iteration"] for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()] == [1, 2, 3, 4]
 
@@ -219,9 +256,27 @@ def test_train_predict_evaluate_in_plain_lines_when_piped(call, small, tmp_path)
     said.append(call("evaluate", tmp_path / "out", small / "labelsTr_dense", "--out", tmp_path / "scores.csv"))
     assert [code for code, _, _ in said] == [0, 0, 0]
     assert all("\r" not in out + err and "\x1b" not in out + err for _, out, err in said)
-    assert [line.split(",")[0] for line in said[0][2].splitlines()] == ["reading cases: 4/4 case", "training pce: 1/1 it"]
+    assert [out for _, out, _ in said[:2]] == ["", ""]
+    *lines, last = said[0][2].splitlines()
+    assert [line.split(",")[0] for line in lines] == ["reading cases: 4/4 case", "training pce: 1/1 it"] and last.startswith(f"run: {run}; next: ")
+    assert said[1][2].endswith(f"\npredictions: {tmp_path / 'out'}, 2 files; next: scribbleseg evaluate {tmp_path / 'out'} {small / 'labelsTr_dense'}\n")
+    assert said[2][2].endswith(f"\nscores: {tmp_path / 'scores.csv'}\n")
     assert said[1][2].startswith("predicting the 2 test cases of fold 0\npredicting: 2/2 case, ") and said[2][1].startswith("| class ")
     assert (tmp_path / "scores.csv").read_text(encoding="utf-8").count("\n") == 5  # a heading, two cases × two classes
+
+
+def test_a_phantom_is_made_with_progress_and_says_what_comes_next(call, tmp_path):
+    code, out, err = call("phantom", tmp_path / "my set", "--cases", 3)
+    assert (code, out) == (0, "")
+    first, last = err.splitlines()
+    assert first.startswith("drawing hearts: 2/2 patients, ") and last == f"data set: {tmp_path / 'my set'}; next: scribbleseg check '{tmp_path / 'my set'}'"
+
+
+def test_one_of_torchruns_processes_says_what_comes_next(call, monkeypatch):
+    monkeypatch.setattr("scribbleseg.train.train", lambda settings: settings.run)
+    for rank, lines in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("RANK", rank)
+        assert call("train", "data", "run")[2].count("\n") == lines
 
 
 def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(capsys, monkeypatch):

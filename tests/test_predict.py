@@ -189,13 +189,14 @@ def test_a_data_set_gives_its_held_out_cases_and_needs_no_training_data(small, t
     assert np.array_equal(nibabel.load(alone).dataobj, nibabel.load(written[0]).dataobj)
 
 
-def test_validation_cases_where_the_fold_has_no_test_case(small, trained):
+def test_validation_cases_where_the_fold_has_no_test_case(small, trained, capsys):
     _, plan = read_plan(trained)
     fold = type(plan.fold)("0", ("case.0 a",), ("case.1 a",), ())
     jobs = list_jobs(small, Path("out"), [type(plan)(**{**vars(plan), "fold": fold})])
     assert [job.output for job in jobs] == [Path("out/case.1 a.nii.gz")]
     with pytest.raises(InputError, match="holds out no case"):
         list_jobs(small, Path("out"), [type(plan)(**{**vars(plan), "fold": type(fold)("0", ("case.0 a",), (), ())})])
+    assert capsys.readouterr().err == "predicting the 1 validation cases of fold 0\n"  # nothing of the refused one
 
 
 def test_a_folder_of_any_names_and_formats(bright, tmp_path):

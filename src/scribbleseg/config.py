@@ -6,49 +6,52 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-Device = Annotated[str, arg(help="auto (CUDA when there is one), cpu, cuda or cuda:N.")]
+Device = Annotated[str, arg(metavar="DEVICE", help="auto (CUDA when there is one), cpu, cuda or cuda:N.")]
+Seconds = Annotated[float, arg(metavar="SECONDS", help="Time between checkpoints to resume from.")]
+Seed = Annotated[int, arg(metavar="N", help="Seed of the random numbers.")]
+BUDGETS, METHODS = "(default: the budget's)", "(default: the method's)"
 
 
 @dataclass
 class Train:
     """Train a model on the scribbles of a data set; RUN receives weights, log and settings.
-
-    `scribbleseg train RUN --resume` carries on a run that was cut off.
-    """
+    `scribbleseg train RUN --resume` carries on a run that was cut off."""
 
     dataset: Annotated[Positional[Path], arg(metavar="DATASET")]
     """Data set in the nnU-Net raw layout with an `ignore` label."""
     run: Annotated[Positional[Path], arg(metavar="RUN")]
     """New folder for the run."""
-    method: str = "effdnet"
+    method: Annotated[str, arg(metavar="NAME")] = "effdnet"
     """A name from `scribbleseg methods`, or package.module:Class."""
-    set: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE ...")] = ()
-    """The method's hyperparameters, as NAME=VALUE; `scribbleseg methods NAME` lists them."""
-    split: str = "auto"
+    set: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE ...", help_behavior_hint="(default: the paper's values)")] = ()
+    """The method's hyperparameters; `scribbleseg methods NAME` lists them. Takes every word after it: write DATASET and RUN first."""
+    split: Annotated[str, arg(metavar="NAME")] = "auto"
     """Protocol: a file of splits/, `final` (splits_final.json) or `all`. auto: the only named one, else final, else all."""
-    fold: int = 0
+    fold: Annotated[int, arg(metavar="N")] = 0
     """Which fold of the protocol is held out."""
     budget: Literal["paper", "quick"] = "paper"
     """paper: the method's own size and iterations. quick: 128 pixels, 600 iterations, SGD from .03: ten minutes on two cores."""
-    iterations: Annotated[int | None, arg(metavar="N")] = None
-    """Optimiser steps, instead of the budget's."""
-    size: Annotated[int | None, arg(metavar="PIXELS")] = None
-    """Slices are resized to SIZE × SIZE pixels, instead of the budget's."""
-    batch: Annotated[int | None, arg(metavar="N")] = None
-    """Slices per step, of all processes together, instead of the method's."""
-    optimizer: Literal["sgd", "adam", "adamw"] | None = None
-    """Instead of the method's."""
-    lr: Annotated[float | None, arg(metavar="RATE")] = None
-    """Learning rate at the start, instead of the method's."""
-    schedule: Literal["poly", "cosine", "step", "constant"] | None = None
-    """Learning rate schedule, instead of the method's."""
-    network: Annotated[str | None, arg(metavar="NAME")] = None
-    """Instead of the method's: unet, or monai:NAME with the `monai` extra (monai:BasicUNet, ...)."""
-    val_share: float = 0.0
-    """Share of the training patients set aside for validation when the split names none."""
-    validations: int = 10
+    iterations: Annotated[int | None, arg(metavar="N", help_behavior_hint=BUDGETS)] = None
+    """Optimiser steps."""
+    size: Annotated[int | None, arg(metavar="PIXELS", help_behavior_hint=BUDGETS)] = None
+    """Slices are resized to PIXELS × PIXELS, a multiple of 16."""
+    batch: Annotated[int | None, arg(metavar="N", help_behavior_hint=METHODS)] = None
+    """Slices per step, of all processes together."""
+    optimizer: Annotated[Literal["sgd", "adam", "adamw"] | None, arg(metavar="{sgd,adam,adamw}", help_behavior_hint=METHODS)] = None
+    """Optimiser."""
+    lr: Annotated[float | None, arg(metavar="RATE", help_behavior_hint=METHODS)] = None
+    """Learning rate at the start."""
+    schedule: Annotated[
+        Literal["poly", "cosine", "step", "constant"] | None, arg(metavar="{poly,cosine,step,constant}", help_behavior_hint=METHODS)
+    ] = None
+    """Learning rate schedule."""
+    network: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=METHODS)] = None
+    """unet, or monai:NAME (monai:BasicUNet, …; needs `pip install monai`)."""
+    val_share: Annotated[float, arg(metavar="SHARE")] = 0.0
+    """Share of the training patients, 0 to below 1, set aside for validation when the split names none."""
+    validations: Annotated[int, arg(metavar="N")] = 10
     """How many times a run is validated, evenly spread (only with validation cases)."""
-    seed: int = 0
+    seed: Seed = 0
     device: Device = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 autocast where the device has it in hardware."""
@@ -56,10 +59,9 @@ class Train:
     """torch.compile, and on CUDA one graph per step. auto: on CUDA, as far as it pays; not on CPUs, where it is slower."""
     deterministic: bool = False
     """Repeat a run bit for bit on one machine."""
-    checkpoint_every: float = 60.0
-    """Seconds between resumable checkpoints."""
+    checkpoint_every: Seconds = 60.0
     tensorboard: bool = False
-    """Write scalars and images for TensorBoard into RUN/tensorboard."""
+    """Write scalars and images for TensorBoard into RUN/tensorboard (needs `pip install tensorboard`)."""
 
 
 @dataclass
@@ -80,7 +82,7 @@ class Predict:
     """Also write CASE_entropy: entropy of the softmax divided by ln(classes), 0 to 1."""
     tta: bool = False
     """Average the softmax over the four flips."""
-    batch: int = 32
+    batch: Annotated[int, arg(metavar="N")] = 32
     """Slices per forward pass."""
     device: Device = "auto"
 
@@ -97,10 +99,10 @@ class Evaluate:
     """A mask or a folder of masks."""
     truth: Annotated[Positional[Path], arg(metavar="TRUTH")]
     """The dense mask, or a folder with masks of the same names."""
-    out: Annotated[Path | None, arg(metavar="CSV")] = None
-    """Per-case table, CSV."""
-    classes: tuple[str, ...] = ()
-    """Names of the foreground classes 1, 2, …; read from dataset.json beside TRUTH when not given."""
+    out: Annotated[Path | None, arg(metavar="CSV", help_behavior_hint="(default: only print the summary)")] = None
+    """File for the per-case table."""
+    classes: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: those of dataset.json beside TRUTH)")] = ()
+    """Names of the foreground classes 1, 2, …. Takes every word after it: write PREDICTIONS and TRUTH first."""
 
 
 @dataclass
@@ -109,8 +111,9 @@ class Phantom:
 
     dst: Annotated[Positional[Path], arg(metavar="DST")]
     """New folder."""
-    cases: int = 24
-    seed: int = 0
+    cases: Annotated[int, arg(metavar="N")] = 24
+    """How many hearts, two of each patient; 3 or more."""
+    seed: Seed = 0
 
 
 @dataclass
@@ -118,8 +121,9 @@ class Import:
     """Bring a public data set into the nnU-Net raw layout with its named protocols."""
 
     source: Positional[Literal["acdc", "wsl4mis", "mscmr", "nci-isbi"]]
+    """Which data set; docs/data.md says where each comes from."""
     src: Annotated[Positional[Path], arg(metavar="SRC")]
-    """Folder as its source ships it."""
+    """The data set's folder, as its source ships it."""
     dst: Annotated[Positional[Path], arg(metavar="DST")]
     """New folder."""
 
@@ -129,11 +133,12 @@ class Simulate:
     """Draw scribbles from the dense masks of a data set (labelsTr_dense → labelsTr)."""
 
     dataset: Annotated[Positional[Path], arg(metavar="DATASET")]
-    coverage: float = 0.85
-    """Share of each structure's curves that is drawn, 0 to 1."""
-    thickness: int = 1
-    """Width of a stroke in pixels."""
-    seed: int = 0
+    """Data set with dense masks in labelsTr_dense."""
+    coverage: Annotated[float, arg(metavar="SHARE")] = 0.85
+    """Share of each structure's curves that is drawn, above 0 to 1."""
+    thickness: Annotated[int, arg(metavar="PIXELS")] = 1
+    """Width of a stroke."""
+    seed: Seed = 0
     overwrite: bool = False
     """Replace scribbles that exist."""
 
@@ -143,6 +148,7 @@ class Check:
     """Say what is in a data set and what is wrong with it; exit code 1 when it cannot be trained on."""
 
     dataset: Annotated[Positional[Path], arg(metavar="DATASET")]
+    """Data set in the nnU-Net raw layout."""
 
 
 @dataclass
@@ -150,6 +156,7 @@ class Report:
     """Write RUN/report.html: settings, curves, pictures, scores; one self-contained file."""
 
     run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Run folder; the cases that it held out are predicted and scored first, where that is not done."""
 
 
 @dataclass
@@ -157,11 +164,11 @@ class Bench:
     """Run the methods × data sets × folds × seeds of a plan, skip what is done, make the tables."""
 
     plan: Annotated[Positional[Path], arg(metavar="PLAN")]
-    """A TOML file of benchmarks/plans."""
+    """A plan, a TOML file: your own, or one of benchmarks/plans; docs/bench.md says what it holds."""
     budget: Literal["paper", "quick"] = "quick"
     """As in `scribbleseg train`."""
-    folds: Annotated[tuple[int, ...], arg(metavar="N ...")] = ()
-    """Of the plan's folds only these."""
+    folds: Annotated[tuple[int, ...], arg(metavar="N ...", help_behavior_hint="(default: all)")] = ()
+    """Of the plan's folds only these. Takes every word after it: write PLAN first."""
     datasets: Path = field(default_factory=lambda: Path("datasets"))
     """Folder that holds the data sets."""
     runs: Path = field(default_factory=lambda: Path("runs"))
@@ -171,13 +178,12 @@ class Bench:
     table_only: bool = False
     """Run nothing; make the tables of what is done."""
     engine: Literal["local", "ray"] = "local"
-    """local: processes of this machine. ray: tasks of a Ray cluster, with the `ray` extra."""
+    """local: processes of this machine. ray: tasks of a Ray cluster (needs `pip install ray`)."""
     jobs: Annotated[int, arg(metavar="N")] = 0
     """local: how many runs at once, on shared GPUs and cores. 0: one per GPU, on a CPU one."""
-    address: str = "auto"
+    address: Annotated[str, arg(metavar="HOST:PORT")] = "auto"
     """ray: auto (the cluster that this machine belongs to), HOST:PORT, or local (a cluster of this machine alone)."""
-    checkpoint_every: float = 60.0
-    """As in `scribbleseg train`."""
+    checkpoint_every: Seconds = 60.0
     device: Device = "auto"
 
 
@@ -185,7 +191,8 @@ class Bench:
 class Methods:
     """List the methods, or one method's hyperparameters."""
 
-    name: Annotated[Positional[str | None], arg(metavar="[METHOD]")] = None
+    name: Annotated[Positional[str | None], arg(metavar="[METHOD]", help_behavior_hint="(default: list all)")] = None
+    """The method whose settings are shown."""
 
 
 @dataclass

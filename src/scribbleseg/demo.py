@@ -8,23 +8,31 @@ from .errors import InputError
 from .evaluate import format_table, score_files, summarise, write_rows
 from .predict import predict
 from .report import write_report
-from .train import train
+from .train import resume, train
 
 METHODS = ("pce", "effdnet")
 BUDGET = {"iterations": 300, "size": 96, "optimizer": "adamw", "lr": 2e-3}
 
 
 def demo(config: Demo) -> Path:
-    """Train pCE and EFFDNet on the phantom with the same budget, print their table, return the report's path."""
+    """Train pCE and EFFDNet on the phantom with the same budget, print their table, return the report's path.
+
+    A demo that was stopped is carried on. Raises InputError for a folder that holds a finished one, or anything else.
+    """
     folder = Path(config.run)
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder}: exists already and is not empty. Remove it, or choose another place: scribbleseg demo --run FOLDER")
+    held = {path.name for path in folder.iterdir() if not path.name.startswith(".partial-")} if folder.exists() else set()
+    if held - {"phantom", *METHODS}:
+        raise InputError(f"{folder}: exists already and is not empty. Remove it (`make demo` removes runs/demo), or choose another place: scribbleseg demo --run FOLDER")
     dataset = folder / "phantom"
-    phantom(Phantom(dataset))
+    if not dataset.exists():
+        phantom(Phantom(dataset))
     tables = {}
     for method in METHODS:
         run = folder / method
-        train(Train(dataset, run, method=method, device=config.device, **BUDGET))
+        if (run / "config.json").is_file():
+            resume(run)
+        else:
+            train(Train(dataset, run, method=method, device=config.device, **BUDGET))
         predict(Predict(run, dataset, run / "predictions", device=config.device))
         rows, _ = score_files(run / "predictions", dataset / "labelsTr_dense")
         write_rows(run / "metrics.csv", rows)

@@ -11,6 +11,7 @@ class InputError(ValueError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint that names the closest known word and lists all: `Did you mean 'effdnet'? Known: effdnet, pce.`"""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"Did you mean '{close[0]}'? " if close else ""
+    bare = {word.lstrip("-"): word for word in known}  # the dashes that all options share make none of them near
+    close = difflib.get_close_matches(name.lstrip("-"), bare, n=1)
+    hint = f"Did you mean '{bare[close[0]]}'? " if close else ""
     return f"{hint}Known: {', '.join(known)}."

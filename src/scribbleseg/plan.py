@@ -46,11 +46,13 @@ def make_plan(config: Train) -> Plan:
     size = budget["size"] if config.size is None else config.size
     for name, value, step in (("iterations", recipe.iterations, 1), ("batch", recipe.batch, 1), ("size", size, 16)):
         if value < step or value % step:
-            raise InputError(f"--{name} {value}: expected a positive multiple of {step}.")
+            raise InputError(f"--{name} {value}: expected a positive {'number' if step == 1 else f'multiple of {step}'}.")
     if recipe.schedule == "step" and not recipe.step_at:
         raise InputError(f"--schedule step: {config.method} names no steps. Use poly, cosine or constant.")
-    if recipe.lr <= 0 or not 0 <= config.val_share < 1:
-        raise InputError(f"--lr {recipe.lr} must be positive, --val-share {config.val_share} in [0, 1).")
+    if recipe.lr <= 0:
+        raise InputError(f"--lr {recipe.lr}: expected a positive number.")
+    if not 0 <= config.val_share < 1:
+        raise InputError(f"--val-share {config.val_share}: expected a share from 0 to below 1, such as 0.2.")
     pick_device(config.device)
     dataset = read_dataset(config.dataset)
     split = dataset.default_split() if config.split == "auto" else config.split

@@ -134,11 +134,11 @@ def list_jobs(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
         parts, held = zip(*(dataset.held_out(plan.fold) for plan in plans))
         cases = [case for case in held[0] if all(case in other for other in held[1:])]
         folds = ", ".join(dict.fromkeys(plan.fold.name for plan in plans))
-        print(f"predicting the {len(cases)} {' or '.join(dict.fromkeys(parts))} cases of fold {folds}", file=sys.stderr)
         if not all(held):
             raise InputError(f"{source}: the run's fold holds out no case. Give a folder of images instead, such as {source}/imagesTs.")
         if not cases:
             raise InputError(f"{source}: no case was held out by all {len(plans)} runs (folds {folds}). Give a folder of volumes that none was trained on, or one run.")
+        print(f"predicting the {len(cases)} {' or '.join(dict.fromkeys(parts))} cases of fold {folds}", file=sys.stderr)
         return [Job(case.images, output / f"{case.id}{dataset.file_ending}") for case in cases]
     if source.is_file():
         end = ending(source)

@@ -80,7 +80,7 @@ def open_board(config: Train):
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise InputError("--tensorboard needs the tensorboard package. Run: pip install 'scribbleseg[tensorboard]'") from error
+        raise InputError("--tensorboard needs the tensorboard package. Run: pip install tensorboard") from error
     writer = SummaryWriter(str(Path(config.run) / "tensorboard"))
 
     def write(entry, pictures):

@@ -65,6 +65,8 @@ def resume(run: Path) -> Path:
             training = _Training(config, plan)
             training.restore(stored)
             training.run_to_end()
+        elif distributed.rank() == 0:
+            print(f"{run}: is finished ({plan.recipe.iterations} iterations)", file=sys.stderr)
     return run
 
 

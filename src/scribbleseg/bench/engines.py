@@ -144,7 +144,7 @@ def run_ray(jobs: list[Job], config: Bench, tick: Tick) -> Ended:
     try:
         import ray
     except ImportError as error:
-        raise InputError("--engine ray needs the ray package. Run: pip install 'scribbleseg[ray]'") from error
+        raise InputError("--engine ray needs the ray package. Run: pip install ray") from error
     if config.jobs:
         raise InputError("--jobs is for --engine local; on Ray as many runs go on at once as the cluster has GPUs (or CPUs, where it has no GPU).")
     host, _, port = config.address.rpartition(":")

@@ -63,7 +63,7 @@ def _itk(src: Path):
     try:
         import SimpleITK
     except ImportError as error:
-        raise InputError(f"{src}: DICOM and NRRD need SimpleITK. Run: pip install 'scribbleseg[formats]'") from error
+        raise InputError(f"{src}: DICOM and NRRD need SimpleITK. Run: pip install SimpleITK") from error
     return SimpleITK
 
 

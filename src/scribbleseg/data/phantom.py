@@ -14,6 +14,7 @@ from .. import config
 from ..atomic import atomic_folder
 from ..errors import InputError
 from ..labels import UNLABELED
+from ..progress import Progress
 from .simulate import case_seed, simulate_scribbles
 from .volume import Grid, write_volume
 
@@ -265,7 +266,9 @@ def phantom(config: config.Phantom) -> None:
                 write_volume(folder / "labelsTr" / f"{name}.nii.gz", scribble, grid)
                 write_volume(folder / "labelsTr_dense" / f"{name}.nii.gz", heart.truth, grid)
 
-        list(pool.map(write, patients))
+        with Progress("drawing hearts", len(patients), "patients") as bar:
+            for _ in pool.map(write, patients):
+                bar.advance()
         folds = []
         for fold in range(min(FOLDS, len(patients))):
             held_out = set(patients[fold::FOLDS])

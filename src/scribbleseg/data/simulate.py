@@ -3,7 +3,6 @@
 import os
 import tempfile
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from .. import config
 from ..errors import InputError
 from ..labels import UNLABELED
 from .dataset import load_volume, read_dataset
+from .raw import for_each
 from .volume import write_volume
 
 CONTOUR_FROM = 5.5  # pixels: a structure at least this deep also gets an inner contour
@@ -185,8 +185,8 @@ def simulate(config: config.Simulate) -> None:
         write_volume(path, scribble, volume.grid)
         return path
 
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=dataset.folder) as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
-        paths = list(pool.map(lambda case: draw(case, Path(folder)), cases))
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=dataset.folder) as folder:
+        paths = for_each("drawing scribbles", lambda case: draw(case, Path(folder)), cases)
         (dataset.folder / "labelsTr").mkdir(exist_ok=True)
         for path in paths:
             os.replace(path, dataset.folder / "labelsTr" / path.name)

@@ -127,7 +127,7 @@ def _simpleitk(path):
     try:
         import SimpleITK
     except ImportError as error:
-        raise InputError(f"{path}: this format needs SimpleITK. Run: pip install 'scribbleseg[formats]'") from error
+        raise InputError(f"{path}: this format needs SimpleITK. Run: pip install SimpleITK") from error
     return SimpleITK
 
 

@@ -1,4 +1,4 @@
-"""Full supervision: the upper bound that scribble methods are measured against."""
+"""Full supervision: cross-entropy and Dice on dense masks, the reference for scribble methods."""
 
 from ..losses import dice_loss, partial_cross_entropy
 from .base import Method, Recipe, dense
