@@ -33,7 +33,7 @@ speed)
     ;;
 results)
     "$python" benchmarks/results.py --budget paper --minutes "$minutes" --jobs "${JOBS:-1}" 2>&1 | tee "$out/results.log" || true
-    tar -czf "$out/results.tar.gz" docs/results.md benchmarks/results/*-paper.* benchmarks/results/paper benchmarks/models 2>/dev/null || true
+    tar -czf "$out/results.tar.gz" docs/results.md benchmarks/results/paper benchmarks/models 2>/dev/null || true
     ;;
 *)
     echo "$part: expected tests, speed or results" >&2

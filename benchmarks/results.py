@@ -21,7 +21,7 @@ from safetensors.torch import save
 
 from scribbleseg.atomic import atomic_file
 from scribbleseg.bench.engines import run_jobs
-from scribbleseg.bench.formats import fold_lines, run_lines, write_tables
+from scribbleseg.bench.formats import fold_lines, run_lines
 from scribbleseg.bench.jobs import BenchPlan, Job, is_done, read_bench_plan, read_results
 from scribbleseg.bench.statistics import mean_sd
 from scribbleseg.bench.tables import Row, Section, aggregate, spans
@@ -173,9 +173,6 @@ def main():
             for job in jobs:
                 if is_done(job, config):
                     keep_small(job, config, given.models)
-    for plan in plans.values():
-        if results := read_results(plan, config):
-            write_tables(plan, results, config.results)
     with atomic_file(given.page) as partial:
         partial.write_text(fill(given.page.read_text(encoding="utf-8"), blocks(config)), encoding="utf-8")
     print(f"{sum(is_done(job, config) for job in jobs)} of {len(jobs)} runs are done at budget {budget}; tables: {given.page}")
