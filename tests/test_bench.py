@@ -8,6 +8,7 @@ from small import small_dataset
 
 from scribbleseg.bench import bench
 from scribbleseg.bench.jobs import is_done, read_bench_plan, read_results, run_job, write_curve
+from scribbleseg.bench.tables import aggregate
 from scribbleseg.config import Bench
 from scribbleseg.errors import InputError
 from scribbleseg.evaluate import COLUMNS, read_rows, summarise, write_rows
@@ -120,6 +121,16 @@ def test_a_record_that_cannot_be_read_says_what_to_do(place):
     (place.results / plan.jobs[0].place / "run.json").write_text("<<<<<<< HEAD", encoding="utf-8")
     with pytest.raises(InputError, match="run.json: cannot be read .* remove .*pce-s0 to have the run made again"):
         bench(place)
+
+
+def test_a_data_set_goes_without_a_row_that_it_cannot_have(place):
+    place.plan.write_text(PLAN.replace("folds = [0]", 'folds = [0]\nwithout = ["no-fadc"]'), encoding="utf-8")
+    plan = read_bench_plan(place)
+    assert {job.label for job in plan.jobs} == {"pce"} and plan.labels == ("pce", "no-fadc")
+    assert [row.label for section in aggregate(plan, {}) for row in section.rows] == ["pce"]
+    place.plan.write_text(PLAN.replace("folds = [0]", 'folds = [0]\nwithout = ["no-fad"]'), encoding="utf-8")
+    with pytest.raises(InputError, match='without = ."no-fad". names no row. Did you mean .no-fadc'):
+        read_bench_plan(place)
 
 
 def test_results_from_before_a_default_changed_are_refused(place):

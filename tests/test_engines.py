@@ -69,9 +69,10 @@ def log_of(run: Path) -> list[dict]:
 # --- processes
 
 
-def test_a_run_that_fails_and_one_that_is_killed_leave_the_others_alone(tmp_path, quick_budget, capsys):
+def test_a_run_that_fails_and_one_that_is_killed_leave_the_others_alone(tmp_path, quick_budget, capsys, monkeypatch):
     quick_budget(2)
     (tmp_path / "path" / "doomed.py").write_text(DOOMED, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path / "path")  # reading the plan imports it too
     small_dataset(tmp_path / "datasets" / "small")
     config = settings(tmp_path, row("fails", "doomed:Fails") + row("dies", "doomed:Dies") + row("lives"), jobs=2)
     fails, dies, lives = jobs_of(config)

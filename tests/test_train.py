@@ -189,7 +189,7 @@ def test_several_channels_and_cases_without_scribble(tmp_path):
         ({"iterations": -1}, "--iterations"),
         ({"iterations": 0}, "--iterations"),
         ({"schedule": "step"}, "names no steps"),
-        ({"lr": 0.0}, "must be positive"),
+        ({"lr": 0.0}, "--lr 0.0: expected a positive number"),
         ({"device": "cuda"}, "CUDA"),
         ({"network": "unnet"}, "Did you mean 'unet'"),
     ],

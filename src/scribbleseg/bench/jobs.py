@@ -31,7 +31,7 @@ NUMBERS = (lambda value: _is_list(value, int) and value and min(value) >= 0, "a 
 WORDS = (lambda value: _is_list(value, str), 'a list of texts, such as ["fadc=false"]')
 TABLES = (lambda value: _is_list(value, dict) and value, "tables: [[{key}]], with its keys on the lines below it")
 PLAN_KEYS = {"data": TABLES, "row": TABLES, "seeds": NUMBERS, "title": TEXT, "published": TEXT, "figure": TABLES}  # key → what its value must be
-DATA_KEYS = {"folder": NAME, "split": NAME, "folds": NUMBERS}
+DATA_KEYS = {"folder": NAME, "split": NAME, "folds": NUMBERS, "without": WORDS}
 ROW_KEYS = {"method": TEXT, "label": NAME, "set": WORDS}
 CURVE = ("iteration", "loss", "val_mean_dice")
 
@@ -129,13 +129,17 @@ def read_bench_plan(config: Bench) -> BenchPlan:
         except InputError as error:
             raise InputError(f"{path}: row '{label}': {error}") from error
     data = [(entry["folder"], entry["split"], fold) for entry in plan["data"] for fold in entry["folds"]]
+    left_out = {(entry["folder"], entry["split"], label) for entry in plan["data"] for label in entry.get("without", ())}
     labels = tuple(label for label, _, _ in rows)
     if len(set(labels)) < len(labels):
         raise InputError(f"{path}: two rows have the same label among {labels}. Name them apart with label = \"…\".")
     if missing := set(config.folds) - {fold for _, _, fold in data}:
         raise InputError(f"--folds {min(missing)}: {path} has only the folds {sorted({fold for _, _, fold in data})}.")
     data = [place for place in data if not config.folds or place[2] in config.folds]
-    jobs = tuple(Job(*place, label, method, options, seed, config.budget) for place in data for seed in plan.get("seeds", [0]) for label, method, options in rows)
+    if odd := {label for *_, label in left_out} - set(labels):
+        raise InputError(f"{path}: without = [\"{min(odd)}\"] names no row. {nearest(min(odd), labels)}")
+    runs = [(place, seed, row) for place in data for seed in plan.get("seeds", [0]) for row in rows if (*place[:2], row[0]) not in left_out]
+    jobs = tuple(Job(*place, *row, seed, config.budget) for place, seed, row in runs)
     if len(set(jobs)) < len(jobs):
         raise InputError(f"{path}: a run is there twice. Name every seed, and every fold of a data set's split, once.")
     published = _read_published(path, plan["published"]) if "published" in plan else None

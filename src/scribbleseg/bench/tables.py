@@ -72,7 +72,7 @@ def aggregate(plan: BenchPlan, results: dict[Job, Result]) -> list[Section]:
     sections = []
     for data, split in dict.fromkeys((job.data, job.split) for job in plan.jobs):
         part = [job for job in plan.jobs if (job.data, job.split) == (data, split)]
-        rows = [_aggregate_row([job for job in part if job.label == label], results) for label in plan.labels]
+        rows = [_aggregate_row([job for job in part if job.label == label], results) for label in plan.labels if any(job.label == label for job in part)]
         complete = complete_runs(rows)
         published = plan.published if plan.published and plan.published.data == data else None
         sections.append(Section(data, split, plan.budget, rows, published, complete, *compare(rows, ranked(rows, complete))))
