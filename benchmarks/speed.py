@@ -1,9 +1,8 @@
 """Time of a training step of every method, split into its parts: python benchmarks/speed.py [--size 256] [--methods effdnet scn ...] [--compile]
 
 Each method is measured in a process of its own, so that its peak memory is its own, on the phantom's slices, at its own batch size and optimiser:
-the step as `scribbleseg train` takes it (on CUDA recorded as a graph; --compile: compiled too), and in the same process the plain one (float32,
-contiguous, eager) as the reference. On a CPU only the
-ratios count: run it on a machine that does nothing else. Writes benchmarks/results/speed-DEVICE-SIZE.csv and .md, and what single parts of SCN and
+the step as `scribbleseg train` takes it (on CUDA recorded as a graph; --compile: compiled too); as the reference, in one more process, the step of
+plain PyTorch (float32, contiguous, eager). On a CPU only the ratios count: run it on a machine that does nothing else. Writes benchmarks/results/speed-DEVICE-SIZE.csv and .md, and what single parts of SCN and
 EFFDNet cost into speed-parts-DEVICE-SIZE.csv.
 """
 
@@ -47,7 +46,6 @@ class Steps:
 
     def __init__(self, name: str, dataset: Path, size: int, device: torch.device, dtype: torch.dtype, layout=torch.channels_last, **kind):
         torch.manual_seed(0)
-        prepare_cpu()
         method_kind = method_class(name)
         data = read_dataset(dataset)
         self.recipe, self.device = method_kind.recipe, device
@@ -180,6 +178,7 @@ def measure(name: str, dataset: Path, size: int, device: torch.device, steps: in
         bench.seconds(1, warm_up + 2 * cuda)  # a recording is the fourth step
         return bench, sorted(bench.seconds(count, together)), first
 
+    prepare_cpu()
     bench, times, _ = median(steps, recorded=cuda)
     line = {"method": name, "batch": bench.recipe.batch, "kind": bench.step.kind}
     line |= {"seconds": statistics.median(times), "p95": times[round(0.95 * (steps - 1))], "slowest": times[-1]}
@@ -193,9 +192,15 @@ def measure(name: str, dataset: Path, size: int, device: torch.device, steps: in
     if compiled:
         _, times, line["compile_warm_up"] = median(steps, compiled=True, recorded=cuda)
         line["compiled_seconds"] = statistics.median(times)
-    _, times, _ = median(max(3, steps // 3), 1, dtype=torch.float32, layout=torch.contiguous_format)
-    line["reference_seconds"] = statistics.median(times)
     return line
+
+
+def measure_plain(name: str, dataset: Path, size: int, device: torch.device, steps: int) -> float:
+    """Median seconds of the step as plain PyTorch has it: float32, contiguous, eager, memory and denormals as they are."""
+    bench = Steps(name, dataset, size, device, torch.float32, torch.contiguous_format)
+    together = 20 if device.type == "cuda" else 1
+    bench.seconds(1, 2)
+    return statistics.median(bench.seconds(max(3, steps // 3), together))
 
 
 def table(lines: list[dict], about: str) -> str:
@@ -226,8 +231,12 @@ def main():
     parser.add_argument("--compile", action="store_true", help="also measure with torch.compile")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)  # the data set, in the process of one method
+    parser.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     device = pick_device(given.device)
+    if given.worker and given.plain:
+        print(measure_plain(given.methods[0], given.worker, given.size, device, given.steps))
+        return
     if given.worker:
         print(json.dumps(measure(given.methods[0], given.worker, given.size, device, given.steps, given.compile)))
         return
@@ -237,14 +246,17 @@ def main():
         phantom(Phantom(dataset, cases=12))
         for name in given.methods:
             command = [sys.executable, __file__, "--worker", dataset, "--methods", name, "--size", given.size, "--steps", given.steps, "--device", given.device]
-            done = subprocess.run([*map(str, command), *(["--compile"] if given.compile else [])], stdout=subprocess.PIPE, text=True, check=True)
-            lines.append(json.loads(done.stdout))
+            ours, plain = (
+                json.loads(subprocess.run([*map(str, command), *flags], stdout=subprocess.PIPE, text=True, check=True).stdout)
+                for flags in (["--compile"] * given.compile, ["--plain"])
+            )
+            lines.append({**ours, "reference_seconds": plain})
             print(f"{name}: {lines[-1]['seconds']:.3g} s a step, {lines[-1]['reference_seconds'] / lines[-1]['seconds']:.1f} times faster than plain fp32", flush=True)
     machine = environment(device, pick_precision("auto", device))
     name = machine["device"]
     about = f"{name}, {machine['precision']}, torch {machine['torch']}, {given.size}², commit {machine['commit']}. "
     about += f"Median of {given.steps} × {20 if device.type == 'cuda' else 1} steps; parts from steps of their own. Made by `python {shlex.join(sys.argv)}`. "
-    about += "`networks`: forward passes of student and teacher; `terms`: what the method computes beside them; `plain fp32`: the same step in float32, contiguous, eager; memory on a CPU is the process's."
+    about += "`networks`: forward passes of student and teacher; `terms`: what the method computes beside them; `plain fp32`: the same step in float32, contiguous, eager, in a process of its own that leaves memory and denormals to the defaults; memory on a CPU is the process's."
     place = f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{given.size}"
     stem = given.results / f"speed-{place}"
     with atomic_file(Path(f"{stem}.csv")) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
