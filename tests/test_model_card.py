@@ -2,25 +2,21 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
+import model_card
 import numpy as np
 import pytest
 from PIL import Image
 from small import save
 
+from scribbleseg.config import Train
+from scribbleseg.data.dataset import read_dataset
+from scribbleseg.errors import InputError
+from scribbleseg.evaluate import COLUMNS, list_masks, read_rows, score_cases, summarise, write_rows
+from scribbleseg.plan import make_plan, write_plan
+
 ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "benchmarks"))
-
-import model_card  # noqa: E402
-
-from scribbleseg.config import Train  # noqa: E402
-from scribbleseg.data.dataset import read_dataset  # noqa: E402
-from scribbleseg.errors import InputError  # noqa: E402
-from scribbleseg.evaluate import COLUMNS, list_masks, read_rows, score_cases, summarise, write_rows  # noqa: E402
-from scribbleseg.plan import make_plan, write_plan  # noqa: E402
-
 CLASSES = ("background", "RV", "Myo", "LV")
 CARDS = sorted(path for path in (ROOT / "docs" / "models").glob("*.md") if path.name != "README.md")
 

@@ -1,15 +1,9 @@
 """benchmarks/pack.py: labels come back as they were, images to a step."""
 
-import importlib.util
-from pathlib import Path
-
 import nibabel
 import numpy as np
+import pack
 from small import small_dataset
-
-spec = importlib.util.spec_from_file_location("pack", Path(__file__).parents[1] / "benchmarks" / "pack.py")
-pack = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(pack)
 
 
 def test_two_halves_make_the_data_set(tmp_path):

@@ -1,12 +1,12 @@
 """benchmarks/results.py: the queue, the page that is made of committed scores, and the small run folders."""
 
-import importlib.util
 import time
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+import results
 from small import small_dataset
 from test_bench_tables import TWO_FOLDS, bench_plan, of
 
@@ -17,9 +17,6 @@ from scribbleseg.predict import predict
 from scribbleseg.train import train
 
 ROOT = Path(__file__).parents[1]
-spec = importlib.util.spec_from_file_location("results", ROOT / "benchmarks" / "results.py")
-results = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(results)
 
 
 def test_the_page_shows_the_committed_scores(monkeypatch):

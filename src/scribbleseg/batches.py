@@ -2,9 +2,10 @@
 
 import os
 import sys
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -41,7 +42,7 @@ def build_slices(dataset: Dataset, cases: tuple[str, ...], method: Method | None
     stacks: dict[str, Stack] = {}
     counts, said, has_truth, limit = [], Counter(), False, free_memory(torch.device("cpu")) / 5
     with ThreadPoolExecutor(os.cpu_count()) as pool, Progress("reading cases", len(cases), "case", shown=shown) as bar:
-        for image, targets, truth, notes in _ahead(pool, load, cases, 2 * os.cpu_count()):
+        for image, targets, truth, notes in ahead(pool, load, cases, 2 * os.cpu_count()):
             has_truth |= truth is not None
             unknown = torch.full(image[:, 0].shape, UNLABELED, dtype=torch.uint8)
             for name, part in {"image": image, **targets, "truth": unknown if truth is None else truth}.items():
@@ -59,14 +60,13 @@ def build_slices(dataset: Dataset, cases: tuple[str, ...], method: Method | None
     return Slices(image, maps.pop("label", truth), maps, truth), torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
 
 
-def _ahead(pool: ThreadPoolExecutor, function: Callable, items: Sequence, count: int) -> Iterator:
-    """`pool.map` with no more than `count` results waiting."""
-    waiting = deque()
-    for item in items:
-        waiting.append(pool.submit(function, item))
-        if len(waiting) > count:
-            yield waiting.popleft().result()
-    yield from (future.result() for future in waiting)
+def ahead(pool: ThreadPoolExecutor, function: Callable, items: Sequence, count: int) -> Iterator:
+    """`map` that works at most `count` items ahead of who takes the results."""
+    rest = iter(items)
+    waiting = [pool.submit(function, item) for item in islice(rest, count)]
+    while waiting:
+        yield waiting.pop(0).result()
+        waiting += [pool.submit(function, item) for item in islice(rest, 1)]
 
 
 def check_trainable(slices: Slices, plan: Plan, folder: Path) -> None:
@@ -81,8 +81,8 @@ def check_trainable(slices: Slices, plan: Plan, folder: Path) -> None:
 
 def augment_slices(slices: Slices, matrix: Tensor, layout: torch.memory_format = torch.channels_last) -> Batch:
     """The slices as a batch, each under its affine matrix [N, 2, 3]."""
-    layers = [slices.label, *slices.maps.values(), *([] if slices.truth is None else [slices.truth])]
-    image, labels = warp(slices.image, torch.stack([layer.long() for layer in layers], 1), matrix)
+    image, *layers = slices.layers()
+    image, labels = warp(image, torch.stack([layer.long() for layer in layers], 1), matrix)
     label, *others = labels.unbind(1)
     truth = None if slices.truth is None else others.pop()
     return Batch(image.contiguous(memory_format=layout), label, dict(zip(slices.maps, others)), truth)

@@ -2,10 +2,9 @@
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from .batches import ahead
 from .config import Predict
 from .data.dataset import load_image, read_dataset
 from .data.slices import resize_image
@@ -84,7 +84,7 @@ def predict(config: Predict) -> list[Path]:
     # reading, network and writing overlap; at most four volumes are in memory
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer, Progress("predicting", len(jobs), "case") as bar:
         writing = []
-        for job, (image, grid) in zip(jobs, _ahead(reader, lambda job: load_image(job.images), jobs, 2)):
+        for job, (image, grid) in zip(jobs, ahead(reader, lambda job: load_image(job.images), jobs, 2)):
             probs = mean_probs(models, image, device, config.batch, config.tta)
             writing.append(writer.submit(write, job, probs, grid))
             if len(writing) > 1:
@@ -195,12 +195,3 @@ def entropy(probs: np.ndarray) -> np.ndarray:
     """−Σ p ln p / ln K over the first axis, float32 in [0, 1]: 0 where one class is certain, 1 where all are equal."""
     bounded = np.clip(probs, np.finfo(np.float32).tiny, 1)
     return np.clip(-(bounded * np.log(bounded)).sum(0) / math.log(len(probs)), 0, 1).astype(np.float32)
-
-
-def _ahead(pool: ThreadPoolExecutor, function, items: list, count: int) -> Iterator:
-    """`map` that works at most `count` items ahead of who takes the results."""
-    rest = iter(items)
-    waiting = [pool.submit(function, item) for item in islice(rest, count)]
-    while waiting:
-        yield waiting.pop(0).result()
-        waiting += [pool.submit(function, item) for item in islice(rest, 1)]

@@ -39,6 +39,7 @@ class Slices:
         return Slices(self.image[index], self.label[index], maps, None if self.truth is None else self.truth[index])
 
     def layers(self) -> list[Tensor]:
+        """Image, label, maps, and the truth where there is one."""
         return [self.image, self.label, *self.maps.values(), *([] if self.truth is None else [self.truth])]
 
 
