@@ -4,7 +4,7 @@ import torch
 from scribbleseg.errors import InputError
 from scribbleseg.networks import build_network
 from scribbleseg.networks.dropout import Dropout
-from scribbleseg.networks.unet import UNet
+from scribbleseg.networks.unet import UNet, _Joined
 
 
 def test_unet_has_the_published_shape():
@@ -42,6 +42,27 @@ def test_dropout_drops_its_share_everywhere(p, memory_format):
     assert all(dropped.flatten()[k::4].float().mean() == pytest.approx(p, abs=0.01) for k in range(4)), "each 16 bits of a draw alike"
     assert torch.allclose(out[~dropped], torch.tensor(1 / (1 - p))) and torch.equal(x.grad, out.detach())
     assert not torch.equal(dropped, Dropout(p)(x) == 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_dropout_keeps_values_or_zeroes_them_in_every_type(dtype):
+    for p in (1e-7, 0.3, 1 - 1e-7):
+        x = torch.full((64, 1001), 3.0, dtype=dtype)
+        found = Dropout(p)(x)
+        kept = found != 0
+        assert found.dtype == dtype and (found[kept] == 3 * torch.tensor(1 / (1 - p), dtype=dtype)).all()
+        assert abs(float(kept.double().mean()) - (1 - p)) < 0.01
+
+
+def test_gradients_of_the_skip_connections_are_those_of_cat():
+    skip, up, gradient = (torch.randn(2, channels, 4, 6, dtype=torch.float64) for channels in (3, 5, 8))
+    found = []
+    for join in (lambda one, other: torch.cat([one, other], 1), _Joined.apply):
+        leaves = skip.clone().requires_grad_(), up.clone().requires_grad_()
+        joined = join(*leaves)
+        found.append((joined, *torch.autograd.grad(joined, leaves, gradient)))
+    assert all(torch.equal(one, other) for one, other in zip(*found))
+    assert all(part.is_contiguous(memory_format=torch.channels_last) for part in found[1][1:])
 
 
 def test_dropout_is_off_in_eval_mode():

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from small import small_dataset
 
 from scribbleseg.augment import random_affine
+from scribbleseg.average import Average
 from scribbleseg.batches import augment_slices
 from scribbleseg.config import Train
 from scribbleseg.data.dataset import read_dataset
@@ -19,7 +20,9 @@ from scribbleseg.data.slices import Sampler, epoch_order, resize_image, resize_l
 from scribbleseg.errors import InputError
 from scribbleseg.labels import UNLABELED
 from scribbleseg.methods.base import Recipe, Slices
+from scribbleseg.methods.scn import SCN
 from scribbleseg.optimizer import learning_rate
+from scribbleseg.plan import FAST, FAST_SIZE, make_plan
 from scribbleseg.run_log import add_environment
 from scribbleseg.train import resume, train, validation_dice
 
@@ -40,6 +43,10 @@ def same_weights(one: Path, other: Path) -> bool:
 
 def log(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def untimed_log(run: Path) -> list[dict]:
+    return [{key: value for key, value in entry.items() if key not in ("seconds_per_iteration", "peak_memory_mib")} for entry in log(run)]
 
 
 def test_a_run_folder_is_complete(dataset, tmp_path):
@@ -78,12 +85,12 @@ def test_the_log_carries_what_scn_monitors(dataset, tmp_path, dense):
     assert not names & set(entries[0]["losses"])
 
 
-@pytest.mark.parametrize("method", ["effdnet", "ustm"])
-def test_a_killed_run_resumes_to_the_same_weights(dataset, tmp_path, method):
-    whole = train(settings(dataset, tmp_path / "whole", method=method, iterations=30, checkpoint_every=0.0))
+@pytest.mark.parametrize("method, preset", [("effdnet", "paper"), ("ustm", "paper"), ("pce", "fast")])
+def test_a_killed_run_resumes_to_the_same_weights(dataset, tmp_path, method, preset):
+    whole = train(settings(dataset, tmp_path / "whole", method=method, preset=preset, iterations=30, checkpoint_every=0.0))
     killed = tmp_path / "killed"
     command = [sys.executable, "-c", "import torch; torch.set_num_threads(1); from scribbleseg.cli import main; main()", "train", str(dataset), str(killed)]
-    command += ["--method", method, "--iterations", "30", "--size", "32", "--batch", "4", "--checkpoint-every", "0"]
+    command += ["--method", method, "--preset", preset, "--iterations", "30", "--size", "32", "--batch", "4", "--checkpoint-every", "0"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while process.poll() is None:
         lines = (killed / "log.jsonl").read_text(encoding="utf-8").count("\n") if (killed / "log.jsonl").is_file() else 0
@@ -95,8 +102,28 @@ def test_a_killed_run_resumes_to_the_same_weights(dataset, tmp_path, method):
     resume(killed)
     assert same_weights(whole, killed)
     assert [entry["iteration"] for entry in log(killed)] == list(range(1, 31))
-    strip = [{key: value for key, value in entry.items() if key not in ("seconds_per_iteration", "peak_memory_mib")} for entry in log(killed)]
-    assert strip == [{key: value for key, value in entry.items() if key not in ("seconds_per_iteration", "peak_memory_mib")} for entry in log(whole)]
+    assert untimed_log(killed) == untimed_log(whole)
+
+
+def test_a_run_cut_off_between_two_lines_of_its_log_loses_nothing(dataset, tmp_path, monkeypatch):
+    whole, cut = (tmp_path / name for name in ("whole", "cut"))
+    changes = {"iterations": 260, "size": 16, "batch": 2, "checkpoint_every": 0.0}
+    train(settings(dataset, whole, **changes))
+    logged = {entry["iteration"] for entry in log(whole)}
+    end = next(number for number in range(20, 260) if number not in logged)
+
+    def stop(recipe, progress):
+        if round(260 * progress) == end:
+            raise KeyboardInterrupt
+        return learning_rate(recipe, progress)
+
+    monkeypatch.setattr("scribbleseg.train.learning_rate", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(dataset, cut, **changes))
+    assert torch.load(cut / "resume.pt", weights_only=True)["iteration"] == end
+    monkeypatch.undo()
+    resume(cut)
+    assert untimed_log(cut) == untimed_log(whole) and same_weights(cut, whole)
 
 
 def test_a_run_carried_on_elsewhere_says_so(dataset, tmp_path):
@@ -189,6 +216,7 @@ def test_several_channels_and_cases_without_scribble(tmp_path):
         ({"iterations": -1}, "--iterations"),
         ({"iterations": 0}, "--iterations"),
         ({"schedule": "step"}, "names no steps"),
+        ({"preset": "fast", "budget": "quick"}, "Leave one of the two out"),
         ({"lr": 0.0}, "--lr 0.0: expected a positive number"),
         ({"device": "cuda"}, "CUDA"),
         ({"network": "unnet"}, "Did you mean 'unet'"),
@@ -249,6 +277,43 @@ def test_schedules():
     assert [learning_rate(Recipe(lr=2, schedule="poly"), t) for t in at] == pytest.approx([2, 2 * 0.5**0.9, 2 * 0.001**0.9])
     assert [learning_rate(Recipe(lr=2, schedule="cosine"), t) for t in at[:2]] == pytest.approx([2, 1])
     assert [learning_rate(Recipe(lr=2, schedule="step", step_at=(0.5, 0.9), gamma=0.1), t) for t in at] == pytest.approx([2, 0.2, 0.02])
+
+
+    cycle = [learning_rate(Recipe(lr=2, schedule="onecycle"), t) for t in (0.0, 0.15, 0.3, 0.65, 1.0)]
+    assert cycle == pytest.approx([0.08, 1.04, 2, 1, 0])
+
+
+def test_the_fast_preset_replaces_the_methods_recipe_and_yields_to_what_is_said(dataset, tmp_path):
+    plan = make_plan(Train(dataset, tmp_path, preset="fast"))
+    assert plan.method == "scn" and plan.size == FAST_SIZE and plan.recipe.step_at == SCN.recipe.step_at
+    assert {key: getattr(plan.recipe, key) for key in FAST} == FAST
+    plan = make_plan(Train(dataset, tmp_path, preset="fast", method="effdnet", lr=0.5, iterations=7, size=64))
+    assert (plan.method, plan.recipe.lr, plan.recipe.iterations, plan.size, plan.recipe.ema) == ("effdnet", 0.5, 7, 64, FAST["ema"])
+    assert make_plan(Train(dataset, tmp_path)).method == "effdnet"
+
+
+def test_the_fast_preset_ships_and_validates_the_mean_of_the_weights(dataset, tmp_path):
+    run = train(settings(dataset, tmp_path / "run", preset="fast", iterations=3))
+    shipped, stored = load_file(run / "last.safetensors"), torch.load(run / "resume.pt", weights_only=True)
+    trained, mean = ({key[8:]: value for key, value in stored[part].items() if key.startswith("network.")} for part in ("method", "average"))
+    assert shipped.keys() == mean.keys() and all(torch.equal(shipped[key], mean[key]) for key in mean)
+    assert any(not torch.equal(trained[key], mean[key]) for key in mean if mean[key].is_floating_point())
+
+
+def test_the_average_by_hand():
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1, bias=False), torch.nn.BatchNorm2d(1))
+    average, means = Average(network, 0.6), []
+    for value in (1.0, 2.0, 4.0, 8.0):
+        with torch.no_grad():
+            network[0].weight.fill_(value)
+            network[1].running_mean.fill_(10 * value)
+            network[1].num_batches_tracked += 1
+        average.update(network)
+        means.append((float(average.network[0].weight), float(average.network[1].running_mean)))
+    by_hand = [1.0, 1.5, 1.5 * 0.6 + 4 * 0.4, (1.5 * 0.6 + 4 * 0.4) * 0.6 + 8 * 0.4]  # α = 0, 1/2, then 2/3 and 3/4, limited to .6
+    assert means == [(pytest.approx(mean), pytest.approx(10 * mean)) for mean in by_hand]
+    assert average.network[1].num_batches_tracked == 4 and not average.network.training
+    assert not any(p.requires_grad for p in average.parameters())
 
 
 def test_validation_dice_by_hand():

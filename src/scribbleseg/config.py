@@ -21,7 +21,7 @@ class Train:
     """Data set in the nnU-Net raw layout with an `ignore` label."""
     run: Annotated[Positional[Path], arg(metavar="RUN")]
     """New folder for the run."""
-    method: Annotated[str, arg(metavar="NAME")] = "effdnet"
+    method: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: effdnet; scn with --preset fast)")] = None
     """A name from `scribbleseg methods`, or package.module:Class."""
     set: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE ...", help_behavior_hint="(default: the paper's values)")] = ()
     """The method's hyperparameters; `scribbleseg methods NAME` lists them. Takes every word after it: write DATASET and RUN first."""
@@ -31,6 +31,8 @@ class Train:
     """Which fold of the protocol is held out."""
     budget: Literal["paper", "quick"] = "paper"
     """paper: the method's own size and iterations. quick: 128 pixels, 600 iterations, SGD from .03: ten minutes on two cores."""
+    preset: Literal["paper", "fast"] = "paper"
+    """fast: a recipe of our own in place of the method's and the budget's, for two cores and little time; docs/speed.md says what it reaches."""
     iterations: Annotated[int | None, arg(metavar="N", help_behavior_hint=BUDGETS)] = None
     """Optimiser steps."""
     size: Annotated[int | None, arg(metavar="PIXELS", help_behavior_hint=BUDGETS)] = None
@@ -42,7 +44,8 @@ class Train:
     lr: Annotated[float | None, arg(metavar="RATE", help_behavior_hint=METHODS)] = None
     """Learning rate at the start."""
     schedule: Annotated[
-        Literal["poly", "cosine", "step", "constant"] | None, arg(metavar="{poly,cosine,step,constant}", help_behavior_hint=METHODS)
+        Literal["poly", "cosine", "onecycle", "step", "constant"] | None,
+        arg(metavar="{poly,cosine,onecycle,step,constant}", help_behavior_hint=METHODS),
     ] = None
     """Learning rate schedule."""
     network: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=METHODS)] = None

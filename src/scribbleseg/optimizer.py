@@ -7,10 +7,13 @@ from .methods.base import Method, Recipe
 
 
 def learning_rate(recipe: Recipe, progress: float) -> float:
-    """poly: lr (1 − t)^.9; cosine: lr (1 + cos πt)/2; step: lr γ^(steps passed); constant. t = progress."""
+    """poly: lr (1 − t)^.9; cosine: lr (1 + cos πt)/2; step: lr γ^(steps passed); constant; onecycle (Smith & Topin 2019): along cosines from
+    lr/25 to lr in the first 30 % of the run, then to 0. t = progress."""
+    rise = min(progress / 0.3, 1)
     factor = {
         "poly": (1 - progress) ** 0.9,
         "cosine": (1 + np.cos(np.pi * progress)) / 2,
+        "onecycle": 0.04 + 0.48 * (1 - np.cos(np.pi * rise)) if rise < 1 else (1 + np.cos(np.pi * (progress - 0.3) / 0.7)) / 2,
         "step": recipe.gamma ** sum(progress >= share for share in recipe.step_at),
         "constant": 1.0,
     }[recipe.schedule]

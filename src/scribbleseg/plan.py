@@ -15,12 +15,14 @@ from .methods import method_class, parse_options
 from .methods.base import Recipe
 
 BUDGETS = {"paper": {"size": 256}, "quick": {"size": 128, "iterations": 600}}
+FAST = {"optimizer": "adamw", "lr": 0.003, "schedule": "onecycle", "weight_decay": 0.01, "batch": 12, "iterations": 900, "ema": 0.99}
+FAST_SIZE = 128
 QUICK_SGD_LR = 0.03  # every SGD method starts at the comparison's pCE rate: the schedule is a hundred times shorter
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a Train config comes to, once the method, the budget and the data set have had their say."""
+    """What a Train config comes to, once the method, the budget or preset and the data set have had their say."""
 
     method: str
     options: dict
@@ -35,9 +37,15 @@ class Plan:
 
 def make_plan(config: Train) -> Plan:
     """Resolve defaults and check everything that can be checked without reading a voxel."""
-    kind = method_class(config.method)
-    options = parse_options(config.method, config.set)
-    recipe, budget = kind.recipe, BUDGETS[config.budget]
+    fast = config.preset == "fast"
+    if fast and config.budget != "paper":
+        raise InputError(f"--preset fast --budget {config.budget}: the preset has a size and a length of its own. Leave one of the two out.")
+    method = config.method or ("scn" if fast else "effdnet")
+    kind = method_class(method)
+    options = parse_options(method, config.set)
+    recipe, budget = kind.recipe, {"size": FAST_SIZE} if fast else BUDGETS[config.budget]
+    if fast:
+        recipe = dataclasses.replace(recipe, **FAST)
     wanted = {key: getattr(config, key) for key in ("optimizer", "lr", "schedule", "batch")}
     wanted["iterations"] = budget.get("iterations") if config.iterations is None else config.iterations
     recipe = dataclasses.replace(recipe, **{key: value for key, value in wanted.items() if value is not None})
@@ -48,7 +56,7 @@ def make_plan(config: Train) -> Plan:
         if value < step or value % step:
             raise InputError(f"--{name} {value}: expected a positive {'number' if step == 1 else f'multiple of {step}'}.")
     if recipe.schedule == "step" and not recipe.step_at:
-        raise InputError(f"--schedule step: {config.method} names no steps. Use poly, cosine or constant.")
+        raise InputError(f"--schedule step: {method} names no steps. Use poly, cosine, onecycle or constant.")
     if recipe.lr <= 0:
         raise InputError(f"--lr {recipe.lr}: expected a positive number.")
     if not 0 <= config.val_share < 1:
@@ -60,7 +68,7 @@ def make_plan(config: Train) -> Plan:
     if not fold.train:
         raise InputError(f"{config.dataset}: fold {config.fold} of '{split}' has no training case.")
     network = config.network or kind.network_name
-    return Plan(config.method, options, recipe, size, network, dataset.classes, dataset.channels, split, fold)
+    return Plan(method, options, recipe, size, network, dataset.classes, dataset.channels, split, fold)
 
 
 def _carve(dataset: Dataset, fold: Fold, share: float, seed: int) -> Fold:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from . import distributed
 from .augment import random_affine
+from .average import Average
 from .batches import augment_slices
 from .methods.base import Batch, Method, Slices
 
@@ -33,6 +34,7 @@ class Step:
         part: slice = slice(None),  # of the batch: this process's
         seed: int = 0,  # of what each process draws for itself
         layout: torch.memory_format = torch.channels_last,
+        average: Average | None = None,
         compiled: bool = False,
         recorded: bool = False,
     ):
@@ -40,7 +42,7 @@ class Step:
         self.device = next(method.parameters()).device
         self.resident = slices.label.device == self.device
         self.losses: Callable[..., dict[str, Tensor]] = distributed.spread(method, self.device)
-        self.compiled, self.part, self.layout = compiled, part, layout
+        self.compiled, self.part, self.layout, self.average = compiled, part, layout, average
         if compiled:
             self.losses = torch.compile(self.losses, dynamic=False)
         if self.device.type == "cuda":
@@ -121,3 +123,5 @@ class Step:
         self.optimizer.step()
         self.method.after_step(self.progress)
         distributed.agree(self.method)
+        if self.average is not None:
+            self.average.update(self.method.network)

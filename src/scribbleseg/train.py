@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from . import distributed
+from .average import Average
 from .batches import build_slices, check_trainable, most_drawn
 from .checkpoint import read_checkpoint, write_checkpoint, write_weights
 from .config import Train
@@ -118,6 +119,7 @@ class _Training:
         self.device = pick_device(distributed.own_device(config.device))
         self.dtype = pick_precision(config.precision, self.device)
         self.iteration, self.best = 0, -1.0
+        self.sums, self.steps, self.seconds = torch.zeros(()), 0, 0.0  # since the last line of the log
         self.first, part = distributed.rank() == 0, distributed.own_part(plan.recipe.batch)
         prepare_cpu()
         torch.manual_seed(config.seed)
@@ -136,8 +138,12 @@ class _Training:
         self.slices = resident(slices, self.device)
         self.method.to(self.device, memory_format=torch.channels_last).train()
         self.optimizer = make_optimizer(plan.recipe, self.method, self.device)
+        self.average = Average(network, plan.recipe.ema) if plan.recipe.ema else None
+        self.evaluated = network if self.average is None else self.average.network
         compiled, recorded = pick_step(config, plan, self.device)
-        self.step = Step(self.method, self.optimizer, self.slices, self.dtype, part=part, seed=config.seed, compiled=compiled, recorded=recorded)
+        self.step = Step(
+            self.method, self.optimizer, self.slices, self.dtype, part=part, seed=config.seed, average=self.average, compiled=compiled, recorded=recorded
+        )
 
     def start(self) -> None:
         """Make the run folder; from here on the run can be resumed."""
@@ -152,6 +158,8 @@ class _Training:
         try:
             self.method.load_state_dict(stored["method"])
             self.optimizer.load_state_dict(stored["optimizer"])
+            if self.average is not None:
+                self.average.load_state_dict(stored["average"])
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise InputError(
@@ -159,6 +167,7 @@ class _Training:
                 "Do config.json and resume.pt belong to one run?"
             ) from error
         self.iteration, self.best = stored["iteration"], stored["best"]
+        self.sums, self.steps, self.seconds = stored["unlogged"]
         self.method.resume(self.slices)
         torch.set_rng_state(stored["rng"])
         if (self.device.type == "cuda") != ("cuda_rng" in stored):
@@ -176,16 +185,19 @@ class _Training:
         stored = {
             "iteration": self.iteration,
             "best": self.best,
+            "unlogged": (self.sums.cpu(), self.steps, self.seconds),
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "rng": torch.get_rng_state(),
         }
+        if self.average is not None:
+            stored["average"] = self.average.state_dict()
         if self.device.type == "cuda":
             stored["cuda_rng"] = torch.cuda.get_rng_state(self.device)
         write_checkpoint(self.run, stored)
 
     def save_weights(self, name: str) -> None:
-        write_weights(self.run, name, self.method.network, {"network": self.plan.network, "iteration": str(self.iteration)})
+        write_weights(self.run, name, self.evaluated, {"network": self.plan.network, "iteration": str(self.iteration)})
 
     def run_to_end(self) -> None:
         total = self.plan.recipe.iterations
@@ -199,26 +211,29 @@ class _Training:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = not self.config.deterministic
         torch.use_deterministic_algorithms(self.config.deterministic)
-        sums, steps, since = 0, 0, time.perf_counter()
-        saved = time.monotonic()
+        self.sums = self.sums.to(self.device)
+        saved = now = time.perf_counter()
         log = open(self.run / "log.jsonl" if self.first else os.devnull, "a", encoding="utf-8")
         try:
             with log, _interruptible() as stop, Progress(f"training {self.plan.method}", total, "it", self.iteration, self.first) as bar:
                 while self.iteration < total:
                     share = self.iteration / total
                     lr = learning_rate(self.plan.recipe, share)
-                    sums = sums + self.step(sampler(self.iteration), share, lr)
+                    self.sums = self.sums + self.step(sampler(self.iteration), share, lr)
                     if self.step.compiled and self.step.taken == 1:
-                        print(f"compiled in {time.perf_counter() - since:.0f} s", file=sys.stderr)
+                        print(f"compiled in {time.perf_counter() - now:.0f} s", file=sys.stderr)
                     self.iteration += 1
-                    steps += 1
+                    self.steps += 1
                     bar.advance()
                     if self.iteration in sweep_at:
                         self.method.sweep(self.slices, torch.full((), self.iteration / total, device=self.device))
-                    if self.iteration in log_at or self.iteration in val_at:
-                        means = distributed.process_mean(sums / steps).tolist()  # waits for the device
-                        entry = self.entry(dict(zip(self.step.names, means)), lr, (time.perf_counter() - since) / steps)
-                        sums, steps = 0, 0
+                    logged = self.iteration in log_at or self.iteration in val_at
+                    means = distributed.process_mean(self.sums / self.steps).tolist() if logged else None  # waits for the device
+                    before, now = now, time.perf_counter()
+                    self.seconds += now - before
+                    if logged:
+                        entry = self.entry(dict(zip(self.step.names, means)), lr, self.seconds / self.steps)
+                        self.sums, self.steps, self.seconds = torch.zeros((), device=self.device), 0, 0.0
                         if self.first:
                             if self.iteration in val_at:
                                 entry |= self.validate()
@@ -228,10 +243,11 @@ class _Training:
                             pictures = self.save_pictures() if self.iteration in picture_at else {}
                             if board is not None:
                                 board(entry, pictures)
-                            if self.iteration == total or time.monotonic() - saved > self.config.checkpoint_every:
-                                self.checkpoint()
-                                saved = time.monotonic()
-                        since = time.perf_counter()
+                        now = time.perf_counter()
+                    due = self.iteration == total or now - saved > self.config.checkpoint_every
+                    if due and self.first and (logged or distributed.processes() == 1):  # several processes have nothing unlogged to save
+                        self.checkpoint()
+                        saved = now = time.perf_counter()
                     if stop and self.iteration < total:
                         self.checkpoint()
                         raise KeyboardInterrupt
@@ -256,7 +272,7 @@ class _Training:
         }
 
     def validate(self) -> dict:
-        dice = validation_dice(self.method.network, self.val, self.owner, len(self.plan.classes), self.device, self.dtype).nanmean(0)
+        dice = validation_dice(self.evaluated, self.val, self.owner, len(self.plan.classes), self.device, self.dtype).nanmean(0)
         mean = float(dice.nanmean())
         if mean > self.best:
             self.best = mean
@@ -271,7 +287,7 @@ class _Training:
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []), torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             torch.manual_seed(self.config.seed)
             shown = self.method.pictures(batch)
-            found = self.method.network(batch.image).argmax(1)
+            found = self.evaluated(batch.image).argmax(1)
         self.method.train()
         truth = {} if batch.truth is None else {"truth": batch.truth}
         return write_pictures(self.run, self.iteration, {"image": batch.image[:, 0], "scribble": batch.label, "prediction": found, **truth, **shown})

@@ -22,6 +22,19 @@ class Block(nn.Sequential):
         )
 
 
+class _Joined(torch.autograd.Function):
+    """`torch.cat` along the channels, whose gradients are whole tensors, channels last: slices of one are slow in all that follows."""
+
+    @staticmethod
+    def forward(ctx, skip, up):
+        ctx.widths = skip.shape[1], up.shape[1]
+        return torch.cat([skip, up], 1)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return tuple(part.contiguous(memory_format=torch.channels_last) for part in gradient.split(ctx.widths, 1))
+
+
 class UNet(nn.Module):
     """Channels 16-32-64-128-256; max-pool down; 1×1 convolution and bilinear ×2 (align_corners) up; head conv3×3.
 
@@ -54,7 +67,7 @@ class UNet(nn.Module):
         decoded = [maps[-1]]
         for skip, reduce, block in reversed(list(zip(maps, self.reduce, self.decoder))):
             up = F.interpolate(reduce(decoded[-1]), scale_factor=2, mode="bilinear", align_corners=True)
-            decoded.append(block(torch.cat([skip, up], 1)))
+            decoded.append(block(_Joined.apply(skip, up)))
         return decoded[1:]
 
     def decode(self, maps: list[Tensor]) -> Tensor:

@@ -1,0 +1,133 @@
+"""Time of prediction, import and random walker, on one core and on all: python benchmarks/throughput.py --source FOLDER [--dataset datasets/acdc]
+
+FOLDER is ACDC as its source ships it. Every line comes from a process of its own, bound to so many cores, with an untrained U-Net at 256² where there is a
+network. Run it on a machine that does nothing else. Writes benchmarks/results/throughput-DEVICE.csv and .md.
+"""
+
+import argparse
+import csv
+import json
+import os
+import re
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from scribbleseg.atomic import atomic_file
+from scribbleseg.batches import build_slices
+from scribbleseg.config import Import, Predict, Train
+from scribbleseg.data.dataset import load_image, read_dataset
+from scribbleseg.data.imports import import_dataset
+from scribbleseg.data.volume import write_volume
+from scribbleseg.device import pick_device, pick_precision
+from scribbleseg.methods.rw import RandomWalker
+from scribbleseg.networks import build_network
+from scribbleseg.plan import read_plan
+from scribbleseg.predict import Model, load_network, mean_probs, predict
+from scribbleseg.run_log import environment
+from scribbleseg.train import train
+
+FOLDER, REPEATS, WALKED = 100, 7, 40  # volumes in the folder; predictions of one volume; cases for the random walker
+COLUMNS = ("what", "cores", "items", "seconds", "per_item", "times_faster", "note")
+
+
+def timed(function, *given):
+    start = time.perf_counter()
+    result = function(*given)
+    return time.perf_counter() - start, result
+
+
+def one_volume(run: Path, images: Path, out: Path) -> dict:
+    """A volume of ten slices, file to file, weights read anew each time, after a first one."""
+    volume = next(path for path in sorted(images.iterdir()) if len(load_image((path,))[0][0]) == 10)
+    times = [timed(predict, Predict(run, volume, out / "one.nii.gz"))[0] for _ in range(REPEATS + 1)][1:]
+    return {"what": "predict a volume of 10 slices", "items": 1, "seconds": statistics.median(times), "note": f"slowest of {REPEATS}: {max(times):.2f} s"}
+
+
+def folder(run: Path, images: Path, out: Path) -> dict:
+    """A folder of volumes; and what reading, network and writing take of it one after the other."""
+    some = out / "images"
+    some.mkdir()
+    for path in sorted(images.iterdir())[:FOLDER]:
+        shutil.copyfile(path, some / path.name)
+    predict(Predict(run, next(some.iterdir()), out / "warm.nii.gz"))
+    whole, _ = timed(predict, Predict(run, some, out / "found"))
+    plan = read_plan(run)[1]
+    device = pick_device("cpu")
+    model = Model(load_network(run, plan).to(memory_format=torch.channels_last), plan.size, pick_precision("auto", device))
+    spent = np.zeros(3)
+    for path in sorted(some.iterdir()):
+        reading, (image, grid) = timed(load_image, (path,))
+        network, probs = timed(mean_probs, [model], image, device)
+        writing, _ = timed(lambda: write_volume(out / path.name, probs.argmax(0).astype(np.uint8), grid))
+        spent += reading, network, writing
+    parts = " + ".join(f"{seconds:.1f}" for seconds in spent)
+    return {"what": f"predict a folder of {FOLDER} volumes", "items": FOLDER, "seconds": whole, "note": f"one after the other: reading {parts} writing = {spent.sum():.1f} s"}
+
+
+def walker(dataset_folder: Path, out: Path) -> dict:
+    """Reading and solving, nothing in the cache."""
+    dataset = replace(read_dataset(dataset_folder), folder=out)
+    cases = tuple(sorted(dataset.cases))[:WALKED]
+    seconds, (slices, _) = timed(build_slices, dataset, cases, RandomWalker(build_network("unet", 1, len(dataset.classes))), 256)
+    return {"what": f"random walker, {WALKED} cases", "items": len(slices.label), "seconds": seconds, "note": "items: slices"}
+
+
+def importing(source: Path, out: Path) -> dict:
+    seconds, _ = timed(import_dataset, Import("acdc", source, out / "acdc"))
+    count = len(read_dataset(out / "acdc").cases)
+    return {"what": f"import ACDC, {count} cases", "items": count, "seconds": seconds, "note": "every file is read, checked and copied"}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path, required=True)
+    parser.add_argument("--dataset", type=Path, default=Path("datasets/acdc"))
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--worker", nargs=3, metavar=("WHAT", "CORES", "RUN"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    images = given.dataset / "imagesTr"
+    if given.worker:
+        what, cores, run = given.worker[0], int(given.worker[1]), Path(given.worker[2])
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+        torch.set_num_threads(cores)
+        with tempfile.TemporaryDirectory(dir=run.parent) as out:
+            out = Path(out)
+            line = {"volume": lambda: one_volume(run, images, out), "folder": lambda: folder(run, images, out), "walker": lambda: walker(given.dataset, out), "import": lambda: importing(given.source, out)}[what]()
+        print(json.dumps({**line, "cores": cores}))
+        return
+    lines, all_cores = [], len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as scratch:
+        run = train(Train(given.dataset, Path(scratch) / "run", method="pce", iterations=1, batch=2, split="cv5"))
+        for what in ("volume", "folder", "walker", "import"):
+            for cores in dict.fromkeys((1, all_cores)):
+                command = [sys.executable, __file__, "--source", given.source, "--dataset", given.dataset, "--worker", what, cores, run]
+                line = json.loads(subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
+                alone = line if cores == 1 else lines[-1]
+                lines.append({**line, "per_item": line["seconds"] / line["items"], "times_faster": alone["seconds"] / line["seconds"]})
+                print(lines[-1], flush=True)
+    machine = environment(pick_device("cpu"), pick_precision("auto", pick_device("cpu")))
+    about = f"{machine['device']}, {machine['precision']}, torch {machine['torch']}, commit {machine['commit']}. Made by `python {shlex.join(sys.argv[:1])} --source FOLDER`."
+    stem = given.results / f"throughput-{re.sub(r'[^a-z0-9]+', '-', machine['device'].lower()).strip('-')}"
+    with atomic_file(Path(f"{stem}.csv")) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(lines)
+    text = ["# Prediction, import, random walker", "", about, "", "| what | cores | s | s per item | faster than one core | note |", "|" + "---|" * 6]
+    text += [f"| {line['what']} | {line['cores']} | {line['seconds']:.3g} | {line['per_item']:.3g} | {line['times_faster']:.2f} | {line['note']} |" for line in lines]
+    with atomic_file(Path(f"{stem}.md")) as partial:
+        partial.write_text("\n".join(text) + "\n", encoding="utf-8")
+    print(f"table: {stem}.md")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""Wall-clock time to a mean Dice: python benchmarks/time_to_quality.py [--data acdc mscmr] [--recipes fast scn effdnet] [--minutes 60]
+
+Starts `scribbleseg train` as a user does, copies every checkpoint as it is written, with the seconds since the command was given (start-up and reading
+included), and scores the copies afterwards: ACDC's test cases of cv5 fold 0, MSCMR's validation subjects, at their own resolution. A recipe that is not
+at its end after --minutes is stopped; called again with more of them, it is carried on. Run it on a machine that does nothing else. Writes
+benchmarks/results/time-to-quality/ and, from all that lies there, time-to-quality.md and .png.
+"""
+
+import argparse
+import csv
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from safetensors import safe_open
+
+from scribbleseg.atomic import atomic_file
+from scribbleseg.config import Predict
+from scribbleseg.data.dataset import read_dataset
+from scribbleseg.evaluate import list_masks, score_cases, summarise
+from scribbleseg.figures import LINE_COLOURS, STYLE
+from scribbleseg.plan import read_plan
+from scribbleseg.predict import predict
+
+PLACES = {"acdc": ("cv5", "ACDC, 40 test cases of cv5 fold 0"), "mscmr": ("25-5-15", "MSCMR, 5 validation subjects")}
+RECIPES = {
+    "fast": ["--preset", "fast"],
+    "scn": ["--method", "scn"],
+    "effdnet": ["--method", "effdnet"],
+    "scn-quick": ["--method", "scn", "--budget", "quick"],
+    "effdnet-quick": ["--method", "effdnet", "--budget", "quick"],
+}
+LEVELS = (0.70, 0.75, 0.80)
+
+
+def train(command: list[str], run: Path, minutes: float) -> None:
+    """Run or carry on a training for `minutes` in all; RUN-checkpoints receives a folder ITERATION per checkpoint, with its seconds."""
+    copies = run.with_name(f"{run.name}-checkpoints")
+    copies.mkdir(parents=True, exist_ok=True)
+    before = max((float(path.read_text()) for path in copies.glob("*/seconds")), default=0.0)
+    weights, seen = run / "last.safetensors", _changed(run / "last.safetensors")
+    start = time.perf_counter()
+    process = subprocess.Popen([*command, str(run), "--resume"] if (run / "config.json").is_file() else command)
+    while process.poll() is None:
+        time.sleep(0.2)
+        seconds = before + time.perf_counter() - start
+        if _changed(weights) != seen:
+            seen = _changed(weights)
+            _copy(run, copies, seconds)
+        if seconds > 60 * minutes and process.returncode is None:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+    if _changed(weights) != seen:
+        _copy(run, copies, before + time.perf_counter() - start)
+    if process.returncode not in (0, 130):
+        raise SystemExit(f"{shlex.join(command)}: exit status {process.returncode}")
+
+
+def _changed(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.is_file() else 0
+
+
+def _copy(run: Path, copies: Path, seconds: float) -> None:
+    content = (run / "last.safetensors").read_bytes()
+    with atomic_file(copies / "weights") as partial:
+        partial.write_bytes(content)
+    with safe_open(copies / "weights", "pt") as file:
+        iteration = int(file.metadata()["iteration"])
+    if not iteration:
+        return
+    place = copies / f"{iteration:06d}"
+    place.mkdir(exist_ok=True)
+    shutil.copy(run / "config.json", place)
+    (copies / "weights").replace(place / "last.safetensors")
+    (place / "seconds").write_text(f"{seconds:.1f}")
+
+
+def score(run: Path, dataset_folder: Path) -> list[dict]:
+    """A line per checkpoint: iteration, seconds, Dice in percent, mean and per class; a checkpoint is scored once."""
+    dataset, lines = read_dataset(dataset_folder), []
+    _, held = dataset.held_out(read_plan(run)[1].fold)
+    cases = [case for case in held if case.truth is not None]
+    for place in sorted(run.with_name(f"{run.name}-checkpoints").glob("*/seconds")):
+        place = place.parent
+        if not (place / "scores.json").is_file():
+            predict(Predict(place, dataset_folder, place / "predictions"))
+            summary = summarise(score_cases(dataset, cases, list_masks(place / "predictions")))
+            with atomic_file(place / "scores.json") as partial:
+                partial.write_text(json.dumps({entry["class"]: round(100 * entry["dice"], 2) for entry in summary}))
+            shutil.rmtree(place / "predictions")
+        lines.append({"iteration": int(place.name), "seconds": float((place / "seconds").read_text()), **json.loads((place / "scores.json").read_text())})
+    return lines
+
+
+def write(stem: Path, lines: list[dict], record: dict) -> None:
+    with atomic_file(stem.with_suffix(".csv")) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, lines[0])
+        writer.writeheader()
+        writer.writerows(lines)
+    with atomic_file(stem.with_suffix(".json")) as partial:
+        partial.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read(results: Path) -> list[tuple[dict, list[dict]]]:
+    """(record, lines) of every run in a folder."""
+    found = []
+    for path in sorted(results.glob("*.json")):
+        with open(path.with_suffix(".csv"), newline="", encoding="utf-8") as file:
+            found.append((json.loads(path.read_text(encoding="utf-8")), [{key: float(value) for key, value in line.items()} for line in csv.DictReader(file)]))
+    return found
+
+
+def reached(lines: list[dict], level: float) -> float | None:
+    """Seconds to the first checkpoint whose mean Dice is `level` or more; None when there is none."""
+    return next((line["seconds"] for line in lines if line["mean"] >= 100 * level), None)
+
+
+def table(found: list[tuple[dict, list[dict]]]) -> str:
+    text = ["# Time to quality", "", "Minutes from the command to the first checkpoint whose mean Dice on the held-out cases is at the level or above; start-up and reading included. A dash: not reached in the minutes that were run. Made by `python benchmarks/time_to_quality.py --table-only` from the CSVs in `time-to-quality/`.", ""]
+    head = ["data", "recipe", "method", "seed", "machine", "threads", "commit", *(f"{100 * level:.0f} %, min" for level in LEVELS), "run, min", "iterations of", "Dice at the end", "best"]
+    text += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for record, lines in found:
+        machine, last = record["environment"], lines[-1]
+        times = [reached(lines, level) for level in LEVELS]
+        cells = [record["data"], record["recipe"], record["method"], record["seed"], machine["device"], machine["threads"], machine["commit"]]
+        cells += ["–" if seconds is None else f"{seconds / 60:.1f}" for seconds in times]
+        cells += [f"{last['seconds'] / 60:.1f}", f"{last['iteration']:.0f} of {record['iterations']}", f"{last['mean']:.1f}", f"{max(line['mean'] for line in lines):.1f}"]
+        text.append("| " + " | ".join(map(str, cells)) + " |")
+    text += ["", "Commands:", "", *(f"- `{record['command']}`" for record, _ in found)]
+    return "\n".join(text) + "\n"
+
+
+def picture(found: list[tuple[dict, list[dict]]]) -> Figure:
+    """A panel per data set: mean Dice over minutes, a line per run."""
+    places = [data for data in PLACES if any(record["data"] == data for record, _ in found)]
+    recipes = list(dict.fromkeys(record["recipe"] for record, _ in found))
+    figure = Figure((1 + 4.6 * len(places), 3.9), layout="constrained")
+    for ax, data in zip(figure.subplots(1, len(places), sharey=True, squeeze=False)[0], places):
+        for record, lines in found:
+            if record["data"] == data:
+                color = LINE_COLOURS[recipes.index(record["recipe"]) % len(LINE_COLOURS)]
+                ax.plot([line["seconds"] / 60 for line in lines], [line["mean"] for line in lines], "o-", color=color, markersize=3, label=record["recipe"])
+        for level in LEVELS:
+            ax.axhline(100 * level, color="#999999", linewidth=0.8, zorder=0)
+        ax.set(xlabel="minutes since the command", xlim=(0, None), ylim=(0, 100))
+        ax.set_title(PLACES[data][1], fontsize=10)
+        ax.legend(loc="lower right", frameon=False)
+        ax.label_outer()
+    figure.axes[0].set_ylabel("mean Dice, %")
+    return figure
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", default=list(PLACES), choices=PLACES)
+    parser.add_argument("--recipes", nargs="+", default=["fast", "scn", "effdnet"], choices=RECIPES)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--every", type=float, default=30, help="seconds between checkpoints")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--datasets", type=Path, default=Path("datasets"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/time-to-quality"))
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--table-only", action="store_true")
+    given = parser.parse_args()
+    folder = given.results / "time-to-quality"
+    for data, recipe in [] if given.table_only else [(data, recipe) for recipe in given.recipes for data in given.data]:
+        run, split = given.runs / f"{data}-{recipe}-s{given.seed}", PLACES[data][0]
+        words = ["train", str(given.datasets / data), str(run), *RECIPES[recipe], "--split", split, "--fold", "0", "--seed", str(given.seed)]
+        train([sys.executable, "-m", "scribbleseg", *words, "--checkpoint-every", str(given.every)], run, given.minutes)
+        plan, machine = read_plan(run)[1], json.loads((run / "environment.json").read_text(encoding="utf-8"))
+        record = {"data": data, "recipe": recipe, "method": plan.method, "seed": given.seed, "iterations": plan.recipe.iterations}
+        record |= {"command": shlex.join(["scribbleseg", *words]), "cores": os.cpu_count(), "environment": machine}
+        folder.mkdir(parents=True, exist_ok=True)
+        write(folder / run.name, score(run, given.datasets / data), record)
+    found = read(folder)
+    if not found:
+        raise SystemExit(f"{folder}: nothing there yet. Run it without --table-only.")
+    with rc_context(STYLE), atomic_file(given.results / "time-to-quality.png") as partial:
+        picture(found).savefig(partial, dpi=150, format="png")
+    with atomic_file(given.results / "time-to-quality.md") as partial:
+        partial.write_text(table(found), encoding="utf-8")
+    print(f"table: {given.results / 'time-to-quality.md'}")
+
+
+if __name__ == "__main__":
+    main()
