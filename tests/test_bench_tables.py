@@ -151,7 +151,7 @@ def test_ranks_leave_out_incomplete_rows_and_the_upper_bound():
         assert not any(mark for line in table.body[3:] for _, mark in line)
         assert table.body[3][0][0] == "part †" and table.body[3][1][0] == "1"
         notes = " ".join(table.notes)
-        assert "part (fold 0)" in notes and "† not the same folds" in notes and "upper bound" in notes
+        assert "part (fold 0)" in notes and "† not the same folds" in notes and "trains on dense masks" in notes
     assert section.leader == "tv" and set(section.p) == {"pce", "scn", "part"}
 
 

@@ -199,6 +199,18 @@ def test_validation_cases_where_the_fold_has_no_test_case(small, trained, capsys
     assert capsys.readouterr().err == "predicting the 1 validation cases of fold 0\n"  # nothing of the refused one
 
 
+def test_images_that_were_trained_on_are_named(small, trained, tmp_path, capsys):
+    dataset, fold = read_dataset(small), read_plan(trained)[1].fold
+    seen, new = (dataset.case(names[0]).images[0] for names in (fold.train, fold.test or fold.val))
+    predict(Predict(trained, new, tmp_path / "new.nii.gz"))
+    assert "trained on" not in capsys.readouterr().err
+    (tmp_path / "mixed").mkdir()
+    for path in (seen, new):
+        (tmp_path / "mixed" / path.name).symlink_to(path.resolve())
+    predict(Predict(trained, tmp_path / "mixed", tmp_path / "out"))
+    assert f"1 of the 2 images were trained on ({seen.resolve()})" in capsys.readouterr().err
+
+
 def test_a_folder_of_any_names_and_formats(bright, tmp_path):
     expected = {}
     for index, name in enumerate(("scan 1.nii.gz", "b_0000.nii", "patient_0012.nii.gz", "patient_0013.nii.gz", "c.nrrd")):

@@ -215,6 +215,7 @@ def test_several_channels_and_cases_without_scribble(tmp_path):
         ({"size": 40}, "multiple of 16"),
         ({"iterations": -1}, "--iterations"),
         ({"iterations": 0}, "--iterations"),
+        ({"checkpoint_every": -1.0}, "--checkpoint-every"),
         ({"schedule": "step"}, "names no steps"),
         ({"preset": "fast", "budget": "quick"}, "Leave one of the two out"),
         ({"lr": 0.0}, "--lr 0.0: expected a positive number"),

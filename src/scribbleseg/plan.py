@@ -59,6 +59,8 @@ def make_plan(config: Train) -> Plan:
         raise InputError(f"--schedule step: {method} names no steps. Use poly, cosine, onecycle or constant.")
     if recipe.lr <= 0:
         raise InputError(f"--lr {recipe.lr}: expected a positive number.")
+    if not config.checkpoint_every >= 0:
+        raise InputError(f"--checkpoint-every {config.checkpoint_every}: expected 0 or more seconds.")
     if not 0 <= config.val_share < 1:
         raise InputError(f"--val-share {config.val_share}: expected a share from 0 to below 1, such as 0.2.")
     pick_device(config.device)

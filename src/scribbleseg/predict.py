@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from .batches import ahead
-from .config import Predict
+from .config import Predict, Train
 from .data.dataset import load_image, read_dataset
 from .data.slices import resize_image
 from .data.volume import Grid, ending, write_volume
@@ -64,6 +64,8 @@ def predict(config: Predict) -> list[Path]:
         models.append(Model(network, plan.size, pick_precision(train.precision, device)))
     jobs = list_jobs(Path(config.input), Path(config.output), plans)
     images = {path.resolve() for job in jobs for path in job.images}
+    if known := images & _trained_on(trains, plans):
+        print(f"{len(known)} of the {len(images)} images were trained on ({min(known)}): scores on them say nothing about new ones", file=sys.stderr)
     for job in jobs:
         if job.output.resolve() in images:
             raise InputError(f"{job.output}: the prediction would replace an image. Choose another OUTPUT.")
@@ -102,6 +104,18 @@ def _check_same(runs: Sequence[Path], plans: Sequence[Plan]) -> None:
             one, other = getattr(plans[0], what), getattr(plan, what)
             if one != other:
                 raise InputError(f"{runs[0]} has {what} {one}, {run} has {other}; only runs with the same {what} in the same order can be averaged. Leave one out.")
+
+
+def _trained_on(trains: Sequence[Train], plans: Sequence[Plan]) -> set[Path]:
+    """The images that the runs were trained on, as far as their data sets can still be read where they were."""
+    found = set()
+    for train, plan in zip(trains, plans):
+        try:
+            cases = read_dataset(train.dataset).cases
+        except InputError:
+            continue
+        found |= {path.resolve() for name in plan.fold.train if name in cases for path in cases[name].images}
+    return found
 
 
 def load_network(run: Path, plan: Plan, weights: str = "last") -> nn.Module:

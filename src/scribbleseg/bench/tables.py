@@ -10,7 +10,7 @@ from ..evaluate import summarise
 from .jobs import BenchPlan, Job, Published, Result
 from .statistics import MIN_PAIRS, SAME, average_seeds, case_means, holm, over_folds, paired_p, rank
 
-UPPER_BOUND = "fullsup"  # the method that trains on dense masks
+ON_DENSE_MASKS = "fullsup"  # the method that trains on dense masks
 ALPHA = 0.05
 
 
@@ -93,18 +93,18 @@ def _aggregate_row(jobs: list[Job], results: dict[Job, Result]) -> Row:
 
 
 def complete_runs(rows: list[Row]) -> set[tuple[int, int]]:
-    """(fold, seed) of every run that any row has; the upper bound counts only where it stands alone."""
-    competitors = [row for row in rows if row.done and row.method != UPPER_BOUND]
+    """(fold, seed) of every run that any row has; the method on dense masks counts only where it stands alone."""
+    competitors = [row for row in rows if row.done and row.method != ON_DENSE_MASKS]
     return set().union(*(row.runs for row in competitors or rows))
 
 
 def ranked(rows: list[Row], complete: set[tuple[int, int]]) -> list[Row]:
-    """The rows that have exactly these runs; the upper bound is no competitor."""
-    return [row for row in rows if row.done and row.method != UPPER_BOUND and row.runs == complete]
+    """The rows that have exactly these runs; the method on dense masks is no competitor."""
+    return [row for row in rows if row.done and row.method != ON_DENSE_MASKS and row.runs == complete]
 
 
 def compare(rows: list[Row], candidates: list[Row]) -> tuple[str, dict[str, tuple[float, int]]]:
-    """The leader of the candidates and, for every other row that has a run (the upper bound aside), Holm's p against it and the number of pairs.
+    """The leader of the candidates and, for every other row that has a run (the method on dense masks aside), Holm's p against it and the number of pairs.
 
     Several candidates of the same mean Dice have no leader among them, and nothing is tested.
     """
@@ -113,7 +113,7 @@ def compare(rows: list[Row], candidates: list[Row]) -> tuple[str, dict[str, tupl
         return "", {}
     leader = max(candidates, key=lambda row: row.cases[-1]["dice"])
     best = case_means(leader.scores)
-    others = [row for row in rows if row.done and row.method != UPPER_BOUND and row is not leader]
+    others = [row for row in rows if row.done and row.method != ON_DENSE_MASKS and row is not leader]
     raw = {row.label: paired_p(best, case_means(row.scores)) for row in others}
     corrected = holm({label: p for label, (p, _) in raw.items()})
     return leader.label, {label: (corrected[label], pairs) for label, (_, pairs) in raw.items()}
@@ -191,8 +191,8 @@ def _score_notes(section: Section, kind: str, tested: bool, printed: bool) -> li
         notes.append("Best and second best of each column, as printed, are bold and underlined, among the rows with the same complete set of runs.")
     if any("†" in _label(row, section) for row in section.done):
         notes.append("† not the same folds and seeds as the other rows: its means are over other cases, and it is not ranked.")
-    if any(row.method == UPPER_BOUND for row in section.done):
-        notes.append(f"{UPPER_BOUND} trains on dense masks: an upper bound, neither ranked nor tested.")
+    if any(row.method == ON_DENSE_MASKS for row in section.done):
+        notes.append(f"{ON_DENSE_MASKS} trains on dense masks, which the others do not see: neither ranked nor tested.")
     if absent := [f"{row.label} ({_missing(row)})" for row in section.rows if row.missing]:
         notes.append(f"Not run: {'; '.join(absent)}.")
     if tested:
