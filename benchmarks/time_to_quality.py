@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib import rc_context
@@ -41,14 +42,24 @@ RECIPES = {
 LEVELS = (0.70, 0.75, 0.80)
 
 
-def train(command: list[str], run: Path, minutes: float) -> None:
+@dataclass(frozen=True)
+class Run:
+    """What is committed of a run."""
+
+    record: dict
+    lines: list[dict]  # of `score`
+    steps: list[dict]  # of `step_times`
+
+
+def train(program: list[str], words: list[str], run: Path, minutes: float) -> None:
     """Run or carry on a training for `minutes` in all; RUN-checkpoints receives a folder ITERATION per checkpoint, with its seconds."""
     copies = run.with_name(f"{run.name}-checkpoints")
     copies.mkdir(parents=True, exist_ok=True)
     before = max((float(path.read_text()) for path in copies.glob("*/seconds")), default=0.0)
     weights, seen = run / "last.safetensors", _changed(run / "last.safetensors")
     start = time.perf_counter()
-    process = subprocess.Popen([*command, str(run), "--resume"] if (run / "config.json").is_file() else command)
+    command = [*program, *(["train", str(run), "--resume"] if (run / "config.json").is_file() else words)]
+    process = subprocess.Popen(command)
     while process.poll() is None:
         time.sleep(0.2)
         seconds = before + time.perf_counter() - start
@@ -100,21 +111,31 @@ def score(run: Path, dataset_folder: Path) -> list[dict]:
     return lines
 
 
-def write(stem: Path, lines: list[dict], record: dict) -> None:
-    with atomic_file(stem.with_suffix(".csv")) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, lines[0])
-        writer.writeheader()
-        writer.writerows(lines)
+def step_times(run: Path) -> list[dict]:
+    """A line per line of the training's log: the mean time of its iterations, validation and checkpoints not counted."""
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{key: entry[key] for key in ("iteration", "seconds_per_iteration")} for entry in log]
+
+
+def write(stem: Path, lines: list[dict], steps: list[dict], record: dict) -> None:
+    for path, rows in ((stem.with_suffix(".csv"), lines), (stem.with_suffix(".steps.csv"), steps)):
+        with atomic_file(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
     with atomic_file(stem.with_suffix(".json")) as partial:
         partial.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read(results: Path) -> list[tuple[dict, list[dict]]]:
-    """(record, lines) of every run in a folder."""
+def read(results: Path) -> list[Run]:
+    """Every run in a folder."""
     found = []
     for path in sorted(results.glob("*.json")):
-        with open(path.with_suffix(".csv"), newline="", encoding="utf-8") as file:
-            found.append((json.loads(path.read_text(encoding="utf-8")), [{key: float(value) for key, value in line.items()} for line in csv.DictReader(file)]))
+        tables = []
+        for end in (".csv", ".steps.csv"):
+            with open(path.with_suffix(end), newline="", encoding="utf-8") as file:
+                tables.append([{key: float(value) for key, value in line.items()} for line in csv.DictReader(file)])
+        found.append(Run(json.loads(path.read_text(encoding="utf-8")), *tables))
     return found
 
 
@@ -123,38 +144,42 @@ def reached(lines: list[dict], level: float) -> float | None:
     return next((line["seconds"] for line in lines if line["mean"] >= 100 * level), None)
 
 
-def table(found: list[tuple[dict, list[dict]]]) -> str:
+def table(found: list[Run]) -> str:
     text = ["# Time to quality", "", "Minutes from the command to the first checkpoint whose mean Dice on the held-out cases is at the level or above; start-up and reading included. A dash: not reached in the minutes that were run. Made by `python benchmarks/time_to_quality.py --table-only` from the CSVs in `time-to-quality/`.", ""]
-    head = ["data", "recipe", "method", "seed", "machine", "threads", "commit", *(f"{100 * level:.0f} %, min" for level in LEVELS), "run, min", "iterations of", "Dice at the end", "best"]
+    head = ["data", "recipe", "method", "seed", "machine", "threads", "commit", *(f"{100 * level:.0f} %, min" for level in LEVELS), "run, min", "iterations of", "Dice at the end", "best", "s / iteration: median", "95 %", "slowest"]
     text += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for record, lines in found:
+    for run in found:
+        record, lines, spent = run.record, run.lines, sorted(line["seconds_per_iteration"] for line in run.steps)
         machine, last = record["environment"], lines[-1]
         times = [reached(lines, level) for level in LEVELS]
         cells = [record["data"], record["recipe"], record["method"], record["seed"], machine["device"], machine["threads"], machine["commit"]]
         cells += ["–" if seconds is None else f"{seconds / 60:.1f}" for seconds in times]
         cells += [f"{last['seconds'] / 60:.1f}", f"{last['iteration']:.0f} of {record['iterations']}", f"{last['mean']:.1f}", f"{max(line['mean'] for line in lines):.1f}"]
+        cells += [f"{spent[round(share * (len(spent) - 1))]:.2f}" for share in (0.5, 0.95, 1)]
         text.append("| " + " | ".join(map(str, cells)) + " |")
-    text += ["", "Commands:", "", *(f"- `{record['command']}`" for record, _ in found)]
+    text += ["", "Commands:", "", *(f"- `{run.record['command']}`" for run in found)]
     return "\n".join(text) + "\n"
 
 
-def picture(found: list[tuple[dict, list[dict]]]) -> Figure:
-    """A panel per data set: mean Dice over minutes, a line per run."""
-    places = [data for data in PLACES if any(record["data"] == data for record, _ in found)]
-    recipes = list(dict.fromkeys(record["recipe"] for record, _ in found))
-    figure = Figure((1 + 4.6 * len(places), 3.9), layout="constrained")
-    for ax, data in zip(figure.subplots(1, len(places), sharey=True, squeeze=False)[0], places):
-        for record, lines in found:
-            if record["data"] == data:
-                color = LINE_COLOURS[recipes.index(record["recipe"]) % len(LINE_COLOURS)]
-                ax.plot([line["seconds"] / 60 for line in lines], [line["mean"] for line in lines], "o-", color=color, markersize=3, label=record["recipe"])
+def picture(found: list[Run]) -> Figure:
+    """Per data set: mean Dice over minutes, and below it the time of an iteration over the course of the run; a line per run."""
+    places = [data for data in PLACES if any(run.record["data"] == data for run in found)]
+    recipes = list(dict.fromkeys(run.record["recipe"] for run in found))
+    figure = Figure((1 + 4.6 * len(places), 5.6), layout="constrained")
+    panels = figure.subplots(2, len(places), sharey="row", squeeze=False, height_ratios=(2, 1))
+    for (above, below), data in zip(panels.T, places):
+        for run in (run for run in found if run.record["data"] == data):
+            color = LINE_COLOURS[recipes.index(run.record["recipe"]) % len(LINE_COLOURS)]
+            above.plot([line["seconds"] / 60 for line in run.lines], [line["mean"] for line in run.lines], "o-", color=color, markersize=3, label=run.record["recipe"])
+            below.plot([line["iteration"] for line in run.steps], [line["seconds_per_iteration"] for line in run.steps], color=color, linewidth=1)
         for level in LEVELS:
-            ax.axhline(100 * level, color="#999999", linewidth=0.8, zorder=0)
-        ax.set(xlabel="minutes since the command", xlim=(0, None), ylim=(0, 100))
-        ax.set_title(PLACES[data][1], fontsize=10)
-        ax.legend(loc="lower right", frameon=False)
-        ax.label_outer()
-    figure.axes[0].set_ylabel("mean Dice, %")
+            above.axhline(100 * level, color="#999999", linewidth=0.8, zorder=0)
+        above.set(xlabel="minutes since the command", xlim=(0, None), ylim=(0, 100))
+        above.set_title(PLACES[data][1], fontsize=10)
+        above.legend(loc="lower right", frameon=False)
+        below.set(xlabel="iteration", ylim=(0, None))
+    panels[0, 0].set_ylabel("mean Dice, %")
+    panels[1, 0].set_ylabel("s / iteration")
     return figure
 
 
@@ -174,12 +199,12 @@ def main():
     for data, recipe in [] if given.table_only else [(data, recipe) for recipe in given.recipes for data in given.data]:
         run, split = given.runs / f"{data}-{recipe}-s{given.seed}", PLACES[data][0]
         words = ["train", str(given.datasets / data), str(run), *RECIPES[recipe], "--split", split, "--fold", "0", "--seed", str(given.seed)]
-        train([sys.executable, "-m", "scribbleseg", *words, "--checkpoint-every", str(given.every)], run, given.minutes)
+        train([sys.executable, "-m", "scribbleseg"], [*words, "--checkpoint-every", str(given.every)], run, given.minutes)
         plan, machine = read_plan(run)[1], json.loads((run / "environment.json").read_text(encoding="utf-8"))
         record = {"data": data, "recipe": recipe, "method": plan.method, "seed": given.seed, "iterations": plan.recipe.iterations}
         record |= {"command": shlex.join(["scribbleseg", *words]), "cores": os.cpu_count(), "environment": machine}
         folder.mkdir(parents=True, exist_ok=True)
-        write(folder / run.name, score(run, given.datasets / data), record)
+        write(folder / run.name, score(run, given.datasets / data), step_times(run), record)
     found = read(folder)
     if not found:
         raise SystemExit(f"{folder}: nothing there yet. Run it without --table-only.")

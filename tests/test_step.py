@@ -11,6 +11,7 @@ from small import small_dataset
 from test_methods import every_method, make_method, volume
 from test_train import log, same_weights, settings
 
+from scribbleseg.average import Average
 from scribbleseg.methods.base import Recipe, Slices
 from scribbleseg.optimizer import make_optimizer
 from scribbleseg.plan import make_plan
@@ -26,12 +27,13 @@ def make_step(name: str, device: str = "cpu", **kind) -> Step:
     targets = {key: torch.from_numpy(value.copy()) for key, value in method.targets(case).items()}
     slices = Slices(torch.from_numpy(case.image).movedim(0, 1), targets.pop("label"), targets, torch.from_numpy(case.truth)).to(torch.device(device))
     optimizer = make_optimizer(Recipe(optimizer="adam"), method, torch.device(device))
-    return Step(method, optimizer, slices, torch.float32, **kind)
+    return Step(method, optimizer, slices, torch.float32, average=Average(method.network, 0.9), **kind)
 
 
 def places(step: Step) -> dict[str, int]:
     state = {f"{number} {name}": value for number, values in enumerate(step.optimizer.state.values()) for name, value in values.items()}
-    return {name: value.data_ptr() for name, value in {**step.method.state_dict(keep_vars=True), **state}.items()}
+    average = {f"average {name}": value for name, value in step.average.state_dict(keep_vars=True).items()}
+    return {name: value.data_ptr() for name, value in {**step.method.state_dict(keep_vars=True), **state, **average}.items()}
 
 
 @every_method
@@ -156,11 +158,13 @@ print(faults() - before)
 @every_method
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_recorded_step_is_the_ordinary_one(name, compiled):
-    curves = {}
+    curves, weights = {}, {}
     for recorded in (False, True):
         step = make_step(name, "cuda", compiled=compiled, recorded=recorded)
         torch.manual_seed(1)
         curves[recorded] = torch.stack([step(torch.tensor([number % 4, 3]), number / 10, 1e-3).clone() for number in range(EAGER_STEPS + 5)])
+        weights[recorded] = torch.cat([parameter.flatten() for parameter in step.average.parameters()])
+    torch.testing.assert_close(weights[True], weights[False], rtol=1e-2, atol=1e-3)
     torch.testing.assert_close(curves[True], curves[False], rtol=1e-3, atol=1e-4)
 
 
