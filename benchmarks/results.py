@@ -67,10 +67,15 @@ def stopped_after(minutes: float | None) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+def kept_jobs(jobs: list[Job], budget: str) -> list[Job]:
+    """Those whose run folders are committed."""
+    return [job for job in jobs if budget == "paper" or (job.data, job.label) == SCORED_ELSEWHERE]
+
+
 def keep_small(job: Job, config: Bench, models: Path) -> None:
-    """Copy a finished run to MODELS: config.json, environment.json, log.jsonl, and last.safetensors in half precision."""
+    """Copy a finished run to MODELS, where it is here: config.json, environment.json, log.jsonl, and last.safetensors in half precision."""
     run, kept = config.runs / job.place, models / job.place
-    if kept.is_dir() or not (run / "last.safetensors").is_file():
+    if not (run / "last.safetensors").is_file():
         return
     with safe_open(run / "last.safetensors", "pt") as file:
         notes = file.metadata()
@@ -170,9 +175,9 @@ def main():
     if not given.table_only:
         with stopped_after(given.minutes):
             failed = run_jobs(todo, config, len(jobs) - len(todo))
-    for job in jobs:
-        if is_done(job, config) and (budget == "paper" or (job.data, job.label) == SCORED_ELSEWHERE):
-            keep_small(job, config, given.models)
+        for job in kept_jobs(jobs, budget):
+            if is_done(job, config):
+                keep_small(job, config, given.models)
     with atomic_file(given.page) as partial:
         partial.write_text(fill(given.page.read_text(encoding="utf-8"), blocks(config)), encoding="utf-8")
     print(f"{sum(is_done(job, config) for job in jobs)} of {len(jobs)} runs are done at budget {budget}; tables: {given.page}")

@@ -2,7 +2,7 @@
 
 Starts `scribbleseg train` as a user does, copies every checkpoint as it is written, with the seconds since the command was given (start-up and reading
 included), and scores the copies afterwards: ACDC's test cases of cv5 fold 0, MSCMR's validation subjects, at their own resolution. A recipe that is not
-at its end after --minutes is stopped; called again with more of them, it is carried on. Run it on a machine that does nothing else. Writes
+at its end after --minutes is stopped; called again with more of them, it is carried on, and so is one that was interrupted: its clock does not start anew. Run it on a machine that does nothing else. Writes
 benchmarks/results/time-to-quality/ and, from all that lies there, time-to-quality.md and .png.
 """
 
@@ -21,7 +21,6 @@ from pathlib import Path
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from safetensors import safe_open
 
 from scribbleseg.atomic import atomic_file
 from scribbleseg.config import Predict
@@ -53,24 +52,31 @@ class Run:
 
 def train(program: list[str], words: list[str], run: Path, minutes: float) -> None:
     """Run or carry on a training for `minutes` in all; RUN-checkpoints receives a folder ITERATION per checkpoint, with its seconds."""
-    copies = run.with_name(f"{run.name}-checkpoints")
+    copies, weights = run.with_name(f"{run.name}-checkpoints"), run / "last.safetensors"
+    if not (run / "config.json").is_file():
+        shutil.rmtree(copies, ignore_errors=True)  # of a run that was removed
     copies.mkdir(parents=True, exist_ok=True)
-    before = max((float(path.read_text()) for path in copies.glob("*/seconds")), default=0.0)
-    weights, seen = run / "last.safetensors", _changed(run / "last.safetensors")
-    start = time.perf_counter()
+    clock = copies / "seconds"
+    before = float(clock.read_text()) if clock.is_file() else 0.0
+    if before >= 60 * minutes:
+        return
     command = [*program, *(["train", str(run), "--resume"] if (run / "config.json").is_file() else words)]
-    process = subprocess.Popen(command)
-    while process.poll() is None:
-        time.sleep(0.2)
+    seen, start = _changed(weights), time.perf_counter()
+    process = subprocess.Popen(command, start_new_session=True)  # Ctrl-C reaches this process only, which passes it on and waits
+    try:
+        while process.poll() is None and (seconds := before + time.perf_counter() - start) < 60 * minutes:
+            if _changed(weights) != seen:
+                seen = _changed(weights)
+                _copy(run, copies, seconds)
+            time.sleep(0.2)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        process.wait()
         seconds = before + time.perf_counter() - start
         if _changed(weights) != seen:
-            seen = _changed(weights)
             _copy(run, copies, seconds)
-        if seconds > 60 * minutes and process.returncode is None:
-            process.send_signal(signal.SIGINT)
-            process.wait()
-    if _changed(weights) != seen:
-        _copy(run, copies, before + time.perf_counter() - start)
+        clock.write_text(f"{seconds:.1f}")
     if process.returncode not in (0, 130):
         raise SystemExit(f"{shlex.join(command)}: exit status {process.returncode}")
 
@@ -81,17 +87,20 @@ def _changed(path: Path) -> int:
 
 def _copy(run: Path, copies: Path, seconds: float) -> None:
     content = (run / "last.safetensors").read_bytes()
-    with atomic_file(copies / "weights") as partial:
-        partial.write_bytes(content)
-    with safe_open(copies / "weights", "pt") as file:
-        iteration = int(file.metadata()["iteration"])
+    iteration = int(safe_metadata(content)["iteration"])
     if not iteration:
         return
     place = copies / f"{iteration:06d}"
     place.mkdir(exist_ok=True)
+    (place / "scores.json").unlink(missing_ok=True)
+    (place / "last.safetensors").write_bytes(content)
     shutil.copy(run / "config.json", place)
-    (copies / "weights").replace(place / "last.safetensors")
     (place / "seconds").write_text(f"{seconds:.1f}")
+
+
+def safe_metadata(content: bytes) -> dict[str, str]:
+    """What a safetensors file says of itself: eight bytes of length, then JSON."""
+    return json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
 
 
 def score(run: Path, dataset_folder: Path) -> list[dict]:
@@ -120,7 +129,7 @@ def step_times(run: Path) -> list[dict]:
 def write(stem: Path, lines: list[dict], steps: list[dict], record: dict) -> None:
     for path, rows in ((stem.with_suffix(".csv"), lines), (stem.with_suffix(".steps.csv"), steps)):
         with atomic_file(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0])
+            writer = csv.DictWriter(file, rows[0] if rows else ("iteration", "seconds_per_iteration"))
             writer.writeheader()
             writer.writerows(rows)
     with atomic_file(stem.with_suffix(".json")) as partial:
@@ -146,16 +155,17 @@ def reached(lines: list[dict], level: float) -> float | None:
 
 def table(found: list[Run]) -> str:
     text = ["# Time to quality", "", "Minutes from the command to the first checkpoint whose mean Dice on the held-out cases is at the level or above; start-up and reading included. A dash: not reached in the minutes that were run. Made by `python benchmarks/time_to_quality.py --table-only` from the CSVs in `time-to-quality/`.", ""]
-    head = ["data", "recipe", "method", "seed", "machine", "threads", "commit", *(f"{100 * level:.0f} %, min" for level in LEVELS), "run, min", "iterations of", "Dice at the end", "best", "s / iteration: median", "95 %", "slowest"]
+    head = ["data", "recipe", "method", "seed", "machine", "threads", "commit", *(f"{100 * level:.0f} %, min" for level in LEVELS), "run, min", "iterations of", "Dice at the end", "best", "s / iteration: median, 95 %, slowest (means of N)"]
     text += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for run in found:
         record, lines, spent = run.record, run.lines, sorted(line["seconds_per_iteration"] for line in run.steps)
         machine, last = record["environment"], lines[-1]
         times = [reached(lines, level) for level in LEVELS]
-        cells = [record["data"], record["recipe"], record["method"], record["seed"], machine["device"], machine["threads"], machine["commit"]]
+        cells = [record["data"], record["recipe"], record["method"], record["seed"], machine["device"], machine["threads"], machine["commit"] + (", carried on elsewhere" if "continued" in machine else "")]
         cells += ["–" if seconds is None else f"{seconds / 60:.1f}" for seconds in times]
         cells += [f"{last['seconds'] / 60:.1f}", f"{last['iteration']:.0f} of {record['iterations']}", f"{last['mean']:.1f}", f"{max(line['mean'] for line in lines):.1f}"]
-        cells += [f"{spent[round(share * (len(spent) - 1))]:.2f}" for share in (0.5, 0.95, 1)]
+        shown = ", ".join(f"{spent[round(share * (len(spent) - 1))]:.2f}" for share in (0.5, 0.95, 1) if spent)
+        cells.append(f"{shown} ({run.steps[-1]['iteration'] / len(spent):.1f})" if spent else "–")
         text.append("| " + " | ".join(map(str, cells)) + " |")
     text += ["", "Commands:", "", *(f"- `{run.record['command']}`" for run in found)]
     return "\n".join(text) + "\n"
@@ -199,12 +209,15 @@ def main():
     for data, recipe in [] if given.table_only else [(data, recipe) for recipe in given.recipes for data in given.data]:
         run, split = given.runs / f"{data}-{recipe}-s{given.seed}", PLACES[data][0]
         words = ["train", str(given.datasets / data), str(run), *RECIPES[recipe], "--split", split, "--fold", "0", "--seed", str(given.seed)]
-        train([sys.executable, "-m", "scribbleseg"], [*words, "--checkpoint-every", str(given.every)], run, given.minutes)
+        words += ["--checkpoint-every", f"{given.every:g}"]
+        train([sys.executable, "-m", "scribbleseg"], words, run, given.minutes)
         plan, machine = read_plan(run)[1], json.loads((run / "environment.json").read_text(encoding="utf-8"))
         record = {"data": data, "recipe": recipe, "method": plan.method, "seed": given.seed, "iterations": plan.recipe.iterations}
         record |= {"command": shlex.join(["scribbleseg", *words]), "cores": os.cpu_count(), "environment": machine}
-        folder.mkdir(parents=True, exist_ok=True)
-        write(folder / run.name, score(run, given.datasets / data), step_times(run), record)
+        lines = score(run, given.datasets / data)
+        if not lines:
+            raise SystemExit(f"{run}: no checkpoint after {given.minutes:g} minutes. Give more --minutes.")
+        write(folder / run.name, lines, step_times(run), record)
     found = read(folder)
     if not found:
         raise SystemExit(f"{folder}: nothing there yet. Run it without --table-only.")

@@ -98,6 +98,7 @@ def leave(place: Bench, job, rows=(("a", "mm"),), **changed) -> None:
         (1, {"classes": ["background", "B"]}, "classes"),
         (1, {"rows": [("a", "voxel")]}, "units"),
         (2, {"recipe": {"lr": 0.2}}, "recipes"),
+        (2, {"recipe": {"lr": 0.1, "ema": 0.9}}, "recipes"),
         (2, {"size": 64}, "recipes"),
     ],
 )
@@ -109,6 +110,8 @@ def test_runs_that_cannot_stand_side_by_side_are_refused(place, at, changed, wha
     leave(place, plan.jobs[at], **changed)
     with pytest.raises(InputError, match=f"pce-s0 and .*{plan.jobs[at].place.name}: their {what} differ"):
         read_results(plan, place)
+    leave(place, plan.jobs[at], recipe={"lr": 0.1, "ema": 0.0})
+    assert len(read_results(plan, place)) == 4, "an earlier run says nothing of a key that came later, and had its default"
     leave(place, plan.jobs[1], recipe={"lr": 0.3}, size=64)
     leave(place, plan.jobs[3], recipe={"lr": 0.3}, size=64)
     leave(place, plan.jobs[2])

@@ -11,6 +11,7 @@ from scribbleseg import cli
 from scribbleseg.config import Train
 from scribbleseg.evaluate import read_rows, summarise
 from scribbleseg.methods import METHODS, hyperparameters, parse_options
+from scribbleseg.plan import method_name
 
 from small import small_dataset
 
@@ -44,7 +45,7 @@ def test_a_command_is_one_that_the_command_line_takes(line, monkeypatch):
         return
     assert cli.main(words) == 0
     if isinstance(ran[0], Train):
-        parse_options(ran[0].method, ran[0].set)
+        parse_options(method_name(ran[0]), ran[0].set)
 
 
 def test_every_verb_has_a_command_in_the_readme():

@@ -54,15 +54,16 @@ def test_dropout_keeps_values_or_zeroes_them_in_every_type(dtype):
         assert abs(float(kept.double().mean()) - (1 - p)) < 0.01
 
 
-def test_gradients_of_the_skip_connections_are_those_of_cat():
-    skip, up, gradient = (torch.randn(2, channels, 4, 6, dtype=torch.float64) for channels in (3, 5, 8))
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_gradients_of_the_skip_connections_are_those_of_cat(memory_format):
+    skip, up, gradient = (torch.randn(2, channels, 4, 6, dtype=torch.float64).contiguous(memory_format=memory_format) for channels in (3, 5, 8))
     found = []
     for join in (lambda one, other: torch.cat([one, other], 1), _Joined.apply):
         leaves = skip.clone().requires_grad_(), up.clone().requires_grad_()
         joined = join(*leaves)
         found.append((joined, *torch.autograd.grad(joined, leaves, gradient)))
     assert all(torch.equal(one, other) for one, other in zip(*found))
-    assert all(part.is_contiguous(memory_format=torch.channels_last) for part in found[1][1:])
+    assert all(part.is_contiguous(memory_format=memory_format) for part in found[1][1:])
 
 
 def test_dropout_is_off_in_eval_mode():

@@ -31,6 +31,7 @@ def test_the_queue_has_every_run_once_and_effdnet_first(monkeypatch):
     plans = results.read_plans(Bench(results.PLANS), "paper")
     jobs = results.queue(plans)
     assert len(jobs) == len(set(jobs)) and set(jobs) == {job for plan in plans.values() for job in plan.jobs}
+    assert results.kept_jobs(jobs, "paper") == jobs and [job.place.name for job in results.kept_jobs(jobs, "quick")] == ["scn-s0"]
     assert [(job.label, job.data, job.fold) for job in jobs[:7]] == [*(("effdnet", "acdc", fold) for fold in range(5)), ("scn", "acdc", 0), ("scn", "mscmr", 0)]
 
 

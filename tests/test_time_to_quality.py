@@ -1,6 +1,13 @@
-import json
-import sys
+"""benchmarks/time_to_quality.py: its clock, over interruptions too, and what it makes of the checkpoints."""
 
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
 import time_to_quality as ttq
 from small import small_dataset
 
@@ -8,44 +15,84 @@ from scribbleseg.config import Evaluate, Predict
 from scribbleseg.evaluate import evaluate, read_rows, summarise
 from scribbleseg.predict import predict
 
-CUT = """
-import sys
-from scribbleseg import train as module
-rate, limit = module.learning_rate, int(sys.argv.pop(1))
-def stop(recipe, progress):
-    if round(progress * recipe.iterations) == limit:
-        raise KeyboardInterrupt
-    return rate(recipe, progress)
-module.learning_rate = stop
+START_UP = 1.5  # seconds
+PROGRAM = """
+import pathlib, sys, time
 import torch
-torch.set_num_threads(1)
-from scribbleseg.cli import main
-sys.exit(main())
+from safetensors.torch import save_file
+words = sys.argv[1:]
+run = pathlib.Path(words[1] if "--resume" in words else words[2])
+run.mkdir(parents=True, exist_ok=True)
+(run / "config.json").write_text("{}")
+number = len(list(run.iterdir()))
+time.sleep(START_UP)
+save_file({"x": torch.zeros(1)}, run / "partial", {"iteration": str(number)})
+(run / f"seen{number}").touch()
+(run / "partial").replace(run / "last.safetensors")
+try:
+    time.sleep(LINGER)
+except KeyboardInterrupt:
+    sys.exit(130)
 """
 
 
-def test_checkpoints_carry_their_time_over_an_interruption_and_are_scored(tmp_path):
-    dataset = small_dataset(tmp_path / "small")
-    run = tmp_path / "runs" / "small-fast-s0"
-    words = ["train", str(dataset), str(run), "--preset", "fast", "--method", "pce", "--iterations", "8", "--size", "32", "--checkpoint-every", "0"]
-    ttq.train([sys.executable, "-c", CUT, "4"], words, run, 5)
-    first = sorted(float(path.read_text()) for path in run.parent.glob("small-fast-s0-checkpoints/*/seconds"))
-    assert first and first[0] > 0.2, "start-up counts"
-    assert json.loads((run / "log.jsonl").read_text().splitlines()[-1])["iteration"] == 4
-    ttq.train([sys.executable, "-c", CUT, "-1"], words, run, 5)
-    lines = ttq.score(run, dataset)
-    seconds = [line["seconds"] for line in lines]
-    assert lines[-1]["iteration"] == 8 and seconds == sorted(seconds) and seconds[-1] > first[-1]
+def program(linger: float) -> list[str]:
+    return [sys.executable, "-c", PROGRAM.replace("START_UP", str(START_UP)).replace("LINGER", str(linger))]
 
+
+def seconds(run) -> list[float]:
+    return [float(path.read_text()) for path in sorted(run.parent.glob(f"{run.name}-checkpoints/*/seconds"))]
+
+
+def test_the_clock_counts_start_up_and_goes_on_after_a_stop(tmp_path):
+    run = tmp_path / "run"
+    words = ["train", "data", str(run)]
+    start = time.perf_counter()
+    ttq.train(program(60), words, run, (START_UP + 6) / 60)  # stopped by the minutes
+    spent = time.perf_counter() - start
+    (first,) = seconds(run)
+    assert START_UP <= first < spent < 20
+    ttq.train(["no such program"], words, run, (START_UP + 6) / 60)  # they are used up: nothing is started
+    ttq.train(program(0), words, run, 5)
+    assert len(seconds(run)) == 2 and seconds(run)[1] >= START_UP + 6 + START_UP
+    (run / "config.json").unlink()
+    ttq.train(program(0), words, run, 5)
+    assert len(seconds(run)) == 1 and seconds(run)[0] < START_UP + 6, "a run begun anew has a clock of its own"
+
+
+def test_ctrl_c_lets_the_training_save_and_keeps_its_time(tmp_path):
+    run = tmp_path / "run"
+    code = f"import sys; sys.path.insert(0, {str(Path(ttq.__file__).parent)!r}); import time_to_quality as ttq; from pathlib import Path; ttq.train({program(60)!r}, ['train', 'data', {str(run)!r}], Path({str(run)!r}), 5)"
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    while not (run / "last.safetensors").is_file():
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) != 0
+    assert float((tmp_path / "run-checkpoints" / "seconds").read_text()) > START_UP + 1 and len(seconds(run)) == 1
+
+
+def test_a_failed_training_is_an_error(tmp_path):
+    with pytest.raises(SystemExit, match="exit status 3"):
+        ttq.train([sys.executable, "-c", "raise SystemExit(3)"], ["train"], tmp_path / "run", 5)
+
+
+def test_checkpoints_are_scored_as_predict_and_evaluate_do(tmp_path):
+    dataset, run = small_dataset(tmp_path / "small"), tmp_path / "runs" / "small-fast-s0"
+    words = ["train", str(dataset), str(run), "--preset", "fast", "--method", "pce", "--iterations", "4", "--size", "32", "--checkpoint-every", "0"]
+    ttq.train([sys.executable, "-m", "scribbleseg"], words, run, 5)
+    lines = ttq.score(run, dataset)
+    assert lines[-1]["iteration"] == 4 and [line["seconds"] for line in lines] == sorted(line["seconds"] for line in lines)
     predict(Predict(run, dataset, tmp_path / "found"))
     evaluate(Evaluate(tmp_path / "found", dataset / "labelsTr_dense", tmp_path / "scores.csv"))
     assert lines[-1]["mean"] == round(100 * summarise(read_rows(tmp_path / "scores.csv"))[-1]["dice"], 2)
 
-    record = {"data": "acdc", "recipe": "fast", "method": "pce", "seed": 0, "iterations": 8, "command": "x", "environment": json.loads((run / "environment.json").read_text())}
+    machine = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    record = {"data": "acdc", "recipe": "fast", "method": "pce", "seed": 0, "iterations": 4, "command": "train it", "environment": machine}
     ttq.write(tmp_path / "kept" / "one", lines, ttq.step_times(run), record)
     found = ttq.read(tmp_path / "kept")
-    assert found[0].lines == lines and [line["iteration"] for line in found[0].steps] == list(range(1, 9))
-    assert "8 of 8" in ttq.table(found) and len(ttq.picture(found).axes) == 2
+    assert found[0].lines == lines and [line["iteration"] for line in found[0].steps] == [1, 2, 3, 4]
+    assert "| 4 of 4 |" in ttq.table(found) and len(ttq.picture(found).axes) == 2
 
 
 def test_a_level_is_reached_at_the_first_checkpoint_on_or_above_it():

@@ -246,6 +246,14 @@ def test_a_class_without_any_scribble_is_refused(tmp_path):
         assert not (tmp_path / "run").exists()
 
 
+def test_a_checkpoint_from_before_its_log_could_lag_is_carried_on(dataset, tmp_path):
+    run = train(settings(dataset, tmp_path / "run", iterations=4))
+    stored = torch.load(run / "resume.pt", weights_only=True)
+    torch.save({name: value for name, value in stored.items() if name != "unlogged"} | {"iteration": 3}, run / "resume.pt")
+    resume(run)
+    assert [entry["iteration"] for entry in log(run)] == [1, 2, 3, 4]
+
+
 def test_what_is_not_a_run_or_checkpoint_is_refused(dataset, tmp_path):
     with pytest.raises(InputError, match="not a run folder"):
         resume(tmp_path)

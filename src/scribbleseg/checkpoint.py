@@ -18,7 +18,8 @@ def read_checkpoint(run: Path) -> dict:
         raise InputError(f"{run}: has no checkpoint (resume.pt). Remove the folder and start again.")
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-        return {name: stored[name] for name in ("iteration", "best", "unlogged", "method", "optimizer", "rng")} | stored
+        before = {"unlogged": (torch.zeros(()), 0, 0.0)}  # earlier checkpoints were made at lines of the log only
+        return before | {name: stored[name] for name in ("iteration", "best", "method", "optimizer", "rng")} | stored
     except Exception as error:  # torch lets pickle, zip and OS errors through
         raise InputError(f"{path}: not a checkpoint of scribbleseg ({type(error).__name__}). Remove the folder and start again.") from error
 

@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 Device = Annotated[str, arg(metavar="DEVICE", help="auto (CUDA when there is one), cpu, cuda or cuda:N.")]
 Seconds = Annotated[float, arg(metavar="SECONDS", help="Time between checkpoints to resume from.")]
 Seed = Annotated[int, arg(metavar="N", help="Seed of the random numbers.")]
-BUDGETS, METHODS = "(default: the budget's)", "(default: the method's)"
+BUDGETS, METHODS = "(default: the budget's or preset's)", "(default: the method's or preset's)"
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Train:
     optimizer: Annotated[Literal["sgd", "adam", "adamw"] | None, arg(metavar="{sgd,adam,adamw}", help_behavior_hint=METHODS)] = None
     """Optimiser."""
     lr: Annotated[float | None, arg(metavar="RATE", help_behavior_hint=METHODS)] = None
-    """Learning rate at the start."""
+    """Learning rate at the start; of onecycle at its peak."""
     schedule: Annotated[
         Literal["poly", "cosine", "onecycle", "step", "constant"] | None,
         arg(metavar="{poly,cosine,onecycle,step,constant}", help_behavior_hint=METHODS),

@@ -7,8 +7,8 @@ from .methods.base import Method, Recipe
 
 
 def learning_rate(recipe: Recipe, progress: float) -> float:
-    """poly: lr (1 − t)^.9; cosine: lr (1 + cos πt)/2; step: lr γ^(steps passed); constant; onecycle (Smith & Topin 2019): along cosines from
-    lr/25 to lr in the first 30 % of the run, then to 0. t = progress."""
+    """poly: lr (1 − t)^.9; cosine: lr (1 + cos πt)/2; step: lr γ^(steps passed); constant; onecycle (after Smith & Topin 2019, the
+    momentum constant): along cosines from lr/25 to lr in the first 30 % of the run, then to 0. t = progress."""
     rise = min(progress / 0.3, 1)
     factor = {
         "poly": (1 - progress) ** 0.9,

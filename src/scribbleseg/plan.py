@@ -35,12 +35,23 @@ class Plan:
     fold: Fold
 
 
+def method_name(config: Train) -> str:
+    """The method that is trained; where none was named it is effdnet, and scn with the preset fast."""
+    return config.method or ("scn" if config.preset == "fast" else "effdnet")
+
+
+def check_interval(seconds: float) -> None:
+    if not seconds >= 0:
+        raise InputError(f"--checkpoint-every {seconds:g}: expected seconds, 0 or more.")
+
+
 def make_plan(config: Train) -> Plan:
     """Resolve defaults and check everything that can be checked without reading a voxel."""
     fast = config.preset == "fast"
+    check_interval(config.checkpoint_every)
     if fast and config.budget != "paper":
         raise InputError(f"--preset fast --budget {config.budget}: the preset has a size and a length of its own. Leave one of the two out.")
-    method = config.method or ("scn" if fast else "effdnet")
+    method = method_name(config)
     kind = method_class(method)
     options = parse_options(method, config.set)
     recipe, budget = kind.recipe, {"size": FAST_SIZE} if fast else BUDGETS[config.budget]
@@ -59,8 +70,6 @@ def make_plan(config: Train) -> Plan:
         raise InputError(f"--schedule step: {method} names no steps. Use poly, cosine, onecycle or constant.")
     if recipe.lr <= 0:
         raise InputError(f"--lr {recipe.lr}: expected a positive number.")
-    if not config.checkpoint_every >= 0:
-        raise InputError(f"--checkpoint-every {config.checkpoint_every}: expected 0 or more seconds.")
     if not 0 <= config.val_share < 1:
         raise InputError(f"--val-share {config.val_share}: expected a share from 0 to below 1, such as 0.2.")
     pick_device(config.device)
@@ -95,7 +104,7 @@ def read_plan(run: Path) -> tuple[Train, Plan]:
         stored = json.loads(path.read_text(encoding="utf-8"))
         config = Train(**{**stored["train"], "set": tuple(stored["train"]["set"])})
         plan = stored["plan"]
-        recipe = Recipe(**{**plan["recipe"], "step_at": tuple(plan["recipe"]["step_at"])})
+        recipe = read_recipe(plan["recipe"])
         fold = Fold(**{key: tuple(value) if isinstance(value, list) else value for key, value in plan["fold"].items()})
         lists = {key: tuple(plan[key]) for key in ("classes", "channels")}
         plan = Plan(**{**plan, **lists, "recipe": recipe, "fold": fold})
@@ -103,6 +112,11 @@ def read_plan(run: Path) -> tuple[Train, Plan]:
         raise InputError(f"{path}: not a run's settings ({error!r}). Was it edited, or written by another version (this is {__version__})?") from error
     config.dataset, config.run = Path(config.dataset), Path(run)
     return config, plan
+
+
+def read_recipe(stored: dict) -> Recipe:
+    """A recipe from JSON; what it lacks is from before there was such a key, and has the default."""
+    return Recipe(**{**stored, "step_at": tuple(stored.get("step_at", ()))})
 
 
 def write_plan(config: Train, plan: Plan) -> None:

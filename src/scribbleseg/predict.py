@@ -108,14 +108,15 @@ def _check_same(runs: Sequence[Path], plans: Sequence[Plan]) -> None:
 
 def _trained_on(trains: Sequence[Train], plans: Sequence[Plan]) -> set[Path]:
     """The images that the runs were trained on, as far as their data sets can still be read where they were."""
-    found = set()
-    for train, plan in zip(trains, plans):
+    cases = {}
+    for folder in {train.dataset for train in trains}:
         try:
-            cases = read_dataset(train.dataset).cases
-        except InputError:
+            dataset = read_dataset(folder)
+        except (InputError, OSError):
             continue
-        found |= {path.resolve() for name in plan.fold.train if name in cases for path in cases[name].images}
-    return found
+        cases[folder] = dataset.cases | dataset.tests
+    known = [cases[train.dataset][name] for train, plan in zip(trains, plans) if train.dataset in cases for name in plan.fold.train if name in cases[train.dataset]]
+    return {path.resolve() for case in known for path in case.images}
 
 
 def load_network(run: Path, plan: Plan, weights: str = "last") -> nn.Module:

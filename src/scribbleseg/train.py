@@ -160,7 +160,7 @@ class _Training:
             self.optimizer.load_state_dict(stored["optimizer"])
             if self.average is not None:
                 self.average.load_state_dict(stored["average"])
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, KeyError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise InputError(
                 f"{self.run / 'resume.pt'}: a checkpoint of another architecture than {self.plan.method} on {self.plan.network} ({reason}). "
@@ -228,11 +228,14 @@ class _Training:
                     if self.iteration in sweep_at:
                         self.method.sweep(self.slices, torch.full((), self.iteration / total, device=self.device))
                     logged = self.iteration in log_at or self.iteration in val_at
-                    means = distributed.process_mean(self.sums / self.steps).tolist() if logged else None  # waits for the device
+                    due = self.iteration == total or time.perf_counter() - saved > self.config.checkpoint_every or bool(stop)
+                    means = distributed.process_mean(self.sums / self.steps) if logged else None
+                    if (logged or due) and self.device.type == "cuda":
+                        torch.cuda.synchronize(self.device)  # before the clock is read
                     before, now = now, time.perf_counter()
                     self.seconds += now - before
                     if logged:
-                        entry = self.entry(dict(zip(self.step.names, means)), lr, self.seconds / self.steps)
+                        entry = self.entry(dict(zip(self.step.names, means.tolist())), lr, self.seconds / self.steps)
                         self.sums, self.steps, self.seconds = torch.zeros((), device=self.device), 0, 0.0
                         if self.first:
                             if self.iteration in val_at:
@@ -244,12 +247,10 @@ class _Training:
                             if board is not None:
                                 board(entry, pictures)
                         now = time.perf_counter()
-                    due = self.iteration == total or now - saved > self.config.checkpoint_every
                     if due and self.first and (logged or distributed.processes() == 1):  # several processes have nothing unlogged to save
                         self.checkpoint()
                         saved = now = time.perf_counter()
                     if stop and self.iteration < total:
-                        self.checkpoint()
                         raise KeyboardInterrupt
         finally:
             torch.use_deterministic_algorithms(False)

@@ -3,7 +3,7 @@
 import sys
 
 from ..config import Bench
-from ..errors import InputError
+from ..plan import check_interval
 from .engines import run_jobs
 from .figures import check_figures, make_figures
 from .formats import write_tables
@@ -12,8 +12,7 @@ from .jobs import is_done, read_bench_plan, read_results
 
 def bench(config: Bench) -> bool:
     """Run a plan and write its tables and figures; True when every run is done. A run that fails does not stop the others: it is listed at the end."""
-    if not config.checkpoint_every >= 0:
-        raise InputError(f"--checkpoint-every {config.checkpoint_every:g}: expected seconds, 0 or more.")
+    check_interval(config.checkpoint_every)
     plan = read_bench_plan(config)
     check_figures(plan)
     todo = [job for job in plan.jobs if not is_done(job, config)]

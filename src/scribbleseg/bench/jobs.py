@@ -21,7 +21,7 @@ from ..data.dataset import read_dataset
 from ..errors import InputError, nearest
 from ..evaluate import list_masks, read_rows, score_cases, write_rows
 from ..methods import hyperparameters, parse_options
-from ..plan import Plan, make_plan, read_plan
+from ..plan import Plan, make_plan, read_plan, read_recipe
 from ..predict import load_network, predict
 from ..train import resume, train
 
@@ -218,7 +218,7 @@ def _check_alike(results: dict[Job, Result], folder: Path) -> None:
             "scored cases": ((*data, job.fold), {row["case"] for row in rows}),
             "classes": (data, plan["classes"]),
             "units": (data, {row["unit"] for row in rows}),
-            "recipes": ((*data, job.label), [plan[key] for key in ("recipe", "size", "network")]),
+            "recipes": ((*data, job.label), [read_recipe(plan["recipe"]), plan["size"], plan["network"]]),
         }
         for what, (where, value) in shared.items():
             other, known = first.setdefault((what, where), (job, value))

@@ -23,7 +23,7 @@ class Block(nn.Sequential):
 
 
 class _Joined(torch.autograd.Function):
-    """`torch.cat` along the channels, whose gradients are whole tensors, channels last: slices of one are slow in all that follows."""
+    """`torch.cat` along the channels, whose gradients are whole tensors: slices of one are slow in all that follows."""
 
     @staticmethod
     def forward(ctx, skip, up):
@@ -32,7 +32,7 @@ class _Joined(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        return tuple(part.contiguous(memory_format=torch.channels_last) for part in gradient.split(ctx.widths, 1))
+        return tuple(part.clone() for part in gradient.split(ctx.widths, 1))
 
 
 class UNet(nn.Module):
