@@ -16,17 +16,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from safetensors import safe_open
 from safetensors.torch import save
 
 from scribbleseg.atomic import atomic_file
 from scribbleseg.bench.engines import run_jobs
 from scribbleseg.bench.formats import fold_lines, run_lines
-from scribbleseg.bench.jobs import BenchPlan, Job, is_done, read_bench_plan, read_results
+from scribbleseg.bench.jobs import BenchPlan, Job, Result, is_done, read_bench_plan, read_results
 from scribbleseg.bench.statistics import mean_sd
 from scribbleseg.bench.tables import Row, Section, aggregate, spans
 from scribbleseg.config import Bench
 from scribbleseg.device import pick_device
+from scribbleseg.evaluate import summarise
+from scribbleseg.methods import hyperparameters, parse_options
 
 
 PLANS = Path("benchmarks/plans")
@@ -101,6 +104,32 @@ def section_text(section: Section) -> str:
     return "\n".join(text)
 
 
+def _and_missing(row: Row, name: str) -> str:
+    """The folds or seeds that were run, and those of which nothing was."""
+    done, lacking = ({getattr(job, name) for job in jobs} for jobs in (row.done, row.missing))
+    return spans(done) + (f" ({spans(lacking - done)} not run)" if lacking - done else "")
+
+
+def effects(section: Section) -> str:
+    """A line per row that sets options: its mean Dice less that of the method's own row with the same fold and seed."""
+    own = {row.method: {(job.fold, job.seed): mean_dice(result) for job, result in row.done.items()} for row in section.rows if row.label == row.method}
+    head = ["method", "choice", "default", "against the default, seed by seed", "mean"]
+    lines = [head, ["---"] * len(head)]
+    for row in section.rows:
+        runs = {job: result for job, result in row.done.items() if job.set and (job.fold, job.seed) in own.get(row.method, {})}
+        if runs:
+            options = parse_options(row.method, next(iter(runs)).set)
+            defaults = hyperparameters(row.method)
+            found = [mean_dice(result) - own[row.method][job.fold, job.seed] for job, result in runs.items()]
+            shown = [", ".join(f"{name} {value}" for name, value in values.items()) for values in (options, {name: defaults[name] for name in options})]
+            lines.append([row.method, *shown, ", ".join(f"{value:+.1f}" for value in found), f"{np.mean(found):+.1f}"])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def mean_dice(result: Result) -> float:
+    return 100 * summarise(result.rows)[-1]["dice"]
+
+
 def row_cells(row: Row, section: Section) -> list[str]:
     paper = paper_mean(row.label, section)
     printed = "" if paper is None else f"{paper:.2f}"
@@ -111,7 +140,7 @@ def row_cells(row: Row, section: Section) -> list[str]:
     short = "" if paper is None else f"{paper - 100 * row.folds[-1]['dice']:.2f}"
     devices = dict.fromkeys(record["environment"]["device"] for record in records)
     minutes = mean_sd([record["minutes"] for record in records])[0]
-    place = [spans(job.fold for job in row.done), spans(job.seed for job in row.done), str(row.cases[-1]["cases"])]
+    place = [*(_and_missing(row, name) for name in ("fold", "seed")), str(row.cases[-1]["cases"])]
     return [row.label, *place, *scores, f"{row.folds[-1]['hd95']:.2f}", printed, short, f"{minutes:.1f}", " / ".join(devices)]
 
 
@@ -138,6 +167,8 @@ def blocks(config: Bench) -> dict[str, str]:
             sections = aggregate(plan, read_results(plan, config))
             if any(section.done for section in sections):
                 break
+        if name == "open-choices":
+            found[f"{name}: effects"] = "\n\n".join(map(effects, sections))
         found[name] = "\n\n".join(f"**{section.data}, {section.split}.** {section_text(section)}" for section in sections)
     return found
 

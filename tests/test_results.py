@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import results
 from small import small_dataset
-from test_bench_tables import TWO_FOLDS, bench_plan, of
+from test_bench_tables import TWO_FOLDS, bench_plan, of, result
 
-from scribbleseg.bench.jobs import Job, Published
+from scribbleseg.bench.jobs import BenchPlan, Job, Published
 from scribbleseg.bench.tables import aggregate
 from scribbleseg.config import Bench, Predict, Train
 from scribbleseg.predict import predict
@@ -38,14 +38,23 @@ def test_the_queue_has_every_run_once_and_effdnet_first(monkeypatch):
 def test_a_row_has_its_own_numbers_and_the_distance_to_the_papers():
     known = {"pce": {"A": {"dice": 80.0}, "mean": {"dice": 86.0}}, "scn": {name: {"dice": dice} for name, dice in zip("ABC", (90.0, 80.0, 85.0))}}
     paper = Published("Somebody", "heart", "5 folds", {**known, "ustm": {"A": {"dice": 79.0}}})
-    plan = bench_plan(["pce", "scn", "ustm"], [0, 1], published=paper)
+    plan = bench_plan(["pce", "scn", "ustm"], [0, 1, 2], published=paper)
     (section,) = aggregate(plan, of(plan, TWO_FOLDS))  # pCE alone: fold means .7 and .6
     text = results.section_text(section)
     lines = {line.split(" | ")[0].removeprefix("| "): [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")}
     shown = dict(zip(lines["method"], lines["pce"]))
-    assert (shown["folds"], shown["cases"], shown["Dice mean"], shown["paper"], shown["short by"], shown["min / run"]) == ("0-1", "3", "65.00 (7.07)", "86.00", "21.00", "5.0")
+    assert (shown["folds"], shown["cases"], shown["Dice mean"], shown["paper"], shown["short by"], shown["min / run"]) == ("0-1 (2 not run)", "3", "65.00 (7.07)", "86.00", "21.00", "5.0")
     assert (dict(zip(lines["method"], lines["scn"]))["paper"], lines["scn"][1]) == ("85.00", "not run")
     assert [cell for cell in lines["ustm"] if cell] == ["ustm", "not run"], "two of three classes are no mean"
+
+
+def test_the_effect_of_a_choice_is_against_the_same_seed():
+    jobs = [Job("heart", "cv", 0, *row, seed, "quick") for seed in (0, 1) for row in (("scn", "scn", ()), ("scn-4", "scn", ("stride=4",)), ("scn-m", "scn", ("overlap=mask",)))]
+    dice = {("scn", 0): 0.5, ("scn", 1): 0.7, ("scn-4", 0): 0.6, ("scn-4", 1): 0.65, ("scn-m", 1): 0.7}
+    found = {job: result({"a": (dice[job.label, job.seed],) * 2}) for job in jobs if (job.label, job.seed) in dice}
+    plan = BenchPlan("table", Path("table.toml"), "quick", ("scn", "scn-4", "scn-m"), tuple(jobs), "A table", (), None, ())
+    lines = results.effects(aggregate(plan, found)[0]).splitlines()[2:]
+    assert lines == ["| scn | stride 4 | stride 8 | +10.0, -5.0 | +2.5 |", "| scn | overlap mask | overlap region | +0.0 | +0.0 |"]
 
 
 def test_a_small_run_folder_predicts_like_the_run(tmp_path):
