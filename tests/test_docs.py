@@ -118,7 +118,7 @@ def test_the_readme_shows_the_committed_scores():
             name, seed, *numbers = (cell.strip(" `") for cell in line.strip("|").split("|"))
             shown[f"{place[1]}/{place[2]}/{name}-s{seed}"] = numbers
     expected = {}
-    for path in RESULTS.glob("*/*/*/metrics.csv"):
+    for path in (path for place in ("acdc/cv5-0", "mscmr/25-5-15-0") for path in RESULTS.glob(f"{place}/*/metrics.csv")):
         if path.parent.name.rpartition("-s")[0] in METHODS:
             table = summarise(read_rows(path))
             dice = [f"{100 * entry['dice']:.1f}" for entry in table]
