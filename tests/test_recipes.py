@@ -10,7 +10,7 @@ from scribbleseg.methods import METHODS, hyperparameters, method_class
 from scribbleseg.methods.base import Recipe
 from scribbleseg.train import make_optimizer
 
-SHARED = {"optimizer": "sgd", "lr": 0.01, "schedule": "poly", "weight_decay": 1e-4, "batch": 12, "iterations": 60_000}
+SHARED = {"optimizer": "sgd", "lr": 0.01, "schedule": "poly", "weight_decay": 1e-4, "batch": 12, "iterations": 60_000, "ema": 0.0}
 EFFDNET = {"lam": 0.6, "delta": 0.3, "fbsl": True, "fadc": True, "blocks": 8, "temperature": 0.07, "box": "annotated"}
 SCN = {"pap": True, "rsr": True, "cgtm": True, "cacl": True, "lambda1": 1.0, "lambda2": 0.3, "lambda3": 0.25, "lambda4": 0.1}
 FDDSEG = {"pseudo_weight": 0.5, "side_weight": 0.35, "distill_weight": 0.15, "target_share": 0.4, "dropout": 0.5, "reach": 7}
