@@ -174,6 +174,18 @@ def test_ctrl_c_leaves_a_resumable_run(dataset, tmp_path):
     assert same_weights(whole, run)
 
 
+def test_ctrl_c_while_a_line_is_written_loses_nothing(dataset, tmp_path, monkeypatch):
+    def interrupted(self):
+        if self.iteration == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+        return {}
+
+    monkeypatch.setattr("scribbleseg.train._Training.validate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(dataset, tmp_path / "run", val_share=0.3, validations=6))
+    assert torch.load(tmp_path / "run" / "resume.pt", weights_only=True)["iteration"] == 7
+
+
 def test_deterministic_runs_repeat_and_seeds_differ(dataset, tmp_path):
     runs = [train(settings(dataset, tmp_path / str(i), method="effdnet", deterministic=True, seed=seed)) for i, seed in enumerate((1, 1, 2))]
     assert same_weights(runs[0], runs[1]) and not same_weights(runs[0], runs[2])

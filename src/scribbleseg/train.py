@@ -250,7 +250,7 @@ class _Training:
                     if due and self.first and (logged or distributed.processes() == 1):  # several processes have nothing unlogged to save
                         self.checkpoint()
                         saved = now = time.perf_counter()
-                    if stop and self.iteration < total:
+                    if due and stop and self.iteration < total:  # a signal after `due` was looked at waits for the next step
                         raise KeyboardInterrupt
         finally:
             torch.use_deterministic_algorithms(False)
