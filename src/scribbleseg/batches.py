@@ -26,14 +26,14 @@ from .progress import Progress
 def build_slices(dataset: Dataset, cases: tuple[str, ...], method: Method | None, size: int) -> tuple[Slices, Tensor]:
     """Read, prepare and resize cases in parallel: all their slices on the CPU, and which case (by position) each slice is of.
 
-    Without a method the label is the dense mask (for validation); a case that has none is UNLABELED. What does not fit into memory lies in
-    a mapped file.
+    Without a method (for validation) the label is what was drawn. A case without a dense mask is UNLABELED in truth, which is None where no
+    case has one. What does not fit into memory lies in a mapped file.
     """
     cache = dataset.folder / ".scribbleseg"
 
     def load(name):
         volume = load_volume(dataset, dataset.case(name), cache=cache)
-        targets = method.targets(volume) if method is not None else {}
+        targets = {"label": volume.scribble} if method is None else method.targets(volume)
         notes = method.notes(volume) if method is not None else {}
         truth = None if volume.truth is None else resize_label(volume.truth, size)
         return resize_image(volume.image, size), {key: resize_label(value, size) for key, value in targets.items()}, truth, notes
@@ -57,7 +57,7 @@ def build_slices(dataset: Dataset, cases: tuple[str, ...], method: Method | None
     maps = {name: stack.tensor() for name, stack in stacks.items()}
     image, truth = maps.pop("image"), maps.pop("truth") if has_truth else None
     maps.pop("truth", None)
-    return Slices(image, maps.pop("label", truth), maps, truth), torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    return Slices(image, maps.pop("label"), maps, truth), torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
 
 
 def ahead(pool: ThreadPoolExecutor, function: Callable, items: Sequence, count: int) -> Iterator:

@@ -33,6 +33,7 @@ class Plan:
     channels: tuple[str, ...]
     split: str
     fold: Fold
+    val_on_scribbles: bool = False  # no validation case has a dense mask: Dice is of the scribbled pixels alone
 
 
 def method_name(config: Train) -> str:
@@ -78,17 +79,19 @@ def make_plan(config: Train) -> Plan:
     fold = _carve(dataset, dataset.fold(split, config.fold), config.val_share, config.seed)
     if not fold.train:
         raise InputError(f"{config.dataset}: fold {config.fold} of '{split}' has no training case.")
+    val = [dataset.case(name) for name in fold.val]
+    if val and all(case.truth is None and case.scribble is None for case in val):
+        raise InputError(f"{config.dataset}: no validation case has a mask in labelsTr_dense or a scribble in labelsTr. Add one, or use a split without validation.")
+    on_scribbles = bool(val) and all(case.truth is None for case in val)
     network = config.network or kind.network_name
-    return Plan(method, options, recipe, size, network, dataset.classes, dataset.channels, split, fold)
+    return Plan(method, options, recipe, size, network, dataset.classes, dataset.channels, split, fold, on_scribbles)
 
 
 def _carve(dataset: Dataset, fold: Fold, share: float, seed: int) -> Fold:
-    """Set a share of the training patients aside for validation, where the split names none."""
+    """Set a share of the training patients aside for validation, where the split names none; patients with dense masks where there are any."""
     if fold.val or not share:
         return fold
-    patients = sorted({dataset.patient(case) for case in fold.train if dataset.case(case).truth is not None})
-    if not patients:
-        raise InputError(f"{dataset.folder}: --val-share {share}: no training case has a dense mask to validate on. Add some to labelsTr_dense, or leave it out.")
+    patients = sorted({dataset.patient(case) for case in fold.train if dataset.case(case).truth is not None} or {dataset.patient(case) for case in fold.train})
     random.Random(seed).shuffle(patients)
     chosen = set(patients[: max(1, round(share * len(patients)))])
     parts = [tuple(case for case in fold.train if (dataset.patient(case) in chosen) == held) for held in (False, True)]

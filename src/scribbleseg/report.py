@@ -263,7 +263,8 @@ def _curves_section(plan, log):
         lines = {name: (at, [entry["val_dice"][name] for entry in checked]) for name in classes}
         lines["mean"] = (at, [entry["val_mean_dice"] for entry in checked])
         shades = {name: colour(value) for value, name in enumerate(classes, 1)}
-        charts[f"Validation Dice at {plan.size} × {plan.size} pixels, {len(plan.fold.val)} cases"] = curves(lines, "Dice", shades)
+        where = "on scribbled pixels alone" if plan.val_on_scribbles else f"at {plan.size} × {plan.size} pixels"
+        charts[f"Validation Dice {where}, {len(plan.fold.val)} cases"] = curves(lines, "Dice", shades)
     else:
         notes.append(_left_out("validation Dice; the run had no validation cases."))
     for name in log[-1]["monitor"]:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,7 @@ def pick_step(config: Train, plan: Plan, device: torch.device) -> tuple[bool, bo
 
 @torch.no_grad()
 def validation_dice(network: nn.Module, slices: Slices, owner: Tensor, classes: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Dice per case and foreground class at network resolution, float64 [cases, classes − 1]; nan where a case lacks the class."""
+    """Dice per case and foreground class over the pixels whose truth is known, at network resolution, float64 [cases, classes − 1]; nan where a case lacks the class."""
     cases = int(owner.max()) + 1
     sums = torch.zeros(3, cases * classes, dtype=torch.float64)
     training = network.training
@@ -133,8 +134,9 @@ class _Training:
         self.val = self.owner = None
         if plan.fold.val and self.first:
             self.val, self.owner = build_slices(dataset, plan.fold.val, None, plan.size)
-            if self.val.truth is None:
-                raise InputError(f"{config.dataset}: no validation case has a mask in labelsTr_dense. Add one, or use a split without validation.")
+            if plan.val_on_scribbles:
+                print("no validation case has a dense mask: validation Dice is of their scribbled pixels alone", file=sys.stderr)
+                self.val = replace(self.val, truth=self.val.label)
         self.slices = resident(slices, self.device)
         self.method.to(self.device, memory_format=torch.channels_last).train()
         self.optimizer = make_optimizer(plan.recipe, self.method, self.device)

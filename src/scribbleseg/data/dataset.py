@@ -97,8 +97,8 @@ class Dataset:
         return folds[index]
 
     def default_split(self) -> str:
-        """The only named protocol, else `final`, else `all`."""
-        named = [name for name in self.splits() if name != "final"]
+        """The only named protocol (`tuning`, to choose settings on, is none), else `final`, else `all`."""
+        named = [name for name in self.splits() if name not in ("final", "tuning")]
         return named[0] if len(named) == 1 else "final" if "final" in self.splits() else "all"
 
     def held_out(self, fold: Fold) -> tuple[str, list[Case]]:

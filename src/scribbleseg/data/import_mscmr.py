@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import numpy as np
+
 from ..atomic import atomic_folder
 from ..errors import InputError
 from .protocols import write_splits
@@ -53,8 +55,14 @@ def import_mscmr(src: Path, dst: Path) -> None:
         groups = {case: case.split("_")[0] for cases in parts.values() for case in cases}
         write_description(folder, "MSCMR", "LGE", CLASSES, groups, **ABOUT)
         train, val, test = (list(parts[part]) for part in ("train", "val", "TestSet"))
-        rows = {"25-5-15": [{"name": "25-5-15", "train": train, "val": val, "test": test}]}
+        rows = {"25-5-15": [{"name": "25-5-15", "train": train, "val": val, "test": test}], "tuning": [_tuning(train)]}
         write_splits(folder, rows, "25-5-15")
+
+
+def _tuning(train: list[str]) -> dict:
+    """To choose settings on: a fifth of the scribbled subjects, seeded, is set aside for validation on its scribbles; nobody to test on."""
+    held = set(np.random.RandomState(0).permutation(sorted(train))[: len(train) // 5].tolist())  # the legacy stream is frozen
+    return {"name": "tuning", "train": [case for case in train if case not in held], "val": [case for case in train if case in held], "test": []}
 
 
 def _label(root: Path, part: str, case: str, kind: str) -> Path:
