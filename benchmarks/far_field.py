@@ -20,13 +20,13 @@ MARGIN = 20  # pixels
 COLUMNS = ("data", "split", "row", "seed", "cases", "dice", "dice_in_box", "foreground_outside", "foreground_in_empty_slices")
 
 
-def boxes(truth: np.ndarray) -> np.ndarray:
-    """True inside the box around each slice's mask and its margin; slices without a mask have none. [D, H, W] → bool [D, H, W]"""
+def boxes(truth: np.ndarray, margin: int = MARGIN) -> np.ndarray:
+    """True inside the box around each slice's foreground and its margin; slices without foreground have none. [D, H, W] → bool [D, H, W]"""
     inside = np.zeros(truth.shape, bool)
     for plane, mask in zip(inside, truth > 0):
         if mask.any():
             (top, bottom), (left, right) = (np.flatnonzero(mask.any(axis))[[0, -1]] for axis in (1, 0))
-            plane[max(0, top - MARGIN) : bottom + MARGIN + 1, max(0, left - MARGIN) : right + MARGIN + 1] = True
+            plane[max(0, top - margin) : bottom + margin + 1, max(0, left - margin) : right + margin + 1] = True
     return inside
 
 

@@ -222,6 +222,21 @@ def table(lines: list[dict], about: str) -> str:
     return "\n".join(text) + "\n"
 
 
+def write(results: Path, place: str, lines: list[dict], about: str) -> None:
+    """The CSVs and the table of the methods measured so far: what comes after may be cut off."""
+    stem = results / f"speed-{place}"
+    with atomic_file(Path(f"{stem}.csv")) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(lines)
+    with atomic_file(results / f"speed-parts-{place}.csv") as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("method", "part", "seconds", "share_of_step"))
+        writer.writerows((line["method"], part, f"{s:.5f}", f"{s / line['seconds']:.4f}") for line in lines for part, s in line["single_parts"].items())
+    with atomic_file(Path(f"{stem}.md")) as partial:
+        partial.write_text(table(lines, about), encoding="utf-8")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=256)
@@ -240,6 +255,12 @@ def main():
     if given.worker:
         print(json.dumps(measure(given.methods[0], given.worker, given.size, device, given.steps, given.compile)))
         return
+    machine = environment(device, pick_precision("auto", device))
+    name = machine["device"]
+    about = f"{name}, {machine['precision']}, torch {machine['torch']}, {given.size}², commit {machine['commit']}. "
+    about += f"Median of {given.steps} × {20 if device.type == 'cuda' else 1} steps; parts from steps of their own. Made by `python {shlex.join(sys.argv)}`. "
+    about += "`networks`: forward passes of student and teacher; `terms`: what the method computes beside them; `plain fp32`: the same step in float32, contiguous, eager, in a process of its own that leaves memory and denormals to the defaults; memory on a CPU is the process's."
+    place = f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{given.size}"
     lines = []
     with tempfile.TemporaryDirectory() as folder:
         dataset = Path(folder) / "phantom"
@@ -252,24 +273,8 @@ def main():
             )
             lines.append({**ours, "reference_seconds": plain})
             print(f"{name}: {lines[-1]['seconds']:.3g} s a step, {lines[-1]['reference_seconds'] / lines[-1]['seconds']:.1f} times faster than plain fp32", flush=True)
-    machine = environment(device, pick_precision("auto", device))
-    name = machine["device"]
-    about = f"{name}, {machine['precision']}, torch {machine['torch']}, {given.size}², commit {machine['commit']}. "
-    about += f"Median of {given.steps} × {20 if device.type == 'cuda' else 1} steps; parts from steps of their own. Made by `python {shlex.join(sys.argv)}`. "
-    about += "`networks`: forward passes of student and teacher; `terms`: what the method computes beside them; `plain fp32`: the same step in float32, contiguous, eager, in a process of its own that leaves memory and denormals to the defaults; memory on a CPU is the process's."
-    place = f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{given.size}"
-    stem = given.results / f"speed-{place}"
-    with atomic_file(Path(f"{stem}.csv")) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(lines)
-    with atomic_file(given.results / f"speed-parts-{place}.csv") as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("method", "part", "seconds", "share_of_step"))
-        writer.writerows((line["method"], part, f"{s:.5f}", f"{s / line['seconds']:.4f}") for line in lines for part, s in line["single_parts"].items())
-    with atomic_file(Path(f"{stem}.md")) as partial:
-        partial.write_text(table(lines, about), encoding="utf-8")
-    print(f"table: {stem}.md")
+            write(given.results, place, lines, about)
+    print(f"table: {given.results / f'speed-{place}.md'}")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from scribbleseg.predict import Model, load_network, mean_probs, predict
 from scribbleseg.run_log import environment
 from scribbleseg.train import train
 
-FOLDER, REPEATS, WALKED = 100, 7, 40  # volumes in the folder; predictions of one volume; cases for the random walker
+FOLDER, REPEATS, WALKED = 100, 7, 20  # volumes in the folder; predictions of one volume; cases for the random walker
 COLUMNS = ("what", "cores", "items", "seconds", "per_item", "times_faster", "note")
 
 

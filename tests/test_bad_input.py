@@ -229,6 +229,14 @@ def test_fold_that_leaks_a_patient(not_trained, data):
     not_trained(data / "splits_final.json", "fold 0 leaks", f"'{CASE}'", "'case.5 a'", "patient 'p1'", "Put every patient in one part")
 
 
+def test_validation_cases_with_nothing_drawn(not_trained, data):
+    (data / "splits").mkdir()
+    (data / "splits" / "mine.json").write_text(json.dumps([{"name": "mine", "train": [CASE], "val": ["case.2 a"], "test": []}]), encoding="utf-8")
+    for folder in ("labelsTr", "labelsTr_dense"):
+        (data / folder / "case.2 a.nii.gz").unlink()
+    not_trained(data, "no validation case has a mask in labelsTr_dense or a scribble in labelsTr", "use a split without validation")
+
+
 def test_fold_that_is_not_there(not_trained):
     not_trained("split 'final' has folds 0 to 0; got 4", options=("--fold", "4"))
 

@@ -186,6 +186,19 @@ def test_mscmr_test_set_with_and_without_labels(mscmr, tmp_path):
     assert list(dataset.tests) == ["subject4_DE", "subject5_DE"]
     assert dataset.tests["subject4_DE"].truth and dataset.tests["subject5_DE"].truth is None
     assert dataset.folds("25-5-15")[0].test == ("subject4_DE", "subject5_DE")
+    assert dataset.splits() == ["final", "25-5-15"], "one scribbled subject: nobody to set aside"
+
+
+def test_mscmr_has_a_split_to_choose_settings_on(mscmr, tmp_path):
+    for subject in range(11, 20):
+        for folder, name in (("images", f"subject{subject}_DE"), ("labels", f"subject{subject}_DE_scribble")):
+            shutil.copy(mscmr / "train" / folder / f"{name}.nii.gz".replace(str(subject), "2"), mscmr / "train" / folder / f"{name}.nii.gz")
+    import_dataset(Import("mscmr", mscmr, tmp_path / "set"))
+    dataset = read_dataset(tmp_path / "set")
+    (fold,) = dataset.folds("tuning")
+    scribbled = {name for name, case in dataset.cases.items() if case.scribble}
+    assert len(fold.val) == 2 and len(fold.train) == 8 and set(fold.train) | set(fold.val) == scribbled and not fold.test
+    assert dataset.default_split() == "25-5-15"
 
 
 def test_mscmr_bad_input(mscmr, tmp_path):

@@ -15,14 +15,16 @@ from scribbleseg.augment import random_affine
 from scribbleseg.average import Average
 from scribbleseg.batches import augment_slices
 from scribbleseg.config import Train
-from scribbleseg.data.dataset import read_dataset
+from scribbleseg.data.dataset import load_volume, read_dataset
 from scribbleseg.data.slices import Sampler, epoch_order, resize_image, resize_label
+from scribbleseg.device import pick_precision
 from scribbleseg.errors import InputError
 from scribbleseg.labels import UNLABELED
 from scribbleseg.methods.base import Recipe, Slices
 from scribbleseg.methods.scn import SCN
 from scribbleseg.optimizer import learning_rate
-from scribbleseg.plan import FAST, FAST_SIZE, make_plan
+from scribbleseg.plan import FAST, FAST_SIZE, make_plan, read_plan
+from scribbleseg.predict import load_network
 from scribbleseg.run_log import add_environment
 from scribbleseg.train import resume, train, validation_dice
 
@@ -68,6 +70,32 @@ def test_a_run_folder_is_complete(dataset, tmp_path):
 def test_training_learns_the_squares(dataset, tmp_path):
     run = train(settings(dataset, tmp_path / "run", method="fullsup", iterations=120, lr=0.05, val_share=0.3))
     assert log(run)[-1]["val_mean_dice"] > 0.8
+
+
+def test_without_dense_masks_validation_is_on_scribbled_pixels(tmp_path, capsys):
+    data = small_dataset(tmp_path / "bare", dense=False)
+    run = train(settings(data, tmp_path / "run", iterations=60, lr=0.05, val_share=0.3, validations=2))
+    assert "validation Dice is of their scribbled pixels alone" in capsys.readouterr().err
+    config, plan = read_plan(run)
+    assert plan.val_on_scribbles and len(plan.fold.val) == 1
+    network, dtype, size = load_network(run, plan), pick_precision(config.precision, torch.device("cpu")), plan.size
+    volume = load_volume(read_dataset(data), read_dataset(data).case(plan.fold.val[0]))
+    with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        found = network(resize_image(volume.image, size).contiguous(memory_format=torch.channels_last)).argmax(1)
+    drawn = resize_label(volume.scribble, size)
+    for value, name in ((1, "square"), (2, "core")):
+        overlap = int((found.eq(value) & drawn.eq(value)).sum())
+        expected = 2 * overlap / int((found.eq(value) & drawn.ne(UNLABELED)).sum() + drawn.eq(value).sum())
+        assert log(run)[-1]["val_dice"][name] == pytest.approx(expected) and expected > 0.1
+
+
+def test_dense_masks_are_preferred_for_validation(dataset, tmp_path):
+    assert not make_plan(settings(dataset, tmp_path / "run", val_share=0.3)).val_on_scribbles
+    some = small_dataset(tmp_path / "some")
+    for index in (0, 1, 3):
+        (some / "labelsTr_dense" / f"case.{index} a.nii.gz").unlink()
+    plan = make_plan(settings(some, tmp_path / "run", val_share=0.3))
+    assert plan.fold.val == ("case.2 a",) and not plan.val_on_scribbles
 
 
 @pytest.mark.parametrize("dense", [True, False])

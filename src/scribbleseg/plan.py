@@ -15,7 +15,7 @@ from .methods import method_class, parse_options
 from .methods.base import Recipe
 
 BUDGETS = {"paper": {"size": 256}, "quick": {"size": 128, "iterations": 600}}
-FAST = {"optimizer": "adamw", "lr": 0.003, "schedule": "onecycle", "weight_decay": 0.01, "batch": 12, "iterations": 900, "ema": 0.99}
+FAST = {"optimizer": "adamw", "lr": 0.001, "schedule": "onecycle", "weight_decay": 0.01, "batch": 12, "iterations": 900, "ema": 0.99}
 FAST_SIZE = 128
 QUICK_SGD_LR = 0.03  # every SGD method starts at the comparison's pCE rate: the schedule is a hundred times shorter
 

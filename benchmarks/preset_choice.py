@@ -1,0 +1,115 @@
+"""How `--preset fast` was chosen: python benchmarks/preset_choice.py [--candidates NAME ...] [--seeds 0 1] [--table-only]
+
+Trains every candidate and compares them on the training side alone, by two figures of the run's end:
+- mean Dice of validation cases of the `tuning` splits: 16 cases of ACDC cv5 fold 0's training groups, by dense masks; 5 of MSCMR's 25 scribbled subjects, over
+  scribbled pixels alone, as they have no dense masks;
+- the share of predicted foreground that lies far away, outside every slice's box round the scribbled foreground, 40 pixels wider on all sides: of every fifth
+  training case. It needs no mask, so runs on all of MSCMR's 25 subjects (split 25-5-15) are judged by it as well.
+What is finished is skipped, what was interrupted is carried on. Writes benchmarks/results/preset-choice.csv and .md from every finished run that is there.
+"""
+
+import argparse
+import csv
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from far_field import boxes
+
+from scribbleseg.atomic import atomic_file
+from scribbleseg.data.dataset import Dataset, load_volume, read_dataset
+from scribbleseg.device import pick_device, pick_precision
+from scribbleseg.labels import UNLABELED
+from scribbleseg.plan import read_plan
+from scribbleseg.predict import load_network, predict_volume
+
+ONCE = ["--preset", "fast", "--optimizer", "adamw", "--batch", "12", "--iterations", "900"]
+CANDIDATES = {
+    "quick": ["--method", "scn", "--budget", "quick"],
+    "onecycle-3e-3": [*ONCE, "--schedule", "onecycle", "--lr", "0.003"],
+    "onecycle-1e-3": [*ONCE, "--schedule", "onecycle", "--lr", "0.001"],
+    "cosine-1e-3": [*ONCE, "--schedule", "cosine", "--lr", "0.001"],
+}
+PLACES = (("acdc", "tuning"), ("mscmr", "tuning"), ("mscmr", "25-5-15"))
+EVERY, MARGIN = 5, 40  # training case; pixels
+COLUMNS = ("candidate", "data", "split", "seed", "iterations", "batch", "optimizer", "lr", "schedule", "ema", "mean", "per_class", "far", "minutes", "commit", "command")
+
+
+def far_away(run: Path, dataset: Dataset) -> float:
+    """Mean over every fifth training case of the share of predicted foreground that is outside the boxes; 0 where none is predicted."""
+    train, plan = read_plan(run)
+    device, shares = pick_device("cpu"), []
+    network = load_network(run, plan)
+    for name in plan.fold.train[::EVERY]:
+        volume = load_volume(dataset, dataset.case(name))
+        found = predict_volume(network, volume.image, plan.size, device, pick_precision(train.precision, device)).argmax(0) > 0
+        near = boxes((volume.scribble > 0) & (volume.scribble != UNLABELED), MARGIN)
+        shares.append((found & ~near).sum() / max(1, found.sum()))
+    return float(np.mean(shares))
+
+
+def read_run(run: Path, dataset: Dataset) -> dict | None:
+    """What the table says of a finished run; None where the run is not at its end."""
+    if not (run / "log.jsonl").is_file():
+        return None
+    plan, log = read_plan(run)[1], [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    last = log[-1]
+    if last["iteration"] < plan.recipe.iterations:
+        return None
+    before = [0, *(entry["iteration"] for entry in log)]
+    seconds = sum(entry["seconds_per_iteration"] * (entry["iteration"] - start) for start, entry in zip(before, log))
+    found = {key: getattr(plan.recipe, key) for key in ("iterations", "batch", "optimizer", "lr", "schedule", "ema")}
+    found |= {"mean": "", "per_class": ""}
+    if plan.split == "tuning":
+        found |= {"mean": round(100 * last["val_mean_dice"], 1), "per_class": " / ".join(f"{100 * value:.1f}" for value in last["val_dice"].values())}
+    commit = json.loads((run / "environment.json").read_text(encoding="utf-8"))["commit"]
+    return found | {"far": round(100 * far_away(run, dataset), 1), "minutes": round(seconds / 60, 1), "commit": commit}
+
+
+def table(rows: list[dict]) -> str:
+    text = ["# The choice of `--preset fast`", "", "At the end of a run, in percent. Dice: on ACDC of 16 validation cases of the `tuning` split, at network resolution; on MSCMR of 5 of the 25 scribbled subjects, over scribbled pixels alone. Far: share of the predicted foreground that lies outside every slice's box round the scribbled foreground, 40 pixels wider; mean over every fifth training case. Split 25-5-15 trains on all 25 subjects and is judged by that alone: no case that anything is scored on took part. Minutes are of training steps on a shared machine, no speed figures. Made by `python benchmarks/preset_choice.py`.", ""]
+    head = ("candidate", "iterations × batch", "optimizer", "schedule", "mean of weights", "data", "seed", "Dice", "RV / Myo / LV", "far", "minutes", "commit")
+    text += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in rows:
+        cells = [row["candidate"], f"{row['iterations']} × {row['batch']}", f"{row['optimizer']} {row['lr']}", row["schedule"], row["ema"] or "–"]
+        cells += [f"{row['data']} {row['split']}", row["seed"], row["mean"] or "–", row["per_class"] or "–", row["far"], row["minutes"], row["commit"]]
+        text.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join([*text, "", "Commands:", "", *(f"- `{row['command']}`" for row in rows)]) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--candidates", nargs="+", default=list(CANDIDATES), choices=CANDIDATES)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--datasets", type=Path, default=Path("datasets"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/preset-choice"))
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--table-only", action="store_true", help="train nothing, read the runs that are there")
+    given = parser.parse_args()
+    rows = []
+    for (data, split), name, seed in [(place, name, seed) for place in PLACES for name in given.candidates for seed in given.seeds]:
+        run, dataset = given.runs / f"{data}-{split}-{name}-s{seed}", read_dataset(given.datasets / data)
+        command = ["train", str(given.datasets / data), str(run), *CANDIDATES[name], "--split", split, "--seed", str(seed)]
+        found = read_run(run, dataset)
+        if found is None and not given.table_only:
+            program = [sys.executable, "-m", "scribbleseg"]
+            subprocess.run([*program, *(["train", str(run), "--resume"] if (run / "config.json").is_file() else command)], check=True)
+            found = read_run(run, dataset)
+        if found is not None:
+            rows.append({"candidate": name, "data": data, "split": split, "seed": seed, **found, "command": shlex.join(["scribbleseg", *command])})
+    if not rows:
+        raise SystemExit(f"{given.runs}: no finished run. Run it without --table-only.")
+    with atomic_file(given.results / "preset-choice.csv") as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    with atomic_file(given.results / "preset-choice.md") as partial:
+        partial.write_text(table(rows), encoding="utf-8")
+    print(f"table: {given.results / 'preset-choice.md'}")
+
+
+if __name__ == "__main__":
+    main()
