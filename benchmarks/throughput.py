@@ -1,6 +1,6 @@
-"""Time of prediction, import and random walker, on one core and on all: python benchmarks/throughput.py --source FOLDER [--dataset datasets/acdc]
+"""Time of prediction, import and random walker, on one core and on all: python benchmarks/throughput.py --source NAME FOLDER [--dataset datasets/acdc]
 
-FOLDER is ACDC as its source ships it. Every line comes from a process of its own, bound to so many cores, with an untrained U-Net at 256² where there is a
+NAME and FOLDER as `scribbleseg import` takes them, such as acdc or wsl4mis. Every line comes from a process of its own, bound to so many cores, with an untrained U-Net at 256² where there is a
 network. Run it on a machine that does nothing else. Writes benchmarks/results/throughput-DEVICE.csv and .md.
 """
 
@@ -83,15 +83,27 @@ def walker(dataset_folder: Path, out: Path) -> dict:
     return {"what": "read cases and solve the random walker", "items": len(slices.label), "seconds": seconds, "note": f"items: slices, of {len(cases)} cases"}
 
 
-def importing(source: Path, out: Path) -> dict:
-    seconds, _ = timed(import_dataset, Import("acdc", source, out / "acdc"))
-    count = len(read_dataset(out / "acdc").cases)
-    return {"what": "import ACDC", "items": count, "seconds": seconds, "note": "every file is read, checked and copied"}
+def importing(name: str, source: str, out: Path) -> dict:
+    seconds, _ = timed(import_dataset, Import(name, Path(source), out / name))
+    count = len(read_dataset(out / name).cases)
+    return {"what": f"import {name}", "items": count, "seconds": seconds, "note": "every file is read, checked and copied"}
+
+
+def write(stem: Path, lines: list[dict], about: str) -> None:
+    """The CSV and the table of what is measured so far."""
+    with atomic_file(Path(f"{stem}.csv")) as path, open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(lines)
+    text = ["# Prediction, import, random walker", "", about, "", "| what | items | cores | s | s per item | faster than one core | note |", "|" + "---|" * 7]
+    text += [f"| {line['what']} | {line['items']} | {line['cores']} | {line['seconds']:.3g} | {line['per_item']:.3g} | {line['times_faster']:.2f} | {line['note']} |" for line in lines]
+    with atomic_file(Path(f"{stem}.md")) as path:
+        path.write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", type=Path, required=True)
+    parser.add_argument("--source", nargs=2, metavar=("NAME", "FOLDER"), required=True)
     parser.add_argument("--dataset", type=Path, default=Path("datasets/acdc"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--worker", nargs=3, metavar=("WHAT", "CORES", "RUN"), help=argparse.SUPPRESS)
@@ -102,34 +114,28 @@ def main():
         torch.set_num_threads(cores)
         with tempfile.TemporaryDirectory(dir=run.parent) as out:
             out = Path(out)
-            line = {"volume": lambda: one_volume(run, images, out), "folder": lambda: folder(run, images, out), "walker": lambda: walker(given.dataset, out), "import": lambda: importing(given.source, out)}[what]()
+            line = {"volume": lambda: one_volume(run, images, out), "folder": lambda: folder(run, images, out), "walker": lambda: walker(given.dataset, out), "import": lambda: importing(*given.source, out)}[what]()
         print(json.dumps({**line, "cores": cores}))
         return
+    machine = environment(pick_device("cpu"), pick_precision("auto", pick_device("cpu")))
+    about = f"{machine['device']}, {machine['precision']}, torch {machine['torch']}, commit {machine['commit']}. Made by `python {shlex.join(sys.argv[:1])} --source {given.source[0]} FOLDER`."
+    stem = given.results / f"throughput-{re.sub(r'[^a-z0-9]+', '-', machine['device'].lower()).strip('-')}"
     lines, allowed = [], sorted(os.sched_getaffinity(0))
-    for path in given.source.rglob("*.nii.gz"):
-        path.read_bytes()  # into the page cache, for the first worker as for the last
+    for path in Path(given.source[1]).rglob("*"):
+        if path.is_file():
+            path.read_bytes()  # into the page cache, for the first worker as for the last
     with tempfile.TemporaryDirectory() as scratch:
         run = train(Train(given.dataset, Path(scratch) / "run", method="pce", iterations=1, batch=2, split="cv5"))
         for what in ("volume", "folder", "walker", "import"):
             for cores in dict.fromkeys((1, len(allowed))):
-                command = [sys.executable, __file__, "--source", given.source, "--dataset", given.dataset, "--worker", what, cores, run]
+                command = [sys.executable, __file__, "--source", *given.source, "--dataset", given.dataset, "--worker", what, cores, run]
                 bind = partial(os.sched_setaffinity, 0, allowed[:cores])
                 found = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, check=True, preexec_fn=bind)
                 line = json.loads(found.stdout.splitlines()[-1])
                 alone = line if cores == 1 else lines[-1]
                 lines.append({**line, "per_item": line["seconds"] / line["items"], "times_faster": alone["seconds"] / line["seconds"]})
                 print(lines[-1], flush=True)
-    machine = environment(pick_device("cpu"), pick_precision("auto", pick_device("cpu")))
-    about = f"{machine['device']}, {machine['precision']}, torch {machine['torch']}, commit {machine['commit']}. Made by `python {shlex.join(sys.argv[:1])} --source FOLDER`."
-    stem = given.results / f"throughput-{re.sub(r'[^a-z0-9]+', '-', machine['device'].lower()).strip('-')}"
-    with atomic_file(Path(f"{stem}.csv")) as path, open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(lines)
-    text = ["# Prediction, import, random walker", "", about, "", "| what | items | cores | s | s per item | faster than one core | note |", "|" + "---|" * 7]
-    text += [f"| {line['what']} | {line['items']} | {line['cores']} | {line['seconds']:.3g} | {line['per_item']:.3g} | {line['times_faster']:.2f} | {line['note']} |" for line in lines]
-    with atomic_file(Path(f"{stem}.md")) as path:
-        path.write_text("\n".join(text) + "\n", encoding="utf-8")
+                write(stem, lines, about)
     print(f"table: {stem}.md")
 
 
