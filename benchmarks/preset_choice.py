@@ -1,11 +1,12 @@
 """How `--preset fast` was chosen: python benchmarks/preset_choice.py [--candidates NAME ...] [--seeds 0 1] [--table-only]
 
 Trains every candidate and compares them on the training side alone, by two figures of the run's end:
-- mean Dice of validation cases of the `tuning` splits: 16 cases of ACDC cv5 fold 0's training groups, by dense masks; 5 of MSCMR's 25 scribbled subjects, over
-  scribbled pixels alone, as they have no dense masks;
-- the share of predicted foreground that lies far away, outside every slice's box round the scribbled foreground, 40 pixels wider on all sides: of every fifth
-  training case. It needs no mask, so runs on all of MSCMR's 25 subjects (split 25-5-15) are judged by it as well.
-What is finished is skipped, what was interrupted is carried on. Writes benchmarks/results/preset-choice.csv and .md from every finished run that is there.
+- mean Dice of the validation cases of the `tuning` splits: 16 patients (32 cases) of ACDC cv5 fold 0's training groups, by dense masks; 5 of MSCMR's 25
+  scribbled subjects, over scribbled pixels alone, as they have no dense masks;
+- the share of predicted foreground that lies far away, outside a slice's box round the scribbled foreground, 40 pixels (of the file) wider on all sides: mean of
+  every fifth training case. It needs no mask, so runs on all of MSCMR's 25 subjects (split 25-5-15) are judged by it as well.
+The rule: the highest Dice among the candidates of which no run put a tenth of its foreground far away. What is finished is skipped, what was interrupted is
+carried on. Writes benchmarks/results/preset-choice.csv and .md from every finished run that is there.
 """
 
 import argparse
@@ -18,20 +19,22 @@ from pathlib import Path
 
 import numpy as np
 from far_field import boxes
+from time_to_quality import safe_metadata
 
 from scribbleseg.atomic import atomic_file
+from scribbleseg.config import Train
 from scribbleseg.data.dataset import Dataset, load_volume, read_dataset
 from scribbleseg.device import pick_device, pick_precision
 from scribbleseg.labels import UNLABELED
-from scribbleseg.plan import read_plan
+from scribbleseg.plan import make_plan, read_plan
 from scribbleseg.predict import load_network, predict_volume
 
-ONCE = ["--preset", "fast", "--optimizer", "adamw", "--batch", "12", "--iterations", "900"]
+ONCE = {"preset": "fast", "optimizer": "adamw", "batch": 12, "iterations": 900}
 CANDIDATES = {
-    "quick": ["--method", "scn", "--budget", "quick"],
-    "onecycle-3e-3": [*ONCE, "--schedule", "onecycle", "--lr", "0.003"],
-    "onecycle-1e-3": [*ONCE, "--schedule", "onecycle", "--lr", "0.001"],
-    "cosine-1e-3": [*ONCE, "--schedule", "cosine", "--lr", "0.001"],
+    "quick": {"method": "scn", "budget": "quick"},
+    "onecycle-3e-3": {**ONCE, "schedule": "onecycle", "lr": 0.003},
+    "onecycle-1e-3": {**ONCE, "schedule": "onecycle", "lr": 0.001},
+    "cosine-1e-3": {**ONCE, "schedule": "cosine", "lr": 0.001},
 }
 PLACES = (("acdc", "tuning"), ("mscmr", "tuning"), ("mscmr", "25-5-15"))
 EVERY, MARGIN = 5, 40  # training case; pixels
@@ -39,27 +42,31 @@ COLUMNS = ("candidate", "data", "split", "seed", "iterations", "batch", "optimiz
 
 
 def far_away(run: Path, dataset: Dataset) -> float:
-    """Mean over every fifth training case of the share of predicted foreground that is outside the boxes; 0 where none is predicted."""
+    """Mean over every fifth training case of the share of predicted foreground outside the boxes, in slices with scribbled foreground; 1 where none is predicted."""
     train, plan = read_plan(run)
     device, shares = pick_device("cpu"), []
     network = load_network(run, plan)
     for name in plan.fold.train[::EVERY]:
         volume = load_volume(dataset, dataset.case(name))
         found = predict_volume(network, volume.image, plan.size, device, pick_precision(train.precision, device)).argmax(0) > 0
-        near = boxes((volume.scribble > 0) & (volume.scribble != UNLABELED), MARGIN)
-        shares.append((found & ~near).sum() / max(1, found.sum()))
+        drawn = (volume.scribble > 0) & (volume.scribble != UNLABELED)
+        found &= drawn.any((1, 2), keepdims=True)
+        shares.append((found & ~boxes(drawn, MARGIN)).sum() / found.sum() if found.any() else 1.0)
     return float(np.mean(shares))
 
 
-def read_run(run: Path, dataset: Dataset) -> dict | None:
-    """What the table says of a finished run; None where the run is not at its end."""
-    if not (run / "log.jsonl").is_file():
+def read_run(settings: Train, dataset: Dataset) -> dict | None:
+    """What the table says of a finished run; None where the run is not at its end. Refuses one that was made with other settings."""
+    run, weights = Path(settings.run), Path(settings.run) / "last.safetensors"
+    if not weights.is_file():
         return None
-    plan, log = read_plan(run)[1], [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    last = log[-1]
-    if last["iteration"] < plan.recipe.iterations:
+    plan = read_plan(run)[1]
+    if plan != make_plan(settings):
+        raise SystemExit(f"{run}: made with other settings, {plan}. Move it away, or give another --runs.")
+    if int(safe_metadata(weights.read_bytes())["iteration"]) < plan.recipe.iterations:
         return None
-    before = [0, *(entry["iteration"] for entry in log)]
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    before, last = [0, *(entry["iteration"] for entry in log)], log[-1]
     seconds = sum(entry["seconds_per_iteration"] * (entry["iteration"] - start) for start, entry in zip(before, log))
     found = {key: getattr(plan.recipe, key) for key in ("iterations", "batch", "optimizer", "lr", "schedule", "ema")}
     found |= {"mean": "", "per_class": ""}
@@ -70,7 +77,7 @@ def read_run(run: Path, dataset: Dataset) -> dict | None:
 
 
 def table(rows: list[dict]) -> str:
-    text = ["# The choice of `--preset fast`", "", "At the end of a run, in percent. Dice: on ACDC of 16 validation cases of the `tuning` split, at network resolution; on MSCMR of 5 of the 25 scribbled subjects, over scribbled pixels alone. Far: share of the predicted foreground that lies outside every slice's box round the scribbled foreground, 40 pixels wider; mean over every fifth training case. Split 25-5-15 trains on all 25 subjects and is judged by that alone: no case that anything is scored on took part. Minutes are of training steps on a shared machine, no speed figures. Made by `python benchmarks/preset_choice.py`.", ""]
+    text = ["# The choice of `--preset fast`", "", "At the end of a run, in percent. Dice: on ACDC of the 16 validation patients (32 cases) of the `tuning` split, at network resolution; on MSCMR of 5 of the 25 scribbled subjects, over scribbled pixels alone. Far: share of the predicted foreground that lies outside a slice's box round the scribbled foreground, 40 pixels of the file wider on all sides, in slices that have such scribbles; mean over every fifth training case; not comparable between data sets. Split 25-5-15 trains on all 25 subjects and is judged by that alone: their logs have the Dice of the five validation subjects, which this table does not read. Chosen: the highest Dice among the candidates of which no run put a tenth of its foreground far away. Minutes are of training steps on a shared machine, no speed figures. Made by `python benchmarks/preset_choice.py`.", ""]
     head = ("candidate", "iterations × batch", "optimizer", "schedule", "mean of weights", "data", "seed", "Dice", "RV / Myo / LV", "far", "minutes", "commit")
     text += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
@@ -91,13 +98,15 @@ def main():
     given = parser.parse_args()
     rows = []
     for (data, split), name, seed in [(place, name, seed) for place in PLACES for name in given.candidates for seed in given.seeds]:
-        run, dataset = given.runs / f"{data}-{split}-{name}-s{seed}", read_dataset(given.datasets / data)
-        command = ["train", str(given.datasets / data), str(run), *CANDIDATES[name], "--split", split, "--seed", str(seed)]
-        found = read_run(run, dataset)
+        dataset = read_dataset(given.datasets / data)
+        settings = Train(given.datasets / data, given.runs / f"{data}-{split}-{name}-s{seed}", split=split, seed=seed, **CANDIDATES[name])
+        options = [word for key, value in {**CANDIDATES[name], "split": split, "seed": seed}.items() for word in (f"--{key}", str(value))]
+        command = ["train", str(settings.dataset), str(settings.run), *options]
+        found = read_run(settings, dataset)
         if found is None and not given.table_only:
-            program = [sys.executable, "-m", "scribbleseg"]
-            subprocess.run([*program, *(["train", str(run), "--resume"] if (run / "config.json").is_file() else command)], check=True)
-            found = read_run(run, dataset)
+            program, resumed = [sys.executable, "-m", "scribbleseg"], (settings.run / "config.json").is_file()
+            subprocess.run([*program, *(["train", str(settings.run), "--resume"] if resumed else command)], check=True)
+            found = read_run(settings, dataset)
         if found is not None:
             rows.append({"candidate": name, "data": data, "split": split, "seed": seed, **found, "command": shlex.join(["scribbleseg", *command])})
     if not rows:

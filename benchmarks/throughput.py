@@ -85,7 +85,8 @@ def walker(dataset_folder: Path, out: Path) -> dict:
 
 def importing(name: str, source: str, out: Path) -> dict:
     seconds, _ = timed(import_dataset, Import(name, Path(source), out / name))
-    count = len(read_dataset(out / name).cases)
+    dataset = read_dataset(out / name)
+    count = len(dataset.cases | dataset.tests)
     return {"what": f"import {name}", "items": count, "seconds": seconds, "note": "every file is read, checked and copied"}
 
 

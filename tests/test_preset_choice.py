@@ -3,18 +3,17 @@
 import csv
 import json
 import sys
-from itertools import pairwise
 
 import numpy as np
 import preset_choice
 import pytest
-import torch
 from small import small_dataset
 
 from scribbleseg.config import Train
 from scribbleseg.data.dataset import read_dataset
 from scribbleseg.data.volume import read_label
-from scribbleseg.plan import make_plan
+from scribbleseg.plan import make_plan, read_plan
+from scribbleseg.train import _Training, train
 
 
 @pytest.fixture
@@ -25,8 +24,8 @@ def place(tmp_path, monkeypatch):
         for split in ("tuning", "25-5-15"):
             rows = [{"name": split, "train": [f"case.{index} a" for index in range(4)], "val": ["case.4 a", "case.5 a"], "test": []}]
             (data / "splits" / f"{split}.json").write_text(json.dumps(rows), encoding="utf-8")
-    short = ["--method", "pce", "--size", "32", "--batch", "4", "--iterations"]
-    monkeypatch.setattr(preset_choice, "CANDIDATES", {"short": [*short, "2"], "longer": [*short, "3", "--optimizer", "adam", "--lr", "0.002"]})
+    short = {"method": "pce", "size": 32, "batch": 4, "iterations": 2}
+    monkeypatch.setattr(preset_choice, "CANDIDATES", {"short": short, "longer": {**short, "iterations": 3, "optimizer": "adam", "lr": 0.002}})
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -49,17 +48,43 @@ def test_missing_runs_are_trained_and_finished_ones_skipped(place, monkeypatch):
     rows = choose(monkeypatch, place)
     assert [row["candidate"] for row in rows] == ["short", "longer"] and weights.stat().st_mtime_ns == made
     assert "| longer | 3 × 4 | adam 0.002 |" in (place / "results" / "preset-choice.md").read_text(encoding="utf-8")
-    log = [json.loads(line) for line in (place / "runs" / "preset-choice" / "acdc-tuning-longer-s0" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    run = place / "runs" / "preset-choice" / "acdc-tuning-longer-s0"
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert float(rows[1]["mean"]) == pytest.approx(100 * log[-1]["val_mean_dice"], abs=0.051)
-    assert float(rows[1]["minutes"]) == pytest.approx(sum(entry["seconds_per_iteration"] for entry in log) / 60, abs=0.051)
+    (run / "log.jsonl").write_text("".join(json.dumps({**log[-1], "iteration": at, "seconds_per_iteration": 60.0 * at}) + "\n" for at in (1, 3)), encoding="utf-8")
+    assert choose(monkeypatch, place)[1]["minutes"] == "7.0", "1 iteration of 1 minute, 2 of 3"
 
 
-def test_a_run_that_is_not_at_its_end_is_not_shown(place, monkeypatch):
-    choose(monkeypatch, place, "--candidates", "short")
-    for log in (place / "runs" / "preset-choice").glob("*/log.jsonl"):
-        log.write_text(log.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
+def test_an_interrupted_run_is_not_shown_and_then_carried_on(place, monkeypatch):
+    monkeypatch.setattr(preset_choice, "PLACES", preset_choice.PLACES[:1])
+    run = place / "runs" / "preset-choice" / "acdc-tuning-longer-s0"
+    steps = []
+    validate = _Training.validate
+
+    def interrupted(self):
+        steps.append(self.iteration)
+        if self.iteration == 2:
+            raise KeyboardInterrupt
+        return validate(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Training, "validate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(Train(place / "datasets" / "acdc", run, split="tuning", checkpoint_every=0, **preset_choice.CANDIDATES["longer"]))
     with pytest.raises(SystemExit, match="no finished run"):
-        choose(monkeypatch, place, "--table-only")
+        choose(monkeypatch, place, "--table-only", "--candidates", "longer")
+    (row,) = choose(monkeypatch, place, "--candidates", "longer")
+    assert steps == [1, 2] and row["iterations"] == "3"
+    log = [json.loads(line)["iteration"] for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert log == [1, 2, 3]
+
+
+def test_a_run_with_other_settings_is_refused(place, monkeypatch):
+    monkeypatch.setattr(preset_choice, "PLACES", preset_choice.PLACES[:1])
+    choose(monkeypatch, place, "--candidates", "short")
+    monkeypatch.setitem(preset_choice.CANDIDATES["short"], "lr", 0.5)
+    with pytest.raises(SystemExit, match="made with other settings"):
+        choose(monkeypatch, place, "--candidates", "short")
 
 
 def test_foreground_is_far_outside_the_boxes_round_the_scribbles(trained, small, monkeypatch):
@@ -72,18 +97,19 @@ def test_foreground_is_far_outside_the_boxes_round_the_scribbles(trained, small,
         return found
 
     monkeypatch.setattr(preset_choice, "predict_volume", everywhere)
-    dataset = read_dataset(small)
-    label, _ = read_label(dataset.case("case.0 a").scribble)
-    drawn = np.argwhere((label == 1) | (label == 2))
-    sides = [min(high + 3, size - 1) - max(low - 3, 0) + 1 for low, high, size in zip(drawn.min(0), drawn.max(0), label.shape)][1:]
-    assert preset_choice.far_away(trained, dataset) == pytest.approx(1 - np.prod(sides) / np.prod(label.shape[1:]))
-    monkeypatch.setattr(preset_choice, "predict_volume", lambda network, image, *rest: torch.eye(3)[0].numpy()[:, None, None, None] * np.ones((1, *image.shape[1:])))
-    assert preset_choice.far_away(trained, dataset) == 0, "nothing is predicted"
+    monkeypatch.setattr(preset_choice, "EVERY", 2)
+    dataset, shares = read_dataset(small), []
+    names = read_plan(trained)[1].fold.train[::2]
+    for name in names:
+        label, _ = read_label(dataset.case(name).scribble)
+        drawn = np.argwhere((label == 1) | (label == 2))
+        sides = [min(high + 3, size - 1) - max(low - 3, 0) + 1 for low, high, size in zip(drawn.min(0), drawn.max(0), label.shape)][1:]
+        shares.append(1 - np.prod(sides) / np.prod(label.shape[1:]))
+    assert len(shares) > 1 and preset_choice.far_away(trained, dataset) == pytest.approx(np.mean(shares))
+    monkeypatch.setattr(preset_choice, "predict_volume", lambda network, image, *rest: 1 - everywhere(network, image))
+    assert preset_choice.far_away(trained, dataset) == 1, "nothing but background: no better than all of it far away"
 
 
-def test_the_preset_is_one_of_the_candidates(small):
-    kinds, recipes = {"lr": float, "batch": int, "iterations": int}, []
-    for words in preset_choice.CANDIDATES.values():
-        settings = {key[2:]: value for key, value in list(pairwise(words))[::2]}
-        recipes.append(make_plan(Train(small, "run", **{key: kinds.get(key, str)(value) for key, value in settings.items()})).recipe)
-    assert make_plan(Train(small, "run", preset="fast")).recipe in recipes
+def test_the_preset_is_the_chosen_candidate(small):
+    chosen = make_plan(Train(small, "run", **preset_choice.CANDIDATES["onecycle-1e-3"]))
+    assert make_plan(Train(small, "run", preset="fast")) == chosen

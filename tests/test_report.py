@@ -187,6 +187,12 @@ def test_without_validation(run):
     assert "the run had no validation cases" in training and "Validation Dice at" not in training
 
 
+def test_validation_on_scribbles_is_called_so(run):
+    assert "Validation Dice at 32 × 32 pixels, 1 cases" in section(report(Report(run)).read_text(encoding="utf-8"), "training")
+    edit(run, lambda stored: stored["plan"].update(val_on_scribbles=True))
+    assert "Validation Dice on scribbled pixels alone, 1 cases" in section(report(Report(run)).read_text(encoding="utf-8"), "training")
+
+
 def test_scores_of_validation_cases_are_called_so(run):
     edit(run, lambda stored: stored["plan"]["fold"].update(test=[]))
     page = report(Report(run)).read_text(encoding="utf-8")

@@ -1,11 +1,14 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -75,7 +78,7 @@ def test_training_learns_the_squares(dataset, tmp_path):
 def test_without_dense_masks_validation_is_on_scribbled_pixels(tmp_path, capsys):
     data = small_dataset(tmp_path / "bare", dense=False)
     run = train(settings(data, tmp_path / "run", iterations=60, lr=0.05, val_share=0.3, validations=2))
-    assert "validation Dice is of their scribbled pixels alone" in capsys.readouterr().err
+    assert "Dice is of their scribbled pixels alone" in capsys.readouterr().err
     config, plan = read_plan(run)
     assert plan.val_on_scribbles and len(plan.fold.val) == 1
     network, dtype, size = load_network(run, plan), pick_precision(config.precision, torch.device("cpu")), plan.size
@@ -96,6 +99,33 @@ def test_dense_masks_are_preferred_for_validation(dataset, tmp_path):
         (some / "labelsTr_dense" / f"case.{index} a.nii.gz").unlink()
     plan = make_plan(settings(some, tmp_path / "run", val_share=0.3))
     assert plan.fold.val == ("case.2 a",) and not plan.val_on_scribbles
+
+
+def test_scribbled_patients_are_set_aside_not_undrawn_ones(tmp_path):
+    data = small_dataset(tmp_path / "bare", dense=False)
+    for index in (0, 2, 3):
+        (data / "labelsTr" / f"case.{index} a.nii.gz").unlink()
+    assert make_plan(settings(data, tmp_path / "run", val_share=0.3)).fold.val == ("case.1 a",)
+
+
+def test_validation_scribbles_without_foreground_are_refused(tmp_path):
+    data = small_dataset(tmp_path / "bare", dense=False)
+    (name,) = make_plan(settings(data, tmp_path / "run", val_share=0.3)).fold.val
+    path = data / "labelsTr" / f"{name}.nii.gz"
+    image = nibabel.load(path)
+    label = np.asarray(image.dataobj)
+    nibabel.save(nibabel.Nifti1Image(np.where(label == 0, 0, 3).astype(np.uint8), image.affine), path)
+    with pytest.raises(InputError, match="no validation case has foreground in its mask or scribble"):
+        train(settings(data, tmp_path / "run", val_share=0.3))
+
+
+def test_a_run_whose_dense_masks_went_away_says_so(tmp_path):
+    data = small_dataset(tmp_path / "some")
+    run = train(settings(data, tmp_path / "run", val_share=0.3))
+    shutil.rmtree(data / "labelsTr_dense")
+    (run / "resume.pt").unlink()  # as if cut off before its first checkpoint
+    with pytest.raises(InputError, match="no validation case has a mask in labelsTr_dense any more"):
+        resume(run)
 
 
 @pytest.mark.parametrize("dense", [True, False])

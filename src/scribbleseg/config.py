@@ -26,7 +26,7 @@ class Train:
     set: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE ...", help_behavior_hint="(default: the paper's values)")] = ()
     """The method's hyperparameters; `scribbleseg methods NAME` lists them. Takes every word after it: write DATASET and RUN first."""
     split: Annotated[str, arg(metavar="NAME")] = "auto"
-    """Protocol: a file of splits/, `final` (splits_final.json) or `all`. auto: the only named one, else final, else all."""
+    """Protocol: a file of splits/, `final` (splits_final.json) or `all`. auto: the only named one but `tuning`, else final, else all."""
     fold: Annotated[int, arg(metavar="N")] = 0
     """Which fold of the protocol is held out."""
     budget: Literal["paper", "quick"] = "paper"

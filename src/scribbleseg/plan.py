@@ -81,17 +81,18 @@ def make_plan(config: Train) -> Plan:
         raise InputError(f"{config.dataset}: fold {config.fold} of '{split}' has no training case.")
     val = [dataset.case(name) for name in fold.val]
     if val and all(case.truth is None and case.scribble is None for case in val):
-        raise InputError(f"{config.dataset}: no validation case has a mask in labelsTr_dense or a scribble in labelsTr. Add one, or use a split without validation.")
+        raise InputError(f"{config.dataset}: no validation case has a mask in labelsTr_dense or a scribble in labelsTr. Add one, use a split without validation, or leave out --val-share.")
     on_scribbles = bool(val) and all(case.truth is None for case in val)
     network = config.network or kind.network_name
     return Plan(method, options, recipe, size, network, dataset.classes, dataset.channels, split, fold, on_scribbles)
 
 
 def _carve(dataset: Dataset, fold: Fold, share: float, seed: int) -> Fold:
-    """Set a share of the training patients aside for validation, where the split names none; patients with dense masks where there are any."""
+    """Set a share of the training patients aside for validation, where the split names none: of those with dense masks, where there are any, else of those with scribbles."""
     if fold.val or not share:
         return fold
-    patients = sorted({dataset.patient(case) for case in fold.train if dataset.case(case).truth is not None} or {dataset.patient(case) for case in fold.train})
+    dense, scribbled = (sorted({dataset.patient(name) for name in fold.train if getattr(dataset.case(name), kind) is not None}) for kind in ("truth", "scribble"))
+    patients = dense or scribbled
     random.Random(seed).shuffle(patients)
     chosen = set(patients[: max(1, round(share * len(patients)))])
     parts = [tuple(case for case in fold.train if (dataset.patient(case) in chosen) == held) for held in (False, True)]

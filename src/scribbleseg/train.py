@@ -135,8 +135,12 @@ class _Training:
         if plan.fold.val and self.first:
             self.val, self.owner = build_slices(dataset, plan.fold.val, None, plan.size)
             if plan.val_on_scribbles:
-                print("no validation case has a dense mask: validation Dice is of their scribbled pixels alone", file=sys.stderr)
+                print("no validation case has a dense mask: Dice is of their scribbled pixels alone, blind to what lies between the strokes", file=sys.stderr)
                 self.val = replace(self.val, truth=self.val.label)
+            if self.val.truth is None:
+                raise InputError(f"{config.dataset}: no validation case has a mask in labelsTr_dense any more. Put them back, or begin a new run.")
+            if not ((self.val.truth > 0) & (self.val.truth != UNLABELED)).any():
+                raise InputError(f"{config.dataset}: no validation case has foreground in its mask or scribble. Draw some, or validate on other cases.")
         self.slices = resident(slices, self.device)
         self.method.to(self.device, memory_format=torch.channels_last).train()
         self.optimizer = make_optimizer(plan.recipe, self.method, self.device)

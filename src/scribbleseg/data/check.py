@@ -142,7 +142,7 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
             warnings.append("over 5 % of the scribbled pixels contradict the dense masks: are the class values in the same order?")
     undrawn = [found.case for found in train if found.drawn is None or not found.drawn.any()]
     if undrawn:
-        warnings.append(f"{len(undrawn)} of {len(train)} cases have no scribble: {_names(undrawn)}. A scribble method has no label of them to train on; validation and tests use dense masks.")
+        warnings.append(f"{len(undrawn)} of {len(train)} cases have no scribble: {_names(undrawn)}. A scribble method has no label of them to train on; tests, and validation where it can, use dense masks.")
 
 
 def _describe_splits(dataset: Dataset, problems: list[str], warnings: list[str]) -> None:
