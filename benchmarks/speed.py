@@ -2,8 +2,8 @@
 
 Each method is measured in a process of its own, so that its peak memory is its own, on the phantom's slices, at its own batch size and optimiser:
 the step as `scribbleseg train` takes it (on CUDA recorded as a graph; --compile: compiled too); as the reference, in one more process, the step of
-plain PyTorch (float32, contiguous, eager). On a CPU only the ratios count: run it on a machine that does nothing else. Writes benchmarks/results/speed-DEVICE-SIZE.csv and .md, and what single parts of SCN and
-EFFDNet cost into speed-parts-DEVICE-SIZE.csv.
+plain PyTorch (float32, contiguous, eager). On a CPU only the ratios count: run it on a machine that does nothing else. After each method it writes benchmarks/results/speed-DEVICE-SIZE.csv and .md, and what single parts of SCN and
+EFFDNet cost into speed-parts-DEVICE-SIZE.csv; the rows of methods that it is not asked for stay there, with the commit that they are of.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from scribbleseg.run_log import environment
 from scribbleseg.step import Step
 
 PARTS = ("data", "networks", "terms", "backward", "optimizer")
-COLUMNS = ("method", "batch", "kind", "seconds", "p95", "slowest", "images_per_second", *PARTS, "reference_seconds", "eager_seconds", "compiled_seconds", "compile_warm_up", "peak_memory_mib")
+COLUMNS = ("method", "commit", "batch", "kind", "seconds", "p95", "slowest", "images_per_second", *PARTS, "reference_seconds", "eager_seconds", "compiled_seconds", "compile_warm_up", "peak_memory_mib")
 
 
 class Steps:
@@ -205,11 +205,11 @@ def measure_plain(name: str, dataset: Path, size: int, device: torch.device, ste
 
 def table(lines: list[dict], about: str) -> str:
     """Markdown: seconds, the parts as shares of a step, and how many times faster than the plain step."""
-    head = ["method", "batch", "step", "s / step", "95 %", "slowest", "images / s", *(f"{part} %" for part in PARTS), "plain fp32 s", "times faster", "eager s", "compiled s (warm-up)", "peak MiB"]
+    head = ["method", "commit", "batch", "step", "s / step", "95 %", "slowest", "images / s", *(f"{part} %" for part in PARTS), "plain fp32 s", "times faster", "eager s", "compiled s (warm-up)", "peak MiB"]
     text = ["# Time of a training step", "", about, "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for line in lines:
         whole = sum(line[part] for part in PARTS)
-        cells = [line["method"], line["batch"], line["kind"], *(f"{line[key]:.3g}" for key in ("seconds", "p95", "slowest", "images_per_second"))]
+        cells = [line["method"], line["commit"], line["batch"], line["kind"], *(f"{line[key]:.3g}" for key in ("seconds", "p95", "slowest", "images_per_second"))]
         cells += [f"{100 * line[part] / whole:.1f}" for part in PARTS]
         cells += [f"{line['reference_seconds']:.3g}", f"{line['reference_seconds'] / line['seconds']:.1f}"]
         cells += [f"{line['eager_seconds']:.3g}" if "eager_seconds" in line else "–"]
@@ -222,8 +222,21 @@ def table(lines: list[dict], about: str) -> str:
     return "\n".join(text) + "\n"
 
 
+def read(results: Path, place: str) -> list[dict]:
+    """The rows that are there already."""
+    if not (results / f"speed-{place}.csv").is_file():
+        return []
+    with open(results / f"speed-{place}.csv", newline="", encoding="utf-8") as rows, open(results / f"speed-parts-{place}.csv", newline="", encoding="utf-8") as parts:
+        singles = list(csv.DictReader(parts))
+        lines = [{key: value if key in ("method", "commit", "kind") else float(value) for key, value in row.items() if value} for row in csv.DictReader(rows)]
+    for line in lines:
+        line["batch"] = int(line["batch"])
+        line["single_parts"] = {single["part"]: float(single["seconds"]) for single in singles if single["method"] == line["method"]}
+    return lines
+
+
 def write(results: Path, place: str, lines: list[dict], about: str) -> None:
-    """The CSVs and the table of the methods measured so far: what comes after may be cut off."""
+    """The CSVs and the table, after each method: what comes after may be cut off."""
     stem = results / f"speed-{place}"
     with atomic_file(Path(f"{stem}.csv")) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
@@ -257,11 +270,11 @@ def main():
         return
     machine = environment(device, pick_precision("auto", device))
     name = machine["device"]
-    about = f"{name}, {machine['precision']}, torch {machine['torch']}, {given.size}², commit {machine['commit']}. "
-    about += f"Median of {given.steps} × {20 if device.type == 'cuda' else 1} steps; parts from steps of their own. Made by `python {shlex.join(sys.argv)}`. "
+    about = f"{name}, {machine['precision']}, torch {machine['torch']}, {given.size}². "
+    about += f"Median of {given.steps} × {20 if device.type == 'cuda' else 1} steps; parts from steps of their own. Made by `python {shlex.join(sys.argv[:1])} --size {given.size}`. "
     about += "`networks`: forward passes of student and teacher; `terms`: what the method computes beside them; `plain fp32`: the same step in float32, contiguous, eager, in a process of its own that leaves memory and denormals to the defaults; memory on a CPU is the process's."
     place = f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{given.size}"
-    lines = []
+    kept = {line["method"]: line for line in read(given.results, place)}
     with tempfile.TemporaryDirectory() as folder:
         dataset = Path(folder) / "phantom"
         phantom(Phantom(dataset, cases=12))
@@ -271,10 +284,9 @@ def main():
                 json.loads(subprocess.run([*map(str, command), *flags], stdout=subprocess.PIPE, text=True, check=True).stdout)
                 for flags in (["--compile"] * given.compile, ["--plain"])
             )
-            lines.append({**ours, "reference_seconds": plain})
-            print(f"{name}: {lines[-1]['seconds']:.3g} s a step, {lines[-1]['reference_seconds'] / lines[-1]['seconds']:.1f} times faster than plain fp32", flush=True)
-            missing = len(given.methods) - len(lines)
-            write(given.results, place, lines, about + f" **Cut off: {missing} methods are missing.**" * (missing > 0))
+            kept[name] = {**ours, "reference_seconds": plain, "commit": machine["commit"]}
+            print(f"{name}: {ours['seconds']:.3g} s a step, {plain / ours['seconds']:.1f} times faster than plain fp32", flush=True)
+            write(given.results, place, [kept[method] for method in METHODS if method in kept], about)
     print(f"table: {given.results / f'speed-{place}.md'}")
 
 
