@@ -45,6 +45,9 @@ def test_missing_runs_are_trained_and_finished_ones_skipped(place, monkeypatch):
     weights = place / "runs" / "preset-choice" / "acdc-tuning-short-s0" / "last.safetensors"
     made = weights.stat().st_mtime_ns
     monkeypatch.setattr(preset_choice, "PLACES", preset_choice.PLACES[:1])
+    with monkeypatch.context() as patch:
+        patch.setattr(preset_choice.subprocess, "run", lambda *given, **more: pytest.fail("a finished run was started again"))
+        choose(monkeypatch, place, "--candidates", "short")
     rows = choose(monkeypatch, place)
     assert [row["candidate"] for row in rows] == ["short", "longer"] and weights.stat().st_mtime_ns == made
     assert "| longer | 3 × 4 | adam 0.002 |" in (place / "results" / "preset-choice.md").read_text(encoding="utf-8")

@@ -99,6 +99,10 @@ def test_dense_masks_are_preferred_for_validation(dataset, tmp_path):
         (some / "labelsTr_dense" / f"case.{index} a.nii.gz").unlink()
     plan = make_plan(settings(some, tmp_path / "run", val_share=0.3))
     assert plan.fold.val == ("case.2 a",) and not plan.val_on_scribbles
+    (some / "splits").mkdir()
+    rows = [{"name": "mixed", "train": ["case.0 a"], "val": ["case.1 a", "case.2 a"], "test": []}]
+    (some / "splits" / "mixed.json").write_text(json.dumps(rows), encoding="utf-8")
+    assert not make_plan(settings(some, tmp_path / "run", split="mixed")).val_on_scribbles, "one dense mask is there"
 
 
 def test_scribbled_patients_are_set_aside_not_undrawn_ones(tmp_path):
