@@ -74,6 +74,9 @@ def test_ctrl_c_exits_with_130_and_says_how_to_carry_on(call, monkeypatch, small
 
     monkeypatch.setattr("scribbleseg.train.train", interrupted)
     monkeypatch.setattr("scribbleseg.predict.predict", interrupted)
+    assert call("train", small, tmp_path / "run") == (130, "", "scribbleseg: stopped. No run was begun yet: give the same command again.\n")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").touch()
     assert call("train", small, tmp_path / "run") == (130, "", f"scribbleseg: stopped. Carry on with: scribbleseg train {tmp_path / 'run'} --resume\n")
     assert call("train", "--fold", 0, small, tmp_path / "run")[2].endswith("scribbleseg train RUN --resume\n")
     assert call("predict", "run", "in", "out") == (130, "", "scribbleseg: stopped.\n")

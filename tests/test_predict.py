@@ -199,6 +199,18 @@ def test_validation_cases_where_the_fold_has_no_test_case(small, trained, capsys
     assert capsys.readouterr().err == "predicting the 1 validation cases of fold 0\n"  # nothing of the refused one
 
 
+def test_a_run_that_is_not_at_its_end_is_named(small, trained, tmp_path, capsys):
+    scan = read_dataset(small).case(read_plan(trained)[1].fold.test[0]).images[0]
+    predict(Predict(trained, scan, tmp_path / "one.nii.gz"))
+    assert "not finished" not in capsys.readouterr().err
+    run = shutil.copytree(trained, tmp_path / "run")
+    stored = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    stored["plan"]["recipe"]["iterations"] = 5
+    (run / "config.json").write_text(json.dumps(stored), encoding="utf-8")
+    predict(Predict(run, scan, tmp_path / "two.nii.gz"))
+    assert f"{run}: training is not finished, iteration 2 of 5" in capsys.readouterr().err
+
+
 def test_images_that_were_trained_on_are_named(small, trained, tmp_path, capsys):
     dataset, fold = read_dataset(small), read_plan(trained)[1].fold
     seen, new = (dataset.case(names[0]).images[0] for names in (fold.train, fold.test or fold.val))

@@ -187,6 +187,12 @@ def test_without_validation(run):
     assert "the run had no validation cases" in training and "Validation Dice at" not in training
 
 
+def test_the_mean_of_the_weights_is_among_the_settings(run):
+    assert "mean of the weights" not in report(Report(run)).read_text(encoding="utf-8")
+    edit(run, lambda stored: stored["plan"]["recipe"].update(ema=0.98))
+    assert "mean of the weights with decay 0.98" in section(report(Report(run)).read_text(encoding="utf-8"), "settings")
+
+
 def test_validation_on_scribbles_is_called_so(run):
     assert "Validation Dice at 32 × 32 pixels, 1 cases" in section(report(Report(run)).read_text(encoding="utf-8"), "training")
     edit(run, lambda stored: stored["plan"].update(val_on_scribbles=True))

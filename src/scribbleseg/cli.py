@@ -73,6 +73,8 @@ def _carry_on(argv: list[str]) -> str:
         return ""
     words = [word for word in argv[1:3] if not word.startswith("-")]
     named = len(words) == (1 if "--resume" in argv else 2)
+    if named and not (Path(words[-1]) / "config.json").is_file():
+        return " No run was begun yet: give the same command again."
     return f" Carry on with: scribbleseg train {shlex.quote(words[-1]) if named else 'RUN'} --resume"
 
 

@@ -62,6 +62,10 @@ def predict(config: Predict) -> list[Path]:
     for run, train, plan in zip(config.runs, trains, plans):
         network = load_network(run, plan, config.weights).to(device, memory_format=torch.channels_last)
         models.append(Model(network, plan.size, pick_precision(train.precision, device)))
+        with safe_open(Path(run) / f"{config.weights}.safetensors", "pt") as file:
+            done = int((file.metadata() or {}).get("iteration", plan.recipe.iterations))
+        if config.weights == "last" and done < plan.recipe.iterations:
+            print(f"{run}: training is not finished, iteration {done} of {plan.recipe.iterations}", file=sys.stderr)
     jobs = list_jobs(Path(config.input), Path(config.output), plans)
     images = {path.resolve() for job in jobs for path in job.images}
     if known := images & _trained_on(trains, plans):

@@ -301,6 +301,8 @@ def _settings_section(run, train, plan, log):
     recipe, fold = plan.recipe, plan.fold
     options = ", ".join(f"{name} = {value}" for name, value in plan.options.items()) or "as in its paper"
     schedule = f"{recipe.optimizer}, learning rate {recipe.lr:g} ({recipe.schedule}), weight decay {recipe.weight_decay:g}"
+    if recipe.ema:
+        schedule += f", mean of the weights with decay {recipe.ema:g}"
     lines = {
         "Method": f"{plan.method}; hyperparameters: {options}",
         "Data set": f"{train.dataset}; channels: {', '.join(plan.channels)}; classes: {', '.join(plan.classes)}",
