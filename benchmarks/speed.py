@@ -209,7 +209,7 @@ def table(lines: list[dict], about: str) -> str:
     text = ["# Time of a training step", "", about, "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for line in lines:
         whole = sum(line[part] for part in PARTS)
-        cells = [line["method"], line["commit"], line["batch"], line["kind"], *(f"{line[key]:.3g}" for key in ("seconds", "p95", "slowest", "images_per_second"))]
+        cells = [line["method"], line["commit"] or "–", line["batch"], line["kind"], *(f"{line[key]:.3g}" for key in ("seconds", "p95", "slowest", "images_per_second"))]
         cells += [f"{100 * line[part] / whole:.1f}" for part in PARTS]
         cells += [f"{line['reference_seconds']:.3g}", f"{line['reference_seconds'] / line['seconds']:.1f}"]
         cells += [f"{line['eager_seconds']:.3g}" if "eager_seconds" in line else "–"]
@@ -228,7 +228,7 @@ def read(results: Path, place: str) -> list[dict]:
         return []
     with open(results / f"speed-{place}.csv", newline="", encoding="utf-8") as rows, open(results / f"speed-parts-{place}.csv", newline="", encoding="utf-8") as parts:
         singles = list(csv.DictReader(parts))
-        lines = [{key: value if key in ("method", "commit", "kind") else float(value) for key, value in row.items() if value} for row in csv.DictReader(rows)]
+        lines = [{key: value if key in ("method", "commit", "kind") else float(value) for key, value in row.items() if value or key == "commit"} for row in csv.DictReader(rows)]
     for line in lines:
         line["batch"] = int(line["batch"])
         line["single_parts"] = {single["part"]: float(single["seconds"]) for single in singles if single["method"] == line["method"]}
