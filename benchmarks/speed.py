@@ -48,7 +48,7 @@ class Steps:
         torch.manual_seed(0)
         method_kind = method_class(name)
         data = read_dataset(dataset)
-        self.recipe, self.device = method_kind.recipe, device
+        self.name, self.recipe, self.device = name, method_kind.recipe, device
         self.method = method_kind(build_network(method_kind.network_name, len(data.channels), len(data.classes)))
         slices, _ = build_slices(data, tuple(data.cases), self.method, size)
         self.method.to(device, memory_format=layout).train()
@@ -97,7 +97,7 @@ class Steps:
     def inside_networks(self):
         """Adds up the time spent in the forward passes of `method.network` and its like (a teacher, a second network)."""
         kind, total, depth = type(self.method.network), [0.0], [0]
-        names = [name for name in ("forward", "encode", "decoder_maps", "features_and_logits") if name in vars(kind)]
+        names = [name for name in ("forward", "encode", "decoder_maps", "features_and_logits", "branches") if name in vars(kind)]
         kept = {name: vars(kind)[name] for name in names}
 
         def timed(function):
@@ -124,6 +124,8 @@ class Steps:
 
 def single_parts(steps: Steps, times: int) -> dict[str, float]:
     """Median seconds of what SCN and EFFDNet compute beside the networks, on the inputs of a step; a loss with its backward pass."""
+    if steps.name not in ("scn", "effdnet"):
+        return {}
     method, batch = steps.method, steps.step.draw()
 
     def loss(function, *given):
@@ -135,8 +137,7 @@ def single_parts(steps: Steps, times: int) -> dict[str, float]:
         features, logits = method.network.features_and_logits(batch.image)
         probs = logits.detach().softmax(1)
         pseudo = probs.max(1).indices
-        pieces = {}
-        if hasattr(method, "query"):
+        if steps.name == "scn":
             maps = method.network.encode(batch.image)
             level = method.stride.bit_length() - 1
             correlation = method.correlation(maps).detach()
@@ -150,7 +151,7 @@ def single_parts(steps: Steps, times: int) -> dict[str, float]:
                 "CGTM": lambda: scn.update_threshold(threshold, probs),
                 "CACL": lambda: loss(scn.class_contrast, features, batch.label, pseudo, logits.shape[1]),
             }
-        if hasattr(method, "delta"):
+        else:
             pieces = {
                 "FBSL": lambda: loss(foreground_background_separation, features, batch.label, method.blocks, method.temperature),
                 "FADC": lambda: foreground_augmentation(batch.image, batch.label, pseudo),
@@ -274,20 +275,26 @@ def main():
     about += f"Median of {given.steps} × {20 if device.type == 'cuda' else 1} steps; parts from steps of their own. Made by `python {shlex.join(sys.argv[:1])} --size {given.size}`. "
     about += "`networks`: forward passes of student and teacher; `terms`: what the method computes beside them; `plain fp32`: the same step in float32, contiguous, eager, in a process of its own that leaves memory and denormals to the defaults; memory on a CPU is the process's."
     place = f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{given.size}"
-    kept = {line["method"]: line for line in read(given.results, place)}
+    kept, failed = {line["method"]: line for line in read(given.results, place)}, []
     with tempfile.TemporaryDirectory() as folder:
         dataset = Path(folder) / "phantom"
         phantom(Phantom(dataset, cases=12))
         for name in given.methods:
             command = [sys.executable, __file__, "--worker", dataset, "--methods", name, "--size", given.size, "--steps", given.steps, "--device", given.device]
-            ours, plain = (
-                json.loads(subprocess.run([*map(str, command), *flags], stdout=subprocess.PIPE, text=True, check=True).stdout)
-                for flags in (["--compile"] * given.compile, ["--plain"])
-            )
+            try:
+                ours, plain = (
+                    json.loads(subprocess.run([*map(str, command), *flags], stdout=subprocess.PIPE, text=True, check=True).stdout)
+                    for flags in (["--compile"] * given.compile, ["--plain"])
+                )
+            except subprocess.CalledProcessError:  # its own process has said why
+                failed.append(name)
+                continue
             kept[name] = {**ours, "reference_seconds": plain, "commit": machine["commit"]}
             print(f"{name}: {ours['seconds']:.3g} s a step, {plain / ours['seconds']:.1f} times faster than plain fp32", flush=True)
             write(given.results, place, [kept[method] for method in METHODS if method in kept], about)
     print(f"table: {given.results / f'speed-{place}.md'}")
+    if failed:
+        sys.exit(f"not measured: {', '.join(failed)}")
 
 
 if __name__ == "__main__":
