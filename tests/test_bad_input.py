@@ -100,6 +100,13 @@ def describe(data: Path, **changes) -> None:
 def test_missing_nifti(refused, run, data, tmp_path):
     assert "nowhere.nii.gz: no such file or folder." in refused("predict", run, tmp_path / "nowhere.nii.gz", tmp_path / "out")
     assert "nowhere: no such file or folder." in refused("evaluate", tmp_path / "nowhere", data / "labelsTr_dense")
+    assert "nowhere: no such file or folder. TRUTH has the dense masks" in refused("evaluate", data / "labelsTr", tmp_path / "nowhere")
+
+
+def test_a_folder_does_not_become_one_file(refused, run, data, tmp_path):
+    for source in (data, data / "imagesTr"):
+        assert f"out.nii.gz: is one file, and {source} is a folder of volumes" in refused("predict", run, source, tmp_path / "out.nii.gz")
+    assert not (tmp_path / "out.nii.gz").exists()
 
 
 def test_missing_channel(not_trained, data):

@@ -17,7 +17,7 @@ from small import small_dataset
 from scribbleseg import cli, figures
 from scribbleseg import report as module
 from scribbleseg.config import Report, Train
-from scribbleseg.data.volume import Grid
+from scribbleseg.data.volume import Grid, read_label
 from scribbleseg.errors import InputError
 from scribbleseg.evaluate import COLUMNS, read_rows, summarise, write_rows
 from scribbleseg.labels import UNLABELED
@@ -151,6 +151,10 @@ def test_the_slice_with_most_foreground_is_shown(run, monkeypatch):
     assert shown[3][2] == pytest.approx(figures.upright_spacing(volume.grid))
     module._case_panels(volume, volume.truth, located=False)
     assert shown[4][2] == volume.grid.spacing_mm[1:] and not np.array_equal(shown[4][0], shown[0][0])
+    predicted = np.zeros_like(volume.truth)
+    predicted[2, 3:9, 4:6] = 1
+    panels, position = module._case_panels(dataclasses.replace(volume, truth=None), predicted)
+    assert position == "3 of 3" and list(panels) == ["image", "scribble", "prediction"] and (shown[-1][1] > 0).sum() == 12
     no_scribble = dataclasses.replace(volume, case=dataclasses.replace(volume.case, scribble=None))
     assert list(module._case_panels(no_scribble, volume.truth)[0]) == ["image", "prediction", "truth"]
 
@@ -161,10 +165,16 @@ def test_without_truth_data_set_or_end_of_training_the_report_says_so(run, tmp_p
 
     edit(run, change)
     page = report(Report(run)).read_text(encoding="utf-8")
-    assert "No scores: no held-out case has a dense mask." in page and not (run / "predictions").exists()
+    assert "No scores: no held-out case has a dense mask." in page and not (run / "metrics.csv").exists()
     assert re.findall(r'<section id="(.*?)">', page) == list(SECTIONS) and section(page, "course-of-training").count("<img") == 24
-    for name in ("scores", "cases", "every-case"):
+    for name in ("scores", "every-case"):
         assert "Left out" in section(page, name) and "<img" not in section(page, name)
+    shares = {case: (read_label(path)[0] > 0).mean() for case, path in module.list_masks(run / "predictions").items()}
+    least, most = sorted(shares, key=shares.get)
+    assert re.findall(r"<h3>(.*?)</h3>", section(page, "cases")) == [
+        f"{place} foreground: {case}, {100 * shares[case]:.2f} % of the volume" for place, case in (("Least", least), ("Most", most))
+    ]
+    assert re.findall(r"<figcaption>(.*?)</figcaption>", section(page, "cases")) == ["image", "scribble", "prediction"] * 2
 
     edit(run, lambda stored: stored["train"].update(dataset="elsewhere/acdc"))
     page = report(Report(run)).read_text(encoding="utf-8")

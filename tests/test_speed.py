@@ -1,11 +1,41 @@
-"""benchmarks/speed.py: what it has measured stays when other methods are measured later."""
+"""benchmarks/speed.py: every kind of network is measured, and what was measured stays when other methods come later or fail."""
 
 import json
 import subprocess
 import sys
 
+import pytest
 import speed
+import torch
 from speed import COLUMNS, PARTS
+
+
+@pytest.mark.parametrize(
+    "name, parts", [("scn", ["correlation map", "PAP", "RSR", "CGTM", "CACL"]), ("effdnet", ["FBSL", "FADC"]), ("scribformer", []), ("fddseg", [])]
+)
+def test_every_kind_of_network_is_measured(small, name, parts):
+    line = speed.measure(name, small, 32, torch.device("cpu"), 3, False)
+    assert list(line["single_parts"]) == parts
+    assert all(line[part] > 0 for part in PARTS)
+    assert line["networks"] > line["terms"], "the forward passes are most of what is not the backward pass"
+
+
+def test_a_method_that_fails_does_not_end_the_table(tmp_path, monkeypatch):
+    def worker(command, **more):
+        if command[command.index("--methods") + 1] == "pce":
+            raise subprocess.CalledProcessError(1, command)
+        ours = {"method": "effdnet", "batch": 12, "kind": "eager", "single_parts": {}}
+        ours |= dict.fromkeys(("seconds", "p95", "slowest", "images_per_second", "peak_memory_mib", *PARTS), 1.0)
+        return subprocess.CompletedProcess(command, 0, json.dumps(4.0 if "--plain" in command else ours))
+
+    monkeypatch.setattr(sys, "argv", ["speed.py", "--results", str(tmp_path), "--device", "cpu", "--methods", "pce", "effdnet"])
+    monkeypatch.setattr(speed, "phantom", lambda settings: None)
+    monkeypatch.setattr(speed.subprocess, "run", worker)
+    monkeypatch.setattr(speed, "environment", lambda *given: {"device": "Some CPU", "precision": "bfloat16", "torch": "2", "commit": None})
+    with pytest.raises(SystemExit, match="not measured: pce"):
+        speed.main()
+    table = (tmp_path / "speed-some-cpu-256.md").read_text(encoding="utf-8")
+    assert "| effdnet |" in table and "| pce |" not in table
 
 
 def test_rows_of_other_methods_stay(tmp_path, monkeypatch):

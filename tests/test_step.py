@@ -12,7 +12,7 @@ from test_methods import every_method, make_method, volume
 from test_train import log, same_weights, settings
 
 from scribbleseg.average import Average
-from scribbleseg.methods.base import Recipe, Slices
+from scribbleseg.methods.base import Method, Recipe, Slices
 from scribbleseg.optimizer import make_optimizer
 from scribbleseg.plan import make_plan
 from scribbleseg.step import EAGER_STEPS, Step
@@ -21,11 +21,15 @@ from scribbleseg.train import pick_step, resident, train
 on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-def make_step(name: str, device: str = "cpu", **kind) -> Step:
-    method = make_method(name).to(device, memory_format=torch.channels_last)
+def make_slices(method: Method) -> Slices:
     case = volume("case")
     targets = {key: torch.from_numpy(value.copy()) for key, value in method.targets(case).items()}
-    slices = Slices(torch.from_numpy(case.image).movedim(0, 1), targets.pop("label"), targets, torch.from_numpy(case.truth)).to(torch.device(device))
+    return Slices(torch.from_numpy(case.image).movedim(0, 1), targets.pop("label"), targets, torch.from_numpy(case.truth))
+
+
+def make_step(name: str, device: str = "cpu", **kind) -> Step:
+    method = make_method(name).to(device, memory_format=torch.channels_last)
+    slices = make_slices(method).to(torch.device(device))
     optimizer = make_optimizer(Recipe(optimizer="adam"), method, torch.device(device))
     return Step(method, optimizer, slices, torch.float32, average=Average(method.network, 0.9), **kind)
 

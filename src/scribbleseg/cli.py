@@ -157,7 +157,7 @@ def _what_next(settings, result) -> str:
         case config.Phantom(dst=dataset) | config.Import(dst=dataset) | config.Simulate(dataset=dataset):
             return f"data set: {dataset}; next: {_order('check', dataset)}"
         case config.Check(dataset=dataset):
-            return f"next: {_order('train', dataset, 'RUN', '--budget', 'quick')}"
+            return f"next: {_order('train', dataset, 'RUN', '--method', 'scn', '--budget', 'quick')}"
         case config.Evaluate(out=Path() as table):
             return f"scores: {table}"
         case config.Demo(run=folder):

@@ -45,6 +45,8 @@ def score_files(predictions: Path, truth: Path, classes: Sequence[str] = ()) -> 
     Raises InputError for a folder without volumes, a prediction without truth, another shape or affine, and a value without a class.
     """
     predictions, truth = Path(predictions), Path(truth)
+    if not truth.exists():
+        raise InputError(f"{truth}: no such file or folder. TRUTH has the dense masks; where there are none, look at the predictions over their images.")
     predicted, true = list_masks(predictions), list_masks(truth)
     if predictions.is_file() and truth.is_file():
         true = dict(zip(predicted, true.values()))

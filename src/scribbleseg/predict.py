@@ -17,7 +17,7 @@ from .batches import ahead
 from .config import Predict, Train
 from .data.dataset import load_image, read_dataset
 from .data.slices import resize_image
-from .data.volume import Grid, ending, write_volume
+from .data.volume import ITK, NIFTI, Grid, ending, write_volume
 from .device import pick_device, pick_precision, prepare_cpu
 from .errors import InputError
 from .networks import build_network
@@ -25,6 +25,7 @@ from .plan import Plan, read_plan
 from .progress import Progress
 
 FLIPS = ((), (2,), (3,), (2, 3))
+VOLUMES = NIFTI + ITK
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,8 @@ def load_network(run: Path, plan: Plan, weights: str = "last") -> nn.Module:
 def list_jobs(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
     """What to predict, and where to write it; of a data set the cases that every run held out: its fold's test cases, or its validation cases where it has no test case. Raises InputError when there is nothing, or the channels do not match the runs'."""
     plan = plans[0]
+    if source.is_dir() and str(output).lower().endswith(VOLUMES):
+        raise InputError(f"{output}: is one file, and {source} is a folder of volumes. Give a folder as OUTPUT.")
     if (source / "dataset.json").is_file():
         dataset = read_dataset(source)
         if len(dataset.channels) != len(plan.channels):
@@ -163,11 +166,10 @@ def list_jobs(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
         end = ending(source)
         if len(plan.channels) != 1:
             raise InputError(f"{source}: the run needs {len(plan.channels)} channels {plan.channels}. Give a folder with CASE_0000{end}, CASE_0001{end}, …")
-        whole = any(str(output).lower().endswith(known) for known in (".nii", ".nii.gz", ".nrrd", ".mha"))
-        return [Job((source,), output if whole else output / source.name)]
+        return [Job((source,), output if str(output).lower().endswith(VOLUMES) else output / source.name)]
     if not source.is_dir():
         raise InputError(f"{source}: no such file or folder.")
-    files = sorted(path for path in source.iterdir() if not path.name.startswith(".") and str(path).lower().endswith((".nii", ".nii.gz", ".nrrd", ".mha")))
+    files = sorted(path for path in source.iterdir() if not path.name.startswith(".") and str(path).lower().endswith(VOLUMES))
     if not files:
         raise InputError(f"{source}: no volumes (.nii.gz, .nii, .nrrd, .mha) in this folder.")
     names = {path.name for path in files}

@@ -44,7 +44,7 @@ figcaption { font-size: .85em; color: #57606a; } img { width: 100%; display: blo
 def report(config: Report) -> Path:
     """Write RUN/report.html and return its path; predictions and scores of the held-out cases are made first where they are missing.
 
-    What cannot be shown (no data set, no dense mask, no validation) is left out, and the report says why.
+    Without dense masks predictions are shown without scores. What cannot be shown (no data set, no dense mask, no validation) is left out, and the report says why.
     Raises InputError for a folder that is not a run, and for files in it or in the data set that cannot be read.
     """
     path = write_report(Path(config.run), Path(config.run) / "report.html")
@@ -96,10 +96,10 @@ def _scores(run: Path, train: Train, plan: Plan, dataset: Dataset | None, log: l
     if dataset is not None:
         _, held = dataset.held_out(plan.fold)
         judged = [case for case in held if case.truth is not None]
-    if finished and judged:
-        if any(case.id not in _predictions(run) for case in judged):
+    if finished and held:
+        if any(case.id not in _predictions(run) for case in held):
             predict(Predict(run, dataset.folder, run / "predictions"))
-        if not table.is_file():
+        if judged and not table.is_file():
             write_rows(table, score_cases(dataset, judged, _predictions(run)))
     if table.is_file():
         lacking = len(held) - len(judged)
@@ -127,12 +127,18 @@ def rank_cases(rows: list[dict]) -> list[tuple[str, float]]:
     return sorted(((case, float(np.mean(values))) for case, values in dice.items()), key=lambda pair: (pair[1], pair[0]))
 
 
-def pick_cases(ranked: list[tuple[str, float]]) -> dict[str, tuple[str, float]]:
-    """The worst, the median (of an even number the lower one) and the best; each case once."""
+def rank_predictions(predictions: dict[str, Path]) -> list[tuple[str, float]]:
+    """(case, share of its voxels that are predicted as foreground), the smallest first."""
+    shares = {case: float((read_label(path)[0] > 0).mean()) for case, path in predictions.items()}
+    return sorted(shares.items(), key=lambda pair: (pair[1], pair[0]))
+
+
+def pick_cases(ranked: list[tuple[str, float]], first: str = "Worst", last: str = "Best") -> dict[str, tuple[str, float]]:
+    """The first, the median (of an even number the lower one) and the last; each case once."""
     if len(ranked) < 2:
         return {"Only case": pair for pair in ranked}
     middle = {"Median": ranked[(len(ranked) - 1) // 2]} if len(ranked) > 2 else {}
-    return {"Worst": ranked[0], **middle, "Best": ranked[-1]}
+    return {first: ranked[0], **middle, last: ranked[-1]}
 
 
 def repeat_command(train: Train) -> str:
@@ -215,38 +221,50 @@ def _key(classes, background=True):
 
 
 def _pictures_section(run, train, plan, dataset, rows):
-    picked, predictions = pick_cases(rank_cases(rows)), _predictions(run)
-    if not picked:
-        return _section("Cases", _left_out("without scores there is no worst, median or best case."))
+    predictions = _predictions(run)
     if dataset is None:
         return _section("Cases", _left_out(f"the data set {train.dataset} is not to be found from here."))
-    parts = [_key(plan.classes), '<p class="small">Of each case the slice with most foreground, cropped to truth and prediction.</p>']
-    for place, (name, dice) in picked.items():
-        scores = ", ".join(f"{row['class']} {row['dice']:.4f}" for row in rows if row["case"] == name and not np.isnan(row["dice"]))
-        heading = f"<h3>{place}: {html.escape(name)}, mean Dice {dice:.4f}</h3>"
+    known = {case for case in (*plan.fold.test, *plan.fold.val) if case in dataset.cases or case in dataset.tests}
+    if rows:
+        picked = pick_cases(rank_cases(rows))
+        text = "Of each case the slice with most foreground, cropped to truth and prediction."
+    else:
+        picked = pick_cases(rank_predictions({case: path for case, path in predictions.items() if case in known}), "Least foreground", "Most foreground")
+        text = "No dense mask says which of these are right. Of each case the slice where most is predicted, cropped to that."
+    if not picked:
+        return _section("Cases", _left_out("no held-out case has a score or a prediction."))
+    parts = [_key(plan.classes), f'<p class="small">{text}</p>']
+    for place, (name, value) in picked.items():
+        scores = [f"{row['class']} {row['dice']:.4f}" for row in rows if row["case"] == name and not np.isnan(row["dice"])]
+        heading = f"<h3>{place}: {html.escape(name)}, {f'mean Dice {value:.4f}' if rows else f'{100 * value:.2f} % of the volume'}</h3>"
         case = dataset.case(name) if name in dataset.cases or name in dataset.tests else None
-        if case is None or case.truth is None or name not in predictions:
+        if case is None or (rows and case.truth is None) or name not in predictions:
             parts.append(f"{heading}{_left_out('its image, dense mask or prediction is not there any more.')}")
             continue
         panels, position = _case_panels(load_volume(dataset, case), read_label(predictions[name])[0], dataset.spacing_unit == "mm")
         figures = "".join(f"<figure>{_image(uri, f'{title} of {name}')}<figcaption>{title}</figcaption></figure>" for title, uri in panels.items())
-        parts.append(f'<div class="block">{heading}<p class="small">{html.escape(scores)}; slice {position}</p><div class="panels">{figures}</div></div>')
+        where = "; ".join([*filter(None, [", ".join(scores)]), f"slice {position}"])
+        parts.append(f'<div class="block">{heading}<p class="small">{html.escape(where)}</p><div class="panels">{figures}</div></div>')
     return _section("Cases", *parts)
 
 
 def _case_panels(volume, prediction, located=True):
-    """{column: picture} of the slice with most foreground in truth, and its position as text; as stored when the file is not `located`."""
-    index = int((volume.truth > 0).sum((1, 2)).argmax())
-    layers = {"image": volume.image[0, index], "scribble": volume.scribble[index], "prediction": prediction[index], "truth": volume.truth[index]}
+    """{column: picture} of the slice with most foreground in truth (without one: in the prediction), and its position as text; as stored
+    when the file is not `located`."""
+    shown = prediction if volume.truth is None else volume.truth
+    index = int((shown > 0).sum((1, 2)).argmax())
+    layers = {"image": volume.image[0, index], "scribble": volume.scribble[index], "prediction": prediction[index], "truth": shown[index]}
     if volume.case.scribble is None:
         del layers["scribble"]
+    if volume.truth is None:
+        del layers["truth"]
     spacing = volume.grid.spacing_mm[1:]
     if located:
         layers, spacing = {key: upright(plane, volume.grid) for key, plane in layers.items()}, upright_spacing(volume.grid)
-    box = crop((layers["truth"] > 0) | (layers["prediction"] > 0), spacing)
+    box = crop((layers.get("truth", 0) > 0) | (layers["prediction"] > 0), spacing)
     image = layers["image"][box]
     panels = {key: panel(image, None if key == "image" else plane[box], spacing) for key, plane in layers.items()}
-    return panels, f"{index + 1} of {len(volume.truth)}"
+    return panels, f"{index + 1} of {len(prediction)}"
 
 
 def _curves_section(plan, log):

@@ -1,0 +1,96 @@
+"""Time and values of Dice, HD95 and ASSD against medpy's: python benchmarks/scoring.py NAME PREDICTIONS TRUTH [NAME PREDICTIONS TRUTH ...]
+
+NAME is what to call a set, PREDICTIONS and TRUTH are folders of masks as `scribbleseg evaluate` takes them. One core for both, reading not counted;
+then `scribbleseg evaluate` as it is, files and all cores. Run it on a machine that does nothing else. Writes benchmarks/results/scoring-DEVICE.csv and .md.
+"""
+
+import argparse
+import contextlib
+import csv
+import io
+import re
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from medpy.metric import binary
+
+from scribbleseg.atomic import atomic_file
+from scribbleseg.config import Evaluate
+from scribbleseg.data.volume import read_label
+from scribbleseg.device import pick_device, pick_precision
+from scribbleseg.evaluate import evaluate, list_masks
+from scribbleseg.metrics import score
+from scribbleseg.run_log import environment
+
+COLUMNS = ("set", "volumes", "structures", "ours_seconds", "medpy_seconds", "times_faster", "slowest", "largest_difference", "evaluate_seconds")
+
+
+def theirs(prediction: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, ...]) -> tuple[float, float, float]:
+    return binary.dc(prediction, truth), binary.hd95(prediction, truth, spacing_mm), binary.assd(prediction, truth, spacing_mm)
+
+
+def measure(name: str, predictions: Path, truth: Path) -> dict:
+    """A line of the table: sums over the volumes, the volume with the smallest gain, and the largest difference of any score."""
+    masks, ours, other, structures, difference = list_masks(truth), [], [], 0, 0.0
+    for case, path in list_masks(predictions).items():
+        (found, grid), (true, _) = read_label(path), read_label(masks[case])
+        spent = np.zeros(2)
+        for value in sorted((set(np.unique(found)) & set(np.unique(true))) - {0}):  # medpy wants both masks filled
+            pair = found == value, true == value
+            start = time.perf_counter()
+            mine = score(*pair, grid.spacing_mm)[:3]
+            middle = time.perf_counter()
+            expected = theirs(*pair, grid.spacing_mm)
+            spent += middle - start, time.perf_counter() - middle
+            difference = max(difference, *np.abs(np.subtract(mine, expected)))
+            structures += 1
+        ours.append(spent[0])
+        other.append(spent[1])
+    start = time.perf_counter()
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluate(Evaluate(predictions, truth))
+    whole = time.perf_counter() - start
+    ratios = [b / a for a, b in zip(ours, other) if a]
+    return dict(zip(COLUMNS, (name, len(ours), structures, sum(ours), sum(other), sum(other) / sum(ours), min(ratios), difference, whole)))
+
+
+def table(lines: list[dict], about: str) -> str:
+    text = ["# Scoring against medpy", "", about, ""]
+    text += ["| predictions | volumes | structures | ours, s | medpy, s | times faster | least of a volume | largest difference | `evaluate`, s |", "|" + "---|" * 9]
+    for line in lines:
+        cells = [line["set"], line["volumes"], line["structures"], *(f"{line[key]:.3g}" for key in ("ours_seconds", "medpy_seconds"))]
+        cells += [*(f"{line[key]:.0f}" for key in ("times_faster", "slowest")), f"{line['largest_difference']:.1g}", f"{line['evaluate_seconds']:.2g}"]
+        text.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(text) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="+", metavar="NAME PREDICTIONS TRUTH")
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    given = parser.parse_args()
+    if len(given.sets) % 3:
+        parser.error(f"{len(given.sets)} words; expected three per set: NAME PREDICTIONS TRUTH")
+    machine = environment(pick_device("cpu"), pick_precision("auto", pick_device("cpu")))
+    about = (
+        f"{machine['device']}, numpy {machine['numpy']}, commit {machine['commit']}. Made by `python {shlex.join(sys.argv)}`. Dice, HD95 and ASSD of every structure that is in both masks; "
+        "`ours` and `medpy` on one core, without reading; `evaluate`: the command, files and all cores."
+    )
+    stem = given.results / f"scoring-{re.sub(r'[^a-z0-9]+', '-', machine['device'].lower()).strip('-')}"
+    lines = []
+    for name, predictions, truth in zip(*[iter(given.sets)] * 3):
+        lines.append(measure(name, Path(predictions), Path(truth)))
+        with atomic_file(Path(f"{stem}.csv")) as path, open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(lines)
+        with atomic_file(Path(f"{stem}.md")) as path:
+            path.write_text(table(lines, about), encoding="utf-8")
+    print(table(lines, about))
+
+
+if __name__ == "__main__":
+    main()
