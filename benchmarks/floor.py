@@ -1,0 +1,118 @@
+"""Least time of a training step on a machine of known rates, counted: python benchmarks/floor.py --tflops 790 --tbs 4.3 [--size 256]
+
+Every method's step on fake tensors, which have shapes and no values: multiply-adds (as two operations) of convolutions and matrix products,
+and the bytes that operations read and write, in bfloat16 where autocast computes in it. `fused`: convolutions and matrix products alone, as if
+everything else happened inside of them; `eager`: every operation reads its inputs and writes its outputs. The floor is the larger of operations
+over --tflops and bytes over --tbs. Nothing is measured. Writes benchmarks/results/floor-SIZE.csv and .md.
+"""
+
+import argparse
+import csv
+import shlex
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from scribbleseg.atomic import atomic_file
+from scribbleseg.labels import UNLABELED
+from scribbleseg.methods import METHODS, method_class
+from scribbleseg.methods.base import Slices
+from scribbleseg.networks import build_network
+from scribbleseg.networks.dropout import Dropout
+from scribbleseg.step import Step
+
+MAPS = {"s2l": ("ensemble",), "fddseg": ("superpixel",)}  # what they are trained on beside the scribbles
+PRODUCTS = ("convolution", "convolution_backward", "mm", "addmm", "bmm", "baddbmm")
+COLUMNS = ("method", "batch", "gflop", "convolved_values", "fused_gb", "eager_gb")
+
+
+class Traffic(TorchDispatchMode):
+    """Bytes of what operations read and write, views aside; those of products on their own; values that forward convolutions wrote."""
+
+    def __init__(self):
+        super().__init__()
+        self.eager = self.fused = self.convolved = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found, name = func(*args, **(kwargs or {})), func.overloadpacket.__name__
+        if not func.is_view and name not in ("device", "detach"):
+            moved = sum(value.nbytes for value in tree_leaves((args, kwargs, found)) if isinstance(value, Tensor))
+            self.eager += moved
+            self.fused += moved if name in PRODUCTS else 0
+            self.convolved += found.numel() if name == "convolution" else 0
+        return found
+
+
+def make_step(mode: FakeTensorMode, name: str, size: int) -> Step:
+    """The step as on CUDA, where dropout is PyTorch's own."""
+    kind = method_class(name)
+    method = kind(build_network(kind.network_name, 1, 4)).train()
+    for module in list(method.modules()):
+        for key, child in module.named_children():
+            if isinstance(child, Dropout):
+                setattr(module, key, nn.Dropout(child.p))
+        for table in (module._parameters, module._buffers):
+            for key, value in table.items():
+                if value is not None:
+                    fake = mode.from_tensor(value.detach())
+                    table[key] = nn.Parameter(fake, value.requires_grad) if isinstance(value, nn.Parameter) else fake
+    count = kind.recipe.batch
+    with mode:
+        label = torch.full((count, size, size), UNLABELED, dtype=torch.uint8)
+        slices = Slices(torch.zeros(count, 1, size, size), label, {key: label for key in MAPS.get(name, ())}, None)
+        optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.01)
+        step = Step(method, optimizer, slices, torch.bfloat16)
+        step.index = torch.arange(count)
+    return step
+
+
+def count(name: str, size: int) -> dict:
+    """A line of the table."""
+    mode, flops, traffic = FakeTensorMode(), FlopCounterMode(display=False), Traffic()
+    step = make_step(mode, name, size)
+    with mode, flops, traffic:
+        step.whole(0.9)
+    return dict(zip(COLUMNS, (name, method_class(name).recipe.batch, flops.get_total_flops() / 1e9, traffic.convolved, traffic.fused / 1e9, traffic.eager / 1e9)))
+
+
+def table(lines: list[dict], tflops: float, tbs: float, about: str) -> str:
+    head = ["method", "batch", "GFLOP", "convolution outputs, millions", "GB fused", "GB eager", "arithmetic, ms", "memory fused, ms", "memory eager, ms", "floor, ms", "at most, it/s"]
+    text = ["# Counted floor of a training step", "", about, "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for line in lines:
+        times = line["gflop"] / tflops, line["fused_gb"] / tbs, line["eager_gb"] / tbs
+        floor = max(times[:2])
+        cells = [line["method"], line["batch"], f"{line['gflop']:.0f}", f"{line['convolved_values'] / 1e6:.0f}", *(f"{line[key]:.2f}" for key in ("fused_gb", "eager_gb"))]
+        text.append("| " + " | ".join(map(str, [*cells, *(f"{value:.2f}" for value in times), f"{floor:.2f}", f"{1000 / floor:.0f}"])) + " |")
+    return "\n".join(text) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--tflops", type=float, required=True, help="10¹² operations a second in bfloat16")
+    parser.add_argument("--tbs", type=float, required=True, help="10¹² bytes a second")
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    given = parser.parse_args()
+    lines = [count(name, given.size) for name in METHODS]
+    about = (
+        f"At {given.size}², batch of the method's recipe, bfloat16, {given.tflops:g} TFLOP/s and {given.tbs:g} TB/s. Made by `python {shlex.join(sys.argv)}`; nothing is measured. "
+        "`fused`: convolutions and matrix products alone read and write; `eager`: every operation does. `floor`: the larger of arithmetic and fused memory."
+    )
+    stem = given.results / f"floor-{given.size}"
+    with atomic_file(Path(f"{stem}.csv")) as path, open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(lines)
+    with atomic_file(Path(f"{stem}.md")) as path:
+        path.write_text(table(lines, given.tflops, given.tbs, about), encoding="utf-8")
+    print(table(lines, given.tflops, given.tbs, about))
+
+
+if __name__ == "__main__":
+    main()
