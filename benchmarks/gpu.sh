@@ -29,7 +29,7 @@ tests)
     ;;
 speed)
     "$python" benchmarks/speed.py --methods effdnet scn --compile --results "$out" 2>&1 | tee "$out/speed.log" || true
-    "$python" benchmarks/speed.py --results "$out/all" 2>&1 | tee -a "$out/speed.log" || true
+    "$python" benchmarks/speed.py --results "$out/all" 2>&1 | tee -a "$out/speed.log"
     ;;
 results)
     "$python" benchmarks/results.py --budget paper --minutes "$minutes" --jobs "${JOBS:-1}" 2>&1 | tee "$out/results.log" || true

@@ -1,12 +1,13 @@
 """Time and values of Dice, HD95 and ASSD against medpy's: python benchmarks/scoring.py NAME PREDICTIONS TRUTH [NAME PREDICTIONS TRUTH ...]
 
 NAME is what to call a set, PREDICTIONS and TRUTH are folders of masks as `scribbleseg evaluate` takes them. One core for both, reading not counted;
-then `scribbleseg evaluate` as it is, files and all cores. Run it on a machine that does nothing else. Writes benchmarks/results/scoring-DEVICE.csv and .md.
+then what `scribbleseg evaluate` does, files and all cores. Run it on a machine that does nothing else. Writes benchmarks/results/scoring-DEVICE.csv and .md.
 """
 
 import argparse
 import contextlib
 import csv
+import importlib.metadata
 import io
 import re
 import shlex
@@ -25,7 +26,7 @@ from scribbleseg.evaluate import evaluate, list_masks
 from scribbleseg.metrics import score
 from scribbleseg.run_log import environment
 
-COLUMNS = ("set", "volumes", "structures", "ours_seconds", "medpy_seconds", "times_faster", "slowest", "largest_difference", "evaluate_seconds")
+COLUMNS = ("set", "volumes", "structures", "ours_seconds", "medpy_seconds", "times_faster", "least_times_faster", "largest_difference", "evaluate_seconds")
 
 
 def theirs(prediction: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, ...]) -> tuple[float, float, float]:
@@ -34,6 +35,10 @@ def theirs(prediction: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, .
 
 def measure(name: str, predictions: Path, truth: Path) -> dict:
     """A line of the table: sums over the volumes, the volume with the smallest gain, and the largest difference of any score."""
+    start = time.perf_counter()
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluate(Evaluate(predictions, truth))
+    whole = time.perf_counter() - start
     masks, ours, other, structures, difference = list_masks(truth), [], [], 0, 0.0
     for case, path in list_masks(predictions).items():
         (found, grid), (true, _) = read_label(path), read_label(masks[case])
@@ -45,14 +50,12 @@ def measure(name: str, predictions: Path, truth: Path) -> dict:
             middle = time.perf_counter()
             expected = theirs(*pair, grid.spacing_mm)
             spent += middle - start, time.perf_counter() - middle
-            difference = max(difference, *np.abs(np.subtract(mine, expected)))
+            difference = np.max([difference, *np.abs(np.subtract(mine, expected))])  # a nan stays
             structures += 1
         ours.append(spent[0])
         other.append(spent[1])
-    start = time.perf_counter()
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluate(Evaluate(predictions, truth))
-    whole = time.perf_counter() - start
+    if not structures:
+        sys.exit(f"{predictions}: no structure is both predicted and in {truth}; nothing to compare.")
     ratios = [b / a for a, b in zip(ours, other) if a]
     return dict(zip(COLUMNS, (name, len(ours), structures, sum(ours), sum(other), sum(other) / sum(ours), min(ratios), difference, whole)))
 
@@ -62,7 +65,7 @@ def table(lines: list[dict], about: str) -> str:
     text += ["| predictions | volumes | structures | ours, s | medpy, s | times faster | least of a volume | largest difference | `evaluate`, s |", "|" + "---|" * 9]
     for line in lines:
         cells = [line["set"], line["volumes"], line["structures"], *(f"{line[key]:.3g}" for key in ("ours_seconds", "medpy_seconds"))]
-        cells += [*(f"{line[key]:.0f}" for key in ("times_faster", "slowest")), f"{line['largest_difference']:.1g}", f"{line['evaluate_seconds']:.2g}"]
+        cells += [*(f"{line[key]:.0f}" for key in ("times_faster", "least_times_faster")), f"{line['largest_difference']:.1g}", f"{line['evaluate_seconds']:.2g}"]
         text.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(text) + "\n"
 
@@ -75,9 +78,10 @@ def main():
     if len(given.sets) % 3:
         parser.error(f"{len(given.sets)} words; expected three per set: NAME PREDICTIONS TRUTH")
     machine = environment(pick_device("cpu"), pick_precision("auto", pick_device("cpu")))
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("medpy", "scipy", "numpy"))
     about = (
-        f"{machine['device']}, numpy {machine['numpy']}, commit {machine['commit']}. Made by `python {shlex.join(sys.argv)}`. Dice, HD95 and ASSD of every structure that is in both masks; "
-        "`ours` and `medpy` on one core, without reading; `evaluate`: the command, files and all cores."
+        f"{machine['device']}, {versions}, commit {machine['commit']}. Made by `python {shlex.join(sys.argv)}`. Dice, HD95 and ASSD of every structure that is in both masks; "
+        "`ours` and `medpy` on one core, without reading; `evaluate`: the function behind the command, with files and all cores."
     )
     stem = given.results / f"scoring-{re.sub(r'[^a-z0-9]+', '-', machine['device'].lower()).strip('-')}"
     lines = []

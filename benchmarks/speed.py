@@ -3,7 +3,7 @@
 Each method is measured in a process of its own, so that its peak memory is its own, on the phantom's slices, at its own batch size and optimiser:
 the step as `scribbleseg train` takes it (on CUDA recorded as a graph; --compile: compiled too); as the reference, in one more process, the step of
 plain PyTorch (float32, contiguous, eager). On a CPU only the ratios count: run it on a machine that does nothing else. After each method it writes benchmarks/results/speed-DEVICE-SIZE.csv and .md, and what single parts of SCN and
-EFFDNet cost into speed-parts-DEVICE-SIZE.csv; the rows of methods that it is not asked for stay there, with the commit that they are of.
+EFFDNet cost into speed-parts-DEVICE-SIZE.csv; the rows of methods that it is not asked for, or that fail, stay there, with the commit that they are of.
 """
 
 import argparse
@@ -286,13 +286,14 @@ def main():
                     json.loads(subprocess.run([*map(str, command), *flags], stdout=subprocess.PIPE, text=True, check=True).stdout)
                     for flags in (["--compile"] * given.compile, ["--plain"])
                 )
-            except subprocess.CalledProcessError:  # its own process has said why
-                failed.append(name)
+            except subprocess.CalledProcessError as error:
+                failed.append(f"{name} (exit code {error.returncode})")
                 continue
             kept[name] = {**ours, "reference_seconds": plain, "commit": machine["commit"]}
             print(f"{name}: {ours['seconds']:.3g} s a step, {plain / ours['seconds']:.1f} times faster than plain fp32", flush=True)
             write(given.results, place, [kept[method] for method in METHODS if method in kept], about)
-    print(f"table: {given.results / f'speed-{place}.md'}")
+    if kept:
+        print(f"table: {given.results / f'speed-{place}.md'}")
     if failed:
         sys.exit(f"not measured: {', '.join(failed)}")
 

@@ -80,12 +80,12 @@ def take_steps(name: str, format: str) -> None:
         for _ in range(2):
             row = step.whole(0.9)
             step.optimizer.zero_grad()
+        assert seen.convolved == {FORMATS[format]}, f"convolutions in {seen.convolved}"
+        assert (row.device, row.dtype, len(row)) == (CUDA, torch.float32, len(step.names)), f"a row of {row.dtype} on {row.device}"
         if step.method.sweeps:
             step.method.sweep(step.slices, torch.full((), 0.5, device=CUDA))
         with torch.no_grad(), torch.autocast("cuda", FORMATS[format], enabled=format != "float32"):
             step.method.eval().pictures(step.draw())
-    assert row.device == CUDA and row.dtype == torch.float32 and len(row) == len(step.names)
-    assert FORMATS[format] in seen.convolved, f"convolutions in {seen.convolved}"
 
 
 def check_that_it_notices() -> None:
@@ -122,7 +122,7 @@ def main() -> None:
                 take_steps(name, format)
                 wrong[f"{name} {format}"] = ""
             except Exception as error:  # of any kind: it is reported
-                wrong[f"{name} {format}"] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+                wrong[f"{name} {format}"] = f"{type(error).__name__}: {''.join(str(error).splitlines()[:1])}"
     print(json.dumps(wrong))
 
 

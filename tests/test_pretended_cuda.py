@@ -1,4 +1,7 @@
-"""What can be known of a CUDA step without a GPU: where every tensor lies, that nothing crosses to the host, what autocast makes of it."""
+"""What can be known of a CUDA step without a GPU: where every tensor lies, that nothing crosses to the host, what autocast makes of it.
+
+Not the optimisers of CUDA, nor how a batch gets there from the host.
+"""
 
 import json
 import os
@@ -18,7 +21,7 @@ HERE = Path(__file__).parent
 def wrong(tmp_path_factory) -> dict[str, str]:
     """What pretended_cuda.py found, in a process of its own."""
     if torch.backends.cuda.is_built():
-        pytest.skip("this build has CUDA itself; tests/test_step.py uses it")
+        pytest.skip("needs a CPU build of PyTorch; on a GPU tests/test_step.py tests the same")
     if (compiler := shutil.which("g++")) is None:
         pytest.skip("needs g++")
     library, where = tmp_path_factory.mktemp("pretended") / "cuda.so", Path(torch.__file__).parent

@@ -2,6 +2,7 @@ import base64
 import dataclasses
 import html
 import json
+import os
 import re
 import shlex
 import shutil
@@ -16,8 +17,8 @@ from small import small_dataset
 
 from scribbleseg import cli, figures
 from scribbleseg import report as module
-from scribbleseg.config import Report, Train
-from scribbleseg.data.volume import Grid, read_label
+from scribbleseg.config import Predict, Report, Train
+from scribbleseg.data.volume import Grid
 from scribbleseg.errors import InputError
 from scribbleseg.evaluate import COLUMNS, read_rows, summarise, write_rows
 from scribbleseg.labels import UNLABELED
@@ -169,16 +170,38 @@ def test_without_truth_data_set_or_end_of_training_the_report_says_so(run, tmp_p
     assert re.findall(r'<section id="(.*?)">', page) == list(SECTIONS) and section(page, "course-of-training").count("<img") == 24
     for name in ("scores", "every-case"):
         assert "Left out" in section(page, name) and "<img" not in section(page, name)
-    shares = {case: (read_label(path)[0] > 0).mean() for case, path in module.list_masks(run / "predictions").items()}
-    least, most = sorted(shares, key=shares.get)
-    assert re.findall(r"<h3>(.*?)</h3>", section(page, "cases")) == [
-        f"{place} foreground: {case}, {100 * shares[case]:.2f} % of the volume" for place, case in (("Least", least), ("Most", most))
-    ]
-    assert re.findall(r"<figcaption>(.*?)</figcaption>", section(page, "cases")) == ["image", "scribble", "prediction"] * 2
+    shutil.copyfile(run / "predictions" / "case.4 a.nii.gz", run / "predictions" / "case.0 a.nii.gz")  # not held out
+    paint(run / "predictions" / "case.4 a.nii.gz", 36)
+    paint(run / "predictions" / "case.5 a.nii.gz", 0)
+    shown = section(report(Report(run)).read_text(encoding="utf-8"), "cases")
+    assert re.findall(r"<h3>(.*?)</h3>", shown) == ["Least: case.5 a, foreground in 0.00 % of its voxels", "Most: case.4 a, foreground in 0.83 % of its voxels"]
+    assert re.findall(r"<figcaption>(.*?)</figcaption>", shown) == ["image", "scribble", "prediction"] * 2 and "slice 2 of 3" in shown
+    paint(run / "predictions" / "case.4 a.nii.gz", 36, np.eye(4))
+    assert "on another grid than its image" in section(report(Report(run)).read_text(encoding="utf-8"), "cases")
 
     edit(run, lambda stored: stored["train"].update(dataset="elsewhere/acdc"))
     page = report(Report(run)).read_text(encoding="utf-8")
     assert "the data set elsewhere/acdc is not to be found from here" in page and "<h1>scn on acdc, final fold 0</h1>" in page
+
+
+def paint(path, voxels, affine=None):
+    """A prediction with so many voxels of foreground, in its first slice."""
+    mask = np.zeros((40, 36, 3), np.uint8)
+    mask[:6, : voxels // 6, 0] = 1
+    nibabel.save(nibabel.Nifti1Image(mask, nibabel.load(path).affine if affine is None else affine), path)
+
+
+def test_predictions_from_before_the_last_checkpoint_are_made_again(run):
+    report(Report(run))
+    kept = (run / "metrics.csv").read_bytes()
+    paint(run / "predictions" / "case.4 a.nii.gz", 36)
+    (run / "metrics.csv").write_bytes(kept.replace(b"case.4 a", b"case.9 a"))
+    report(Report(run))
+    assert b"case.9 a" in (run / "metrics.csv").read_bytes(), "they are newer than the weights"
+    after = (run / "metrics.csv").stat().st_mtime + 1
+    os.utime(run / "last.safetensors", (after, after))
+    report(Report(run))
+    assert (run / "metrics.csv").read_bytes() == kept
 
 
 def test_a_run_in_training_is_not_scored(run):
@@ -187,6 +210,9 @@ def test_a_run_in_training_is_not_scored(run):
     page = report(Report(run)).read_text(encoding="utf-8")
     assert "Training is not finished: iteration 2 of 4" in page and "training stands at iteration 2 of 4" in page
     assert not (run / "predictions").exists() and not (run / "metrics.csv").exists()
+    module.predict(Predict(run, module.read_plan(run)[0].dataset, run / "predictions"))
+    cases = section(report(Report(run)).read_text(encoding="utf-8"), "cases")
+    assert "training stands at iteration 2 of 4" in cases and "No dense mask" not in cases
 
 
 def test_without_validation(run):

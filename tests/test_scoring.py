@@ -26,10 +26,11 @@ def test_values_and_times_of_a_small_set(tmp_path, monkeypatch, capsys):
     assert float(line["times_faster"]) == pytest.approx(float(line["medpy_seconds"]) / float(line["ours_seconds"]))
     assert "| small | 3 | 5 |" in capsys.readouterr().out
 
-    monkeypatch.setattr(scoring, "theirs", lambda *given: (0.0, 0.0, 0.0))
-    scoring.main()
-    (line,) = scoring.csv.DictReader(stem.read_text(encoding="utf-8").splitlines())
-    assert float(line["largest_difference"]) > 0.1, "scores that differ are seen"
+    for wrong, seen in ((0.0, lambda difference: difference > 0.1), (float("nan"), np.isnan)):
+        monkeypatch.setattr(scoring, "theirs", lambda *given: (wrong,) * 3)
+        scoring.main()
+        (line,) = scoring.csv.DictReader(stem.read_text(encoding="utf-8").splitlines())
+        assert seen(float(line["largest_difference"])), "scores that differ are seen"
     monkeypatch.setattr(sys, "argv", [words[0], "other", *words[1:]])
     with pytest.raises(SystemExit):
         scoring.main()

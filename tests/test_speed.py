@@ -17,7 +17,6 @@ def test_every_kind_of_network_is_measured(small, name, parts):
     line = speed.measure(name, small, 32, torch.device("cpu"), 3, False)
     assert list(line["single_parts"]) == parts
     assert all(line[part] > 0 for part in PARTS)
-    assert line["networks"] > line["terms"], "the forward passes are most of what is not the backward pass"
 
 
 def test_a_method_that_fails_does_not_end_the_table(tmp_path, monkeypatch):
@@ -32,7 +31,7 @@ def test_a_method_that_fails_does_not_end_the_table(tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "phantom", lambda settings: None)
     monkeypatch.setattr(speed.subprocess, "run", worker)
     monkeypatch.setattr(speed, "environment", lambda *given: {"device": "Some CPU", "precision": "bfloat16", "torch": "2", "commit": None})
-    with pytest.raises(SystemExit, match="not measured: pce"):
+    with pytest.raises(SystemExit, match=r"not measured: pce \(exit code 1\)"):
         speed.main()
     table = (tmp_path / "speed-some-cpu-256.md").read_text(encoding="utf-8")
     assert "| effdnet |" in table and "| pce |" not in table

@@ -46,7 +46,7 @@ def score_files(predictions: Path, truth: Path, classes: Sequence[str] = ()) -> 
     """
     predictions, truth = Path(predictions), Path(truth)
     if not truth.exists():
-        raise InputError(f"{truth}: no such file or folder. TRUTH has the dense masks; where there are none, look at the predictions over their images.")
+        raise InputError(f"{truth}: no such file or folder. TRUTH has the dense masks; where there are none, scribbleseg report RUN shows the predictions.")
     predicted, true = list_masks(predictions), list_masks(truth)
     if predictions.is_file() and truth.is_file():
         true = dict(zip(predicted, true.values()))

@@ -63,7 +63,7 @@ def write_report(run: Path, path: Path) -> Path:
         [
             _header(title, plan, rows, note, log),
             _scores_section(rows, note),
-            _pictures_section(run, train, plan, dataset, rows),
+            _pictures_section(run, train, plan, dataset, rows, note),
             _curves_section(plan, log),
             _course_section(run, plan),
             _settings_section(run, train, plan, log),
@@ -97,9 +97,12 @@ def _scores(run: Path, train: Train, plan: Plan, dataset: Dataset | None, log: l
         _, held = dataset.held_out(plan.fold)
         judged = [case for case in held if case.truth is not None]
     if finished and held:
-        if any(case.id not in _predictions(run) for case in held):
+        weights = run / "last.safetensors"
+        made = weights.stat().st_mtime if weights.is_file() else 0  # what is older is of a run that was carried on since
+        found = [_predictions(run).get(case.id) for case in judged or held]
+        if any(path is None or path.stat().st_mtime < made for path in found):
             predict(Predict(run, dataset.folder, run / "predictions"))
-        if judged and not table.is_file():
+        if judged and not (table.is_file() and table.stat().st_mtime >= made):
             write_rows(table, score_cases(dataset, judged, _predictions(run)))
     if table.is_file():
         lacking = len(held) - len(judged)
@@ -220,28 +223,29 @@ def _key(classes, background=True):
     return '<p class="key">' + "".join(f'<span><i style="background:{colour(value)}"></i>{html.escape(name)}</span>' for value, name in names) + "</p>"
 
 
-def _pictures_section(run, train, plan, dataset, rows):
-    predictions = _predictions(run)
+def _pictures_section(run, train, plan, dataset, rows, note):
     if dataset is None:
         return _section("Cases", _left_out(f"the data set {train.dataset} is not to be found from here."))
-    known = {case for case in (*plan.fold.test, *plan.fold.val) if case in dataset.cases or case in dataset.tests}
-    if rows:
-        picked = pick_cases(rank_cases(rows))
-        text = "Of each case the slice with most foreground, cropped to truth and prediction."
-    else:
-        picked = pick_cases(rank_predictions({case: path for case, path in predictions.items() if case in known}), "Least foreground", "Most foreground")
+    predictions, (_, held) = _predictions(run), dataset.held_out(plan.fold)
+    picked, text = pick_cases(rank_cases(rows)), "Of each case the slice with most foreground, cropped to truth and prediction."
+    if not rows and not any(case.truth for case in held):
+        picked = pick_cases(rank_predictions({case.id: predictions[case.id] for case in held if case.id in predictions}), "Least", "Most")
         text = "No dense mask says which of these are right. Of each case the slice where most is predicted, cropped to that."
     if not picked:
-        return _section("Cases", _left_out("no held-out case has a score or a prediction."))
+        return _section("Cases", _left_out("no Dice is defined." if rows else note))
     parts = [_key(plan.classes), f'<p class="small">{text}</p>']
     for place, (name, value) in picked.items():
         scores = [f"{row['class']} {row['dice']:.4f}" for row in rows if row["case"] == name and not np.isnan(row["dice"])]
-        heading = f"<h3>{place}: {html.escape(name)}, {f'mean Dice {value:.4f}' if rows else f'{100 * value:.2f} % of the volume'}</h3>"
+        heading = f"<h3>{place}: {html.escape(name)}, {f'mean Dice {value:.4f}' if rows else f'foreground in {100 * value:.2f} % of its voxels'}</h3>"
         case = dataset.case(name) if name in dataset.cases or name in dataset.tests else None
         if case is None or (rows and case.truth is None) or name not in predictions:
             parts.append(f"{heading}{_left_out('its image, dense mask or prediction is not there any more.')}")
             continue
-        panels, position = _case_panels(load_volume(dataset, case), read_label(predictions[name])[0], dataset.spacing_unit == "mm")
+        volume, (prediction, grid) = load_volume(dataset, case), read_label(predictions[name])
+        if not grid.same_place(volume.grid):
+            parts.append(f"{heading}{_left_out('its prediction is on another grid than its image.')}")
+            continue
+        panels, position = _case_panels(volume, prediction, dataset.spacing_unit == "mm")
         figures = "".join(f"<figure>{_image(uri, f'{title} of {name}')}<figcaption>{title}</figcaption></figure>" for title, uri in panels.items())
         where = "; ".join([*filter(None, [", ".join(scores)]), f"slice {position}"])
         parts.append(f'<div class="block">{heading}<p class="small">{html.escape(where)}</p><div class="panels">{figures}</div></div>')
@@ -249,10 +253,11 @@ def _pictures_section(run, train, plan, dataset, rows):
 
 
 def _case_panels(volume, prediction, located=True):
-    """{column: picture} of the slice with most foreground in truth (without one: in the prediction), and its position as text; as stored
-    when the file is not `located`."""
+    """{column: picture} of the slice with most foreground in truth (without one: in the prediction; the middle slice where there is none),
+    and its position as text; as stored when the file is not `located`."""
     shown = prediction if volume.truth is None else volume.truth
-    index = int((shown > 0).sum((1, 2)).argmax())
+    counts = (shown > 0).sum((1, 2))
+    index = int(counts.argmax()) if counts.any() else len(counts) // 2
     layers = {"image": volume.image[0, index], "scribble": volume.scribble[index], "prediction": prediction[index], "truth": shown[index]}
     if volume.case.scribble is None:
         del layers["scribble"]
