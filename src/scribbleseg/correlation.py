@@ -119,7 +119,7 @@ def class_contrast(
         length = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)  # [N, 1, S]: cheaper than dividing F by it
         length = length.masked_fill(length < 1e-4, torch.inf)
         means = F.normalize(batch_sum((vectors @ (drawn / length).transpose(1, 2)).sum(0)), dim=0, eps=1e-4)  # [D, K]
-        logits = means.T @ vectors / (length * temperature)
+        logits = means.T.expand(len(vectors), -1, -1) @ vectors / (length * temperature)  # expanded: a faster gradient on a CPU
     logits = logits.masked_fill(~present[:, None], float("-inf"))
     usable = (scribble == UNLABELED) & (pseudo_label != UNLABELED) & present[pseudo_label.clamp(max=classes - 1)]
     drawn = scribble != UNLABELED

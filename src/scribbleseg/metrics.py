@@ -110,7 +110,12 @@ def _surface(mask):
 
 def _surface_distances(one, other, spacing):
     """Distances of both directions. Only voxels that the surfaces do not share are looked up: shared ones are at 0, from both sides."""
-    tree = {"compact_nodes": False, "balanced_tree": False}  # quicker to build; grid points need no balancing
-    there = KDTree(np.argwhere(other) * spacing, **tree).query(np.argwhere(one & ~other) * spacing)[0]
-    back = KDTree(np.argwhere(one) * spacing, **tree).query(np.argwhere(other & ~one) * spacing)[0]
+    tree = {"leafsize": 24, "compact_nodes": False, "balanced_tree": False}  # quicker to build; grid points need no balancing
+    there = KDTree(_points(other, spacing), **tree).query(_points(one & ~other, spacing))[0]
+    back = KDTree(_points(one, spacing), **tree).query(_points(other & ~one, spacing))[0]
     return np.concatenate([there, back, np.zeros(2 * np.count_nonzero(one & other))])
+
+
+def _points(mask, spacing):
+    """np.argwhere(mask) * spacing, several times faster."""
+    return np.stack(np.unravel_index(np.flatnonzero(mask), mask.shape), 1) * spacing
