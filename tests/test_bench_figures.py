@@ -30,7 +30,7 @@ def job(label="pce", fold=0, seed=0, method="pce", options=(), data="small") -> 
 def result(dice: dict[str, list[float]], loss=(2.0, 1.0), validated=(np.nan, np.nan), cases=CASES) -> Result:
     """`dice` per class, one value per case."""
     rows = [{"case": case, "class": name, "dice": values[i], "hd95": 1.0, "assd": 1.0, "unit": "mm", "missing": False, "spurious": False, "penalised_hd95": 1.0} for i, case in enumerate(cases) for name, values in dice.items()]
-    return Result({}, rows, {"iteration": np.array([10.0, 20.0]), "loss": np.array(loss), "val_mean_dice": np.array(validated)})
+    return Result({"plan": {}}, rows, {"iteration": np.array([10.0, 20.0]), "loss": np.array(loss), "val_mean_dice": np.array(validated)})
 
 
 def line(ax, label):
@@ -162,6 +162,9 @@ def test_validation_dice_has_its_panel_where_there_is_any():
     loss, dice = curves(jobs, found).axes
     assert line(dice, "pce").get_xydata().tolist() == [[20, 0.7]] and "validation Dice" in dice.get_ylabel()
     assert not [found for found in dice.lines if found.get_label() == "tv"] and line(loss, "tv") is not None
+    assert "scribbled pixels" not in words(curves(jobs, found))
+    found[jobs[0]].record["plan"]["val_on_scribbles"] = True
+    assert "Validation Dice is of scribbled pixels alone." in words(curves(jobs, found))
 
 
 def test_many_rows_have_a_panel_each():

@@ -100,7 +100,8 @@ def curves(jobs: Sequence[Job], results: dict[Job, Result]) -> Figure:
     several = max(len(runs) for runs in by_label.values()) > 1
     shade = " Line: mean over folds and seeds; shade: range." if several else ""
     behind = " Grey: the other rows." if len(by_label) > TOGETHER else ""
-    text = f"Losses are sums of each method's own terms: compare their course, not their height.{shade}{behind}{_lacking(jobs, results)}"
+    blind = " Validation Dice is of scribbled pixels alone." if any(results[job].record["plan"].get("val_on_scribbles") for job in jobs if job in results) else ""
+    text = f"Losses are sums of each method's own terms: compare their course, not their height.{blind}{shade}{behind}{_lacking(jobs, results)}"
     _describe(figure, jobs, results, text)
     return figure
 
