@@ -1,5 +1,6 @@
 """benchmarks/floor.py: its counts against counts by hand."""
 
+import contextlib
 import sys
 
 import floor
@@ -49,6 +50,13 @@ def test_effdnet_is_a_student_on_24_slices_and_a_teacher_on_12():
 def test_every_method_is_counted(name):
     line = floor.count(name, SIZE)
     assert 0 < line["fused_gb"] < line["eager_gb"]
+
+
+def test_attention_is_counted(monkeypatch):
+    """Forward, and two products backward for each of the two forward."""
+    whole, tokens, dim, depth = floor.count("scribformer", SIZE)["gflop"], (SIZE // 16) ** 2 + 1, 384, 12
+    monkeypatch.setattr(floor, "sdpa_kernel", lambda backend: contextlib.nullcontext())
+    assert whole * 1e9 - floor.count("scribformer", SIZE)["gflop"] * 1e9 == 8 * depth * 3 * 2 * (2 * tokens**2 * dim)
 
 
 def test_bytes_of_one_convolution():
