@@ -30,34 +30,47 @@ from scribbleseg.step import Step
 
 MAPS = {"s2l": ("ensemble",), "fddseg": ("superpixel",)}  # what they are trained on beside the scribbles
 PRODUCTS = ("convolution", "convolution_backward", "mm", "addmm", "bmm", "baddbmm")
-COLUMNS = ("method", "batch", "gflop", "convolved_values", "fused_gb", "eager_gb")
+NO_WORK = ("device", "detach", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
+COLUMNS = ("method", "batch", "gflop", "convolved_values", "fused_gb", "eager_gb", "operations")
+
+
+class CudaDropout(nn.Module):
+    """nn.Dropout as it is on CUDA: one operation."""
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.native_dropout(x, self.p, self.training)[0] if self.p else x
 
 
 class Traffic(TorchDispatchMode):
-    """Bytes of what operations read and write, views aside; those of products on their own; values that forward convolutions wrote."""
+    """Bytes of what operations read and write, and how many operations, views aside; bytes of products alone; values that forward convolutions wrote."""
 
     def __init__(self):
         super().__init__()
-        self.eager = self.fused = self.convolved = 0
+        self.eager = self.fused = self.convolved = self.operations = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         found, name = func(*args, **(kwargs or {})), func.overloadpacket.__name__
-        if not func.is_view and name not in ("device", "detach"):
+        if not func.is_view and name not in NO_WORK:
             moved = sum(value.nbytes for value in tree_leaves((args, kwargs, found)) if isinstance(value, Tensor))
             self.eager += moved
+            self.operations += 1
             self.fused += moved if name in PRODUCTS else 0
             self.convolved += found.numel() if name == "convolution" else 0
         return found
 
 
 def make_step(mode: FakeTensorMode, name: str, size: int) -> Step:
-    """The step as on CUDA, where dropout is PyTorch's own."""
+    """The step as on CUDA."""
     kind = method_class(name)
     method = kind(build_network(kind.network_name, 1, 4)).train()
     for module in list(method.modules()):
         for key, child in module.named_children():
             if isinstance(child, Dropout):
-                setattr(module, key, nn.Dropout(child.p))
+                setattr(module, key, CudaDropout(child.p))
         for table in (module._parameters, module._buffers):
             for key, value in table.items():
                 if value is not None:
@@ -79,16 +92,16 @@ def count(name: str, size: int) -> dict:
     step = make_step(mode, name, size)
     with mode, flops, traffic, sdpa_kernel(SDPBackend.MATH):  # attention as matrix products, which are counted
         step.whole(0.9)
-    return dict(zip(COLUMNS, (name, method_class(name).recipe.batch, flops.get_total_flops() / 1e9, traffic.convolved, traffic.fused / 1e9, traffic.eager / 1e9)))
+    return dict(zip(COLUMNS, (name, method_class(name).recipe.batch, flops.get_total_flops() / 1e9, traffic.convolved, traffic.fused / 1e9, traffic.eager / 1e9, traffic.operations)))
 
 
 def table(lines: list[dict], tflops: float, tbs: float, about: str) -> str:
-    head = ["method", "batch", "GFLOP", "convolution outputs, millions", "GB fused", "GB eager", "arithmetic, ms", "memory fused, ms", "memory eager, ms", "floor, ms", "at most, it/s"]
+    head = ["method", "batch", "GFLOP", "convolution outputs, millions", "GB fused", "GB eager", "operations", "arithmetic, ms", "memory fused, ms", "memory eager, ms", "floor, ms", "at most, it/s"]
     text = ["# Counted floor of a training step", "", about, "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for line in lines:
         times = line["gflop"] / tflops, line["fused_gb"] / tbs, line["eager_gb"] / tbs
         floor = max(times[:2])
-        cells = [line["method"], line["batch"], f"{line['gflop']:.0f}", f"{line['convolved_values'] / 1e6:.0f}", *(f"{line[key]:.2f}" for key in ("fused_gb", "eager_gb"))]
+        cells = [line["method"], line["batch"], f"{line['gflop']:.0f}", f"{line['convolved_values'] / 1e6:.0f}", *(f"{line[key]:.2f}" for key in ("fused_gb", "eager_gb")), line["operations"]]
         text.append("| " + " | ".join(map(str, [*cells, *(f"{value:.2f}" for value in times), f"{floor:.2f}", f"{1000 / floor:.0f}"])) + " |")
     return "\n".join(text) + "\n"
 
@@ -103,7 +116,7 @@ def main():
     lines = [count(name, given.size) for name in METHODS]
     about = (
         f"At {given.size}², batch of the method's recipe, bfloat16, {given.tflops:g} TFLOP/s and {given.tbs:g} TB/s. Made by `python {shlex.join(sys.argv)}`; nothing is measured. "
-        "`fused`: convolutions and matrix products alone read and write; `eager`: every operation does. `floor`: the larger of arithmetic and fused memory."
+        "`fused`: convolutions and matrix products alone read and write; `eager`: every operation does, and `operations` counts them: each is a kernel at least. `floor`: the larger of arithmetic and fused memory."
     )
     stem = given.results / f"floor-{given.size}"
     with atomic_file(Path(f"{stem}.csv")) as path, open(path, "w", newline="", encoding="utf-8") as file:
