@@ -181,7 +181,7 @@ def picture(found: list[Run]) -> Figure:
         for run in (run for run in found if run.record["data"] == data):
             color = LINE_COLOURS[recipes.index(run.record["recipe"]) % len(LINE_COLOURS)]
             above.plot([line["seconds"] / 60 for line in run.lines], [line["mean"] for line in run.lines], "o-", color=color, markersize=3, label=run.record["recipe"])
-            below.plot([line["iteration"] for line in run.steps], [line["seconds_per_iteration"] for line in run.steps], color=color, linewidth=1)
+            below.plot([line["iteration"] for line in run.steps], [line["seconds_per_iteration"] for line in run.steps], "o-" if len(run.steps) < 10 else "-", color=color, linewidth=1, markersize=3)
         for level in LEVELS:
             above.axhline(100 * level, color="#999999", linewidth=0.8, zorder=0)
         above.set(xlabel="minutes since the command", xlim=(0, None), ylim=(0, 100))
