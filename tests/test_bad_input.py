@@ -103,6 +103,15 @@ def test_missing_nifti(refused, run, data, tmp_path):
     assert "nowhere: no such file or folder. TRUTH has the dense masks" in refused("evaluate", data / "labelsTr", tmp_path / "nowhere")
 
 
+def test_predictions_do_not_lie_among_a_data_sets_files(refused, run, data, tmp_path):
+    before = {path: path.read_bytes() for path in data.rglob("*.nii.gz")}
+    for source in (data, data / "imagesTr", next((data / "imagesTr").iterdir())):
+        for folder in ("imagesTr", "labelsTr", "labelsTr_dense", "labelsTs"):
+            said = refused("predict", run, source, data / folder)
+            assert "holds the images or labels of the data set" in said or source.is_file() and "would replace an image" in said
+    assert {path: path.read_bytes() for path in data.rglob("*.nii.gz")} == before
+
+
 def test_a_folder_does_not_become_one_file(refused, run, data, tmp_path):
     for source in (data, data / "imagesTr"):
         assert f"out.nii.gz: is one file, and {source} is a folder of volumes" in refused("predict", run, source, tmp_path / "out.nii.gz")

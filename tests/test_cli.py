@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import small_dataset
 
 from scribbleseg import __version__, cli
 from scribbleseg.errors import InputError
@@ -325,3 +326,12 @@ print([name for name in heavy if name in sys.modules], time.process_time())
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded, seconds = done.stdout.strip().rsplit(" ", 1)
     assert loaded == "[]" and float(seconds) < 1.0  # both together, CPU time: a quarter of a second on a small machine
+
+
+def test_check_proposes_validation_where_nothing_is_held_out(tmp_path, capsys):
+    dataset = small_dataset(tmp_path / "data")
+    assert cli.main(["check", str(dataset)]) == 0
+    assert "--val-share" not in capsys.readouterr().err
+    (dataset / "splits_final.json").unlink()
+    assert cli.main(["check", str(dataset)]) == 0
+    assert capsys.readouterr().err.rstrip().endswith("RUN --method scn --budget quick --val-share 0.2")

@@ -204,12 +204,15 @@ def test_predictions_from_before_the_last_checkpoint_are_made_again(run):
     assert (run / "metrics.csv").read_bytes() == kept
 
 
-def test_a_run_in_training_is_not_scored(run):
+def test_a_run_in_training_is_not_scored(run, tmp_path):
     lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (run / "log.jsonl").write_text("".join(lines[:2]) + lines[2][:40], encoding="utf-8")
     page = report(Report(run)).read_text(encoding="utf-8")
     assert "Training is not finished: iteration 2 of 4" in page and "training stands at iteration 2 of 4" in page
     assert not (run / "predictions").exists() and not (run / "metrics.csv").exists()
+    edit(run, lambda stored: stored["train"].update(dataset=str(small_dataset(tmp_path / "undense", dense=False))))
+    assert "No scores: training stands at iteration 2 of 4" in report(Report(run)).read_text(encoding="utf-8"), "not the masks are what is missing first"
+    edit(run, lambda stored: stored["train"].update(dataset=str(small_dataset(tmp_path / "dense"))))
     module.predict(Predict(run, module.read_plan(run)[0].dataset, run / "predictions"))
     cases = section(report(Report(run)).read_text(encoding="utf-8"), "cases")
     assert "training stands at iteration 2 of 4" in cases and "No dense mask" not in cases

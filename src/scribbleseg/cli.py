@@ -157,7 +157,9 @@ def _what_next(settings, result) -> str:
         case config.Phantom(dst=dataset) | config.Import(dst=dataset) | config.Simulate(dataset=dataset):
             return f"data set: {dataset}; next: {_order('check', dataset)}"
         case config.Check(dataset=dataset):
-            return f"next: {_order('train', dataset, 'RUN', '--method', 'scn', '--budget', 'quick')}"
+            held_out = (dataset / "splits").is_dir() or (dataset / "splits_final.json").is_file()
+            share = () if held_out else ("--val-share", "0.2")
+            return f"next: {_order('train', dataset, 'RUN', '--method', 'scn', '--budget', 'quick', *share)}"
         case config.Evaluate(out=Path() as table):
             return f"scores: {table}"
         case config.Demo(run=folder):

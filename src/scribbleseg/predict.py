@@ -26,6 +26,7 @@ from .progress import Progress
 
 FLIPS = ((), (2,), (3,), (2, 3))
 VOLUMES = NIFTI + ITK
+FOLDERS = ("imagesTr", "imagesTs", "labelsTr", "labelsTr_dense", "labelsTs")  # of a data set
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,9 @@ def predict(config: Predict) -> list[Path]:
     for job in jobs:
         if job.output.resolve() in images:
             raise InputError(f"{job.output}: the prediction would replace an image. Choose another OUTPUT.")
+    folder = jobs[0].output.resolve().parent
+    if folder.name in FOLDERS and (folder.parent / "dataset.json").is_file():
+        raise InputError(f"{folder}: holds the images or labels of the data set {folder.parent}. Choose another OUTPUT.")
     written = []
 
     def write(job: Job, probs: np.ndarray, grid: Grid) -> list[Path]:

@@ -111,7 +111,7 @@ def _scores(run: Path, train: Train, plan: Plan, dataset: Dataset | None, log: l
         return [], f"the data set {train.dataset} is not to be found from here."
     if not held:
         return [], "the fold holds out no case."
-    if not judged:
+    if not judged and finished:
         return [], "no held-out case has a dense mask."
     return [], f"training stands at iteration {log[-1]['iteration'] if log else 0} of {plan.recipe.iterations}; write the report again at its end."
 
