@@ -10,18 +10,18 @@ import sys
 
 ctypes.CDLL(sys.argv[1], mode=ctypes.RTLD_GLOBAL)
 
-import torch  # noqa: E402
-from test_methods import make_method  # noqa: E402
-from test_step import make_slices  # noqa: E402
-from torch import Tensor  # noqa: E402
-from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-from torch.utils._pytree import tree_leaves  # noqa: E402
+import torch
+from test_methods import make_method
+from test_step import make_slices
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from scribbleseg.average import Average  # noqa: E402
-from scribbleseg.methods import METHODS  # noqa: E402
-from scribbleseg.methods.base import Slices  # noqa: E402
-from scribbleseg.step import Step  # noqa: E402
+from scribbleseg.average import Average
+from scribbleseg.methods import METHODS
+from scribbleseg.methods.base import Slices
+from scribbleseg.step import Step
 
 CUDA = torch.device("cuda:0")  # with a number: without one PyTorch asks the driver for the current device
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -121,7 +121,7 @@ def main() -> None:
             try:
                 take_steps(name, format)
                 wrong[f"{name} {format}"] = ""
-            except Exception as error:  # of any kind: it is reported
+            except Exception as error:  # of any kind: the other methods are still tried, and the test of this one fails with it
                 wrong[f"{name} {format}"] = f"{type(error).__name__}: {''.join(str(error).splitlines()[:1])}"
     print(json.dumps(wrong))
 

@@ -99,7 +99,8 @@ def _scores(run: Path, train: Train, plan: Plan, dataset: Dataset | None, log: l
     if finished and held:
         weights = run / "last.safetensors"
         made = weights.stat().st_mtime if weights.is_file() else 0  # what is older is of a run that was carried on since
-        found = [_predictions(run).get(case.id) for case in judged or held]
+        predictions = _predictions(run)
+        found = [predictions.get(case.id) for case in judged or held]
         if any(path is None or path.stat().st_mtime < made for path in found):
             predict(Predict(run, dataset.folder, run / "predictions"))
         if judged and not (table.is_file() and table.stat().st_mtime >= made):
