@@ -25,6 +25,21 @@ def test_parameters_are_those_of_the_public_code(network):
     assert sum(p.numel() for p in network.parameters()) == 50_427_912
 
 
+def test_start_is_that_of_the_public_code(network):
+    def deviation(module):
+        return module.weight.std().item()
+
+    encoder, cam = network.encoder, network.cam
+    by_pytorch = [(head, head.in_channels) for head in network.head.convolutions]
+    by_pytorch += [(network.decoder[0][0], 128 * 9), (cam.down[0][0], 4 * 49)]
+    for module, inputs in by_pytorch:  # uniform between ± 1/√inputs
+        assert deviation(module) == pytest.approx((3 * inputs) ** -0.5, rel=0.3)
+    for module, outputs in ((encoder.stem[2].middle[0], 64 * 9), (cam.heads[4], 4), (cam.modulations[0].spatial[0], 49)):
+        assert deviation(module) == pytest.approx((2 / outputs) ** 0.5, rel=0.3)
+    for module in (encoder.blocks[0].transformer.mlp[0], encoder.blocks[0].transformer.attention.out_proj, cam.modulations[4].channel[0]):
+        assert deviation(module) == pytest.approx(0.02, rel=0.3) and not module.bias.any()
+
+
 def test_shapes_of_all_branches(network):
     network.eval()
     with torch.no_grad():

@@ -193,7 +193,8 @@ class ScribFormerNetwork(nn.Module):
         self.token_decoder = nn.Sequential(*(nn.ConvTranspose2d(deep, wide, 2, 2) for deep, wide in zip(token_widths, token_widths[1:])))
         self.head = Heads((width, width // 2), classes)
         self.cam = CamBranch(widths, classes)
-        self.apply(initialise)
+        for part in (self.encoder, self.cam.modulations, self.cam.heads):  # all else keeps PyTorch's start, as in the public code
+            part.apply(initialise)
         nn.init.trunc_normal_(self.encoder.class_token, std=0.02)
 
     def decode(self, maps: list[Tensor], tokens: Tensor) -> Tensor:
