@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from tiny import OBLIQUE, SHAPE, edit, image, save, scribble, tiny_set, truth
 
-from scribbleseg.data.dataset import load_volume, normalise, read_dataset
+from scribbleseg.data.dataset import load_image, load_label, load_volume, normalise, read_dataset
 from scribbleseg.data.volume import Grid, read_image, read_label, read_volume, write_volume
 from scribbleseg.errors import InputError
+from scribbleseg.evaluate import score_files
 from scribbleseg.labels import UNLABELED
 
 SHEARED = OBLIQUE.copy()
@@ -72,6 +73,43 @@ def test_equal_spacings_take_the_last_axis_and_a_single_slice_its_own():
     assert Grid((4, 5), thin, None).order == (2, 1, 0)
 
 
+@pytest.mark.parametrize("spacing_mm", [0.3125, 0.9375, 1.0, 1.0625])
+def test_equal_spacings_stay_equal_in_float32(spacing_mm):
+    for seed in range(20):
+        affine = np.eye(4, dtype=np.float32)
+        affine[:3, :3] = spacing_mm * np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
+        assert Grid((6, 6, 6), affine, None).order == (2, 1, 0)
+
+
+def test_what_belongs_to_an_image_is_read_in_its_order(tmp_path):
+    """Of two files at the same place one takes another slice axis by itself: their spacings lie on both sides of what counts as equal."""
+    above, below = np.diag([1, 1, 0.999002, 1]), np.diag([1, 1, 0.998998, 1])
+    cube = np.random.default_rng(0).integers(0, 3, (6, 6, 6), dtype=np.uint8)
+    first = save(tmp_path / "first.nii.gz", cube.astype(np.int16), above)
+    second = save(tmp_path / "second.nii.gz", cube, below)
+    grids = [read_volume(path)[1] for path in (first, second)]
+    assert [grid.order for grid in grids] == [(2, 1, 0), (1, 2, 0)] and grids[0].same_place(grids[1])
+    assert np.array_equal(load_label(second, grids[0], first, 3, ignored=True), cube.transpose(2, 1, 0))
+    channels, _ = load_image((first, second))
+    assert np.array_equal(channels[0], channels[1])
+    assert [row["dice"] for row in score_files(second, first)[0]] == [1, 1]
+
+
+def test_same_place_is_to_a_hundredth_of_a_voxel():
+    def moved(axis, mm):
+        affine = OBLIQUE.copy()
+        affine[axis, 3] += mm
+        return Grid(SHAPE, affine, None)
+
+    grid = Grid(SHAPE, OBLIQUE, None)  # the smallest voxel size is .74 mm
+    for axis in range(3):
+        assert grid.same_place(moved(axis, 0.007)) and not grid.same_place(moved(axis, -0.008))
+    turned = OBLIQUE.copy()
+    turned[:3, 0] *= 1.002  # .016 mm at the end of twelve voxels
+    assert not grid.same_place(Grid(SHAPE, turned, None))
+    assert not grid.same_place(Grid(SHAPE[::-1], OBLIQUE, None))
+
+
 @pytest.mark.parametrize("kind", [".nrrd", ".mha"])
 def test_itk_formats_round_trip_and_agree_with_nifti(tmp_path, kind):
     itk = pytest.importorskip("SimpleITK")
@@ -121,7 +159,16 @@ def test_volume_errors_name_the_file(tmp_path):
         fails(tmp_path / name, "cannot be read as NIfTI")
     (tmp_path / "cut.nrrd").write_bytes(b"NRRD0004\nnothing")
     fails(tmp_path / "cut.nrrd", "cannot be read")
-    fails(save(tmp_path / "time.nii.gz", image(0, (6, 5, 4, 3))), r"shape \(6, 5, 4, 3\); expected a 3-D volume")
+    fails(save(tmp_path / "time.nii.gz", image(0, (6, 5, 4, 3))), r"shape \(6, 5, 4, 3\); expected a 3-D volume. Split it")
+    fails(save(tmp_path / "line.nii.gz", image(0, (6,))), r"shape \(6,\); expected a 3-D volume")
+    header = bytearray(save(tmp_path / "nothing.nii", image(0)).read_bytes())
+    header[44:46] = b"\0\0"  # the second of its sizes
+    (tmp_path / "nothing.nii").write_bytes(header)
+    fails(tmp_path / "nothing.nii", r"shape \(12, 0, 4\); expected a 3-D volume")
+    colours = np.zeros(SHAPE, [(colour, np.uint8) for colour in "RGB"])
+    for name, array in (("rgb", colours), ("complex", np.ones(SHAPE, np.complex64))):
+        for read in (read_image, read_label):
+            fails(save(tmp_path / f"{name}.nii.gz", array), "has voxels of type .* expected one real number each", read)
     for value in (np.nan, np.inf):
         odd = image(0).astype(np.float32)
         odd[1, 2, 3] = value
@@ -224,6 +271,43 @@ def test_folders_that_are_no_data_set(folder, tmp_path):
         read_dataset(folder)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"labels": ["background", "outer"]}, r"'labels' is \['background', 'outer'\]; expected an object, name → value"),
+        ({"channel_names": ["MR"]}, r"'channel_names' is \['MR'\]; expected an object, number → name"),
+        ({"channel_names": {"0": 1}}, "channel '0' has name 1; expected text"),
+        ({"file_ending": 7}, "'file_ending' is 7; expected text, such as '.nii.gz'"),
+        ({"groups": [["case0", "case1"]]}, r"'groups' is \[\['case0', 'case1'\]\]; expected an object, case → patient"),
+        ({"groups": {"case0.nii.gz": "p0"}}, "groups names case 'case0.nii.gz', which has no image; it lists case → patient. Known: case0,"),
+        ({"groups": {"p0": ["case0", "case1"]}}, "groups names case 'p0', which has no image; it lists case → patient"),
+        ({"groups": {"case0": ["p0"]}}, r"groups has \['p0'\] for case 'case0'; expected its patient, text or a number"),
+        ({"groups": {"case0": True}}, "groups has True for case 'case0'"),
+    ],
+)
+def test_a_description_of_other_types_is_refused(folder, changes, words):
+    edit(folder, **changes)
+    with pytest.raises(InputError, match=words) as error:
+        read_dataset(folder)
+    assert "dataset.json" in str(error.value)
+
+
+def test_a_description_that_is_no_object(folder):
+    (folder / "dataset.json").write_text("[1]", encoding="utf-8")
+    for read in (read_dataset, lambda folder: score_files(folder / "labelsTr_dense", folder / "labelsTr_dense")):
+        with pytest.raises(InputError, match=r"dataset.json: is a list; expected an object"):
+            read(folder)
+
+
+def test_patients_may_be_numbers(folder):
+    edit(folder, groups={"case0": 7, "case1": "7", "case2": 8})
+    dataset = read_dataset(folder)
+    assert [dataset.patient(case) for case in dataset.cases] == ["7", "7", "8", "case3"]
+    edit(folder, groups={"case0": 7, "case2": 7, "case1": "case3"})
+    with pytest.raises(InputError, match=r"fold 0 leaks: .* both of patient '7' \(2 such\)"):
+        read_dataset(folder).folds("final")
+
+
 def test_misnamed_image_and_doubled_case(folder):
     save(folder / "imagesTs" / "case0_0000.nii.gz", image(9))
     with pytest.raises(InputError, match="'case0' is in imagesTr and in imagesTs"):
@@ -258,6 +342,15 @@ def test_labels_that_do_not_fit(folder):
     fails("has value 3; expected 0-2\\.")
     save(folder / "imagesTr" / "case0_0000.nii.gz", np.full(SHAPE, 4, np.int16))
     fails("constant image .every voxel is 4")
+
+
+@pytest.mark.parametrize(("one", "other"), list(itertools.combinations(("train", "val", "test"), 2)))
+def test_no_two_parts_of_a_fold_share_a_patient(folder, one, other):
+    (folder / "splits").mkdir()
+    row = {"train": [], "val": [], "test": []} | {one: ["case0"], other: ["case1"]}
+    (folder / "splits" / "mine.json").write_text(json.dumps([row]), encoding="utf-8")
+    with pytest.raises(InputError, match=f"fold 0 leaks: 'case0' is in {one} and 'case1' in {other}, both of patient 'p0'"):
+        read_dataset(folder).folds("mine")
 
 
 def test_splits_that_leak_or_do_not_exist(folder):

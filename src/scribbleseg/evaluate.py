@@ -15,7 +15,7 @@ import numpy as np
 
 from .atomic import atomic_file
 from .config import Evaluate
-from .data.dataset import Case, Dataset, difference, load_label, read_json
+from .data.dataset import Case, Dataset, difference, load_label, read_description
 from .data.volume import ITK, NIFTI, ending, read_label
 from .errors import InputError
 from .metrics import diagonal_mm, score
@@ -54,13 +54,13 @@ def score_files(predictions: Path, truth: Path, classes: Sequence[str] = ()) -> 
         if case not in true:
             raise InputError(f"{path}: no mask of that name in {truth}. Rename or remove the prediction, or add the mask.")
     info_path = (truth if truth.is_dir() else truth.parent).parent / "dataset.json"
-    info = read_json(info_path) if info_path.is_file() else {}
+    info = read_description(info_path) if info_path.is_file() else {}
     voxels = info.get("spacing") == "voxels"
     names = tuple(classes) or (_class_names(info_path, info) if "labels" in info else _numbered([true[case] for case in predicted]))
 
     def score_case(case: str) -> list[dict]:
         prediction, grid = read_label(predicted[case])
-        mask, mask_grid = read_label(true[case])
+        mask, mask_grid = read_label(true[case], grid.order)
         if not grid.same_place(mask_grid):
             raise InputError(
                 f"{predicted[case]}: {difference(grid, mask_grid)} than {true[case]}. "

@@ -242,7 +242,8 @@ def _pictures_section(run, train, plan, dataset, rows, note):
         if case is None or (rows and case.truth is None) or name not in predictions:
             parts.append(f"{heading}{_left_out('its image, dense mask or prediction is not there any more.')}")
             continue
-        volume, (prediction, grid) = load_volume(dataset, case), read_label(predictions[name])
+        volume = load_volume(dataset, case)
+        prediction, grid = read_label(predictions[name], volume.grid.order)
         if not grid.same_place(volume.grid):
             parts.append(f"{heading}{_left_out('its prediction is on another grid than its image.')}")
             continue

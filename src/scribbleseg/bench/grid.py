@@ -81,7 +81,7 @@ def _first_middle_last(names: list[str]) -> list[str]:
 def _rows(dataset: Dataset, case: Case, files: dict[str, Path | None], dice: dict[str, float], slices: int) -> list[Row]:
     """The slices with foreground in the dense mask, parted evenly; of each part the one with most."""
     volume = load_volume(dataset, case)
-    predictions = {label: None if path is None else read_label(path)[0] for label, path in files.items()}
+    predictions = {label: None if path is None else read_label(path, volume.grid.order)[0] for label, path in files.items()}
     area = (volume.truth > 0).sum((1, 2))
     there = np.flatnonzero(area)
     rows = []

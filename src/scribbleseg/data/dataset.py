@@ -147,8 +147,8 @@ class Volume:
 def read_dataset(folder: Path) -> Dataset:
     """Read dataset.json and list the files.
 
-    Raises InputError for no dataset.json, no `ignore` label, an ignore that is not the highest, values with gaps,
-    region labels, no images, or a case that lacks a channel.
+    Raises InputError for no dataset.json or one of other types, no `ignore` label, an ignore that is not the highest, values with gaps,
+    region labels, no images, a case that lacks a channel, or a group of a case that is not there.
     """
     folder = Path(folder)
     path = folder / "dataset.json"
@@ -156,7 +156,7 @@ def read_dataset(folder: Path) -> Dataset:
         raise InputError(f"{folder}: no such folder. A data set is a folder in the nnU-Net raw layout with a dataset.json.")
     if not path.is_file():
         raise InputError(f"{folder}: has no dataset.json. A data set is a folder in the nnU-Net raw layout; see `scribbleseg import --help`.")
-    info = read_json(path)
+    info = read_description(path)
     for key in ("labels", "file_ending"):
         if key not in info:
             raise InputError(f"{path}: has no '{key}'. It lists {', '.join(info) or 'nothing'}.")
@@ -171,7 +171,34 @@ def read_dataset(folder: Path) -> Dataset:
     twice = cases.keys() & tests.keys()
     if twice:
         raise InputError(f"{folder}: case '{min(twice)}' is in imagesTr and in imagesTs. Remove one of the two.")
-    return Dataset(folder, info.get("name", folder.name), classes, ignore, channels, end, cases, tests, info.get("groups", {}), info.get("spacing", "mm"))
+    groups = _groups(path, info.get("groups", {}), cases.keys() | tests.keys())
+    return Dataset(folder, info.get("name", folder.name), classes, ignore, channels, end, cases, tests, groups, info.get("spacing", "mm"))
+
+
+def read_description(path: Path) -> dict:
+    """The content of a dataset.json; every key may be missing. Raises InputError where one has another type than ours."""
+    info = read_json(path)
+    if not isinstance(info, dict):
+        raise InputError(f"{path}: is a {type(info).__name__}; expected an object with labels, channel_names and file_ending. Correct the file.")
+    pairs = {"labels": "name → value", "channel_names": "number → name", "groups": "case → patient"}
+    for key, words in pairs.items():
+        if not isinstance(info.get(key, {}), dict):
+            raise InputError(f"{path}: '{key}' is {info[key]!r}; expected an object, {words}. Correct the file.")
+    for number, name in info.get("channel_names", {}).items():
+        if not isinstance(name, str):
+            raise InputError(f"{path}: channel '{number}' has name {name!r}; expected text. Correct channel_names.")
+    if not isinstance(info.get("file_ending", ""), str):
+        raise InputError(f"{path}: 'file_ending' is {info['file_ending']!r}; expected text, such as '.nii.gz'. Correct the file.")
+    return info
+
+
+def _groups(path: Path, groups: dict, known: Iterable[str]) -> dict[str, str]:
+    for case, patient in groups.items():
+        if case not in known:
+            raise InputError(f"{path}: groups names case '{case}', which has no image; it lists case → patient. {nearest(case, known)}")
+        if type(patient) not in (str, int, float):
+            raise InputError(f"{path}: groups has {patient!r} for case '{case}'; expected its patient, text or a number: \"groups\": {{\"{case}\": \"PATIENT\"}}.")
+    return {case: str(patient) for case, patient in groups.items()}
 
 
 def _classes(path: Path, labels: dict) -> tuple[tuple[str, ...], int]:
@@ -250,7 +277,7 @@ def load_image(paths: Iterable[Path]) -> tuple[np.ndarray, Grid]:
     """The channels of one case, float32 [channels, D, H, W], each normalised by `normalise`, and their grid."""
     channels, first = [], None
     for path in paths:
-        image, grid = read_image(path)
+        image, grid = read_image(path, first and first.order)
         if first is None:
             first, first_path = grid, path
         elif not grid.same_place(first):
@@ -273,8 +300,8 @@ def normalise(image: np.ndarray) -> np.ndarray:
 
 
 def load_label(path: Path, image: Grid, image_path: Path, ignore: int, ignored: bool) -> np.ndarray:
-    """One label file, recoded: uint8 [D, H, W]. Raises InputError for another grid than its image's, and for values that may not occur."""
-    label, grid = read_label(path)
+    """One label file, recoded, in its image's order: uint8 [D, H, W]. Raises InputError for another grid, and for values that may not occur."""
+    label, grid = read_label(path, image.order)
     if not grid.same_place(image):
         raise InputError(f"{path}: {difference(grid, image)} than its image {image_path}. Draw on the image itself, or resample the label with nearest neighbour.")
     return recode(label, ignore, path, ignored)

@@ -1,7 +1,7 @@
 """Read and write one volume file with its geometry: NIfTI through nibabel, NRRD and MetaImage through SimpleITK.
 
 Arrays are slices first: [D, H, W], where D is the axis that holds one voxel, or else the one of the largest spacing
-(the last axis of the file on a tie).
+(the last axis of the file where spacings are equal to a thousandth). What belongs to an image is read in the image's order.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Grid:
         """File axes in array order: the slice axis, then the other two reversed (rows before columns)."""
         spacing = np.linalg.norm(self.affine[:3, :3], axis=0)
         single = [size == 1 for size in (*self.shape, 1)[:3]]
-        slice_axis = max(range(3), key=lambda axis: (single[axis], round(float(spacing[axis]), 3), axis))
+        slice_axis = max(range(3), key=lambda axis: (single[axis], spacing[axis] >= 0.999 * spacing.max(), axis))
         return (slice_axis, *(axis for axis in (2, 1, 0) if axis != slice_axis))
 
     @property
@@ -55,26 +55,30 @@ def ending(path: Path) -> str:
     raise InputError(f"{path}: not a volume that can be read; expected one of {', '.join(NIFTI + ITK)}.")
 
 
-def read_volume(path: Path) -> tuple[np.ndarray, Grid]:
+def read_volume(path: Path, order: tuple[int, int, int] | None = None) -> tuple[np.ndarray, Grid]:
     """The voxels [D, H, W] in the file's own number type (scaled if the header says so), and their grid.
 
-    Raises InputError for a missing, truncated or 4-D file.
+    `order`: of the file's axes; its own grid's where none is given. Raises InputError for a missing, truncated or 4-D file, one without
+    voxels, and voxels that are no real numbers.
     """
     path = Path(path)
     kind = ending(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file.")
     stored, affine, header = _read_nifti(path) if kind in NIFTI else _read_itk(path)
-    flat = stored.reshape(stored.shape[:3] + (1,) * (3 - stored.ndim)) if stored.size == np.prod(stored.shape[:3]) else None
-    if flat is None:
+    if stored.ndim < 2 or stored.size == 0:
+        raise InputError(f"{path}: has shape {stored.shape}; expected a 3-D volume, or one 2-D slice. Export the scan again.")
+    if stored.size != np.prod(stored.shape[:3]):
         raise InputError(f"{path}: has shape {stored.shape}; expected a 3-D volume. Split it into one file per time point or channel.")
+    if stored.dtype.kind not in "biuf":
+        raise InputError(f"{path}: has voxels of type {stored.dtype}; expected one real number each. Convert colours to grey, complex values to magnitudes.")
     grid = Grid(stored.shape, affine, header)
-    return flat.transpose(grid.order), grid
+    return stored.reshape((*stored.shape, 1)[:3]).transpose(order or grid.order), grid
 
 
-def read_image(path: Path) -> tuple[np.ndarray, Grid]:
-    """Intensities, float32 [D, H, W], and their grid. Raises InputError for NaN or infinite voxels."""
-    voxels, grid = read_volume(path)
+def read_image(path: Path, order: tuple[int, int, int] | None = None) -> tuple[np.ndarray, Grid]:
+    """Intensities, float32 [D, H, W], and their grid; `order` as of read_volume. Raises InputError for NaN or infinite voxels."""
+    voxels, grid = read_volume(path, order)
     image = np.ascontiguousarray(voxels, dtype=np.float32)
     bad = image.size - int(np.isfinite(image).sum())
     if bad:
@@ -82,9 +86,9 @@ def read_image(path: Path) -> tuple[np.ndarray, Grid]:
     return image, grid
 
 
-def read_label(path: Path) -> tuple[np.ndarray, Grid]:
-    """Label values, int32 [D, H, W], and their grid. Raises InputError for values that are not whole numbers."""
-    voxels, grid = read_volume(path)
+def read_label(path: Path, order: tuple[int, int, int] | None = None) -> tuple[np.ndarray, Grid]:
+    """Label values, int32 [D, H, W], and their grid; `order` as of read_volume. Raises InputError for values that are not whole numbers."""
+    voxels, grid = read_volume(path, order)
     label = np.ascontiguousarray(np.rint(voxels), dtype=np.int32)
     if voxels.dtype.kind == "f" and not np.array_equal(label, voxels):
         worst = voxels[label != voxels].flat[0]
