@@ -78,9 +78,39 @@ def test_a_class_that_nobody_drew(folder, said):
     assert "problem: " + str(folder / "labelsTr") + ": the scribbles hold no foreground" in said(folder)[1]
 
 
+def test_a_class_that_no_training_case_of_a_fold_has(folder, said):
+    for i in range(2):
+        save(folder / "labelsTr" / f"case{i}.nii.gz", np.where(scribble() == 2, 3, scribble()).astype(np.uint8))
+    usable, text = said(folder)
+    problems = [line for line in text.splitlines() if line.startswith("problem: ")]
+    assert not usable and problems == ["problem: split final, fold '0': no training case has a scribble of class inner. Draw some, or correct the split."]
+
+
+def test_slices_of_another_plane_are_a_warning(folder, said):
+    def turn(case: int, turned: np.ndarray) -> None:
+        for name, array in ((f"imagesTr/case{case}_0000", image(case)), (f"labelsTr/case{case}", scribble()), (f"labelsTr_dense/case{case}", truth())):
+            save(folder / f"{name}.nii.gz", array, turned)
+
+    lies = np.diag([-1.0, 1, 1, 1]) @ OBLIQUE  # 90° from the others
+    thin = OBLIQUE.copy()
+    thin[:3, 2] *= 0.1  # cut across an axis in plane
+    tilted = OBLIQUE.copy()
+    tilted[:3, :3] = np.array([[np.cos(0.7), -np.sin(0.7), 0], [np.sin(0.7), np.cos(0.7), 0], [0, 0, 1]]) @ OBLIQUE[:3, :3]  # 39°
+    turn(0, tilted)
+    assert "45°" not in said(folder)[1]
+    for case, affine in ((0, thin), (2, lies)):
+        turn(case, affine)
+        usable, text = said(folder)
+        assert usable and f"warning: case{case}: the slices lie over 45° from those of the other cases." in text
+        turn(case, OBLIQUE)
+
+
 def test_cases_without_scribble_are_a_warning_and_none_at_all_a_problem(folder, said):
     (folder / "labelsTr" / "case3.nii.gz").unlink()
     save(folder / "labelsTr" / "case2.nii.gz", np.full(SHAPE, 3, np.uint8))  # a file, but nothing drawn
+    usable, text = said(folder)
+    assert not usable and "fold '1': no training case has a scribble of class background, outer, inner" in text
+    (folder / "splits_final.json").write_text(json.dumps([{"train": ["case0", "case1"], "val": ["case2", "case3"]}]), encoding="utf-8")
     usable, text = said(folder)
     assert usable and "warning: 2 of 4 cases have no scribble: case2, case3. A scribble method has no label of them" in text
     for path in (folder / "labelsTr").iterdir():

@@ -36,7 +36,8 @@ def check(settings: config.Check) -> bool:
     """Print what is in a data set and all that is wrong with it, a line each; return whether it can be trained on.
 
     A problem makes a data set unusable: an unreadable, constant or NaN image, a label that does not fit its image or dataset.json, no
-    scribble at all, a class that no scribble holds, a split that leaks or names unknown cases. A warning does not.
+    scribble at all, a class that no scribble holds or none of a fold's training cases, a split that leaks or names unknown cases. A warning
+    does not.
     """
     try:
         dataset = read_dataset(settings.dataset)
@@ -49,7 +50,7 @@ def check(settings: config.Check) -> bool:
     warnings: list[str] = []
     _describe_cases(dataset, train, tests, warnings)
     _describe_scribbles(dataset, train, problems, warnings)
-    _describe_splits(dataset, problems, warnings)
+    _describe_splits(dataset, train, problems, warnings)
     for kind, lines in (("warning", warnings), ("problem", problems)):
         for line in lines:
             print(f"{kind}: {line}")
@@ -104,11 +105,25 @@ def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], wa
         single = [found.case for found in read if found.slices == 1]
         if single:
             warnings.append(f"{_names(single)}: one slice only")
+        tilted = _tilted(read)
+        if tilted:
+            warnings.append(
+                f"{_names(tilted)}: the slices lie over 45° from those of the other cases. They are taken across the axis of the largest spacing; "
+                "where that is not the plane that is drawn on, resample image and labels."
+            )
     for part, known in (("labelsTr", dataset.cases), ("labelsTr_dense", dataset.cases), ("labelsTs", dataset.tests)):
         strays = [path for path in sorted((dataset.folder / part).glob(f"*{dataset.file_ending}")) if not path.name.startswith(".")]
         strays = [path.name for path in strays if path.name[: -len(dataset.file_ending)] not in known]
         if strays:
             warnings.append(f"{part}: {_names(strays)} belongs to no image and is never read")
+
+
+def _tilted(read: list[Found]) -> list[str]:
+    """The cases whose slices lie more than 45° from those of the largest group."""
+    normals = np.array([np.cross(*found.grid.affine[:3, found.grid.order[1:]].T) for found in read])
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    near = np.abs(normals @ normals.T) > np.cos(np.pi / 4)
+    return [found.case for found, alike in zip(read, near[near.sum(1).argmax()], strict=True) if not alike]
 
 
 def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str], warnings: list[str]) -> None:
@@ -145,7 +160,9 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
         warnings.append(f"{len(undrawn)} of {len(train)} cases have no scribble: {_names(undrawn)}. A scribble method has no label of them to train on; tests, and validation where it can, use dense masks.")
 
 
-def _describe_splits(dataset: Dataset, problems: list[str], warnings: list[str]) -> None:
+def _describe_splits(dataset: Dataset, train: list[Found], problems: list[str], warnings: list[str]) -> None:
+    drawn, none = {found.case: found.drawn for found in train if found.drawn is not None}, np.zeros(len(dataset.classes), int)
+    anywhere = sum(drawn.values(), none)
     if not dataset.splits():
         warnings.append("no splits_final.json and no splits/: nothing is held out for testing")
     for split in dataset.splits():
@@ -159,6 +176,11 @@ def _describe_splits(dataset: Dataset, problems: list[str], warnings: list[str])
         for fold in folds:
             if not any(dataset.case(name).scribble for name in fold.train):
                 problems.append(f"split {split}, fold '{fold.name}': no training case has a scribble file. Correct the split, or draw some.")
+                continue
+            here = sum((drawn[name] for name in fold.train if name in drawn), none)
+            lacking = [name for name, count, other in zip(dataset.classes, here, anywhere, strict=True) if other and not count]
+            if lacking:
+                problems.append(f"split {split}, fold '{fold.name}': no training case has a scribble of class {', '.join(lacking)}. Draw some, or correct the split.")
 
 
 def _range(values) -> str:
