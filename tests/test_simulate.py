@@ -190,9 +190,20 @@ def test_simulate_writes_what_a_data_set_needs(tmp_path):
 def test_simulate_does_not_replace_scribbles_unasked(tmp_path):
     folder = small_dataset(tmp_path / "set", cases=3)
     before = {path.name: path.read_bytes() for path in (folder / "labelsTr").iterdir()}
-    with pytest.raises(InputError, match="overwrite"):
+    with pytest.raises(InputError, match=r"case.0 a.nii.gz: exists already, as of every case with a dense mask \(3\). Add --overwrite"):
         simulate(Simulate(folder))
     assert before == {path.name: path.read_bytes() for path in (folder / "labelsTr").iterdir()}
+
+
+def test_simulate_draws_what_is_missing_and_keeps_the_rest(tmp_path, capsys):
+    folder = small_dataset(tmp_path / "set", cases=3)
+    before = {path.name: path.read_bytes() for path in (folder / "labelsTr").iterdir()}
+    (folder / "labelsTr" / "case.1 a.nii.gz").unlink()
+    (folder / "labelsTr_dense" / "case.2 a.nii.gz").unlink()
+    simulate(Simulate(folder))
+    after = {path.name: path.read_bytes() for path in (folder / "labelsTr").iterdir()}
+    assert after.keys() == before.keys() and [name for name in before if before[name] != after[name]] == ["case.1 a.nii.gz"]
+    assert "1 of 2 cases had a scribble, which was kept; 1 were drawn" in capsys.readouterr().out
 
 
 def test_simulate_writes_all_or_nothing(tmp_path):

@@ -163,17 +163,17 @@ def case_seed(seed: int, case: str) -> int:
 
 
 def simulate(config: config.Simulate) -> None:
-    """Draw labelsTr/CASE from labelsTr_dense/CASE for every case that has a dense mask; all of them or none.
+    """Draw labelsTr/CASE from labelsTr_dense/CASE for every case that has a dense mask and no scribble; all of them or none.
 
-    Raises InputError when there is no dense mask, or when a scribble would be replaced without `overwrite`.
+    With `overwrite` also for those that have a scribble. Raises InputError when there is no dense mask, or no case left to draw.
     """
     dataset = read_dataset(config.dataset)
-    cases = [case for case in dataset.cases.values() if case.truth is not None]
-    if not cases:
+    dense = [case for case in dataset.cases.values() if case.truth is not None]
+    if not dense:
         raise InputError(f"{dataset.folder}: no dense masks to draw from. Expected labelsTr_dense/CASE{dataset.file_ending}.")
-    drawn = [case.scribble for case in cases if case.scribble is not None]
-    if drawn and not config.overwrite:
-        raise InputError(f"{drawn[0]}: exists already ({len(drawn)} such). Add --overwrite to replace the scribbles that are there.")
+    cases = [case for case in dense if config.overwrite or case.scribble is None]
+    if not cases:
+        raise InputError(f"{dense[0].scribble}: exists already, as of every case with a dense mask ({len(dense)}). Add --overwrite to replace them.")
 
     def draw(case, folder: Path) -> Path:
         volume = load_volume(dataset, case)
@@ -190,3 +190,5 @@ def simulate(config: config.Simulate) -> None:
         (dataset.folder / "labelsTr").mkdir(exist_ok=True)
         for path in paths:
             os.replace(path, dataset.folder / "labelsTr" / path.name)
+    if len(cases) < len(dense):
+        print(f"{len(dense) - len(cases)} of {len(dense)} cases had a scribble, which was kept; {len(cases)} were drawn")
