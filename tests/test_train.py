@@ -112,6 +112,26 @@ def test_scribbled_patients_are_set_aside_not_undrawn_ones(tmp_path):
     assert make_plan(settings(data, tmp_path / "run", val_share=0.3)).fold.val == ("case.1 a",)
 
 
+def test_whole_patients_are_set_aside(tmp_path):
+    data = small_dataset(tmp_path / "pairs", cases=9)
+    info = json.loads((data / "dataset.json").read_text(encoding="utf-8"))
+    info["groups"] = {f"case.{index} a": f"patient{index // 2}" for index in range(6)}
+    (data / "dataset.json").write_text(json.dumps(info), encoding="utf-8")
+    for seed in range(4):
+        fold = make_plan(settings(data, tmp_path / "run", val_share=0.5, seed=seed)).fold
+        held, trained = ({int(name[5]) // 2 for name in part} for part in (fold.val, fold.train))
+        assert len(held) == 2 and len(fold.val) == 4 and trained == {0, 1, 2} - held  # half of three patients, rounded
+
+
+def test_val_share_that_leaves_nobody_to_train_on_names_itself(dataset, tmp_path):
+    with pytest.raises(InputError, match=r"--val-share 0.9: sets the 4 training patients aside, all there are. Give a smaller share"):
+        make_plan(settings(dataset, tmp_path / "run", val_share=0.9))
+    data = small_dataset(tmp_path / "empty")
+    (data / "splits_final.json").write_text(json.dumps([{"train": [], "val": ["case.1 a"]}]), encoding="utf-8")
+    with pytest.raises(InputError, match="fold 0 of 'final' has no training case. Correct the split"):
+        make_plan(settings(data, tmp_path / "run", val_share=0.9))
+
+
 def test_validation_scribbles_without_foreground_are_refused(tmp_path):
     data = small_dataset(tmp_path / "bare", dense=False)
     (name,) = make_plan(settings(data, tmp_path / "run", val_share=0.3)).fold.val
@@ -355,6 +375,15 @@ def test_resizing_keeps_labels_whole_and_images_smooth():
     assert torch.equal(resize_label(label[:, :30, :30], 60)[:, ::2, ::2], torch.from_numpy(label[:, :30, :30].copy()))
     flat = torch.full((1, 2, 30, 50), 0.25).numpy()
     assert resize_image(flat, 16).shape == (2, 1, 16, 16) and torch.allclose(resize_image(flat, 16), torch.tensor(0.25))
+
+
+def test_resizing_takes_the_centre_of_a_pixel_and_the_mean_of_what_it_covers():
+    columns = np.arange(9, dtype=np.uint8)[None, None].repeat(9, 1)  # each pixel's value is its column
+    assert resize_label(columns, 3)[0].tolist() == [[1, 4, 7]] * 3
+    assert resize_label(columns.swapaxes(1, 2), 3)[0].tolist() == [[1] * 3, [4] * 3, [7] * 3]
+    assert resize_label(columns[:, :2, :2], 4)[0, 0].tolist() == [0, 0, 1, 1]
+    board = (np.indices((1, 1, 24, 24)).sum(0) % 2).astype(np.float32)
+    assert torch.allclose(resize_image(board, 8), torch.tensor(0.5), atol=0.05)
 
 
 def test_schedules():

@@ -51,7 +51,7 @@ class Train:
     network: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=METHODS)] = None
     """unet, or monai:NAME (monai:BasicUNet, …; needs `pip install monai`)."""
     val_share: Annotated[float, arg(metavar="SHARE")] = 0.0
-    """Share of the training patients, 0 to below 1, set aside for validation when the split names none."""
+    """Share of the training patients with dense masks (with scribbles, where no mask is), 0 to below 1, set aside for validation when the split names none; at least one."""
     validations: Annotated[int, arg(metavar="N")] = 10
     """How many times a run is validated, evenly spread (only with validation cases)."""
     seed: Seed = 0
@@ -133,7 +133,7 @@ class Import:
 
 @dataclass
 class Simulate:
-    """Draw scribbles from the dense masks of a data set (labelsTr_dense → labelsTr)."""
+    """Draw the scribbles that are missing from the dense masks of a data set (labelsTr_dense → labelsTr)."""
 
     dataset: Annotated[Positional[Path], arg(metavar="DATASET")]
     """Data set with dense masks in labelsTr_dense."""

@@ -76,9 +76,10 @@ def make_plan(config: Train) -> Plan:
     pick_device(config.device)
     dataset = read_dataset(config.dataset)
     split = dataset.default_split() if config.split == "auto" else config.split
-    fold = _carve(dataset, dataset.fold(split, config.fold), config.val_share, config.seed)
+    fold = dataset.fold(split, config.fold)
     if not fold.train:
-        raise InputError(f"{config.dataset}: fold {config.fold} of '{split}' has no training case.")
+        raise InputError(f"{config.dataset}: fold {config.fold} of '{split}' has no training case. Correct the split.")
+    fold = _carve(dataset, fold, config.val_share, config.seed)
     val = [dataset.case(name) for name in fold.val]
     if val and all(case.truth is None and case.scribble is None for case in val):
         raise InputError(f"{config.dataset}: no validation case has a mask in labelsTr_dense or a scribble in labelsTr. Add one, use a split without validation, or leave out --val-share.")
@@ -88,7 +89,10 @@ def make_plan(config: Train) -> Plan:
 
 
 def _carve(dataset: Dataset, fold: Fold, share: float, seed: int) -> Fold:
-    """Set a share of the training patients aside for validation, where the split names none: of those with dense masks, where there are any, else of those with scribbles."""
+    """Set a share of the training patients aside for validation, where the split names none: of those with dense masks, where there are any, else of those with scribbles.
+
+    Raises InputError when no training case would be left.
+    """
     if fold.val or not share:
         return fold
     dense, scribbled = (sorted({dataset.patient(name) for name in fold.train if getattr(dataset.case(name), kind) is not None}) for kind in ("truth", "scribble"))
@@ -96,6 +100,8 @@ def _carve(dataset: Dataset, fold: Fold, share: float, seed: int) -> Fold:
     random.Random(seed).shuffle(patients)
     chosen = set(patients[: max(1, round(share * len(patients)))])
     parts = [tuple(case for case in fold.train if (dataset.patient(case) in chosen) == held) for held in (False, True)]
+    if not parts[0]:
+        raise InputError(f"--val-share {share}: sets the {len(chosen)} training patients aside, all there are. Give a smaller share, or leave it out.")
     return dataclasses.replace(fold, train=parts[0], val=parts[1])
 
 
