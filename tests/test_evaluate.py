@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from scribbleseg.config import Evaluate
+from scribbleseg.data.dataset import read_dataset
 from scribbleseg.errors import InputError
-from scribbleseg.evaluate import evaluate, format_table, read_rows, score_files, score_volume, summarise, write_rows
+from scribbleseg.evaluate import evaluate, format_table, list_masks, read_rows, score_cases, score_files, score_volume, summarise, write_rows
 
 
 def mask(*boxes: tuple[int, int]) -> np.ndarray:
@@ -52,6 +53,16 @@ def test_a_folder_is_scored_in_mm_and_by_name(folders):
     assert table["a", "ring"]["hd95"] == pytest.approx(1.5) and table["a", "ring"]["unit"] == "mm"
     assert table["a", "disc"]["dice"] == 1
     assert left_out == ["c"]
+
+
+def test_cases_of_a_data_set_are_scored_in_mm(folders):
+    predictions, truth = folders
+    for path in truth.iterdir():
+        save(truth.parent / "imagesTr" / path.name.replace(".", "_0000.", 1), np.arange(480, dtype=np.int16).reshape(12, 10, 4))
+    info = {"labels": {"background": 0, "ring": 1, "disc": 2, "ignore": 3}, "file_ending": ".nii.gz"}
+    (truth.parent / "dataset.json").write_text(json.dumps(info), encoding="utf-8")
+    dataset = read_dataset(truth.parent)
+    assert_same_rows(score_cases(dataset, [dataset.case("a"), dataset.case("b")], list_masks(predictions)), score_files(*folders)[0])
 
 
 def test_missing_structure_is_penalised_with_the_diagonal_and_spurious_is_not(folders):

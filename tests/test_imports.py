@@ -375,6 +375,18 @@ def test_nci_isbi_takes_scribbles_that_are_there(nci_isbi, tmp_path):
     assert np.array_equal(read_volume(dataset.case(PATIENTS[2]).truth)[0], itk.GetArrayFromImage(mask))
 
 
+def test_nci_isbi_prefers_the_corrected_mask(nci_isbi, tmp_path):
+    itk = pytest.importorskip("SimpleITK")
+    src = tmp_path / "src"
+    shutil.copytree(nci_isbi, src)
+    _, mask = _prostate(itk, 2)
+    for end in ("", "_truth"):  # sorted before and after _correctedLabels
+        itk.WriteImage(itk.Cast(mask > 0, itk.sitkUInt8), str(src / "masks" / f"{PATIENTS[2]}{end}.nrrd"))
+    import_dataset(Import("nci-isbi", src, tmp_path / "set"))
+    truth = read_dataset(tmp_path / "set").case(PATIENTS[2]).truth
+    assert np.array_equal(read_volume(truth)[0], itk.GetArrayFromImage(mask))
+
+
 def test_nci_isbi_bad_input(nci_isbi, tmp_path):
     itk = pytest.importorskip("SimpleITK")
     dst, src = tmp_path / "set", tmp_path / "src"
