@@ -273,6 +273,16 @@ def test_pixels_keep_their_shape(place):
     assert [ax.get_aspect() for ax in figure.axes] == [3.0] * 4  # columns are 1 mm apart, rows 3
 
 
+def test_predictions_are_shown_in_their_images_order(place):
+    """By itself a prediction would be sliced across another axis: spacings lie on both sides of what counts as equal."""
+    above, below = np.diag([1, 1, 0.999002, 1]), np.diag([1, 1, 0.998998, 1])
+    for folder, affine in ((place.datasets, above), (place.runs, below)):
+        for path in folder.rglob("case.6 a*.nii.gz"):
+            save(path, np.asanyarray(nibabel.load(path).dataobj), affine)
+    _, dense, _, pce = grid(JOBS, DONE, place, ["case.6 a"]).axes
+    assert np.array_equal(outlines(dense)["class 2"], outlines(pce)["class 2"], equal_nan=True)
+
+
 def test_named_cases_and_several_slices(place):
     figure = grid(JOBS, DONE, place, ["case.8 a", "case.0 a", "case.6 a"], 2)
     names = [text.get_text() for ax in figure.axes for text in ax.texts if "slice" in text.get_text()]

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from small import small_dataset
+from small import save, small_dataset
 
 from scribbleseg import cli, figures
 from scribbleseg import report as module
@@ -137,6 +137,20 @@ def test_a_table_that_is_there_is_believed(run):
     assert re.findall(r"<h3>(.*?)</h3>", cases) == ["Worst: case.5 a, mean Dice 0.0625", "Best: case.4 a, mean Dice 0.5000"]
     assert re.findall(r"<figcaption>(.*?)</figcaption>", cases) == ["image", "scribble", "prediction", "truth"] * 2
     assert body((run / "report.html").read_text(encoding="utf-8"), "every-case")[0] == ["case.5 a", "0.0625", "0.1250", "0.0000 (missing)", "1.00", "–"]
+
+
+def test_a_prediction_is_shown_in_its_images_order(run, tmp_path, monkeypatch):
+    """By itself it would be sliced across another axis: spacings lie on both sides of what counts as equal."""
+    shown = []
+    monkeypatch.setattr(module, "panel", lambda image, label, spacing: shown.append(label) or "data:,")
+    train, plan = module.read_plan(run)
+    data = shutil.copytree(train.dataset, tmp_path / "data")
+    truth = data / "labelsTr_dense" / "case.5 a.nii.gz"
+    for path in data.rglob("case.5 a*.nii.gz"):
+        save(path, np.asanyarray(nibabel.load(path).dataobj), np.diag([1, 1, 0.999002, 1]))
+    save(run / "predictions" / truth.name, np.asanyarray(nibabel.load(truth).dataobj), np.diag([1, 1, 0.998998, 1]))
+    module._pictures_section(run, train, plan, module.read_dataset(data), [row("case.5 a", "square", 1.0)], "")
+    assert len(shown) == 4 and np.array_equal(shown[2], shown[3]) and shown[3].any()
 
 
 def test_the_slice_with_most_foreground_is_shown(run, monkeypatch):
