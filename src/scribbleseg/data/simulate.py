@@ -191,4 +191,4 @@ def simulate(config: config.Simulate) -> None:
         for path in paths:
             os.replace(path, dataset.folder / "labelsTr" / path.name)
     if len(cases) < len(dense):
-        print(f"{len(dense) - len(cases)} of {len(dense)} cases had a scribble, which was kept; {len(cases)} were drawn")
+        print(f"{len(dense) - len(cases)} of {len(dense)} cases had a scribble, which was kept; scribbles drawn: {len(cases)}")
