@@ -84,6 +84,8 @@ def main():
     given = parser.parse_args()
     device = pick_device(given.device)
     prepare_cpu()
+    torch.backends.cudnn.benchmark = True  # as in training
+    given.folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for times in given.times:
         for where in ("mapped file", "memory"):  # the peak of memory only grows

@@ -22,6 +22,7 @@ from far_field import boxes
 from time_to_quality import safe_metadata
 
 from scribbleseg.atomic import atomic_file
+from scribbleseg.bench.jobs import training_time
 from scribbleseg.config import Train
 from scribbleseg.data.dataset import Dataset, load_volume, read_dataset
 from scribbleseg.device import pick_device, pick_precision
@@ -66,14 +67,13 @@ def read_run(settings: Train, dataset: Dataset) -> dict | None:
     if int(safe_metadata(weights.read_bytes())["iteration"]) < plan.recipe.iterations:
         return None
     log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    before, last = [0, *(entry["iteration"] for entry in log)], log[-1]
-    seconds = sum(entry["seconds_per_iteration"] * (entry["iteration"] - start) for start, entry in zip(before, log))
+    last = log[-1]
     found = {key: getattr(plan.recipe, key) for key in ("iterations", "batch", "optimizer", "lr", "schedule", "ema")}
     found |= {"mean": "", "per_class": ""}
     if plan.split == "tuning":
         found |= {"mean": round(100 * last["val_mean_dice"], 1), "per_class": " / ".join(f"{100 * value:.1f}" for value in last["val_dice"].values())}
     commit = json.loads((run / "environment.json").read_text(encoding="utf-8"))["commit"]
-    return found | {"far": round(100 * far_away(run, dataset), 1), "minutes": round(seconds / 60, 1), "commit": commit}
+    return found | {"far": round(100 * far_away(run, dataset), 1), "minutes": round(training_time(log)[1], 1), "commit": commit}
 
 
 def table(rows: list[dict]) -> str:

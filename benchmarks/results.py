@@ -137,7 +137,8 @@ def row_cells(row: Row, section: Section) -> list[str]:
         return [row.label, "not run", "", "", *[""] * len(section.classes if section.done else ["mean"]), "", printed, "", "", ""]
     scores = [f"{100 * entry['dice']:.2f}" + ("" if entry["dice_sd"] != entry["dice_sd"] else f" ({100 * entry['dice_sd']:.2f})") for entry in row.folds]
     records = [result.record for result in row.done.values()]
-    short = "" if paper is None else f"{paper - 100 * row.folds[-1]['dice']:.2f}"
+    comparable = paper is not None and section.split == section.published.ours and not row.missing
+    short = f"{paper - 100 * row.folds[-1]['dice']:.2f}" if comparable else ""
     devices = dict.fromkeys(record["environment"]["device"] for record in records)
     minutes = mean_sd([record["minutes"] for record in records])[0]
     place = [*(_and_missing(row, name) for name in ("fold", "seed")), str(row.cases[-1]["cases"])]
@@ -160,7 +161,9 @@ def read_plans(config: Bench, budget: str) -> dict[str, BenchPlan]:
 
 def blocks(config: Bench) -> dict[str, str]:
     """Marker of docs/results.md → text. Of a plan the budget paper is shown as soon as it has a run, until then quick."""
-    found = {}
+    counts = {budget: queue(read_plans(config, budget)) for budget in ("paper", "quick")}
+    done = " and ".join(f"{sum(is_done(job, config) for job in jobs)} at budget `{budget}`" for budget, jobs in counts.items())
+    found = {"state": f"**Of the queue's {len(counts['paper'])} runs {done} are done.**"}
     for name in SHOWN:
         for budget in ("paper", "quick"):
             plan = read_plans(config, budget)[name]

@@ -180,6 +180,7 @@ def measure(name: str, dataset: Path, size: int, device: torch.device, steps: in
         return bench, sorted(bench.seconds(count, together)), first
 
     prepare_cpu()
+    torch.backends.cudnn.benchmark = True  # as in training
     bench, times, _ = median(steps, recorded=cuda)
     line = {"method": name, "batch": bench.recipe.batch, "kind": bench.step.kind}
     line |= {"seconds": statistics.median(times), "p95": times[round(0.95 * (steps - 1))], "slowest": times[-1]}
@@ -204,6 +205,11 @@ def measure_plain(name: str, dataset: Path, size: int, device: torch.device, ste
     return statistics.median(bench.seconds(max(3, steps // 3), together))
 
 
+def eager(line: dict) -> float:
+    """Seconds of the step that the parts are of: on CUDA `seconds` is a recording's."""
+    return line.get("eager_seconds", line["seconds"])
+
+
 def table(lines: list[dict], about: str) -> str:
     """Markdown: seconds, the parts as shares of a step, and how many times faster than the plain step."""
     head = ["method", "commit", "batch", "step", "s / step", "95 %", "slowest", "images / s", *(f"{part} %" for part in PARTS), "plain fp32 s", "times faster", "eager s", "compiled s (warm-up)", "peak MiB"]
@@ -218,8 +224,8 @@ def table(lines: list[dict], about: str) -> str:
         text.append("| " + " | ".join(map(str, cells)) + " |")
     singles = [(line, part, s) for line in lines for part, s in line["single_parts"].items()]
     if singles:
-        text += ["", "What single parts take (a loss with its backward pass):", "", "| method | part | s | % of a step |", "|---|---|---|---|"]
-        text += [f"| {line['method']} | {part} | {s:.4f} | {100 * s / line['seconds']:.1f} |" for line, part, s in singles]
+        text += ["", "What single parts take (a loss with its backward pass), eager:", "", "| method | part | s | % of an eager step |", "|---|---|---|---|"]
+        text += [f"| {line['method']} | {part} | {s:.4f} | {100 * s / eager(line):.1f} |" for line, part, s in singles]
     return "\n".join(text) + "\n"
 
 
@@ -246,7 +252,7 @@ def write(results: Path, place: str, lines: list[dict], about: str) -> None:
     with atomic_file(results / f"speed-parts-{place}.csv") as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("method", "part", "seconds", "share_of_step"))
-        writer.writerows((line["method"], part, f"{s:.5f}", f"{s / line['seconds']:.4f}") for line in lines for part, s in line["single_parts"].items())
+        writer.writerows((line["method"], part, f"{s:.5f}", f"{s / eager(line):.4f}") for line in lines for part, s in line["single_parts"].items())
     with atomic_file(Path(f"{stem}.md")) as partial:
         partial.write_text(table(lines, about), encoding="utf-8")
 
@@ -273,7 +279,7 @@ def main():
     name = machine["device"]
     about = f"{name}, {machine['precision']}, torch {machine['torch']}, {given.size}². "
     about += f"Median of {given.steps} × {20 if device.type == 'cuda' else 1} steps; parts from steps of their own. Made by `python {shlex.join(sys.argv[:1])} --size {given.size}`. "
-    about += "`networks`: forward passes of student and teacher; `terms`: what the method computes beside them; `plain fp32`: the same step in float32, contiguous, eager, in a process of its own that leaves memory and denormals to the defaults; memory on a CPU is the process's."
+    about += "`networks`: forward passes of student and teacher; `terms`: what the method computes beside them; `plain fp32`: the same step in float32 (on CUDA with PyTorch's default, convolutions in TF32), contiguous, eager, in a process of its own that leaves memory and denormals to the defaults; on CUDA the parts are of the eager step; memory on a CPU is the process's."
     place = f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{given.size}"
     kept, failed = {line["method"]: line for line in read(given.results, place)}, []
     with tempfile.TemporaryDirectory() as folder:

@@ -205,7 +205,7 @@ def test_the_leader_is_tested_against_over_the_shared_cases():
     assert "Wilcoxon signed-rank test against scn" in notes and "over 1 comparison;" in notes and "fewer than 6 pairs" in notes
 
 
-PAPER = Published("Somebody, Table 1", "heart", "5 folds", {"pce": {"A": {"dice": 11.11, "dice_sd": 2.22}, "mean": {"hd95": 3.33}}})
+PAPER = Published("Somebody, Table 1", "heart", "5 folds", "cv", {"pce": {"A": {"dice": 11.11, "dice_sd": 2.22}, "mean": {"hd95": 3.33}}})
 
 
 def test_published_numbers_have_their_own_columns_once_and_only_for_their_data_set():

@@ -1,6 +1,7 @@
 """benchmarks/results.py: the queue, the page that is made of committed scores, and the small run folders."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -37,15 +38,20 @@ def test_the_queue_has_every_run_once_and_effdnet_first(monkeypatch):
 
 def test_a_row_has_its_own_numbers_and_the_distance_to_the_papers():
     known = {"pce": {"A": {"dice": 80.0}, "mean": {"dice": 86.0}}, "scn": {name: {"dice": dice} for name, dice in zip("ABC", (90.0, 80.0, 85.0))}}
-    paper = Published("Somebody", "heart", "5 folds", {**known, "ustm": {"A": {"dice": 79.0}}})
+    paper = Published("Somebody", "heart", "5 folds", "cv", {**known, "ustm": {"A": {"dice": 79.0}}})
     plan = bench_plan(["pce", "scn", "ustm"], [0, 1, 2], published=paper)
     (section,) = aggregate(plan, of(plan, TWO_FOLDS))  # pCE alone: fold means .7 and .6
     text = results.section_text(section)
     lines = {line.split(" | ")[0].removeprefix("| "): [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")}
     shown = dict(zip(lines["method"], lines["pce"]))
-    assert (shown["folds"], shown["cases"], shown["Dice mean"], shown["paper"], shown["short by"], shown["min / run"]) == ("0-1 (2 not run)", "3", "65.00 (7.07)", "86.00", "21.00", "5.0")
+    assert (shown["folds"], shown["cases"], shown["Dice mean"], shown["paper"], shown["short by"], shown["min / run"]) == ("0-1 (2 not run)", "3", "65.00 (7.07)", "86.00", "", "5.0")
     assert (dict(zip(lines["method"], lines["scn"]))["paper"], lines["scn"][1]) == ("85.00", "not run")
     assert [cell for cell in lines["ustm"] if cell] == ["ustm", "not run"], "two of three classes are no mean"
+    for split, expected in (("cv", "21.00"), ("622", "")):
+        whole = bench_plan(["pce"], [0, 1], published=replace(paper, ours=split))
+        (section,) = aggregate(whole, of(whole, TWO_FOLDS))
+        cells = [line.strip("| ").split(" | ") for line in results.section_text(section).splitlines() if line.startswith("| ")]
+        assert dict(zip(cells[0], cells[2]))["short by"].strip() == expected, "only with all folds of a split of the paper's kind"
 
 
 def test_the_effect_of_a_choice_is_against_the_same_seed():

@@ -46,15 +46,13 @@ def check_interval(seconds: float) -> None:
         raise InputError(f"--checkpoint-every {seconds:g}: expected seconds, 0 or more.")
 
 
-def make_plan(config: Train) -> Plan:
-    """Resolve defaults and check everything that can be checked without reading a voxel."""
+def make_recipe(config: Train) -> tuple[Recipe, int, str]:
+    """Recipe, size and network, once method, budget or preset and the config's own values have had their say."""
     fast = config.preset == "fast"
-    check_interval(config.checkpoint_every)
     if fast and config.budget != "paper":
         raise InputError(f"--preset fast --budget {config.budget}: the preset has a size and a length of its own. Leave one of the two out.")
     method = method_name(config)
     kind = method_class(method)
-    options = parse_options(method, config.set)
     recipe, budget = kind.recipe, {"size": FAST_SIZE} if fast else BUDGETS[config.budget]
     if fast:
         recipe = dataclasses.replace(recipe, **FAST)
@@ -71,6 +69,15 @@ def make_plan(config: Train) -> Plan:
         raise InputError(f"--schedule step: {method} names no steps. Use poly, cosine, onecycle or constant.")
     if recipe.lr <= 0:
         raise InputError(f"--lr {recipe.lr}: expected a positive number.")
+    return recipe, size, config.network or kind.network_name
+
+
+def make_plan(config: Train) -> Plan:
+    """Resolve defaults and check everything that can be checked without reading a voxel."""
+    check_interval(config.checkpoint_every)
+    method = method_name(config)
+    options = parse_options(method, config.set)
+    recipe, size, network = make_recipe(config)
     if not 0 <= config.val_share < 1:
         raise InputError(f"--val-share {config.val_share}: expected a share from 0 to below 1, such as 0.2.")
     pick_device(config.device)
@@ -84,7 +91,6 @@ def make_plan(config: Train) -> Plan:
     if val and all(case.truth is None and case.scribble is None for case in val):
         raise InputError(f"{config.dataset}: no validation case has a mask in labelsTr_dense or a scribble in labelsTr. Add one, use a split without validation, or leave out --val-share.")
     on_scribbles = bool(val) and all(case.truth is None for case in val)
-    network = config.network or kind.network_name
     return Plan(method, options, recipe, size, network, dataset.classes, dataset.channels, split, fold, on_scribbles)
 
 

@@ -82,7 +82,8 @@ def run_lines(section: Section) -> list[str]:
         for result in row.done.values():
             machine = result.record["environment"]
             changes = [", ".join(f"{key} {value}" for key, value in part.items()) for part in machine.get("continued", [])]
-            lines += [f"# {machine['device']}, {machine['precision']}, commit {machine['commit']}" + "".join(f"; carried on with {part}" for part in changes)]
+            note = result.record.get("data_note")  # the oldest records lack it
+            lines += [f"# {machine['device']}, {machine['precision']}, commit {machine['commit']}" + "".join(f"; carried on with {part}" for part in changes) + (f"; {note}" if note else "")]
             lines.append(result.record["command"])
     return lines
 

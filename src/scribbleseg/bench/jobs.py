@@ -9,6 +9,7 @@ import csv
 import dataclasses
 import json
 import shlex
+import time
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from ..data.dataset import read_dataset
 from ..errors import InputError, nearest
 from ..evaluate import list_masks, read_rows, score_cases, write_rows
 from ..methods import hyperparameters, parse_options
-from ..plan import Plan, make_plan, read_plan, read_recipe
+from ..plan import Plan, make_plan, make_recipe, read_plan, read_recipe
 from ..predict import load_network, predict
 from ..train import resume, train
 
@@ -75,11 +76,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Published:
-    """What a paper prints, for the sections of one data set: `rows` is label → class (or "mean") → dice, dice_sd, hd95, as far as known."""
+    """What a paper prints, for the sections of one data set: `rows` is label → class (or "mean") → dice, dice_sd, hd95, as far as known.
+
+    `split` is the paper's, in words; `ours` the name of our split that is of its kind: numbers on another do not compare.
+    """
 
     source: str
     data: str
     split: str
+    ours: str
     rows: dict[str, dict[str, dict[str, float]]]
     note: str = ""
 
@@ -185,17 +190,20 @@ def _read_published(plan: Path, key: str) -> Published:
     try:
         return Published(**known[key])
     except TypeError as error:
-        raise InputError(f"{path}: '{key}' has other keys than it needs, which are source, data, split, rows and, if you like, note.") from error
+        raise InputError(f"{path}: '{key}' has other keys than it needs, which are source, data, split, ours, rows and, if you like, note.") from error
 
 
 def is_done(job: Job, config: Bench) -> bool:
-    """Whether RESULTS has the job's scores. Raises InputError when they are of another method, other options or defaults that have changed."""
+    """Whether RESULTS has the job's scores. Raises InputError when they are of another method, other options, or a recipe or defaults that have changed."""
     folder = config.results / job.place
     if not (folder / "metrics.csv").is_file():
         return False
     record = _read_record(folder)
     _check_same(job, record["plan"], config.results)
-    was, now = record.get("options", {}), _all_options(job)  # the oldest records lack them
+    recipe, size, network = make_recipe(job.settings(config))
+    plan, own = record["plan"], {"size": size, "network": network}
+    now = _all_options(job) | dataclasses.asdict(recipe) | own
+    was = record.get("options", {}) | dataclasses.asdict(read_recipe(plan["recipe"])) | {key: plan[key] for key in own}  # the oldest records lack options
     if changed := [name for name in was if was[name] != now.get(name)]:
         raise InputError(f"{folder}: is from when {', '.join(changed)} of {job.method} was {', '.join(str(was[name]) for name in changed)}. Remove it, here and in RUNS, to run it anew.")
     return True
@@ -209,7 +217,7 @@ def read_results(plan: BenchPlan, config: Bench) -> dict[Job, Result]:
 
 
 def _check_alike(results: dict[Job, Result], folder: Path) -> None:
-    """Raises InputError when runs of a fold were trained or scored on other cases, of a data set have other classes or units, of a row other recipes."""
+    """Raises InputError when runs of a fold were trained or scored on other cases, of a data set have other classes or units."""
     first: dict[tuple, tuple[Job, object]] = {}
     for job, result in results.items():
         plan, rows, data = result.record["plan"], result.rows, (job.data, job.split)
@@ -218,7 +226,6 @@ def _check_alike(results: dict[Job, Result], folder: Path) -> None:
             "scored cases": ((*data, job.fold), {row["case"] for row in rows}),
             "classes": (data, plan["classes"]),
             "units": (data, {row["unit"] for row in rows}),
-            "recipes": ((*data, job.label), [read_recipe(plan["recipe"]), plan["size"], plan["network"]]),
         }
         for what, (where, value) in shared.items():
             other, known = first.setdefault((what, where), (job, value))
@@ -255,25 +262,32 @@ def run_job(job: Job, config: Bench) -> None:
     _, cases = dataset.held_out(plan.fold)
     if not any(case.truth is not None for case in cases):
         raise InputError(f"{settings.dataset}: fold {job.fold} of '{job.split}' holds out no case with a dense mask, so nothing can be scored. Add masks to labelsTr_dense or labelsTs, or choose another split.")
-    if (run / "config.json").is_file():
+    begun, clock = (run / "config.json").is_file(), [time.perf_counter()]
+    if begun:
         _check_begun(job, settings, plan, config.runs)
         resume(run)
     else:
         train(settings)
+    clock.append(time.perf_counter())
     predict(Predict(run, settings.dataset, run / "predictions", device=config.device))
+    clock.append(time.perf_counter())
     rows = score_cases(dataset, [case for case in cases if case.truth is not None], list_masks(run / "predictions"))
     write_rows(run / "metrics.csv", rows)
+    clock.append(time.perf_counter())
     log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    seconds = [entry["seconds_per_iteration"] for entry in log]
+    median, minutes = training_time(log)
+    training, *others = (round(after - before, 1) for before, after in zip(clock, clock[1:]))
     record = {
         "command": job.command(config),
         "environment": json.loads((run / "environment.json").read_text(encoding="utf-8")),
         "plan": dataclasses.asdict(plan),
         "options": _all_options(job),
+        "data_note": json.loads((settings.dataset / "dataset.json").read_text(encoding="utf-8")).get("note", ""),
         "held_out_cases": len({row["case"] for row in rows}),
         "parameters": sum(p.numel() for p in load_network(run, plan).parameters()),
-        "seconds_per_iteration": float(np.median(seconds)),
-        "minutes": sum(seconds) / len(seconds) * plan.recipe.iterations / 60,
+        "seconds_per_iteration": median,
+        "minutes": minutes,
+        "wall_seconds": dict(zip(("training", "prediction", "scoring"), (None if begun else training, *others))),
         "peak_memory_mib": max(entry["peak_memory_mib"] for entry in log),
     }
     target = config.results / job.place
@@ -282,6 +296,13 @@ def run_job(job: Job, config: Bench) -> None:
         partial.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     with atomic_file(target / "metrics.csv") as partial:
         partial.write_bytes((run / "metrics.csv").read_bytes())
+
+
+def training_time(log: list[dict]) -> tuple[float, float]:
+    """Median seconds of an iteration, and minutes of all iterations, validation and checkpoints not counted, from the lines of log.jsonl."""
+    before = [0, *(entry["iteration"] for entry in log)]
+    seconds = [entry["seconds_per_iteration"] for entry in log]
+    return float(np.median(seconds)), sum(value * (entry["iteration"] - start) for value, entry, start in zip(seconds, log, before)) / 60
 
 
 def write_curve(path: Path, log: list[dict]) -> None:

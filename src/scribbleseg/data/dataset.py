@@ -288,14 +288,15 @@ def load_image(paths: Iterable[Path]) -> tuple[np.ndarray, Grid]:
     return np.stack(channels), first
 
 
-def normalise(image: np.ndarray) -> np.ndarray:
-    """Clip at the volume's 99th percentile, then min-max to [0, 1]: the preparation of the WSL4MIS ACDC files.
-
-    When the 99th percentile equals the minimum (an almost empty volume) the maximum takes its place.
-    """
+def grey_range(image: np.ndarray) -> tuple[float, float]:
+    """The volume's least value and its 99th percentile; where that is the least value too (an almost empty volume), its greatest."""
     low, high = float(image.min()), float(np.percentile(image, 99))
-    if high <= low:
-        high = float(image.max())
+    return low, high if high > low else float(image.max())
+
+
+def normalise(image: np.ndarray) -> np.ndarray:
+    """Clip at the volume's 99th percentile, then min-max to [0, 1]: the preparation of the WSL4MIS ACDC files."""
+    low, high = grey_range(image)
     return (np.minimum(image, high) - low) / (high - low)
 
 
