@@ -1,9 +1,11 @@
-"""Time of a training step of every method, split into its parts: python benchmarks/speed.py [--size 256] [--methods effdnet scn ...] [--compile]
+"""Time of a training step of every method, split into its parts: python benchmarks/speed.py [--size 256] [--methods effdnet scn ...] [--compile] [--kernels]
 
 Each method is measured in a process of its own, so that its peak memory is its own, on the phantom's slices, at its own batch size and optimiser:
 the step as `scribbleseg train` takes it (on CUDA recorded as a graph; --compile: compiled too); as the reference, in one more process, the step of
-plain PyTorch (float32, contiguous, eager). On a CPU only the ratios count: run it on a machine that does nothing else. After each method it writes benchmarks/results/speed-DEVICE-SIZE.csv and .md, and what single parts of SCN and
-EFFDNet cost into speed-parts-DEVICE-SIZE.csv; the rows of methods that it is not asked for, or that fail, stay there, with the commit that they are of.
+plain PyTorch (float32, contiguous, eager). On a CPU only the ratios count: run it on a machine that does nothing else. After each method it writes
+benchmarks/results/speed-DEVICE-SIZE.csv and .md, and what single parts of SCN and EFFDNet cost into speed-parts-DEVICE-SIZE.csv; the rows of methods
+that it is not asked for, or that fail, stay there, with the commit that they are of. --kernels: where the time of a step goes, by PyTorch's profiler
+(CUDA's kernels; on a CPU PyTorch's operations), into speed-kernels-DEVICE-SIZE-METHOD.csv.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from scribbleseg import correlation as scn
 from scribbleseg.atomic import atomic_file
@@ -167,7 +170,18 @@ def single_parts(steps: Steps, times: int) -> dict[str, float]:
     return found
 
 
-def measure(name: str, dataset: Path, size: int, device: torch.device, steps: int, compiled: bool) -> dict:
+def kernels(steps: Steps, times: int) -> list[dict]:
+    """What a step's time is spent in, the longest first: seconds and calls of a step; the last line is the step by the clock, with the sum of the calls."""
+    cuda = steps.device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as profiler:
+        whole = statistics.mean(steps.seconds(1, times))
+    time_of = "self_device_time_total" if cuda else "self_cpu_time_total"
+    found = [{"name": event.key, "seconds": getattr(event, time_of) / 1e6 / times, "calls": event.count / times} for event in profiler.key_averages()]
+    found = sorted((line for line in found if line["seconds"]), key=lambda line: -line["seconds"])
+    return [*found, {"name": "by the clock", "seconds": whole, "calls": sum(line["calls"] for line in found)}]
+
+
+def measure(name: str, dataset: Path, size: int, device: torch.device, steps: int, compiled: bool, profiled: bool = False) -> dict:
     """A line of the table."""
     cuda = device.type == "cuda"
     together, dtype = 20 if cuda else 1, pick_precision("auto", device)
@@ -192,8 +206,12 @@ def measure(name: str, dataset: Path, size: int, device: torch.device, steps: in
     line |= bench.parts(max(3, steps // 3))
     line["single_parts"] = single_parts(bench, max(3, steps // 3))
     if compiled:
-        _, times, line["compile_warm_up"] = median(steps, compiled=True, recorded=cuda)
+        bench, times, line["compile_warm_up"] = median(steps, compiled=True, recorded=cuda)
         line["compiled_seconds"] = statistics.median(times)
+    elif profiled and cuda:
+        bench, _, _ = median(1, recorded=True)
+    if profiled:
+        line["kernels"] = [{"step": bench.step.kind, **part} for part in kernels(bench, 20 if cuda else 3)]
     return line
 
 
@@ -264,6 +282,7 @@ def main():
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--compile", action="store_true", help="also measure with torch.compile")
+    parser.add_argument("--kernels", action="store_true", help="also profile the step (the compiled one, with --compile)")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)  # the data set, in the process of one method
     parser.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)
@@ -273,7 +292,7 @@ def main():
         print(measure_plain(given.methods[0], given.worker, given.size, device, given.steps))
         return
     if given.worker:
-        print(json.dumps(measure(given.methods[0], given.worker, given.size, device, given.steps, given.compile)))
+        print(json.dumps(measure(given.methods[0], given.worker, given.size, device, given.steps, given.compile, given.kernels)))
         return
     machine = environment(device, pick_precision("auto", device))
     name = machine["device"]
@@ -290,13 +309,18 @@ def main():
             try:
                 ours, plain = (
                     json.loads(subprocess.run([*map(str, command), *flags], stdout=subprocess.PIPE, text=True, check=True).stdout)
-                    for flags in (["--compile"] * given.compile, ["--plain"])
+                    for flags in (["--compile"] * given.compile + ["--kernels"] * given.kernels, ["--plain"])
                 )
             except subprocess.CalledProcessError as error:
                 failed.append(f"{name} (exit code {error.returncode})")
                 continue
             kept[name] = {**ours, "reference_seconds": plain, "commit": machine["commit"]}
             print(f"{name}: {ours['seconds']:.3g} s a step, {plain / ours['seconds']:.1f} times faster than plain fp32", flush=True)
+            if given.kernels:
+                with atomic_file(given.results / f"speed-kernels-{place}-{name}.csv") as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+                    writer = csv.DictWriter(file, ("step", "name", "seconds", "calls"))
+                    writer.writeheader()
+                    writer.writerows(ours["kernels"])
             write(given.results, place, [kept[method] for method in METHODS if method in kept], about)
     if kept:
         print(f"table: {given.results / f'speed-{place}.md'}")

@@ -19,6 +19,22 @@ def test_every_kind_of_network_is_measured(small, name, parts):
     assert all(line[part] > 0 for part in PARTS)
 
 
+def test_kernels_add_up_to_the_step(small):
+    *parts, clock = speed.measure("pce", small, 32, torch.device("cpu"), 3, False, True)["kernels"]
+    assert clock["name"] == "by the clock" and 0.3 * clock["seconds"] < sum(part["seconds"] for part in parts) < 1.5 * clock["seconds"]
+    convolution = next(part for part in parts if part["name"] == "aten::mkldnn_convolution")
+    assert convolution["calls"] == 23 and {part["step"] for part in parts} == {"eager"}, "18 of the blocks, 4 of 1 × 1 and the head"
+    assert [part["seconds"] for part in parts] == sorted((part["seconds"] for part in parts), reverse=True)
+
+
+def test_parts_are_shares_of_the_step_that_they_are_of():
+    line = {"method": "effdnet", "commit": None, "batch": 12, "kind": "recorded", "single_parts": {"FBSL": 0.25}, "eager_seconds": 1.0}
+    line |= dict.fromkeys(("seconds", "p95", "slowest", "images_per_second", "peak_memory_mib", "reference_seconds", *PARTS), 0.5)
+    assert "| effdnet | FBSL | 0.2500 | 25.0 |" in speed.table([line], "")
+    del line["eager_seconds"]
+    assert "| effdnet | FBSL | 0.2500 | 50.0 |" in speed.table([line], "")
+
+
 def test_a_method_that_fails_does_not_end_the_table(tmp_path, monkeypatch):
     def worker(command, **more):
         if command[command.index("--methods") + 1] == "pce":

@@ -1,0 +1,119 @@
+"""Whole runs against the clock: python benchmarks/folds.py DATASET [--method effdnet] [--split cv5] [--folds 0 1] [--seeds 0] [--precisions bfloat16 float32]
+[--iterations N] [--size PIXELS] [--at-once K]
+
+Every combination is trained, predicted and scored by `scribbleseg` in processes of their own, K at a time, on one device. A line each: seconds of
+training (start-up, reading and compiling included), of prediction and of scoring; iterations a second in the second half of the run, where nothing
+is compiled any more; Dice of the held-out cases. So it says what a fold takes, what several at once take, and what bfloat16 changes. float32 is
+without TF32. Other lines stay in benchmarks/results/folds-DEVICE.csv and .md; a run that was cut off is carried on, and has no seconds of training.
+"""
+
+import argparse
+import csv
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+
+from scribbleseg.atomic import atomic_file
+from scribbleseg.evaluate import read_rows, summarise
+
+KEY = ("method", "data", "split", "fold", "seed", "precision", "size", "iterations", "at_once", "mps")
+COLUMNS = (*KEY, "step", "training_s", "prediction_s", "scoring_s", "iterations_per_s", "dice", "dice_per_class", "device", "torch", "commit")
+
+
+def clocked(words: list[object], environment: dict[str, str]) -> float:
+    """Seconds of a verb of the command line. Raises CalledProcessError where it fails."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "scribbleseg", *map(str, words)], env=os.environ | environment, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def late_rate(log: list[dict]) -> float:
+    """Iterations a second from the middle of a run to its end, from the lines of log.jsonl."""
+    pairs = [(after["iteration"] - before["iteration"], after["seconds_per_iteration"]) for before, after in zip(log, log[1:]) if before["iteration"] >= log[-1]["iteration"] / 2]
+    return sum(count for count, _ in pairs) / sum(count * seconds for count, seconds in pairs)
+
+
+def measure(given: argparse.Namespace, fold: int, seed: int, precision: str) -> dict:
+    """A line of the table."""
+    name = f"{given.dataset.name}-{given.split}-{fold}-{given.method}-{precision}-{given.iterations or 'paper'}-x{given.at_once}-s{seed}"
+    run, threads = given.runs / name, str(max(1, len(os.sched_getaffinity(0)) // given.at_once))
+    environment = {"OMP_NUM_THREADS": threads} | ({"NVIDIA_TF32_OVERRIDE": "0"} if precision == "float32" else {})
+    options = {"method": given.method, "split": given.split, "fold": fold, "seed": seed, "precision": precision, "iterations": given.iterations, "size": given.size}
+    words = [word for key, value in options.items() if value is not None for word in (f"--{key}", value)]
+    begun, device = (run / "config.json").is_file(), ["--device", given.device]
+    training = clocked(["train", run, "--resume"] if begun else ["train", given.dataset, run, *words, *device], environment)
+    shutil.rmtree(run / "predictions", ignore_errors=True)
+    prediction = clocked(["predict", run, given.dataset, run / "predictions", *device], environment)
+    scoring = clocked(["evaluate", run / "predictions", given.dataset / "labelsTr_dense", "--out", run / "metrics.csv"], environment)
+    plan = json.loads((run / "config.json").read_text(encoding="utf-8"))["plan"]
+    machine = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    scores = summarise(read_rows(run / "metrics.csv"))
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    line = {**options, "data": given.dataset.name, "size": plan["size"], "iterations": plan["recipe"]["iterations"], "at_once": given.at_once}
+    line |= {"mps": "CUDA_MPS_PIPE_DIRECTORY" in os.environ, "step": machine["step"], "training_s": "" if begun else round(training, 1)}
+    line |= {"prediction_s": round(prediction, 1), "scoring_s": round(scoring, 1), "iterations_per_s": round(late_rate(log), 2)}
+    line |= {"dice": round(100 * scores[-1]["dice"], 2), "dice_per_class": " / ".join(f"{100 * score['dice']:.1f}" for score in scores[:-1])}
+    return {key: str(value) for key, value in (line | {key: machine[key] for key in ("device", "torch", "commit")}).items()}
+
+
+def write(lines: list[dict], results: Path) -> Path:
+    """Put the lines among those of before, by device; returns the last table."""
+    for device in dict.fromkeys(line["device"] for line in lines):
+        stem = results / f"folds-{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}"
+        kept = {}
+        if Path(f"{stem}.csv").is_file():
+            with open(f"{stem}.csv", newline="", encoding="utf-8") as file:
+                kept = {tuple(line[key] for key in KEY): line for line in csv.DictReader(file)}
+        kept |= {tuple(line[key] for key in KEY): line for line in lines if line["device"] == device}
+        with atomic_file(Path(f"{stem}.csv")) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(kept.values())
+        text = ["# Whole runs against the clock", "", f"{device}. Made by `python {shlex.join(sys.argv)}` and its like. Seconds of training count from the command to its end. Several at once: iterations a second are each run's own.", ""]
+        text += ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS), *("| " + " | ".join(line[key] for key in COLUMNS) + " |" for line in kept.values())]
+        with atomic_file(Path(f"{stem}.md")) as partial:
+            partial.write_text("\n".join(text) + "\n", encoding="utf-8")
+    return Path(f"{stem}.md")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--method", default="effdnet")
+    parser.add_argument("--split", default="cv5")
+    parser.add_argument("--folds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--precisions", nargs="+", default=["auto"], choices=("auto", "bfloat16", "float32"))
+    parser.add_argument("--iterations", type=int, help="default: the paper's")
+    parser.add_argument("--size", type=int)
+    parser.add_argument("--at-once", type=int, default=1)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--runs", type=Path, default=Path("runs/folds"))
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    given = parser.parse_args()
+    failed = []
+    with ThreadPoolExecutor(given.at_once) as pool:
+        combinations = list(product(given.folds, given.seeds, given.precisions))
+        waiting = [pool.submit(measure, given, *combination) for combination in combinations]
+        for combination, line in zip(combinations, waiting):
+            try:
+                table = write([line.result()], given.results)
+            except subprocess.CalledProcessError as error:
+                failed.append(f"{combination}: exit code {error.returncode} of {shlex.join(error.cmd[2:4])}")
+                continue
+            print({key: value for key, value in line.result().items() if key not in ("device", "torch", "commit")}, flush=True)
+    if failed:
+        sys.exit(f"not measured: {'; '.join(failed)}")
+    print(f"table: {table}")
+
+
+if __name__ == "__main__":
+    main()
