@@ -1,7 +1,9 @@
 import pytest
 import torch
+from torch import nn
 
 from scribbleseg.augment import foreground_augmentation
+from scribbleseg.errors import InputError
 from scribbleseg.labels import UNLABELED
 from scribbleseg.losses import foreground_background_separation, partial_cross_entropy
 from scribbleseg.methods.base import Batch
@@ -61,6 +63,18 @@ def test_the_teacher_is_noisy_in_image_and_dropout_unless_told():
     assert not torch.equal(*two(noise=5.0, teacher_dropout=False))
     method = make(teacher_dropout=False)
     assert method.teacher.training and {m.p for m in method.network.modules() if isinstance(m, Dropout)} == {0.0, 0.5}
+
+
+def test_a_teacher_without_dropout_has_none_of_any_kind():
+    network = nn.Sequential(Dropout(0.5), nn.Dropout2d(0.5), nn.Dropout3d(0.5))
+    method = EFFDNet(network, teacher_dropout=False)
+    assert [module.p for module in method.teacher] == [0.0] * 3 and [module.p for module in network] == [0.5] * 3
+
+
+@pytest.mark.parametrize("fadc", [True, False])
+def test_a_mistyped_box_is_refused(fadc):
+    with pytest.raises(InputError, match="box is 'forground'.*'foreground'"):
+        make(box="forground", fadc=fadc)
 
 
 def test_the_noise_is_clipped_at_half_its_deviation():

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from scribbleseg.data.dataset import Case, Volume
+from scribbleseg.errors import InputError
 from scribbleseg.labels import UNLABELED
 from scribbleseg.methods import rw
 from scribbleseg.methods.base import Batch
@@ -106,6 +107,11 @@ def test_targets_solve_once_per_setting(volume, monkeypatch):
     assert len(calls) == 10 and not other[1:].any()
     rw.RandomWalker(nn.Identity(), beta=10.0).targets(volume)
     assert len(calls) == 15
+
+
+def test_a_mistyped_rule_is_refused():
+    with pytest.raises(InputError, match="missing is 'backgroud'.*'background'"):
+        rw.RandomWalker(nn.Identity(), missing="backgroud")
 
 
 def test_notes_count_the_kinds_of_slices(volume):

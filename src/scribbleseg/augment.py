@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .errors import InputError
 from .labels import UNLABELED, annotated_box
 
 
@@ -44,7 +45,7 @@ def foreground_augmentation(
     default drawn with replacement among the samples that have a box. Samples without a box stay as they are.
     """
     if box not in ("annotated", "foreground"):
-        raise ValueError(f"box is {box!r}; expected 'annotated' or 'foreground'.")
+        raise InputError(f"box is '{box}'; it is 'annotated' (all scribble) or 'foreground' (foreground scribble only).")
     boxes, found = annotated_box(scribble, foreground_only=box == "foreground")
     count = len(image)
     if donor is None:

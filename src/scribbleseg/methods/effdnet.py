@@ -1,8 +1,10 @@
 """EFFDNet (MICCAI 2025): mean teacher, foreground-background separation, foreground augmentation with diverse context."""
 
 import torch
+from torch.nn.modules.dropout import _DropoutNd
 
 from ..augment import foreground_augmentation
+from ..errors import InputError
 from ..losses import foreground_background_separation, partial_cross_entropy
 from ..networks.dropout import Dropout
 from .base import Method
@@ -32,12 +34,14 @@ class EFFDNet(Method):
         teacher_dropout: bool = True,  # [released code]; batch statistics are the batch's either way
     ):
         super().__init__(network)
+        if box not in ("annotated", "foreground"):
+            raise InputError(f"effdnet: box is '{box}'; it is 'annotated' (all scribble) or 'foreground' (foreground scribble only).")
         self.lam, self.delta, self.fbsl, self.fadc = lam, delta, fbsl, fadc
         self.blocks, self.temperature, self.box, self.noise, self.alpha = blocks, temperature, box, noise, alpha
         self.teacher = make_teacher(network)
         if not teacher_dropout:
             for module in self.teacher.modules():
-                if isinstance(module, Dropout):
+                if isinstance(module, (Dropout, _DropoutNd)):
                     module.p = 0.0
         self.register_buffer("steps", torch.zeros(()))
 

@@ -1,11 +1,11 @@
 """Random walker: scribbles are spread through each slice once, then trained on as if they were dense."""
 
 from collections import Counter
-from typing import Literal
 
 import numpy as np
 
 from ..data.cache import cached
+from ..errors import InputError
 from ..labels import UNLABELED
 from ..losses import dice_loss, partial_cross_entropy
 from .base import Method
@@ -37,8 +37,10 @@ def walk(image: np.ndarray, scribble: np.ndarray, classes: int, beta: float = 10
 class RandomWalker(Method):
     """½ (CE + Dice) on the random walker's labels."""
 
-    def __init__(self, network, *, beta: float = 100.0, missing: Literal["present", "background"] = "present"):
+    def __init__(self, network, *, beta: float = 100.0, missing: str = "present"):
         super().__init__(network)
+        if missing not in ("present", "background"):
+            raise InputError(f"rw: missing is '{missing}'; it is 'present' (solved with the classes drawn) or 'background' (as released).")
         self.beta = beta
         self.missing = missing
 

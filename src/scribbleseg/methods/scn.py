@@ -61,6 +61,10 @@ class SCN(Method):
             raise InputError(f"stride is {stride}; the network's encoder has maps at strides {', '.join(map(str, strides))}.")
         if not 0 <= threshold <= 1:
             raise InputError(f"threshold is {threshold}; a confidence lies between 0 and 1.")
+        if scale not in ("inside", "outside"):
+            raise InputError(f"scn: scale is '{scale}'; it is 'inside' (divide by √D before the softmax) or 'outside' (after it).")
+        if overlap not in ("region", "mask"):
+            raise InputError(f"scn: overlap is '{overlap}'; it is 'region' (|ĉ∩M|/|ĉ|) or 'mask' (|ĉ∩M|/|M|).")
         self.pap, self.rsr, self.cgtm, self.cacl = pap, rsr, cgtm, cacl
         self.plain = not (pap or rsr or cacl)
         self.lambda1, self.lambda2, self.lambda3, self.lambda4 = lambda1, lambda2, lambda3, lambda4

@@ -1,0 +1,250 @@
+"""SCN: its terms against their equations, and what its options do."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_correlation import refinement_by_loops
+
+from scribbleseg.correlation import class_contrast, correlation_map, propagate, update_threshold
+from scribbleseg.errors import InputError
+from scribbleseg.labels import UNLABELED
+from scribbleseg.methods.base import Batch
+from scribbleseg.methods.scn import SCN
+from scribbleseg.networks.unet import UNet
+
+torch.set_num_threads(1)
+
+TERMS = {"pce", "pap", "pcl", "region", "cacl_scribble", "cacl_unlabel"}
+
+
+def scn(**options):
+    torch.manual_seed(0)
+    return SCN(UNet(1, 4, widths=(4, 8, 8, 8, 8), dropout=(0.0,) * 5), **{"threshold": 0.3, "dim": 6, **options})
+
+
+def make_batch(n=2, size=32):
+    g = torch.Generator().manual_seed(5)
+    truth = torch.randint(0, 4, (n, size // 8, size // 8), generator=g).repeat_interleave(8, 1).repeat_interleave(8, 2)
+    scribble = torch.where(torch.rand(truth.shape, generator=g) < 0.05, truth, UNLABELED)
+    return Batch(truth[:, None] / 3 + 0.1 * torch.rand(n, 1, size, size, generator=g), scribble, truth=truth)
+
+
+def gradient(term, parameters):
+    grads = torch.autograd.grad(term, list(parameters), retain_graph=True, allow_unused=True)
+    return sum(float(g.abs().sum()) for g in grads if g is not None)
+
+
+def test_every_term_reaches_the_network_and_pcl_the_projections():
+    method = scn()
+    terms = method.losses(make_batch(), torch.tensor(0.5))
+    assert set(terms) == TERMS
+    for name, term in terms.items():
+        assert torch.isfinite(term) and gradient(term, method.network.encoder[:4].parameters()) > 0, name
+        for projection in (method.query, method.key):
+            assert (gradient(term, projection.parameters()) > 0) == (name == "pcl"), name
+        assert (gradient(term, method.network.head.parameters()) > 0) == (name in {"pce", "pap", "region"}), name
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"scale": "outside", "overlap": "mask", "temperature": 0.5, "lambda1": 2.0, "lambda2": 3.0, "lambda3": 5.0, "lambda4": 7.0}],
+    ids=["defaults", "others"],
+)
+def test_terms_follow_their_equations(options):
+    """Each term of `losses` against the same quantities put together here, with the regions of the loops."""
+    method = scn(rows=16, **options)  # all 16 positions: nothing depends on the draw
+    lambda1, lambda2, lambda3, lambda4 = (options.get(f"lambda{i}", default) for i, default in zip("1234", (1.0, 0.3, 0.25, 0.1)))
+    batch = make_batch()
+    with torch.no_grad():
+        method.key.weight.copy_(method.key.weight.roll(1, 0))  # query and key differ
+        terms = method.losses(batch, torch.tensor(0.0))
+        maps = method.network.encode(batch.image)
+        features = method.network.decode(maps)
+        logits = method.network.head(features)
+        c = correlation_map(method.query(maps[3]), method.key(maps[3]), options.get("scale", "inside"))
+        coarse = F.interpolate(logits.softmax(1), scale_factor=1 / 8, mode="area")
+        y = F.interpolate(propagate(c, coarse), scale_factor=8, mode="bilinear", align_corners=False)
+        confidence, label = logits.softmax(1).max(1)
+        drawn = batch.label < UNLABELED
+        label[drawn] = batch.label[drawn]
+        mask, overlap = drawn | (confidence > 0.3), options.get("overlap", "region")
+        label, mask, _ = refinement_by_loops(c.view(2, 16, 4, 4), label, mask, torch.tensor(0.3), 4, overlap)
+        label[drawn] = batch.label[drawn]
+        log_probs = logits.log_softmax(1)
+
+        def mean_of(table, where):
+            return -table.gather(1, label[:, None])[:, 0][where].mean()
+
+        expected = {
+            "pce": lambda1 * mean_of(log_probs, drawn),
+            "pap": lambda2 * F.nll_loss(log_probs, y.argmax(1)),
+            "pcl": lambda3 * mean_of((y / y.sum(1, keepdim=True)).log(), mask),
+            "region": lambda3 * mean_of(log_probs, mask),
+        }
+        pseudo = torch.where(mask, label, UNLABELED)
+        contrast = class_contrast(features, batch.label, pseudo, 4, options.get("temperature", 0.1))
+        expected["cacl_scribble"], expected["cacl_unlabel"] = lambda4 * contrast[0], lambda4 * contrast[1]
+    assert torch.equal(method.latest["pseudo_label"], pseudo)
+    for name, value in expected.items():
+        assert terms[name].item() == pytest.approx(value.item(), rel=1e-4), name
+
+
+def test_rows_dim_and_stride_reach_the_map_and_the_projections_start_alike():
+    method = scn(rows=5, dim=3, stride=4)
+    method.losses(make_batch(), torch.tensor(0.0))
+    assert method.latest["accepted"].shape == (2, 5)
+    assert method.query.weight.shape == method.key.weight.shape == (3, 8, 1, 1)
+    assert torch.equal(method.query.weight, method.key.weight) and method.query.weight is not method.key.weight
+    assert method.correlation(method.network.encode(make_batch().image)).shape == (2, 64, 64)
+
+
+def test_unlabelled_pixels_outside_m_get_no_gradient():
+    method = scn(threshold=1.0)  # M is the scribbles
+    batch = make_batch()
+    kept = {}
+    method.network.head.register_forward_hook(lambda module, args, out: kept.update(features=args[0], logits=out))
+    terms = method.losses(batch, torch.tensor(0.0))
+    unlabelled = (batch.label == UNLABELED)[:, None].expand(-1, 4, -1, -1)
+    cases = [("pce", "logits", False), ("region", "logits", False), ("pap", "logits", True), ("cacl_scribble", "features", False)]
+    for name, where, everywhere in cases:
+        grad = torch.autograd.grad(terms[name], kept[where], retain_graph=True)[0]
+        assert bool((grad[unlabelled] != 0).any()) == everywhere, name
+        assert (grad[~unlabelled] != 0).any(), name
+
+
+@pytest.mark.parametrize("rsr", [True, False])
+def test_scribbles_are_never_overwritten(rsr):
+    method = scn(threshold=0.0, rsr=rsr)
+    batch = make_batch()
+    method.losses(batch, torch.tensor(0.0))
+    drawn = batch.label != UNLABELED
+    assert torch.equal(method.latest["pseudo_label"][drawn], batch.label[drawn])
+    assert bool(method.latest["accepted"].any()) == rsr
+    unsure = scn(threshold=1.0, rsr=rsr)
+    unsure.losses(batch, torch.tensor(0.0))
+    assert torch.equal(unsure.latest["confident"], drawn)
+    assert torch.equal(unsure.latest["pseudo_label"], batch.label)
+
+
+def test_scribbles_vote_with_their_class_however_unsure_the_prediction():
+    """A region of three pixels, two of them scribbled: as 2, where class 1 is predicted, once surely and once not."""
+    method = scn(threshold=0.6, stride=1)
+    correlation = torch.tensor([[1.0, 1, 1, 0]]).expand(1, 4, 4)
+    probs = torch.tensor([[[0.1, 0.8, 0.1], [0.3, 0.4, 0.3], [0.4, 0.3, 0.3], [0.4, 0.3, 0.3]]]).transpose(1, 2)[:, :, None]
+    label, confident, accepted = method.refine(probs, correlation, torch.tensor([[[2, 2, UNLABELED, UNLABELED]]]))
+    assert confident.flatten().tolist() == [True, True, False, False] and accepted.all()
+    assert label.flatten().tolist() == [2, 2, 2, UNLABELED]
+    label, _, accepted = method.refine(probs, correlation, torch.full((1, 1, 4), UNLABELED))  # a third of the region is in M
+    assert not accepted.any() and label.flatten().tolist() == [1, UNLABELED, UNLABELED, UNLABELED]
+
+
+@pytest.mark.parametrize("options, expected", [({}, [True, False]), ({"overlap": "mask"}, [False, True])])
+def test_the_overlap_rule_is_the_one_asked_for(options, expected):
+    """One of two confident pixels is all of the first slice's region; the only one is a third of the second's."""
+    method = scn(threshold=0.6, stride=1, **options)
+    correlation = torch.tensor([[1.0, 0, 0, 0], [1, 1, 1, 0]])[:, None].expand(2, 4, 4)
+    nothing = torch.full((2, 3, 1, 4), 1 / 3)
+    label, _, accepted = method.refine(nothing, correlation, torch.tensor([[[2, UNLABELED, 2, UNLABELED]], [[2, *[UNLABELED] * 3]]]))
+    assert accepted.all(1).tolist() == accepted.any(1).tolist() == expected
+    assert label[1, 0].tolist() == [2, *([2, 2] if expected[1] else [UNLABELED] * 2), UNLABELED]
+
+
+@pytest.mark.parametrize("label", [UNLABELED, 2])
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_no_scribble_or_one_class_is_finite(label, threshold):
+    method = scn(threshold=threshold)
+    batch = make_batch()
+    terms = method.losses(Batch(batch.image, torch.where(batch.label == 2, label, UNLABELED)), torch.tensor(0.0))
+    sum(terms.values()).backward()
+    assert all(torch.isfinite(term) for term in terms.values())
+    assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.grad is not None)
+    method.after_step(torch.tensor(0.0))
+    assert 0 <= method.threshold <= 1
+
+
+def test_threshold_moves_once_per_step():
+    method = scn(threshold=0.5, momentum=0.9)
+    batch = make_batch()
+    method.losses(batch, torch.tensor(0.0))
+    method.losses(batch, torch.tensor(0.0))
+    assert method.threshold == 0.5
+    method.after_step(torch.tensor(0.0))
+    with torch.no_grad():
+        expected = update_threshold(torch.tensor(0.5), method.network(batch.image).softmax(1), 0.9)
+    assert method.threshold.item() == pytest.approx(expected.item(), abs=1e-6) and method.threshold != 0.5
+    assert "threshold" in method.state_dict()
+    fixed = scn(threshold=0.5, cgtm=False)
+    fixed.losses(batch, torch.tensor(0.0))
+    fixed.after_step(torch.tensor(0.0))
+    assert fixed.threshold == 0.5
+
+
+@pytest.mark.parametrize(
+    "off, terms",
+    [
+        (("pap", "rsr", "cacl"), {"pce"}),
+        (("cacl",), TERMS - {"cacl_scribble", "cacl_unlabel"}),
+        (("pap",), TERMS - {"pap"}),
+        (("rsr",), TERMS - {"pcl", "region"}),
+        (("pap", "rsr"), {"pce", "cacl_scribble", "cacl_unlabel"}),
+    ],
+)
+def test_switches(off, terms):
+    method = scn(**dict.fromkeys(off, False))
+    got = method.losses(make_batch(), torch.tensor(0.0))
+    method.after_step(torch.tensor(0.0))
+    assert set(got) == terms
+    assert bool(method.monitor()) == (terms != {"pce"})
+
+
+def test_monitor_by_hand():
+    method = scn()
+    pseudo = torch.tensor([[[0, 1, 1, UNLABELED], [2, 2, 0, 0]]])
+    method.latest = {
+        "pseudo_label": pseudo,
+        "confident": pseudo == 0,
+        "accepted": torch.tensor([[True, False, False, False]]),
+        "scribble": torch.tensor([[[0, UNLABELED, UNLABELED, UNLABELED], [UNLABELED] * 4]]),
+        "truth": torch.tensor([[[0, 1, 2, 3], [2, UNLABELED, 0, 1]]]),
+    }
+    got = {name: value.item() for name, value in method.monitor().items()}
+    expected = {"threshold": 0.3, "coverage": 3 / 8, "coverage_refined": 7 / 8, "accepted": 1 / 4}
+    assert got == pytest.approx(expected | {"pseudo_accuracy": 3 / 5, "pseudo_accuracy_foreground": 2 / 3})
+    method.latest["truth"] = None
+    assert {name: value.item() for name, value in method.monitor().items()} == pytest.approx(expected)
+
+
+def test_pictures_show_what_training_uses():
+    method = scn(rows=16).eval()
+    batch = make_batch()
+    with torch.no_grad():
+        pictures = method.pictures(batch)
+        method.losses(batch, torch.tensor(0.0))
+    assert list(pictures) == ["image", "scribble", "confident", "pseudo_label"]
+    assert {value.shape for value in pictures.values()} == {batch.label.shape}
+    assert torch.equal(pictures["image"], batch.image[:, 0]) and torch.equal(pictures["scribble"], batch.label)
+    assert torch.equal(pictures["confident"], method.latest["confident"])
+    assert torch.equal(pictures["pseudo_label"], method.latest["pseudo_label"])
+    assert scn(pap=False, rsr=False, cacl=False).pictures(batch) == {}
+
+
+def test_losses_are_captured_whole():
+    method = scn(rows=16)
+    batch = make_batch()
+    expected = method.losses(batch, torch.tensor(0.0))
+    got = torch.compile(method.losses, fullgraph=True, backend="eager")(batch, torch.tensor(0.0))
+    for name in TERMS:
+        assert got[name].item() == pytest.approx(expected[name].item(), rel=1e-5), name
+
+
+def test_wrong_options_are_named():
+    with pytest.raises(InputError, match="--network unet"):
+        SCN(torch.nn.Conv2d(1, 4, 1))
+    with pytest.raises(InputError, match="1, 2, 4, 8, 16"):
+        scn(stride=3)
+    with pytest.raises(InputError, match="threshold is 1.5"):
+        scn(threshold=1.5)
+    with pytest.raises(InputError, match="scale is 'outsid'"):
+        scn(scale="outsid", pap=False, rsr=False)
+    with pytest.raises(InputError, match="overlap is 'regio'"):
+        scn(overlap="regio", rsr=False)
