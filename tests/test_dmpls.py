@@ -7,6 +7,7 @@ from scribbleseg.labels import UNLABELED
 from scribbleseg.losses import dice_loss, partial_cross_entropy
 from scribbleseg.methods.base import Batch
 from scribbleseg.methods.dmpls import DMPLS
+from scribbleseg.networks.scribformer import ScribFormerNetwork
 from scribbleseg.networks.unet import UNet
 
 
@@ -77,6 +78,7 @@ def test_channel_dropout_on_the_auxiliary_branch_in_training_only():
         torch.testing.assert_close([m.detach() for m in seen[1]], method.network.encode(data.image))
 
 
-def test_a_network_without_decoder_is_refused():
-    with pytest.raises(InputError, match="Linear"):
-        DMPLS(nn.Linear(1, 1))
+@pytest.mark.parametrize("network", [nn.Linear(1, 1), ScribFormerNetwork(1, 2, 16, 64, 6)], ids=["neither", "decode only"])
+def test_a_network_without_encode_and_decode_is_refused(network):
+    with pytest.raises(InputError, match=f"{type(network).__name__}.*unet"):
+        DMPLS(network)

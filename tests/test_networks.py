@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
 from scribbleseg.errors import InputError
 from scribbleseg.networks import build_network
@@ -17,6 +18,32 @@ def test_unet_has_the_published_shape():
     counted = sum(9 * a * b + 9 * b * b + 6 * b for a, b in blocks) + sum(2 * b * b + b for b in (16, 32, 64, 128)) + 16 * 4 * 9 + 4
     assert sum(p.numel() for p in network.parameters()) == counted
     assert [block[3].p for block in network.encoder] == [0.05, 0.1, 0.2, 0.3, 0.5] and all(block[3].p == 0 for block in network.decoder)
+
+
+def test_unet_computes_what_is_published():
+    """Against the same weights in a U-Net written down here: 3×3 convolutions, batch norm, LeakyReLU .01, max-pool, bilinear ×2, [skip, up]."""
+    network = UNet(2, 3, (4, 6, 8), (0.1, 0.2, 0.3))
+    network(torch.rand(4, 2, 16, 16))  # moves the running statistics
+    weights, x = network.eval().state_dict(), torch.rand(2, 2, 16, 12)
+
+    def convolve(x, name, padding=1):
+        return F.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=padding)
+
+    def block(x, name):
+        for convolution, norm in (("0", f"{name}.1"), ("4", f"{name}.5")):
+            mean, var, scale, shift = (weights[f"{norm}.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
+            x = F.leaky_relu(F.batch_norm(convolve(x, f"{name}.{convolution}"), mean, var, scale, shift), 0.01)
+        return x
+
+    first = block(x, "encoder.0")
+    second = block(F.max_pool2d(first, 2), "encoder.1")
+    third = block(F.max_pool2d(second, 2), "encoder.2")
+    up = F.interpolate(convolve(third, "reduce.1", 0), scale_factor=2, mode="bilinear", align_corners=True)
+    decoded = block(torch.cat([second, up], 1), "decoder.1")
+    up = F.interpolate(convolve(decoded, "reduce.0", 0), scale_factor=2, mode="bilinear", align_corners=True)
+    decoded = block(torch.cat([first, up], 1), "decoder.0")
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), convolve(decoded, "head"))
 
 
 def test_features_are_the_heads_input():
@@ -86,3 +113,18 @@ def test_a_monai_network_by_name():
         build_network("monai:BasicUNett", 1, 4)
     with pytest.raises(InputError, match="cannot be built"):
         build_network("monai:UNETR", 1, 4)
+    with pytest.raises(InputError, match="BasicUNetPlusPlus makes a list of a slice"):
+        build_network("monai:BasicUNetPlusPlus", 1, 4)
+    with pytest.raises(InputError, match=r"DenseNet121 makes \(1, 4\) of a slice"):
+        build_network("monai:DenseNet121", 1, 4)
+
+
+def test_trying_a_monai_network_out_leaves_no_trace():
+    nets = pytest.importorskip("monai.networks.nets")
+    states = []
+    for build in (lambda: build_network("monai:VNet", 1, 4).net, lambda: nets.VNet(spatial_dims=2, in_channels=1, out_channels=4)):
+        torch.manual_seed(0)
+        states.append((build(), torch.rand(())))
+    (ours, drawn), (bare, drawn_bare) = states
+    assert drawn == drawn_bare and all(module.training for module in ours.modules())
+    assert all(torch.equal(*pair) for pair in zip(ours.state_dict().values(), bare.state_dict().values(), strict=True))

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from scribbleseg.errors import InputError
@@ -57,8 +58,23 @@ def test_output_is_the_mean_of_both_softmaxes(network):
     with torch.no_grad():
         cnn, transformer, _ = network.branches(x)
         torch.testing.assert_close(network(x).exp(), (cnn.softmax(1) + transformer.softmax(1)) / 2)
-        torch.testing.assert_close(network.head(network.features(x)), network(x))
+        features, logits = network.features_and_logits(x)
+        assert torch.equal(logits, network(x)) and torch.equal(logits, network.head(features)) and features.shape == (1, 96, 32, 32)
     assert (cnn.softmax(1) - transformer.softmax(1)).abs().max() > 0.01
+
+
+def test_the_stem_pools_3x3_and_the_decoder_joins_skip_and_up(network):
+    network.eval()
+    x = torch.rand(1, 1, 32, 32)
+    with torch.no_grad():
+        maps, _ = network.encoder(x)
+        stem = network.encoder.stem
+        first = stem[0](x)[0]
+        assert torch.equal(maps[0], first) and torch.equal(maps[1], stem[1](F.max_pool2d(first, 3, 2, 1))[0])
+        decoded = maps[4]
+        for level in (3, 2, 1, 0):
+            decoded = network.decoder[level](torch.cat([maps[level], network.up[level](decoded)], 1))
+        assert torch.equal(network.features_and_logits(x)[0][:, :64], decoded)
 
 
 def test_features_are_coupled_both_ways(network):

@@ -8,7 +8,8 @@ from ..errors import InputError, nearest
 def build_network(name: str, channels: int, classes: int) -> nn.Module:
     """A 2-D network [N, channels, H, W] → logits [N, classes, H, W]: `unet`, `scribformer`, or `monai:NAME`.
 
-    Every network has `features_and_logits(x)`: the input of its last convolution, [N, F, H, W], and what it makes of it.
+    Every network has `features_and_logits(x)`: the input of its last convolution, [N, F, H, W], and what it makes of it. ScribFormer's are the
+    inputs of both its heads, side by side.
     """
     if name == "unet":
         from .unet import UNet

@@ -1,5 +1,6 @@
 """Any 2-D network of MONAI by name, as a backbone."""
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, nearest
@@ -15,7 +16,8 @@ class MonaiNetwork(nn.Module):
     """A MONAI network as built by `monai.networks.nets.NAME(spatial_dims=2, in_channels, out_channels)`.
 
     The features are the input of its last convolution with `classes` outputs. It has no `encode`: methods that need encoder maps refuse it.
-    Raises InputError without MONAI, for an unknown name, and for a network that these arguments do not build.
+    Raises InputError without MONAI, for an unknown name, and for a network that these arguments do not build or that does not make scores of a
+    slice.
     """
 
     def __init__(self, name: str, channels: int, classes: int):
@@ -29,10 +31,23 @@ class MonaiNetwork(nn.Module):
             raise InputError(f"MONAI has no network '{name}'. {nearest(name, known)}")
         try:
             self.net = getattr(nets, name)(spatial_dims=2, in_channels=channels, out_channels=classes, **ARGUMENTS.get(name, {}))
-        except TypeError as error:
+        except (ImportError, TypeError) as error:
             raise InputError(f"MONAI's {name} cannot be built from channels and classes alone ({error}). Try monai:BasicUNet or monai:UNet.") from error
+        self.try_out(name, channels, classes)
         convolutions = [(path, module) for path, module in self.net.named_modules() if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))]
         self.last = [path for path, module in convolutions if module.out_channels == classes][-1]
+
+    @torch.no_grad()
+    def try_out(self, name: str, channels: int, classes: int) -> None:
+        """One slice of 128 × 128, in eval mode: nothing random is drawn and no statistics move."""
+        try:
+            scores = self.net.eval()(torch.zeros(1, channels, 128, 128))
+        except (ImportError, RuntimeError) as error:
+            raise InputError(f"MONAI's {name} does not run on a slice of 128 × 128 ({error}). Try monai:BasicUNet or monai:UNet.") from error
+        self.net.train()
+        found = tuple(scores.shape) if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
+        if found != (1, classes, 128, 128):
+            raise InputError(f"MONAI's {name} makes {found} of a slice, not {(1, classes, 128, 128)}. Try monai:BasicUNet or monai:UNet.")
 
     def features_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
         kept = []

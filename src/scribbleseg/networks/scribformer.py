@@ -203,11 +203,12 @@ class ScribFormerNetwork(nn.Module):
             x = block(torch.cat([skip, up(x)], 1))
         return torch.cat([x, self.token_decoder(tokens)], 1)
 
-    def features(self, x: Tensor) -> Tensor:
-        return self.decode(*self.encoder(x))
+    def features_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.decode(*self.encoder(x))
+        return features, self.head(features)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))
+        return self.features_and_logits(x)[1]
 
     def branches(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Logits of the CNN decoder, logits of the Transformer decoder, and the five levels' activation maps: for training."""
