@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from scribbleseg.augment import foreground_augmentation, random_affine, warp
+from scribbleseg.errors import InputError
 from scribbleseg.labels import UNLABELED, annotated_box
 
 U = UNLABELED
@@ -51,6 +52,13 @@ def test_identity_changes_nothing():
     assert torch.allclose(moved, image, atol=1e-6) and torch.equal(labels, label)
 
 
+def test_images_are_interpolated_and_labels_are_not():
+    label = torch.tensor([[[[0, 0, 3, 3]] * 4]])
+    quarter_pixel = torch.tensor([[[1.0, 0, 0.25 * 2 / 4], [0, 1, 0]]])
+    moved, labels = warp(label.float(), label, quarter_pixel)
+    assert torch.allclose(moved[0, 0, 0], torch.tensor([0, 0.75, 3, 2.25])) and torch.equal(labels, label)
+
+
 def test_rotation_pads_with_unlabelled_and_black():
     image, label = torch.ones(1, 1, 32, 32), torch.zeros(1, 1, 32, 32, dtype=torch.long)
     moved, labels = warp(image, label, matrix(20))
@@ -77,8 +85,12 @@ def test_augmentation_is_drawn_as_stated():
     plain = (theta[:, 0, 0] == 1) & (theta[:, 1, 1] == 1) & ~flipped
     assert flipped.float().mean() == pytest.approx(0.5, abs=0.02)
     assert plain.float().mean() == pytest.approx(0.25, abs=0.02)
+    mirrored = theta[flipped, :, :2].round().add(0.0).flatten(1)  # a quarter turn and a flip: one of the square's four reflections
+    reflections, count = mirrored.unique(dim=0, return_counts=True)
+    assert len(reflections) == 4 and torch.allclose(count / 20_000, torch.tensor(0.125), atol=0.01)
     angle = torch.rad2deg(torch.atan2(sin, cos))[~flipped]
-    assert angle.abs().max() <= 20.001 and angle.abs().max() > 19
+    assert angle.abs().max() <= 20.001 and angle.min() < -19 and angle.max() > 19
+    assert angle.mean().abs() < 0.5 and angle.square().mean() == pytest.approx(20**2 / 3 / 2, rel=0.05)  # uniform in half of them
     assert torch.linalg.det(theta[:, :, :2]).abs().allclose(torch.ones(20_000), atol=1e-5)
 
 
@@ -127,5 +139,5 @@ def test_fadc_draws_donors_that_have_a_box():
 
 
 def test_fadc_refuses_an_unknown_box():
-    with pytest.raises(ValueError, match="annotated"):
+    with pytest.raises(InputError, match="box is 'all'.*annotated"):
         foreground_augmentation(torch.rand(1, 1, 8, 8), torch.zeros(1, 8, 8).long(), torch.zeros(1, 8, 8).long(), box="all")

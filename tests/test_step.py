@@ -11,6 +11,7 @@ from small import small_dataset
 from test_methods import every_method, make_method, volume
 from test_train import log, same_weights, settings
 
+from scribbleseg.augment import random_affine, warp
 from scribbleseg.average import Average
 from scribbleseg.methods.base import Method, Recipe, Slices
 from scribbleseg.optimizer import make_optimizer
@@ -78,6 +79,40 @@ def test_names_and_values_of_a_row():
     terms = again.forward(again.draw(), 0.5)
     for name, value in terms.items():
         assert row[step.names.index(name)] == value
+
+
+class Watched(Method):
+    """Its loss is the mean of a 1×1 convolution; it keeps what it was shown."""
+
+    def __init__(self):
+        super().__init__(torch.nn.Conv2d(1, 1, 1))
+        self.seen, self.followed = [], []
+
+    def losses(self, batch, progress):
+        self.seen.append((batch.image.clone(), progress.item()))
+        return {"mean": self.network(batch.image).mean()}
+
+    def after_step(self, progress):
+        self.followed.append((self.network.weight.item(), progress.item()))
+
+
+def test_a_step_warps_slices_moves_weights_by_the_rate_and_then_lets_the_method_follow():
+    slices = Slices(torch.rand(4, 1, 16, 16), torch.zeros(4, 16, 16, dtype=torch.uint8), {}, None)
+    method = Watched()
+    step = Step(method, torch.optim.SGD(method.parameters(), lr=1.0), slices, torch.float32)
+    index = torch.tensor([3, 0, 2])
+    torch.manual_seed(0)
+    for progress, lr in ((0.25, 0.5), (0.75, 0.125)):
+        weight, random = method.network.weight.item(), torch.get_rng_state()
+        step(index, progress, lr)
+        torch.set_rng_state(random)
+        warped, _ = warp(slices.image[index], slices.label[index][:, None].long(), random_affine(3, torch.device("cpu")))
+        image, seen_progress = method.seen[-1]
+        torch.testing.assert_close(image, warped)
+        assert not torch.allclose(image, slices.image[index])
+        expected = weight - lr * image.mean().item()  # the gradient of the mean of w·x + b in w
+        assert method.network.weight.item() == pytest.approx(expected, abs=1e-6)
+        assert method.followed[-1] == (method.network.weight.item(), progress) and seen_progress == progress
 
 
 @pytest.mark.parametrize("method", ["effdnet", "s2l"])
