@@ -5,7 +5,7 @@ from .base import Method, Recipe
 
 
 class PCE(Method):
-    """The baseline: L = CE over Ω. Learning rate .03 as in the released comparison code."""
+    """The baseline: L = CE over Ω. Learning rate .03 [WSL4MIS]."""
 
     recipe = Recipe(lr=0.03)
 
