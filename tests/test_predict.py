@@ -21,8 +21,9 @@ from scribbleseg.config import Import, Predict
 from scribbleseg.data.dataset import load_image, read_dataset
 from scribbleseg.data.imports import import_dataset
 from scribbleseg.errors import InputError
+from scribbleseg.evaluate import list_masks
 from scribbleseg.networks import build_network
-from scribbleseg.predict import FLIPS, average_softmax, entropy, list_jobs, predict, predict_volume
+from scribbleseg.predict import FLIPS, MADE_BY, average_softmax, entropy, list_jobs, predict, predict_volume
 from scribbleseg.plan import read_plan
 
 CPU, F32 = torch.device("cpu"), torch.float32
@@ -196,7 +197,7 @@ def test_validation_cases_where_the_fold_has_no_test_case(small, trained, capsys
     assert [job.output for job in jobs] == [Path("out/case.1 a.nii.gz")]
     with pytest.raises(InputError, match="holds out no case"):
         list_jobs(small, Path("out"), [type(plan)(**{**vars(plan), "fold": type(fold)("0", ("case.0 a",), (), ())})])
-    assert capsys.readouterr().err == "predicting the 1 validation cases of fold 0\n"  # nothing of the refused one
+    assert capsys.readouterr().err == "predicting the 1 validation case of fold 0\n"  # nothing of the refused one
 
 
 def test_a_run_that_is_not_at_its_end_is_named(small, trained, tmp_path, capsys):
@@ -220,7 +221,7 @@ def test_images_that_were_trained_on_are_named(small, trained, tmp_path, capsys)
     for path in (seen, new):
         (tmp_path / "mixed" / path.name).symlink_to(path.resolve())
     predict(Predict(trained, tmp_path / "mixed", tmp_path / "out"))
-    assert f"1 of the 2 images were trained on ({seen.resolve()})" in capsys.readouterr().err
+    assert f"trained on: 1 of 2 images ({seen.resolve()})" in capsys.readouterr().err
 
 
 def test_a_folder_of_any_names_and_formats(bright, tmp_path):
@@ -238,7 +239,7 @@ def test_a_folder_of_any_names_and_formats(bright, tmp_path):
     (tmp_path / "in" / "notes.txt").write_text("not a volume", encoding="utf-8")
     (tmp_path / "in" / "._scan 1.nii.gz").write_text("left by a file manager", encoding="utf-8")
     written = predict(Predict(bright, tmp_path / "in", tmp_path / "out"))
-    assert {path.name for path in written} == expected.keys() == {path.name for path in (tmp_path / "out").iterdir()}
+    assert {path.name for path in written} == expected.keys() == {path.name for path in (tmp_path / "out").iterdir()} - {MADE_BY}
     for path in written:
         got = itk.GetArrayFromImage(itk.ReadImage(str(path))).T if path.suffix == ".nrrd" else nibabel.load(path).dataobj
         assert np.array_equal(got, expected[path.name]), path.name
@@ -271,8 +272,32 @@ def test_two_channels_are_taken_in_order(tmp_path, run, monkeypatch):
 def test_two_channel_files_for_a_one_channel_run_are_refused(bright, tmp_path):
     for name in ("a_0000.nii.gz", "a_0001.nii.gz"):
         save(tmp_path / "in" / name, scan(2)[0])
-    with pytest.raises(InputError, match="a.nii.gz has 2 files; the run needs 1"):
+    with pytest.raises(InputError, match="a.nii.gz has 2 files; the run needs 1 channel \\("):
         predict(Predict(bright, tmp_path / "in", tmp_path / "out"))
+
+
+@pytest.mark.parametrize("source", ["labelsTr", "labelsTr_dense", "labelsTr/case.5 a.nii.gz"])
+def test_labels_given_for_images_are_refused(small, trained, tmp_path, source):
+    with pytest.raises(InputError, match="holds labels of the data set .*, no images. Give the data set"):
+        predict(Predict(trained, small / source, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_predictions_says_what_made_them(small, run, other, tmp_path):
+    def made_by():
+        return json.loads((tmp_path / "out" / MADE_BY).read_text(encoding="utf-8"))
+
+    predict(Predict(run, small, tmp_path / "out"))
+    assert made_by() == {"runs": [str(run)], "weights": "last", "iterations": [2], "tta": False}
+    assert list_masks(tmp_path / "out").keys() == {"case.4 a", "case.5 a"}, "it is no mask"
+    scan = small / "imagesTr" / "case.5 a_0000.nii.gz"
+    weights = load_file(run / "last.safetensors")
+    for one in (run, other):
+        save_file(weights, one / "best.safetensors", {"iteration": "1"})
+    predict(Predict((run, other), scan, tmp_path / "out" / "case.5 a.nii.gz", weights="best", tta=True))
+    assert made_by() == {"runs": [str(run), str(other)], "weights": "best", "iterations": [1, 1], "tta": True}
+    predict(Predict(run, scan, tmp_path / "one" / "mask.nii.gz"))
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["mask.nii.gz"], "a single file needs no note"
 
 
 def test_an_image_is_never_replaced_by_its_prediction(bright, tmp_path):
@@ -311,7 +336,7 @@ def test_a_class_name_with_a_slash_stays_in_the_folder(bright, tmp_path):
     save(tmp_path / "a.nii.gz", scan(2)[0])
     change_plan(bright, classes=["background", "left/right", "core"])
     predict(Predict(bright, tmp_path / "a.nii.gz", tmp_path / "out", probabilities=True))
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"a{t}.nii.gz" for t in ("", "_prob_background", "_prob_core", "_prob_left-right")]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz")) == [f"a{t}.nii.gz" for t in ("", "_prob_background", "_prob_core", "_prob_left-right")]
 
 
 def test_flips_of_an_equivariant_network_change_nothing():
@@ -465,7 +490,7 @@ def test_of_a_data_set_what_every_run_held_out(small, run, other, tmp_path, caps
     change_plan(run, fold=fold("one", "case.3 a", "case.4 a"))
     change_plan(other, fold=fold("two", "case.4 a", "case.5 a"))
     (path,) = predict(Predict((run, other), small, tmp_path / "out"))
-    assert path.name == "case.4 a.nii.gz" and "the 1 test cases of fold one, two" in capsys.readouterr().err
+    assert path.name == "case.4 a.nii.gz" and "the 1 test case of fold one, two" in capsys.readouterr().err
     change_plan(other, fold=fold("two", "case.5 a"))
     with pytest.raises(InputError, match="held out by all 2 runs.*folder of volumes.*or one run"):
         predict(Predict((run, other), small, tmp_path / "none"))
@@ -496,7 +521,7 @@ def test_a_bad_case_in_a_folder_leaves_the_finished_ones_whole(bright, tmp_path)
     bad.write_bytes(bad.read_bytes()[:200])
     with pytest.raises(InputError, match="1.nii.gz: cannot be read"):
         predict(Predict(bright, tmp_path / "in", tmp_path / "out", uncertainty=True))
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.nii.gz", "0_entropy.nii.gz"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.nii.gz", "0_entropy.nii.gz", MADE_BY]
     assert np.array_equal(nibabel.load(tmp_path / "out" / "0.nii.gz").dataobj, masks[0])
 
 

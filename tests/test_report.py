@@ -13,6 +13,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from safetensors.torch import load_file, save_file
 from small import save, small_dataset
 
 from scribbleseg import cli, figures
@@ -22,6 +23,7 @@ from scribbleseg.data.volume import Grid
 from scribbleseg.errors import InputError
 from scribbleseg.evaluate import COLUMNS, read_rows, summarise, write_rows
 from scribbleseg.labels import UNLABELED
+from scribbleseg.predict import MADE_BY
 from scribbleseg.report import pick_cases, rank_cases, repeat_command, report, write_report
 from scribbleseg.train import train
 
@@ -130,10 +132,11 @@ def test_worst_median_and_best():
 
 
 def test_a_table_that_is_there_is_believed(run):
+    report(Report(run))
     write_rows(run / "metrics.csv", [row("case.4 a", "square", 0.75), row("case.4 a", "core", 0.25), row("case.5 a", "square", 0.125), row("case.5 a", "core", 0.0, np.nan, True)])
     before = (run / "metrics.csv").read_bytes()
     cases = section(report(Report(run)).read_text(encoding="utf-8"), "cases")
-    assert (run / "metrics.csv").read_bytes() == before and (run / "predictions" / "case.5 a.nii.gz").is_file()
+    assert (run / "metrics.csv").read_bytes() == before
     assert re.findall(r"<h3>(.*?)</h3>", cases) == ["Worst: case.5 a, mean Dice 0.0625", "Best: case.4 a, mean Dice 0.5000"]
     assert re.findall(r"<figcaption>(.*?)</figcaption>", cases) == ["image", "scribble", "prediction", "truth"] * 2
     assert body((run / "report.html").read_text(encoding="utf-8"), "every-case")[0] == ["case.5 a", "0.0625", "0.1250", "0.0000 (missing)", "1.00", "–"]
@@ -174,7 +177,7 @@ def test_the_slice_with_most_foreground_is_shown(run, monkeypatch):
     assert list(module._case_panels(no_scribble, volume.truth)[0]) == ["image", "prediction", "truth"]
 
 
-def test_without_truth_data_set_or_end_of_training_the_report_says_so(run, tmp_path):
+def test_without_truth_data_set_or_end_of_training_the_report_says_so(run, tmp_path, capsys):
     def change(stored):
         stored["train"]["dataset"] = str(small_dataset(tmp_path / "undense", dense=False))
 
@@ -190,11 +193,14 @@ def test_without_truth_data_set_or_end_of_training_the_report_says_so(run, tmp_p
     shown = section(report(Report(run)).read_text(encoding="utf-8"), "cases")
     assert re.findall(r"<h3>(.*?)</h3>", shown) == ["Least: case.5 a, foreground in 0.00 % of its voxels", "Most: case.4 a, foreground in 0.83 % of its voxels"]
     assert re.findall(r"<figcaption>(.*?)</figcaption>", shown) == ["image", "scribble", "prediction"] * 2 and "slice 2 of 3" in shown
+    assert "which of these are right (last checkpoint, iteration 4)" in shown
     paint(run / "predictions" / "case.4 a.nii.gz", 36, np.eye(4))
     assert "on another grid than its image" in section(report(Report(run)).read_text(encoding="utf-8"), "cases")
 
     edit(run, lambda stored: stored["train"].update(dataset="elsewhere/acdc"))
+    assert "not to be found" not in capsys.readouterr().err
     page = report(Report(run)).read_text(encoding="utf-8")
+    assert f"{run}: the data set elsewhere/acdc is not to be found from here" in capsys.readouterr().err
     assert "the data set elsewhere/acdc is not to be found from here" in page and "<h1>scn on acdc, final fold 0</h1>" in page
 
 
@@ -221,6 +227,7 @@ def test_predictions_from_before_the_last_checkpoint_are_made_again(run):
 def test_a_run_in_training_is_not_scored(run, tmp_path):
     lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (run / "log.jsonl").write_text("".join(lines[:2]) + lines[2][:40], encoding="utf-8")
+    save_file(load_file(run / "last.safetensors"), run / "last.safetensors", {"iteration": "2"})
     page = report(Report(run)).read_text(encoding="utf-8")
     assert "Training is not finished: iteration 2 of 4" in page and "training stands at iteration 2 of 4" in page
     assert not (run / "predictions").exists() and not (run / "metrics.csv").exists()
@@ -230,6 +237,44 @@ def test_a_run_in_training_is_not_scored(run, tmp_path):
     module.predict(Predict(run, module.read_plan(run)[0].dataset, run / "predictions"))
     cases = section(report(Report(run)).read_text(encoding="utf-8"), "cases")
     assert "training stands at iteration 2 of 4" in cases and "No dense mask" not in cases
+
+
+def test_a_finished_run_that_lost_the_end_of_its_log_is_scored(run):
+    lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (run / "log.jsonl").write_text("".join(lines[:-1]), encoding="utf-8")
+    assert "not finished" not in report(Report(run)).read_text(encoding="utf-8") and (run / "metrics.csv").is_file()
+    (run / "last.safetensors").unlink()
+    assert "not finished: iteration 3 of 4" in report(Report(run)).read_text(encoding="utf-8")
+
+
+def test_the_page_says_what_made_the_predictions(run, trained):
+    dataset = module.read_plan(run)[0].dataset
+    assert "last checkpoint, iteration 4." in report(Report(run)).read_text(encoding="utf-8")
+    weights = load_file(run / "last.safetensors")
+    save_file({name: value * 0 for name, value in weights.items()}, run / "best.safetensors", {"iteration": "3"})
+    kept = (run / "metrics.csv").read_bytes()
+    module.predict(Predict(run, dataset, run / "predictions", weights="best", tta=True))
+    assert "best checkpoint, iteration 3, mean over flips." in report(Report(run)).read_text(encoding="utf-8")
+    assert (run / "metrics.csv").read_bytes() != kept, "scored anew, for the predictions are newer"
+    module.predict(Predict(run, dataset / "imagesTr" / "case.4 a_0000.nii.gz", run / "predictions" / "case.4 a.nii.gz"))
+    assert "last checkpoint, iteration 4." in report(Report(run)).read_text(encoding="utf-8")
+    assert (run / "metrics.csv").read_bytes() == kept, "case.5 a was of the best checkpoint, so both are made anew"
+    module.predict(Predict(run, dataset, run / "predictions", weights="best"))
+    (run / "predictions" / MADE_BY).unlink()
+    assert "last checkpoint, iteration 4." in report(Report(run)).read_text(encoding="utf-8") and (run / "metrics.csv").read_bytes() == kept
+    module.predict(Predict((run, trained), dataset, run / "predictions"))
+    assert f"last checkpoint of {run} and {trained}, iteration 4 and 4, mean over runs." in report(Report(run)).read_text(encoding="utf-8")
+
+
+def test_a_corrected_mask_is_scored_anew(run, tmp_path):
+    dataset = small_dataset(tmp_path / "corrected")
+    edit(run, lambda stored: stored["train"].update(dataset=str(dataset)))
+    report(Report(run))
+    before = read_rows(run / "metrics.csv")
+    paint(dataset / "labelsTr_dense" / "case.4 a.nii.gz", 36)
+    report(Report(run))
+    after = read_rows(run / "metrics.csv")
+    assert {one["case"] for one, other in zip(before, after) if one["dice"] != other["dice"]} == {"case.4 a"}
 
 
 def test_without_validation(run):
@@ -247,15 +292,15 @@ def test_the_mean_of_the_weights_is_among_the_settings(run):
 
 
 def test_validation_on_scribbles_is_called_so(run):
-    assert "Validation Dice at 32 × 32 pixels, 1 cases" in section(report(Report(run)).read_text(encoding="utf-8"), "training")
+    assert "Validation Dice at 32 × 32 pixels, 1 case<" in section(report(Report(run)).read_text(encoding="utf-8"), "training")
     edit(run, lambda stored: stored["plan"].update(val_on_scribbles=True))
-    assert "Validation Dice on scribbled pixels alone, 1 cases" in section(report(Report(run)).read_text(encoding="utf-8"), "training")
+    assert "Validation Dice on scribbled pixels alone, 1 case<" in section(report(Report(run)).read_text(encoding="utf-8"), "training")
 
 
 def test_scores_of_validation_cases_are_called_so(run):
     edit(run, lambda stored: stored["plan"]["fold"].update(test=[]))
     page = report(Report(run)).read_text(encoding="utf-8")
-    assert "over 1 validation cases" in page and "looked at during training" in page
+    assert "over 1 validation case (" in page and "looked at during training" in page and "held-out" not in page
 
 
 def test_some_held_out_cases_without_truth(run, tmp_path):
@@ -263,12 +308,13 @@ def test_some_held_out_cases_without_truth(run, tmp_path):
     (dataset / "labelsTr_dense" / "case.4 a.nii.gz").unlink()
     edit(run, lambda stored: stored["train"].update(dataset=str(dataset)))
     page = report(Report(run)).read_text(encoding="utf-8")
-    assert "1 of 2 held-out cases have no dense mask and are not scored." in page
+    assert "Held-out cases without a dense mask, not scored: 1 of 2." in page
     assert [line[0] for line in body(page, "every-case")] == ["case.5 a"] and "<h3>Only case: case.5 a" in page
 
 
 def test_names_are_escaped(run):
     odd = "<b>a&b</b>"
+    report(Report(run))
     write_rows(run / "metrics.csv", [row(odd, "square", 0.5), row(odd, "co<re", 0.5)])
     page = report(Report(run)).read_text(encoding="utf-8")
     assert odd not in page and "co<re" not in page
@@ -276,6 +322,7 @@ def test_names_are_escaped(run):
 
 
 def test_nothing_is_half_written(run):
+    report(Report(run)).unlink()
     (run / "metrics.csv").write_text("case,dice\na,1\n", encoding="utf-8")
     with pytest.raises(InputError, match="not a table of scores"):
         report(Report(run))

@@ -1,9 +1,12 @@
 """RUN/resume.pt, from which a run is carried on, and RUN/*.safetensors, the network's weights."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
@@ -35,3 +38,19 @@ def write_weights(run: Path, name: str, network: nn.Module, notes: dict[str, str
     weights = {key: value.contiguous() for key, value in network.state_dict().items()}
     with atomic_file(run / f"{name}.safetensors") as partial:
         partial.write_bytes(save(weights, notes))
+
+
+@contextmanager
+def open_weights(path: Path) -> Iterator[safe_open]:
+    """The file of `write_weights`, to take tensors and notes from. Raises InputError when it cannot be read."""
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a safetensors file ({error}). Copy the run folder again.") from error
+
+
+def weights_iteration(path: Path, total: int) -> int:
+    """The iteration that the weights are of; `total` where they do not say it."""
+    with open_weights(path) as file:
+        return int((file.metadata() or {}).get("iteration", total))

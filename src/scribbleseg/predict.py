@@ -1,5 +1,6 @@
 """Volume in, volume out: a prediction has its image's shape, affine and header. Several runs: the mean of their probabilities."""
 
+import json
 import math
 import sys
 from collections.abc import Sequence
@@ -10,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from .atomic import atomic_file
 from .batches import ahead
+from .checkpoint import open_weights, weights_iteration
 from .config import Predict, Train
 from .data.dataset import load_image, read_dataset
 from .data.slices import resize_image
@@ -26,7 +28,8 @@ from .progress import Progress
 
 FLIPS = ((), (2,), (3,), (2, 3))
 VOLUMES = NIFTI + ITK
-FOLDERS = ("imagesTr", "imagesTs", "labelsTr", "labelsTr_dense", "labelsTs")  # of a data set
+IMAGES, LABELS = ("imagesTr", "imagesTs"), ("labelsTr", "labelsTr_dense", "labelsTs")  # folders of a data set
+MADE_BY = "made_by.json"  # beside predictions: what made them
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Job:
 
 
 def predict(config: Predict) -> list[Path]:
-    """Segment a file, a folder or a data set's held-out cases; returns the files written.
+    """Segment a file, a folder or a data set's held-out cases; returns the volumes written. A folder of them also gets made_by.json.
 
     Raises InputError for runs that do not belong together, before anything is written, and for an input that cannot be read, before
     anything of that case is.
@@ -60,24 +63,29 @@ def predict(config: Predict) -> list[Path]:
         raise InputError(f"--batch {config.batch}: expected 1 or more slices.")
     device = pick_device(config.device)
     prepare_cpu()
-    models = []
+    models, reached = [], []
     for run, train, plan in zip(config.runs, trains, plans):
         network = load_network(run, plan, config.weights).to(device, memory_format=torch.channels_last)
         models.append(Model(network, plan.size, pick_precision(train.precision, device)))
-        with safe_open(Path(run) / f"{config.weights}.safetensors", "pt") as file:
-            done = int((file.metadata() or {}).get("iteration", plan.recipe.iterations))
-        if config.weights == "last" and done < plan.recipe.iterations:
-            print(f"{run}: training is not finished, iteration {done} of {plan.recipe.iterations}", file=sys.stderr)
+        reached.append(weights_iteration(Path(run) / f"{config.weights}.safetensors", plan.recipe.iterations))
+        if config.weights == "last" and reached[-1] < plan.recipe.iterations:
+            print(f"{run}: training is not finished, iteration {reached[-1]} of {plan.recipe.iterations}", file=sys.stderr)
     jobs = list_jobs(Path(config.input), Path(config.output), plans)
     images = {path.resolve() for job in jobs for path in job.images}
     if known := images & _trained_on(trains, plans):
-        print(f"{len(known)} of the {len(images)} images were trained on ({min(known)}): scores on them say nothing about new ones", file=sys.stderr)
+        count = f"{len(known)} of {len(images)} image{'s' * (len(images) != 1)}"
+        print(f"trained on: {count} ({min(known)}); scores on them say nothing about new ones", file=sys.stderr)
     for job in jobs:
         if job.output.resolve() in images:
             raise InputError(f"{job.output}: the prediction would replace an image. Choose another OUTPUT.")
     folder = jobs[0].output.resolve().parent
-    if folder.name in FOLDERS and (folder.parent / "dataset.json").is_file():
+    if folder.name in IMAGES + LABELS and (folder.parent / "dataset.json").is_file():
         raise InputError(f"{folder}: holds the images or labels of the data set {folder.parent}. Choose another OUTPUT.")
+    note = folder / MADE_BY
+    if jobs[0].output != Path(config.output) or note.is_file():  # no note for a single file among others of the user's
+        said = {"runs": [str(run) for run in config.runs], "weights": config.weights, "iterations": reached, "tta": config.tta}
+        with atomic_file(note) as partial:  # before the predictions: what is older is not of it
+            partial.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
     written = []
 
     def write(job: Job, probs: np.ndarray, grid: Grid) -> list[Path]:
@@ -135,11 +143,8 @@ def load_network(run: Path, plan: Plan, weights: str = "last") -> nn.Module:
         hint = "The run had no validation cases; use --weights last." if weights == "best" else "Has it been trained?"
         raise InputError(f"{run}: has no {path.name}. {hint}")
     network = build_network(plan.network, len(plan.channels), len(plan.classes))
-    try:
-        with safe_open(path, "pt") as file:
-            stored = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a safetensors file ({error}). Copy the run folder again.") from error
+    with open_weights(path) as file:
+        stored = {name: file.get_tensor(name) for name in file.keys()}
     wanted = network.state_dict()
     odd = [name for name in stored.keys() ^ wanted.keys()] or [name for name in wanted if wanted[name].shape != stored[name].shape]
     if odd:
@@ -164,8 +169,11 @@ def list_jobs(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
             raise InputError(f"{source}: the run's fold holds out no case. Give a folder of images instead, such as {source}/imagesTs.")
         if not cases:
             raise InputError(f"{source}: no case was held out by all {len(plans)} runs (folds {folds}). Give a folder of volumes that none was trained on, or one run.")
-        print(f"predicting the {len(cases)} {' or '.join(dict.fromkeys(parts))} cases of fold {folds}", file=sys.stderr)
+        print(f"predicting the {len(cases)} {' or '.join(dict.fromkeys(parts))} case{'s' * (len(cases) != 1)} of fold {folds}", file=sys.stderr)
         return [Job(case.images, output / f"{case.id}{dataset.file_ending}") for case in cases]
+    folder = (source.parent if source.is_file() else source).resolve()
+    if folder.name in LABELS and (folder.parent / "dataset.json").is_file():
+        raise InputError(f"{source}: holds labels of the data set {folder.parent}, no images. Give the data set, or its imagesTr or imagesTs, as INPUT.")
     if source.is_file():
         end = ending(source)
         if len(plan.channels) != 1:
@@ -186,7 +194,8 @@ def list_jobs(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
     for name, paths in groups.items():
         last = f"_{len(plan.channels) - 1:04d}{ending(paths[0])}"
         if len(paths) != len(plan.channels) or (len(paths) > 1 and not paths[-1].name.endswith(last)):
-            raise InputError(f"{source}: {name} has {len(paths)} files; the run needs {len(plan.channels)} channels {plan.channels}, named CASE_0000, CASE_0001, …")
+            got, needed = (f"{count} {word}{'s' * (count != 1)}" for count, word in ((len(paths), "file"), (len(plan.channels), "channel")))
+            raise InputError(f"{source}: {name} has {got}; the run needs {needed} {plan.channels}, named CASE_0000, CASE_0001, …")
     return [Job(tuple(paths), output / name) for name, paths in groups.items()]
 
 

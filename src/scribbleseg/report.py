@@ -4,20 +4,22 @@ import dataclasses
 import html
 import json
 import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from . import __version__
 from .atomic import atomic_file
+from .checkpoint import weights_iteration
 from .config import Predict, Report, Train
-from .data.dataset import Dataset, load_volume, read_dataset
+from .data.dataset import Dataset, load_volume, read_dataset, read_json
 from .data.volume import read_label
 from .errors import InputError
 from .evaluate import list_masks, read_rows, score_cases, summarise, table_cells, write_rows
 from .figures import colour, crop, curves, distribution, panel, upright, upright_spacing
 from .plan import Plan, read_plan
-from .predict import predict
+from .predict import MADE_BY, predict
 
 TITLES = {"confident": "M (orange: not in it)", "pseudo_label": "refined pseudo-label"}
 STYLE = """
@@ -42,7 +44,7 @@ figcaption { font-size: .85em; color: #57606a; } img { width: 100%; display: blo
 
 
 def report(config: Report) -> Path:
-    """Write RUN/report.html and return its path; predictions and scores of the held-out cases are made first where they are missing.
+    """Write RUN/report.html and return its path; predictions and scores of the held-out cases are made first where they are missing or outdated.
 
     Without dense masks predictions are shown without scores. What cannot be shown (no data set, no dense mask, no validation) is left out, and the report says why.
     Raises InputError for a folder that is not a run, and for files in it or in the data set that cannot be read.
@@ -57,11 +59,14 @@ def write_report(run: Path, path: Path) -> Path:
     train, plan = read_plan(run)
     log = _read_log(run)
     dataset = read_dataset(train.dataset) if (train.dataset / "dataset.json").is_file() else None
-    rows, note = _scores(run, train, plan, dataset, log)
+    if dataset is None:
+        print(f"{run}: the data set {train.dataset} is not to be found from here; no case is shown and none is scored anew", file=sys.stderr)
+    done = _iterations_done(run, plan, log)
+    rows, note = _scores(run, train, plan, dataset, done)
     title = f"{plan.method} on {dataset.name if dataset else train.dataset.name}, {_fold(train, plan)}"
     content = "\n".join(
         [
-            _header(title, plan, rows, note, log),
+            _header(title, run, plan, rows, note, done),
             _scores_section(rows, note),
             _pictures_section(run, train, plan, dataset, rows, note),
             _curves_section(plan, log),
@@ -89,37 +94,61 @@ def _read_log(run: Path) -> list[dict]:
         raise InputError(f"{path}: not a run's log ({error}). Was it edited? Remove the broken line.") from error
 
 
-def _scores(run: Path, train: Train, plan: Plan, dataset: Dataset | None, log: list[dict]) -> tuple[list[dict], str]:
-    """The rows of metrics.csv, and why there are none or not of all cases; predicts and scores where these files are missing."""
-    table, finished = run / "metrics.csv", bool(log) and log[-1]["iteration"] == plan.recipe.iterations
+def _iterations_done(run: Path, plan: Plan, log: list[dict]) -> int:
+    """The iteration of the last checkpoint; of a run whose weights were taken away, of the last line of its log."""
+    weights = run / "last.safetensors"
+    if weights.is_file():
+        return weights_iteration(weights, plan.recipe.iterations)
+    return log[-1]["iteration"] if log else 0
+
+
+def _scores(run: Path, train: Train, plan: Plan, dataset: Dataset | None, done: int) -> tuple[list[dict], str]:
+    """The rows of metrics.csv, and why there are none or not of all cases; predicts and scores where these files are missing or outdated."""
+    table, weights, finished = run / "metrics.csv", run / "last.safetensors", done == plan.recipe.iterations
+    kind = "held-out" if plan.fold.test else "validation"
     held, judged = [], []
     if dataset is not None:
         _, held = dataset.held_out(plan.fold)
         judged = [case for case in held if case.truth is not None]
-    if finished and held:
-        weights = run / "last.safetensors"
-        made = weights.stat().st_mtime if weights.is_file() else 0  # what is older is of a run that was carried on since
+    if finished and held and weights.is_file():
+        note = run / "predictions" / MADE_BY
+        since = max(weights.stat().st_mtime, note.stat().st_mtime) if note.is_file() else np.inf  # what is older is of other weights
         predictions = _predictions(run)
         found = [predictions.get(case.id) for case in judged or held]
-        if any(path is None or path.stat().st_mtime < made for path in found):
+        if any(path is None or path.stat().st_mtime < since for path in found):
             predict(Predict(run, dataset.folder, run / "predictions"))
-        if judged and not (table.is_file() and table.stat().st_mtime >= made):
-            write_rows(table, score_cases(dataset, judged, _predictions(run)))
+        predictions = _predictions(run)
+        scored = [path.stat().st_mtime for case in judged for path in (predictions[case.id], case.truth)]
+        if judged and not (table.is_file() and table.stat().st_mtime >= max(scored)):
+            write_rows(table, score_cases(dataset, judged, predictions))
     if table.is_file():
         lacking = len(held) - len(judged)
-        return read_rows(table), f"{lacking} of {len(held)} held-out cases have no dense mask and are not scored." if lacking else ""
+        return read_rows(table), f"{kind.capitalize()} cases without a dense mask, not scored: {lacking} of {len(held)}." if lacking else ""
     if dataset is None:
         return [], f"the data set {train.dataset} is not to be found from here."
     if not held:
         return [], "the fold holds out no case."
     if not judged and finished:
-        return [], "no held-out case has a dense mask."
-    return [], f"training stands at iteration {log[-1]['iteration'] if log else 0} of {plan.recipe.iterations}; write the report again at its end."
+        return [], f"no {kind} case has a dense mask."
+    return [], f"training stands at iteration {done} of {plan.recipe.iterations}; write the report again at its end."
 
 
 def _predictions(run: Path) -> dict[str, Path]:
     folder = run / "predictions"
-    return list_masks(folder) if folder.is_dir() and any(folder.iterdir()) else {}
+    begun = folder.is_dir() and any(path.name != MADE_BY and not path.name.startswith(".") for path in folder.iterdir())
+    return list_masks(folder) if begun else {}
+
+
+def _maker(run: Path) -> str:
+    """What RUN/predictions are of, as `predict` noted it."""
+    path = run / "predictions" / MADE_BY
+    if not path.is_file():
+        return "what made the predictions is not known"
+    made = read_json(path)
+    others = "" if [Path(name).resolve() for name in made["runs"]] == [run.resolve()] else f" of {' and '.join(made['runs'])}"
+    means = [name for name, taken in (("runs", len(made["runs"]) > 1), ("flips", made["tta"])) if taken]
+    mean = f", mean over {' and '.join(means)}" if means else ""
+    return f"{made['weights']} checkpoint{others}, iteration {' and '.join(map(str, made['iterations']))}{mean}"
 
 
 def rank_cases(rows: list[dict]) -> list[tuple[str, float]]:
@@ -169,16 +198,15 @@ def _kind(rows: list[dict], plan: Plan) -> str:
     return next((kind for kind, names in parts.items() if cases <= set(names)), "other")
 
 
-def _header(title, plan, rows, note, log):
+def _header(title, run, plan, rows, note, done):
     if rows:
         mean, classes = summarise(rows)[-1], list(dict.fromkeys(row["class"] for row in rows))
         spread = "" if np.isnan(mean["dice_sd"]) else f" (sd {mean['dice_sd']:.4f})"
         kind = _kind(rows, plan)
         seen = " These cases were looked at during training." if kind in ("validation", "training") else ""
-        result = f"Mean Dice <strong>{mean['dice']:.4f}</strong>{spread} over {mean['cases']} {kind} cases (classes {html.escape(', '.join(classes))}); last checkpoint.{seen}"
+        result = f"Mean Dice <strong>{mean['dice']:.4f}</strong>{spread} over {mean['cases']} {kind} case{'s' * (mean['cases'] != 1)} (classes {html.escape(', '.join(classes))}); {html.escape(_maker(run))}.{seen}"
     else:
         result = f"No scores: {html.escape(note)}"
-    done = log[-1]["iteration"] if log else 0
     state = "" if done == plan.recipe.iterations else f'<p class="warn">Training is not finished: iteration {done} of {plan.recipe.iterations}.</p>'
     return f'<h1>{html.escape(title)}</h1>\n<p class="lead">{result}</p>\n{state}<p class="warn">Not for clinical use.</p>'
 
@@ -231,7 +259,7 @@ def _pictures_section(run, train, plan, dataset, rows, note):
     picked, text = pick_cases(rank_cases(rows)), "Of each case the slice with most foreground, cropped to truth and prediction."
     if not rows and not any(case.truth for case in held):
         picked = pick_cases(rank_predictions({case.id: predictions[case.id] for case in held if case.id in predictions}), "Least", "Most")
-        text = "No dense mask says which of these are right. Of each case the slice where most is predicted, cropped to that."
+        text = f"No dense mask says which of these are right ({html.escape(_maker(run))}). Of each case the slice where most is predicted, cropped to that."
     if not picked:
         return _section("Cases", _left_out("no Dice is defined." if rows else note))
     parts = [_key(plan.classes), f'<p class="small">{text}</p>']
@@ -289,7 +317,7 @@ def _curves_section(plan, log):
         lines["mean"] = (at, [entry["val_mean_dice"] for entry in checked])
         shades = {name: colour(value) for value, name in enumerate(classes, 1)}
         where = "on scribbled pixels alone" if plan.val_on_scribbles else f"at {plan.size} × {plan.size} pixels"
-        charts[f"Validation Dice {where}, {len(plan.fold.val)} cases"] = curves(lines, "Dice", shades)
+        charts[f"Validation Dice {where}, {len(plan.fold.val)} case{'s' * (len(plan.fold.val) != 1)}"] = curves(lines, "Dice", shades)
     else:
         notes.append(_left_out("validation Dice; the run had no validation cases."))
     for name in log[-1]["monitor"]:
@@ -331,9 +359,9 @@ def _settings_section(run, train, plan, log):
     lines = {
         "Method": f"{plan.method}; hyperparameters: {options}",
         "Data set": f"{train.dataset}; channels: {', '.join(plan.channels)}; classes: {', '.join(plan.classes)}",
-        "Fold": f"{_fold(train, plan)}: {len(fold.train)} cases for training, {len(fold.val)} for validation, {len(fold.test)} held out",
+        "Fold": f"{_fold(train, plan)}: {len(fold.train)} case{'s' * (len(fold.train) != 1)} for training, {len(fold.val)} for validation, {len(fold.test)} held out",
         "Network": f"{plan.network} on slices of {plan.size} × {plan.size} pixels",
-        "Optimisation": f"{schedule}; {recipe.iterations} iterations of {recipe.batch} slices; seed {train.seed}",
+        "Optimisation": f"{schedule}; {recipe.iterations} iterations of {recipe.batch} slice{'s' * (recipe.batch != 1)}; seed {train.seed}",
     }
     if log:
         steps = np.diff([0, *(entry["iteration"] for entry in log)])

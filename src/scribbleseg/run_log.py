@@ -1,6 +1,7 @@
 """What a run says of itself: its environment, log.jsonl, pictures, TensorBoard."""
 
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -20,11 +21,9 @@ from .labels import UNLABELED
 
 def environment(device: torch.device, dtype: torch.dtype) -> dict:
     """Versions, commit and machine: what a reader needs beside a number."""
-    describe = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    commit = subprocess.run(describe, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
     return {
         "scribbleseg": __version__,
-        "commit": commit or None,
+        "commit": _commit() or os.environ.get("SCRIBBLESEG_COMMIT") or None,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
@@ -34,6 +33,18 @@ def environment(device: torch.device, dtype: torch.dtype) -> dict:
         "processes": distributed.processes(),
         "platform": f"{platform.system()} {platform.machine()}",
     }
+
+
+def _commit() -> str | None:
+    """What git says of the repository that this file is tracked in; a repository round a virtual environment is another project's."""
+    if shutil.which("git") is None:
+        return None
+    file = Path(__file__)
+    tracked, described = (
+        subprocess.run(["git", "-C", str(file.parent), *words], capture_output=True, text=True)
+        for words in (("ls-files", "--error-unmatch", file.name), ("describe", "--always", "--dirty"))
+    )
+    return described.stdout.strip() if tracked.returncode == 0 else None
 
 
 def write_environment(run: Path, device: torch.device, dtype: torch.dtype, step: str) -> None:

@@ -254,6 +254,7 @@ class _Training:
                                 board(entry, pictures)
                         now = time.perf_counter()
                     if due and self.first and (logged or distributed.processes() == 1):  # several processes have nothing unlogged to save
+                        os.fsync(log.fileno())  # a checkpoint says that these lines are there
                         self.checkpoint()
                         saved = now = time.perf_counter()
                     if due and stop and self.iteration < total:  # a signal after `due` was looked at waits for the next step
