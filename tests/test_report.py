@@ -266,6 +266,12 @@ def test_the_page_says_what_made_the_predictions(run, trained):
     assert f"last checkpoint of {run} and {trained}, iteration 4 and 4, mean over runs." in report(Report(run)).read_text(encoding="utf-8")
 
 
+def test_a_prediction_that_was_killed_before_its_first_volume_is_made_anew(run):
+    (run / "predictions").mkdir()
+    (run / "predictions" / MADE_BY).write_text("{}", encoding="utf-8")
+    assert "last checkpoint, iteration 4." in report(Report(run)).read_text(encoding="utf-8")
+
+
 def test_a_corrected_mask_is_scored_anew(run, tmp_path):
     dataset = small_dataset(tmp_path / "corrected")
     edit(run, lambda stored: stored["train"].update(dataset=str(dataset)))

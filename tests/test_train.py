@@ -14,9 +14,11 @@ import torch
 from safetensors.torch import load_file
 from small import small_dataset
 
+from scribbleseg import run_log
 from scribbleseg.augment import random_affine
 from scribbleseg.average import Average
-from scribbleseg.batches import augment_slices
+from scribbleseg.batches import augment_slices, build_slices
+from scribbleseg.checkpoint import weights_iteration
 from scribbleseg.config import Train
 from scribbleseg.data.dataset import load_volume, read_dataset
 from scribbleseg.data.slices import Sampler, epoch_order, resize_image, resize_label
@@ -28,7 +30,7 @@ from scribbleseg.methods.scn import SCN
 from scribbleseg.optimizer import learning_rate
 from scribbleseg.plan import FAST, FAST_SIZE, make_plan, read_plan
 from scribbleseg.predict import load_network
-from scribbleseg.run_log import add_environment
+from scribbleseg.run_log import add_environment, environment
 from scribbleseg.train import resume, train, validation_dice
 
 
@@ -224,6 +226,46 @@ def test_a_run_carried_on_elsewhere_says_so(dataset, tmp_path):
         assert stored["continued"] == [{"commit": first["commit"], "torch": first["torch"]}] and stored["commit"] == "abc"
 
 
+def test_the_commit_is_of_the_repository_that_tracks_the_package(tmp_path, monkeypatch):
+    """A package in a virtual environment inside a user's repository must not be taken for it."""
+    if shutil.which("git") is None:
+        pytest.skip("no git")
+    installed = tmp_path / ".venv" / "scribbleseg" / "run_log.py"
+    installed.parent.mkdir(parents=True)
+    installed.touch()
+
+    def git(*words):
+        subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b.c", *words], check=True, capture_output=True)
+
+    def commit():
+        return environment(torch.device("cpu"), torch.float32)["commit"]
+
+    git("init")
+    git("commit", "--allow-empty", "-m", "theirs")
+    monkeypatch.setattr(run_log, "__file__", str(installed))
+    monkeypatch.delenv("SCRIBBLESEG_COMMIT", raising=False)
+    assert commit() is None
+    monkeypatch.setenv("SCRIBBLESEG_COMMIT", "abc1234")
+    assert commit() == "abc1234"
+    git("add", "-f", str(installed))
+    git("commit", "-m", "ours")
+    head = subprocess.run(["git", "-C", tmp_path, "rev-parse", "HEAD"], capture_output=True, text=True).stdout
+    assert len(commit()) >= 7 and head.startswith(commit())
+
+
+def test_the_log_is_on_the_disk_before_each_checkpoint(dataset, tmp_path, monkeypatch):
+    done, fsync = [], os.fsync
+
+    def note(number):
+        fsync(number)
+        files = {path.stat().st_ino: path.name for path in (tmp_path / "run").rglob("*")}
+        done.append(files[os.fstat(number).st_ino].rpartition("-")[2])  # without .partial-NUMBER-
+
+    monkeypatch.setattr(os, "fsync", note)
+    train(settings(dataset, tmp_path / "run", iterations=2, checkpoint_every=0.0))
+    assert [name for name in done if name in ("log.jsonl", "resume.pt")] == ["resume.pt", "log.jsonl", "resume.pt", "log.jsonl", "resume.pt"]
+
+
 def test_a_run_killed_before_its_first_checkpoint_resumes(dataset, tmp_path):
     whole = train(settings(dataset, tmp_path / "whole", iterations=3))
     run = train(settings(dataset, tmp_path / "run", iterations=3))
@@ -239,6 +281,28 @@ def test_a_run_killed_before_its_first_checkpoint_resumes(dataset, tmp_path):
 def test_as_many_validations_as_asked(dataset, tmp_path):
     run = train(settings(dataset, tmp_path / "run", iterations=9, val_share=0.3, validations=7))
     assert sum("val_mean_dice" in entry for entry in log(run)) == 7
+
+
+def test_best_is_the_checkpoint_with_the_highest_validation_dice_also_when_carried_on(dataset, tmp_path, monkeypatch):
+    dice = {2: 0.2, 4: 0.6, 6: 0.4, 8: 0.5, 10: 0.3, 12: 0.1}
+    changes = {"val_share": 0.3, "validations": 6, "checkpoint_every": 0.0}
+    calls = iter([*dice.values(), *dice.values()])
+    monkeypatch.setattr("scribbleseg.train.validation_dice", lambda *_: torch.tensor([[next(calls)] * 2]))
+
+    run = train(settings(dataset, tmp_path / "whole", **changes))
+    assert weights_iteration(run / "best.safetensors", 12) == 4
+
+    def stop(recipe, progress):
+        if round(12 * progress) == 6:
+            raise KeyboardInterrupt
+        return learning_rate(recipe, progress)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("scribbleseg.train.learning_rate", stop)
+        train(settings(dataset, tmp_path / "cut", **changes))
+    resume(tmp_path / "cut")
+    assert [entry["val_mean_dice"] for entry in log(tmp_path / "cut") if "val_mean_dice" in entry] == pytest.approx(list(dice.values()))
+    assert weights_iteration(tmp_path / "cut" / "best.safetensors", 12) == 4, "0.5 at iteration 8 is not better than 0.6 before the stop"
 
 
 def test_ctrl_c_leaves_a_resumable_run(dataset, tmp_path):
@@ -443,6 +507,24 @@ def test_validation_dice_by_hand():
     slices = Slices(image, truth, {}, truth)
     dice = validation_dice(Fixed(), slices, torch.tensor([0, 0, 1]), 2, torch.device("cpu"), torch.float32)
     assert dice[:, 0].tolist() == pytest.approx([2 * 8 / (8 + 11), 0])
+
+
+def test_validation_is_without_dropout_and_leaves_the_network_as_it_was():
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 1), torch.nn.BatchNorm2d(3), torch.nn.Dropout(0.5)).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    label = torch.randint(0, 3, (4, 8, 8)).to(torch.uint8)
+    slices = Slices(torch.rand(4, 1, 8, 8), label, {}, label)
+    first, again = (validation_dice(network, slices, torch.tensor([0, 0, 1, 1]), 3, torch.device("cpu"), torch.float32) for _ in range(2))
+    assert torch.equal(first, again) and network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_every_slice_knows_its_case(dataset):
+    cases = ("case.4 a", "case.0 a")
+    slices, owner = build_slices(read_dataset(dataset), cases, None, 32)
+    assert owner.tolist() == [0, 0, 0, 1, 1, 1]
+    volume = load_volume(read_dataset(dataset), read_dataset(dataset).case(cases[1]))
+    assert torch.equal(slices.truth[owner == 1], resize_label(volume.truth, 32))
 
 
 def test_batches_carry_every_map_through_the_same_warp():
