@@ -282,7 +282,7 @@ def test_output_in_the_place_of_a_file(refused, data, run, tmp_path):
     (tmp_path / "taken").write_text("a file", encoding="utf-8")
     assert f"{tmp_path / 'taken'}: exists already" in refused("train", data, tmp_path / "taken", *SHORT)
     assert str(tmp_path / "taken") in refused("train", data, tmp_path / "taken" / "run", *SHORT)
-    assert f"{tmp_path / 'taken' / 'case.4 a.nii.gz'}: cannot be written" in refused("predict", run, data, tmp_path / "taken")
+    assert f"{tmp_path / 'taken' / 'made_by.json'}: cannot be written" in refused("predict", run, data, tmp_path / "taken")
     assert f"{tmp_path / 'taken' / 'ph'}: cannot be written" in refused("phantom", tmp_path / "taken" / "ph", "--cases", "3")
 
 
@@ -427,7 +427,7 @@ def test_full_disk_while_a_prediction_is_written(run, data, tmp_path, capsys):
     with small_disk(0):
         assert main(["predict", str(run), str(data), str(tmp_path / "out"), "--probabilities"]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
-    assert message.startswith(f"scribbleseg: {tmp_path / 'out' / 'case.4 a.nii.gz'}: cannot be written (") and "Free some space" in message
+    assert message.startswith(f"scribbleseg: {tmp_path / 'out' / 'made_by.json'}: cannot be written (") and "Free some space" in message
     assert tree(tmp_path / "out") == {str(tmp_path / "out" / "case.4 a.nii.gz"): b"an earlier prediction"}
 
 

@@ -81,11 +81,6 @@ def predict(config: Predict) -> list[Path]:
     folder = jobs[0].output.resolve().parent
     if folder.name in IMAGES + LABELS and (folder.parent / "dataset.json").is_file():
         raise InputError(f"{folder}: holds the images or labels of the data set {folder.parent}. Choose another OUTPUT.")
-    note = folder / MADE_BY
-    if jobs[0].output != Path(config.output) or note.is_file():  # no note for a single file among others of the user's
-        said = {"runs": [str(run) for run in config.runs], "weights": config.weights, "iterations": reached, "tta": config.tta}
-        with atomic_file(note) as partial:  # before the predictions: what is older is not of it
-            partial.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
     written = []
 
     def write(job: Job, probs: np.ndarray, grid: Grid) -> list[Path]:
@@ -100,11 +95,19 @@ def predict(config: Predict) -> list[Path]:
             write_volume(path, array, grid)
         return list(files)
 
+    def write_note() -> None:
+        said = {"runs": [str(run) for run in config.runs], "weights": config.weights, "iterations": reached, "tta": config.tta}
+        with atomic_file(folder / MADE_BY) as partial:
+            partial.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+
+    noted = jobs[0].output != Path(config.output) or (folder / MADE_BY).is_file()  # not beside a single file among the user's own
     # reading, network and writing overlap; at most four volumes are in memory
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer, Progress("predicting", len(jobs), "case") as bar:
         writing = []
         for job, (image, grid) in zip(jobs, ahead(reader, lambda job: load_image(job.images), jobs, 2)):
             probs = mean_probs(models, image, device, config.batch, config.tta)
+            if noted and job is jobs[0]:
+                write_note()  # before the predictions: what is older than the note is not of it
             writing.append(writer.submit(write, job, probs, grid))
             if len(writing) > 1:
                 written += writing.pop(0).result()
