@@ -231,7 +231,7 @@ def test_published_numbers_have_their_own_columns_once_and_only_for_their_data_s
 def test_rows_that_were_not_run_say_so_and_nothing_is_filled_in():
     plan = bench_plan(["pce", "scn"], [0, 1, 2], data=("heart", "lung"))
     results = of(plan, TWO_FOLDS)
-    page = markdown(plan, aggregate(plan, results))
+    page = markdown(plan, aggregate(plan, results), Path("benchmarks/results"))
     line = next(line for line in page.splitlines() if line.startswith("| scn"))
     assert set(re.split(r" *\| *", line)[2:]) == {"not run", ""}
     assert "Not run: pce (fold 2); scn (folds 0-2)." in page
@@ -268,7 +268,7 @@ def test_cost_is_of_the_records_and_a_missing_peak_is_a_dash():
 
 def test_markdown_marks_and_escapes():
     plan = bench_plan(["a|b", "scn"], [0])
-    page = markdown(plan, aggregate(plan, of(plan, {("a|b", 0): result({"a": (0.5, 0.5)}), ("scn", 0): result({"a": (0.6, 0.6)})})))
+    page = markdown(plan, aggregate(plan, of(plan, {("a|b", 0): result({"a": (0.5, 0.5)}), ("scn", 0): result({"a": (0.6, 0.6)})})), Path("elsewhere"))
     assert "| a\\|b |" in page and "| **60.00** |" in page and "| <u>50.00</u> |" in page
     for block in page.split("\n\n"):
         if block.startswith("|"):
@@ -301,6 +301,21 @@ def test_latex_escapes_and_balances(tmp_path):
     assert all(escape(char) != char for char in LATEX)
     assert write_tables(plan, of(plan, found), tmp_path).name == "table-quick.md"
     assert (tmp_path / "table-quick.tex").read_text(encoding="utf-8") == text
+
+
+def test_hd95_of_a_row_that_misses_a_structure_is_not_ranked_where_it_does():
+    plan = bench_plan(["pce", "scn", "tv"], [0])
+    found = {(label, 0): result({"a": ((0.5, hd95), (0.5, hd95))}) for label, hd95 in (("pce", 2.0), ("scn", 3.0), ("tv", 4.0))}
+    found["pce", 0].rows[0]["missing"] = True
+    shown = cells(tables(aggregate(plan, of(plan, found))[0])[0])
+    marks = {label: [shown[label, f"HD95 {name} (mm)"][1] for name in ("A", "B", "mean")] for label in ("pce", "scn", "tv")}
+    assert marks == {"pce": ["", "best", ""], "scn": ["best", "second", "best"], "tv": ["second", "", "second"]}
+
+
+def test_the_command_of_a_page_names_its_folder():
+    plan = bench_plan(["pce"], [0])
+    pages = [markdown(plan, aggregate(plan, of(plan, {("pce", 0): result({"a": (0.5, 0.5)})})), Path(folder)) for folder in ("benchmarks/results", "my results")]
+    assert "table.toml --budget quick --table-only`" in pages[0] and "--budget quick --results 'my results' --table-only`" in pages[1]
 
 
 def test_spans():

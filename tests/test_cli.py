@@ -125,6 +125,7 @@ def test_a_reader_that_leaves_is_no_error_message(monkeypatch):
         (["train", "SET", "RUN", "--method", "pce", "--split", "finl"], "no split 'finl'. Did you mean 'final'?"),
         (["train", "SET", "RUN", "--method", "effdnet", "--set", "lamb=1"], "effdnet has no option 'lamb'. Did you mean 'lam'?"),
         (["train", "SET", "RUN", "--method", "my_package.mine:Mine"], "cannot be imported"),
+        (["train", "SET", "RUN", "--method", "pathlib:Path"], "Path is no method"),
         (["methods", "dmlps"], "no method 'dmlps'. Did you mean 'dmpls'?"),
         (["methods", "nope"], "no method 'nope'. Known: dmpls,"),
     ],

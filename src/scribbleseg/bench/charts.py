@@ -203,7 +203,7 @@ def sensitivity(jobs: Sequence[Job], results: dict[Job, Result], option: str) ->
         at = default if numbers else values.index(default)
         ax.axvline(at, color="#777777", linewidth=1, linestyle=(0, (1, 2)), zorder=0)
         ax.annotate("default", (at, 1), xycoords=ax.get_xaxis_transform(), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=7.5, color="#555555")
-    ax.set(xlabel=f"{option} of {method}", ylabel="Dice, mean over cases")
+    ax.set(xlabel=f"{option} of {method}", ylabel="Dice, mean over cases, then folds" if several else "Dice, mean over cases")
     ax.margins(0.06, 0.12)
     _label_ends(ax, ends, 2.8)
     bars = " Mean over folds and seeds; bars: sd over them." if several else ""

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 from ..atomic import atomic_file
+from ..config import Bench
 from .jobs import BenchPlan, Job, Result
 from .tables import Row, Section, aggregate, cost, spans, tables
 
@@ -30,15 +31,16 @@ def write_tables(plan: BenchPlan, results: dict[Job, Result], folder: Path) -> P
     """Write FOLDER/NAME-BUDGET.md, .tex and .csv; returns the first."""
     sections = aggregate(plan, results)
     stem = f"{plan.name}-{plan.budget}"
-    for ending, text in ((".tex", latex(plan, sections)), (".csv", tidy_csv(sections)), (".md", markdown(plan, sections))):
+    for ending, text in ((".tex", latex(plan, sections)), (".csv", tidy_csv(sections)), (".md", markdown(plan, sections, folder))):
         with atomic_file(Path(folder) / (stem + ending)) as partial:
             partial.write_text(text, encoding="utf-8", newline="")
     return Path(folder) / f"{stem}.md"
 
 
-def markdown(plan: BenchPlan, sections: list[Section]) -> str:
-    """A page: per section its folds, tables with notes, and the commands of its runs."""
-    made = ["scribbleseg", "bench", plan.path, "--budget", plan.budget, *(["--folds", *plan.folds] if plan.folds else []), "--table-only"]
+def markdown(plan: BenchPlan, sections: list[Section], results: Path) -> str:
+    """A page: the command that makes it, per section its folds, tables with notes, and the commands of its runs."""
+    made = ["scribbleseg", "bench", plan.path, "--budget", plan.budget, *(["--folds", *plan.folds] if plan.folds else [])]
+    made += ["--table-only"] if results == Bench(plan.path).results else ["--results", results, "--table-only"]
     blocks = [f"# {plan.title}, budget `{plan.budget}`", f"Made by `{shlex.join(map(str, made))}` from the CSVs of the runs. {about(plan)}"]
     for section in sections:
         blocks.append(f"## {section.data}, {section.split}")

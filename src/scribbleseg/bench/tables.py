@@ -132,8 +132,10 @@ def score_table(section: Section, kind: str, with_published: bool) -> Table:
     columns = [(f"Dice {name}", "dice", at, 100) for at, name in enumerate(section.classes)]
     columns += [(f"HD95 {name} ({unit})", "hd95", at, 1) for at, name in enumerate(section.classes)]
     columns += [(f"HD95* mean ({unit})", "penalised_hd95", -1, 1)]
-    competing = [row.label for row in section.ranked]
-    places = [rank({label: round(scale * entries[label][at][key], 2) for label in competing}, key == "dice") for _, key, at, scale in columns]
+    places = []
+    for _, key, at, scale in columns:
+        competing = [row.label for row in section.ranked if key != "hd95" or not row.cases[at]["n_missing"]]
+        places.append(rank({label: round(scale * entries[label][at][key], 2) for label in competing}, key == "dice"))
     tested = kind == "cases" and bool(section.p)
     printed = _published_columns(section) if with_published else []
 
@@ -188,7 +190,7 @@ def _score_notes(section: Section, kind: str, tested: bool, printed: bool) -> li
     else:
         notes.append("All held-out cases of the folds done, pooled; several seeds of a case are averaged first.")
     if len(section.ranked) > 1:
-        notes.append("Best and second best of each column, as printed, are bold and underlined, among the rows with the same complete set of runs.")
+        notes.append("Best and second best of each column, as printed, are bold and underlined, among the rows with the same complete set of runs; of HD95 among those that miss no such structure.")
     if any("†" in _label(row, section) for row in section.done):
         notes.append("† not the same folds and seeds as the other rows: its means are over other cases, and it is not ranked.")
     if any(row.method == ON_DENSE_MASKS for row in section.done):

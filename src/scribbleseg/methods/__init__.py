@@ -25,14 +25,17 @@ METHODS = {
 
 
 def method_class(name: str) -> type:
-    """The class of a method. Raises InputError for an unknown name, with the nearest known one."""
+    """The class of a method. Raises InputError for an unknown name, with the nearest known one, and for what is no Method."""
     if name not in METHODS and ":" not in name:
         raise InputError(f"no method '{name}'. {nearest(name, METHODS)} A method of your own is named package.module:Class.")
     module, _, attribute = METHODS.get(name, name).partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise InputError(f"method '{name}' cannot be imported ({error}). Is its package installed, and the class named {attribute}?") from error
+        raise InputError(f"method '{name}' cannot be imported ({error}). Is its package installed, or its folder in PYTHONPATH, and the class named {attribute}?") from error
+    if not hasattr(found, "recipe"):
+        raise InputError(f"method '{name}': {attribute} is no method. Derive the class from scribbleseg.methods.base.Method.")
+    return found
 
 
 def hyperparameters(name: str) -> dict[str, object]:
@@ -51,7 +54,7 @@ def parse_options(name: str, given: tuple[str, ...]) -> dict[str, object]:
     for item in given:
         key, equals, text = item.partition("=")
         if key not in known or not equals:
-            raise InputError(f"--set {item}: {name} has no option '{key}'. {nearest(key, known) if known else 'It has none.'} Write NAME=VALUE.")
+            raise InputError(f"--set {item}: {name} has no option '{key}'. {nearest(key, known) if known else 'It has none: an option is a keyword-only argument of its __init__.'} Write NAME=VALUE.")
         default = known[key]
         try:
             if isinstance(default, bool):

@@ -13,13 +13,15 @@ def methods(config: Methods) -> None:
             print(f"{name:<12} {_first_line(name)}")
         return
     kind = method_class(config.name)
-    print(f"{config.name}: {inspect.getdoc(inspect.getmodule(kind)).splitlines()[0]}\n")
+    print(f"{config.name}: {_first_line(config.name)}\n")
     print(inspect.getdoc(kind))
-    recipe = ", ".join(f"{key} {value}" for key, value in vars(kind.recipe).items() if value != ())
+    recipe = ", ".join(f"{key} {value}" for key, value in vars(kind.recipe).items() if value and (key != "gamma" or kind.recipe.step_at))
     print(f"\nrecipe: {recipe}")
     for key, default in hyperparameters(config.name).items():
         print(f"  --set {key}={default}")
 
 
 def _first_line(name: str) -> str:
-    return inspect.getdoc(inspect.getmodule(method_class(name))).splitlines()[0]
+    """What the method's module says of it, or the class, where somebody's module has no docstring."""
+    kind = method_class(name)
+    return (inspect.getdoc(inspect.getmodule(kind)) or inspect.getdoc(kind)).splitlines()[0]
