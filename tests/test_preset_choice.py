@@ -50,7 +50,7 @@ def test_missing_runs_are_trained_and_finished_ones_skipped(place, monkeypatch):
         choose(monkeypatch, place, "--candidates", "short")
     rows = choose(monkeypatch, place)
     assert [row["candidate"] for row in rows] == ["short", "longer"] and weights.stat().st_mtime_ns == made
-    assert "| longer | 3 × 4 | adam 0.002 |" in (place / "results" / "preset-choice.md").read_text(encoding="utf-8")
+    assert "| longer | 32 | 3 × 4 | adam 0.002 |" in (place / "results" / "preset-choice.md").read_text(encoding="utf-8")
     run = place / "runs" / "preset-choice" / "acdc-tuning-longer-s0"
     log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert float(rows[1]["mean"]) == pytest.approx(100 * log[-1]["val_mean_dice"], abs=0.051)
