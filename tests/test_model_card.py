@@ -96,6 +96,20 @@ def test_of_slices_without_any_rv_found_the_one_with_most_is_shown():
     assert ("a", 2, "0.0 % of 64 pixels of RV found") in chosen(pairs)
 
 
+def test_of_an_rv_found_in_part_the_share_is_told():
+    pairs = drawn()
+    truth, found = pairs["c"]
+    found[2][32:34] = truth[2][32:34]  # 2 of its 8 rows
+    assert ("c", 2, "25.0 % of 32 pixels of RV found") in chosen(pairs)
+
+
+def test_a_box_is_as_much_wider_on_every_side():
+    truth = np.zeros((2, 9, 12), np.uint8)
+    truth[1, 4, 5:7] = 2
+    rows, columns = np.nonzero(model_card.boxes(truth, 3)[1])
+    assert (rows.min(), rows.max(), columns.min(), columns.max(), len(rows)) == (1, 7, 2, 9, 7 * 8) and not model_card.boxes(truth, 3)[0].any()
+
+
 def test_foreground_near_the_heart_is_not_far():
     pairs = drawn()
     pairs["c"][1][3][42 + 19, 35] = 1  # 20 pixels below the last row of Myo

@@ -80,6 +80,16 @@ def test_a_small_run_folder_predicts_like_the_run(tmp_path):
     assert np.mean(found[0] == found[1]) > 0.99
 
 
+def test_weights_over_the_limit_stay_behind(tmp_path, monkeypatch):
+    data = small_dataset(tmp_path / "small")
+    job = Job("small", "final", 0, "pce", "pce", (), 0, "paper")
+    config = Bench(Path("plan"), "paper", datasets=tmp_path, runs=tmp_path / "runs")
+    train(Train(data, config.runs / job.place, method="pce", iterations=1, size=32, batch=4))
+    monkeypatch.setattr(results, "LARGEST", 3_000_000)
+    results.keep_small(job, config, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
 def test_minutes_stop_like_ctrl_c(capsys):
     start = time.monotonic()
     with results.stopped_after(0.01):
