@@ -62,6 +62,7 @@ def test_every_problem_is_named_at_once(folder, said):
     assert not usable and len(problems) == len(expected), text
     for line, words in zip(problems, expected, strict=True):
         assert words in line
+    assert "no scribble" not in text.replace(problems[-1], "") and "4 with dense masks, 1 with both, 4 with unusable files" in text
 
 
 def test_a_class_that_nobody_drew(folder, said):
@@ -76,6 +77,33 @@ def test_a_class_that_nobody_drew(folder, said):
     for i in range(4):
         save(folder / "labelsTr" / f"case{i}.nii.gz", np.where(scribble() == 0, 0, 3).astype(np.uint8))
     assert "problem: " + str(folder / "labelsTr") + ": the scribbles hold no foreground" in said(folder)[1]
+
+
+def test_background_is_never_to_be_removed(folder, said):
+    for i in range(4):
+        save(folder / "labelsTr" / f"case{i}.nii.gz", np.where(scribble() == 0, 3, scribble()).astype(np.uint8))
+    assert "problem: class 0 (background) is in no scribble. Draw some.\n" in said(folder)[1]
+
+
+def test_zero_written_where_nothing_was_drawn(folder, said):
+    def zero(count: int) -> str:
+        for i in range(count):
+            save(folder / "labelsTr" / f"case{i}.nii.gz", np.where(scribble() == 3, 0, scribble()).astype(np.uint8))
+        usable, text = said(folder)
+        assert usable and "in the same order?" not in text
+        return text
+
+    assert "warning: the labels of 1 of 4 cases cover every pixel, 3 (ignore) is nowhere in them: case0. Was 0 meant as 'not drawn'?" in zero(1)
+    text = zero(4)
+    assert "warning: the labels of 4 of 4 cases cover every pixel" in text
+    assert "warning: over 5 % of the scribbled pixels contradict the dense masks: was 0 meant as 'not drawn', or" in text
+
+
+def test_final_has_the_names_of_the_folds_that_it_repeats(folder, said):
+    (folder / "splits").mkdir()
+    rows = [{"name": "old", "train": ["case0", "case1"], "test": ["case2", "case3"]}, {"name": "young", "train": ["case2", "case3"], "test": ["case0", "case1"]}]
+    (folder / "splits" / "ages.json").write_text(json.dumps(rows), encoding="utf-8")
+    assert "split     final, which tests on the folds of ages, 2 folds (train/val/test cases): old: 2/0/2; young: 2/0/2\n" in said(folder)[1]
 
 
 def test_a_class_that_no_training_case_of_a_fold_has(folder, said):
@@ -113,6 +141,11 @@ def test_cases_without_scribble_are_a_warning_and_none_at_all_a_problem(folder, 
     (folder / "splits_final.json").write_text(json.dumps([{"train": ["case0", "case1"], "val": ["case2", "case3"]}]), encoding="utf-8")
     usable, text = said(folder)
     assert usable and "warning: 2 of 4 cases have no scribble: case2, case3. A scribble method has no label of them" in text
+    save(folder / "labelsTr" / "case3.nii.gz", scribble())
+    assert "warning: 1 of 4 cases has no scribble: case2." in said(folder)[1]
+    for i in range(4):
+        save(folder / "labelsTr" / f"case{i}.nii.gz", np.full(SHAPE, 3, np.uint8))
+    assert f"problem: {folder / 'labelsTr'}: nothing is drawn. Draw some, or check that the ignore value (3) is not used for all." in said(folder)[1]
     for path in (folder / "labelsTr").iterdir():
         path.unlink()
     usable, text = said(folder)

@@ -129,10 +129,15 @@ def _tilted(read: list[Found]) -> list[str]:
 def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str], warnings: list[str]) -> None:
     drawn = [found for found in train if found.drawn is not None and found.drawn.any()]
     dense = sum(found.dense for found in train)
-    print(f"labels    {len(drawn)} cases with scribbles, {dense} with dense masks, {sum(found.dense for found in drawn)} with both")
+    broken = sum(bool(found.problems) for found in train)
+    unread = f", {broken} with unusable files" if broken else ""
+    print(f"labels    {len(drawn)} cases with scribbles, {dense} with dense masks, {sum(found.dense for found in drawn)} with both{unread}")
     if not drawn:
-        hint = f" Run: scribbleseg simulate {dataset.folder}" if dense else " Draw some, and write them to labelsTr."
-        problems.append(f"{dataset.folder}: no scribbles in labelsTr.{hint}")
+        if any(found.drawn is not None for found in train):
+            problems.append(f"{dataset.folder / 'labelsTr'}: nothing is drawn. Draw some, or check that the ignore value ({dataset.ignore}) is not used for all.")
+        elif all(case.scribble is None for case in dataset.cases.values()):
+            hint = f" Run: scribbleseg simulate {dataset.folder}" if dense else " Draw some, and write them to labelsTr."
+            problems.append(f"{dataset.folder}: no scribbles in labelsTr.{hint}")
         return
     pixels, slices = sum(found.pixels for found in drawn), sum(found.slices for found in drawn)
     counts, on_slices = sum(found.drawn for found in drawn), sum(found.drawn_slices for found in drawn)
@@ -142,11 +147,17 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
         share, cases = 100 * counts[value] / pixels, len(drawn) - len(without)
         print(f"  {value} {name:{width}}  {share:.3f} % of the pixels, on {on_slices[value]} of {slices} slices, {cases} of {len(drawn)} cases")
         if not counts[value]:
-            problems.append(f"class {value} ({name}) is in no scribble. Draw it, or remove it from dataset.json.")
+            problems.append(f"class {value} ({name}) is in no scribble. Draw some{', or remove it from dataset.json' * (value > 0)}.")
         elif without:
             warnings.append(f"class {value} ({name}) is missing from the scribbles of {len(without)} of {len(drawn)} cases: {_names(without)}")
     if not counts[1:].any():
         problems.append(f"{dataset.folder / 'labelsTr'}: the scribbles hold no foreground anywhere, only background. Draw the structures too.")
+    covered = [found.case for found in drawn if found.drawn.sum() == found.pixels]
+    if covered:
+        warnings.append(
+            f"the labels of {len(covered)} of {len(drawn)} cases cover every pixel, {dataset.ignore} (ignore) is nowhere in them: {_names(covered)}. "
+            f"Was 0 meant as 'not drawn'? 0 means background: write {dataset.ignore} where nothing was drawn. A case that is labelled completely is right as it is."
+        )
     bare = sum(found.bare_slices for found in drawn)
     print(f"  together {100 * counts.sum() / pixels:.3f} % of the pixels ({counts.sum()}); {bare} slices without scribble")
     compared = sum(found.compared for found in drawn)
@@ -154,10 +165,11 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
         disagree = sum(found.disagree for found in drawn)
         print(f"agreement {disagree} of {compared} scribbled pixels have another class in the dense mask ({100 * disagree / compared:.3f} %)")
         if disagree > 0.05 * compared:
-            warnings.append("over 5 % of the scribbled pixels contradict the dense masks: are the class values in the same order?")
-    undrawn = [found.case for found in train if found.drawn is None or not found.drawn.any()]
+            cause = "was 0 meant as 'not drawn', or are the class values in another order?" if covered else "are the class values in the same order?"
+            warnings.append(f"over 5 % of the scribbled pixels contradict the dense masks: {cause}")
+    undrawn = [found.case for found in train if not found.problems and (found.drawn is None or not found.drawn.any())]
     if undrawn:
-        warnings.append(f"{len(undrawn)} of {len(train)} cases have no scribble: {_names(undrawn)}. A scribble method has no label of them to train on; tests, and validation where it can, use dense masks.")
+        warnings.append(f"{len(undrawn)} of {len(train)} cases {'has' if len(undrawn) == 1 else 'have'} no scribble: {_names(undrawn)}. A scribble method has no label of them to train on; tests, and validation where it can, use dense masks.")
 
 
 def _describe_splits(dataset: Dataset, train: list[Found], problems: list[str], warnings: list[str]) -> None:
@@ -165,14 +177,19 @@ def _describe_splits(dataset: Dataset, train: list[Found], problems: list[str], 
     anywhere = sum(drawn.values(), none)
     if not dataset.splits():
         warnings.append("no splits_final.json and no splits/: nothing is held out for testing")
+    by_split = {}
     for split in dataset.splits():
         try:
-            folds = dataset.folds(split)
+            by_split[split] = dataset.folds(split)
         except InputError as error:
             problems.append(str(error))
-            continue
-        sizes = "; ".join(f"{fold.name}: {len(fold.train)}/{len(fold.val)}/{len(fold.test)}" for fold in folds)
-        print(f"split     {split}, {len(folds)} fold{'s' * (len(folds) > 1)} (train/val/test cases): {sizes}")
+    tests = {split: [set(fold.test) for fold in folds] for split, folds in by_split.items()}
+    for split, folds in by_split.items():
+        twin = next((other for other in tests if split == "final" != other and tests[other] == tests[split]), None)
+        names = [fold.name for fold in by_split[twin or split]]
+        sizes = "; ".join(f"{name}: {len(fold.train)}/{len(fold.val)}/{len(fold.test)}" for name, fold in zip(names, folds))
+        alike = f", which tests on the folds of {twin}" if twin else ""
+        print(f"split     {split}{alike}, {len(folds)} fold{'s' * (len(folds) > 1)} (train/val/test cases): {sizes}")
         for fold in folds:
             if not any(dataset.case(name).scribble for name in fold.train):
                 problems.append(f"split {split}, fold '{fold.name}': no training case has a scribble file. Correct the split, or draw some.")
