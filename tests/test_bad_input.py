@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from small import AFFINE, save, small_dataset
 
 from scribbleseg.atomic import atomic_file, atomic_folder
+from scribbleseg.checkpoint import write_weights
 from scribbleseg.cli import main
 from scribbleseg.config import Train
 from scribbleseg.errors import InputError
@@ -120,7 +121,11 @@ def test_a_folder_does_not_become_one_file(refused, run, data, tmp_path):
 
 def test_missing_channel(not_trained, data):
     describe(data, channel_names={"0": "MR", "1": "CT"})
-    not_trained(f"imagesTr/{CASE}: has channels [0]; dataset.json names 2", "Add the missing files or correct channel_names")
+    not_trained(f"imagesTr/{CASE}: has channels [0]; dataset.json names 2", f"Add {CASE}_0001.nii.gz, or correct channel_names")
+    for path in list((data / "imagesTr").iterdir()):
+        shutil.copy(path, path.with_name(path.name.replace("_0000", "_0001")))
+    describe(data, channel_names={"0": "MR"})
+    not_trained(f"imagesTr/{CASE}: has channels [0, 1]; dataset.json names 1", "Remove the others, or correct channel_names")
 
 
 def test_missing_image_of_a_listed_case(not_trained, data):
@@ -196,7 +201,7 @@ def test_label_values_outside_dataset_json(not_trained, data):
     label = np.asarray(nibabel.load(path).dataobj).copy()
     label[0, 0, 0] = 7
     save(path, label)
-    not_trained(path, "has value 7; expected 0-2 or 3 (ignore)", "Fix the file or list the value in dataset.json")
+    not_trained(path, "has value 7; expected 0-2 or 3 (ignore)", "Correct the file; classes have the values of dataset.json, 0, 1, 2, … without a gap")
 
 
 def test_label_values_between_whole_numbers(not_trained, data):
@@ -208,6 +213,11 @@ def test_label_values_between_whole_numbers(not_trained, data):
 def test_no_ignore_label(not_trained, data):
     describe(data, labels={"background": 0, "square": 1, "core": 2})
     not_trained(data / "dataset.json", "no 'ignore' label", 'add "ignore": 3')
+
+
+def test_labels_of_nnunet_v1_have_names_and_values_swapped(not_trained, data):
+    describe(data, labels={"0": "background", "1": "square"})
+    not_trained(data / "dataset.json", "value → name, as in nnU-Net v1", """Write "labels": {"background": 0, "square": 1}.""")
 
 
 def test_ignore_is_not_the_highest(not_trained, data):
@@ -276,6 +286,22 @@ def test_empty_folder(refused, run, data, tmp_path):
 def test_output_folder_that_holds_another_run(refused, data, run, tmp_path):
     message = refused("train", data, run, *SHORT)
     assert f"{run}: exists already and is not empty. Choose another folder" in message and f"scribbleseg train {run} --resume" in message
+
+
+def test_a_run_that_has_taken_no_step_is_not_carried_on(refused, data, run):
+    """One that dies of its own settings in the first step would die again."""
+    write_weights(run, "last", torch.nn.Linear(1, 1), {"iteration": "0"})
+    message = refused("train", data, run, *SHORT)
+    assert f"{run}: exists already, with a training that stands at iteration 0. Remove it" in message and "--resume" not in message
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_a_case_is_read(not_trained, refused, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("scribbleseg.train.build_slices", lambda *_: pytest.fail("cases are read"))
+    (tmp_path / "taken").write_text("a file", encoding="utf-8")
+    assert f"{tmp_path / 'taken'} is no folder that can be written to" in refused("train", data, tmp_path / "taken" / "run", *SHORT)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may write everywhere
+    not_trained(f"new run: cannot be made: {tmp_path} is no folder that can be written to. Choose another place, or change its permissions.")
+    assert "--resume" in refused("train", data, tmp_path / "data", *SHORT)
 
 
 def test_output_in_the_place_of_a_file(refused, data, run, tmp_path):
@@ -349,7 +375,9 @@ def test_what_is_not_a_checkpoint(refused, run, tmp_path, content):
 def test_a_folder_that_is_no_run(refused, data, run, tmp_path):
     for words in (("train", data, "--resume"), ("predict", data, data, tmp_path / "out")):
         message = refused(*words)
-        assert f"{data}: not a run folder (no config.json)" in message and "Make one with: scribbleseg train" in message
+        assert f"{data}: a data set, not a run folder (no config.json). The run comes first: scribbleseg predict RUN INPUT OUTPUT" in message
+        assert message.endswith(f"Make one with: scribbleseg train {data} RUN")
+    assert f"{tmp_path}: not a run folder (no config.json). Make one with: scribbleseg train DATASET {tmp_path}" in refused("report", tmp_path)
     for text in ("{", "[]", '{"train": {"set": []}, "plan": []}', '{"train": 3}'):
         (run / "config.json").write_text(text, encoding="utf-8")
         assert f"{run / 'config.json'}: not a run's settings" in refused("predict", run, data, tmp_path / "out")
@@ -450,6 +478,14 @@ def test_full_disk_while_a_data_set_is_made(tmp_path, capsys):
 
 
 # --- files and folders that appear whole or not at all
+
+
+@pytest.mark.parametrize("number, way_out", [(errno.ENOSPC, "Free some space or choose another place."), (errno.EACCES, "Choose another place, or change its permissions.")])
+def test_space_is_asked_for_where_there_is_none(tmp_path, number, way_out):
+    for kind in (atomic_file, atomic_folder):
+        with pytest.raises(InputError) as caught, kind(tmp_path / "out"):
+            raise OSError(number, os.strerror(number))
+        assert str(caught.value) == f"{tmp_path / 'out'}: cannot be written ({os.strerror(number)}). {way_out}"
 
 
 def test_an_atomic_file_appears_at_the_end(tmp_path):

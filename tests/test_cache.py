@@ -56,6 +56,15 @@ def test_without_a_folder_it_is_computed_every_time(volume):
     assert len(calls) == 2
 
 
+def test_a_folder_that_cannot_be_written_is_said_once(volume, capsys):
+    volume.cache.write_text("a file in its place", encoding="utf-8")
+    calls, compute = counting()
+    for _ in range(2):
+        cached(volume, "kind", {}, compute)
+    assert len(calls) == 2
+    assert capsys.readouterr().err == f"{volume.cache}: cannot be written, so the results of 'kind' are not kept for the next run\n"
+
+
 def test_a_failed_computation_leaves_nothing(volume):
     with pytest.raises(ZeroDivisionError):
         cached(volume, "kind", {}, lambda: 1 / 0)

@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.filename is not None and Path(error.filename).parent != path.parent and Path(error.filename) not in path.parents:
             raise
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}). Free some space or choose another place.") from error
+        raise _unwritable(path, error) from error
     finally:
         if partial.exists():  # not unlink(missing_ok=True): the parent may be a file
             partial.unlink()
@@ -54,6 +55,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.filename is not None and partial not in Path(error.filename).parents and Path(error.filename) not in (partial, path, *path.parents):
             raise
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}). Free some space or choose another place.") from error
+        raise _unwritable(path, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)  # None: SimpleITK's writers give no number
+    way_out = "Free some space or choose another place." if full else "Choose another place, or change its permissions."
+    return InputError(f"{path}: cannot be written ({error.strerror or error}). {way_out}")

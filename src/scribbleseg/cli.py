@@ -1,6 +1,7 @@
 """The command line: one dataclass of `config` per verb. Nothing heavy is imported until a verb runs."""
 
 import dataclasses
+import errno
 import importlib
 import os
 import shlex
@@ -61,7 +62,9 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:  # the system's own words: disk full, no permission, a file in the place of a folder
-        print(f"scribbleseg: {error}.{_carry_on(argv)}", file=sys.stderr)
+        denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        way_out = " Choose another place, or change its permissions." if denied else _carry_on(argv)
+        print(f"scribbleseg: {error}.{way_out}", file=sys.stderr)
         return 2
 
 

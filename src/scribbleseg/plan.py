@@ -114,6 +114,11 @@ def _carve(dataset: Dataset, fold: Fold, share: float, seed: int) -> Fold:
 def read_plan(run: Path) -> tuple[Train, Plan]:
     """The settings of a run folder. Raises InputError when it is none."""
     path = Path(run) / "config.json"
+    if not path.is_file() and (Path(run) / "dataset.json").is_file():
+        raise InputError(
+            f"{run}: a data set, not a run folder (no config.json). The run comes first: scribbleseg predict RUN INPUT OUTPUT, scribbleseg report RUN. "
+            f"Make one with: scribbleseg train {run} RUN"
+        )
     if not path.is_file():
         raise InputError(f"{run}: not a run folder (no config.json). Make one with: scribbleseg train DATASET {run}")
     try:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from . import distributed
 from .average import Average
 from .batches import build_slices, check_trainable, most_drawn
-from .checkpoint import read_checkpoint, write_checkpoint, write_weights
+from .checkpoint import read_checkpoint, weights_iteration, write_checkpoint, write_weights
 from .config import Train
 from .data.dataset import read_dataset
 from .data.slices import Sampler
@@ -45,7 +45,13 @@ def train(config: Train) -> Path:
         plan = make_plan(config)
         run = Path(config.run)
         if run.exists() and (not run.is_dir() or any(not path.name.startswith(".partial-") for path in run.iterdir())):
+            weights = run / "last.safetensors"
+            if weights.is_file() and weights_iteration(weights, plan.recipe.iterations) == 0:
+                raise InputError(f"{run}: exists already, with a training that stands at iteration 0. Remove it, unless it is running, or choose another folder.")
             raise InputError(f"{run}: exists already and is not empty. Choose another folder, or carry on with: scribbleseg train {run} --resume")
+        parent = next(folder for folder in (run, *run.absolute().parents) if folder.exists())
+        if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+            raise InputError(f"{run}: cannot be made: {parent} is no folder that can be written to. Choose another place, or change its permissions.")
         training = _Training(config, plan)
         training.start()
         training.run_to_end()
@@ -133,7 +139,9 @@ class _Training:
         check_trainable(slices, plan, config.dataset)
         self.val = self.owner = None
         if plan.fold.val and self.first:
-            self.val, self.owner = build_slices(dataset, plan.fold.val, None, plan.size)
+            train, val = plan.fold.train, plan.fold.val
+            print(f"validation: {len(val)} of {len(train) + len(val)} cases ({', '.join(val[:3])}{', …' * (len(val) > 3)})", file=sys.stderr)
+            self.val, self.owner = build_slices(dataset, val, None, plan.size)
             if plan.val_on_scribbles:
                 print("no validation case has a dense mask: Dice is of their scribbled pixels alone, blind to what lies between the strokes", file=sys.stderr)
                 self.val = replace(self.val, truth=self.val.label)

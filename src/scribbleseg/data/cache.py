@@ -2,19 +2,26 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
 from ..atomic import atomic_file
+from ..errors import InputError
 from .dataset import Volume
+
+_not_kept: set[Path] = set()  # folders of which the user has heard
+_saying = Lock()
 
 
 def cached(volume: Volume, kind: str, settings: dict, compute: Callable[[], np.ndarray]) -> np.ndarray:
     """`compute()`, or what an earlier call with the same settings, image and scribble returned.
 
     Lies in volume.cache as CASE-KIND-KEY.npz, KEY being a hash of `settings` (everything else the result depends on, versions of
-    libraries included) and of the case's image and scribble. Without a cache folder it is computed every time.
+    libraries included) and of the case's image and scribble. Without a cache folder, or one that can be written to, it is computed every time.
     """
     if volume.cache is None:
         return compute()
@@ -27,6 +34,12 @@ def cached(volume: Volume, kind: str, settings: dict, compute: Callable[[], np.n
         with np.load(path) as file:
             return file["array"]
     array = compute()
-    with atomic_file(path) as partial:
-        np.savez_compressed(partial, array=array)
+    try:
+        with atomic_file(path) as partial:
+            np.savez_compressed(partial, array=array)
+    except InputError:  # a read-only share is no reason not to train
+        with _saying:
+            if volume.cache not in _not_kept:
+                _not_kept.add(volume.cache)
+                print(f"{volume.cache}: cannot be written, so the results of '{kind}' are not kept for the next run", file=sys.stderr)
     return array

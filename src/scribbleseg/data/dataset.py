@@ -202,6 +202,9 @@ def _groups(path: Path, groups: dict, known: Iterable[str]) -> dict[str, str]:
 
 
 def _classes(path: Path, labels: dict) -> tuple[tuple[str, ...], int]:
+    if labels and all(name.isdecimal() and isinstance(value, str) for name, value in labels.items()):
+        swapped = json.dumps({value: int(name) for name, value in labels.items()})
+        raise InputError(f"{path}: 'labels' is value → name, as in nnU-Net v1; expected name → value. Write \"labels\": {swapped}.")
     for name, value in labels.items():
         if not isinstance(value, int) or isinstance(value, bool):
             raise InputError(f"{path}: label '{name}' has value {value!r}; expected one whole number (region-based labels are not supported).")
@@ -233,10 +236,9 @@ def _cases(images: Path, end: str, channels: int, scribbles: Path | None, truths
     cases = {}
     for name, files in found.items():
         if sorted(files) != list(range(channels)):
-            raise InputError(
-                f"{images}/{name}: has channels {sorted(files)}; dataset.json names {channels} (0 to {channels - 1}). "
-                "Add the missing files or correct channel_names."
-            )
+            missing = [f"{name}_{channel:04d}{end}" for channel in range(channels) if channel not in files]
+            way_out = f"Add {', '.join(missing)}" if missing else "Remove the others"
+            raise InputError(f"{images}/{name}: has channels {sorted(files)}; dataset.json names {channels} (0 to {channels - 1}). {way_out}, or correct channel_names.")
         label = [folder / f"{name}{end}" if folder is not None else None for folder in (scribbles, truths)]
         cases[name] = Case(name, tuple(files[c] for c in range(channels)), *(p if p is not None and p.is_file() else None for p in label))
     return cases
@@ -314,7 +316,7 @@ def recode(label: np.ndarray, ignore: int, path: Path, ignored: bool = True) -> 
     values = np.unique(label)
     bad = values[(values < 0) | (values > ignore - (not ignored))]
     if bad.size:
-        raise InputError(f"{path}: has value {bad[0]}; expected {allowed}. Fix the file or list the value in dataset.json.")
+        raise InputError(f"{path}: has value {bad[0]}; expected {allowed}. Correct the file; classes have the values of dataset.json, 0, 1, 2, … without a gap.")
     recoded = label.astype(np.uint8)
     recoded[label == ignore] = UNLABELED
     return recoded
