@@ -258,8 +258,11 @@ def test_two_channels_are_taken_in_order(tmp_path, run, monkeypatch):
     save(tmp_path / "in" / "a_0000.nii.gz", image)
     predict(Predict(run, tmp_path / "in", tmp_path / "out"))
     assert np.array_equal(nibabel.load(tmp_path / "out" / "a.nii.gz").dataobj, mask)
+    with pytest.raises(InputError, match="in: is INPUT itself; .* Choose another OUTPUT."):
+        predict(Predict(run, tmp_path / "in", tmp_path / "in"))
     save(tmp_path / "in" / "a_0002.nii.gz", other)
-    for broken, words in ((None, "a.nii.gz has 3 files; the run needs 2"), ("a_0001.nii.gz", "a.nii.gz has 2 files"), ("a_0000.nii.gz", "needs 2 channels")):
+    lacking = [(None, "a.nii.gz has 3 files; the run needs 2 .* …$"), ("a_0001.nii.gz", "a.nii.gz has 2 files.* Missing: a_0001.nii.gz.$")]
+    for broken, words in (*lacking, ("a_0000.nii.gz", "a.nii.gz has 1 file; .* Missing: a_0000.nii.gz, a_0001.nii.gz.$")):
         if broken:
             (tmp_path / "in" / broken).unlink()
         with pytest.raises(InputError, match=words):

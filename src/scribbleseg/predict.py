@@ -81,6 +81,8 @@ def predict(config: Predict) -> list[Path]:
     folder = jobs[0].output.resolve().parent
     if folder.name in IMAGES + LABELS and (folder.parent / "dataset.json").is_file():
         raise InputError(f"{folder}: holds the images or labels of the data set {folder.parent}. Choose another OUTPUT.")
+    if Path(config.input).resolve() == folder:
+        raise InputError(f"{config.output}: is INPUT itself; predictions among its images would be taken for images. Choose another OUTPUT.")
     written = []
 
     def write(job: Job, probs: np.ndarray, grid: Grid) -> list[Path]:
@@ -192,13 +194,16 @@ def list_jobs(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
     for path in files:
         end = path.name[-len(ending(path)) :]
         name, _, channel = path.name[: -len(end)].rpartition("_")
-        numbered = bool(name) and len(channel) == 4 and channel.isdigit() and f"{name}_0000{end}" in names  # else a patient's number
+        numbered = bool(name) and len(channel) == 4 and channel.isdigit() and (len(plan.channels) > 1 or f"{name}_0000{end}" in names)  # else a patient's number
         groups.setdefault((name if numbered else path.name[: -len(end)]) + end, []).append(path)
     for name, paths in groups.items():
         last = f"_{len(plan.channels) - 1:04d}{ending(paths[0])}"
         if len(paths) != len(plan.channels) or (len(paths) > 1 and not paths[-1].name.endswith(last)):
             got, needed = (f"{count} {word}{'s' * (count != 1)}" for count, word in ((len(paths), "file"), (len(plan.channels), "channel")))
-            raise InputError(f"{source}: {name} has {got}; the run needs {needed} {plan.channels}, named CASE_0000, CASE_0001, …")
+            end = name[-len(ending(paths[0])) :]
+            wanted = [f"{name[: -len(end)]}_{channel:04d}{end}" for channel in range(len(plan.channels))]
+            missing = ", ".join(file for file in wanted if file not in names)
+            raise InputError(f"{source}: {name} has {got}; the run needs {needed} {plan.channels}, named CASE_0000, CASE_0001, …{f' Missing: {missing}.' * bool(missing)}")
     return [Job(tuple(paths), output / name) for name, paths in groups.items()]
 
 
