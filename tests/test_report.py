@@ -318,6 +318,25 @@ def test_some_held_out_cases_without_truth(run, tmp_path):
     assert [line[0] for line in body(page, "every-case")] == ["case.5 a"] and "<h3>Only case: case.5 a" in page
 
 
+def test_of_several_channels_the_one_shown_is_named(run):
+    report(Report(run))  # predicts; afterwards the weights would not fit
+    edit(run, lambda stored: stored["plan"].update(channels=["C<T", "PET"]))
+    page = report(Report(run)).read_text(encoding="utf-8")
+    assert "<figcaption>image (C&lt;T)</figcaption>" in section(page, "cases") and "<th>image (C&lt;T)</th>" in section(page, "course-of-training")
+
+
+def test_the_distances_are_defined_under_the_table(page):
+    assert "HD95: 95th percentile of the surface distances of both directions taken together" in section(page, "scores")
+
+
+def test_a_chart_without_a_top_ends_above_its_highest_case(monkeypatch):
+    shown = []
+    monkeypatch.setattr(figures, "_encode", lambda figure, kind: shown.append(figure.axes[0].get_ylim()))
+    for values, top in (([39.0, 40.0], None), ([np.nan], None), ([0.0], None), ([0.5], 1)):
+        figures.distribution({"square": np.array(values)}, "HD95 (mm)", top)
+    assert shown == [(0, pytest.approx(42.4)), (0, 1), (0, 1), (0, 1)]
+
+
 def test_names_are_escaped(run):
     odd = "<b>a&b</b>"
     report(Report(run))

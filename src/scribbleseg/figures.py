@@ -141,12 +141,13 @@ def curves(lines: dict[str, tuple[list[float], list[float]]], ylabel: str = "", 
 
 
 def distribution(values: dict[str, np.ndarray], ylabel: str, top: float | None = None) -> str:
-    """A box and every case as a dot, per class, {class: values}, SVG, the axis from 0 to `top`; nan is left out.
+    """A box and every case as a dot, per class, {class: values}, SVG, the axis from 0 to `top`, else to a little above the highest; nan is left out.
     Boxes: quartiles; whiskers: all cases."""
     with rc_context(STYLE):
         figure = Figure((4.6, 3.1), layout="constrained")
         ax = figure.add_subplot()
         rng = np.random.default_rng(0)
+        highest = max((scores[~np.isnan(scores)].max(initial=0) for scores in values.values()), default=0)
         for place, (name, scores) in enumerate(values.items(), 1):
             scores = scores[~np.isnan(scores)]
             if not scores.size:
@@ -154,7 +155,7 @@ def distribution(values: dict[str, np.ndarray], ylabel: str, top: float | None =
             look = {"boxprops": {"facecolor": colour(place), "alpha": 0.6}, "medianprops": {"color": "#111", "linewidth": 2}}
             ax.boxplot(scores, positions=[place], widths=0.5, whis=(0, 100), patch_artist=True, **look)
             ax.plot(place + rng.uniform(-0.16, 0.16, scores.size), scores, "o", color="#111", alpha=0.45, markersize=3, markeredgewidth=0, clip_on=False)
-        ax.set(ylabel=ylabel, xlim=(0.4, len(values) + 0.6), ylim=(0, top))
+        ax.set(ylabel=ylabel, xlim=(0.4, len(values) + 0.6), ylim=(0, top or 1.06 * highest or 1))
         ax.set_xticks(range(1, len(values) + 1), list(values))
         ax.grid(False, axis="x")
         return _encode(figure, "svg")

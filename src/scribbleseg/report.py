@@ -241,6 +241,7 @@ def _scores_section(rows, note):
         charts.append(f"<figure>{_image(distribution(values, name, top), f'Distribution of {name} per class')}</figure>")
     legend = (
         "Mean (sd) over cases; the last line is the mean of the classes. Boxes: quartiles, whiskers: all cases, dots: cases. "
+        "HD95: 95th percentile of the surface distances of both directions taken together (MONAI's is the larger of the two directions'); ASSD: their mean. "
         "HD95 is undefined where a structure is missing from the prediction; penalised: the volume's diagonal stands in for it."
     )
     more = f'<p class="small">{html.escape(note)}</p>' if note else ""
@@ -276,10 +277,18 @@ def _pictures_section(run, train, plan, dataset, rows, note):
             parts.append(f"{heading}{_left_out('its prediction is on another grid than its image.')}")
             continue
         panels, position = _case_panels(volume, prediction, dataset.spacing_unit == "mm")
-        figures = "".join(f"<figure>{_image(uri, f'{title} of {name}')}<figcaption>{title}</figcaption></figure>" for title, uri in panels.items())
+        titles = {key: _title(key, plan) for key in panels}
+        figures = "".join(f"<figure>{_image(uri, f'{titles[key]} of {name}')}<figcaption>{html.escape(titles[key])}</figcaption></figure>" for key, uri in panels.items())
         where = "; ".join([*filter(None, [", ".join(scores)]), f"slice {position}"])
         parts.append(f'<div class="block">{heading}<p class="small">{html.escape(where)}</p><div class="panels">{figures}</div></div>')
     return _section("Cases", *parts)
+
+
+def _title(key, plan):
+    """Of a picture; of several channels the first is shown."""
+    if key == "image" and len(plan.channels) > 1:
+        return f"image ({plan.channels[0]})"
+    return TITLES.get(key, key.replace("_", " "))
 
 
 def _case_panels(volume, prediction, located=True):
@@ -345,7 +354,7 @@ def _course_section(run, plan):
             plane = None if name == "image" else page[name][box]
             cells.append(f"<td>{_image(panel(page['image'][box], plane, (1, 1), 1.5), f'{name} at iteration {iteration}')}</td>")
         lines.append(f"<tr><th>{iteration}</th>{''.join(cells)}</tr>\n")
-    heading = "".join(f"<th>{html.escape(TITLES.get(name, name.replace('_', ' ')))}</th>" for name in ("iteration", *columns))
+    heading = "".join(f"<th>{html.escape(_title(name, plan))}</th>" for name in ("iteration", *columns))
     text = f'<p class="small">One training slice, cropped, at the network\'s {plan.size} × {plan.size} pixels (stretched to a square, oriented as stored).</p>'
     return _section("Course of training", _key(plan.classes), text, f'<div class="wide"><table class="course"><tr>{heading}</tr>\n{"".join(lines)}</table></div>')
 
