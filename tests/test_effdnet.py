@@ -77,6 +77,12 @@ def test_a_mistyped_box_is_refused(fadc):
         make(box="forground", fadc=fadc)
 
 
+@pytest.mark.parametrize("option, value", [("blocks", 0), ("alpha", 2), ("alpha", float("nan")), ("noise", -1)])
+def test_numbers_out_of_range_are_refused(option, value):
+    with pytest.raises(InputError, match=f"effdnet: {option} is {value};"):
+        make(**{option: value})
+
+
 def test_the_noise_is_clipped_at_half_its_deviation():
     method, seen = make(teacher_dropout=False), []
     method.teacher.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))

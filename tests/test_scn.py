@@ -244,6 +244,9 @@ def test_wrong_options_are_named():
         scn(stride=3)
     with pytest.raises(InputError, match="threshold is 1.5"):
         scn(threshold=1.5)
+    for name in ("rows", "dim"):
+        with pytest.raises(InputError, match=f"{name} is 0; it is 1 or more"):
+            scn(**{name: 0})
     with pytest.raises(InputError, match="scale is 'outsid'"):
         scn(scale="outsid", pap=False, rsr=False)
     with pytest.raises(InputError, match="overlap is 'regio'"):

@@ -36,6 +36,12 @@ class EFFDNet(Method):
         super().__init__(network)
         if box not in ("annotated", "foreground"):
             raise InputError(f"effdnet: box is '{box}'; it is 'annotated' (all scribble) or 'foreground' (foreground scribble only).")
+        if blocks < 1:
+            raise InputError(f"effdnet: blocks is {blocks}; it is 1 or more.")
+        if not 0 <= alpha <= 1:
+            raise InputError(f"effdnet: alpha is {alpha}; the share of the teacher that stays lies between 0 and 1.")
+        if not noise >= 0:
+            raise InputError(f"effdnet: noise is {noise}; a standard deviation is 0 or more.")
         self.lam, self.delta, self.fbsl, self.fadc = lam, delta, fbsl, fadc
         self.blocks, self.temperature, self.box, self.noise, self.alpha = blocks, temperature, box, noise, alpha
         self.teacher = make_teacher(network)

@@ -61,6 +61,9 @@ class SCN(Method):
             raise InputError(f"stride is {stride}; the network's encoder has maps at strides {', '.join(map(str, strides))}.")
         if not 0 <= threshold <= 1:
             raise InputError(f"threshold is {threshold}; a confidence lies between 0 and 1.")
+        for name, value in (("dim", dim), ("rows", rows)):
+            if value < 1:
+                raise InputError(f"scn: {name} is {value}; it is 1 or more.")
         if scale not in ("inside", "outside"):
             raise InputError(f"scn: scale is '{scale}'; it is 'inside' (divide by √D before the softmax) or 'outside' (after it).")
         if overlap not in ("region", "mask"):
