@@ -18,7 +18,7 @@ from scribbleseg import run_log
 from scribbleseg.augment import random_affine
 from scribbleseg.average import Average
 from scribbleseg.batches import augment_slices, build_slices
-from scribbleseg.checkpoint import weights_iteration
+from scribbleseg.checkpoint import weights_iteration, write_weights
 from scribbleseg.config import Train
 from scribbleseg.data.dataset import load_volume, read_dataset
 from scribbleseg.data.slices import Sampler, epoch_order, resize_image, resize_label
@@ -80,8 +80,9 @@ def test_training_learns_the_squares(dataset, tmp_path):
 def test_without_dense_masks_validation_is_on_scribbled_pixels(tmp_path, capsys):
     data = small_dataset(tmp_path / "bare", dense=False)
     run = train(settings(data, tmp_path / "run", iterations=60, lr=0.05, val_share=0.3, validations=2))
-    assert "Dice is of their scribbled pixels alone" in capsys.readouterr().err
+    said = capsys.readouterr().err
     config, plan = read_plan(run)
+    assert f"validation: 1 of 4 cases ({plan.fold.val[0]})\n" in said and "Dice is of their scribbled pixels alone" in said
     assert plan.val_on_scribbles and len(plan.fold.val) == 1
     network, dtype, size = load_network(run, plan), pick_precision(config.precision, torch.device("cpu")), plan.size
     volume = load_volume(read_dataset(data), read_dataset(data).case(plan.fold.val[0]))
@@ -335,6 +336,9 @@ def test_ctrl_c_while_a_line_is_written_loses_nothing(dataset, tmp_path, monkeyp
 def test_deterministic_runs_repeat_and_seeds_differ(dataset, tmp_path):
     runs = [train(settings(dataset, tmp_path / str(i), method="effdnet", deterministic=True, seed=seed)) for i, seed in enumerate((1, 1, 2))]
     assert same_weights(runs[0], runs[1]) and not same_weights(runs[0], runs[2])
+    for _ in range(8):  # by itself safetensors writes two notes in either order
+        write_weights(runs[2], "last", load_network(runs[0], read_plan(runs[0])[1]), {"network": "unet", "iteration": "12"})
+        assert (runs[2] / "last.safetensors").read_bytes() == (runs[1] / "last.safetensors").read_bytes()
 
 
 def test_a_finished_run_is_left_alone(dataset, tmp_path):

@@ -1,6 +1,7 @@
 """RUN/resume.pt, from which a run is carried on, and RUN/*.safetensors, the network's weights."""
 
 import io
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,8 +37,12 @@ def write_checkpoint(run: Path, stored: dict) -> None:
 
 def write_weights(run: Path, name: str, network: nn.Module, notes: dict[str, str]) -> None:
     weights = {key: value.contiguous() for key, value in network.state_dict().items()}
+    content = save(weights, notes)
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end]) | {"__metadata__": notes}  # safetensors writes the notes in any order; equal runs are equal files
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(end - 8)
     with atomic_file(run / f"{name}.safetensors") as partial:
-        partial.write_bytes(save(weights, notes))
+        partial.write_bytes(content[:8] + text + content[end:])
 
 
 @contextmanager
