@@ -214,6 +214,19 @@ def test_sensitivity_of_one_fold_has_no_bars_and_powers_are_spread_evenly():
     assert [label.get_text() for label in ax.get_xticklabels()] == ["2", "4", "8", "16"]
 
 
+def test_sensitivity_stays_between_0_and_1_and_hides_no_bar():
+    jobs = [job(f"K{k}", fold, method="effdnet", options=(f"blocks={k}",)) for fold in (0, 1) for k in (2, 4)]
+    found = {j: result({"RV": [0.9 * j.fold] * 3, "LV": [1 - 0.9 * j.fold] * 3}) for j in jobs}
+    figure = sensitivity(jobs, found, "blocks")
+    (ax,) = figure.axes
+    assert ax.get_ylim() == (0, 1) and "does not begin at 0" not in words(figure)
+    lines = [container.lines[0] for container in ax.containers]
+    places = [line.get_transform().transform(line.get_xydata())[0, 0] * 72 / figure.dpi for line in lines]
+    assert np.diff(places) == pytest.approx([4, 4])
+    bar = ax.containers[0].lines[2][0]
+    assert bar.get_transform().transform(bar.get_segments()[0])[0, 0] * 72 / figure.dpi == pytest.approx(places[0])
+
+
 def test_sensitivity_needs_two_values():
     jobs = [job(), job("effdnet", method="effdnet")]
     for done, option, said in ((jobs, "delta", "fewer than two values of 'delta'"), (jobs[:1], "nothing", "no row has the option 'nothing'")):

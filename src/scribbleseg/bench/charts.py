@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.transforms import ScaledTranslation
 
 from ..evaluate import summarise
 from ..figures import LINE_COLOURS, LINE_STYLES, colour
@@ -171,7 +172,10 @@ def _stack(runs: Sequence[dict[str, np.ndarray]], key: str) -> tuple[np.ndarray,
 
 
 def sensitivity(jobs: Sequence[Job], results: dict[Job, Result], option: str) -> Figure:
-    """Mean Dice over cases against one option, for the rows that differ in nothing else: per class and their mean; error bars: sd over folds and seeds."""
+    """Mean Dice over cases against one option, for the rows that differ in nothing else: per class and their mean; error bars: sd over folds and seeds, cut at 0 and 1.
+
+    With bars the classes stand a few points beside each other, so that no bar hides another.
+    """
     runs = _differing_in(option, jobs)
     dice: dict[object, dict[str, list[float]]] = {}  # option's value → class → one mean per fold and seed
     for job, value in runs.items():
@@ -190,7 +194,9 @@ def sensitivity(jobs: Sequence[Job], results: dict[Job, Result], option: str) ->
         means = [float(np.mean(dice[value][name])) for value in values]
         spread = [float(np.std(dice[value][name], ddof=1)) if len(dice[value][name]) > 1 else 0.0 for value in values] if several else None
         look = {"color": INK, "linestyle": "-", "linewidth": 2.2, "marker": "o"} if name == "mean" else _look(index)
-        ax.errorbar(x, means, spread, label=name, capsize=3, markersize=5, **look)
+        aside = ScaledTranslation(several * (index - (len(dice[values[0]]) - 1) / 2) * 4 / 72, 0, figure.dpi_scale_trans)
+        for artist in ax.errorbar(x, means, spread, label=name, capsize=3, markersize=5, **look).get_children():
+            artist.set_transform(ax.transData + aside)
         ends.append((x[-1], means[-1], name, look))
     if numbers and values[0] > 0 and _unevenness(np.log(values)) < _unevenness(values):
         ax.set_xscale("log")
@@ -205,9 +211,12 @@ def sensitivity(jobs: Sequence[Job], results: dict[Job, Result], option: str) ->
         ax.annotate("default", (at, 1), xycoords=ax.get_xaxis_transform(), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=7.5, color="#555555")
     ax.set(xlabel=f"{option} of {method}", ylabel="Dice, mean over cases, then folds" if several else "Dice, mean over cases")
     ax.margins(0.06, 0.12)
+    low, high = ax.get_ylim()
+    ax.set_ylim(max(low, 0), min(high, 1))
     _label_ends(ax, ends, 2.8)
     bars = " Mean over folds and seeds; bars: sd over them." if several else ""
-    _describe(figure, list(runs), results, f"The axis does not begin at 0.{bars}{_lacking(list(runs), results)}")
+    begin = "The axis does not begin at 0." if low > 0 else ""
+    _describe(figure, list(runs), results, f"{begin}{bars}{_lacking(list(runs), results)}".strip())
     return figure
 
 
