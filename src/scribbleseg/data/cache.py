@@ -21,7 +21,8 @@ def cached(volume: Volume, kind: str, settings: dict, compute: Callable[[], np.n
     """`compute()`, or what an earlier call with the same settings, image and scribble returned.
 
     Lies in volume.cache as CASE-KIND-KEY.npz, KEY being a hash of `settings` (everything else the result depends on, versions of
-    libraries included) and of the case's image and scribble. Without a cache folder, or one that can be written to, it is computed every time.
+    libraries included) and of the case's image and scribble. It is computed
+    every time without a cache folder, and where that cannot be written to.
     """
     if volume.cache is None:
         return compute()
