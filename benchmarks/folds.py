@@ -38,12 +38,14 @@ def clocked(words: list[object], environment: dict[str, str]) -> float:
 def late_rate(log: list[dict]) -> float:
     """Iterations a second from the middle of a run to its end, from the lines of log.jsonl."""
     pairs = [(after["iteration"] - before["iteration"], after["seconds_per_iteration"]) for before, after in zip(log, log[1:]) if before["iteration"] >= log[-1]["iteration"] / 2]
+    pairs = pairs or [(1, log[-1]["seconds_per_iteration"])]
     return sum(count for count, _ in pairs) / sum(count * seconds for count, seconds in pairs)
 
 
 def measure(given: argparse.Namespace, fold: int, seed: int, precision: str) -> dict:
     """A line of the table."""
-    name = f"{given.dataset.name}-{given.split}-{fold}-{given.method}-{precision}-{given.iterations or 'paper'}-x{given.at_once}-s{seed}"
+    length = f"{given.iterations or 'paper'}-{given.size or 'paper'}"
+    name = f"{given.dataset.name}-{given.split}-{fold}-{given.method}-{precision}-{length}-x{given.at_once}-s{seed}"
     run, threads = given.runs / name, str(max(1, len(os.sched_getaffinity(0)) // given.at_once))
     environment = {"OMP_NUM_THREADS": threads} | ({"NVIDIA_TF32_OVERRIDE": "0"} if precision == "float32" else {})
     options = {"method": given.method, "split": given.split, "fold": fold, "seed": seed, "precision": precision, "iterations": given.iterations, "size": given.size}
@@ -64,23 +66,23 @@ def measure(given: argparse.Namespace, fold: int, seed: int, precision: str) -> 
     return {key: str(value) for key, value in (line | {key: machine[key] for key in ("device", "torch", "commit")}).items()}
 
 
-def write(lines: list[dict], results: Path) -> Path:
-    """Put the lines among those of before, by device; returns the last table."""
-    for device in dict.fromkeys(line["device"] for line in lines):
-        stem = results / f"folds-{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}"
-        kept = {}
-        if Path(f"{stem}.csv").is_file():
-            with open(f"{stem}.csv", newline="", encoding="utf-8") as file:
-                kept = {tuple(line[key] for key in KEY): line for line in csv.DictReader(file)}
-        kept |= {tuple(line[key] for key in KEY): line for line in lines if line["device"] == device}
-        with atomic_file(Path(f"{stem}.csv")) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(kept.values())
-        text = ["# Whole runs against the clock", "", f"{device}. Made by `python {shlex.join(sys.argv)}` and its like. Seconds of training count from the command to its end. Several at once: iterations a second are each run's own.", ""]
-        text += ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS), *("| " + " | ".join(line[key] for key in COLUMNS) + " |" for line in kept.values())]
-        with atomic_file(Path(f"{stem}.md")) as partial:
-            partial.write_text("\n".join(text) + "\n", encoding="utf-8")
+def write(line: dict, results: Path) -> Path:
+    """Put the line among those of before; returns the table. A finished run that is asked for again has no new times and changes nothing."""
+    stem, key = results / f"folds-{re.sub(r'[^a-z0-9]+', '-', line['device'].lower()).strip('-')}", tuple(line[name] for name in KEY)
+    kept = {}
+    if Path(f"{stem}.csv").is_file():
+        with open(f"{stem}.csv", newline="", encoding="utf-8") as file:
+            kept = {tuple(row[name] for name in KEY): row for row in csv.DictReader(file)}
+    if line["training_s"] or key not in kept:
+        kept[key] = line
+    with atomic_file(Path(f"{stem}.csv")) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(kept.values())
+    text = ["# Whole runs against the clock", "", f"{line['device']}. Made by `python {shlex.join(sys.argv)}` and its like. Seconds of training count from the command to its end. Several at once: iterations a second are each run's own.", ""]
+    text += ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS), *("| " + " | ".join(row[name] for name in COLUMNS) + " |" for row in kept.values())]
+    with atomic_file(Path(f"{stem}.md")) as partial:
+        partial.write_text("\n".join(text) + "\n", encoding="utf-8")
     return Path(f"{stem}.md")
 
 
@@ -105,7 +107,7 @@ def main():
         waiting = [pool.submit(measure, given, *combination) for combination in combinations]
         for combination, line in zip(combinations, waiting):
             try:
-                table = write([line.result()], given.results)
+                table = write(line.result(), given.results)
             except subprocess.CalledProcessError as error:
                 failed.append(f"{combination}: exit code {error.returncode} of {shlex.join(error.cmd[2:4])}")
                 continue

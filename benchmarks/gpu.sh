@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# What a CUDA machine is asked, in order of value; each part ends within ten minutes and leaves in OUT what is to be kept:
+# What a CUDA machine is asked, in order of value, in parts of about ten minutes or less; what is to be kept lies in OUT:
 #
 #   bash benchmarks/gpu.sh OUT check              a short run on CUDA, predicted there and on the CPU; then the tests that need a GPU
 #   bash benchmarks/gpu.sh OUT speed              a step of EFFDNet and SCN: recorded, compiled, and what its time goes into; then the other methods
 #   bash benchmarks/gpu.sh OUT fold               EFFDNet on ACDC's fold 0 at the paper's length: training, prediction and scoring against the clock
-#   bash benchmarks/gpu.sh OUT together           iterations a second of one run and of five at once, and of five under NVIDIA's MPS
+#   bash benchmarks/gpu.sh OUT together           iterations a second of one run and of five at once
+#   bash benchmarks/gpu.sh OUT mps                five at once under NVIDIA's MPS, where that is installed
 #   bash benchmarks/gpu.sh OUT precision          bfloat16 against float32 without TF32, 6000 iterations, two seeds
 #   bash benchmarks/gpu.sh OUT results [MINUTES]  MINUTES (7) of the queue of benchmarks/results.py at budget paper, JOBS (1) runs at once
 #
@@ -24,9 +25,8 @@ folds() {
 keep_results() {  # scores in one file, the weights of each run in one of its own
     tar -czf "$out/scores.tar.gz" docs/results.md benchmarks/results/paper 2>/dev/null || true
     for run in benchmarks/models/paper/*/*/*; do
-        [ -f "$run/last.safetensors" ] && tar -czf "$out/model-$(echo "${run#benchmarks/models/paper/}" | tr / -).tar.gz" "$run"
+        tar -czf "$out/model-$(echo "${run#benchmarks/models/paper/}" | tr / -).tar.gz" "$run" 2>/dev/null || true
     done
-    return 0
 }
 
 case $part in
@@ -53,37 +53,40 @@ speed)
     ;;
 fold)
     folds
-    run=runs/folds/acdc-cv5-0-effdnet-auto-paper-x1-s0
-    mkdir -p runs/paper/acdc/cv5-0
-    cp -r $run runs/paper/acdc/cv5-0/effdnet-s0  # it is the queue's first run: scored here, it is not trained again
+    first=runs/paper/acdc/cv5-0/effdnet-s0  # of the queue: scored as such, it is not trained again
+    mkdir -p "$(dirname $first)"
+    [ -d $first ] || cp -r runs/folds/acdc-cv5-0-effdnet-auto-paper-paper-x1-s0 $first
     "$python" benchmarks/results.py --budget paper --minutes 1 2>&1 | tee "$out/results.log" || true
     keep_results
     ;;
 together)
     folds --iterations 6000
     folds --iterations 6000 --folds 0 1 2 3 4 --at-once 5
-    if command -v nvidia-cuda-mps-control; then
-        CUDA_MPS_PIPE_DIRECTORY=$(mktemp -d) CUDA_MPS_LOG_DIRECTORY=$(mktemp -d)
-        export CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
-        nvidia-cuda-mps-control -d
-        folds --iterations 6000 --folds 0 1 2 3 4 --at-once 5 --runs runs/folds-mps || true
-        echo quit | nvidia-cuda-mps-control
-    fi
+    ;;
+mps)
+    CUDA_MPS_PIPE_DIRECTORY=$(mktemp -d) CUDA_MPS_LOG_DIRECTORY=$(mktemp -d)
+    export CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
+    nvidia-cuda-mps-control -d
+    trap 'echo quit | nvidia-cuda-mps-control' EXIT
+    folds --iterations 6000 --folds 0 1 2 3 4 --at-once 5 --runs runs/folds-mps
     ;;
 precision)
     folds --iterations 6000 --seeds 0 1 --precisions bfloat16 float32 --at-once 2 --runs runs/folds-precision
     ;;
 results)
     "$python" benchmarks/results.py --budget paper --minutes "$minutes" --jobs "${JOBS:-1}" > "$out/results.log" 2>&1 &
-    while kill -0 $! 2>/dev/null; do
+    job=$!
+    while kill -0 $job 2>/dev/null; do
         sleep 20
         keep_results
     done
+    status=0
+    wait $job || status=$?
     tail -n 5 "$out/results.log"
-    keep_results
+    exit $status
     ;;
 *)
-    echo "$part: expected check, speed, fold, together, precision or results" >&2
+    echo "$part: expected check, speed, fold, together, mps, precision or results" >&2
     exit 1
     ;;
 esac

@@ -69,7 +69,7 @@ def unpack(sources: list[Path], folder: Path) -> None:
                 path = folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if name == "dataset.json":
-                    content = json.dumps({**json.loads(content), "note": NOTE}, indent=1).encode()
+                    content = json.dumps({**json.loads(content), "scribbleseg_note": NOTE}, indent=1).encode()
                 if path.suffix == ".json":
                     path.write_bytes(content)
                     return

@@ -178,3 +178,11 @@ def test_voxels_instead_of_mm_and_a_folder_that_is_no_data_set(folder, tmp_path,
     assert "spacing   none in the files: distances are in voxels" in said(folder)[1]
     usable, text = said(tmp_path)
     assert not usable and "has no dataset.json" in text
+
+
+def test_a_group_without_an_image_is_named_and_does_no_harm(folder, said):
+    info = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    info["groups"] |= {"gone": "p9"}
+    (folder / "dataset.json").write_text(json.dumps(info), encoding="utf-8")
+    usable, text = said(folder)
+    assert usable and "warning: groups of dataset.json has gone, of which there is no image" in text

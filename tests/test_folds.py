@@ -37,12 +37,12 @@ def test_two_formats_and_then_another_length(tmp_path, monkeypatch):
     assert all(float(line["training_s"]) > 0 and float(line["iterations_per_s"]) > 0.1 and 0 <= float(line["dice"]) <= 100 for line in both)
     means = [sum(map(float, line["dice_per_class"].split(" / "))) / 2 for line in both]
     assert means == pytest.approx([float(line["dice"]) for line in both], abs=0.1)
-    (tmp_path / "runs" / "small-final-0-pce-auto-3-x1-s0").mkdir(parents=True)
-    (tmp_path / "runs" / "small-final-0-pce-auto-3-x1-s0" / "note").touch()
+    (tmp_path / "runs" / "small-final-0-pce-auto-3-32-x1-s0").mkdir(parents=True)
+    (tmp_path / "runs" / "small-final-0-pce-auto-3-32-x1-s0" / "note").touch()
     with pytest.raises(SystemExit, match=r"not measured: \(0, 0, 'auto'\): exit code 2 of scribbleseg train"):
         run(tmp_path, monkeypatch, "--iterations", "3")
     again = run(tmp_path, monkeypatch, "--iterations", "4", "--precisions", "bfloat16")
-    assert len(again) == 2 and again[1] == both[1] and again[0]["training_s"] == "", "a run that is there is not timed as a whole one"
+    assert again == both, "a finished run that is asked for again keeps its times"
 
 
 def test_several_run_at_once(tmp_path, monkeypatch):
@@ -52,7 +52,7 @@ def test_several_run_at_once(tmp_path, monkeypatch):
 
     barrier, shown = threading.Barrier(2), []
     monkeypatch.setattr(folds, "measure", measure)
-    monkeypatch.setattr(folds, "write", lambda lines, results: shown.extend(lines))
+    monkeypatch.setattr(folds, "write", lambda line, results: shown.append(line))
     monkeypatch.setattr(sys, "argv", ["folds.py", "data", "--folds", "0", "1", "--at-once", "2"])
     folds.main()
     assert shown == [{"fold": "0"}, {"fold": "1"}]
@@ -69,3 +69,4 @@ def test_a_verb_is_clocked_and_its_failure_is_one(monkeypatch, capfd):
 def test_the_rate_is_of_the_second_half():
     log = [{"iteration": at, "seconds_per_iteration": s} for at, s in ((1, 100.0), (10, 1.0), (12, 0.5), (20, 0.25))]
     assert folds.late_rate(log) == pytest.approx(10 / 3)
+    assert folds.late_rate(log[:1]) == pytest.approx(0.01), "a run of one line"

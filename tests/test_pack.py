@@ -12,6 +12,11 @@ from scribbleseg.data.dataset import normalise
 
 def test_two_halves_make_the_data_set(tmp_path):
     folder = small_dataset(tmp_path / "small")
+    image = min((folder / "imagesTr").iterdir())
+    bright = nibabel.load(image)
+    voxels = np.asarray(bright.dataobj).copy()
+    voxels[0, 0, 0] = 10 * voxels.max()  # clipped in training
+    nibabel.save(nibabel.Nifti1Image(voxels, bright.affine), image)
     for part in (1, 2):
         pack.pack(folder, tmp_path / f"{part}.zip", part, 2)
     pack.unpack([tmp_path / "1.zip", tmp_path / "2.zip"], tmp_path / "again")
@@ -19,7 +24,7 @@ def test_two_halves_make_the_data_set(tmp_path):
     assert files == {path.relative_to(tmp_path / "again") for path in (tmp_path / "again").rglob("*") if path.is_file()}
     for path in files:
         if path.name == "dataset.json":
-            assert json.loads((tmp_path / "again" / path).read_text()) == json.loads((folder / path).read_text()) | {"note": pack.NOTE}
+            assert json.loads((tmp_path / "again" / path).read_text()) == json.loads((folder / path).read_text()) | {"scribbleseg_note": pack.NOTE}
             continue
         if path.suffix == ".json":
             assert (folder / path).read_bytes() == (tmp_path / "again" / path).read_bytes()

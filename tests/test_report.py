@@ -245,6 +245,9 @@ def test_a_finished_run_that_lost_the_end_of_its_log_is_scored(run):
     assert "not finished" not in report(Report(run)).read_text(encoding="utf-8") and (run / "metrics.csv").is_file()
     (run / "last.safetensors").unlink()
     assert "not finished: iteration 3 of 4" in report(Report(run)).read_text(encoding="utf-8")
+    (run / "log.jsonl").write_text("".join(lines), encoding="utf-8")
+    (run / "metrics.csv").unlink()
+    assert "No scores: its weights, last.safetensors, are not there." in report(Report(run)).read_text(encoding="utf-8")
 
 
 def test_the_page_says_what_made_the_predictions(run, trained):
@@ -261,7 +264,8 @@ def test_the_page_says_what_made_the_predictions(run, trained):
     assert (run / "metrics.csv").read_bytes() == kept, "case.5 a was of the best checkpoint, so both are made anew"
     module.predict(Predict(run, dataset, run / "predictions", weights="best"))
     (run / "predictions" / MADE_BY).unlink()
-    assert "last checkpoint, iteration 4." in report(Report(run)).read_text(encoding="utf-8") and (run / "metrics.csv").read_bytes() == kept
+    assert "what made the predictions is not known." in report(Report(run)).read_text(encoding="utf-8")
+    assert (run / "metrics.csv").read_bytes() != kept, "those of before there was a note are kept, too"
     module.predict(Predict((run, trained), dataset, run / "predictions"))
     assert f"last checkpoint of {run} and {trained}, iteration 4 and 4, mean over runs." in report(Report(run)).read_text(encoding="utf-8")
 

@@ -102,7 +102,7 @@ def predict(config: Predict) -> list[Path]:
         with atomic_file(folder / MADE_BY) as partial:
             partial.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
 
-    noted = jobs[0].output != Path(config.output) or (folder / MADE_BY).is_file()  # not beside a single file among the user's own
+    noted = not Path(config.input).is_file() or (folder / MADE_BY).is_file()  # not beside a single file among the user's own
     # reading, network and writing overlap; at most four volumes are in memory
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer, Progress("predicting", len(jobs), "case") as bar:
         writing = []

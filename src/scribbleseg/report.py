@@ -112,7 +112,7 @@ def _scores(run: Path, train: Train, plan: Plan, dataset: Dataset | None, done: 
         judged = [case for case in held if case.truth is not None]
     if finished and held and weights.is_file():
         note = run / "predictions" / MADE_BY
-        since = max(weights.stat().st_mtime, note.stat().st_mtime) if note.is_file() else np.inf  # what is older is of other weights
+        since = max(path.stat().st_mtime for path in (weights, note) if path.is_file())  # what is older is of other weights
         predictions = _predictions(run)
         found = [predictions.get(case.id) for case in judged or held]
         if any(path is None or path.stat().st_mtime < since for path in found):
@@ -130,6 +130,8 @@ def _scores(run: Path, train: Train, plan: Plan, dataset: Dataset | None, done: 
         return [], "the fold holds out no case."
     if not judged and finished:
         return [], f"no {kind} case has a dense mask."
+    if finished:
+        return [], f"its weights, {weights.name}, are not there."
     return [], f"training stands at iteration {done} of {plan.recipe.iterations}; write the report again at its end."
 
 

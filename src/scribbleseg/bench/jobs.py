@@ -282,7 +282,7 @@ def run_job(job: Job, config: Bench) -> None:
         "environment": json.loads((run / "environment.json").read_text(encoding="utf-8")),
         "plan": dataclasses.asdict(plan),
         "options": _all_options(job),
-        "data_note": json.loads((settings.dataset / "dataset.json").read_text(encoding="utf-8")).get("note", ""),
+        "data_note": json.loads((settings.dataset / "dataset.json").read_text(encoding="utf-8")).get("scribbleseg_note", ""),
         "held_out_cases": len({row["case"] for row in rows}),
         "parameters": sum(p.numel() for p in load_network(run, plan).parameters()),
         "seconds_per_iteration": median,

@@ -111,6 +111,9 @@ def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], wa
                 f"{_names(tilted)}: the slices lie over 45° from those of the other cases. They are taken across the axis of the largest spacing; "
                 "where that is not the plane that is drawn on, resample image and labels."
             )
+    ungrouped = [case for case in dataset.groups if case not in dataset.cases and case not in dataset.tests]
+    if ungrouped:
+        warnings.append(f"groups of dataset.json has {_names(ungrouped)}, of which there is no image. Correct the name, or take it out: a case that groups does not name is a patient of its own.")
     for part, known in (("labelsTr", dataset.cases), ("labelsTr_dense", dataset.cases), ("labelsTs", dataset.tests)):
         strays = [path for path in sorted((dataset.folder / part).glob(f"*{dataset.file_ending}")) if not path.name.startswith(".")]
         strays = [path.name for path in strays if path.name[: -len(dataset.file_ending)] not in known]

@@ -11,7 +11,7 @@
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,7 +148,7 @@ def read_dataset(folder: Path) -> Dataset:
     """Read dataset.json and list the files.
 
     Raises InputError for no dataset.json or one of other types, no `ignore` label, an ignore that is not the highest, values with gaps,
-    region labels, no images, a case that lacks a channel, or a group of a case that is not there.
+    region labels, no images, a case that lacks a channel, or groups of no case that is there.
     """
     folder = Path(folder)
     path = folder / "dataset.json"
@@ -192,10 +192,10 @@ def read_description(path: Path) -> dict:
     return info
 
 
-def _groups(path: Path, groups: dict, known: Iterable[str]) -> dict[str, str]:
+def _groups(path: Path, groups: dict, known: Collection[str]) -> dict[str, str]:
+    if groups and not groups.keys() & known:
+        raise InputError(f"{path}: groups names no case that has an image (first: '{min(groups)}'); it lists case → patient. {nearest(min(groups), known)}")
     for case, patient in groups.items():
-        if case not in known:
-            raise InputError(f"{path}: groups names case '{case}', which has no image; it lists case → patient. {nearest(case, known)}")
         if type(patient) not in (str, int, float):
             raise InputError(f"{path}: groups has {patient!r} for case '{case}'; expected its patient, text or a number: \"groups\": {{\"{case}\": \"PATIENT\"}}.")
     return {case: str(patient) for case, patient in groups.items()}
