@@ -242,6 +242,11 @@ def test_class_missing_from_every_scribble(not_trained, data):
     not_trained(data, "no training case has a scribble of class core", "take the class out of dataset.json")
 
 
+def test_background_missing_from_every_scribble(not_trained, data):
+    relabel(data / "labelsTr", lambda label: np.where(label == 0, 3, label).astype(np.uint8))
+    assert "dataset.json" not in not_trained(data, "no training case has a scribble of class background. Draw some.")
+
+
 # --- data set, split, folder
 
 

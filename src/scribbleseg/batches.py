@@ -76,7 +76,8 @@ def check_trainable(slices: Slices, plan: Plan, folder: Path) -> None:
     if len(missing) >= len(plan.classes) - 1 and plan.classes[0] not in missing or len(missing) == len(plan.classes):
         raise InputError(f"{folder}: no training case has a foreground scribble. Draw some, or check that the ignore value ({len(plan.classes)}) is not used for all.")
     if missing:
-        raise InputError(f"{folder}: no training case has a scribble of class {', '.join(missing)}. Draw some, or take the class out of dataset.json.")
+        way_out = "" if plan.classes[0] in missing else ", or take the class out of dataset.json"
+        raise InputError(f"{folder}: no training case has a scribble of class {', '.join(missing)}. Draw some{way_out}.")
 
 
 def augment_slices(slices: Slices, matrix: Tensor, layout: torch.memory_format = torch.channels_last) -> Batch:
