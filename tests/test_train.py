@@ -230,7 +230,7 @@ def test_a_run_carried_on_elsewhere_says_so(dataset, tmp_path):
 def test_the_commit_is_of_the_repository_that_tracks_the_package(tmp_path, monkeypatch):
     """A package in a virtual environment inside a user's repository must not be taken for it."""
     if shutil.which("git") is None:
-        pytest.skip("no git")
+        pytest.skip("needs git, whose commit it is about")
     installed = tmp_path / ".venv" / "scribbleseg" / "run_log.py"
     installed.parent.mkdir(parents=True)
     installed.touch()

@@ -34,6 +34,12 @@ def warp(image: Tensor, labels: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]
     return image, shifted.long() + UNLABELED
 
 
+def check_box(box: str) -> None:
+    """Raises InputError for a box that `foreground_augmentation` does not have."""
+    if box not in ("annotated", "foreground"):
+        raise InputError(f"box is '{box}'; it is 'annotated' (all scribble) or 'foreground' (foreground scribble only).")
+
+
 def foreground_augmentation(
     image: Tensor, scribble: Tensor, pseudo: Tensor, box: str = "annotated", donor: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -44,8 +50,7 @@ def foreground_augmentation(
     code), or of foreground scribble only ("foreground", a reading of the paper). `donor` [N]: indices into the batch; by
     default drawn with replacement among the samples that have a box. Samples without a box stay as they are.
     """
-    if box not in ("annotated", "foreground"):
-        raise InputError(f"box is '{box}'; it is 'annotated' (all scribble) or 'foreground' (foreground scribble only).")
+    check_box(box)
     boxes, found = annotated_box(scribble, foreground_only=box == "foreground")
     count = len(image)
     if donor is None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..atomic import atomic_file
 from ..config import Bench, Predict, Train
-from ..data.dataset import read_dataset
+from ..data.dataset import read_dataset, read_json
 from ..errors import InputError, nearest
 from ..evaluate import list_masks, read_rows, score_cases, write_rows
 from ..methods import hyperparameters, parse_options
@@ -282,7 +282,7 @@ def run_job(job: Job, config: Bench) -> None:
         "environment": json.loads((run / "environment.json").read_text(encoding="utf-8")),
         "plan": dataclasses.asdict(plan),
         "options": _all_options(job),
-        "data_note": json.loads((settings.dataset / "dataset.json").read_text(encoding="utf-8")).get("scribbleseg_note", ""),
+        "data_note": read_json(settings.dataset / "dataset.json").get("scribbleseg_note", ""),
         "held_out_cases": len({row["case"] for row in rows}),
         "parameters": sum(p.numel() for p in load_network(run, plan).parameters()),
         "seconds_per_iteration": median,

@@ -3,7 +3,7 @@
 import torch
 from torch.nn.modules.dropout import _DropoutNd
 
-from ..augment import foreground_augmentation
+from ..augment import check_box, foreground_augmentation
 from ..errors import InputError
 from ..losses import foreground_background_separation, partial_cross_entropy
 from ..networks.dropout import Dropout
@@ -34,8 +34,7 @@ class EFFDNet(Method):
         teacher_dropout: bool = True,  # [released code]; batch statistics are the batch's either way
     ):
         super().__init__(network)
-        if box not in ("annotated", "foreground"):
-            raise InputError(f"effdnet: box is '{box}'; it is 'annotated' (all scribble) or 'foreground' (foreground scribble only).")
+        check_box(box)
         if blocks < 1:
             raise InputError(f"effdnet: blocks is {blocks}; it is 1 or more.")
         if not 0 <= alpha <= 1:
