@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small import small_dataset
 
-from scribbleseg.bench import bench
+from scribbleseg.bench import bench, engines
 from scribbleseg.bench.jobs import is_done, read_bench_plan, read_results, run_job, training_time, write_curve
 from scribbleseg.bench.tables import aggregate
 from scribbleseg.config import Bench
@@ -172,6 +172,25 @@ def test_nothing_to_score_is_said_before_training(place):
     with pytest.raises(InputError, match="fold 0 of 'final' holds out no case with a dense mask"):
         run_job(job, place)
     assert not place.runs.exists()
+
+
+def test_data_that_is_not_there_is_said_before_the_first_run(place, monkeypatch, capsys):
+    others = '[[data]]\nfolder = "absent"\nsplit = "final"\nfolds = [0]\n[[data]]\nfolder = "small"\nsplit = "final"\nfolds = [7]\n'
+    place.plan.write_text(PLAN + others, encoding="utf-8")
+    plan, started = read_bench_plan(place), []
+
+    def engine(jobs, config, tick):
+        said = capsys.readouterr().err
+        assert "quick/absent/final-0/pce-s0: InputError: " in said and "split 'final' has folds 0 to 0; got 7" in said
+        started.extend(jobs)
+        yield from ((job, None) for job in jobs)
+
+    monkeypatch.setattr(engines, "run_local", engine)
+    failed = engines.run_jobs(list(plan.jobs), place, 0)
+    assert set(started) == {job for job in plan.jobs if (job.data, job.fold) == ("small", 0)} == set(plan.jobs) - set(failed)
+    assert len(started) == 4 and len(failed) == 8
+    started.clear()
+    assert engines.run_jobs(list(failed), place, 0) == failed and not started
 
 
 def test_table_only_runs_nothing(place):

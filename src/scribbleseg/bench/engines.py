@@ -22,7 +22,7 @@ import torch
 from ..config import Bench
 from ..device import pick_device
 from ..errors import InputError
-from .jobs import Job, is_done
+from .jobs import Job, is_done, without_data
 from .view import View
 from .worker import ELSEWHERE, STOPS, log_path, open_log, run_logged, to_json
 
@@ -34,10 +34,18 @@ Tick = Callable[[set[Job], set[Job]], None]
 
 
 def run_jobs(jobs: list[Job], config: Bench, done: int) -> dict[Job, str]:
-    """Run jobs on the chosen engine under one view; returns those that failed, with the reason. `done`: runs of the plan done before."""
+    """Run jobs on the chosen engine under one view; returns those that failed, with the reason. `done`: runs of the plan done before.
+
+    Those whose data set, split or fold is not there fail before the first one starts.
+    """
     engine = {"local": run_local, "ray": run_ray}[config.engine]
-    view, failed = View(jobs, config, done), {}
-    with _stoppable(), closing(engine(jobs, config, view.tick)) as ended:
+    view, failed = View(jobs, config, done), without_data(jobs, config)
+    for job, reason in failed.items():
+        view.end(job, reason)
+    able = [job for job in jobs if job not in failed]
+    if not able:
+        return failed
+    with _stoppable(), closing(engine(able, config, view.tick)) as ended:
         for job, reason in ended:
             view.end(job, reason)
             if reason is not None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..atomic import atomic_file
 from ..config import Bench, Predict, Train
-from ..data.dataset import read_dataset, read_json
+from ..data.dataset import Case, Dataset, read_dataset, read_json
 from ..errors import InputError, nearest
 from ..evaluate import list_masks, read_rows, score_cases, write_rows
 from ..methods import hyperparameters, parse_options
@@ -251,6 +251,34 @@ def _read_result(folder: Path) -> Result:
     return Result(_read_record(folder), read_rows(folder / "metrics.csv"), curve)
 
 
+def held_out(job: Job, config: Bench) -> tuple[Dataset, list[Case]]:
+    """The job's data set, and the cases that the run is scored on: those of its held-out cases that have a dense mask.
+
+    Raises InputError where there is no such data set, split or fold, and where no held-out case has a dense mask.
+    """
+    dataset = read_dataset(config.datasets / job.data)
+    fold = dataset.fold(dataset.default_split() if job.split == "auto" else job.split, job.fold)
+    cases = [case for case in dataset.held_out(fold)[1] if case.truth is not None]
+    if not cases:
+        raise InputError(f"{dataset.folder}: fold {job.fold} of '{job.split}' holds out no case with a dense mask, so nothing can be scored. Add masks to labelsTr_dense or labelsTs, or choose another split.")
+    return dataset, cases
+
+
+def without_data(jobs: list[Job], config: Bench) -> dict[Job, str]:
+    """The jobs for which `held_out` raises, and what it says."""
+    reasons: dict[tuple, str | None] = {}
+    for job in jobs:
+        place = job.data, job.split, job.fold
+        if place not in reasons:
+            try:
+                held_out(job, config)
+                reasons[place] = None
+            except InputError as error:
+                reasons[place] = f"InputError: {error}"
+    found = {job: reasons[job.data, job.split, job.fold] for job in jobs}
+    return {job: reason for job, reason in found.items() if reason is not None}
+
+
 def run_job(job: Job, config: Bench) -> None:
     """Train (or carry on), predict the held-out cases, score them, and leave the small files in RESULTS.
 
@@ -258,10 +286,7 @@ def run_job(job: Job, config: Bench) -> None:
     """
     settings = job.settings(config)
     run, plan = Path(settings.run), make_plan(settings)
-    dataset = read_dataset(settings.dataset)
-    _, cases = dataset.held_out(plan.fold)
-    if not any(case.truth is not None for case in cases):
-        raise InputError(f"{settings.dataset}: fold {job.fold} of '{job.split}' holds out no case with a dense mask, so nothing can be scored. Add masks to labelsTr_dense or labelsTs, or choose another split.")
+    dataset, cases = held_out(job, config)
     begun, clock = (run / "config.json").is_file(), [time.perf_counter()]
     if begun:
         _check_begun(job, settings, plan, config.runs)
@@ -271,7 +296,7 @@ def run_job(job: Job, config: Bench) -> None:
     clock.append(time.perf_counter())
     predict(Predict(run, settings.dataset, run / "predictions", device=config.device))
     clock.append(time.perf_counter())
-    rows = score_cases(dataset, [case for case in cases if case.truth is not None], list_masks(run / "predictions"))
+    rows = score_cases(dataset, cases, list_masks(run / "predictions"))
     write_rows(run / "metrics.csv", rows)
     clock.append(time.perf_counter())
     log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
