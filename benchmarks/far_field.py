@@ -40,7 +40,8 @@ def measure(run: Path, dataset) -> tuple[int, float, float, float, float]:
     """Cases; means of Dice, of Dice in the boxes, of the shares of predicted foreground outside them in slices with and without a heart."""
 
     def one(case):
-        found, truth = (read_label(path)[0] for path in (run / "predictions" / f"{case.id}.nii.gz", case.truth))
+        found, grid = read_label(run / "predictions" / f"{case.id}.nii.gz")
+        truth, _ = read_label(case.truth, grid.order)
         inside, classes = boxes(truth), len(dataset.classes)
         heart = inside.any((1, 2))
         outside, elsewhere = (((found > 0) & ~inside)[which].sum() / max(1, (found > 0).sum()) for which in (heart, ~heart))

@@ -93,7 +93,8 @@ def read_model(run: Path, place: Path) -> Model:
     scans = []
     for name in dict.fromkeys(row["case"] for row in rows):
         case = dataset.case(name)
-        truth, found = (read_label(path)[0] for path in (case.truth, run / "predictions" / f"{name}{dataset.file_ending}"))
+        found, grid = read_label(run / "predictions" / f"{name}{dataset.file_ending}")
+        truth, _ = read_label(case.truth, grid.order)
         scans.append(Scan(case, truth, found, base_to_apex(truth, plan.classes.index("RV"))))
     found = [dice(scan.found == value, scan.truth == value) for scan in scans for value in range(1, len(plan.classes))]
     for row, value in zip(rows, found, strict=True):

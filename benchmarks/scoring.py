@@ -41,7 +41,8 @@ def measure(name: str, predictions: Path, truth: Path) -> dict:
     whole = time.perf_counter() - start
     masks, ours, other, structures, difference = list_masks(truth), [], [], 0, 0.0
     for case, path in list_masks(predictions).items():
-        (found, grid), (true, _) = read_label(path), read_label(masks[case])
+        found, grid = read_label(path)
+        true, _ = read_label(masks[case], grid.order)
         spent = np.zeros(2)
         for value in sorted((set(np.unique(found)) & set(np.unique(true))) - {0}):  # medpy wants both masks filled
             pair = found == value, true == value

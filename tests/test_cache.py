@@ -1,10 +1,15 @@
 import dataclasses
+import errno
+import io
 
 import numpy as np
 import pytest
+import torch
 
 from scribbleseg.data.cache import cached
 from scribbleseg.data.dataset import Case, Volume
+from scribbleseg.data.slices import Stack
+from scribbleseg.errors import InputError
 from scribbleseg.labels import UNLABELED
 
 
@@ -69,3 +74,24 @@ def test_a_failed_computation_leaves_nothing(volume):
     with pytest.raises(ZeroDivisionError):
         cached(volume, "kind", {}, lambda: 1 / 0)
     assert not volume.cache.exists() or not any(volume.cache.iterdir())
+
+
+# --- slices that do not fit into memory
+
+
+def test_a_stack_that_finds_no_place_names_the_folder_and_a_way_out(tmp_path):
+    (tmp_path / "file").touch()
+    stack = Stack(tmp_path / "file" / "cache", 10)
+    stack.append(torch.zeros(8, dtype=torch.uint8))
+    with pytest.raises(InputError, match=r"cache: the slices do not fit into memory, and no file can be made here \(Not a directory\).*--size"):
+        stack.append(torch.zeros(8, dtype=torch.uint8))
+
+
+def test_a_stack_on_a_full_disk_names_the_folder_and_a_way_out(tmp_path, monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda dir: Full())
+    with pytest.raises(InputError, match="cache: the slices do not fit into memory, and not onto this disk .*No space left.*Free some space"):
+        Stack(tmp_path / "cache", 10).append(torch.zeros(16, dtype=torch.uint8))

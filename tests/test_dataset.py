@@ -176,6 +176,16 @@ def test_volume_errors_name_the_file(tmp_path):
     fails(save(tmp_path / "half.nii.gz", np.full(SHAPE, 1.5, np.float32)), "label value 1.5", read_label)
 
 
+@pytest.mark.parametrize("size", [(6, 5), (6, 5, 4)])
+def test_colours_in_other_formats_are_no_volume(tmp_path, size):
+    itk = pytest.importorskip("SimpleITK")
+    for name in ("a.nrrd", "a.mha"):
+        itk.WriteImage(itk.Image(size, itk.sitkVectorUInt8, 3), str(tmp_path / name))
+        for read in (read_image, read_label):
+            with pytest.raises(InputError, match=f"{name}: has 3 numbers in every voxel; expected one"):
+                read(tmp_path / name)
+
+
 def test_a_trailing_axis_of_one_is_a_3d_volume(tmp_path):
     path = save(tmp_path / "a.nii.gz", image(0)[..., None])
     voxels, grid = read_volume(path)

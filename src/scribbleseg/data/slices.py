@@ -65,8 +65,11 @@ class Stack:
         self.rows += len(part)
         self.bytes += part.nbytes
         if self.file is None and self.bytes > self.limit:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.file = tempfile.TemporaryFile(dir=self.folder)
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self.file = tempfile.TemporaryFile(dir=self.folder)
+            except OSError as error:
+                raise InputError(f"{self.folder}: the slices do not fit into memory, and no file can be made here ({error.strerror}). Change its permissions, copy the data set, or train at a smaller --size.") from error
         if self.file is not None:
             self._spill()
 

@@ -144,6 +144,8 @@ def _read_itk(path):
         file = itk.ReadImage(str(path))
     except RuntimeError as error:
         raise InputError(f"{path}: cannot be read ({str(error).splitlines()[-1]}). Is it truncated, or another format?") from error
+    if (numbers := file.GetNumberOfComponentsPerPixel()) > 1:
+        raise InputError(f"{path}: has {numbers} numbers in every voxel; expected one. Convert colours to grey, and split channels into one file each.")
     return from_itk(file)
 
 
