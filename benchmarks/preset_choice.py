@@ -37,6 +37,7 @@ CANDIDATES = {
     "onecycle-1e-3": {**ONCE, "schedule": "onecycle", "lr": 0.001},
     "cosine-1e-3": {**ONCE, "schedule": "cosine", "lr": 0.001},
     "size-96": {**ONCE, "schedule": "onecycle", "lr": 0.001, "size": 96, "iterations": 1600},  # as long on a CPU
+    "size-160": {**ONCE, "schedule": "onecycle", "lr": 0.001, "size": 160, "iterations": 576},
     "batch-6": {**ONCE, "schedule": "onecycle", "lr": 0.001, "batch": 6, "iterations": 1800},
 }
 PLACES = (("acdc", "tuning"), ("mscmr", "tuning"), ("mscmr", "25-5-15"))

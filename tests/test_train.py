@@ -484,17 +484,22 @@ def test_the_fast_preset_ships_and_validates_the_mean_of_the_weights(dataset, tm
 
 def test_the_average_by_hand():
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1, bias=False), torch.nn.BatchNorm2d(1))
-    average, means = Average(network, 0.6), []
-    for value in (1.0, 2.0, 4.0, 8.0):
+    with torch.no_grad():
+        network[0].weight.fill_(0.5)
+        network[1].running_mean.fill_(5)
+    average, means = Average(network, 0.2), []
+    for value in (1.0, 2.0, 4.0):
         with torch.no_grad():
             network[0].weight.fill_(value)
             network[1].running_mean.fill_(10 * value)
             network[1].num_batches_tracked += 1
         average.update(network)
         means.append((float(average.network[0].weight), float(average.network[1].running_mean)))
-    by_hand = [1.0, 1.5, 1.5 * 0.6 + 4 * 0.4, (1.5 * 0.6 + 4 * 0.4) * 0.6 + 8 * 0.4]  # α = 0, 1/2, then 2/3 and 3/4, limited to .6
+    first = 0.1 * 0.5 + 0.9 * 1  # α = 1/10, then 2/11 and 3/12, limited to .2
+    second = 2 / 11 * first + 9 / 11 * 2
+    by_hand = [first, second, 0.2 * second + 0.8 * 4]
     assert means == [(pytest.approx(mean), pytest.approx(10 * mean)) for mean in by_hand]
-    assert average.network[1].num_batches_tracked == 4 and not average.network.training
+    assert average.network[1].num_batches_tracked == 3 and not average.network.training
     assert not any(p.requires_grad for p in average.parameters())
 
 
