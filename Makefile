@@ -20,7 +20,7 @@ demo: $(VENV)/installed
 	$(BIN)/scribbleseg demo
 
 test: $(VENV)/test-installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 # Every run of docs/results.md that is not done, in order of value, and its tables. Needs datasets/acdc and datasets/mscmr.
 # make results MINUTES=9 stops at a checkpoint; the same command carries on.

@@ -67,7 +67,7 @@ mps)
     CUDA_MPS_PIPE_DIRECTORY=$(mktemp -d) CUDA_MPS_LOG_DIRECTORY=$(mktemp -d)
     export CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
     nvidia-cuda-mps-control -d
-    trap 'echo quit | nvidia-cuda-mps-control' EXIT
+    trap 'nvidia-cuda-mps-control <<<quit' EXIT
     folds --iterations 6000 --folds 0 1 2 3 4 --at-once 5 --runs runs/folds-mps
     ;;
 precision)
