@@ -33,6 +33,7 @@ from scribbleseg.predict import load_network, predict_volume
 ONCE = {"preset": "fast", "optimizer": "adamw", "batch": 12, "iterations": 900}
 CANDIDATES = {
     "quick": {"method": "scn", "budget": "quick"},
+    "fast": {"preset": "fast"},  # as it stands: onecycle-1e-3, and since 2026-11-23 a mean of the weights that forgets the start
     "onecycle-3e-3": {**ONCE, "schedule": "onecycle", "lr": 0.003},
     "onecycle-1e-3": {**ONCE, "schedule": "onecycle", "lr": 0.001},
     "cosine-1e-3": {**ONCE, "schedule": "cosine", "lr": 0.001},
