@@ -208,6 +208,8 @@ BAD = [
     (PLAN.replace('label = "no-fadc"', 'label = "pce"'), "same label"),
     (PLAN.replace("seeds", "seed"), "unknown key 'seed'. Did you mean 'seeds'"),
     (PLAN.replace("folds = [0]", "folds = [0]\nfold = 0"), r"\[\[data\]\] unknown key 'fold'. Did you mean 'folds'"),
+    (PLAN.replace("method =", "methd ="), r"\[\[row\]\] unknown key 'methd'. Did you mean 'method'"),
+    (PLAN.replace("[[row]]", "[[rows]]"), "unknown key 'rows'. Did you mean 'row'"),
     (PLAN.replace("label", "lable"), "unknown key 'lable'. Did you mean 'label'"),
     (PLAN.replace("[[data]]", "[data]"), r"data = \{.*\}; expected tables: \[\[data\]\]"),
     ("data = []" + PLAN.replace("[[data]]", "[[row]]"), r"data = \[\]; expected tables"),
@@ -240,6 +242,14 @@ def test_bad_plans(tmp_path, text, words):
     (tmp_path / "published.toml").write_text("[table-1]", encoding="utf-8")
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError, match=words):
+        read_bench_plan(Bench(path))
+
+
+def test_published_numbers_that_are_not_there(tmp_path):
+    path = tmp_path / "plans" / "plan.toml"
+    path.parent.mkdir()
+    path.write_text('published = "table-1"' + PLAN, encoding="utf-8")
+    with pytest.raises(InputError, match=r"plan.toml: published = 'table-1', and there is no .*published.toml. Write .*, or leave the key out"):
         read_bench_plan(Bench(path))
 
 

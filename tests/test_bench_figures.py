@@ -277,6 +277,13 @@ def test_a_grid_shows_the_same_slices_for_all(place):
         assert not np.array_equal(truth["class 2"], moved["class 2"], equal_nan=True)
 
 
+def test_a_grid_of_several_seeds_says_that_it_shows_the_first(place):
+    again = job("pce", seed=1)
+    more = DONE | {again: result({"square": [1] * 3, "core": [1] * 3}, cases=[f"case.{number} a" for number in (6, 7, 8)])}
+    assert "Pictures and numbers are of each method's first seed." in words(grid([*JOBS, again], more, place))
+    assert "first seed" not in words(grid(JOBS, DONE, place))
+
+
 def test_pixels_keep_their_shape(place):
     stored = [*place.datasets.rglob("case.6 a*.nii.gz"), *place.runs.rglob("case.6 a.nii.gz")]
     assert len(stored) == 5

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from scribbleseg import cli
-from scribbleseg.bench.formats import LATEX, escape, fold_lines, latex, markdown, tidy_csv, write_tables
+from scribbleseg.bench.formats import LATEX, escape, fold_lines, latex, markdown, run_lines, tidy_csv, write_tables
 from scribbleseg.bench.jobs import BenchPlan, Job, Published, Result, read_bench_plan, read_results
 from scribbleseg.bench.statistics import average_seeds, holm, paired_p, rank
 from scribbleseg.bench.tables import aggregate, spans, tables
@@ -97,6 +97,11 @@ def test_seeds_are_averaged_per_case_and_missing_structures_counted():
     assert table["pce", "HD95* mean (mm)"][0] == "27.00"
     assert table["pce", "missing"][0] == "2"
     assert len(row.scores) == 4
+    # seed 0: A (0 + .4)/2, B .5; seed 1: A (.2 + .8)/2, B .5
+    assert "Mean Dice seed by seed, which neither the sd nor p knows of: pce 35.00, 50.00." in tables(aggregate(plan, of(plan, found))[0])[0].notes
+    lines = list(csv.DictReader(io.StringIO(tidy_csv(aggregate(plan, of(plan, found))))))
+    assert [[float(value) for value in line["dice_by_seed"].split(" / ") if value] for line in lines] == [[], [], [pytest.approx(35), pytest.approx(50)]]
+    assert not any("seed by seed" in note for note in tables(aggregate(plan, of(plan, {("pce", 0, 0): found["pce", 0, 0]}))[0])[0].notes)
     assert average_seeds([result({"a": (0.1, 0.3)}).rows])[1]["dice"] == 0.3
 
 
@@ -273,6 +278,12 @@ def test_markdown_marks_and_escapes():
     for block in page.split("\n\n"):
         if block.startswith("|"):
             assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
+
+
+def test_a_commit_that_is_not_known_is_said_to_be():
+    machine = record()["environment"] | {"commit": None}
+    section = aggregate(bench_plan(["pce"], [0]), of(bench_plan(["pce"], [0]), {("pce", 0): result({"a": (0.5, 0.5)}, environment=machine)}))[0]
+    assert run_lines(section)[0] == "# some CPU, 1 threads, float32, commit not known"
 
 
 def test_latex_escapes_and_balances(tmp_path):

@@ -232,6 +232,12 @@ def test_methods_lists_every_method_in_a_line(call):
     assert code == 0 and out.startswith("effdnet: ") and "--set lam=" in out and "iterations 60000" in out
 
 
+def test_a_class_without_a_docstring_is_not_described_by_another(call, monkeypatch):
+    monkeypatch.setattr("examples.new_method.FlipConsistency.__doc__", None)
+    code, out, _ = call("methods", "examples.new_method:FlipConsistency")
+    assert code == 0 and "\nThe class has no docstring.\n" in out and "Owns `network`" not in out
+
+
 def test_resume_takes_the_run_alone(call, refused, trained, small, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}

@@ -13,6 +13,7 @@ from test_train import log, same_weights, settings
 
 from scribbleseg.augment import random_affine, warp
 from scribbleseg.average import Average
+from scribbleseg.errors import InputError
 from scribbleseg.methods.base import Method, Recipe, Slices
 from scribbleseg.optimizer import make_optimizer
 from scribbleseg.plan import make_plan
@@ -94,6 +95,35 @@ class Watched(Method):
 
     def after_step(self, progress):
         self.followed.append((self.network.weight.item(), progress.item()))
+
+
+@pytest.mark.parametrize(
+    "terms, got",
+    [
+        (torch.zeros(()), "Tensor"),
+        ({}, r"\{\}"),
+        ({"a": 0.5}, "dict"),
+        ({"a": torch.zeros(()), "b": torch.zeros(2, 3)}, r"\{'a': \(\), 'b': \(2, 3\)\}"),
+        (None, "NoneType"),
+    ],
+)
+def test_what_losses_return_is_looked_at(terms, got):
+    method = Watched()
+    method.losses = lambda batch, progress: terms
+    slices = Slices(torch.rand(4, 1, 16, 16), torch.zeros(4, 16, 16, dtype=torch.uint8), {}, None)
+    step = Step(method, torch.optim.SGD(method.parameters(), lr=1.0), slices, torch.float32)
+    with pytest.raises(InputError, match=f"Watched.losses returned {got}; expected named terms, each a tensor without axes"):
+        step(torch.tensor([0, 1]), 0.0, 0.1)
+    del method.losses
+    Step(method, torch.optim.SGD(method.parameters(), lr=1.0), slices, torch.float32)(torch.tensor([0, 1]), 0.0, 0.1)
+
+
+def test_a_method_without_losses_is_named():
+    class Half(Method):
+        pass
+
+    with pytest.raises(InputError, match="Half defines no losses"):
+        Half(torch.nn.Identity()).losses(None, None)
 
 
 def test_a_step_warps_slices_moves_weights_by_the_rate_and_then_lets_the_method_follow():

@@ -31,6 +31,7 @@ from scribbleseg.optimizer import learning_rate
 from scribbleseg.plan import FAST, FAST_SIZE, make_plan, read_plan
 from scribbleseg.predict import load_network
 from scribbleseg.run_log import add_environment, environment
+from scribbleseg.step import Step
 from scribbleseg.train import resume, train, validation_dice
 
 
@@ -501,6 +502,23 @@ def test_the_average_by_hand():
     assert means == [(pytest.approx(mean), pytest.approx(10 * mean)) for mean in by_hand]
     assert average.network[1].num_batches_tracked == 3 and not average.network.training
     assert not any(p.requires_grad for p in average.parameters())
+
+
+@pytest.mark.parametrize("fails_at", [1, 2])
+def test_a_run_that_fails_in_its_first_step_leaves_nothing(dataset, tmp_path, monkeypatch, fails_at):
+    taken, whole = [], Step.whole
+
+    def failing(self, progress):
+        taken.append(progress)
+        if len(taken) == fails_at:
+            raise RuntimeError("out of memory")
+        return whole(self, progress)
+
+    monkeypatch.setattr(Step, "whole", failing)
+    run = tmp_path / "kept" / "run"
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(settings(dataset, run))
+    assert run.exists() == (fails_at == 2) and run.parent.is_dir()
 
 
 def test_validation_dice_by_hand():

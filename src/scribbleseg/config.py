@@ -30,7 +30,7 @@ class Train:
     fold: Annotated[int, arg(metavar="N")] = 0
     """Which fold of the protocol is held out."""
     budget: Literal["paper", "quick"] = "paper"
-    """paper: the method's own size and iterations. quick: 128 pixels, 600 iterations (SGD methods from .03): for most 5 to 15 minutes on one CPU core."""
+    """paper: the method's own size and iterations. quick: 128 pixels, 600 iterations (SGD methods from .03): for most 5 to 20 minutes on one CPU core."""
     preset: Literal["paper", "fast"] = "paper"
     """fast: a recipe of our own in place of the method's and the budget's, for two cores and little time; docs/speed.md says what it reaches."""
     iterations: Annotated[int | None, arg(metavar="N", help_behavior_hint=BUDGETS)] = None

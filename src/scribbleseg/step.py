@@ -9,6 +9,7 @@ from . import distributed
 from .augment import random_affine
 from .average import Average
 from .batches import augment_slices
+from .errors import InputError
 from .methods.base import Batch, Method, Slices
 
 EAGER_STEPS = 3  # before the recording: they initialise libraries and the optimiser's state, and compile
@@ -79,6 +80,8 @@ class Step:
 
     def whole(self, progress: float) -> Tensor:
         terms = self.forward(self.draw(), progress)
+        if not self.names:
+            check_terms(self.method, terms)
         torch.stack(list(terms.values())).sum().backward()
         self.update()
         row = {**terms, **self.method.monitor()}
@@ -125,3 +128,12 @@ class Step:
         distributed.agree(self.method)
         if self.average is not None:
             self.average.update(self.method.network)
+
+
+def check_terms(method: Method, terms: object) -> None:
+    """Raises InputError for anything but what a method's `losses` has to return: named 0-d tensors, one at least."""
+    named = isinstance(terms, dict) and all(isinstance(value, Tensor) for value in terms.values())
+    if named and terms and all(value.ndim == 0 for value in terms.values()):
+        return
+    got = {name: tuple(value.shape) for name, value in terms.items()} if named else type(terms).__name__
+    raise InputError(f"{type(method).__name__}.losses returned {got}; expected named terms, each a tensor without axes, such as {{\"pce\": loss.mean()}}.")

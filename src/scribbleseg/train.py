@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -54,7 +55,12 @@ def train(config: Train) -> Path:
             raise InputError(f"{run}: cannot be made: {parent} is no folder that can be written to. Choose another place, or change its permissions.")
         training = _Training(config, plan)
         training.start()
-        training.run_to_end()
+        try:
+            training.run_to_end()
+        except Exception:
+            if training.first and training.iteration == 0:  # not one step: nothing to carry on
+                shutil.rmtree(run)
+            raise
     return run
 
 

@@ -23,6 +23,7 @@ COLUMNS = (
     *("data", "split", "budget", "row", "class", "unit", "status", "folds", "seeds", "cases"),
     *(f"{key}{part}_over_folds" for key in SCORES for part in ("", "_sd")),
     *("dice_over_cases", "dice_sd_over_cases", "hd95_over_cases", "hd95_sd_over_cases", "penalised_hd95_over_cases", "n_missing", "n_spurious"),
+    "dice_by_seed",
     *("p_holm", "pairs", "leader", "published_dice", "published_dice_sd", "published_hd95", *COSTS),
 )
 
@@ -85,7 +86,7 @@ def run_lines(section: Section) -> list[str]:
             machine = result.record["environment"]
             changes = [", ".join(f"{key} {value}" for key, value in part.items()) for part in machine.get("continued", [])]
             note = result.record.get("data_note")  # the oldest records lack it
-            lines += [f"# {machine['device']}, {machine['precision']}, commit {machine['commit']}" + "".join(f"; carried on with {part}" for part in changes) + (f"; {note}" if note else "")]
+            lines += [f"# {machine['device']}, {machine['precision']}, commit {machine['commit'] or 'not known'}" + "".join(f"; carried on with {part}" for part in changes) + (f"; {note}" if note else "")]
             lines.append(result.record["command"])
     return lines
 
@@ -149,6 +150,8 @@ def _csv_lines(row: Row, section: Section) -> list[dict]:
         line = shared | {key: cases[key] for key in ("class", "unit", "cases", "n_missing", "n_spurious")} | cost(row)
         line |= {f"{key}_over_folds": folds[key] * scale.get(key, 1) for score in SCORES for key in (score, f"{score}_sd")}
         line |= {f"{key}_over_cases": cases[key] * scale.get(key, 1) for key in ("dice", "dice_sd", "hd95", "hd95_sd", "penalised_hd95")}
+        if cases["class"] == "mean" and len(row.by_seed) > 1:
+            line["dice_by_seed"] = " / ".join(str(100 * dice) for dice in row.by_seed.values())
         if cases["class"] == "mean" and row.label in section.p:
             line["p_holm"], line["pairs"] = section.p[row.label]
         lines.append(line | printed.get(cases["class"], {}))

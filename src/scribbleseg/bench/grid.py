@@ -71,6 +71,8 @@ def grid(jobs: Sequence[Job], results: dict[Job, Result], config: Bench, names: 
         rows += _rows(dataset, dataset.case(case), found, {label: dice[label, case] for label in there}, slices)
     absent = [label for label in dict.fromkeys(job.label for job in jobs) if label not in labels]
     note = f"{which_runs(jobs, results)}. Slices: {'the one' if slices == 1 else 'those'} with most foreground in the dense mask, cut out around it. Number: mean Dice of the case's whole volume, foreground outside the picture included."
+    if len({job.seed for job in jobs if job in results}) > 1:
+        note += " Pictures and numbers are of each method's first seed."
     return draw_grid(rows, dataset.classes, note + (f" Not run, or without predictions here: {', '.join(absent)}." if absent else ""))
 
 

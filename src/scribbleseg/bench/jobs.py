@@ -170,12 +170,13 @@ def _read_toml(path: Path) -> dict:
 
 
 def _check_table(path: Path, table: dict, kinds: dict, needed: tuple[str, ...], where: str = "") -> None:
+    for key in table:
+        if key not in kinds:
+            raise InputError(f"{path}: {where}unknown key '{key}'. {nearest(key, kinds)}")
     for key in needed:
         if key not in table:
             raise InputError(f"{path}: {where}{key} is missing. A bench plan needs [[data]] with folder, split, folds and [[row]] with method.")
     for key, value in table.items():
-        if key not in kinds:
-            raise InputError(f"{path}: {where}unknown key '{key}'. {nearest(key, kinds)}")
         fits, words = kinds[key]
         if not fits(value):
             raise InputError(f"{path}: {where}{key} = {value!r}; expected {words.format(key=key)}.")
@@ -184,6 +185,8 @@ def _check_table(path: Path, table: dict, kinds: dict, needed: tuple[str, ...], 
 def _read_published(plan: Path, key: str) -> Published:
     """A key of published.toml, which lies beside the folder of the plan. Raises InputError when there is no such file or key."""
     path = plan.resolve().parents[1] / "published.toml"
+    if not path.exists():
+        raise InputError(f"{plan}: published = '{key}', and there is no {path}. Write the paper's numbers there, or leave the key out.")
     known = _read_toml(path)
     if key not in known:
         raise InputError(f"{plan}: published = '{key}' is not in {path}. {nearest(key, known)}")

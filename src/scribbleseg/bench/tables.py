@@ -30,6 +30,14 @@ class Row:
     def runs(self) -> set[tuple[int, int]]:
         return {(job.fold, job.seed) for job in self.done}
 
+    @property
+    def by_seed(self) -> dict[int, float]:
+        """Seed → mean Dice over the held-out cases of its runs."""
+        scores: dict[int, list[dict]] = {}
+        for job, result in sorted(self.done.items(), key=lambda item: item[0].seed):
+            scores.setdefault(job.seed, []).extend(row | {"case": f"{job.fold}/{row['case']}"} for row in result.rows)
+        return {seed: summarise(rows)[-1]["dice"] for seed, rows in scores.items()}
+
 
 @dataclass(frozen=True)
 class Section:
@@ -189,6 +197,8 @@ def _score_notes(section: Section, kind: str, tested: bool, printed: bool) -> li
         notes.append("The mean over cases within each fold first, then mean and sd over folds; no sd for a single fold.")
     else:
         notes.append("All held-out cases of the folds done, pooled; several seeds of a case are averaged first.")
+    if by_seed := [f"{row.label} {', '.join(f'{100 * dice:.2f}' for dice in row.by_seed.values())}" for row in section.done if len(row.by_seed) > 1]:
+        notes.append(f"Mean Dice seed by seed, which neither the sd nor p knows of: {'; '.join(by_seed)}.")
     if len(section.ranked) > 1:
         notes.append("Best and second best of each column, as printed, are bold and underlined, among the rows with the same complete set of runs; of HD95 among those that miss no such structure.")
     if any("†" in _label(row, section) for row in section.done):

@@ -83,7 +83,7 @@ class Method(nn.Module):
 
     def losses(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
         """Named, already weighted terms; the loop sums and logs them. `progress`: 0-d tensor, 0 at the first step, 1 at the end."""
-        raise NotImplementedError
+        raise InputError(f"{type(self).__name__} defines no losses(self, batch, progress). CONTRIBUTING.md shows a method.")
 
     def after_step(self, progress: Tensor) -> None:
         """After each optimiser step: teacher update and the like."""

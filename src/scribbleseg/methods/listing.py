@@ -14,7 +14,7 @@ def methods(config: Methods) -> None:
         return
     kind = method_class(config.name)
     print(f"{config.name}: {_first_line(config.name)}\n")
-    print(inspect.getdoc(kind))
+    print(inspect.cleandoc(kind.__doc__ or "The class has no docstring."))
     recipe = ", ".join(f"{key} {value}" for key, value in vars(kind.recipe).items() if value and (key != "gamma" or kind.recipe.step_at))
     print(f"\nrecipe: {recipe}")
     for key, default in hyperparameters(config.name).items():
@@ -24,4 +24,4 @@ def methods(config: Methods) -> None:
 def _first_line(name: str) -> str:
     """What the method's module says of it, or the class, where somebody's module has no docstring."""
     kind = method_class(name)
-    return (inspect.getdoc(inspect.getmodule(kind)) or inspect.getdoc(kind)).splitlines()[0]
+    return inspect.cleandoc(inspect.getmodule(kind).__doc__ or kind.__doc__ or "no description").splitlines()[0]
