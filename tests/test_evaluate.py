@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import nibabel
 import numpy as np
@@ -11,6 +12,7 @@ from scribbleseg.config import Evaluate
 from scribbleseg.data.dataset import read_dataset
 from scribbleseg.errors import InputError
 from scribbleseg.evaluate import evaluate, format_table, list_masks, read_rows, score_cases, score_files, score_volume, summarise, write_rows
+from scribbleseg.predict import MADE_BY
 
 
 def mask(*boxes: tuple[int, int]) -> np.ndarray:
@@ -46,13 +48,32 @@ def by_key(rows):
 
 
 def test_a_folder_is_scored_in_mm_and_by_name(folders):
-    rows, left_out = score_files(*folders)
+    rows, unpredicted, unscored = score_files(*folders)
     assert [(row["case"], row["class"]) for row in rows] == [("a", "ring"), ("a", "disc"), ("b", "ring"), ("b", "disc")]
     table = by_key(rows)
     assert table["a", "ring"]["dice"] == pytest.approx(2 / 3)
     assert table["a", "ring"]["hd95"] == pytest.approx(1.5) and table["a", "ring"]["unit"] == "mm"
     assert table["a", "disc"]["dice"] == 1
-    assert left_out == ["c"]
+    assert (unpredicted, unscored) == (["c"], [])
+
+
+def test_a_misnamed_prediction_is_said_in_both_lists(folders, tmp_path, capsys):
+    predictions, truth = folders
+    (predictions / "b.nii.gz").rename(predictions / "d.nii.gz")
+    rows = evaluate(Evaluate(predictions, truth, out=tmp_path / "scores.csv"))
+    assert {row["case"] for row in rows} == {row["case"] for row in read_rows(tmp_path / "scores.csv")} == {"a"}
+    said = capsys.readouterr().out.splitlines()[-2:]
+    assert said == ["2 of 3 masks have no prediction (first: b).", "1 of 2 predictions have no mask and are not scored (first: d)."]
+
+
+def test_swapped_folders_are_noticed_by_what_predict_left(folders):
+    predictions, truth = folders
+    (predictions / MADE_BY).write_text("{}", encoding="utf-8")
+    with pytest.raises(InputError, match=f"The order is PREDICTIONS TRUTH: scribbleseg evaluate {predictions} {truth}."):
+        score_files(truth, predictions)
+    corrected = shutil.copytree(predictions, predictions.with_name("corrected"))
+    rows, *_ = score_files(predictions, corrected)
+    assert {row["case"] for row in rows} == {"a", "b"} and len(score_files(predictions, truth)[0]) == 4
 
 
 def test_cases_of_a_data_set_are_scored_in_mm(folders):
@@ -85,6 +106,7 @@ def test_summary_of_hand_made_rows():
     assert (second["hd95"], second["penalised_hd95"], second["n_missing"]) == (4, 47, 1) and math.isnan(second["hd95_sd"])
     assert (mean["class"], mean["cases"], mean["n_missing"]) == ("mean", 2, 1)
     assert (mean["dice"], mean["dice_sd"]) == pytest.approx((0.5, math.sqrt(2 * 0.2**2)))  # case means .7 and .3
+    assert mean["hd95_sd"] == pytest.approx(math.sqrt(0.5))  # case means 3 and 4
     assert mean["hd95"] == pytest.approx(3.5) and mean["penalised_hd95"] == pytest.approx(25)
     nothing = summarise([row("a", "x", 0.0, nan, True), row("a", "y", 0.0, nan, True)])[-1]
     assert nothing["n_missing"] == 2 and math.isnan(nothing["hd95"]) and nothing["penalised_hd95"] == 90
@@ -117,9 +139,9 @@ def assert_same_rows(one, other):
 def test_file_against_file_of_any_name(folders, tmp_path):
     predictions, truth = folders
     (predictions / "a.nii.gz").rename(tmp_path / "mine.nii.gz")
-    rows, left_out = score_files(tmp_path / "mine.nii.gz", truth / "a.nii.gz")
+    rows, *left_out = score_files(tmp_path / "mine.nii.gz", truth / "a.nii.gz")
     assert [(row["case"], row["class"]) for row in rows] == [("mine", "ring"), ("mine", "disc")]
-    assert rows[0]["dice"] == pytest.approx(2 / 3) and left_out == []
+    assert rows[0]["dice"] == pytest.approx(2 / 3) and left_out == [[], []]
 
 
 def test_another_format_of_the_same_case(folders):
@@ -152,7 +174,7 @@ def test_voxels_only_where_the_data_set_says_so_and_the_file_agrees(tmp_path, sa
     save(truth, mask((1, 0)), spacing_mm)
     info = {"labels": {"background": 0, "ring": 1, "ignore": 2}} | ({"spacing": "voxels"} if says else {})
     (tmp_path / "dataset.json").write_text(json.dumps(info), encoding="utf-8")
-    rows, _ = score_files(truth, truth)
+    rows, *_ = score_files(truth, truth)
     assert rows[0]["unit"] == unit
     assert f"HD95 ({unit})" in format_table(summarise(rows))
 
@@ -173,8 +195,9 @@ def break_prediction_value(predictions, truth):
     save(predictions / "b.nii.gz", mask((7, 0)))
 
 
-def break_name(predictions, truth):
-    (predictions / "b.nii.gz").rename(predictions / "d.nii.gz")
+def break_names(predictions, truth):
+    for name in "ab":
+        (predictions / f"{name}.nii.gz").rename(predictions / f"x{name}.nii.gz")
 
 
 def break_twins(predictions, truth):
@@ -205,7 +228,7 @@ def break_gone(predictions, truth):
         (break_affine, r"a\.nii\.gz: has another affine \(largest difference 3\)"),
         (break_truth_value, r"labelsTr_dense/b\.nii\.gz: has value 3; expected 0 background, 1 ring, 2 disc\."),
         (break_prediction_value, r"predictions/b\.nii\.gz: has value 7"),
-        (break_name, r"d\.nii\.gz: no mask of that name"),
+        (break_names, r"predictions: no prediction has a mask of its name in .*labelsTr_dense \(predicted: xa, …; masks: a, …\)"),
         (break_twins, r"a\.nii and a\.nii\.gz are the same case"),
         (break_truncated, r"labelsTr_dense/a\.nii\.gz: cannot be read"),
         (break_labels, r"dataset\.json: labels are .*--classes"),

@@ -23,7 +23,7 @@ from scribbleseg.data.imports import import_dataset
 from scribbleseg.errors import InputError
 from scribbleseg.evaluate import list_masks
 from scribbleseg.networks import build_network
-from scribbleseg.predict import FLIPS, MADE_BY, average_softmax, entropy, list_jobs, predict, predict_volume
+from scribbleseg.predict import FLIPS, MADE_BY, average_softmax, checksum, entropy, list_jobs, predict, predict_volume
 from scribbleseg.plan import read_plan
 
 CPU, F32 = torch.device("cpu"), torch.float32
@@ -291,14 +291,17 @@ def test_a_folder_of_predictions_says_what_made_them(small, run, other, tmp_path
         return json.loads((tmp_path / "out" / MADE_BY).read_text(encoding="utf-8"))
 
     predict(Predict(run, small, tmp_path / "out"))
-    assert made_by() == {"runs": [str(run)], "weights": "last", "iterations": [2], "tta": False}
+    masks = {path: checksum(path) for path in list_masks(tmp_path / "out").values()}
+    assert made_by() == {"runs": [str(run)], "weights": "last", "iterations": [2], "tta": False, "sha256": {path.name: value for path, value in masks.items()}}
+    assert (tmp_path / "out" / MADE_BY).stat().st_mtime_ns <= min(path.stat().st_mtime_ns for path in masks), "or the report took them for another's"
     assert list_masks(tmp_path / "out").keys() == {"case.4 a", "case.5 a"}, "it is no mask"
     scan = small / "imagesTr" / "case.5 a_0000.nii.gz"
     weights = load_file(run / "last.safetensors")
     for one in (run, other):
         save_file(weights, one / "best.safetensors", {"iteration": "1"})
     predict(Predict((run, other), scan, tmp_path / "out" / "case.5 a.nii.gz", weights="best", tta=True))
-    assert made_by() == {"runs": [str(run), str(other)], "weights": "best", "iterations": [1, 1], "tta": True}
+    said = {"runs": [str(run), str(other)], "weights": "best", "iterations": [1, 1], "tta": True}
+    assert made_by() == said | {"sha256": {"case.5 a.nii.gz": checksum(tmp_path / "out" / "case.5 a.nii.gz")}}
     predict(Predict(run, scan, tmp_path / "one" / "mask.nii.gz"))
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["mask.nii.gz"], "a single file needs no note"
 
@@ -515,7 +518,7 @@ def test_no_run_at_all_is_refused(tmp_path):
 # --- whole or not at all
 
 
-def test_a_bad_case_in_a_folder_leaves_the_finished_ones_whole(bright, tmp_path):
+def test_a_bad_case_in_a_folder_leaves_the_finished_ones_whole(bright, tmp_path, capsys):
     masks = {}
     for index in range(3):
         image, masks[index] = scan(2, index)
@@ -524,6 +527,7 @@ def test_a_bad_case_in_a_folder_leaves_the_finished_ones_whole(bright, tmp_path)
     bad.write_bytes(bad.read_bytes()[:200])
     with pytest.raises(InputError, match="1.nii.gz: cannot be read"):
         predict(Predict(bright, tmp_path / "in", tmp_path / "out", uncertainty=True))
+    assert capsys.readouterr().err == f"1 of 3 cases are predicted and written, the last is {tmp_path / 'out' / '0.nii.gz'}\n"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.nii.gz", "0_entropy.nii.gz", MADE_BY]
     assert np.array_equal(nibabel.load(tmp_path / "out" / "0.nii.gz").dataobj, masks[0])
 

@@ -193,7 +193,7 @@ def test_without_truth_data_set_or_end_of_training_the_report_says_so(run, tmp_p
     shown = section(report(Report(run)).read_text(encoding="utf-8"), "cases")
     assert re.findall(r"<h3>(.*?)</h3>", shown) == ["Least: case.5 a, foreground in 0.00 % of its voxels", "Most: case.4 a, foreground in 0.83 % of its voxels"]
     assert re.findall(r"<figcaption>(.*?)</figcaption>", shown) == ["image", "scribble", "prediction"] * 2 and "slice 2 of 3" in shown
-    assert "which of these are right (last checkpoint, iteration 4)" in shown
+    assert "which of these are right (last checkpoint, iteration 4; 2 of 2 predictions changed or removed since)" in shown
     paint(run / "predictions" / "case.4 a.nii.gz", 36, np.eye(4))
     assert "on another grid than its image" in section(report(Report(run)).read_text(encoding="utf-8"), "cases")
 
@@ -276,6 +276,29 @@ def test_a_prediction_that_was_killed_before_its_first_volume_is_made_anew(run):
     assert "last checkpoint, iteration 4." in report(Report(run)).read_text(encoding="utf-8")
 
 
+def test_a_prediction_corrected_in_its_place_is_not_called_the_models_own(run):
+    assert "changed" not in report(Report(run)).read_text(encoding="utf-8")
+    path = run / "predictions" / "case.4 a.nii.gz"
+    shutil.copyfile(module.read_plan(run)[0].dataset / "labelsTr_dense" / path.name, path)
+    page = report(Report(run)).read_text(encoding="utf-8")
+    assert "last checkpoint, iteration 4; 1 of 2 predictions changed or removed since." in page
+    assert "case.4 a" == body(page, "every-case")[-1][0] and body(page, "every-case")[-1][1] == "1.0000"
+
+
+def test_the_course_has_no_truth_where_the_slice_has_none(run):
+    for file in (run / "pictures").glob("*.npz"):
+        with np.load(file) as stored:
+            maps = dict(stored)
+        maps["truth"][0] = UNLABELED
+        np.savez(file, **maps)
+    course = section(report(Report(run)).read_text(encoding="utf-8"), "course-of-training")
+    assert "<th>prediction</th>" in course and "<th>truth</th>" not in course and course.count("<img") == 20
+
+
+def test_charts_say_that_a_batch_with_nothing_to_judge_counts_0(page):
+    assert section(page, "training").count("a batch with nothing to judge counts 0)</figcaption>") == 2
+
+
 def test_a_corrected_mask_is_scored_anew(run, tmp_path):
     dataset = small_dataset(tmp_path / "corrected")
     edit(run, lambda stored: stored["train"].update(dataset=str(dataset)))
@@ -302,9 +325,9 @@ def test_the_mean_of_the_weights_is_among_the_settings(run):
 
 
 def test_validation_on_scribbles_is_called_so(run):
-    assert "Validation Dice at 32 × 32 pixels, 1 case<" in section(report(Report(run)).read_text(encoding="utf-8"), "training")
+    assert "Validation Dice at 32 × 32 pixels<" in section(report(Report(run)).read_text(encoding="utf-8"), "training")
     edit(run, lambda stored: stored["plan"].update(val_on_scribbles=True))
-    assert "Validation Dice on scribbled pixels alone, 1 case<" in section(report(Report(run)).read_text(encoding="utf-8"), "training")
+    assert "Validation Dice on scribbled pixels alone<" in section(report(Report(run)).read_text(encoding="utf-8"), "training")
 
 
 def test_scores_of_validation_cases_are_called_so(run):
@@ -330,6 +353,7 @@ def test_of_several_channels_the_one_shown_is_named(run):
 
 
 def test_the_distances_are_defined_under_the_table(page):
+    assert "the mean is that of the classes' means, the sd that over cases of each case's mean over classes" in section(page, "scores")
     assert "HD95: 95th percentile of the surface distances of both directions taken together" in section(page, "scores")
 
 

@@ -96,7 +96,7 @@ def test_without_dense_masks_validation_is_on_scribbled_pixels(tmp_path, capsys)
         assert log(run)[-1]["val_dice"][name] == pytest.approx(expected) and expected > 0.1
 
 
-def test_dense_masks_are_preferred_for_validation(dataset, tmp_path):
+def test_dense_masks_are_preferred_for_validation(dataset, tmp_path, capsys):
     assert not make_plan(settings(dataset, tmp_path / "run", val_share=0.3)).val_on_scribbles
     some = small_dataset(tmp_path / "some")
     for index in (0, 1, 3):
@@ -107,6 +107,8 @@ def test_dense_masks_are_preferred_for_validation(dataset, tmp_path):
     rows = [{"name": "mixed", "train": ["case.0 a"], "val": ["case.1 a", "case.2 a"], "test": []}]
     (some / "splits" / "mixed.json").write_text(json.dumps(rows), encoding="utf-8")
     assert not make_plan(settings(some, tmp_path / "run", split="mixed")).val_on_scribbles, "one dense mask is there"
+    train(settings(some, tmp_path / "run", split="mixed", iterations=1))
+    assert "validation: 2 of 3 cases (case.1 a, case.2 a); Dice is of the 1 that has a dense mask\n" in capsys.readouterr().err
 
 
 def test_scribbled_patients_are_set_aside_not_undrawn_ones(tmp_path):

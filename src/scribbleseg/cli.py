@@ -154,7 +154,7 @@ def _what_next(settings, result) -> str:
         case config.Train(run=run) | (Path() as run):  # a path: train RUN --resume
             return f"run: {run}; next: {_order('predict', run, 'INPUT', 'OUTPUT')}, or {_order('report', run)}"
         case config.Predict(input=source, output=output):
-            truths = [source / part for part in ("labelsTr_dense", "labelsTs") if (source / part / result[0].name).is_file()]
+            truths = [source / part for part in ("labelsTr_dense", "labelsTs") if any((source / part / path.name).is_file() for path in result)]
             score = f"; next: {_order('evaluate', output, truths[0])}" if truths else ""
             return f"predictions: {output}, {len(result)} file{'s' * (len(result) > 1)}{score}"
         case config.Phantom(dst=dataset) | config.Import(dst=dataset) | config.Simulate(dataset=dataset):

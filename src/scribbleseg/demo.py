@@ -34,7 +34,7 @@ def demo(config: Demo) -> Path:
         else:
             train(Train(dataset, run, method=method, device=config.device, **BUDGET))
         predict(Predict(run, dataset, run / "predictions", device=config.device))
-        rows, _ = score_files(run / "predictions", dataset / "labelsTr_dense")
+        rows, *_ = score_files(run / "predictions", dataset / "labelsTr_dense")
         write_rows(run / "metrics.csv", rows)
         tables[method] = summarise(rows)
     for method, table in tables.items():

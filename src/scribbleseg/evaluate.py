@@ -7,6 +7,7 @@ the structure was missed.
 
 import csv
 import os
+import shlex
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ from .data.dataset import Case, Dataset, difference, load_label, read_descriptio
 from .data.volume import ITK, NIFTI, ending, read_label
 from .errors import InputError
 from .metrics import diagonal_mm, score
+from .predict import MADE_BY
 from .progress import Progress
 
 COLUMNS = ("case", "class", "dice", "hd95", "assd", "unit", "missing", "spurious", "penalised_hd95")
@@ -26,37 +28,48 @@ COLUMNS = ("case", "class", "dice", "hd95", "assd", "unit", "missing", "spurious
 
 def evaluate(config: Evaluate) -> list[dict]:
     """Score a file or a folder, print the summary, write the per-case table; returns its rows. Raises what `score_files` raises."""
-    rows, left_out = score_files(config.predictions, config.truth, config.classes)
+    rows, unpredicted, unscored = score_files(config.predictions, config.truth, config.classes)
     if config.out is not None:
         write_rows(config.out, rows)
     print(format_table(summarise(rows)))
-    if left_out:
-        print(f"{len(left_out)} of {len(left_out) + len({row['case'] for row in rows})} masks have no prediction (first: {left_out[0]}).")
+    scored = len({row["case"] for row in rows})
+    for left_out, words in ((unpredicted, "masks have no prediction"), (unscored, "predictions have no mask and are not scored")):
+        if left_out:
+            print(f"{len(left_out)} of {len(left_out) + scored} {words} (first: {left_out[0]}).")
     return rows
 
 
-def score_files(predictions: Path, truth: Path, classes: Sequence[str] = ()) -> tuple[list[dict], list[str]]:
+def score_files(predictions: Path, truth: Path, classes: Sequence[str] = ()) -> tuple[list[dict], list[str], list[str]]:
     """Score a mask against a mask, or a folder against masks of the same names (endings may differ), cases in parallel.
 
-    Returns the rows, by case and class, and the names of the cases in TRUTH that have no prediction. Probability and entropy maps that
-    `scribbleseg predict` writes beside a mask are passed over. The classes' names are `classes`, or those of dataset.json beside the folder
+    Returns the rows, by case and class, the names of the cases in TRUTH that have no prediction, and those of the predictions that have
+    no mask there. Probability and entropy maps that `scribbleseg predict` writes beside a mask are passed over. The classes' names are `classes`, or those of dataset.json beside the folder
     TRUTH, or class_1, class_2, … up to the highest value in TRUTH.
 
-    Raises InputError for a folder without volumes, a prediction without truth, another shape or affine, and a value without a class.
+    Raises InputError for a folder without volumes, folders without a name in common, the two swapped, another shape or affine, and a value
+    without a class.
     """
     predictions, truth = Path(predictions), Path(truth)
     if not truth.exists():
         raise InputError(f"{truth}: no such file or folder. TRUTH has the dense masks; where there are none, scribbleseg report RUN shows the predictions.")
+    if (truth / MADE_BY).is_file() and predictions.is_dir() and not (predictions / MADE_BY).is_file():
+        raise InputError(
+            f"{truth}: holds predictions ({MADE_BY} says what made them), and {predictions} does not. The order is PREDICTIONS TRUTH: "
+            f"{shlex.join(['scribbleseg', 'evaluate', str(truth), str(predictions)])}. If they are corrected and now the truth, remove {MADE_BY}."
+        )
     predicted, true = list_masks(predictions), list_masks(truth)
     if predictions.is_file() and truth.is_file():
         true = dict(zip(predicted, true.values()))
-    for case, path in predicted.items():
-        if case not in true:
-            raise InputError(f"{path}: no mask of that name in {truth}. Rename or remove the prediction, or add the mask.")
+    cases = [case for case in predicted if case in true]
+    if not cases:
+        raise InputError(
+            f"{predictions}: no prediction has a mask of its name in {truth} (predicted: {next(iter(predicted))}, …; masks: {next(iter(true))}, …). "
+            "Rename the ones or the others."
+        )
     info_path = (truth if truth.is_dir() else truth.parent).parent / "dataset.json"
     info = read_description(info_path) if info_path.is_file() else {}
     voxels = info.get("spacing") == "voxels"
-    names = tuple(classes) or (_class_names(info_path, info) if "labels" in info else _numbered([true[case] for case in predicted]))
+    names = tuple(classes) or (_class_names(info_path, info) if "labels" in info else _numbered([true[case] for case in cases]))
 
     def score_case(case: str) -> list[dict]:
         prediction, grid = read_label(predicted[case])
@@ -72,11 +85,11 @@ def score_files(predictions: Path, truth: Path, classes: Sequence[str] = ()) -> 
         return score_volume(case, prediction, mask, grid.spacing_mm, names, unit)
 
     rows = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool, Progress("scoring", len(predicted), "case") as bar:
-        for part in pool.map(score_case, predicted):
+    with ThreadPoolExecutor(os.cpu_count()) as pool, Progress("scoring", len(cases), "case") as bar:
+        for part in pool.map(score_case, cases):
             rows += part
             bar.advance()
-    return rows, [case for case in true if case not in predicted]
+    return rows, [case for case in true if case not in predicted], [case for case in predicted if case not in true]
 
 
 def score_cases(dataset: Dataset, cases: Sequence[Case], predictions: dict[str, Path]) -> list[dict]:
@@ -225,7 +238,7 @@ def _sd(values):
 
 
 def table_cells(summary: list[dict]) -> list[tuple[str, ...]]:
-    """The summary as text, a heading and then a line per class: mean (sd) over cases, `–` where nothing is defined."""
+    """The summary as text, a heading and then a line per class: mean (sd) as in `summarise`, `–` where nothing is defined."""
     unit = summary[0]["unit"]
     lines = [("class", "Dice", f"HD95 ({unit})", f"HD95 penalised ({unit})", f"ASSD ({unit})", "missing", "spurious", "cases")]
     for row in summary:

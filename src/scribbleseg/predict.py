@@ -1,7 +1,9 @@
 """Volume in, volume out: a prediction has its image's shape, affine and header. Several runs: the mean of their probabilities."""
 
+import hashlib
 import json
 import math
+import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -83,7 +85,7 @@ def predict(config: Predict) -> list[Path]:
         raise InputError(f"{folder}: holds the images or labels of the data set {folder.parent}. Choose another OUTPUT.")
     if Path(config.input).resolve() == folder:
         raise InputError(f"{config.output}: is INPUT itself; predictions among its images would be taken for images. Choose another OUTPUT.")
-    written = []
+    written, done = [], []
 
     def write(job: Job, probs: np.ndarray, grid: Grid) -> list[Path]:
         end = ending(job.output)
@@ -95,28 +97,43 @@ def predict(config: Predict) -> list[Path]:
             files[Path(f"{stem}_entropy{end}")] = entropy(probs)
         for path, array in files.items():
             write_volume(path, array, grid)
+        done.append(job.output)
         return list(files)
 
-    def write_note() -> None:
-        said = {"runs": [str(run) for run in config.runs], "weights": config.weights, "iterations": reached, "tta": config.tta}
+    def write_note(**more) -> None:
+        said = {"runs": [str(run) for run in config.runs], "weights": config.weights, "iterations": reached, "tta": config.tta, **more}
         with atomic_file(folder / MADE_BY) as partial:
             partial.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
 
     noted = not Path(config.input).is_file() or (folder / MADE_BY).is_file()  # not beside a single file among the user's own
     # reading, network and writing overlap; at most four volumes are in memory
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer, Progress("predicting", len(jobs), "case") as bar:
-        writing = []
-        for job, (image, grid) in zip(jobs, ahead(reader, lambda job: load_image(job.images), jobs, 2)):
-            probs = mean_probs(models, image, device, config.batch, config.tta)
-            if noted and job is jobs[0]:
-                write_note()  # before the predictions: what is older than the note is not of it
-            writing.append(writer.submit(write, job, probs, grid))
-            if len(writing) > 1:
-                written += writing.pop(0).result()
-            bar.advance()
-        for future in writing:
-            written += future.result()
+    try:
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer, Progress("predicting", len(jobs), "case") as bar:
+            writing = []
+            for job, (image, grid) in zip(jobs, ahead(reader, lambda job: load_image(job.images), jobs, 2)):
+                probs = mean_probs(models, image, device, config.batch, config.tta)
+                if noted and job is jobs[0]:
+                    write_note()  # before the predictions: what is older than the note is not of it
+                writing.append(writer.submit(write, job, probs, grid))
+                if len(writing) > 1:
+                    written += writing.pop(0).result()
+                bar.advance()
+            for future in writing:
+                written += future.result()
+    finally:
+        if 0 < len(done) < len(jobs):
+            print(f"{len(done)} of {len(jobs)} cases are predicted and written, the last is {done[-1]}", file=sys.stderr)
+    if noted:
+        began = (folder / MADE_BY).stat().st_mtime_ns
+        write_note(sha256={path.name: checksum(path) for path in done})
+        os.utime(folder / MADE_BY, ns=(began, began))  # still older than its predictions
     return written
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_same(runs: Sequence[Path], plans: Sequence[Plan]) -> None:

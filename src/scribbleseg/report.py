@@ -18,10 +18,16 @@ from .data.volume import read_label
 from .errors import InputError
 from .evaluate import list_masks, read_rows, score_cases, summarise, table_cells, write_rows
 from .figures import colour, crop, curves, distribution, panel, upright, upright_spacing
+from .labels import UNLABELED
 from .plan import Plan, read_plan
-from .predict import MADE_BY, predict
+from .predict import MADE_BY, checksum, predict
 
-TITLES = {"confident": "M (orange: not in it)", "pseudo_label": "refined pseudo-label"}
+TITLES = {
+    "confident": "M (orange: not in it)",
+    "pseudo_label": "refined pseudo-label",
+    "pseudo_accuracy": "pseudo accuracy (a batch with nothing to judge counts 0)",
+    "pseudo_accuracy_foreground": "pseudo accuracy foreground (a batch with nothing to judge counts 0)",
+}
 STYLE = """
 body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: #1b1f24; background: #fff; margin: 0 auto; max-width: 1020px; padding: 20px; }
 h1 { font-size: 1.6em; line-height: 1.25; margin: .2em 0; } h2 { font-size: 1.2em; margin: 2em 0 .5em; padding-top: .6em; border-top: 1px solid #d5dae0; }
@@ -142,7 +148,7 @@ def _predictions(run: Path) -> dict[str, Path]:
 
 
 def _maker(run: Path) -> str:
-    """What RUN/predictions are of, as `predict` noted it."""
+    """What RUN/predictions are of, as `predict` noted it, and how many are no longer what it wrote."""
     path = run / "predictions" / MADE_BY
     if not path.is_file():
         return "what made the predictions is not known"
@@ -150,7 +156,10 @@ def _maker(run: Path) -> str:
     others = "" if [Path(name).resolve() for name in made["runs"]] == [run.resolve()] else f" of {' and '.join(made['runs'])}"
     means = [name for name, taken in (("runs", len(made["runs"]) > 1), ("flips", made["tta"])) if taken]
     mean = f", mean over {' and '.join(means)}" if means else ""
-    return f"{made['weights']} checkpoint{others}, iteration {' and '.join(map(str, made['iterations']))}{mean}"
+    written = made.get("sha256", {})
+    changed = [name for name, digest in written.items() if not path.with_name(name).is_file() or checksum(path.with_name(name)) != digest]
+    since = f"; {len(changed)} of {len(written)} predictions changed or removed since" if changed else ""
+    return f"{made['weights']} checkpoint{others}, iteration {' and '.join(map(str, made['iterations']))}{mean}{since}"
 
 
 def rank_cases(rows: list[dict]) -> list[tuple[str, float]]:
@@ -242,7 +251,7 @@ def _scores_section(rows, note):
         values = {label: np.array([row[key] for row in rows if row["class"] == label]) for label in classes}
         charts.append(f"<figure>{_image(distribution(values, name, top), f'Distribution of {name} per class')}</figure>")
     legend = (
-        "Mean (sd) over cases; the last line is the mean of the classes. Boxes: quartiles, whiskers: all cases, dots: cases. "
+        "Mean (sd) over cases. In the last line the mean is that of the classes' means, the sd that over cases of each case's mean over classes. Boxes: quartiles, whiskers: all cases, dots: cases. "
         "HD95: 95th percentile of the surface distances of both directions taken together (MONAI's is the larger of the two directions'); ASSD: their mean. "
         "HD95 is undefined where a structure is missing from the prediction; penalised: the volume's diagonal stands in for it."
     )
@@ -287,7 +296,7 @@ def _pictures_section(run, train, plan, dataset, rows, note):
 
 
 def _title(key, plan):
-    """Of a picture; of several channels the first is shown."""
+    """Of a picture or a monitored value; of several channels the first is shown."""
     if key == "image" and len(plan.channels) > 1:
         return f"image ({plan.channels[0]})"
     return TITLES.get(key, key.replace("_", " "))
@@ -328,11 +337,11 @@ def _curves_section(plan, log):
         lines["mean"] = (at, [entry["val_mean_dice"] for entry in checked])
         shades = {name: colour(value) for value, name in enumerate(classes, 1)}
         where = "on scribbled pixels alone" if plan.val_on_scribbles else f"at {plan.size} × {plan.size} pixels"
-        charts[f"Validation Dice {where}, {len(plan.fold.val)} case{'s' * (len(plan.fold.val) != 1)}"] = curves(lines, "Dice", shades)
+        charts[f"Validation Dice {where}"] = curves(lines, "Dice", shades)
     else:
         notes.append(_left_out("validation Dice; the run had no validation cases."))
     for name in log[-1]["monitor"]:
-        charts[f"Monitored: {name.replace('_', ' ')}"] = curves({name: (x, [entry["monitor"][name] for entry in log])}, height=2.1)
+        charts[f"Monitored: {_title(name, plan)}"] = curves({name: (x, [entry["monitor"][name] for entry in log])}, height=2.1)
     figures = "".join(f"<figure>{_image(uri, title)}<figcaption>{html.escape(title)}</figcaption></figure>" for title, uri in charts.items())
     return _section("Training", f'<div class="charts">{figures}</div>', *notes)
 
@@ -346,8 +355,9 @@ def _course_section(run, plan):
         with np.load(file) as stored:
             pages[int(file.stem)] = {name: stored[name][0] for name in stored.files}
     last = pages[max(pages)]
-    ends = [name for name in ("prediction", "truth") if name in last]
-    columns = ["image", "scribble", *(name for name in last if name not in ("image", "scribble", *ends)), *ends]
+    known = "truth" in last and bool((last["truth"] != UNLABELED).any())
+    ends = ["prediction", *["truth"] * known]
+    columns = ["image", "scribble", *(name for name in last if name not in ("image", "scribble", "prediction", "truth")), *ends]
     box = crop((last["scribble"] > 0) & (last["scribble"] < len(plan.classes)), (1, 1))
     lines = []
     for iteration, page in pages.items():

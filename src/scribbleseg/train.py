@@ -146,7 +146,9 @@ class _Training:
         self.val = self.owner = None
         if plan.fold.val and self.first:
             train, val = plan.fold.train, plan.fold.val
-            print(f"validation: {len(val)} of {len(train) + len(val)} cases ({', '.join(val[:3])}{', …' * (len(val) > 3)})", file=sys.stderr)
+            judged = sum(dataset.case(name).truth is not None for name in val)
+            scored = "" if plan.val_on_scribbles or judged in (0, len(val)) else f"; Dice is of the {judged} that {'have' if judged > 1 else 'has'} a dense mask"
+            print(f"validation: {len(val)} of {len(train) + len(val)} cases ({', '.join(val[:3])}{', …' * (len(val) > 3)}){scored}", file=sys.stderr)
             self.val, self.owner = build_slices(dataset, val, None, plan.size)
             if plan.val_on_scribbles:
                 print("no validation case has a dense mask: Dice is of their scribbled pixels alone, blind to what lies between the strokes", file=sys.stderr)
