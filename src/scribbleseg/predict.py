@@ -69,7 +69,8 @@ def predict(config: Predict) -> list[Path]:
         models.append(Model(network, plan.size, pick_precision(train.precision, device)))
         reached.append(weights_iteration(Path(run) / f"{config.weights}.safetensors", plan.recipe.iterations))
         if reached[-1] == 0:
-            raise InputError(f"{run}: not trained yet, iteration 0 of {plan.recipe.iterations}: the weights are random. Carry on first: scribbleseg train {run} --resume")
+            at = f"iteration 0 of {plan.recipe.iterations}"
+            raise InputError(f"{run}: not trained yet, {at}: the weights are random. Carry on first: scribbleseg train {run} --resume")
         if config.weights == "last" and reached[-1] < plan.recipe.iterations:
             print(f"{run}: training is not finished, iteration {reached[-1]} of {plan.recipe.iterations}", file=sys.stderr)
     jobs = list_jobs(Path(config.input), Path(config.output), plans)

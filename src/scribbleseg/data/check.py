@@ -33,9 +33,9 @@ class Found:
 def check(settings: config.Check) -> bool:
     """Print what is in a data set and all that is wrong with it, a line each; return whether it can be trained on.
 
-    A problem makes a data set unusable: a misnamed image, a channel that is missing or too many, an unreadable, constant or NaN image, a label that does not fit its image or dataset.json, no
-    scribble at all, a class that no scribble holds or none of a fold's training cases, a split that leaks or names unknown cases. A warning
-    does not.
+    A problem makes a data set unusable: a misnamed image, a channel that is missing or too many, an unreadable, constant or NaN image, a
+    label that does not fit its image or dataset.json, no scribble at all, a class that no scribble holds or none of a fold's training
+    cases, a split that leaks or names unknown cases. A warning does not.
     """
     try:
         dataset, problems = survey(settings.dataset)
@@ -96,7 +96,10 @@ def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], wa
         warnings.append(unread)
     said = read_description(dataset.folder / "dataset.json").get("numTraining", len(train))
     if said != len(train):
-        warnings.append(f"numTraining of dataset.json is {said}, and imagesTr has {len(train)} cases. Correct it, or add the images that are missing; nnU-Net needs it to be right.")
+        warnings.append(
+            f"numTraining of dataset.json is {said}, and imagesTr has {len(train)} cases. "
+            "Correct it, or add the images that are missing; nnU-Net needs it to be right."
+        )
     read = [found for found in (*train, *tests) if found.grid is not None]
     if read:
         slices = [found.slices for found in read]

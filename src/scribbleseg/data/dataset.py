@@ -70,7 +70,8 @@ class Dataset:
             parts += [f"{part} {count} {end}" for end, count in sorted(ends.items())]
         if not parts:
             return ""
-        return f"files that are not read: {', '.join(parts)}. A data set has one ending, '{self.file_ending}' in dataset.json: convert them to it."
+        ending = f"A data set has one ending, '{self.file_ending}' in dataset.json: convert them to it."
+        return f"files that are not read: {', '.join(parts)}. {ending}"
 
     def splits(self) -> list[str]:
         """Names of the protocols: files in `splits/`, and `final` for nnU-Net's splits_final.json."""
@@ -262,27 +263,36 @@ def _cases(images: Path, end: str, channels: int, scribbles: Path | None, truths
             found.setdefault(name, {})[int(channel)] = path
         else:
             misnamed.append(stem)
-    known = set(range(channels))
-    odd = {name: files.keys() - known for name, files in found.items() if files.keys() - known}
-    lacking = {name: known - files.keys() for name, files in found.items() if name not in odd and known - files.keys()}
-    named = f"dataset.json names {channels} channel{'s' * (channels != 1)} ({', '.join(f'{channel:04d}' for channel in range(channels))})"
     if misnamed:
+        got = first_names([stem + end for stem in misnamed])
         rename = f"Rename {misnamed[0]}{end} to {misnamed[0]}_0000{end}." if channels == 1 else "Rename them."
-        faults.append(f"{images}: expected CASE_0000{end}, the channel as four digits; got {first_names([stem + end for stem in misnamed])}. {rename}")
-    if lacking:
-        files = [f"{name}_{channel:04d}{end}" for name in lacking for channel in sorted(lacking[name])]
-        faults.append(f"{images}: {len(lacking)} of {len(found)} cases {'lack' if len(lacking) != 1 else 'lacks'} channels: {named}. Add {first_names(files)}, or correct channel_names.")
-    if odd:
-        files = [found[name][channel] for name in odd for channel in sorted(odd[name])]
-        faults.append(
-            f"{images}: {first_names([path.name for path in files])}: no such channel, {named}. Remove the file{'s' * (len(files) != 1)}, or correct channel_names. "
-            f"Where the number is the patient's, rename {files[0].name} to {files[0].name[: -len(end)]}_0000{end}."
-        )
+        faults.append(f"{images}: expected CASE_0000{end}, the channel as four digits; got {got}. {rename}")
+    faults += _channel_faults(images, found, end, channels)
     cases = {}
     for name, files in found.items():
         label = [folder / f"{name}{end}" if folder is not None else None for folder in (scribbles, truths)]
-        cases[name] = Case(name, tuple(files[channel] for channel in sorted(files)), *(p if p is not None and p.is_file() else None for p in label))
+        label = [path if path is not None and path.is_file() else None for path in label]
+        cases[name] = Case(name, tuple(files[channel] for channel in sorted(files)), *label)
     return cases
+
+
+def _channel_faults(images: Path, found: dict[str, dict[int, Path]], end: str, channels: int) -> list[str]:
+    """What is wrong with the channels of the cases: in one line those that lack some, in one the files that are none of dataset.json's."""
+    known, faults = set(range(channels)), []
+    named = f"dataset.json names {channels} channel{'s' * (channels != 1)} ({', '.join(f'{channel:04d}' for channel in range(channels))})"
+    odd = [path for files in found.values() for channel, path in sorted(files.items()) if channel not in known]
+    lacking = {name: sorted(known - files.keys()) for name, files in found.items() if files.keys() < known}
+    if lacking:
+        cases = f"{len(lacking)} of {len(found)} cases lack{'s' * (len(lacking) == 1)} channels"
+        missing = first_names([f"{name}_{channel:04d}{end}" for name, absent in lacking.items() for channel in absent])
+        faults.append(f"{images}: {cases}: {named}. Add {missing}, or correct channel_names.")
+    if odd:
+        faults.append(
+            f"{images}: {first_names([path.name for path in odd])}: no such channel, {named}. "
+            f"Remove the file{'s' * (len(odd) != 1)}, or correct channel_names. "
+            f"Where the number is the patient's, rename {odd[0].name} to {odd[0].name[: -len(end)]}_0000{end}."
+        )
+    return faults
 
 
 def first_names(names: list[str]) -> str:
