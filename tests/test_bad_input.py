@@ -121,11 +121,11 @@ def test_a_folder_does_not_become_one_file(refused, run, data, tmp_path):
 
 def test_missing_channel(not_trained, data):
     describe(data, channel_names={"0": "MR", "1": "CT"})
-    not_trained(f"imagesTr/{CASE}: has channels [0]; dataset.json names 2", f"Add {CASE}_0001.nii.gz, or correct channel_names")
+    not_trained("imagesTr: 6 of 6 cases lack channels: dataset.json names 2 channels (0000, 0001). ", f"Add {CASE}_0001.nii.gz, case.1 a_0001", "(6 in all), or correct channel_names")
     for path in list((data / "imagesTr").iterdir()):
         shutil.copy(path, path.with_name(path.name.replace("_0000", "_0001")))
     describe(data, channel_names={"0": "MR"})
-    not_trained(f"imagesTr/{CASE}: has channels [0, 1]; dataset.json names 1", "Remove the others, or correct channel_names")
+    not_trained(f"imagesTr: {CASE}_0001.nii.gz, case.1 a_0001", "no such channel, dataset.json names 1 channel (0000). Remove the files, or correct channel_names")
 
 
 def test_missing_image_of_a_listed_case(not_trained, data):
@@ -291,6 +291,7 @@ def test_empty_folder(refused, run, data, tmp_path):
 def test_output_folder_that_holds_another_run(refused, data, run, tmp_path):
     message = refused("train", data, run, *SHORT)
     assert f"{run}: exists already and is not empty. Choose another folder" in message and f"scribbleseg train {run} --resume" in message
+    assert refused("train", data, data, *SHORT).endswith(f"{data}: exists already and is not empty. Choose another folder.")
 
 
 def test_a_run_that_has_taken_no_step_is_not_carried_on(refused, data, run):
@@ -307,7 +308,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_a_case_is_read(not_tra
     assert f"{tmp_path / 'taken'} is no folder that can be written to" in refused("train", data, tmp_path / "taken" / "run", *SHORT)
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may write everywhere
     not_trained(f"new run: cannot be made: {tmp_path} is no folder that can be written to. Choose another place, or change its permissions.")
-    assert "--resume" in refused("train", data, tmp_path / "data", *SHORT)
+    assert "exists already" in refused("train", data, tmp_path / "data", *SHORT)
 
 
 def test_output_in_the_place_of_a_file(refused, data, run, tmp_path):
@@ -383,6 +384,10 @@ def test_a_folder_that_is_no_run(refused, data, run, tmp_path):
         message = refused(*words)
         assert f"{data}: a data set, not a run folder (no config.json). The run comes first: scribbleseg predict RUN INPUT OUTPUT" in message
         assert message.endswith(f"Make one with: scribbleseg train {data} RUN")
+    for other, kind in ((data / "imagesTr", "a folder of volumes"), (data / "dataset.json", "a file")):
+        message = refused("predict", other, run, tmp_path / "out")
+        assert f"{other}: {kind}, not a run folder (no config.json). The run comes first: scribbleseg predict RUN INPUT OUTPUT" in message
+        assert message.endswith("Make one with: scribbleseg train DATASET RUN")
     assert f"{tmp_path}: not a run folder (no config.json). Make one with: scribbleseg train DATASET {tmp_path}" in refused("report", tmp_path)
     for text in ("{", "[]", '{"train": {"set": []}, "plan": []}', '{"train": 3}'):
         (run / "config.json").write_text(text, encoding="utf-8")

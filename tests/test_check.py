@@ -186,3 +186,46 @@ def test_a_group_without_an_image_is_named_and_does_no_harm(folder, said):
     (folder / "dataset.json").write_text(json.dumps(info), encoding="utf-8")
     usable, text = said(folder)
     assert usable and "warning: groups of dataset.json has gone, of which there is no image" in text
+
+
+def test_every_case_that_lacks_a_channel_is_named_and_the_rest_is_checked(folder, said):
+    edit(folder, channel_names={"0": "T1", "1": "T2"})
+    for i in range(4):
+        save(folder / "imagesTr" / f"case{i}_0001.nii.gz", image(i))
+    for name in ("case0_0000", "case1_0001"):
+        (folder / "imagesTr" / f"{name}.nii.gz").unlink()
+    save(folder / "labelsTr" / "case2.nii.gz", scribble() * 3)
+    (folder / "labelsTr" / "case3.nii.gz").unlink()
+    (folder / "splits_final.json").unlink()
+    usable, text = said(folder)
+    problems = [line for line in text.splitlines() if line.startswith("problem: ")]
+    assert not usable and len(problems) == 2 and "has value 6" in problems[1]
+    assert "imagesTr: 2 of 4 cases lack channels" in problems[0] and "Add case0_0000.nii.gz, case1_0001.nii.gz, or" in problems[0]
+    assert "warning: 1 of 4 cases has no scribble: case3" in text and "belongs to no image" not in text
+    assert "slices    16 in all" in text and "2 cases with scribbles" in text
+
+
+def test_files_of_another_ending_are_a_warning(folder, said):
+    for part in ("imagesTr", "labelsTr"):
+        for name in ("far", "near"):
+            (folder / part / f"{name}.nrrd").touch()
+    (folder / "imagesTr" / "off.NII.GZ").touch()
+    (folder / "labelsTr" / "notes.txt").touch()
+    usable, text = said(folder)
+    assert usable and text.count("warning: ") == 1
+    assert "warning: files that are not read: imagesTr 1 .NII.GZ, imagesTr 2 .nrrd, labelsTr 2 .nrrd. A data set has one ending, '.nii.gz' in" in text
+
+
+def test_another_number_of_cases_than_the_description_says_is_a_warning(folder, said):
+    edit(folder, numTraining=10)
+    usable, text = said(folder)
+    assert usable and "warning: numTraining of dataset.json is 10, and imagesTr has 4 cases." in text and text.count("warning: ") == 1
+    edit(folder, numTraining=None)
+    assert "warning: " not in said(folder)[1]
+
+
+def test_without_groups_and_splits_a_case_counts_as_a_patient(folder, said):
+    edit(folder, groups=None)
+    assert "tiny: 4 cases of 4 patients, 0 in imagesTs" in said(folder)[1]
+    (folder / "splits_final.json").unlink()
+    assert "tiny: 4 cases of 4 patients (no groups in dataset.json: each case counts as a patient), 0 in imagesTs" in said(folder)[1]

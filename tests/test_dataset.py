@@ -239,7 +239,7 @@ def test_an_nnunet_set_with_two_channels_another_ending_and_no_extras(tmp_path):
     volume = load_volume(dataset, dataset.case("left_knee_b"))
     assert volume.image.shape == (2, 4, 10, 12) and volume.truth is None and not np.array_equal(*volume.image)
     (folder / "imagesTr" / "left_knee_b_0001.nii").unlink()
-    with pytest.raises(InputError, match=r"left_knee_b: has channels \[0\]"):
+    with pytest.raises(InputError, match=r"imagesTr: 1 of 2 cases lacks channels: dataset.json names 2 channels \(0000, 0001\). Add left_knee_b_0001.nii, or"):
         read_dataset(folder)
 
 
@@ -320,10 +320,18 @@ def test_patients_may_be_numbers(folder):
 
 def test_misnamed_image_and_doubled_case(folder):
     save(folder / "imagesTs" / "case0_0000.nii.gz", image(9))
-    with pytest.raises(InputError, match="'case0' is in imagesTr and in imagesTs"):
+    with pytest.raises(InputError, match="in imagesTr and in imagesTs: case0. A case is in one"):
         read_dataset(folder)
     save(folder / "imagesTr" / "scan.nii.gz", image(9))
-    with pytest.raises(InputError, match="scan.nii.gz: expected CASE_0000"):
+    save(folder / "imagesTr" / "anna_1.nii.gz", image(9))
+    with pytest.raises(InputError, match=r"imagesTr: expected CASE_0000.nii.gz, .* got anna_1.nii.gz, scan.nii.gz. Rename anna_1.nii.gz to anna_1_0000.nii.gz. .*: case0. A case"):
+        read_dataset(folder)
+
+
+def test_a_patients_number_is_no_channel(folder):
+    for number in (1, 12):
+        save(folder / "imagesTr" / f"anna_{number:04d}.nii.gz", image(9))
+    with pytest.raises(InputError, match="anna_0001.nii.gz, anna_0012.nii.gz: no such channel, .*the patient's, rename anna_0001.nii.gz to anna_0001_0000.nii.gz.$"):
         read_dataset(folder)
 
 

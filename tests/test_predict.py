@@ -210,6 +210,10 @@ def test_a_run_that_is_not_at_its_end_is_named(small, trained, tmp_path, capsys)
     (run / "config.json").write_text(json.dumps(stored), encoding="utf-8")
     predict(Predict(run, scan, tmp_path / "two.nii.gz"))
     assert f"{run}: training is not finished, iteration 2 of 5" in capsys.readouterr().err
+    save_file(load_file(run / "last.safetensors"), run / "last.safetensors", {"iteration": "0"})
+    with pytest.raises(InputError, match=f"{run}: not trained yet, iteration 0 of 5: .* scribbleseg train {run} --resume$"):
+        predict(Predict(run, scan, tmp_path / "three.nii.gz"))
+    assert not (tmp_path / "three.nii.gz").exists()
 
 
 def test_images_that_were_trained_on_are_named(small, trained, tmp_path, capsys):
@@ -261,7 +265,7 @@ def test_two_channels_are_taken_in_order(tmp_path, run, monkeypatch):
     with pytest.raises(InputError, match="in: is INPUT itself; .* Choose another OUTPUT."):
         predict(Predict(run, tmp_path / "in", tmp_path / "in"))
     save(tmp_path / "in" / "a_0002.nii.gz", other)
-    lacking = [(None, "a.nii.gz has 3 files; the run needs 2 .* …$"), ("a_0001.nii.gz", "a.nii.gz has 2 files.* Missing: a_0001.nii.gz.$")]
+    lacking = [(None, "a.nii.gz has 3 files; the run needs 2 channels .T1, T2., named CASE_0000, CASE_0001.$"), ("a_0001.nii.gz", "a.nii.gz has 2 files.* Missing: a_0001.nii.gz.$")]
     for broken, words in (*lacking, ("a_0000.nii.gz", "a.nii.gz has 1 file; .* Missing: a_0000.nii.gz, a_0001.nii.gz.$")):
         if broken:
             (tmp_path / "in" / broken).unlink()
@@ -275,7 +279,7 @@ def test_two_channels_are_taken_in_order(tmp_path, run, monkeypatch):
 def test_two_channel_files_for_a_one_channel_run_are_refused(bright, tmp_path):
     for name in ("a_0000.nii.gz", "a_0001.nii.gz"):
         save(tmp_path / "in" / name, scan(2)[0])
-    with pytest.raises(InputError, match="a.nii.gz has 2 files; the run needs 1 channel \\("):
+    with pytest.raises(InputError, match=r"a.nii.gz has 2 files; the run needs 1 channel \(MR0\), named CASE_0000\."):
         predict(Predict(bright, tmp_path / "in", tmp_path / "out"))
 
 
@@ -484,7 +488,7 @@ def test_several_runs_are_the_mean_of_their_probabilities(small, run, other, tmp
 @pytest.mark.parametrize("what, value", [("classes", ["background", "core", "square"]), ("channels", ["CT"])])
 def test_runs_that_mean_something_else_are_refused(small, run, other, tmp_path, what, value):
     change_plan(other, **{what: value})
-    with pytest.raises(InputError, match=f"{run} has {what} .*{other} has .*{value[0]}"):
+    with pytest.raises(InputError, match=f"{run} has {what} [^()']*, {other} has {', '.join(value)}; only"):
         predict(Predict((run, other), small, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
@@ -570,5 +574,5 @@ def test_the_old_prediction_stays_until_the_new_one_is_whole(bright, tmp_path, m
 
 def test_a_data_set_of_other_channels_is_refused(trained, tmp_path):
     two = small_dataset(tmp_path / "two", cases=3, channels=2)
-    with pytest.raises(InputError, match="channels.*MR1.*trained on"):
+    with pytest.raises(InputError, match="has the channels MR0, MR1; the run was trained on MR0.$"):
         predict(Predict(trained, two, tmp_path / "out"))

@@ -96,6 +96,13 @@ def test_without_dense_masks_validation_is_on_scribbled_pixels(tmp_path, capsys)
         assert log(run)[-1]["val_dice"][name] == pytest.approx(expected) and expected > 0.1
 
 
+def test_scans_of_another_ending_are_not_passed_over_in_silence(tmp_path, capsys):
+    data = small_dataset(tmp_path / "data", cases=3)
+    (data / "imagesTr" / "far_0000.nrrd").touch()
+    train(settings(data, tmp_path / "run", iterations=1))
+    assert f"{data}: files that are not read: imagesTr 1 .nrrd. A data set has one ending, '.nii.gz'" in capsys.readouterr().err
+
+
 def test_dense_masks_are_preferred_for_validation(dataset, tmp_path, capsys):
     assert not make_plan(settings(dataset, tmp_path / "run", val_share=0.3)).val_on_scribbles
     some = small_dataset(tmp_path / "some")

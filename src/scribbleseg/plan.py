@@ -9,6 +9,7 @@ from . import __version__
 from .atomic import atomic_file
 from .config import Train
 from .data.dataset import Dataset, Fold, read_dataset
+from .data.volume import ITK, NIFTI
 from .device import pick_device
 from .errors import InputError
 from .methods import method_class, parse_options
@@ -114,10 +115,11 @@ def _carve(dataset: Dataset, fold: Fold, share: float, seed: int) -> Fold:
 def read_plan(run: Path) -> tuple[Train, Plan]:
     """The settings of a run folder. Raises InputError when it is none."""
     path = Path(run) / "config.json"
-    if not path.is_file() and (Path(run) / "dataset.json").is_file():
+    kind = None if path.is_file() else _input_kind(Path(run))
+    if kind:
         raise InputError(
-            f"{run}: a data set, not a run folder (no config.json). The run comes first: scribbleseg predict RUN INPUT OUTPUT, scribbleseg report RUN. "
-            f"Make one with: scribbleseg train {run} RUN"
+            f"{run}: {kind}, not a run folder (no config.json). The run comes first: scribbleseg predict RUN INPUT OUTPUT, scribbleseg report RUN. "
+            f"Make one with: scribbleseg train {run if kind == 'a data set' else 'DATASET'} RUN"
         )
     if not path.is_file():
         raise InputError(f"{run}: not a run folder (no config.json). Make one with: scribbleseg train DATASET {run}")
@@ -133,6 +135,16 @@ def read_plan(run: Path) -> tuple[Train, Plan]:
         raise InputError(f"{path}: not a run's settings ({error!r}). Was it edited, or written by another version (this is {__version__})?") from error
     config.dataset, config.run = Path(config.dataset), Path(run)
     return config, plan
+
+
+def _input_kind(path: Path) -> str | None:
+    """What somebody gave as a run who changed the order of RUN, INPUT and OUTPUT."""
+    if (path / "dataset.json").is_file():
+        return "a data set"
+    if path.is_file():
+        return "a file"
+    volumes = path.is_dir() and any(str(file).lower().endswith(NIFTI + ITK) for file in path.iterdir())
+    return "a folder of volumes" if volumes else None
 
 
 def read_recipe(stored: dict) -> Recipe:

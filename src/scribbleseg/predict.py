@@ -70,6 +70,9 @@ def predict(config: Predict) -> list[Path]:
         network = load_network(run, plan, config.weights).to(device, memory_format=torch.channels_last)
         models.append(Model(network, plan.size, pick_precision(train.precision, device)))
         reached.append(weights_iteration(Path(run) / f"{config.weights}.safetensors", plan.recipe.iterations))
+        if reached[-1] == 0:
+            at = f"iteration 0 of {plan.recipe.iterations}"
+            raise InputError(f"{run}: not trained yet, {at}: the weights are random. Carry on first: scribbleseg train {run} --resume")
         if config.weights == "last" and reached[-1] < plan.recipe.iterations:
             print(f"{run}: training is not finished, iteration {reached[-1]} of {plan.recipe.iterations}", file=sys.stderr)
     jobs = list_jobs(Path(config.input), Path(config.output), plans)
@@ -142,7 +145,7 @@ def _check_same(runs: Sequence[Path], plans: Sequence[Plan]) -> None:
         for what in ("classes", "channels"):
             one, other = getattr(plans[0], what), getattr(plan, what)
             if one != other:
-                raise InputError(f"{runs[0]} has {what} {one}, {run} has {other}; only runs with the same {what} in the same order can be averaged. Leave one out.")
+                raise InputError(f"{runs[0]} has {what} {', '.join(one)}, {run} has {', '.join(other)}; only runs with the same {what} in the same order can be averaged. Leave one out.")
 
 
 def _trained_on(trains: Sequence[Train], plans: Sequence[Plan]) -> set[Path]:
@@ -183,7 +186,7 @@ def list_jobs(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
     if (source / "dataset.json").is_file():
         dataset = read_dataset(source)
         if len(dataset.channels) != len(plan.channels):
-            raise InputError(f"{source}: has channels {dataset.channels}; the run was trained on {plan.channels}.")
+            raise InputError(f"{source}: has the channels {', '.join(dataset.channels)}; the run was trained on {', '.join(plan.channels)}.")
         parts, held = zip(*(dataset.held_out(plan.fold) for plan in plans))
         cases = [case for case in held[0] if all(case in other for other in held[1:])]
         folds = ", ".join(dict.fromkeys(plan.fold.name for plan in plans))
@@ -199,7 +202,7 @@ def list_jobs(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
     if source.is_file():
         end = ending(source)
         if len(plan.channels) != 1:
-            raise InputError(f"{source}: the run needs {len(plan.channels)} channels {plan.channels}. Give a folder with CASE_0000{end}, CASE_0001{end}, …")
+            raise InputError(f"{source}: the run needs {len(plan.channels)} channels ({', '.join(plan.channels)}). Give a folder with CASE_0000{end}, CASE_0001{end}, …")
         return [Job((source,), output if str(output).lower().endswith(VOLUMES) else output / source.name)]
     if not source.is_dir():
         raise InputError(f"{source}: no such file or folder.")
@@ -220,7 +223,8 @@ def list_jobs(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
             end = name[-len(ending(paths[0])) :]
             wanted = [f"{name[: -len(end)]}_{channel:04d}{end}" for channel in range(len(plan.channels))]
             missing = ", ".join(file for file in wanted if file not in names)
-            raise InputError(f"{source}: {name} has {got}; the run needs {needed} {plan.channels}, named CASE_0000, CASE_0001, …{f' Missing: {missing}.' * bool(missing)}")
+            numbers = ", ".join(f"CASE_{channel:04d}" for channel in range(len(plan.channels)))
+            raise InputError(f"{source}: {name} has {got}; the run needs {needed} ({', '.join(plan.channels)}), named {numbers}.{f' Missing: {missing}.' * bool(missing)}")
     return [Job(tuple(paths), output / name) for name, paths in groups.items()]
 
 

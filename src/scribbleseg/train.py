@@ -49,7 +49,8 @@ def train(config: Train) -> Path:
             weights = run / "last.safetensors"
             if weights.is_file() and weights_iteration(weights, plan.recipe.iterations) == 0:
                 raise InputError(f"{run}: exists already, with a training that stands at iteration 0. Remove it, unless it is running, or choose another folder.")
-            raise InputError(f"{run}: exists already and is not empty. Choose another folder, or carry on with: scribbleseg train {run} --resume")
+            carry_on = f", or carry on with: scribbleseg train {run} --resume" if (run / "config.json").is_file() else "."
+            raise InputError(f"{run}: exists already and is not empty. Choose another folder{carry_on}")
         parent = next(folder for folder in (run, *run.absolute().parents) if folder.exists())
         if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
             raise InputError(f"{run}: cannot be made: {parent} is no folder that can be written to. Choose another place, or change its permissions.")
@@ -138,6 +139,9 @@ class _Training:
         torch.manual_seed(config.seed)
 
         dataset = read_dataset(config.dataset)
+        unread = dataset.unread()
+        if unread and self.first:
+            print(f"{config.dataset}: {unread}", file=sys.stderr)
         network = build_network(plan.network, len(plan.channels), len(plan.classes))
         self.method = method_class(plan.method)(network, **plan.options)
         with distributed.first_process_first():

@@ -7,11 +7,9 @@ import numpy as np
 from .. import config
 from ..errors import InputError
 from ..labels import UNLABELED
-from .dataset import Case, Dataset, load_image, load_label, read_dataset, recode
+from .dataset import Case, Dataset, first_names, load_image, load_label, read_description, recode, survey
 from .raw import for_each
 from .volume import Grid, read_label
-
-SHOWN = 5  # names in a warning
 
 
 @dataclass
@@ -35,18 +33,18 @@ class Found:
 def check(settings: config.Check) -> bool:
     """Print what is in a data set and all that is wrong with it, a line each; return whether it can be trained on.
 
-    A problem makes a data set unusable: an unreadable, constant or NaN image, a label that does not fit its image or dataset.json, no
-    scribble at all, a class that no scribble holds or none of a fold's training cases, a split that leaks or names unknown cases. A warning
-    does not.
+    A problem makes a data set unusable: a misnamed image, a channel that is missing or too many, an unreadable, constant or NaN image, a
+    label that does not fit its image or dataset.json, no scribble at all, a class that no scribble holds or none of a fold's training
+    cases, a split that leaks or names unknown cases. A warning does not.
     """
     try:
-        dataset = read_dataset(settings.dataset)
+        dataset, problems = survey(settings.dataset)
     except InputError as error:
         print(f"problem: {error}\nnot usable")
         return False
     train = for_each("checking", lambda case: _inspect(dataset, case), dataset.cases.values())
     tests = for_each("checking imagesTs", lambda case: _inspect(dataset, case), dataset.tests.values()) if dataset.tests else []
-    problems = [problem for found in (*train, *tests) for problem in found.problems]
+    problems += [problem for found in (*train, *tests) for problem in found.problems]
     warnings: list[str] = []
     _describe_cases(dataset, train, tests, warnings)
     _describe_scribbles(dataset, train, problems, warnings)
@@ -91,7 +89,17 @@ def _inspect(dataset: Dataset, case: Case) -> Found:
 
 def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], warnings: list[str]) -> None:
     patients = len({dataset.patient(case) for case in dataset.cases})
-    print(f"{dataset.name}: {len(train)} cases of {patients} patients, {len(tests)} in imagesTs; channels: {', '.join(dataset.channels)}")
+    alone = " (no groups in dataset.json: each case counts as a patient)" * (not dataset.groups and not dataset.splits())
+    print(f"{dataset.name}: {len(train)} cases of {patients} patients{alone}, {len(tests)} in imagesTs; channels: {', '.join(dataset.channels)}")
+    unread = dataset.unread()
+    if unread:
+        warnings.append(unread)
+    said = read_description(dataset.folder / "dataset.json").get("numTraining", len(train))
+    if said != len(train):
+        warnings.append(
+            f"numTraining of dataset.json is {said}, and imagesTr has {len(train)} cases. "
+            "Correct it, or add the images that are missing; nnU-Net needs it to be right."
+        )
     read = [found for found in (*train, *tests) if found.grid is not None]
     if read:
         slices = [found.slices for found in read]
@@ -104,21 +112,21 @@ def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], wa
             print(f"spacing   none in the files: distances are in {dataset.spacing_unit}")
         single = [found.case for found in read if found.slices == 1]
         if single:
-            warnings.append(f"{_names(single)}: one slice only")
+            warnings.append(f"{first_names(single)}: one slice only")
         tilted = _tilted(read)
         if tilted:
             warnings.append(
-                f"{_names(tilted)}: the slices lie over 45° from those of the other cases. They are taken across the axis of the largest spacing; "
+                f"{first_names(tilted)}: the slices lie over 45° from those of the other cases. They are taken across the axis of the largest spacing; "
                 "where that is not the plane that is drawn on, resample image and labels."
             )
     ungrouped = [case for case in dataset.groups if case not in dataset.cases and case not in dataset.tests]
     if ungrouped:
-        warnings.append(f"groups of dataset.json has {_names(ungrouped)}, of which there is no image. Correct the name, or take it out: a case that groups does not name is a patient of its own.")
+        warnings.append(f"groups of dataset.json has {first_names(ungrouped)}, of which there is no image. Correct the name, or take it out: a case that groups does not name is a patient of its own.")
     for part, known in (("labelsTr", dataset.cases), ("labelsTr_dense", dataset.cases), ("labelsTs", dataset.tests)):
         strays = [path for path in sorted((dataset.folder / part).glob(f"*{dataset.file_ending}")) if not path.name.startswith(".")]
         strays = [path.name for path in strays if path.name[: -len(dataset.file_ending)] not in known]
         if strays:
-            warnings.append(f"{part}: {_names(strays)} belongs to no image and is never read")
+            warnings.append(f"{part}: {first_names(strays)} belongs to no image and is never read")
 
 
 def _tilted(read: list[Found]) -> list[str]:
@@ -152,13 +160,13 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
         if not counts[value]:
             problems.append(f"class {value} ({name}) is in no scribble. Draw some{', or remove it from dataset.json' * (value > 0)}.")
         elif without:
-            warnings.append(f"class {value} ({name}) is missing from the scribbles of {len(without)} of {len(drawn)} cases: {_names(without)}")
+            warnings.append(f"class {value} ({name}) is missing from the scribbles of {len(without)} of {len(drawn)} cases: {first_names(without)}")
     if not counts[1:].any():
         problems.append(f"{dataset.folder / 'labelsTr'}: the scribbles hold no foreground anywhere, only background. Draw the structures too.")
     covered = [found.case for found in drawn if found.drawn.sum() == found.pixels]
     if covered:
         warnings.append(
-            f"the labels of {len(covered)} of {len(drawn)} cases cover every pixel, {dataset.ignore} (ignore) is nowhere in them: {_names(covered)}. "
+            f"the labels of {len(covered)} of {len(drawn)} cases cover every pixel, {dataset.ignore} (ignore) is nowhere in them: {first_names(covered)}. "
             f"Was 0 meant as 'not drawn'? 0 means background: write {dataset.ignore} where nothing was drawn. A case that is labelled completely is right as it is."
         )
     bare = sum(found.bare_slices for found in drawn)
@@ -172,7 +180,7 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
             warnings.append(f"over 5 % of the scribbled pixels contradict the dense masks: {cause}")
     undrawn = [found.case for found in train if not found.problems and (found.drawn is None or not found.drawn.any())]
     if undrawn:
-        warnings.append(f"{len(undrawn)} of {len(train)} cases {'has' if len(undrawn) == 1 else 'have'} no scribble: {_names(undrawn)}. A scribble method has no label of them to train on; tests, and validation where it can, use dense masks.")
+        warnings.append(f"{len(undrawn)} of {len(train)} cases {'has' if len(undrawn) == 1 else 'have'} no scribble: {first_names(undrawn)}. A scribble method has no label of them to train on; tests, and validation where it can, use dense masks.")
 
 
 def _describe_splits(dataset: Dataset, train: list[Found], problems: list[str], warnings: list[str]) -> None:
@@ -207,7 +215,3 @@ def _range(values) -> str:
     low, high = min(values), max(values)
     low, high = f"{low:.4g}", f"{high:.4g}"
     return low if low == high else f"{low} to {high}"
-
-
-def _names(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f", … ({len(names)} in all)" if len(names) > SHOWN else "")

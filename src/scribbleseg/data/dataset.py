@@ -11,6 +11,7 @@
 """
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,9 @@ import numpy as np
 
 from ..errors import InputError, nearest
 from ..labels import UNLABELED
-from .volume import Grid, read_image, read_label
+from .volume import ITK, NIFTI, Grid, read_image, read_label
+
+SHOWN = 5  # names in a message
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,18 @@ class Dataset:
 
     def patient(self, case: str) -> str:
         return self.groups.get(case, case)
+
+    def unread(self) -> str:
+        """The volumes in its folders that have another file ending, in words; empty where there are none."""
+        parts = []
+        for part in ("imagesTr", "labelsTr", "labelsTr_dense", "imagesTs", "labelsTs"):
+            names = [path.name for path in (self.folder / part).glob("[!.]*") if not path.name.endswith(self.file_ending)]
+            ends = Counter(name[-len(end) :] for name in names for end in NIFTI + ITK if name.lower().endswith(end))
+            parts += [f"{part} {count} {end}" for end, count in sorted(ends.items())]
+        if not parts:
+            return ""
+        ending = f"A data set has one ending, '{self.file_ending}' in dataset.json: convert them to it."
+        return f"files that are not read: {', '.join(parts)}. {ending}"
 
     def splits(self) -> list[str]:
         """Names of the protocols: files in `splits/`, and `final` for nnU-Net's splits_final.json."""
@@ -147,8 +162,20 @@ class Volume:
 def read_dataset(folder: Path) -> Dataset:
     """Read dataset.json and list the files.
 
+    Raises InputError for what `survey` does, for misnamed images, for cases that lack a channel or have one too many, and for one that is
+    in imagesTr and in imagesTs.
+    """
+    dataset, faults = survey(folder)
+    if faults:
+        raise InputError(" ".join(faults))
+    return dataset
+
+
+def survey(folder: Path) -> tuple[Dataset, list[str]]:
+    """The data set as far as its files go, and what read_dataset refuses in their names: the cases may lack channels or have some too many.
+
     Raises InputError for no dataset.json or one of other types, no `ignore` label, an ignore that is not the highest, values with gaps,
-    region labels, no images, a case that lacks a channel, or groups of no case that is there.
+    region labels, no images, or groups of no case that is there.
     """
     folder = Path(folder)
     path = folder / "dataset.json"
@@ -164,15 +191,17 @@ def read_dataset(folder: Path) -> Dataset:
     channels = tuple(info.get("channel_names", {"0": "image"}).values())
     end = info["file_ending"]
     truths = folder / "labelsTr_dense"
-    cases = _cases(folder / "imagesTr", end, len(channels), folder / "labelsTr", truths)
-    tests = _cases(folder / "imagesTs", end, len(channels), None, folder / "labelsTs")
+    faults = []
+    cases = _cases(folder / "imagesTr", end, len(channels), folder / "labelsTr", truths, faults)
+    tests = _cases(folder / "imagesTs", end, len(channels), None, folder / "labelsTs", faults)
     if not cases and not tests:
-        raise InputError(f"{folder}: no images. Expected imagesTr/CASE_0000{end} (file_ending in dataset.json is '{end}').")
+        raise InputError(" ".join(faults) or f"{folder}: no images. Expected imagesTr/CASE_0000{end} (file_ending in dataset.json is '{end}').")
     twice = cases.keys() & tests.keys()
     if twice:
-        raise InputError(f"{folder}: case '{min(twice)}' is in imagesTr and in imagesTs. Remove one of the two.")
+        faults.append(f"{folder}: in imagesTr and in imagesTs: {first_names(sorted(twice))}. A case is in one of the two: remove the other.")
     groups = _groups(path, info.get("groups", {}), cases.keys() | tests.keys())
-    return Dataset(folder, info.get("name", folder.name), classes, ignore, channels, end, cases, tests, groups, info.get("spacing", "mm"))
+    dataset = Dataset(folder, info.get("name", folder.name), classes, ignore, channels, end, cases, tests, groups, info.get("spacing", "mm"))
+    return dataset, faults
 
 
 def read_description(path: Path) -> dict:
@@ -224,24 +253,51 @@ def _classes(path: Path, labels: dict) -> tuple[tuple[str, ...], int]:
     return tuple(classes[value] for value in range(len(classes))), ignore
 
 
-def _cases(images: Path, end: str, channels: int, scribbles: Path | None, truths: Path) -> dict[str, Case]:
+def _cases(images: Path, end: str, channels: int, scribbles: Path | None, truths: Path, faults: list[str]) -> dict[str, Case]:
     found: dict[str, dict[int, Path]] = {}
-    for path in sorted(images.glob(f"*{end}")) if images.is_dir() else ():
-        if path.name.startswith("."):
-            continue
-        name, _, channel = path.name[: -len(end)].rpartition("_")
-        if not name or not channel.isdigit():
-            raise InputError(f"{path}: expected CASE_0000{end}, the number being the channel. Rename the file.")
-        found.setdefault(name, {})[int(channel)] = path
+    misnamed = []
+    for path in sorted(images.glob(f"[!.]*{end}")):
+        stem = path.name[: -len(end)]
+        name, _, channel = stem.rpartition("_")
+        if name and len(channel) == 4 and channel.isdecimal():
+            found.setdefault(name, {})[int(channel)] = path
+        else:
+            misnamed.append(stem)
+    if misnamed:
+        got = first_names([stem + end for stem in misnamed])
+        rename = f"Rename {misnamed[0]}{end} to {misnamed[0]}_0000{end}." if channels == 1 else "Rename them."
+        faults.append(f"{images}: expected CASE_0000{end}, the channel as four digits; got {got}. {rename}")
+    faults += _channel_faults(images, found, end, channels)
     cases = {}
     for name, files in found.items():
-        if sorted(files) != list(range(channels)):
-            missing = [f"{name}_{channel:04d}{end}" for channel in range(channels) if channel not in files]
-            way_out = f"Add {', '.join(missing)}" if missing else "Remove the others"
-            raise InputError(f"{images}/{name}: has channels {sorted(files)}; dataset.json names {channels} (0 to {channels - 1}). {way_out}, or correct channel_names.")
         label = [folder / f"{name}{end}" if folder is not None else None for folder in (scribbles, truths)]
-        cases[name] = Case(name, tuple(files[c] for c in range(channels)), *(p if p is not None and p.is_file() else None for p in label))
+        label = [path if path is not None and path.is_file() else None for path in label]
+        cases[name] = Case(name, tuple(files[channel] for channel in sorted(files)), *label)
     return cases
+
+
+def _channel_faults(images: Path, found: dict[str, dict[int, Path]], end: str, channels: int) -> list[str]:
+    """What is wrong with the channels of the cases: in one line those that lack some, in one the files that are none of dataset.json's."""
+    known, faults = set(range(channels)), []
+    named = f"dataset.json names {channels} channel{'s' * (channels != 1)} ({', '.join(f'{channel:04d}' for channel in range(channels))})"
+    odd = [path for files in found.values() for channel, path in sorted(files.items()) if channel not in known]
+    lacking = {name: sorted(known - files.keys()) for name, files in found.items() if files.keys() < known}
+    if lacking:
+        cases = f"{len(lacking)} of {len(found)} cases lack{'s' * (len(lacking) == 1)} channels"
+        missing = first_names([f"{name}_{channel:04d}{end}" for name, absent in lacking.items() for channel in absent])
+        faults.append(f"{images}: {cases}: {named}. Add {missing}, or correct channel_names.")
+    if odd:
+        faults.append(
+            f"{images}: {first_names([path.name for path in odd])}: no such channel, {named}. "
+            f"Remove the file{'s' * (len(odd) != 1)}, or correct channel_names. "
+            f"Where the number is the patient's, rename {odd[0].name} to {odd[0].name[: -len(end)]}_0000{end}."
+        )
+    return faults
+
+
+def first_names(names: list[str]) -> str:
+    """The names for a message; of many the first few and their number."""
+    return ", ".join(names[:SHOWN]) + (f", … ({len(names)} in all)" if len(names) > SHOWN else "")
 
 
 def _rows(path: Path, keys: set[str]) -> list[dict]:
