@@ -169,7 +169,7 @@ def test_a_run_begun_with_other_settings_is_not_carried_on(place):
 def test_nothing_to_score_is_said_before_training(place):
     shutil.rmtree(place.datasets / "small" / "labelsTr_dense")
     job = read_bench_plan(place).jobs[0]
-    with pytest.raises(InputError, match="fold 0 of 'final' holds out no case with a dense mask"):
+    with pytest.raises(InputError, match="fold '0' holds out no case with a dense mask"):
         run_job(job, place)
     assert not place.runs.exists()
 

@@ -98,10 +98,15 @@ def test_seeds_are_averaged_per_case_and_missing_structures_counted():
     assert table["pce", "missing"][0] == "2"
     assert len(row.scores) == 4
     # seed 0: A (0 + .4)/2, B .5; seed 1: A (.2 + .8)/2, B .5
-    assert "Mean Dice seed by seed, which neither the sd nor p knows of: pce 35.00, 50.00." in tables(aggregate(plan, of(plan, found))[0])[0].notes
+    assert "Mean Dice seed by seed (seeds), over the folds that these share; neither the sd nor p knows of it: pce 35.00, 50.00 (0-1)." in tables(aggregate(plan, of(plan, found))[0])[0].notes
     lines = list(csv.DictReader(io.StringIO(tidy_csv(aggregate(plan, of(plan, found))))))
     assert [[float(value) for value in line["dice_by_seed"].split(" / ") if value] for line in lines] == [[], [], [pytest.approx(35), pytest.approx(50)]]
     assert not any("seed by seed" in note for note in tables(aggregate(plan, of(plan, {("pce", 0, 0): found["pce", 0, 0]}))[0])[0].notes)
+    other_fold = {("pce", 1, 0): result({"c": (0.9, 0.9)})}
+    uneven = aggregate(bench_plan(["pce"], [0, 1], [0, 1]), of(bench_plan(["pce"], [0, 1], [0, 1]), found | other_fold))[0].rows[0]
+    assert uneven.by_seed == {0: pytest.approx(0.35), 1: pytest.approx(0.5)}, "of the fold that both seeds have"
+    apart = of(bench_plan(["pce"], [0, 1], [0, 1]), {("pce", 0, 1): found["pce", 0, 1]} | other_fold)
+    assert aggregate(bench_plan(["pce"], [0, 1], [0, 1]), apart)[0].rows[0].by_seed == {}
     assert average_seeds([result({"a": (0.1, 0.3)}).rows])[1]["dice"] == 0.3
 
 

@@ -241,6 +241,9 @@ def test_an_nnunet_set_with_two_channels_another_ending_and_no_extras(tmp_path):
     (folder / "imagesTr" / "left_knee_b_0001.nii").unlink()
     with pytest.raises(InputError, match=r"imagesTr: 1 of 2 cases lacks channels: dataset.json names 2 channels \(0000, 0001\). Add left_knee_b_0001.nii, or"):
         read_dataset(folder)
+    (folder / "imagesTr" / "left_knee_b_0000.nii").rename(folder / "imagesTr" / "left_knee_b_0007.nii")
+    with pytest.raises(InputError, match=r"lacks channels: .* Add left_knee_b_0000.nii, left_knee_b_0001.nii, or .* left_knee_b_0007.nii: no such channel"):
+        read_dataset(folder)
 
 
 LABELS = {"background": 0, "outer": 1, "inner": 2}

@@ -193,7 +193,7 @@ def test_without_truth_data_set_or_end_of_training_the_report_says_so(run, tmp_p
     shown = section(report(Report(run)).read_text(encoding="utf-8"), "cases")
     assert re.findall(r"<h3>(.*?)</h3>", shown) == ["Least: case.5 a, foreground in 0.00 % of its voxels", "Most: case.4 a, foreground in 0.83 % of its voxels"]
     assert re.findall(r"<figcaption>(.*?)</figcaption>", shown) == ["image", "scribble", "prediction"] * 2 and "slice 2 of 3" in shown
-    assert "which of these are right (last checkpoint, iteration 4; 2 of 2 predictions changed or removed since)" in shown
+    assert "which of these are right (last checkpoint, iteration 4; 2 of 2 predictions changed since)" in shown
     paint(run / "predictions" / "case.4 a.nii.gz", 36, np.eye(4))
     assert "on another grid than its image" in section(report(Report(run)).read_text(encoding="utf-8"), "cases")
 
@@ -214,7 +214,6 @@ def paint(path, voxels, affine=None):
 def test_predictions_from_before_the_last_checkpoint_are_made_again(run):
     report(Report(run))
     kept = (run / "metrics.csv").read_bytes()
-    paint(run / "predictions" / "case.4 a.nii.gz", 36)
     (run / "metrics.csv").write_bytes(kept.replace(b"case.4 a", b"case.9 a"))
     report(Report(run))
     assert b"case.9 a" in (run / "metrics.csv").read_bytes(), "they are newer than the weights"
@@ -281,8 +280,16 @@ def test_a_prediction_corrected_in_its_place_is_not_called_the_models_own(run):
     path = run / "predictions" / "case.4 a.nii.gz"
     shutil.copyfile(module.read_plan(run)[0].dataset / "labelsTr_dense" / path.name, path)
     page = report(Report(run)).read_text(encoding="utf-8")
-    assert "last checkpoint, iteration 4; 1 of 2 predictions changed or removed since." in page
+    assert "last checkpoint, iteration 4; 1 of 2 predictions changed since." in page
     assert "case.4 a" == body(page, "every-case")[-1][0] and body(page, "every-case")[-1][1] == "1.0000"
+    other = path.with_name("case.5 a.nii.gz")
+    other.unlink()
+    kept = path.read_bytes()
+    with pytest.raises(InputError, match="missing or older than the weights, and case.4 a.nii.gz was changed .* would overwrite it"):
+        report(Report(run))
+    assert path.read_bytes() == kept and not other.exists()
+    path.unlink()
+    assert "changed" not in report(Report(run)).read_text(encoding="utf-8") and path.exists() and other.exists()
 
 
 def test_the_course_has_no_truth_where_the_slice_has_none(run):

@@ -528,6 +528,27 @@ def test_a_run_that_fails_in_its_first_step_leaves_nothing(dataset, tmp_path, mo
     with pytest.raises(RuntimeError, match="out of memory"):
         train(settings(dataset, run))
     assert run.exists() == (fails_at == 2) and run.parent.is_dir()
+    own = tmp_path / "own"
+    own.mkdir()
+    (tmp_path / "link").symlink_to(own)
+    taken.clear()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(settings(dataset, tmp_path / "link"))
+    assert own.is_dir() and any(own.iterdir()) == (fails_at == 2), "a folder that was there before stays"
+
+
+def test_a_training_that_began_there_meanwhile_is_left_alone(dataset, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+
+    def slowly(*given):
+        run.mkdir(exist_ok=True)
+        (run / "config.json").write_text("another training's", encoding="utf-8")
+        return build_slices(*given)
+
+    monkeypatch.setattr("scribbleseg.train.build_slices", slowly)
+    with pytest.raises(InputError, match="exists already and is not empty"):
+        train(settings(dataset, run))
+    assert [path.name for path in run.iterdir()] == ["config.json"] and (run / "config.json").read_text(encoding="utf-8") == "another training's"
 
 
 def test_validation_dice_by_hand():

@@ -122,6 +122,11 @@ def _scores(run: Path, train: Train, plan: Plan, dataset: Dataset | None, done: 
         predictions = _predictions(run)
         found = [predictions.get(case.id) for case in judged or held]
         if any(path is None or path.stat().st_mtime < since for path in found):
+            if changed := _changed(run):
+                raise InputError(
+                    f"{note.parent}: predictions are missing or older than the weights, and {changed[0]} was changed after it was predicted; predicting anew "
+                    "would overwrite it. Move what was changed elsewhere, and remove it here."
+                )
             predict(Predict(run, dataset.folder, run / "predictions"))
         predictions = _predictions(run)
         scored = [path.stat().st_mtime for case in judged for path in (predictions[case.id], case.truth)]
@@ -156,10 +161,17 @@ def _maker(run: Path) -> str:
     others = "" if [Path(name).resolve() for name in made["runs"]] == [run.resolve()] else f" of {' and '.join(made['runs'])}"
     means = [name for name, taken in (("runs", len(made["runs"]) > 1), ("flips", made["tta"])) if taken]
     mean = f", mean over {' and '.join(means)}" if means else ""
-    written = made.get("sha256", {})
-    changed = [name for name, digest in written.items() if not path.with_name(name).is_file() or checksum(path.with_name(name)) != digest]
-    since = f"; {len(changed)} of {len(written)} predictions changed or removed since" if changed else ""
+    changed = _changed(run)
+    since = f"; {len(changed)} of {len(made['sha256'])} predictions changed since" if changed else ""
     return f"{made['weights']} checkpoint{others}, iteration {' and '.join(map(str, made['iterations']))}{mean}{since}"
+
+
+def _changed(run: Path) -> list[str]:
+    """The predictions that are no longer what `predict` wrote, by its checksums; none where it noted none."""
+    path = run / "predictions" / MADE_BY
+    written = read_json(path).get("sha256", {}) if path.is_file() else {}
+    there = {name: digest for name, digest in written.items() if path.with_name(name).is_file()}
+    return [name for name, digest in there.items() if checksum(path.with_name(name)) != digest]
 
 
 def rank_cases(rows: list[dict]) -> list[tuple[str, float]]:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,29 +40,50 @@ from .step import Step
 def train(config: Train) -> Path:
     """Train on one fold and write the run folder; returns it.
 
-    Raises InputError for anything wrong with the data, the settings or the folder, before anything is written.
+    Raises InputError for anything wrong with the data, the settings or the folder, before anything is written, and for a method that returns
+    no named terms. A run that fails in its first step leaves nothing.
     """
     with distributed.joined():
         plan = make_plan(config)
         run = Path(config.run)
-        if run.exists() and (not run.is_dir() or any(not path.name.startswith(".partial-") for path in run.iterdir())):
-            weights = run / "last.safetensors"
-            if weights.is_file() and weights_iteration(weights, plan.recipe.iterations) == 0:
-                raise InputError(f"{run}: exists already, with a training that stands at iteration 0. Remove it, unless it is running, or choose another folder.")
-            carry_on = f", or carry on with: scribbleseg train {run} --resume" if (run / "config.json").is_file() else "."
-            raise InputError(f"{run}: exists already and is not empty. Choose another folder{carry_on}")
+        check_new(run, plan)
         parent = next(folder for folder in (run, *run.absolute().parents) if folder.exists())
         if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
             raise InputError(f"{run}: cannot be made: {parent} is no folder that can be written to. Choose another place, or change its permissions.")
         training = _Training(config, plan)
+        made = not run.exists()
+        if training.first:
+            check_new(run, plan)  # reading the cases takes its time: another training may have begun there
         training.start()
         try:
             training.run_to_end()
         except Exception:
-            if training.first and training.iteration == 0:  # not one step: nothing to carry on
-                shutil.rmtree(run)
+            if training.first and training.iteration == 0:
+                _remove(run, made)
             raise
     return run
+
+
+def check_new(run: Path, plan: Plan) -> None:
+    """Raises InputError when there is anything in the folder of a new run."""
+    if run.exists() and (not run.is_dir() or any(not path.name.startswith(".partial-") for path in run.iterdir())):
+        weights = run / "last.safetensors"
+        if weights.is_file() and weights_iteration(weights, plan.recipe.iterations) == 0:
+            raise InputError(f"{run}: exists already, with a training that stands at iteration 0. Remove it, unless it is running, or choose another folder.")
+        carry_on = f", or carry on with: scribbleseg train {run} --resume" if (run / "config.json").is_file() else "."
+        raise InputError(f"{run}: exists already and is not empty. Choose another folder{carry_on}")
+
+
+def _remove(run: Path, made: bool) -> None:
+    """Empty the folder of a run that took no step, and remove it where it was `made` for the run; what cannot be removed stays."""
+    with suppress(OSError):
+        for path in run.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        if made:
+            run.rmdir()
 
 
 def resume(run: Path) -> Path:

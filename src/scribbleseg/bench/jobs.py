@@ -18,7 +18,7 @@ import numpy as np
 
 from ..atomic import atomic_file
 from ..config import Bench, Predict, Train
-from ..data.dataset import Case, Dataset, read_dataset, read_json
+from ..data.dataset import Case, Dataset, Fold, read_dataset, read_json
 from ..errors import InputError, nearest
 from ..evaluate import list_masks, read_rows, score_cases, write_rows
 from ..methods import hyperparameters, parse_options
@@ -254,27 +254,23 @@ def _read_result(folder: Path) -> Result:
     return Result(_read_record(folder), read_rows(folder / "metrics.csv"), curve)
 
 
-def held_out(job: Job, config: Bench) -> tuple[Dataset, list[Case]]:
-    """The job's data set, and the cases that the run is scored on: those of its held-out cases that have a dense mask.
-
-    Raises InputError where there is no such data set, split or fold, and where no held-out case has a dense mask.
-    """
-    dataset = read_dataset(config.datasets / job.data)
-    fold = dataset.fold(dataset.default_split() if job.split == "auto" else job.split, job.fold)
+def scored_cases(dataset: Dataset, fold: Fold) -> list[Case]:
+    """The held-out cases that have a dense mask. Raises InputError where there is none."""
     cases = [case for case in dataset.held_out(fold)[1] if case.truth is not None]
     if not cases:
-        raise InputError(f"{dataset.folder}: fold {job.fold} of '{job.split}' holds out no case with a dense mask, so nothing can be scored. Add masks to labelsTr_dense or labelsTs, or choose another split.")
-    return dataset, cases
+        raise InputError(f"{dataset.folder}: fold '{fold.name}' holds out no case with a dense mask, so nothing can be scored. Add masks to labelsTr_dense or labelsTs, or choose another split.")
+    return cases
 
 
 def without_data(jobs: list[Job], config: Bench) -> dict[Job, str]:
-    """The jobs for which `held_out` raises, and what it says."""
+    """The jobs whose data set, split, fold or dense masks are not there, and why."""
     reasons: dict[tuple, str | None] = {}
     for job in jobs:
         place = job.data, job.split, job.fold
         if place not in reasons:
             try:
-                held_out(job, config)
+                dataset = read_dataset(config.datasets / job.data)
+                scored_cases(dataset, dataset.fold(dataset.default_split() if job.split == "auto" else job.split, job.fold))
                 reasons[place] = None
             except InputError as error:
                 reasons[place] = f"InputError: {error}"
@@ -289,7 +285,8 @@ def run_job(job: Job, config: Bench) -> None:
     """
     settings = job.settings(config)
     run, plan = Path(settings.run), make_plan(settings)
-    dataset, cases = held_out(job, config)
+    dataset = read_dataset(settings.dataset)
+    cases = scored_cases(dataset, plan.fold)
     begun, clock = (run / "config.json").is_file(), [time.perf_counter()]
     if begun:
         _check_begun(job, settings, plan, config.runs)

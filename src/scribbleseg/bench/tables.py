@@ -32,11 +32,14 @@ class Row:
 
     @property
     def by_seed(self) -> dict[int, float]:
-        """Seed → mean Dice over the held-out cases of its runs."""
-        scores: dict[int, list[dict]] = {}
-        for job, result in sorted(self.done.items(), key=lambda item: item[0].seed):
-            scores.setdefault(job.seed, []).extend(row | {"case": f"{job.fold}/{row['case']}"} for row in result.rows)
-        return {seed: summarise(rows)[-1]["dice"] for seed, rows in scores.items()}
+        """Seed → mean Dice over the held-out cases of the folds that all of the row's seeds have; empty where there is no such fold."""
+        folds = {seed: {job.fold for job in self.done if job.seed == seed} for seed in sorted(job.seed for job in self.done)}
+        shared = set.intersection(*folds.values())
+        means = {}
+        for seed in folds if shared else ():
+            scores = [row for job, result in self.done.items() if job.seed == seed and job.fold in shared for row in of_fold(job, result)]
+            means[seed] = summarise(scores)[-1]["dice"]
+        return means
 
 
 @dataclass(frozen=True)
@@ -91,13 +94,17 @@ def _aggregate_row(jobs: list[Job], results: dict[Job, Result]) -> Row:
     done = {job: results[job] for job in jobs if job in results}
     by_fold: dict[int, list[list[dict]]] = {}
     for job, result in done.items():
-        tagged = [row | {"case": f"{job.fold}/{row['case']}"} for row in result.rows]  # a case may be held out in several folds
-        by_fold.setdefault(job.fold, []).append(tagged)
+        by_fold.setdefault(job.fold, []).append(of_fold(job, result))
     averaged = [average_seeds(runs) for runs in by_fold.values()]
     scores = [row for rows in averaged for row in rows]
     cases, folds = (summarise(scores), over_folds([summarise(rows) for rows in averaged])) if done else ([], [])
     missing = tuple(job for job in jobs if job not in results)
     return Row(jobs[0].label, jobs[0].method, done, missing, scores, cases, folds)
+
+
+def of_fold(job: Job, result: Result) -> list[dict]:
+    """The scores of a run under names of (fold, case): a case may be held out in several folds."""
+    return [row | {"case": f"{job.fold}/{row['case']}"} for row in result.rows]
 
 
 def complete_runs(rows: list[Row]) -> set[tuple[int, int]]:
@@ -197,8 +204,8 @@ def _score_notes(section: Section, kind: str, tested: bool, printed: bool) -> li
         notes.append("The mean over cases within each fold first, then mean and sd over folds; no sd for a single fold.")
     else:
         notes.append("All held-out cases of the folds done, pooled; several seeds of a case are averaged first.")
-    if by_seed := [f"{row.label} {', '.join(f'{100 * dice:.2f}' for dice in row.by_seed.values())}" for row in section.done if len(row.by_seed) > 1]:
-        notes.append(f"Mean Dice seed by seed, which neither the sd nor p knows of: {'; '.join(by_seed)}.")
+    if by_seed := [f"{row.label} {', '.join(f'{100 * dice:.2f}' for dice in row.by_seed.values())} ({spans(row.by_seed)})" for row in section.done if len(row.by_seed) > 1]:
+        notes.append(f"Mean Dice seed by seed (seeds), over the folds that these share; neither the sd nor p knows of it: {'; '.join(by_seed)}.")
     if len(section.ranked) > 1:
         notes.append("Best and second best of each column, as printed, are bold and underlined, among the rows with the same complete set of runs; of HD95 among those that miss no such structure.")
     if any("†" in _label(row, section) for row in section.done):

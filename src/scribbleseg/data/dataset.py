@@ -281,7 +281,7 @@ def _channel_faults(images: Path, found: dict[str, dict[int, Path]], end: str, c
     known, faults = set(range(channels)), []
     named = f"dataset.json names {channels} channel{'s' * (channels != 1)} ({', '.join(f'{channel:04d}' for channel in range(channels))})"
     odd = [path for files in found.values() for channel, path in sorted(files.items()) if channel not in known]
-    lacking = {name: sorted(known - files.keys()) for name, files in found.items() if files.keys() < known}
+    lacking = {name: sorted(known - files.keys()) for name, files in found.items() if known - files.keys()}
     if lacking:
         cases = f"{len(lacking)} of {len(found)} cases lack{'s' * (len(lacking) == 1)} channels"
         missing = first_names([f"{name}_{channel:04d}{end}" for name, absent in lacking.items() for channel in absent])
