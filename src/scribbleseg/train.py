@@ -57,8 +57,8 @@ def train(config: Train) -> Path:
         training.start()
         try:
             training.run_to_end()
-        except Exception:
-            if training.first and training.iteration == 0:
+        except Exception:  # whatever it is, it is raised again
+            if training.first and training.iteration == 0:  # no step was taken: nothing to carry on
                 _remove(run, made)
             raise
     return run
