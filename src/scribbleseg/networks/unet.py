@@ -14,11 +14,11 @@ class Block(nn.Sequential):
         super().__init__(
             nn.Conv2d(inputs, outputs, 3, padding=1),
             nn.BatchNorm2d(outputs),
-            nn.LeakyReLU(0.01),
+            nn.LeakyReLU(0.01, inplace=True),  # its gradient needs the sign alone
             Dropout(dropout),
             nn.Conv2d(outputs, outputs, 3, padding=1),
             nn.BatchNorm2d(outputs),
-            nn.LeakyReLU(0.01),
+            nn.LeakyReLU(0.01, inplace=True),
         )
 
 

@@ -1,0 +1,25 @@
+"""The name that stands beside measured times."""
+
+import pytest
+import torch
+
+from scribbleseg import device
+
+TWO_CORES = "processor\t: 0\ncpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n\nprocessor\t: 1\ncpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n"
+
+
+@pytest.mark.parametrize("text, said", [(TWO_CORES, " family 26 model 2"), ("processor\t: 0\nCPU architecture: 8\n", ""), (None, "")])
+def test_a_cpu_is_told_from_others_of_its_name(tmp_path, text, said):
+    path = tmp_path / "cpuinfo"
+    if text is not None:
+        path.write_text(text)
+    assert device._cpu_model(path) == said
+
+
+def test_the_name_says_cpu_and_threads(monkeypatch):
+    monkeypatch.setattr(device, "_cpu", lambda: {"cpu_name": "Some CPU"})
+    monkeypatch.setattr(device, "_cpu_model", lambda: " family 1 model 2")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert device.device_name(torch.device("cpu")) == "Some CPU family 1 model 2, 2 threads"
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert device.device_name(torch.device("cpu")) == "Some CPU family 1 model 2, 1 thread"
