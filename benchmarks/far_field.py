@@ -2,7 +2,7 @@
 
 For every run of the quick budget that has predictions: Dice over the whole volume, Dice inside each slice's box around the dense mask, 20 pixels
 wider on every side, and the share of the predicted foreground that lies outside these boxes: in slices with a heart, and in slices without one.
-Writes far-field-quick.csv and .md into RESULTS.
+Writes far-field-quick.csv and .md into RESULTS, where the lines of runs whose predictions are on another machine stay.
 """
 
 import csv
@@ -53,22 +53,31 @@ def measure(run: Path, dataset) -> tuple[int, float, float, float, float]:
     return len(values), *np.mean(values, 0)
 
 
-if __name__ == "__main__":
-    runs, datasets, results = (Path(given) for given in [*sys.argv[1:], *("runs", "datasets", "benchmarks/results")[len(sys.argv) - 1 :]])
-    lines = []
+def main(runs: Path, datasets: Path, results: Path) -> None:
+    numbers, lines = results / "far-field-quick.csv", {}
+    if numbers.is_file():
+        with open(numbers, newline="", encoding="utf-8") as file:
+            lines = {tuple(line[:4]): line for line in list(csv.reader(file))[1:]}
     for folder in sorted(runs.glob("quick/*/*/*/predictions")):
         data, split, row = folder.parts[-4:-1]
         label, _, seed = row.rpartition("-s")
         if (results / "quick" / data / split / row / "metrics.csv").is_file():
-            lines.append((data, split, label, int(seed), *measure(folder.parent, read_dataset(datasets / data))))
-    with atomic_file(results / "far-field-quick.csv") as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+            cases, *values = measure(folder.parent, read_dataset(datasets / data))
+            lines[data, split, label, seed] = [data, split, label, seed, str(cases), *(f"{value:.5f}" for value in values)]
+    with atomic_file(numbers) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        writer.writerows((*line[:5], *(f"{value:.5f}" for value in line[5:])) for line in lines)
+        writer.writerows(lines[key] for key in sorted(lines))
     text = ["# Near the heart and far from it, budget `quick`", "", "Made by `python benchmarks/far_field.py` from the predictions of the runs; numbers in far-field-quick.csv.", ""]
     text += [f"In the box: inside each slice's box around the dense mask, {MARGIN} pixels wider on every side.", ""]
     text += ["| data | split | row | seed | cases | Dice | Dice in the box | predicted foreground outside the boxes | in slices without a heart |", "|" + "---|" * 9]
-    text += ["| " + " | ".join(map(str, (*line[:5], f"{100 * line[5]:.1f}", f"{100 * line[6]:.1f}", f"{100 * line[7]:.0f} %", f"{100 * line[8]:.0f} %"))) + " |" for line in lines]
+    for *words, dice, near, outside, elsewhere in (lines[key] for key in sorted(lines)):
+        cells = [*words, *(f"{100 * float(value):.1f}" for value in (dice, near)), *(f"{100 * float(value):.0f} %" for value in (outside, elsewhere))]
+        text.append("| " + " | ".join(cells) + " |")
     with atomic_file(results / "far-field-quick.md") as partial:
         partial.write_text("\n".join(text) + "\n", encoding="utf-8")
     print("\n".join(text))
+
+
+if __name__ == "__main__":
+    main(*map(Path, [*sys.argv[1:], *("runs", "datasets", "benchmarks/results")[len(sys.argv) - 1 :]]))

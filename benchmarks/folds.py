@@ -1,5 +1,5 @@
-"""Whole runs against the clock: python benchmarks/folds.py DATASET [--method effdnet] [--split cv5] [--folds 0 1] [--seeds 0] [--precisions bfloat16 float32]
-[--iterations N] [--size PIXELS] [--at-once K]
+"""Whole runs against the clock: python benchmarks/folds.py DATASET [--method effdnet] [--set KEY=VALUE ...] [--split cv5] [--folds 0 1] [--seeds 0]
+[--precisions bfloat16 float32] [--iterations N] [--size PIXELS] [--at-once K]
 
 Every combination is trained, predicted and scored by `scribbleseg` in processes of their own, K at a time, on one device. A line each: seconds of
 training (start-up, reading and compiling included), of prediction and of scoring; iterations a second in the second half of the run, where nothing
@@ -24,7 +24,7 @@ from pathlib import Path
 from scribbleseg.atomic import atomic_file
 from scribbleseg.evaluate import read_rows, summarise
 
-KEY = ("method", "data", "split", "fold", "seed", "precision", "size", "iterations", "at_once", "mps")
+KEY = ("method", "set", "data", "split", "fold", "seed", "precision", "size", "iterations", "at_once", "mps")
 COLUMNS = (*KEY, "step", "training_s", "prediction_s", "scoring_s", "iterations_per_s", "dice", "dice_per_class", "device", "torch", "commit")
 
 
@@ -45,11 +45,11 @@ def late_rate(log: list[dict]) -> float:
 def measure(given: argparse.Namespace, fold: int, seed: int, precision: str) -> dict:
     """A line of the table."""
     length = f"{given.iterations or 'paper'}-{given.size or 'paper'}"
-    name = f"{given.dataset.name}-{given.split}-{fold}-{given.method}-{precision}-{length}-x{given.at_once}-s{seed}"
+    name = "-".join([given.dataset.name, given.split, str(fold), given.method, *given.set, precision, length, f"x{given.at_once}", f"s{seed}"])
     run, threads = given.runs / name, str(max(1, len(os.sched_getaffinity(0)) // given.at_once))
     environment = {"OMP_NUM_THREADS": threads} | ({"NVIDIA_TF32_OVERRIDE": "0"} if precision == "float32" else {})
     options = {"method": given.method, "split": given.split, "fold": fold, "seed": seed, "precision": precision, "iterations": given.iterations, "size": given.size}
-    words = [word for key, value in options.items() if value is not None for word in (f"--{key}", value)]
+    words = [word for key, value in options.items() if value is not None for word in (f"--{key}", value)] + (["--set", *given.set] if given.set else [])
     begun, device = (run / "config.json").is_file(), ["--device", given.device]
     training = clocked(["train", run, "--resume"] if begun else ["train", given.dataset, run, *words, *device], environment)
     shutil.rmtree(run / "predictions", ignore_errors=True)
@@ -59,7 +59,7 @@ def measure(given: argparse.Namespace, fold: int, seed: int, precision: str) -> 
     machine = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     scores = summarise(read_rows(run / "metrics.csv"))
     log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    line = {**options, "data": given.dataset.name, "size": plan["size"], "iterations": plan["recipe"]["iterations"], "at_once": given.at_once}
+    line = {**options, "set": " ".join(given.set), "data": given.dataset.name, "size": plan["size"], "iterations": plan["recipe"]["iterations"], "at_once": given.at_once}
     line |= {"mps": "CUDA_MPS_PIPE_DIRECTORY" in os.environ, "step": machine["step"], "training_s": "" if begun else round(training, 1)}
     line |= {"prediction_s": round(prediction, 1), "scoring_s": round(scoring, 1), "iterations_per_s": round(late_rate(log), 2)}
     line |= {"dice": round(100 * scores[-1]["dice"], 2), "dice_per_class": " / ".join(f"{100 * score['dice']:.1f}" for score in scores[:-1])}
@@ -90,6 +90,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--method", default="effdnet")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="the method's own settings")
     parser.add_argument("--split", default="cv5")
     parser.add_argument("--folds", type=int, nargs="+", default=[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])

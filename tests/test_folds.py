@@ -11,6 +11,7 @@ import pytest
 from small import small_dataset
 
 from scribbleseg.cli import main
+from scribbleseg.plan import read_plan
 
 
 def in_this_process(words, environment):
@@ -43,6 +44,15 @@ def test_two_formats_and_then_another_length(tmp_path, monkeypatch):
         run(tmp_path, monkeypatch, "--iterations", "3")
     again = run(tmp_path, monkeypatch, "--iterations", "4", "--precisions", "bfloat16")
     assert again == both, "a finished run that is asked for again keeps its times"
+
+
+def test_a_setting_of_the_method_is_another_line(tmp_path, monkeypatch):
+    small_dataset(tmp_path / "small")
+    run(tmp_path, monkeypatch, "--iterations", "1", "--method", "effdnet")
+    _, line = run(tmp_path, monkeypatch, "--iterations", "1", "--method", "effdnet", "--set", "fbsl=false", "fadc=false")
+    assert line["set"] == "fbsl=false fadc=false"
+    options = read_plan(tmp_path / "runs" / "small-final-0-effdnet-fbsl=false-fadc=false-auto-1-32-x1-s0")[1].options
+    assert not options["fbsl"] and not options["fadc"]
 
 
 def test_several_run_at_once(tmp_path, monkeypatch):
