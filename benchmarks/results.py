@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from safetensors.torch import save
 from scribbleseg.atomic import atomic_file
 from scribbleseg.bench.engines import run_jobs
 from scribbleseg.bench.formats import fold_lines, run_lines
-from scribbleseg.bench.jobs import BenchPlan, Job, Result, is_done, read_bench_plan, read_results
+from scribbleseg.bench.jobs import BenchPlan, Job, Published, Result, is_done, read_bench_plan, read_results
 from scribbleseg.bench.statistics import mean_sd
 from scribbleseg.bench.tables import Row, Section, aggregate, spans
 from scribbleseg.config import Bench
@@ -46,6 +47,7 @@ QUEUE = (  # plan, and which of its rows: none named are all of them
     ("scn-table1", ()),
     ("comparison", ()),
 )
+PRINTED = {"acdc": "effdnet-table1", "mscmr": "scn-table2"}  # where a paper prints most of the methods of the plan comparison
 SHOWN = ("effdnet-table2", "scn-table1", "scn-table2", "scn-table3", "effdnet-table1", "open-choices")  # in docs/results.md
 SCORED_ELSEWHERE = ("mscmr", "scn")  # data, row: MSCMR's test subjects have no public masks; kept at any budget
 LARGEST = 8 * 2**20
@@ -130,14 +132,28 @@ def mean_dice(result: Result) -> float:
     return 100 * summarise(result.rows)[-1]["dice"]
 
 
+def orders(section: Section, published: Published) -> str:
+    """Which pairs of the rows that a paper prints stand the other way round in a section."""
+    ours = {row.label: row.folds[-1]["dice"] for row in section.rows if row.done}
+    paper = {label: mean for label in ours if (mean := paper_mean(label, published)) is not None}
+    pairs = [(above, below) for above, below in permutations(paper, 2) if paper[above] > paper[below]]
+    turned: dict[str, list[str]] = {}
+    for above, below in pairs:
+        if ours[below] > ours[above]:
+            turned.setdefault(below, []).append(f"`{above}`")
+    found = "; ".join(f"`{below}` above {', '.join(others)}" for below, others in turned.items()) or "none"
+    return f"- {section.data}, {section.split}: {sum(map(len, turned.values()))} of {len(pairs)} pairs of {published.source}: {found}."
+
+
 def row_cells(row: Row, section: Section) -> list[str]:
-    paper = paper_mean(row.label, section)
+    paper = paper_mean(row.label, section.published)
     printed = "" if paper is None else f"{paper:.2f}"
     if not row.done:
         return [row.label, "not run", "", "", *[""] * len(section.classes if section.done else ["mean"]), "", printed, "", "", ""]
     scores = [f"{100 * entry['dice']:.2f}" + ("" if entry["dice_sd"] != entry["dice_sd"] else f" ({100 * entry['dice_sd']:.2f})") for entry in row.folds]
     records = [result.record for result in row.done.values()]
-    comparable = paper is not None and section.split == section.published.ours and not row.missing
+    tested = all(record["plan"]["fold"]["test"] for record in records)  # else validation cases were scored
+    comparable = paper is not None and section.split == section.published.ours and not row.missing and tested
     short = f"{paper - 100 * row.folds[-1]['dice']:.2f}" if comparable else ""
     devices = dict.fromkeys(record["environment"]["device"] for record in records)
     minutes = mean_sd([record["minutes"] for record in records])[0]
@@ -145,9 +161,9 @@ def row_cells(row: Row, section: Section) -> list[str]:
     return [row.label, *place, *scores, f"{row.folds[-1]['hd95']:.2f}", printed, short, f"{minutes:.1f}", " / ".join(devices)]
 
 
-def paper_mean(label: str, section: Section) -> float | None:
+def paper_mean(label: str, published: Published | None) -> float | None:
     """The paper's mean Dice, or the mean of its classes' where it prints those alone; None where it is not known."""
-    numbers = section.published.rows.get(label, {}) if section.published else {}
+    numbers = published.rows.get(label, {}) if published else {}
     if "dice" in numbers.get("mean", {}):
         return numbers["mean"]["dice"]
     dice = [values["dice"] for name, values in numbers.items() if name != "mean" and "dice" in values]
@@ -173,7 +189,9 @@ def blocks(config: Bench) -> dict[str, str]:
         if name == "open-choices":
             found[f"{name}: effects"] = "\n\n".join(map(effects, sections))
         found[name] = "\n\n".join(f"**{section.data}, {section.split}.** {section_text(section)}" for section in sections)
-    return found
+    quick = read_plans(config, "quick")
+    compared = aggregate(quick["comparison"], read_results(quick["comparison"], config))
+    return found | {"orders": "\n".join(orders(section, quick[PRINTED[section.data]].published) for section in compared)}
 
 
 def fill(text: str, found: dict[str, str]) -> str:

@@ -147,7 +147,7 @@ def test_truncated_nifti(not_trained, refused, data, run, tmp_path, part, keep):
 def test_image_and_scribble_of_different_shape(not_trained, data):
     path = data / "labelsTr" / f"{CASE}.nii.gz"
     save(path, np.asarray(nibabel.load(path).dataobj)[:, :-1])
-    not_trained(path, "has shape (40, 35, 3), another ((40, 36, 3)) than its image", "Draw on the image itself, or resample")
+    not_trained(path, "has another shape (40 × 35 × 3 and not 40 × 36 × 3) than its image", "Draw on the image itself, or resample")
 
 
 def test_image_and_scribble_of_different_affine(not_trained, data):
@@ -464,7 +464,7 @@ def test_full_disk_while_a_prediction_is_written(run, data, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "case.4 a.nii.gz").write_bytes(b"an earlier prediction")
     with small_disk(0):
-        assert main(["predict", str(run), str(data), str(tmp_path / "out"), "--probabilities"]) == 2
+        assert main(["predict", str(run), str(data), str(tmp_path / "out"), "--probabilities", "--overwrite"]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
     assert message.startswith(f"scribbleseg: {tmp_path / 'out' / 'made_by.json'}: cannot be written (") and "Free some space" in message
     assert tree(tmp_path / "out") == {str(tmp_path / "out" / "case.4 a.nii.gz"): b"an earlier prediction"}

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import shutil
 
 import numpy as np
@@ -55,7 +56,9 @@ def test_a_plan_is_run_once_and_its_table_comes_from_the_scores(place, capsys):
     assert {path.suffix for path in place.results.glob("plan-quick.*")} == {".md", ".csv", ".tex"}
     shutil.rmtree(place.runs)
     shutil.rmtree(place.datasets)
+    assert "runs are done" not in capsys.readouterr().out
     assert bench(place), "done runs are skipped: neither data nor runs are needed"
+    assert "4 of the plan's 4 runs are done, by this bench or an earlier one, and not made again\n" in capsys.readouterr().out
 
 
 def test_a_failing_run_does_not_stop_the_others(place, capsys):
@@ -142,6 +145,20 @@ def test_results_from_before_a_default_changed_are_refused(place):
     del record["plan"]["recipe"]["ema"]
     path.write_text(json.dumps(record), encoding="utf-8")
     assert is_done(job, place), "an earlier run says nothing of a key that came later, and had its default"
+
+
+def test_results_of_a_method_of_ones_own_are_refused_once_its_file_has_changed(place, tmp_path, monkeypatch):
+    file = tmp_path / "mine_of_one_file.py"
+    file.write_text("from scribbleseg.methods.pce import PCE\n\n\nclass Mine(PCE):\n    pass\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    text = PLAN.split("[[row]]")[0].replace("[0, 1]", "[0]") + '[[row]]\nlabel = "mine"\nmethod = "mine_of_one_file:Mine"\n'
+    place.plan.write_text(text, encoding="utf-8")
+    assert bench(place) and bench(place)
+    with open(file, "a", encoding="utf-8") as more:
+        more.write("\n")
+    with pytest.raises(InputError, match="mine-s0: is from when the file of mine_of_one_file:Mine was another. Remove it"):
+        bench(place)
 
 
 @pytest.mark.parametrize("changed, words", [({"recipe": {"lr": 0.2, "ema": 0.9}}, "lr, ema of pce was 0.2, 0.9"), ({"size": 64}, "size of pce was 64"), ({"network": "x"}, "network")])

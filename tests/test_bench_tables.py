@@ -1,6 +1,7 @@
 """Tables from hand-made scores: spread, ranks, tests, published numbers, formats; and the committed plans agree with each other."""
 
 import csv
+import dataclasses
 import io
 import math
 import re
@@ -231,7 +232,9 @@ def test_published_numbers_have_their_own_columns_once_and_only_for_their_data_s
         ours = [text for line in table.body for name, (text, _) in zip(table.head, line) if not name.startswith("published")]
         assert not any(number in text for text in ours for number in ("11.11", "2.22", "3.33"))
     assert not any(name.startswith("published") for table in (second, *tables(lung)) for name in table.head)
-    assert "Somebody, Table 1 (5 folds)" in " ".join(first.notes)
+    assert "Somebody, Table 1 (5 folds)" in " ".join(first.notes) and "is of the kind of" not in " ".join(first.notes)
+    elsewhere = tables(aggregate(dataclasses.replace(plan, published=dataclasses.replace(PAPER, ours="622")), results)[0])[0]
+    assert "at budget quick. Its split is of the kind of `622`, not of `cv`." in " ".join(elsewhere.notes)
     lines = [line for line in csv.DictReader(io.StringIO(tidy_csv([heart, lung]))) if line["published_dice"]]
     keys = ("data", "row", "class", "published_dice", "published_dice_sd")
     assert [tuple(line[key] for key in keys) for line in lines] == [("heart", "pce", "A", "11.11", "2.22")]

@@ -290,7 +290,10 @@ def test_folders_that_are_no_data_set(folder, tmp_path):
         ({"labels": ["background", "outer"]}, r"'labels' is \['background', 'outer'\]; expected an object, name → value"),
         ({"channel_names": ["MR"]}, r"'channel_names' is \['MR'\]; expected an object, number → name"),
         ({"channel_names": {"0": 1}}, "channel '0' has name 1; expected text"),
-        ({"file_ending": 7}, "'file_ending' is 7; expected text, such as '.nii.gz'"),
+        ({"file_ending": 7}, "'file_ending' is 7; expected text with its dot, such as '.nii.gz'"),
+        ({"file_ending": "nii.gz"}, "'file_ending' is 'nii.gz'; expected text with its dot, such as '.nii.gz'"),
+        ({"channel_names": {"1": "LGE"}}, "channel_names has the numbers 1; expected 0, 1, …"),
+        ({"labels": {"background": 0, "a": 1, "Ignore": 2}}, "label 'Ignore' is read in lower case only: write .ignore.: 2."),
         ({"groups": [["case0", "case1"]]}, r"'groups' is \[\['case0', 'case1'\]\]; expected an object, case → patient"),
         ({"groups": {"case0.nii.gz": "p0"}}, "groups names no case that has an image .first: 'case0.nii.gz'.; it lists case → patient. Known: case0,"),
         ({"groups": {"p0": ["case0", "case1"]}}, "groups names no case that has an image .first: 'p0'.; it lists case → patient"),
@@ -347,11 +350,14 @@ def test_labels_that_do_not_fit(folder):
         assert "case0" in str(error.value)
 
     save(path, scribble()[:-1])
-    fails(r"has shape \(11, 10, 4\), another \(\(12, 10, 4\)\)")
+    fails("has another shape .11 × 10 × 4 and not 12 × 10 × 4. than its image")
     moved = OBLIQUE.copy()
     moved[0, 3] += 1
     save(path, scribble(), moved)
     fails(r"another affine \(largest difference 1\)")
+    turned = nibabel.Nifti1Image(scribble(), OBLIQUE).as_reoriented(np.array([[2, 1], [1, -1], [0, -1]]))
+    nibabel.save(turned, path)
+    fails(r"has its axes in another order or direction, over the same voxels \(save it in the same orientation, without resampling\), than its image")
     odd = scribble()
     odd[0, 0, 0] = 7
     save(path, odd)

@@ -83,7 +83,8 @@ def test_the_tree_is_true():
         assert (ROOT / path).exists(), f"{path} is in the README's tree only"
         assert about or (ROOT / path).is_dir(), f"{path} has no description"
     files = [path.relative_to(ROOT).as_posix() for folder in ("src", "examples") for path in (ROOT / folder).rglob("*.py") if path.stat().st_size]
-    assert not set(files) - listed.keys(), "not in the README's tree"
+    lacking = sorted(set(files) - listed.keys())
+    assert not lacking, f"not in the README's tree: {', '.join(lacking)}"
 
 
 def test_every_dependency_is_explained():

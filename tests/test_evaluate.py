@@ -12,7 +12,7 @@ from scribbleseg.config import Evaluate
 from scribbleseg.data.dataset import read_dataset
 from scribbleseg.errors import InputError
 from scribbleseg.evaluate import evaluate, format_table, list_masks, read_rows, score_cases, score_files, score_volume, summarise, write_rows
-from scribbleseg.predict import MADE_BY
+from scribbleseg.made_by import MADE_BY, checksum
 
 
 def mask(*boxes: tuple[int, int]) -> np.ndarray:
@@ -64,6 +64,21 @@ def test_a_misnamed_prediction_is_said_in_both_lists(folders, tmp_path, capsys):
     assert {row["case"] for row in rows} == {row["case"] for row in read_rows(tmp_path / "scores.csv")} == {"a"}
     said = capsys.readouterr().out.splitlines()[-2:]
     assert said == ["2 of 3 masks have no prediction (first: b).", "1 of 2 predictions have no mask and are not scored (first: d)."]
+
+
+def test_changed_predictions_are_counted(folders, capsys):
+    predictions, truth = folders
+    sums = {path.name: checksum(path) for path in predictions.iterdir()}
+    (predictions / MADE_BY).write_text(json.dumps({"sha256": sums}), encoding="utf-8")
+    evaluate(Evaluate(predictions, truth))
+    assert "changed" not in capsys.readouterr().out
+    shutil.copyfile(truth / "b.nii.gz", predictions / "b.nii.gz")
+    for given in ((predictions, truth), (predictions / "b.nii.gz", truth / "b.nii.gz")):
+        evaluate(Evaluate(*given))
+        count = len(list_masks(given[0]))
+        assert capsys.readouterr().out.splitlines().count(f"1 of {count} predictions were changed after predict wrote them (first: b.nii.gz).") == 1
+    evaluate(Evaluate(predictions / "a.nii.gz", truth / "a.nii.gz"))
+    assert "changed" not in capsys.readouterr().out
 
 
 def test_swapped_folders_are_noticed_by_what_predict_left(folders):
@@ -224,7 +239,7 @@ def break_gone(predictions, truth):
 @pytest.mark.parametrize(
     "damage, words",
     [
-        (break_shape, r"a\.nii\.gz: has shape \(12, 10, 3\)"),
+        (break_shape, r"a\.nii\.gz: has another shape \(12 × 10 × 3 and not 12 × 10 × 4\) than"),
         (break_affine, r"a\.nii\.gz: has another affine \(largest difference 3\)"),
         (break_truth_value, r"labelsTr_dense/b\.nii\.gz: has value 3; expected 0 background, 1 ring, 2 disc\."),
         (break_prediction_value, r"predictions/b\.nii\.gz: has value 7"),

@@ -21,7 +21,7 @@ LAYERS = (
     {"losses", "augment", "correlation", "networks"},
     {"methods"},
     {"plan"},
-    {"average", "batches", "checkpoint", "optimizer", "run_log"},
+    {"average", "batches", "checkpoint", "made_by", "optimizer", "run_log"},
     {"step"},
     {"train", "predict", "evaluate"},
     {"bench", "report", "figures"},

@@ -119,6 +119,20 @@ def test_a_monai_network_by_name():
         build_network("monai:DenseNet121", 1, 4)
 
 
+@pytest.mark.parametrize("where", ["__init__", "forward"])
+def test_a_monai_network_that_needs_another_package_says_which(monkeypatch, where):
+    def needy(self, *args, **kwargs):
+        torch.nn.Module.__init__(self)
+        raise ImportError("from einops import rearrange (No module named 'einops').\n\nFor details, please visit:\n    somewhere")
+
+    nets = pytest.importorskip("monai.networks.nets")
+    monkeypatch.setattr(nets.BasicUNet, where, needy)
+    with pytest.raises(InputError) as raised:
+        build_network("monai:BasicUNet", 1, 4)
+    said = "It says: from einops import rearrange (No module named 'einops'). Install it, or try"
+    assert said in str(raised.value) and "\n" not in str(raised.value)
+
+
 def test_trying_a_monai_network_out_leaves_no_trace():
     nets = pytest.importorskip("monai.networks.nets")
     states = []

@@ -22,8 +22,9 @@ from scribbleseg.data.dataset import load_image, read_dataset
 from scribbleseg.data.imports import import_dataset
 from scribbleseg.errors import InputError
 from scribbleseg.evaluate import list_masks
+from scribbleseg.made_by import MADE_BY, checksum
 from scribbleseg.networks import build_network
-from scribbleseg.predict import FLIPS, MADE_BY, average_softmax, checksum, entropy, list_jobs, predict, predict_volume
+from scribbleseg.predict import FLIPS, average_softmax, entropy, list_jobs, predict, predict_volume
 from scribbleseg.plan import read_plan
 
 CPU, F32 = torch.device("cpu"), torch.float32
@@ -305,9 +306,76 @@ def test_a_folder_of_predictions_says_what_made_them(small, run, other, tmp_path
         save_file(weights, one / "best.safetensors", {"iteration": "1"})
     predict(Predict((run, other), scan, tmp_path / "out" / "case.5 a.nii.gz", weights="best", tta=True))
     said = {"runs": [str(run), str(other)], "weights": "best", "iterations": [1, 1], "tta": True}
-    assert made_by() == said | {"sha256": {"case.5 a.nii.gz": checksum(tmp_path / "out" / "case.5 a.nii.gz")}}
+    assert made_by() == said | {"sha256": {path.name: checksum(path) for path in masks}}, "what was written earlier is still known"
+    assert made_by()["sha256"]["case.4 a.nii.gz"] == masks[tmp_path / "out" / "case.4 a.nii.gz"]
     predict(Predict(run, scan, tmp_path / "one" / "mask.nii.gz"))
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["mask.nii.gz"], "a single file needs no note"
+
+
+def test_only_what_predict_wrote_is_replaced(small, run, tmp_path, capfd):
+    out = tmp_path / "out"
+    predict(Predict(run, small, out, uncertainty=True))
+    predict(Predict(run, small, out, uncertainty=True))
+    assert "map" not in capfd.readouterr().err
+    predict(Predict(run, small, out))
+    assert "2 maps of an earlier prediction will not belong to the new masks (first: case.4 a_entropy.nii.gz)" in capfd.readouterr().err
+    corrected = out / "case.5 a.nii.gz"
+    shutil.copyfile(small / "labelsTr_dense" / corrected.name, corrected)
+    kept = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()}
+    with pytest.raises(InputError, match=r"case.5 a.nii.gz: is there already, and is not what predict wrote. .* --overwrite of predict"):
+        predict(Predict(run, small, out))
+    assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()} == kept, "not one file is touched"
+    predict(Predict(run, small / "imagesTr" / "case.4 a_0000.nii.gz", out / "case.4 a.nii.gz"))
+    with pytest.raises(InputError, match="case.5 a.nii.gz: is there already"):
+        predict(Predict(run, small, out))
+    predict(Predict(run, small, out, overwrite=True))
+    assert corrected.read_bytes() != kept[corrected.name][0]
+    drawn = tmp_path / "by_hand.nii.gz"
+    shutil.copyfile(small / "labelsTr_dense" / corrected.name, drawn)
+    with pytest.raises(InputError, match="by_hand.nii.gz: is there already"):
+        predict(Predict(run, small / "imagesTr" / "case.4 a_0000.nii.gz", drawn))
+
+
+def test_a_map_that_is_not_predicts_own_is_not_replaced(small, run, tmp_path):
+    scan = small / "imagesTr" / "case.4 a_0000.nii.gz"
+    mine = tmp_path / "a_entropy.nii.gz"
+    mine.write_bytes(b"mine")
+    with pytest.raises(InputError, match="a_entropy.nii.gz: is there already"):
+        predict(Predict(run, scan, tmp_path / "a.nii.gz", uncertainty=True))
+    assert mine.read_bytes() == b"mine" and not (tmp_path / "a.nii.gz").exists()
+    predict(Predict(run, scan, tmp_path / "a.nii.gz"))
+
+
+def test_predictions_are_no_scans(small, run, tmp_path):
+    """INPUT and OUTPUT swapped: the scans would be replaced by masks of masks."""
+    shutil.copytree(small / "imagesTr", tmp_path / "scans")
+    for path in (tmp_path / "scans").iterdir():
+        path.rename(path.with_name(path.name.replace("_0000", "")))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "scans").iterdir()}
+    predict(Predict(run, tmp_path / "scans", tmp_path / "out"))
+    for source in (tmp_path / "out", tmp_path / "out" / "case.4 a.nii.gz"):
+        with pytest.raises(InputError, match=r"holds predictions, as the made_by.json there says. The order is RUN \[RUN ...\] INPUT OUTPUT"):
+            predict(Predict(run, source, tmp_path / "scans"))
+    (tmp_path / "out" / MADE_BY).unlink()
+    with pytest.raises(InputError, match="is there already, and is not what predict wrote"):
+        predict(Predict(run, tmp_path / "out", tmp_path / "scans"))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "scans").iterdir()} == before
+
+
+def test_what_was_written_before_an_interruption_is_known(small, run, tmp_path, monkeypatch):
+    def stopped(models, *rest):
+        if done:
+            raise KeyboardInterrupt
+        done.append(1)
+        return real(models, *rest)
+
+    done, real = [], module.mean_probs
+    monkeypatch.setattr(module, "mean_probs", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        predict(Predict(run, small, tmp_path / "out"))
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {MADE_BY, "case.4 a.nii.gz"}
+    monkeypatch.undo()
+    assert len(predict(Predict(run, small, tmp_path / "out"))) == 2
 
 
 def test_an_image_is_never_replaced_by_its_prediction(bright, tmp_path):
@@ -515,7 +583,7 @@ def test_a_volume_is_read_once(small, run, other, tmp_path, monkeypatch):
 
 
 def test_no_run_at_all_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"no run is given. Expected RUN \[RUN ...\] INPUT OUTPUT"):
+    with pytest.raises(InputError, match=r"RUN is missing. Expected RUN \[RUN ...\] INPUT OUTPUT"):
         predict(Predict((), tmp_path / "in", tmp_path / "out"))
 
 
@@ -547,12 +615,12 @@ def test_a_full_disk_keeps_the_earlier_prediction(bright, tmp_path, end, capfd):
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # no file can grow past 4 kB
     try:
         with pytest.raises(InputError, match="cannot be written.*Free some space") as caught:
-            predict(Predict(bright, tmp_path / "a.nii.gz", output))
+            predict(Predict(bright, tmp_path / "a.nii.gz", output, overwrite=True))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert str(output) in str(caught.value) and "\n" not in str(caught.value)
     assert output.read_bytes() == b"an earlier prediction" and list(output.parent.iterdir()) == [output]
-    predict(Predict(bright, tmp_path / "a.nii.gz", output))
+    predict(Predict(bright, tmp_path / "a.nii.gz", output, overwrite=True))
     assert itk.ReadImage(str(output)).GetSize() == (SIZE, SIZE, 20) and list(output.parent.iterdir()) == [output]
 
 
@@ -568,7 +636,7 @@ def test_the_old_prediction_stays_until_the_new_one_is_whole(bright, tmp_path, m
         seen.append((Path(path).is_file(), output.read_bytes()))
 
     monkeypatch.setattr(nibabel, "save", slow_save)
-    predict(Predict(bright, tmp_path / "a.nii.gz", output))
+    predict(Predict(bright, tmp_path / "a.nii.gz", output, overwrite=True))
     assert seen == [(True, b"old"), (True, b"old")] and nibabel.load(output).shape == (9, 15, 4)
 
 

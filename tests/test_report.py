@@ -23,7 +23,7 @@ from scribbleseg.data.volume import Grid
 from scribbleseg.errors import InputError
 from scribbleseg.evaluate import COLUMNS, read_rows, summarise, write_rows
 from scribbleseg.labels import UNLABELED
-from scribbleseg.predict import MADE_BY
+from scribbleseg.made_by import MADE_BY
 from scribbleseg.report import pick_cases, rank_cases, repeat_command, report, write_report
 from scribbleseg.train import train
 
@@ -193,7 +193,7 @@ def test_without_truth_data_set_or_end_of_training_the_report_says_so(run, tmp_p
     shown = section(report(Report(run)).read_text(encoding="utf-8"), "cases")
     assert re.findall(r"<h3>(.*?)</h3>", shown) == ["Least: case.5 a, foreground in 0.00 % of its voxels", "Most: case.4 a, foreground in 0.83 % of its voxels"]
     assert re.findall(r"<figcaption>(.*?)</figcaption>", shown) == ["image", "scribble", "prediction"] * 2 and "slice 2 of 3" in shown
-    assert "which of these are right (last checkpoint, iteration 4; 2 of 2 predictions changed since)" in shown
+    assert "which of these are right (last checkpoint, iteration 4; 2 of 2 files changed since)" in shown
     paint(run / "predictions" / "case.4 a.nii.gz", 36, np.eye(4))
     assert "on another grid than its image" in section(report(Report(run)).read_text(encoding="utf-8"), "cases")
 
@@ -265,7 +265,7 @@ def test_the_page_says_what_made_the_predictions(run, trained):
     (run / "predictions" / MADE_BY).unlink()
     assert "what made the predictions is not known." in report(Report(run)).read_text(encoding="utf-8")
     assert (run / "metrics.csv").read_bytes() != kept, "those of before there was a note are kept, too"
-    module.predict(Predict((run, trained), dataset, run / "predictions"))
+    module.predict(Predict((run, trained), dataset, run / "predictions", overwrite=True))
     assert f"last checkpoint of {run} and {trained}, iteration 4 and 4, mean over runs." in report(Report(run)).read_text(encoding="utf-8")
 
 
@@ -280,12 +280,12 @@ def test_a_prediction_corrected_in_its_place_is_not_called_the_models_own(run):
     path = run / "predictions" / "case.4 a.nii.gz"
     shutil.copyfile(module.read_plan(run)[0].dataset / "labelsTr_dense" / path.name, path)
     page = report(Report(run)).read_text(encoding="utf-8")
-    assert "last checkpoint, iteration 4; 1 of 2 predictions changed since." in page
+    assert "last checkpoint, iteration 4; 1 of 2 files changed since." in page
     assert "case.4 a" == body(page, "every-case")[-1][0] and body(page, "every-case")[-1][1] == "1.0000"
     other = path.with_name("case.5 a.nii.gz")
     other.unlink()
     kept = path.read_bytes()
-    with pytest.raises(InputError, match="missing or older than the weights, and case.4 a.nii.gz was changed .* would overwrite it"):
+    with pytest.raises(InputError, match="case.4 a.nii.gz: is there already, and is not what predict wrote"):
         report(Report(run))
     assert path.read_bytes() == kept and not other.exists()
     path.unlink()

@@ -54,6 +54,24 @@ def test_a_row_has_its_own_numbers_and_the_distance_to_the_papers():
         assert dict(zip(cells[0], cells[2]))["short by"].strip() == expected, "only with all folds of a split of the paper's kind"
 
 
+def test_scores_of_validation_cases_are_no_distance_to_the_papers():
+    plan = bench_plan(["pce"], [0], published=Published("Somebody", "heart", "5 folds", "cv", {"pce": {"mean": {"dice": 86.0}}}))
+    found = of(plan, {("pce", 0): TWO_FOLDS["pce", 0]})
+    (section,) = aggregate(plan, found)
+    assert results.row_cells(section.rows[0], section)[-3] == "16.00"
+    for one in found.values():
+        one.record["plan"]["fold"] = {"name": "some", "train": ["x"], "val": ["a", "b"], "test": []}
+    assert results.row_cells(section.rows[0], section)[-3] == ""
+
+
+def test_pairs_that_stand_the_other_way_round_are_named():
+    plan = bench_plan(["pce", "scn", "rw", "tv"], [0])
+    (section,) = aggregate(plan, of(plan, {(label, 0): result({"a": (dice, dice)}) for label, dice in (("pce", 0.5), ("scn", 0.4), ("rw", 0.6), ("tv", 0.9))}))
+    paper = {label: {"mean": {"dice": dice}} for label, dice in (("pce", 60.0), ("scn", 90.0), ("rw", 60.0), ("ustm", 99.0))}
+    said = results.orders(section, Published("Somebody", "heart", "5 folds", "cv", paper))
+    assert said == "- heart, cv: 2 of 2 pairs of Somebody: `pce` above `scn`; `rw` above `scn`.", "alike in the paper is no pair, nor is what it does not print"
+
+
 def test_the_effect_of_a_choice_is_against_the_same_seed():
     jobs = [Job("heart", "cv", 0, *row, seed, "quick") for seed in (0, 1) for row in (("scn", "scn", ()), ("scn-4", "scn", ("stride=4",)), ("scn-m", "scn", ("overlap=mask",)))]
     dice = {("scn", 0): 0.5, ("scn", 1): 0.7, ("scn-4", 0): 0.6, ("scn-4", 1): 0.65, ("scn-m", 1): 0.7}

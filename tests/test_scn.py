@@ -247,6 +247,9 @@ def test_wrong_options_are_named():
     for name in ("rows", "dim"):
         with pytest.raises(InputError, match=f"{name} is 0; it is 1 or more"):
             scn(**{name: 0})
+    for name, value in (("momentum", 2), ("temperature", 0), ("lambda1", -1), ("lambda2", float("nan")), ("lambda3", -1), ("lambda4", -1)):
+        with pytest.raises(InputError, match=f"scn: {name} is {value};"):
+            scn(**{name: value})
     with pytest.raises(InputError, match="scale is 'outsid'"):
         scn(scale="outsid", pap=False, rsr=False)
     with pytest.raises(InputError, match="overlap is 'regio'"):

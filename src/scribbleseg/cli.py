@@ -70,7 +70,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _carry_on(argv: list[str]) -> str:
     """How to resume a training: `train DATASET RUN ...` or `train RUN --resume` name the run, an order with options first does not."""
-    if argv[0] in ("bench", "demo"):
+    if argv[0] == "bench":
+        return " Carry on with the same command; with --table-only it makes the tables of what is done."
+    if argv[0] == "demo":
         return " Carry on with the same command."
     if argv[0] != "train":
         return ""

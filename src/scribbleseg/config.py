@@ -85,6 +85,8 @@ class Predict:
     """Also write CASE_entropy: entropy of the softmax divided by ln(classes), 0 to 1."""
     tta: bool = False
     """Average the softmax over the four flips."""
+    overwrite: bool = False
+    """Also replace files in OUTPUT that predict did not write, or that were changed since."""
     batch: Annotated[int, arg(metavar="N")] = 32
     """Slices per forward pass."""
     device: Device = "auto"
@@ -96,7 +98,7 @@ class Predict:
 
 @dataclass
 class Evaluate:
-    """Score predictions against dense masks: Dice, HD95 and ASSD in mm."""
+    """Score predictions against dense masks: Dice, HD95 and ASSD in mm (in voxels, where a data set has no spacing)."""
 
     predictions: Annotated[Positional[Path], arg(metavar="PREDICTIONS")]
     """A mask or a folder of masks."""

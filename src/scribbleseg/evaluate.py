@@ -20,7 +20,7 @@ from .data.dataset import Case, Dataset, difference, load_label, read_descriptio
 from .data.volume import ITK, NIFTI, ending, read_label
 from .errors import InputError
 from .metrics import diagonal_mm, score
-from .predict import MADE_BY
+from .made_by import MADE_BY, changed
 from .progress import Progress
 
 COLUMNS = ("case", "class", "dice", "hd95", "assd", "unit", "missing", "spurious", "penalised_hd95")
@@ -36,6 +36,10 @@ def evaluate(config: Evaluate) -> list[dict]:
     for left_out, words in ((unpredicted, "masks have no prediction"), (unscored, "predictions have no mask and are not scored")):
         if left_out:
             print(f"{len(left_out)} of {len(left_out) + scored} {words} (first: {left_out[0]}).")
+    folder = config.predictions if Path(config.predictions).is_dir() else Path(config.predictions).parent
+    cases = {row["case"] for row in rows}
+    if altered := [name for name in changed(folder) if _stem(Path(name)) in cases]:
+        print(f"{len(altered)} of {len(cases)} predictions were changed after predict wrote them (first: {altered[0]}).")
     return rows
 
 

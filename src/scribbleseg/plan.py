@@ -54,6 +54,8 @@ def make_recipe(config: Train) -> tuple[Recipe, int, str]:
         raise InputError(f"--preset fast --budget {config.budget}: the preset has a size and a length of its own. Leave one of the two out.")
     method = method_name(config)
     kind = method_class(method)
+    if config.budget not in BUDGETS:
+        raise InputError(f"budget is {config.budget!r}; expected {' or '.join(BUDGETS)}.")
     recipe, budget = kind.recipe, {"size": FAST_SIZE} if fast else BUDGETS[config.budget]
     if fast:
         recipe = dataclasses.replace(recipe, **FAST)

@@ -1,9 +1,6 @@
 """Volume in, volume out: a prediction has its image's shape, affine and header. Several runs: the mean of their probabilities."""
 
-import hashlib
-import json
 import math
-import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .atomic import atomic_file
 from .batches import ahead
 from .checkpoint import open_weights, weights_iteration
 from .config import Predict, Train
@@ -24,6 +20,7 @@ from .data.slices import resize_image
 from .data.volume import ITK, NIFTI, Grid, ending, write_volume
 from .device import pick_device, pick_precision, prepare_cpu
 from .errors import InputError
+from .made_by import MADE_BY, check_replaceable, checksum, write_note, written
 from .networks import build_network
 from .plan import Plan, read_plan
 from .progress import Progress
@@ -31,7 +28,6 @@ from .progress import Progress
 FLIPS = ((), (2,), (3,), (2, 3))
 VOLUMES = NIFTI + ITK
 IMAGES, LABELS = ("imagesTr", "imagesTs"), ("labelsTr", "labelsTr_dense", "labelsTs")  # folders of a data set
-MADE_BY = "made_by.json"  # beside predictions: what made them
 
 
 @dataclass(frozen=True)
@@ -54,11 +50,12 @@ class Job:
 def predict(config: Predict) -> list[Path]:
     """Segment a file, a folder or a data set's held-out cases; returns the volumes written. A folder of them also gets made_by.json.
 
-    Raises InputError for runs that do not belong together, before anything is written, and for an input that cannot be read, before
-    anything of that case is.
+    Raises InputError for runs that do not belong together and for a file that would be replaced and is not what `predict` wrote, before
+    anything is written, and for an input that cannot be read, before anything of that case is.
     """
     if not config.runs:
-        raise InputError(f"{config.input}, {config.output}: no run is given. Expected RUN [RUN ...] INPUT OUTPUT.")
+        lacking = "OUTPUT" if (Path(config.input) / "config.json").is_file() else "RUN"
+        raise InputError(f"{config.input}, {config.output}: {lacking} is missing. Expected RUN [RUN ...] INPUT OUTPUT.")
     trains, plans = zip(*map(read_plan, config.runs))
     _check_same(config.runs, plans)
     if config.batch < 1:
@@ -88,55 +85,58 @@ def predict(config: Predict) -> list[Path]:
         raise InputError(f"{folder}: holds the images or labels of the data set {folder.parent}. Choose another OUTPUT.")
     if Path(config.input).resolve() == folder:
         raise InputError(f"{config.output}: is INPUT itself; predictions among its images would be taken for images. Choose another OUTPUT.")
-    written, done = [], []
+    outputs = {job.output: output_files(job, config, plans[0].classes) for job in jobs}
+    sums = written(folder)
+    if not config.overwrite:
+        check_replaceable([path for paths in outputs.values() for path in paths])
+    if stale := [name for name in sums if _is_map_of(name, jobs) and name not in {path.name for paths in outputs.values() for path in paths}]:
+        print(f"{folder}: {len(stale)} map{'s' * (len(stale) > 1)} of an earlier prediction will not belong to the new masks (first: {stale[0]})", file=sys.stderr)
+    files, done = [], []
+    noted = not Path(config.input).is_file() or (folder / MADE_BY).is_file()  # not beside a single file among the user's own
+    said = {"runs": [str(run) for run in config.runs], "weights": config.weights, "iterations": reached, "tta": config.tta}
 
-    def write(job: Job, probs: np.ndarray, grid: Grid) -> list[Path]:
-        end = ending(job.output)
-        stem = str(job.output)[: -len(end)]
-        files = {job.output: probs.argmax(0).astype(np.uint8)}
-        if config.probabilities:
-            files |= {Path(f"{stem}_prob_{name.replace('/', '-')}{end}"): plane for name, plane in zip(plans[0].classes, probs)}
-        if config.uncertainty:
-            files[Path(f"{stem}_entropy{end}")] = entropy(probs)
-        for path, array in files.items():
+    def write(job: Job, probs: np.ndarray, grid: Grid, began_ns: int | None) -> list[Path]:
+        arrays = [probs.argmax(0).astype(np.uint8), *(probs if config.probabilities else ()), *([entropy(probs)] if config.uncertainty else ())]
+        for path, array in zip(outputs[job.output], arrays, strict=True):
             write_volume(path, array, grid)
         done.append(job.output)
-        return list(files)
+        if noted:
+            sums.update({path.name: checksum(path) for path in outputs[job.output]})
+            write_note(folder, said, sums, began_ns)
+        return outputs[job.output]
 
-    def write_note(**more) -> None:
-        said = {"runs": [str(run) for run in config.runs], "weights": config.weights, "iterations": reached, "tta": config.tta, **more}
-        with atomic_file(folder / MADE_BY) as partial:
-            partial.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
-
-    noted = not Path(config.input).is_file() or (folder / MADE_BY).is_file()  # not beside a single file among the user's own
     # reading, network and writing overlap; at most four volumes are in memory
     try:
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer, Progress("predicting", len(jobs), "case") as bar:
-            writing = []
+            writing, began_ns = [], None
             for job, (image, grid) in zip(jobs, ahead(reader, lambda job: load_image(job.images), jobs, 2)):
                 probs = mean_probs(models, image, device, config.batch, config.tta)
                 if noted and job is jobs[0]:
-                    write_note()  # before the predictions: what is older than the note is not of it
-                writing.append(writer.submit(write, job, probs, grid))
+                    began_ns = write_note(folder, said, sums)  # before the predictions: what is older than the note is not of it
+                writing.append(writer.submit(write, job, probs, grid, began_ns))
                 if len(writing) > 1:
-                    written += writing.pop(0).result()
+                    files += writing.pop(0).result()
                 bar.advance()
             for future in writing:
-                written += future.result()
+                files += future.result()
     finally:
         if 0 < len(done) < len(jobs):
             print(f"{len(done)} of {len(jobs)} cases are predicted and written, the last is {done[-1]}", file=sys.stderr)
-    if noted:
-        began = (folder / MADE_BY).stat().st_mtime_ns
-        write_note(sha256={path.name: checksum(path) for path in done})
-        os.utime(folder / MADE_BY, ns=(began, began))  # still older than its predictions
-    return written
+    return files
 
 
-def checksum(path: Path) -> str:
-    """SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def output_files(job: Job, config: Predict, classes: Sequence[str]) -> list[Path]:
+    """What is written for a case: its mask, with --probabilities a map per class, with --uncertainty the entropy."""
+    end = ending(job.output)
+    stem = str(job.output)[: -len(end)]
+    probs = [Path(f"{stem}_prob_{name.replace('/', '-')}{end}") for name in classes] if config.probabilities else []
+    return [job.output, *probs, *([Path(f"{stem}_entropy{end}")] if config.uncertainty else [])]
+
+
+def _is_map_of(name: str, jobs: Sequence[Job]) -> bool:
+    """Whether a file is named as a map of one of the cases."""
+    stems = [job.output.name[: -len(ending(job.output))] for job in jobs]
+    return any(name.startswith((f"{stem}_prob_", f"{stem}_entropy.")) for stem in stems)
 
 
 def _check_same(runs: Sequence[Path], plans: Sequence[Plan]) -> None:
@@ -181,6 +181,8 @@ def load_network(run: Path, plan: Plan, weights: str = "last") -> nn.Module:
 def list_jobs(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
     """What to predict, and where to write it; of a data set the cases that every run held out: its fold's test cases, or its validation cases where it has no test case. Raises InputError when there is nothing, or the channels do not match the runs'."""
     plan = plans[0]
+    if (source / MADE_BY).is_file() or (source.is_file() and source.name in written(source.parent)):
+        raise InputError(f"{source}: holds predictions, as the {MADE_BY} there says. The order is RUN [RUN ...] INPUT OUTPUT. If these are scans after all, remove {MADE_BY}.")
     if source.is_dir() and str(output).lower().endswith(VOLUMES):
         raise InputError(f"{output}: is one file, and {source} is a folder of volumes. Give a folder as OUTPUT.")
     if (source / "dataset.json").is_file():

@@ -20,7 +20,8 @@ from .evaluate import list_masks, read_rows, score_cases, summarise, table_cells
 from .figures import colour, crop, curves, distribution, panel, upright, upright_spacing
 from .labels import UNLABELED
 from .plan import Plan, read_plan
-from .predict import MADE_BY, checksum, predict
+from .made_by import MADE_BY, changed
+from .predict import predict
 
 TITLES = {
     "confident": "M (orange: not in it)",
@@ -122,11 +123,6 @@ def _scores(run: Path, train: Train, plan: Plan, dataset: Dataset | None, done: 
         predictions = _predictions(run)
         found = [predictions.get(case.id) for case in judged or held]
         if any(path is None or path.stat().st_mtime < since for path in found):
-            if changed := _changed(run):
-                raise InputError(
-                    f"{note.parent}: predictions are missing or older than the weights, and {changed[0]} was changed after it was predicted; predicting anew "
-                    "would overwrite it. Move what was changed elsewhere, and remove it here."
-                )
             predict(Predict(run, dataset.folder, run / "predictions"))
         predictions = _predictions(run)
         scored = [path.stat().st_mtime for case in judged for path in (predictions[case.id], case.truth)]
@@ -161,17 +157,9 @@ def _maker(run: Path) -> str:
     others = "" if [Path(name).resolve() for name in made["runs"]] == [run.resolve()] else f" of {' and '.join(made['runs'])}"
     means = [name for name, taken in (("runs", len(made["runs"]) > 1), ("flips", made["tta"])) if taken]
     mean = f", mean over {' and '.join(means)}" if means else ""
-    changed = _changed(run)
-    since = f"; {len(changed)} of {len(made['sha256'])} predictions changed since" if changed else ""
+    altered = changed(path.parent)
+    since = f"; {len(altered)} of {len(made['sha256'])} files changed since" if altered else ""
     return f"{made['weights']} checkpoint{others}, iteration {' and '.join(map(str, made['iterations']))}{mean}{since}"
-
-
-def _changed(run: Path) -> list[str]:
-    """The predictions that are no longer what `predict` wrote, by its checksums; none where it noted none."""
-    path = run / "predictions" / MADE_BY
-    written = read_json(path).get("sha256", {}) if path.is_file() else {}
-    there = {name: digest for name, digest in written.items() if path.with_name(name).is_file()}
-    return [name for name, digest in there.items() if checksum(path.with_name(name)) != digest]
 
 
 def rank_cases(rows: list[dict]) -> list[tuple[str, float]]:

@@ -163,6 +163,9 @@ class _Training:
         unread = dataset.unread()
         if unread and self.first:
             print(f"{config.dataset}: {unread}", file=sys.stderr)
+        bare = [name for name in plan.fold.train if dataset.case(name).scribble is None]
+        if bare and self.first:
+            print(f"{len(bare)} of {len(plan.fold.train)} training cases have no scribble (first: {bare[0]})", file=sys.stderr)
         network = build_network(plan.network, len(plan.channels), len(plan.classes))
         self.method = method_class(plan.method)(network, **plan.options)
         with distributed.first_process_first():

@@ -17,8 +17,10 @@ def bench(config: Bench) -> bool:
     check_figures(plan)
     todo = [job for job in plan.jobs if not is_done(job, config)]
     failed = dict.fromkeys(todo, "not run")
+    if done := len(plan.jobs) - len(todo):
+        print(f"{done} of the plan's {len(plan.jobs)} runs are done, by this bench or an earlier one, and not made again")
     if todo and not config.table_only:
-        failed = run_jobs(todo, config, len(plan.jobs) - len(todo))
+        failed = run_jobs(todo, config, done)
     results = read_results(plan, config)
     path = write_tables(plan, results, config.results)
     print(f"tables: {path}, and the same as .tex and .csv")

@@ -21,7 +21,7 @@ from ..config import Bench, Predict, Train
 from ..data.dataset import Case, Dataset, Fold, read_dataset, read_json
 from ..errors import InputError, nearest
 from ..evaluate import list_masks, read_rows, score_cases, write_rows
-from ..methods import hyperparameters, parse_options
+from ..methods import hyperparameters, own_code, parse_options
 from ..plan import Plan, make_plan, make_recipe, read_plan, read_recipe
 from ..predict import load_network, predict
 from ..train import resume, train
@@ -197,7 +197,7 @@ def _read_published(plan: Path, key: str) -> Published:
 
 
 def is_done(job: Job, config: Bench) -> bool:
-    """Whether RESULTS has the job's scores. Raises InputError when they are of another method, other options, or a recipe or defaults that have changed."""
+    """Whether RESULTS has the job's scores. Raises InputError when they are of another method, other options, or a recipe, defaults or own code that have changed."""
     folder = config.results / job.place
     if not (folder / "metrics.csv").is_file():
         return False
@@ -209,6 +209,8 @@ def is_done(job: Job, config: Bench) -> bool:
     was = record.get("options", {}) | dataclasses.asdict(read_recipe(plan["recipe"])) | {key: plan[key] for key in own}  # the oldest records lack options
     if changed := [name for name in was if was[name] != now.get(name)]:
         raise InputError(f"{folder}: is from when {', '.join(changed)} of {job.method} was {', '.join(str(was[name]) for name in changed)}. Remove it, here and in RUNS, to run it anew.")
+    if record.get("method_sha256") != own_code(job.method):
+        raise InputError(f"{folder}: is from when the file of {job.method} was another. Remove it, here and in RUNS, to run it anew.")
     return True
 
 
@@ -294,7 +296,7 @@ def run_job(job: Job, config: Bench) -> None:
     else:
         train(settings)
     clock.append(time.perf_counter())
-    predict(Predict(run, settings.dataset, run / "predictions", device=config.device))
+    predict(Predict(run, settings.dataset, run / "predictions", overwrite=True, device=config.device))
     clock.append(time.perf_counter())
     rows = score_cases(dataset, cases, list_masks(run / "predictions"))
     write_rows(run / "metrics.csv", rows)
@@ -307,6 +309,7 @@ def run_job(job: Job, config: Bench) -> None:
         "environment": json.loads((run / "environment.json").read_text(encoding="utf-8")),
         "plan": dataclasses.asdict(plan),
         "options": _all_options(job),
+        "method_sha256": own_code(job.method),
         "data_note": read_json(settings.dataset / "dataset.json").get("scribbleseg_note", ""),
         "held_out_cases": len({row["case"] for row in rows}),
         "parameters": sum(p.numel() for p in load_network(run, plan).parameters()),

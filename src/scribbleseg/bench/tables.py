@@ -227,6 +227,8 @@ def _score_notes(section: Section, kind: str, tested: bool, printed: bool) -> li
     if printed:
         paper = section.published
         note = f"Published: {paper.source} ({paper.split}), in the paper's own set-up; the other columns are ours, at budget {section.budget}."
+        if section.split != paper.ours:
+            note += f" Its split is of the kind of `{paper.ours}`, not of `{section.split}`."
         notes.append(f"{note} {paper.note}".strip())
     return notes
 

@@ -216,8 +216,11 @@ def read_description(path: Path) -> dict:
     for number, name in info.get("channel_names", {}).items():
         if not isinstance(name, str):
             raise InputError(f"{path}: channel '{number}' has name {name!r}; expected text. Correct channel_names.")
-    if not isinstance(info.get("file_ending", ""), str):
-        raise InputError(f"{path}: 'file_ending' is {info['file_ending']!r}; expected text, such as '.nii.gz'. Correct the file.")
+    if sorted(info.get("channel_names", {})) != sorted(map(str, range(len(info.get("channel_names", {}))))):
+        raise InputError(f"{path}: channel_names has the numbers {', '.join(info['channel_names'])}; expected 0, 1, … as in the files' _0000, _0001. Correct the file.")
+    end = info.get("file_ending", ".nii.gz")
+    if not isinstance(end, str) or not end.startswith("."):
+        raise InputError(f"{path}: 'file_ending' is {end!r}; expected text with its dot, such as '.nii.gz'. Correct the file.")
     return info
 
 
@@ -237,6 +240,8 @@ def _classes(path: Path, labels: dict) -> tuple[tuple[str, ...], int]:
     for name, value in labels.items():
         if not isinstance(value, int) or isinstance(value, bool):
             raise InputError(f"{path}: label '{name}' has value {value!r}; expected one whole number (region-based labels are not supported).")
+    if odd := [name for name in labels if name != "ignore" and name.lower() == "ignore"]:
+        raise InputError(f"{path}: label '{odd[0]}' is read in lower case only: write \"ignore\": {labels[odd[0]]}.")
     if "ignore" not in labels:
         raise InputError(
             f"{path}: no 'ignore' label among {labels}. Scribbles need a value for 'not drawn': "
@@ -380,6 +385,8 @@ def recode(label: np.ndarray, ignore: int, path: Path, ignored: bool = True) -> 
 
 def difference(grid: Grid, other: Grid) -> str:
     """How two grids differ, in words for a message."""
+    if grid.turned(other):
+        return "has its axes in another order or direction, over the same voxels (save it in the same orientation, without resampling),"
     if grid.shape != other.shape:
-        return f"has shape {grid.shape}, another ({other.shape})"
+        return f"has another shape ({' × '.join(map(str, grid.shape))} and not {' × '.join(map(str, other.shape))})"
     return f"has another affine (largest difference {np.abs(grid.affine - other.affine).max():.4g})"

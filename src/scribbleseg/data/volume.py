@@ -46,6 +46,16 @@ class Grid:
         apart = np.abs(corners @ (self.affine - other.affine).T).max()
         return bool(apart <= 0.01 * max(min(self.spacing_mm), 1e-6))
 
+    def turned(self, other: "Grid") -> bool:
+        """Whether both have the same voxels at the same points, but the axes in another order or direction."""
+        from nibabel.orientations import inv_ornt_aff, io_orientation, ornt_transform
+
+        if len(self.shape) != 3 or len(other.shape) != 3:
+            return False
+        turn = ornt_transform(io_orientation(self.affine), io_orientation(other.affine))
+        shape = tuple(self.shape[axis] for axis in np.argsort(turn[:, 0]))
+        return not self.same_place(other) and Grid(shape, self.affine @ inv_ornt_aff(turn, self.shape), None).same_place(other)
+
 
 def ending(path: Path) -> str:
     """The file ending that decides the format (`.nii.gz`, `.nii`, `.nrrd`, `.mha`); InputError for any other."""

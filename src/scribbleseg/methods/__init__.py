@@ -1,7 +1,10 @@
 """The methods by name. A third party's method is named `package.module:Class`."""
 
+import hashlib
 import importlib
 import inspect
+from collections.abc import Sequence
+from pathlib import Path
 
 from ..errors import InputError, nearest
 
@@ -26,6 +29,8 @@ METHODS = {
 
 def method_class(name: str) -> type:
     """The class of a method. Raises InputError for an unknown name, with the nearest known one, and for what is no Method."""
+    if not isinstance(name, str):
+        raise InputError(f"method is {name!r}; expected its name: 'effdnet', or 'package.module:Class' for one of your own.")
     if name not in METHODS and ":" not in name:
         raise InputError(f"no method '{name}'. {nearest(name, METHODS)} A method of your own is named package.module:Class.")
     module, _, attribute = METHODS.get(name, name).partition(":")
@@ -38,18 +43,27 @@ def method_class(name: str) -> type:
     return found
 
 
+def own_code(name: str) -> str | None:
+    """SHA-256 of the file that a method of somebody else's is written in; None for one of METHODS, whose code the commit names."""
+    if name in METHODS:
+        return None
+    return hashlib.sha256(Path(inspect.getfile(method_class(name))).read_bytes()).hexdigest()
+
+
 def hyperparameters(name: str) -> dict[str, object]:
     """A method's keyword-only arguments and their defaults."""
     signature = inspect.signature(method_class(name))
     return {key: p.default for key, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
 
 
-def parse_options(name: str, given: tuple[str, ...]) -> dict[str, object]:
+def parse_options(name: str, given: Sequence[str]) -> dict[str, object]:
     """`("delta=.5", "fadc=false")` → {"delta": .5, "fadc": False}, by the type of each default.
 
     Raises InputError for an unknown name (with the nearest) and for a value of another type.
     """
     known = hyperparameters(name)
+    if not isinstance(given, (tuple, list)) or not all(isinstance(item, str) for item in given):
+        raise InputError(f"set is {given!r}; expected a tuple of texts NAME=VALUE, such as (\"delta=0.5\", \"fadc=false\").")
     options = {}
     for item in given:
         key, equals, text = item.partition("=")

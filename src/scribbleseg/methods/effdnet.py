@@ -39,6 +39,11 @@ class EFFDNet(Method):
             raise InputError(f"effdnet: blocks is {blocks}; it is 1 or more.")
         if not 0 <= alpha <= 1:
             raise InputError(f"effdnet: alpha is {alpha}; the share of the teacher that stays lies between 0 and 1.")
+        for name, value in (("lam", lam), ("delta", delta)):
+            if not value >= 0:
+                raise InputError(f"effdnet: {name} is {value}; the weight of a term is 0 or more.")
+        if not temperature > 0:
+            raise InputError(f"effdnet: temperature is {temperature}; it is above 0.")
         if not noise >= 0:
             raise InputError(f"effdnet: noise is {noise}; a standard deviation is 0 or more.")
         self.lam, self.delta, self.fbsl, self.fadc = lam, delta, fbsl, fadc

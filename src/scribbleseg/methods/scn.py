@@ -64,6 +64,13 @@ class SCN(Method):
         for name, value in (("dim", dim), ("rows", rows)):
             if value < 1:
                 raise InputError(f"scn: {name} is {value}; it is 1 or more.")
+        for name, value in (("lambda1", lambda1), ("lambda2", lambda2), ("lambda3", lambda3), ("lambda4", lambda4)):
+            if not value >= 0:
+                raise InputError(f"scn: {name} is {value}; the weight of a term is 0 or more.")
+        if not 0 <= momentum <= 1:
+            raise InputError(f"scn: momentum is {momentum}; the share of the threshold that stays lies between 0 and 1.")
+        if not temperature > 0:
+            raise InputError(f"scn: temperature is {temperature}; it is above 0.")
         if scale not in ("inside", "outside"):
             raise InputError(f"scn: scale is '{scale}'; it is 'inside' (divide by √D before the softmax) or 'outside' (after it).")
         if overlap not in ("region", "mask"):

@@ -31,9 +31,11 @@ class MonaiNetwork(nn.Module):
             raise InputError(f"MONAI has no network '{name}'. {nearest(name, known)}")
         try:
             self.net = getattr(nets, name)(spatial_dims=2, in_channels=channels, out_channels=classes, **ARGUMENTS.get(name, {}))
-        except (ImportError, TypeError) as error:
+            self.try_out(name, channels, classes)
+        except ImportError as error:
+            raise InputError(f"MONAI's {name} needs a package that is not installed. It says: {str(error).splitlines()[0]} Install it, or try monai:BasicUNet or monai:UNet.") from error
+        except TypeError as error:
             raise InputError(f"MONAI's {name} cannot be built from channels and classes alone ({error}). Try monai:BasicUNet or monai:UNet.") from error
-        self.try_out(name, channels, classes)
         convolutions = [(path, module) for path, module in self.net.named_modules() if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))]
         self.last = [path for path, module in convolutions if module.out_channels == classes][-1]
 
@@ -42,7 +44,7 @@ class MonaiNetwork(nn.Module):
         """One slice of 128 × 128, in eval mode: nothing random is drawn and no statistics move."""
         try:
             scores = self.net.eval()(torch.zeros(1, channels, 128, 128))
-        except (ImportError, RuntimeError) as error:
+        except RuntimeError as error:
             raise InputError(f"MONAI's {name} does not run on a slice of 128 × 128 ({error}). Try monai:BasicUNet or monai:UNet.") from error
         self.net.train()
         found = tuple(scores.shape) if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
