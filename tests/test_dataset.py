@@ -357,7 +357,7 @@ def test_labels_that_do_not_fit(folder):
     fails(r"another affine \(largest difference 1\)")
     turned = nibabel.Nifti1Image(scribble(), OBLIQUE).as_reoriented(np.array([[2, 1], [1, -1], [0, -1]]))
     nibabel.save(turned, path)
-    fails(r"has its axes in another order or direction, over the same voxels \(save it in the same orientation, without resampling\), than its image")
+    fails(r"has its axes in another order or direction, over the same voxels \(no resampling then: save it in the same orientation\), than its image")
     odd = scribble()
     odd[0, 0, 0] = 7
     save(path, odd)

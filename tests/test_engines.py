@@ -203,7 +203,7 @@ def test_the_slurm_script_stops_at_a_checkpoint_requeues_and_carries_on(tmp_path
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=300)[1]
-    assert process.returncode == 130 and "stopping 1 run at a checkpoint" in said and "Carry on with the same command" in said, said
+    assert process.returncode == 130 and "stopping 1 run at a checkpoint" in said and "Carry on with the same command; with --table-only it makes the tables of what is done." in said, said
     assert (tmp_path / "requeued").read_text(encoding="utf-8") == "requeue 41_3\n"
     reached = read_checkpoint(run)["iteration"]
     assert 5 <= reached < 200 and not is_done(job, config) and open_log(job, config) is not None

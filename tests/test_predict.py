@@ -22,7 +22,7 @@ from scribbleseg.data.dataset import load_image, read_dataset
 from scribbleseg.data.imports import import_dataset
 from scribbleseg.errors import InputError
 from scribbleseg.evaluate import list_masks
-from scribbleseg.made_by import MADE_BY, checksum
+from scribbleseg.made_by import MADE_BY, checksum, written
 from scribbleseg.networks import build_network
 from scribbleseg.predict import FLIPS, average_softmax, entropy, list_jobs, predict, predict_volume
 from scribbleseg.plan import read_plan
@@ -322,7 +322,7 @@ def test_only_what_predict_wrote_is_replaced(small, run, tmp_path, capfd):
     corrected = out / "case.5 a.nii.gz"
     shutil.copyfile(small / "labelsTr_dense" / corrected.name, corrected)
     kept = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()}
-    with pytest.raises(InputError, match=r"case.5 a.nii.gz: is there already, and is not what predict wrote. .* --overwrite of predict"):
+    with pytest.raises(InputError, match=r"case.5 a.nii.gz: is there already, and no made_by.json says that predict wrote it as it is. .* give predict --overwrite"):
         predict(Predict(run, small, out))
     assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()} == kept, "not one file is touched"
     predict(Predict(run, small / "imagesTr" / "case.4 a_0000.nii.gz", out / "case.4 a.nii.gz"))
@@ -357,7 +357,7 @@ def test_predictions_are_no_scans(small, run, tmp_path):
         with pytest.raises(InputError, match=r"holds predictions, as the made_by.json there says. The order is RUN \[RUN ...\] INPUT OUTPUT"):
             predict(Predict(run, source, tmp_path / "scans"))
     (tmp_path / "out" / MADE_BY).unlink()
-    with pytest.raises(InputError, match="is there already, and is not what predict wrote"):
+    with pytest.raises(InputError, match="is there already, and no made_by.json says"):
         predict(Predict(run, tmp_path / "out", tmp_path / "scans"))
     assert {path.name: path.read_bytes() for path in (tmp_path / "scans").iterdir()} == before
 
@@ -376,6 +376,75 @@ def test_what_was_written_before_an_interruption_is_known(small, run, tmp_path, 
     assert {path.name for path in (tmp_path / "out").iterdir()} == {MADE_BY, "case.4 a.nii.gz"}
     monkeypatch.undo()
     assert len(predict(Predict(run, small, tmp_path / "out"))) == 2
+
+
+def test_a_mask_is_known_as_soon_as_it_lies_there(small, run, tmp_path, monkeypatch):
+    def full(path, array, grid):
+        if "entropy" in path.name:
+            raise InputError("disk full")
+        real(path, array, grid)
+
+    real = module.write_volume
+    monkeypatch.setattr(module, "write_volume", full)
+    with pytest.raises(InputError, match="disk full"):
+        predict(Predict(run, small, tmp_path / "out", uncertainty=True))
+    monkeypatch.undo()
+    assert "case.4 a.nii.gz" in written(tmp_path / "out") and len(predict(Predict(run, small, tmp_path / "out", uncertainty=True))) == 4
+
+
+def test_two_predictions_into_one_folder_know_each_others_files(small, run, tmp_path, monkeypatch):
+    def meanwhile(models, *rest):
+        if not done:
+            done.append(1)
+            predict(Predict(run, small / "imagesTr" / "case.0 a_0000.nii.gz", tmp_path / "out" / "case.0 a.nii.gz"))
+        return real(models, *rest)
+
+    done, real = [], module.mean_probs
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / MADE_BY).write_text("{}", encoding="utf-8")
+    monkeypatch.setattr(module, "mean_probs", meanwhile)
+    predict(Predict(run, small, tmp_path / "out"))
+    assert written(tmp_path / "out").keys() == {"case.0 a.nii.gz", "case.4 a.nii.gz", "case.5 a.nii.gz"}
+
+
+def test_the_note_lies_beside_a_linked_mask(small, run, tmp_path):
+    predict(Predict(run, small, tmp_path / "out"))
+    path = tmp_path / "out" / "case.4 a.nii.gz"
+    (tmp_path / "store").mkdir()
+    shutil.move(path, tmp_path / "store" / path.name)
+    path.symlink_to(tmp_path / "store" / path.name)
+    for _ in range(2):
+        predict(Predict(run, small, tmp_path / "out"))
+    assert not (tmp_path / "store" / MADE_BY).exists()
+
+
+@pytest.mark.parametrize("text", ["[]", "7", '{"sha256": null}', '{"sha256": []}'])
+def test_a_note_that_is_none_is_named(small, run, tmp_path, text):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / MADE_BY).write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match="made_by.json: is not the note of `scribbleseg predict`"):
+        predict(Predict(run, small, tmp_path / "out"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [MADE_BY]
+
+
+def test_maps_take_no_scans_and_no_masks_name(small, run, tmp_path):
+    scan = small / "imagesTr" / "case.4 a_0000.nii.gz"
+    (tmp_path / "in").mkdir()
+    for name in ("a", "a_entropy"):
+        shutil.copyfile(scan, tmp_path / "in" / f"{name}.nii.gz")
+    with pytest.raises(InputError, match="a_entropy.nii.gz: the prediction would replace an image"):
+        predict(Predict(run, tmp_path / "in" / "a_entropy.nii.gz", tmp_path / "in" / "a.nii.gz", uncertainty=True, overwrite=True))
+    with pytest.raises(InputError, match="a_entropy.nii.gz: a case's mask and another's map would have this name"):
+        predict(Predict(run, tmp_path / "in", tmp_path / "out", uncertainty=True))
+    assert not (tmp_path / "out").exists()
+
+
+def test_predictions_are_not_strewn_into_a_data_set(small, run, tmp_path):
+    shutil.copytree(small, tmp_path / "set")
+    before = sorted(path.name for path in (tmp_path / "set").iterdir())
+    with pytest.raises(InputError, match="set: is a data set. Choose another OUTPUT"):
+        predict(Predict(run, tmp_path / "set" / "imagesTr", tmp_path / "set"))
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == before
 
 
 def test_an_image_is_never_replaced_by_its_prediction(bright, tmp_path):
@@ -582,7 +651,9 @@ def test_a_volume_is_read_once(small, run, other, tmp_path, monkeypatch):
     assert len(read) == 2
 
 
-def test_no_run_at_all_is_refused(tmp_path):
+def test_no_run_at_all_is_refused(trained, tmp_path):
+    with pytest.raises(InputError, match="OUTPUT is missing"):
+        predict(Predict((), trained, tmp_path / "in"))
     with pytest.raises(InputError, match=r"RUN is missing. Expected RUN \[RUN ...\] INPUT OUTPUT"):
         predict(Predict((), tmp_path / "in", tmp_path / "out"))
 

@@ -371,11 +371,12 @@ def test_the_truth_of_scribble_cases_is_never_trained_on(dataset, tmp_path):
     assert same_weights(with_truth, without)
 
 
-def test_several_channels_and_cases_without_scribble(tmp_path):
+def test_several_channels_and_cases_without_scribble(tmp_path, capfd):
     dataset = small_dataset(tmp_path / "two", channels=2)
     (dataset / "labelsTr" / "case.0 a.nii.gz").unlink()
     run = train(settings(dataset, tmp_path / "run", method="effdnet", iterations=3))
     assert load_file(run / "last.safetensors")["encoder.0.0.weight"].shape[1] == 2
+    assert "1 of 4 training cases have no scribble (first: case.0 a)" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -36,10 +36,10 @@ def evaluate(config: Evaluate) -> list[dict]:
     for left_out, words in ((unpredicted, "masks have no prediction"), (unscored, "predictions have no mask and are not scored")):
         if left_out:
             print(f"{len(left_out)} of {len(left_out) + scored} {words} (first: {left_out[0]}).")
-    folder = config.predictions if Path(config.predictions).is_dir() else Path(config.predictions).parent
     cases = {row["case"] for row in rows}
-    if altered := [name for name in changed(folder) if _stem(Path(name)) in cases]:
-        print(f"{len(altered)} of {len(cases)} predictions were changed after predict wrote them (first: {altered[0]}).")
+    files = [path for case, path in list_masks(Path(config.predictions)).items() if case in cases]
+    if altered := changed(files[0].parent, [path.name for path in files]):
+        print(f"{len(altered)} of {len(files)} predictions were changed after predict wrote them (first: {altered[0]}).")
     return rows
 
 

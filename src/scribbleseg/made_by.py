@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from .atomic import atomic_file
@@ -20,15 +20,21 @@ def checksum(path: Path) -> str:
 
 
 def written(folder: Path) -> dict[str, str]:
-    """File name → checksum, of what `predict` wrote into a folder, earlier predictions too, and is still there; empty where no note says so."""
+    """File name → checksum, of what `predict` wrote into a folder, earlier predictions too, and is still there; empty where no note says so.
+
+    Raises InputError for a note that is none.
+    """
     note = folder / MADE_BY
-    sums = read_json(note).get("sha256", {}) if note.is_file() else {}
+    said = read_json(note) if note.is_file() else {}
+    sums = said.get("sha256", {}) if isinstance(said, dict) else None
+    if not isinstance(sums, dict):
+        raise InputError(f"{note}: is not the note of `scribbleseg predict`: expected \"sha256\": {{file: checksum}}. Remove it, and what is in the folder counts as yours.")
     return {name: value for name, value in sums.items() if (folder / name).is_file()}
 
 
-def changed(folder: Path) -> list[str]:
-    """The files that are no longer what `predict` wrote."""
-    return [name for name, value in written(folder).items() if checksum(folder / name) != value]
+def changed(folder: Path, among: Collection[str] | None = None) -> list[str]:
+    """The files, of all or `among` these, that are no longer what `predict` wrote."""
+    return [name for name, value in written(folder).items() if (among is None or name in among) and checksum(folder / name) != value]
 
 
 def check_replaceable(files: Sequence[Path]) -> None:
@@ -36,12 +42,16 @@ def check_replaceable(files: Sequence[Path]) -> None:
     known = {folder: written(folder) for folder in {path.parent for path in files}}
     for path in files:
         if path.is_file() and known[path.parent].get(path.name) != checksum(path):
-            raise InputError(f"{path}: is there already, and is not what predict wrote. Move it elsewhere, choose another OUTPUT, or replace it with --overwrite of predict.")
+            raise InputError(f"{path}: is there already, and no {MADE_BY} says that predict wrote it as it is. Move it elsewhere, choose another OUTPUT, or give predict --overwrite.")
 
 
-def write_note(folder: Path, said: dict, sums: dict[str, str], began_ns: int | None = None) -> int:
-    """Write the note; returns its time of modification in nanoseconds, which `began_ns` sets: it stays older than its predictions."""
+def write_note(folder: Path, said: dict, new: Sequence[Path] = (), began_ns: int | None = None) -> int:
+    """Write the note, with checksums of the `new` files and those of before; returns its time of modification in nanoseconds.
+
+    `began_ns` sets that time: the note stays older than the predictions that it is of.
+    """
     note = folder / MADE_BY
+    sums = written(folder) | {path.name: checksum(path) for path in new}
     with atomic_file(note) as partial:
         partial.write_text(json.dumps({**said, "sha256": sums}, indent=1) + "\n", encoding="utf-8")
         if began_ns is not None:

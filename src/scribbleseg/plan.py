@@ -12,7 +12,7 @@ from .data.dataset import Dataset, Fold, read_dataset
 from .data.volume import ITK, NIFTI
 from .device import pick_device
 from .errors import InputError
-from .methods import method_class, parse_options
+from .methods import method_class, own_code, parse_options
 from .methods.base import Recipe
 
 BUDGETS = {"paper": {"size": 256}, "quick": {"size": 128, "iterations": 600}}
@@ -35,6 +35,7 @@ class Plan:
     split: str
     fold: Fold
     val_on_scribbles: bool = False  # no validation case has a dense mask: Dice is of the scribbled pixels alone
+    own_code: str | None = None  # `methods.own_code` when the run began
 
 
 def method_name(config: Train) -> str:
@@ -94,7 +95,7 @@ def make_plan(config: Train) -> Plan:
     if val and all(case.truth is None and case.scribble is None for case in val):
         raise InputError(f"{config.dataset}: no validation case has a mask in labelsTr_dense or a scribble in labelsTr. Add one, use a split without validation, or leave out --val-share.")
     on_scribbles = bool(val) and all(case.truth is None for case in val)
-    return Plan(method, options, recipe, size, network, dataset.classes, dataset.channels, split, fold, on_scribbles)
+    return Plan(method, options, recipe, size, network, dataset.classes, dataset.channels, split, fold, on_scribbles, own_code(method))
 
 
 def _carve(dataset: Dataset, fold: Fold, share: float, seed: int) -> Fold:

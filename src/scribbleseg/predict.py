@@ -2,7 +2,8 @@
 
 import math
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from .data.slices import resize_image
 from .data.volume import ITK, NIFTI, Grid, ending, write_volume
 from .device import pick_device, pick_precision, prepare_cpu
 from .errors import InputError
-from .made_by import MADE_BY, check_replaceable, checksum, write_note, written
+from .made_by import MADE_BY, check_replaceable, write_note, written
 from .networks import build_network
 from .plan import Plan, read_plan
 from .progress import Progress
@@ -77,20 +78,24 @@ def predict(config: Predict) -> list[Path]:
     if known := images & _trained_on(trains, plans):
         count = f"{len(known)} of {len(images)} image{'s' * (len(images) != 1)}"
         print(f"trained on: {count} ({min(known)}); scores on them say nothing about new ones", file=sys.stderr)
-    for job in jobs:
-        if job.output.resolve() in images:
-            raise InputError(f"{job.output}: the prediction would replace an image. Choose another OUTPUT.")
-    folder = jobs[0].output.resolve().parent
+    outputs = {job.output: output_files(job, config, plans[0].classes) for job in jobs}
+    paths = [path for files in outputs.values() for path in files]
+    for path in paths:
+        if path.resolve() in images:
+            raise InputError(f"{path}: the prediction would replace an image. Choose another OUTPUT.")
+    if twice := [path for path, count in Counter(paths).items() if count > 1]:
+        raise InputError(f"{twice[0]}: a case's mask and another's map would have this name. Rename one of the cases, or leave out --uncertainty and --probabilities.")
+    folder = jobs[0].output.parent.resolve()
     if folder.name in IMAGES + LABELS and (folder.parent / "dataset.json").is_file():
         raise InputError(f"{folder}: holds the images or labels of the data set {folder.parent}. Choose another OUTPUT.")
+    if (folder / "dataset.json").is_file():
+        raise InputError(f"{folder}: is a data set. Choose another OUTPUT, such as a folder in it.")
     if Path(config.input).resolve() == folder:
         raise InputError(f"{config.output}: is INPUT itself; predictions among its images would be taken for images. Choose another OUTPUT.")
-    outputs = {job.output: output_files(job, config, plans[0].classes) for job in jobs}
-    sums = written(folder)
     if not config.overwrite:
-        check_replaceable([path for paths in outputs.values() for path in paths])
-    if stale := [name for name in sums if _is_map_of(name, jobs) and name not in {path.name for paths in outputs.values() for path in paths}]:
-        print(f"{folder}: {len(stale)} map{'s' * (len(stale) > 1)} of an earlier prediction will not belong to the new masks (first: {stale[0]})", file=sys.stderr)
+        check_replaceable(paths)
+    if stale := _maps(written(folder), jobs) - {path.name for path in paths}:
+        print(f"{folder}: {len(stale)} map{'s' * (len(stale) > 1)} of an earlier prediction will not belong to the new masks (first: {min(stale)})", file=sys.stderr)
     files, done = [], []
     noted = not Path(config.input).is_file() or (folder / MADE_BY).is_file()  # not beside a single file among the user's own
     said = {"runs": [str(run) for run in config.runs], "weights": config.weights, "iterations": reached, "tta": config.tta}
@@ -99,10 +104,9 @@ def predict(config: Predict) -> list[Path]:
         arrays = [probs.argmax(0).astype(np.uint8), *(probs if config.probabilities else ()), *([entropy(probs)] if config.uncertainty else ())]
         for path, array in zip(outputs[job.output], arrays, strict=True):
             write_volume(path, array, grid)
+            if noted:
+                write_note(folder, said, [path], began_ns)
         done.append(job.output)
-        if noted:
-            sums.update({path.name: checksum(path) for path in outputs[job.output]})
-            write_note(folder, said, sums, began_ns)
         return outputs[job.output]
 
     # reading, network and writing overlap; at most four volumes are in memory
@@ -112,7 +116,7 @@ def predict(config: Predict) -> list[Path]:
             for job, (image, grid) in zip(jobs, ahead(reader, lambda job: load_image(job.images), jobs, 2)):
                 probs = mean_probs(models, image, device, config.batch, config.tta)
                 if noted and job is jobs[0]:
-                    began_ns = write_note(folder, said, sums)  # before the predictions: what is older than the note is not of it
+                    began_ns = write_note(folder, said)  # before the predictions: what is older than the note is not of it
                 writing.append(writer.submit(write, job, probs, grid, began_ns))
                 if len(writing) > 1:
                     files += writing.pop(0).result()
@@ -133,10 +137,10 @@ def output_files(job: Job, config: Predict, classes: Sequence[str]) -> list[Path
     return [job.output, *probs, *([Path(f"{stem}_entropy{end}")] if config.uncertainty else [])]
 
 
-def _is_map_of(name: str, jobs: Sequence[Job]) -> bool:
-    """Whether a file is named as a map of one of the cases."""
-    stems = [job.output.name[: -len(ending(job.output))] for job in jobs]
-    return any(name.startswith((f"{stem}_prob_", f"{stem}_entropy.")) for stem in stems)
+def _maps(names: Iterable[str], jobs: Sequence[Job]) -> set[str]:
+    """The files that are named as maps of the cases."""
+    stems = {job.output.name[: -len(ending(job.output))] for job in jobs}
+    return {name for name in names if stems & {name.rpartition("_prob_")[0], name.rpartition("_entropy.")[0]}}
 
 
 def _check_same(runs: Sequence[Path], plans: Sequence[Plan]) -> None:

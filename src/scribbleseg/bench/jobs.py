@@ -209,7 +209,8 @@ def is_done(job: Job, config: Bench) -> bool:
     was = record.get("options", {}) | dataclasses.asdict(read_recipe(plan["recipe"])) | {key: plan[key] for key in own}  # the oldest records lack options
     if changed := [name for name in was if was[name] != now.get(name)]:
         raise InputError(f"{folder}: is from when {', '.join(changed)} of {job.method} was {', '.join(str(was[name]) for name in changed)}. Remove it, here and in RUNS, to run it anew.")
-    if record.get("method_sha256") != own_code(job.method):
+    code = own_code(job.method)
+    if plan.get("own_code", code) != code:
         raise InputError(f"{folder}: is from when the file of {job.method} was another. Remove it, here and in RUNS, to run it anew.")
     return True
 
@@ -296,7 +297,7 @@ def run_job(job: Job, config: Bench) -> None:
     else:
         train(settings)
     clock.append(time.perf_counter())
-    predict(Predict(run, settings.dataset, run / "predictions", overwrite=True, device=config.device))
+    predict(Predict(run, settings.dataset, run / "predictions", device=config.device))
     clock.append(time.perf_counter())
     rows = score_cases(dataset, cases, list_masks(run / "predictions"))
     write_rows(run / "metrics.csv", rows)
@@ -309,7 +310,6 @@ def run_job(job: Job, config: Bench) -> None:
         "environment": json.loads((run / "environment.json").read_text(encoding="utf-8")),
         "plan": dataclasses.asdict(plan),
         "options": _all_options(job),
-        "method_sha256": own_code(job.method),
         "data_note": read_json(settings.dataset / "dataset.json").get("scribbleseg_note", ""),
         "held_out_cases": len({row["case"] for row in rows}),
         "parameters": sum(p.numel() for p in load_network(run, plan).parameters()),

@@ -386,7 +386,7 @@ def recode(label: np.ndarray, ignore: int, path: Path, ignored: bool = True) -> 
 def difference(grid: Grid, other: Grid) -> str:
     """How two grids differ, in words for a message."""
     if grid.turned(other):
-        return "has its axes in another order or direction, over the same voxels (save it in the same orientation, without resampling),"
+        return "has its axes in another order or direction, over the same voxels (no resampling then: save it in the same orientation),"
     if grid.shape != other.shape:
         return f"has another shape ({' × '.join(map(str, grid.shape))} and not {' × '.join(map(str, other.shape))})"
     return f"has another affine (largest difference {np.abs(grid.affine - other.affine).max():.4g})"

@@ -50,7 +50,7 @@ class Grid:
         """Whether both have the same voxels at the same points, but the axes in another order or direction."""
         from nibabel.orientations import inv_ornt_aff, io_orientation, ornt_transform
 
-        if len(self.shape) != 3 or len(other.shape) != 3:
+        if len(self.shape) != 3 or len(other.shape) != 3 or not all(abs(np.linalg.det(grid.affine)) > 1e-12 for grid in (self, other)):
             return False
         turn = ornt_transform(io_orientation(self.affine), io_orientation(other.affine))
         shape = tuple(self.shape[axis] for axis in np.argsort(turn[:, 0]))
