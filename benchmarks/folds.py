@@ -3,7 +3,8 @@
 
 Every combination is trained, predicted and scored by `scribbleseg` in processes of their own, K at a time, on one device. A line each: seconds of
 training (start-up, reading and compiling included), of prediction and of scoring; iterations a second in the second half of the run, where nothing
-is compiled any more; Dice of the held-out cases. So it says what a fold takes, what several at once take, and what bfloat16 changes. float32 is
+is compiled any more; Dice of the held-out cases, over the whole volume and near the dense mask (`dice_in_box`), and percent of the predicted foreground
+that is not near (`outside`; benchmarks/far_field.py). So it says what a fold takes, what several at once take, and what bfloat16 changes. float32 is
 without TF32. Other lines stay in benchmarks/results/folds-DEVICE.csv and .md; a run that was cut off is carried on, and has no seconds of training.
 """
 
@@ -21,11 +22,14 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
+import far_field
+
 from scribbleseg.atomic import atomic_file
+from scribbleseg.data.dataset import read_dataset
 from scribbleseg.evaluate import read_rows, summarise
 
 KEY = ("method", "set", "data", "split", "fold", "seed", "precision", "size", "iterations", "at_once", "mps")
-COLUMNS = (*KEY, "step", "training_s", "prediction_s", "scoring_s", "iterations_per_s", "dice", "dice_per_class", "device", "torch", "commit")
+COLUMNS = (*KEY, "step", "training_s", "prediction_s", "scoring_s", "iterations_per_s", "dice", "dice_per_class", "dice_in_box", "outside", "device", "torch", "commit")
 
 
 def clocked(words: list[object], environment: dict[str, str]) -> float:
@@ -58,11 +62,13 @@ def measure(given: argparse.Namespace, fold: int, seed: int, precision: str) -> 
     plan = json.loads((run / "config.json").read_text(encoding="utf-8"))["plan"]
     machine = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     scores = summarise(read_rows(run / "metrics.csv"))
+    _, _, near, far, elsewhere = far_field.measure(run, read_dataset(given.dataset))
     log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     line = {**options, "set": " ".join(given.set), "data": given.dataset.name, "size": plan["size"], "iterations": plan["recipe"]["iterations"], "at_once": given.at_once}
     line |= {"mps": "CUDA_MPS_PIPE_DIRECTORY" in os.environ, "step": machine["step"], "training_s": "" if begun else round(training, 1)}
     line |= {"prediction_s": round(prediction, 1), "scoring_s": round(scoring, 1), "iterations_per_s": round(late_rate(log), 2)}
     line |= {"dice": round(100 * scores[-1]["dice"], 2), "dice_per_class": " / ".join(f"{100 * score['dice']:.1f}" for score in scores[:-1])}
+    line |= {"dice_in_box": round(100 * near, 2), "outside": round(100 * (far + elsewhere), 2)}
     return {key: str(value) for key, value in (line | {key: machine[key] for key in ("device", "torch", "commit")}).items()}
 
 

@@ -37,6 +37,7 @@ def test_two_formats_and_then_another_length(tmp_path, monkeypatch):
     assert [(line["precision"], line["at_once"], line["iterations"], line["size"], line["step"]) for line in both] == [(precision, "1", "4", "32", "eager") for precision in ("bfloat16", "float32")]
     assert all(float(line["training_s"]) > 0 and float(line["iterations_per_s"]) > 0.1 and 0 <= float(line["dice"]) <= 100 for line in both)
     means = [sum(map(float, line["dice_per_class"].split(" / "))) / 2 for line in both]
+    assert all(0 <= float(line[name]) <= 100 for line in both for name in ("dice_in_box", "outside"))
     assert means == pytest.approx([float(line["dice"]) for line in both], abs=0.1)
     (tmp_path / "runs" / "small-final-0-pce-auto-3-32-x1-s0").mkdir(parents=True)
     (tmp_path / "runs" / "small-final-0-pce-auto-3-32-x1-s0" / "note").touch()
