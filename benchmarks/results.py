@@ -9,6 +9,7 @@ benchmarks/models: a run folder that `scribbleseg predict` takes. Weights of ove
 """
 
 import argparse
+import csv
 import shutil
 import signal
 import sys
@@ -30,7 +31,7 @@ from scribbleseg.bench.tables import Row, Section, aggregate, spans
 from scribbleseg.config import Bench
 from scribbleseg.device import pick_device
 from scribbleseg.evaluate import summarise
-from scribbleseg.methods import hyperparameters, parse_options
+from scribbleseg.methods import hyperparameters, method_class, parse_options
 
 
 PLANS = Path("benchmarks/plans")
@@ -145,6 +146,23 @@ def orders(section: Section, published: Published) -> str:
     return f"- {section.data}, {section.split}: {sum(map(len, turned.values()))} of {len(pairs)} pairs of {published.source}: {found}."
 
 
+def tenth(config: Bench, results: dict[Job, Result]) -> str:
+    """The runs of benchmarks/folds.py with a tenth of their method's iterations, each beside the same run at budget quick, which is in `results`."""
+    quick = {(job.method, " ".join(job.set), job.data, job.split, str(job.fold), str(job.seed)): job for job in results}
+    head = ["row", "data", "fold", "seed", "size", "iterations", "Dice mean", "by class", "near the mask", "foreground elsewhere, %", "at `quick`", "minutes", "device", "commit"]
+    lines = [head, ["---"] * len(head)]
+    for path in sorted(config.results.glob("folds-*.csv")):
+        with open(path, newline="", encoding="utf-8") as file:
+            found = [line for line in csv.DictReader(file) if 10 * int(line["iterations"]) == method_class(line["method"]).recipe.iterations]
+        for line in found:
+            job = quick.get(tuple(line[key] for key in ("method", "set", "data", "split", "fold", "seed")))
+            name, short = (job.label, f"{mean_dice(results[job]):.2f}") if job else (f"{line['method']} {line['set']}", "not run")
+            minutes = f"{float(line['training_s']) / 60:.0f}" if line["training_s"] else ""
+            numbers = [line[key] for key in ("dice", "dice_per_class", "dice_in_box", "outside")]
+            lines.append([name, line["data"], f"{line['split']}-{line['fold']}", line["seed"], line["size"], line["iterations"], *numbers, short, minutes, line["device"], line["commit"]])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def row_cells(row: Row, section: Section) -> list[str]:
     paper = paper_mean(row.label, section.published)
     printed = "" if paper is None else f"{paper:.2f}"
@@ -191,7 +209,8 @@ def blocks(config: Bench) -> dict[str, str]:
         found[name] = "\n\n".join(f"**{section.data}, {section.split}.** {section_text(section)}" for section in sections)
     quick = read_plans(config, "quick")
     compared = aggregate(quick["comparison"], read_results(quick["comparison"], config))
-    return found | {"orders": "\n".join(orders(section, quick[PRINTED[section.data]].published) for section in compared)}
+    found["orders"] = "\n".join(orders(section, quick[PRINTED[section.data]].published) for section in compared)
+    return found | {"tenth": tenth(config, {job: result for plan in quick.values() for job, result in read_results(plan, config).items()})}
 
 
 def fill(text: str, found: dict[str, str]) -> str:

@@ -1,5 +1,6 @@
 """benchmarks/results.py: the queue, the page that is made of committed scores, and the small run folders."""
 
+import csv
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -62,6 +63,21 @@ def test_scores_of_validation_cases_are_no_distance_to_the_papers():
     for one in found.values():
         one.record["plan"]["fold"] = {"name": "some", "train": ["x"], "val": ["a", "b"], "test": []}
     assert results.row_cells(section.rows[0], section)[-3] == ""
+
+
+def test_a_tenth_of_the_iterations_stands_beside_the_same_run_at_quick(tmp_path):
+    keys = {"data": "heart", "split": "cv", "fold": "0", "seed": "0", "size": "128", "training_s": "90", "dice_per_class": "70.0 / 80.0", "dice_in_box": "76", "outside": "3", "device": "a CPU", "commit": "abc"}
+    rows = [("scn", "", "3000", "75"), ("scn", "", "300", "11"), ("effdnet", "fadc=false", "6000", "74"), ("effdnet", "", "6000", "73")]
+    with open(tmp_path / "folds-some.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["method", "set", "iterations", "dice", *keys])
+        writer.writeheader()
+        writer.writerows(dict(zip(("method", "set", "iterations", "dice"), row)) | keys for row in rows)
+    jobs = [Job("heart", "cv", 0, label, method, options, 0, "quick") for label, method, options in (("scn", "scn", ()), ("effdnet-fbsl", "effdnet", ("fadc=false",)))]
+    found = {job: result({"a": (dice, dice)}) for job, dice in zip(jobs, (0.5, 0.625))}
+    lines = [line.strip("| ").split(" | ") for line in results.tenth(Bench(tmp_path, results=tmp_path), found).splitlines()]
+    shown = [dict(zip(lines[0], line)) for line in lines[2:]]
+    assert [(line["row"], line["iterations"], line["Dice mean"], line["at `quick`"]) for line in shown] == [("scn", "3000", "75", "50.00"), ("effdnet-fbsl", "6000", "74", "62.50"), ("effdnet ", "6000", "73", "not run")]
+    assert (shown[0]["minutes"], shown[0]["near the mask"], shown[0]["foreground elsewhere, %"]) == ("2", "76", "3")
 
 
 def test_pairs_that_stand_the_other_way_round_are_named():
