@@ -179,14 +179,17 @@ def picture(found: list[Run]) -> Figure:
     panels = figure.subplots(2, len(places), sharey="row", squeeze=False, height_ratios=(2, 1))
     for (above, below), data in zip(panels.T, places):
         for run in (run for run in found if run.record["data"] == data):
-            color = LINE_COLOURS[recipes.index(run.record["recipe"]) % len(LINE_COLOURS)]
-            above.plot([line["seconds"] / 60 for line in run.lines], [line["mean"] for line in run.lines], "o-", color=color, markersize=3, label=run.record["recipe"])
-            below.plot([line["iteration"] for line in run.steps], [line["seconds_per_iteration"] for line in run.steps], "o-" if len(run.steps) < 10 else "-", color=color, linewidth=1, markersize=3)
+            recipe, color = run.record["recipe"], LINE_COLOURS[recipes.index(run.record["recipe"]) % len(LINE_COLOURS)]
+            alike = [other for other in found if (other.record["data"], other.record["recipe"]) == (data, recipe)]
+            style = ("-", "--", ":", "-.")[alike.index(run) % 4]
+            name = recipe if len(alike) == 1 else f"{recipe}, seed {run.record['seed']}, {run.record['environment']['device']}"
+            above.plot([line["seconds"] / 60 for line in run.lines], [line["mean"] for line in run.lines], f"o{style}", color=color, markersize=3, label=name)
+            below.plot([line["iteration"] for line in run.steps], [line["seconds_per_iteration"] for line in run.steps], f"o{style}" if len(run.steps) < 10 else style, color=color, linewidth=1, markersize=3)
         for level in LEVELS:
             above.axhline(100 * level, color="#999999", linewidth=0.8, zorder=0)
         above.set(xlabel="minutes since the command", xlim=(0, None), ylim=(0, 100))
         above.set_title(PLACES[data][1], fontsize=10)
-        above.legend(loc="lower right", frameon=False)
+        above.legend(loc="lower right", frameon=False, fontsize=7)
         below.set(xlabel="iteration", ylim=(0, None))
     panels[0, 0].set_ylabel("mean Dice, %")
     panels[1, 0].set_ylabel("s / iteration")
