@@ -19,8 +19,8 @@ from .errors import InputError
 from .evaluate import list_masks, read_rows, score_cases, summarise, table_cells, write_rows
 from .figures import colour, crop, curves, distribution, panel, upright, upright_spacing
 from .labels import UNLABELED
-from .plan import Plan, read_plan
 from .made_by import MADE_BY, changed
+from .plan import Plan, read_plan
 from .predict import predict
 
 TITLES = {
