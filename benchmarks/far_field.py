@@ -17,7 +17,17 @@ from scribbleseg.data.dataset import read_dataset
 from scribbleseg.data.volume import read_label
 
 MARGIN = 20  # pixels
-COLUMNS = ("data", "split", "row", "seed", "cases", "dice", "dice_in_box", "foreground_outside", "foreground_in_empty_slices")
+COLUMNS = (
+    "data",
+    "split",
+    "row",
+    "seed",
+    "cases",
+    "dice",
+    "dice_in_box",
+    "foreground_outside",
+    "foreground_in_empty_slices",
+)
 
 
 def boxes(truth: np.ndarray, margin: int = MARGIN) -> np.ndarray:
@@ -44,7 +54,9 @@ def measure(run: Path, dataset) -> tuple[int, float, float, float, float]:
         truth, _ = read_label(case.truth, grid.order)
         inside, classes = boxes(truth), len(dataset.classes)
         heart = inside.any((1, 2))
-        outside, elsewhere = (((found > 0) & ~inside)[which].sum() / max(1, (found > 0).sum()) for which in (heart, ~heart))
+        outside, elsewhere = (
+            ((found > 0) & ~inside)[which].sum() / max(1, (found > 0).sum()) for which in (heart, ~heart)
+        )
         return mean_dice(found, truth, classes), mean_dice(found[inside], truth[inside], classes), outside, elsewhere
 
     cases = [dataset.case(path.name.removesuffix(".nii.gz")) for path in sorted((run / "predictions").glob("*.nii.gz"))]
@@ -63,16 +75,35 @@ def main(runs: Path, datasets: Path, results: Path) -> None:
         label, _, seed = row.rpartition("-s")
         if (results / "quick" / data / split / row / "metrics.csv").is_file():
             cases, *values = measure(folder.parent, read_dataset(datasets / data))
-            lines[data, split, label, seed] = [data, split, label, seed, str(cases), *(f"{value:.5f}" for value in values)]
+            lines[data, split, label, seed] = [
+                data,
+                split,
+                label,
+                seed,
+                str(cases),
+                *(f"{value:.5f}" for value in values),
+            ]
     with atomic_file(numbers) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         writer.writerows(lines[key] for key in sorted(lines))
-    text = ["# Near the heart and far from it, budget `quick`", "", "Made by `python benchmarks/far_field.py` from the predictions of the runs; numbers in far-field-quick.csv.", ""]
+    text = [
+        "# Near the heart and far from it, budget `quick`",
+        "",
+        "Made by `python benchmarks/far_field.py` from the predictions of the runs; numbers in far-field-quick.csv.",
+        "",
+    ]
     text += [f"In the box: inside each slice's box around the dense mask, {MARGIN} pixels wider on every side.", ""]
-    text += ["| data | split | row | seed | cases | Dice | Dice in the box | predicted foreground outside the boxes | in slices without a heart |", "|" + "---|" * 9]
+    text += [
+        "| data | split | row | seed | cases | Dice | Dice in the box | predicted foreground outside the boxes | in slices without a heart |",
+        "|" + "---|" * 9,
+    ]
     for *words, dice, near, outside, elsewhere in (lines[key] for key in sorted(lines)):
-        cells = [*words, *(f"{100 * float(value):.1f}" for value in (dice, near)), *(f"{100 * float(value):.0f} %" for value in (outside, elsewhere))]
+        cells = [
+            *words,
+            *(f"{100 * float(value):.1f}" for value in (dice, near)),
+            *(f"{100 * float(value):.0f} %" for value in (outside, elsewhere)),
+        ]
         text.append("| " + " | ".join(cells) + " |")
     with atomic_file(results / "far-field-quick.md") as partial:
         partial.write_text("\n".join(text) + "\n", encoding="utf-8")

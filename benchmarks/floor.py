@@ -92,17 +92,63 @@ def count(name: str, size: int) -> dict:
     step = make_step(mode, name, size)
     with mode, flops, traffic, sdpa_kernel(SDPBackend.MATH):  # attention as matrix products, which are counted
         step.whole(0.9)
-    return dict(zip(COLUMNS, (name, method_class(name).recipe.batch, flops.get_total_flops() / 1e9, traffic.convolved, traffic.fused / 1e9, traffic.eager / 1e9, traffic.operations)))
+    return dict(
+        zip(
+            COLUMNS,
+            (
+                name,
+                method_class(name).recipe.batch,
+                flops.get_total_flops() / 1e9,
+                traffic.convolved,
+                traffic.fused / 1e9,
+                traffic.eager / 1e9,
+                traffic.operations,
+            ),
+        )
+    )
 
 
 def table(lines: list[dict], tflops: float, tbs: float, about: str) -> str:
-    head = ["method", "batch", "GFLOP", "convolution outputs, millions", "GB fused", "GB eager", "operations", "arithmetic, ms", "memory fused, ms", "memory eager, ms", "floor, ms", "at most, it/s"]
-    text = ["# Counted floor of a training step", "", about, "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    head = [
+        "method",
+        "batch",
+        "GFLOP",
+        "convolution outputs, millions",
+        "GB fused",
+        "GB eager",
+        "operations",
+        "arithmetic, ms",
+        "memory fused, ms",
+        "memory eager, ms",
+        "floor, ms",
+        "at most, it/s",
+    ]
+    text = [
+        "# Counted floor of a training step",
+        "",
+        about,
+        "",
+        "| " + " | ".join(head) + " |",
+        "|" + "---|" * len(head),
+    ]
     for line in lines:
         times = line["gflop"] / tflops, line["fused_gb"] / tbs, line["eager_gb"] / tbs
         floor = max(times[:2])
-        cells = [line["method"], line["batch"], f"{line['gflop']:.0f}", f"{line['convolved_values'] / 1e6:.0f}", *(f"{line[key]:.2f}" for key in ("fused_gb", "eager_gb")), line["operations"]]
-        text.append("| " + " | ".join(map(str, [*cells, *(f"{value:.2f}" for value in times), f"{floor:.2f}", f"{1000 / floor:.0f}"])) + " |")
+        cells = [
+            line["method"],
+            line["batch"],
+            f"{line['gflop']:.0f}",
+            f"{line['convolved_values'] / 1e6:.0f}",
+            *(f"{line[key]:.2f}" for key in ("fused_gb", "eager_gb")),
+            line["operations"],
+        ]
+        text.append(
+            "| "
+            + " | ".join(
+                map(str, [*cells, *(f"{value:.2f}" for value in times), f"{floor:.2f}", f"{1000 / floor:.0f}"])
+            )
+            + " |"
+        )
     return "\n".join(text) + "\n"
 
 

@@ -29,19 +29,42 @@ from scribbleseg.data.dataset import read_dataset
 from scribbleseg.evaluate import read_rows, summarise
 
 KEY = ("method", "set", "data", "split", "fold", "seed", "precision", "size", "iterations", "at_once", "mps")
-COLUMNS = (*KEY, "step", "training_s", "prediction_s", "scoring_s", "iterations_per_s", "dice", "dice_per_class", "dice_in_box", "outside", "device", "torch", "commit")
+COLUMNS = (
+    *KEY,
+    "step",
+    "training_s",
+    "prediction_s",
+    "scoring_s",
+    "iterations_per_s",
+    "dice",
+    "dice_per_class",
+    "dice_in_box",
+    "outside",
+    "device",
+    "torch",
+    "commit",
+)
 
 
 def clocked(words: list[object], environment: dict[str, str]) -> float:
     """Seconds of a verb of the command line. Raises CalledProcessError where it fails."""
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "scribbleseg", *map(str, words)], env=os.environ | environment, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "scribbleseg", *map(str, words)],
+        env=os.environ | environment,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     return time.perf_counter() - start
 
 
 def late_rate(log: list[dict]) -> float:
     """Iterations a second from the middle of a run to its end, from the lines of log.jsonl."""
-    pairs = [(after["iteration"] - before["iteration"], after["seconds_per_iteration"]) for before, after in zip(log, log[1:]) if before["iteration"] >= log[-1]["iteration"] / 2]
+    pairs = [
+        (after["iteration"] - before["iteration"], after["seconds_per_iteration"])
+        for before, after in zip(log, log[1:])
+        if before["iteration"] >= log[-1]["iteration"] / 2
+    ]
     pairs = pairs or [(1, log[-1]["seconds_per_iteration"])]
     return sum(count for count, _ in pairs) / sum(count * seconds for count, seconds in pairs)
 
@@ -49,32 +72,81 @@ def late_rate(log: list[dict]) -> float:
 def measure(given: argparse.Namespace, fold: int, seed: int, precision: str) -> dict:
     """A line of the table."""
     length = f"{given.iterations or 'paper'}-{given.size or 'paper'}"
-    name = "-".join([given.dataset.name, given.split, str(fold), given.method, *given.set, precision, length, f"x{given.at_once}", f"s{seed}"])
+    name = "-".join(
+        [
+            given.dataset.name,
+            given.split,
+            str(fold),
+            given.method,
+            *given.set,
+            precision,
+            length,
+            f"x{given.at_once}",
+            f"s{seed}",
+        ]
+    )
     run, threads = given.runs / name, str(max(1, len(os.sched_getaffinity(0)) // given.at_once))
     environment = {"OMP_NUM_THREADS": threads} | ({"NVIDIA_TF32_OVERRIDE": "0"} if precision == "float32" else {})
-    options = {"method": given.method, "split": given.split, "fold": fold, "seed": seed, "precision": precision, "iterations": given.iterations, "size": given.size}
-    words = [word for key, value in options.items() if value is not None for word in (f"--{key}", value)] + (["--set", *given.set] if given.set else [])
+    options = {
+        "method": given.method,
+        "split": given.split,
+        "fold": fold,
+        "seed": seed,
+        "precision": precision,
+        "iterations": given.iterations,
+        "size": given.size,
+    }
+    words = [word for key, value in options.items() if value is not None for word in (f"--{key}", value)] + (
+        ["--set", *given.set] if given.set else []
+    )
     begun, device = (run / "config.json").is_file(), ["--device", given.device]
-    training = clocked(["train", run, "--resume"] if begun else ["train", given.dataset, run, *words, *device], environment)
+    training = clocked(
+        ["train", run, "--resume"] if begun else ["train", given.dataset, run, *words, *device], environment
+    )
     shutil.rmtree(run / "predictions", ignore_errors=True)
     prediction = clocked(["predict", run, given.dataset, run / "predictions", *device], environment)
-    scoring = clocked(["evaluate", run / "predictions", given.dataset / "labelsTr_dense", "--out", run / "metrics.csv"], environment)
+    scoring = clocked(
+        ["evaluate", run / "predictions", given.dataset / "labelsTr_dense", "--out", run / "metrics.csv"], environment
+    )
     plan = json.loads((run / "config.json").read_text(encoding="utf-8"))["plan"]
     machine = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     scores = summarise(read_rows(run / "metrics.csv"))
     _, _, near, far, elsewhere = far_field.measure(run, read_dataset(given.dataset))
     log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    line = {**options, "set": " ".join(given.set), "data": given.dataset.name, "size": plan["size"], "iterations": plan["recipe"]["iterations"], "at_once": given.at_once}
-    line |= {"mps": "CUDA_MPS_PIPE_DIRECTORY" in os.environ, "step": machine["step"], "training_s": "" if begun else round(training, 1)}
-    line |= {"prediction_s": round(prediction, 1), "scoring_s": round(scoring, 1), "iterations_per_s": round(late_rate(log), 2)}
-    line |= {"dice": round(100 * scores[-1]["dice"], 2), "dice_per_class": " / ".join(f"{100 * score['dice']:.1f}" for score in scores[:-1])}
+    line = {
+        **options,
+        "set": " ".join(given.set),
+        "data": given.dataset.name,
+        "size": plan["size"],
+        "iterations": plan["recipe"]["iterations"],
+        "at_once": given.at_once,
+    }
+    line |= {
+        "mps": "CUDA_MPS_PIPE_DIRECTORY" in os.environ,
+        "step": machine["step"],
+        "training_s": "" if begun else round(training, 1),
+    }
+    line |= {
+        "prediction_s": round(prediction, 1),
+        "scoring_s": round(scoring, 1),
+        "iterations_per_s": round(late_rate(log), 2),
+    }
+    line |= {
+        "dice": round(100 * scores[-1]["dice"], 2),
+        "dice_per_class": " / ".join(f"{100 * score['dice']:.1f}" for score in scores[:-1]),
+    }
     line |= {"dice_in_box": round(100 * near, 2), "outside": round(100 * (far + elsewhere), 2)}
-    return {key: str(value) for key, value in (line | {key: machine[key] for key in ("device", "torch", "commit")}).items()}
+    return {
+        key: str(value) for key, value in (line | {key: machine[key] for key in ("device", "torch", "commit")}).items()
+    }
 
 
 def write(line: dict, results: Path) -> Path:
     """Put the line among those of before; returns the table. A finished run that is asked for again has no new times and changes nothing."""
-    stem, key = results / f"folds-{re.sub(r'[^a-z0-9]+', '-', line['device'].lower()).strip('-')}", tuple(line[name] for name in KEY)
+    stem, key = (
+        results / f"folds-{re.sub(r'[^a-z0-9]+', '-', line['device'].lower()).strip('-')}",
+        tuple(line[name] for name in KEY),
+    )
     kept = {}
     if Path(f"{stem}.csv").is_file():
         with open(f"{stem}.csv", newline="", encoding="utf-8") as file:
@@ -85,8 +157,17 @@ def write(line: dict, results: Path) -> Path:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(kept.values())
-    text = ["# Whole runs against the clock", "", f"{line['device']}. Made by `python {shlex.join(sys.argv)}` and its like. Seconds of training count from the command to its end. Several at once: iterations a second are each run's own.", ""]
-    text += ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS), *("| " + " | ".join(row[name] for name in COLUMNS) + " |" for row in kept.values())]
+    text = [
+        "# Whole runs against the clock",
+        "",
+        f"{line['device']}. Made by `python {shlex.join(sys.argv)}` and its like. Seconds of training count from the command to its end. Several at once: iterations a second are each run's own.",
+        "",
+    ]
+    text += [
+        "| " + " | ".join(COLUMNS) + " |",
+        "|" + "---|" * len(COLUMNS),
+        *("| " + " | ".join(row[name] for name in COLUMNS) + " |" for row in kept.values()),
+    ]
     with atomic_file(Path(f"{stem}.md")) as partial:
         partial.write_text("\n".join(text) + "\n", encoding="utf-8")
     return Path(f"{stem}.md")
@@ -118,7 +199,10 @@ def main():
             except subprocess.CalledProcessError as error:
                 failed.append(f"{combination}: exit code {error.returncode} of {shlex.join(error.cmd[2:4])}")
                 continue
-            print({key: value for key, value in line.result().items() if key not in ("device", "torch", "commit")}, flush=True)
+            print(
+                {key: value for key, value in line.result().items() if key not in ("device", "torch", "commit")},
+                flush=True,
+            )
     if failed:
         sys.exit(f"not measured: {'; '.join(failed)}")
     print(f"table: {table}")

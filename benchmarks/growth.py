@@ -38,7 +38,9 @@ def make_slices(count: int, size: int, mapped: bool, folder: Path) -> Slices:
     for at in range(0, count, 100):
         rows = min(100, count - at)
         image = torch.rand(rows, 1, size, size, generator=generator)
-        label = torch.where(torch.rand(rows, size, size, generator=generator) < 0.05, (4 * image[:, 0]).long(), UNLABELED)
+        label = torch.where(
+            torch.rand(rows, size, size, generator=generator) < 0.05, (4 * image[:, 0]).long(), UNLABELED
+        )
         for stack, part in zip(stacks, (image, label.to(torch.uint8))):
             stack.append(part)
     return Slices(*(stack.tensor() for stack in stacks), {}, None)
@@ -104,8 +106,20 @@ def main():
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(lines)
-    table = ["# Time of a step against the number of slices", "", about, "", "| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    table += ["| " + " | ".join(f"{line[key]:.3g}" if isinstance(line[key], float) else str(line[key]) for key in COLUMNS) + " |" for line in lines]
+    table = [
+        "# Time of a step against the number of slices",
+        "",
+        about,
+        "",
+        "| " + " | ".join(COLUMNS) + " |",
+        "|" + "---|" * len(COLUMNS),
+    ]
+    table += [
+        "| "
+        + " | ".join(f"{line[key]:.3g}" if isinstance(line[key], float) else str(line[key]) for key in COLUMNS)
+        + " |"
+        for line in lines
+    ]
     with atomic_file(Path(f"{stem}.md")) as partial:
         partial.write_text("\n".join(table) + "\n", encoding="utf-8")
     print(f"table: {stem}.md")

@@ -85,10 +85,14 @@ def read_model(run: Path, place: Path) -> Model:
     train, plan = read_plan(run)
     dataset = read_dataset(train.dataset)
     if "RV" not in plan.classes:
-        raise InputError(f"{run}: has classes {plan.classes}; a card needs RV among them, which says where the base of the heart is.")
+        raise InputError(
+            f"{run}: has classes {plan.classes}; a card needs RV among them, which says where the base of the heart is."
+        )
     info = read_json(dataset.folder / "dataset.json")
     if lacking := [key for key in ("description", "reference", "licence") if key not in info]:
-        raise InputError(f"{dataset.folder / 'dataset.json'}: has no {lacking[0]}. A card names source and terms: add {', '.join(lacking)}.")
+        raise InputError(
+            f"{dataset.folder / 'dataset.json'}: has no {lacking[0]}. A card names source and terms: add {', '.join(lacking)}."
+        )
     rows = read_rows(place / "metrics.csv")
     scans = []
     for name in dict.fromkeys(row["case"] for row in rows):
@@ -119,13 +123,17 @@ def find_failures(scans: list[Scan], rows: list[dict], classes: tuple[str, ...])
     scan = next(scan for scan in scans if scan.case.id == name)
     wrong = (scan.found != scan.truth).sum((1, 2))
     rule = "the case with the lowest mean Dice; of it the slice with most pixels of a wrong class"
-    chosen = [Failure(rule, scan, int(wrong.argmax()), f"Dice of the case {percent(value)}, {wrong.max()} wrong pixels")]
+    chosen = [
+        Failure(rule, scan, int(wrong.argmax()), f"Dice of the case {percent(value)}, {wrong.max()} wrong pixels")
+    ]
 
     for place, end in ((0, "basal"), (-1, "apical")):
         scored = []  # (Dice, −foreground, scan, slice)
         for n, scan in enumerate(scans):
             for i in scan.heart[place:][:1]:
-                scored.append((mean_dice(scan.found[i], scan.truth[i], len(classes)), -int((scan.truth[i] > 0).sum()), n, int(i)))
+                scored.append(
+                    (mean_dice(scan.found[i], scan.truth[i], len(classes)), -int((scan.truth[i] > 0).sum()), n, int(i))
+                )
         value, _, n, i = min(scored)
         rule = f"of every case the most {end} slice with foreground; the one with the lowest Dice, among equals that with most foreground"
         chosen.append(Failure(rule, scans[n], i, f"Dice of the slice {percent(value)}"))
@@ -144,7 +152,10 @@ def find_failures(scans: list[Scan], rows: list[dict], classes: tuple[str, ...])
         rule = "the slice with RV in the dense mask of which the smallest share is found, among equals the one with most RV"
         chosen.append(Failure(rule, scans[n], i, f"{percent(share)} of {-area} pixels of RV found"))
     for found, rule in (
-        (far, f"the slice with a heart and most predicted foreground outside the box around it, {MARGIN} pixels wider on every side"),
+        (
+            far,
+            f"the slice with a heart and most predicted foreground outside the box around it, {MARGIN} pixels wider on every side",
+        ),
         (empty, "the slice without a heart and with most predicted foreground"),
     ):
         if found and max(found)[0]:
@@ -177,8 +188,23 @@ def score_table(rows: list[dict]) -> str:
         lowest = rank_cases(rows)[0][1] if entry is summary[-1] else min(scored, default=np.nan)
         numbers = (f"{100 * value:.1f}" for value in (entry["dice"], entry["dice_sd"], lowest))
         distances = (f"{entry[key]:.1f}" for key in ("hd95", "penalised_hd95"))
-        lines.append([entry["class"], *numbers, *distances, *(str(entry[key]) for key in ("n_missing", "n_spurious", "cases"))])
-    return table(["class", "Dice mean (%)", "sd", "lowest case", f"HD95 ({unit})", f"HD95* ({unit})", "missing", "spurious", "cases"], lines)
+        lines.append(
+            [entry["class"], *numbers, *distances, *(str(entry[key]) for key in ("n_missing", "n_spurious", "cases"))]
+        )
+    return table(
+        [
+            "class",
+            "Dice mean (%)",
+            "sd",
+            "lowest case",
+            f"HD95 ({unit})",
+            f"HD95* ({unit})",
+            "missing",
+            "spurious",
+            "cases",
+        ],
+        lines,
+    )
 
 
 def thirds_table(scans: list[Scan], classes: tuple[str, ...]) -> str:
@@ -187,12 +213,29 @@ def thirds_table(scans: list[Scan], classes: tuple[str, ...]) -> str:
     lines = []
     for place, name in enumerate(THIRDS):
         parts = [(scan, np.array_split(scan.heart, 3)[place]) for scan in scans]
-        scores = [mean(dice(scan.found[part] == value, scan.truth[part] == value) for scan, part in parts) for value in range(1, len(classes))]
-        there = [(scan.truth[i] == rv, scan.found[i] == rv) for scan, part in parts for i in part if (scan.truth[i] == rv).any()]
+        scores = [
+            mean(dice(scan.found[part] == value, scan.truth[part] == value) for scan, part in parts)
+            for value in range(1, len(classes))
+        ]
+        there = [
+            (scan.truth[i] == rv, scan.found[i] == rv)
+            for scan, part in parts
+            for i in part
+            if (scan.truth[i] == rv).any()
+        ]
         missed = sum(not (truth & found).any() for truth, found in there)
         cells = [f"{100 * value:.1f}" for value in (*scores, mean(scores))]
         lines.append([name, str(sum(len(part) for _, part in parts)), *cells, str(len(there)), str(missed)])
-    return table(["third", "slices", *(f"Dice {name} (%)" for name in (*classes[1:], "mean")), "slices with RV", "of them RV not found at all"], lines)
+    return table(
+        [
+            "third",
+            "slices",
+            *(f"Dice {name} (%)" for name in (*classes[1:], "mean")),
+            "slices with RV",
+            "of them RV not found at all",
+        ],
+        lines,
+    )
 
 
 def failure_rows(model: Model, failures: list[Failure]) -> list[Row]:
@@ -204,7 +247,9 @@ def failure_rows(model: Model, failures: list[Failure]) -> list[Row]:
     for (_, i), numbers in places.items():
         scan = failures[numbers[0] - 1].scan
         volume = load_volume(model.dataset, dataclasses.replace(scan.case, scribble=None))
-        row = cut_row(model.dataset, volume, i, {"prediction": scan.found}, (scan.truth > 0).any(0) | (scan.found[i] > 0))
+        row = cut_row(
+            model.dataset, volume, i, {"prediction": scan.found}, (scan.truth > 0).any(0) | (scan.found[i] > 0)
+        )
         rows.append(dataclasses.replace(row, name=f"{', '.join(map(str, numbers))}. {row.name}"))
     return rows
 
@@ -216,7 +261,9 @@ def draw_failures(model: Model, rows: list[Row], path: Path) -> None:
     with rc_context(STYLE):
         draw_grid(rows, model.plan.classes, note).savefig(buffer, format="png", dpi=120)
     with atomic_file(path) as partial:  # with all its colours it would be more than twice as large
-        Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(partial, format="png", optimize=True)
+        Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(
+            partial, format="png", optimize=True
+        )
 
 
 def patients(model: Model, names: tuple[str, ...]) -> str:
@@ -224,7 +271,9 @@ def patients(model: Model, names: tuple[str, ...]) -> str:
     strata = model.info.get("strata", {})
     who = sorted({model.dataset.patient(name) for name in names})
     groups = Counter(strata[patient] for patient in who if patient in strata)
-    return f"{len(names)} cases of {len(who)} patients" + (f" ({', '.join(f'{group} {count}' for group, count in groups.items())})" if groups else "")
+    return f"{len(names)} cases of {len(who)} patients" + (
+        f" ({', '.join(f'{group} {count}' for group, count in groups.items())})" if groups else ""
+    )
 
 
 def card(model: Model, failures: list[Failure], picture: str | None, scores: str) -> str:
@@ -238,12 +287,21 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
         shown = f"![Failures by rule: image, dense mask, prediction]({picture})"
     info = model.info
     kind = method_class(plan.method)
-    options = ", ".join(f"`{key}={value}`" for key, value in record.get("options", plan.options).items())  # the oldest records name only what was set
+    options = ", ".join(
+        f"`{key}={value}`" for key, value in record.get("options", plan.options).items()
+    )  # the oldest records name only what was set
     held = plan.fold.test or plan.fold.val
     strata = info.get("strata", {})
-    unseen = sorted({strata.get(dataset.patient(name)) for name in held} - {strata.get(dataset.patient(name)) for name in plan.fold.train})
+    unseen = sorted(
+        {strata.get(dataset.patient(name)) for name in held}
+        - {strata.get(dataset.patient(name)) for name in plan.fold.train}
+    )
     first = sum(scan.heart.size > 0 and scan.heart[0] < scan.heart[-1] for scan in model.scans)
-    empty = [(scan.found[i] > 0).any() for scan in model.scans for i in set(range(len(scan.truth))) - set(scan.heart.tolist())]
+    empty = [
+        (scan.found[i] > 0).any()
+        for scan in model.scans
+        for i in set(range(len(scan.truth))) - set(scan.heart.tolist())
+    ]
     _, _, _, outside, elsewhere = model.far
     tall = f"{BUDGETS['paper']['size']} pixels, {kind.recipe.iterations} iterations"
     lines = [
@@ -251,7 +309,8 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
         "",
         "**Not for clinical use.** This model is for research. Nobody has tested it as a medical device, and its output must not guide the care of a patient.",
         "",
-        f"Budget `{train.budget}`: {plan.size} pixels, {recipe.iterations} iterations" + (f"; the paper's is {tall}." if train.budget != "paper" else "."),
+        f"Budget `{train.budget}`: {plan.size} pixels, {recipe.iterations} iterations"
+        + (f"; the paper's is {tall}." if train.budget != "paper" else "."),
         f"Made by `python benchmarks/model_card.py {run}`; scores and settings: [metrics.csv]({scores}/metrics.csv), [run.json]({scores}/run.json).",
         "",
         "## The model",
@@ -259,14 +318,34 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
         table(
             ["", ""],
             [
-                ["method", f"[`{plan.method}`](../methods/{plan.method}.md): {inspect.getdoc(inspect.getmodule(kind)).splitlines()[0]}"],
-                ["options", options or (f"defaults of commit {environment['commit']}" if hyperparameters(plan.method) else "none")],
+                [
+                    "method",
+                    f"[`{plan.method}`](../methods/{plan.method}.md): {inspect.getdoc(inspect.getmodule(kind)).splitlines()[0]}",
+                ],
+                [
+                    "options",
+                    options
+                    or (f"defaults of commit {environment['commit']}" if hyperparameters(plan.method) else "none"),
+                ],
                 ["network", f"`{plan.network}`, 2-D, {record['parameters']} parameters"],
-                ["input", f"{len(plan.channels)} channel ({', '.join(plan.channels)}), a slice at a time, resized to {plan.size} × {plan.size} pixels"],
-                ["output", "a class for every pixel of the volume: " + ", ".join(f"{value} {name}" for value, name in enumerate(plan.classes))],
-                ["training", f"{recipe.iterations} iterations of {recipe.batch} slices, {recipe.optimizer} from {recipe.lr:g}, schedule {recipe.schedule}, seed {train.seed}; weights of the last iteration"],
+                [
+                    "input",
+                    f"{len(plan.channels)} channel ({', '.join(plan.channels)}), a slice at a time, resized to {plan.size} × {plan.size} pixels",
+                ],
+                [
+                    "output",
+                    "a class for every pixel of the volume: "
+                    + ", ".join(f"{value} {name}" for value, name in enumerate(plan.classes)),
+                ],
+                [
+                    "training",
+                    f"{recipe.iterations} iterations of {recipe.batch} slices, {recipe.optimizer} from {recipe.lr:g}, schedule {recipe.schedule}, seed {train.seed}; weights of the last iteration",
+                ],
                 ["machine", f"{environment['device']}, {environment['precision']}; {record['minutes']:.0f} minutes"],
-                ["versions", f"scribbleseg {environment['scribbleseg']}, commit {environment['commit']}, torch {environment['torch']}, Python {environment['python']}"],
+                [
+                    "versions",
+                    f"scribbleseg {environment['scribbleseg']}, commit {environment['commit']}, torch {environment['torch']}, Python {environment['python']}",
+                ],
                 ["command", f"`{record['command']}`"],
             ],
         ),
@@ -280,8 +359,15 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
                 ["source", info["reference"]],
                 ["licence", info["licence"] + ("; it holds for the pictures of this page too" if picture else "")],
                 ["protocol", f"[`{plan.split}`](../data.md#protocols), fold {train.fold}"],
-                ["trained on", f"{patients(model, plan.fold.train)}; {'dense masks' if plan.method == 'fullsup' else 'scribbles'}"],
-                ["held out", f"{model.part}: {patients(model, held)}; {len(model.scans)} cases with a dense mask are scored" + (f". Not seen in training: {', '.join(unseen)}" if unseen else "")],
+                [
+                    "trained on",
+                    f"{patients(model, plan.fold.train)}; {'dense masks' if plan.method == 'fullsup' else 'scribbles'}",
+                ],
+                [
+                    "held out",
+                    f"{model.part}: {patients(model, held)}; {len(model.scans)} cases with a dense mask are scored"
+                    + (f". Not seen in training: {', '.join(unseen)}" if unseen else ""),
+                ],
             ],
         ),
         "",
@@ -298,7 +384,13 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
         "",
         f"One run, seed {train.seed}; sd and lowest are over cases. HD95 is the mean over found structures; HD95* counts a missing structure as the volume's diagonal. Missing: in the dense mask, not predicted at all; spurious: the reverse."
         + (" The files have no spacing, so distances are in voxels." if dataset.spacing_unit == "voxels" else ""),
-        *(["These validation cases were scored during training as well; the weights are those of the last iteration and were not picked on them."] if model.part == "validation" else []),
+        *(
+            [
+                "These validation cases were scored during training as well; the weights are those of the last iteration and were not picked on them."
+            ]
+            if model.part == "validation"
+            else []
+        ),
         "",
         "## By third of the ventricle",
         "",
@@ -313,7 +405,10 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
         "",
         "Chosen by rule among the held-out cases, not by eye; the numbers are those beside the rows. Dice of a slice is the mean over the classes that are in the dense mask or in the prediction.",
         "",
-        *(f"{number}. {f.rule[0].upper()}{f.rule[1:]}: **{f.scan.case.id}, slice {f.index + 1} of {len(f.scan.truth)}**. {f.text}." for number, f in enumerate(failures, 1)),
+        *(
+            f"{number}. {f.rule[0].upper()}{f.rule[1:]}: **{f.scan.case.id}, slice {f.index + 1} of {len(f.scan.truth)}**. {f.text}."
+            for number, f in enumerate(failures, 1)
+        ),
         "",
         f"- Without a heart, that is with an empty dense mask, whatever the image shows: {len(empty)} slices. {sum(empty)} of them have predicted foreground, {percent(elsewhere)} of all that is predicted, mean over cases.",
         f"- In slices with a heart, {percent(outside)} of the predicted foreground lies outside the box around it, {MARGIN} pixels wider on every side, mean over cases.",
@@ -350,7 +445,9 @@ def write_card(run: Path, place: Path, path: Path) -> Model:
     draw_failures(model, failure_rows(model, failures), picture)
     scores = Path(os.path.relpath(place, path.parent)).as_posix()
     with atomic_file(path) as partial:
-        partial.write_text(card(model, failures, picture.name if picture.parent == path.parent else None, scores), encoding="utf-8")
+        partial.write_text(
+            card(model, failures, picture.name if picture.parent == path.parent else None, scores), encoding="utf-8"
+        )
     return model
 
 
@@ -360,10 +457,28 @@ def index(models: dict[str, Model]) -> str:
     for name, model in models.items():
         scores = [f"{100 * entry['dice']:.1f}" for entry in summarise(model.rows)]
         plan = model.plan
-        cells = [f"[{model.title}]({name})", model.train.budget, str(plan.size), str(plan.recipe.iterations), f"{len(model.scans)} {model.part}", *scores]
-        lines.append([*cells, f"{100 * rank_cases(model.rows)[0][1]:.1f}", str(sum(row["missing"] for row in model.rows))])
+        cells = [
+            f"[{model.title}]({name})",
+            model.train.budget,
+            str(plan.size),
+            str(plan.recipe.iterations),
+            f"{len(model.scans)} {model.part}",
+            *scores,
+        ]
+        lines.append(
+            [*cells, f"{100 * rank_cases(model.rows)[0][1]:.1f}", str(sum(row["missing"] for row in model.rows))]
+        )
     classes = next(iter(models.values())).plan.classes
-    head = ["model", "budget", "pixels", "iterations", "cases scored", *(f"Dice {name} (%)" for name in (*classes[1:], "mean")), "lowest case", "missing"]
+    head = [
+        "model",
+        "budget",
+        "pixels",
+        "iterations",
+        "cases scored",
+        *(f"Dice {name} (%)" for name in (*classes[1:], "mean")),
+        "lowest case",
+        "missing",
+    ]
     quick = [model for model in models.values() if model.train.budget == "quick"]
     runs = " ".join(shlex.split(model.record["command"])[3] for model in models.values())
     return "\n".join(
@@ -372,7 +487,14 @@ def index(models: dict[str, Model]) -> str:
             "",
             "**Not for clinical use.** Each card says what a model was trained on, what it is for, how it scores on held-out cases, and where it fails, with pictures chosen by rule.",
             "",
-            *([f"{len(quick)} of {len(models)} are models of the `quick` budget ({BUDGETS['quick']['size']} pixels, {BUDGETS['quick']['iterations']} iterations), far below the papers': they show the method at work, not its paper's number.", ""] if quick else []),
+            *(
+                [
+                    f"{len(quick)} of {len(models)} are models of the `quick` budget ({BUDGETS['quick']['size']} pixels, {BUDGETS['quick']['iterations']} iterations), far below the papers': they show the method at work, not its paper's number.",
+                    "",
+                ]
+                if quick
+                else []
+            ),
             table(head, lines),
             "",
             "Dice: mean over held-out cases; lowest case: its mean over classes; missing: structures with no predicted voxel.",

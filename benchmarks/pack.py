@@ -38,7 +38,11 @@ def pack(folder: Path, target: Path, part: int, parts: int) -> None:
     """All files but the images and labels as they are; of these, every `parts`-th case from `part` on."""
     dataset = read_dataset(folder)
     cases = sorted({**dataset.cases, **dataset.tests})[part - 1 :: parts]
-    wanted = [path for path in sorted(folder.rglob(f"*{dataset.file_ending}")) if any(path.name.startswith(case) for case in cases)]
+    wanted = [
+        path
+        for path in sorted(folder.rglob(f"*{dataset.file_ending}"))
+        if any(path.name.startswith(case) for case in cases)
+    ]
 
     def read(path: Path) -> tuple[str, bytes, bytes]:
         image = nibabel.load(path)
@@ -51,7 +55,12 @@ def pack(folder: Path, target: Path, part: int, parts: int) -> None:
         head = np.concatenate([[*image.shape, offset, scale, exact], image.affine.ravel()])
         return path.relative_to(folder).as_posix(), head.astype(np.float64).tobytes(), encode(stored)
 
-    with atomic_file(target) as partial, zipfile.ZipFile(partial, "w") as file, ThreadPoolExecutor() as pool, Progress("packing", len(wanted), "file") as bar:
+    with (
+        atomic_file(target) as partial,
+        zipfile.ZipFile(partial, "w") as file,
+        ThreadPoolExecutor() as pool,
+        Progress("packing", len(wanted), "file") as bar,
+    ):
         for path in [*sorted(folder.glob("*.json")), *sorted(folder.glob("splits/*.json"))]:
             file.writestr(path.relative_to(folder).as_posix(), path.read_bytes(), zipfile.ZIP_DEFLATED)
         for name, head, content in pool.map(read, wanted):
@@ -62,7 +71,11 @@ def pack(folder: Path, target: Path, part: int, parts: int) -> None:
 
 def unpack(sources: list[Path], folder: Path) -> None:
     for source in sources:
-        with zipfile.ZipFile(source) as file, ThreadPoolExecutor() as pool, Progress("unpacking", len(file.namelist()), "file") as bar:
+        with (
+            zipfile.ZipFile(source) as file,
+            ThreadPoolExecutor() as pool,
+            Progress("unpacking", len(file.namelist()), "file") as bar,
+        ):
 
             def write(item: tuple[str, bytes]) -> None:
                 name, content = item

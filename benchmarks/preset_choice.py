@@ -33,7 +33,9 @@ from scribbleseg.predict import load_network, predict_volume
 ONCE = {"preset": "fast", "optimizer": "adamw", "batch": 12, "iterations": 900}
 CANDIDATES = {
     "quick": {"method": "scn", "budget": "quick"},
-    "fast": {"preset": "fast"},  # as it stands: onecycle-1e-3, and since 2026-11-23 a mean of the weights that forgets the start
+    "fast": {
+        "preset": "fast"
+    },  # as it stands: onecycle-1e-3, and since 2026-11-23 a mean of the weights that forgets the start
     "onecycle-3e-3": {**ONCE, "schedule": "onecycle", "lr": 0.003},
     "onecycle-1e-3": {**ONCE, "schedule": "onecycle", "lr": 0.001},
     "cosine-1e-3": {**ONCE, "schedule": "cosine", "lr": 0.001},
@@ -43,7 +45,25 @@ CANDIDATES = {
 }
 PLACES = (("acdc", "tuning"), ("mscmr", "tuning"), ("mscmr", "25-5-15"))
 EVERY, MARGIN = 5, 40  # training case; pixels
-COLUMNS = ("candidate", "data", "split", "seed", "size", "iterations", "batch", "optimizer", "lr", "schedule", "ema", "mean", "per_class", "far", "minutes", "commit", "command")
+COLUMNS = (
+    "candidate",
+    "data",
+    "split",
+    "seed",
+    "size",
+    "iterations",
+    "batch",
+    "optimizer",
+    "lr",
+    "schedule",
+    "ema",
+    "mean",
+    "per_class",
+    "far",
+    "minutes",
+    "commit",
+    "command",
+)
 
 
 def far_away(run: Path, dataset: Dataset) -> float:
@@ -53,7 +73,10 @@ def far_away(run: Path, dataset: Dataset) -> float:
     network = load_network(run, plan)
     for name in plan.fold.train[::EVERY]:
         volume = load_volume(dataset, dataset.case(name))
-        found = predict_volume(network, volume.image, plan.size, device, pick_precision(train.precision, device)).argmax(0) > 0
+        found = (
+            predict_volume(network, volume.image, plan.size, device, pick_precision(train.precision, device)).argmax(0)
+            > 0
+        )
         drawn = (volume.scribble > 0) & (volume.scribble != UNLABELED)
         found &= drawn.any((1, 2), keepdims=True)
         shares.append((found & ~boxes(drawn, MARGIN)).sum() / found.sum() if found.any() else 1.0)
@@ -75,18 +98,59 @@ def read_run(settings: Train, dataset: Dataset) -> dict | None:
     found = {key: getattr(plan.recipe, key) for key in ("iterations", "batch", "optimizer", "lr", "schedule", "ema")}
     found |= {"size": plan.size, "mean": "", "per_class": ""}
     if plan.split == "tuning":
-        found |= {"mean": round(100 * last["val_mean_dice"], 1), "per_class": " / ".join(f"{100 * value:.1f}" for value in last["val_dice"].values())}
+        found |= {
+            "mean": round(100 * last["val_mean_dice"], 1),
+            "per_class": " / ".join(f"{100 * value:.1f}" for value in last["val_dice"].values()),
+        }
     commit = json.loads((run / "environment.json").read_text(encoding="utf-8"))["commit"]
-    return found | {"far": round(100 * far_away(run, dataset), 1), "minutes": round(training_time(log)[1], 1), "commit": commit}
+    return found | {
+        "far": round(100 * far_away(run, dataset), 1),
+        "minutes": round(training_time(log)[1], 1),
+        "commit": commit,
+    }
 
 
 def table(rows: list[dict]) -> str:
-    text = ["# The choice of `--preset fast`", "", "At the end of a run, in percent. Dice: on ACDC of the 16 validation patients (32 cases) of the `tuning` split, at network resolution; on MSCMR of 5 of the 25 scribbled subjects, over scribbled pixels alone. Far: share of the predicted foreground that lies outside a slice's box round the scribbled foreground, 40 pixels of the file wider on all sides, in slices that have such scribbles; mean over every fifth training case; not comparable between data sets. Split 25-5-15 trains on all 25 subjects and is judged by that alone: their logs have the Dice of the five validation subjects, which this table does not read. Chosen: the highest Dice among the candidates of which no run put a tenth of its foreground far away. `fast` is the preset as it stands: onecycle-1e-3 with a mean of the weights that forgets the start sooner; `size-160` has that mean too, the other rows the one before. Minutes are of training steps on a shared machine, no speed figures. Made by `python benchmarks/preset_choice.py`.", ""]
-    head = ("candidate", "size", "iterations × batch", "optimizer", "schedule", "mean of weights", "data", "seed", "Dice", "RV / Myo / LV", "far", "minutes", "commit")
+    text = [
+        "# The choice of `--preset fast`",
+        "",
+        "At the end of a run, in percent. Dice: on ACDC of the 16 validation patients (32 cases) of the `tuning` split, at network resolution; on MSCMR of 5 of the 25 scribbled subjects, over scribbled pixels alone. Far: share of the predicted foreground that lies outside a slice's box round the scribbled foreground, 40 pixels of the file wider on all sides, in slices that have such scribbles; mean over every fifth training case; not comparable between data sets. Split 25-5-15 trains on all 25 subjects and is judged by that alone: their logs have the Dice of the five validation subjects, which this table does not read. Chosen: the highest Dice among the candidates of which no run put a tenth of its foreground far away. `fast` is the preset as it stands: onecycle-1e-3 with a mean of the weights that forgets the start sooner; `size-160` has that mean too, the other rows the one before. Minutes are of training steps on a shared machine, no speed figures. Made by `python benchmarks/preset_choice.py`.",
+        "",
+    ]
+    head = (
+        "candidate",
+        "size",
+        "iterations × batch",
+        "optimizer",
+        "schedule",
+        "mean of weights",
+        "data",
+        "seed",
+        "Dice",
+        "RV / Myo / LV",
+        "far",
+        "minutes",
+        "commit",
+    )
     text += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
-        cells = [row["candidate"], row["size"], f"{row['iterations']} × {row['batch']}", f"{row['optimizer']} {row['lr']}", row["schedule"], row["ema"] or "–"]
-        cells += [f"{row['data']} {row['split']}", row["seed"], row["mean"] or "–", row["per_class"] or "–", row["far"], row["minutes"], row["commit"]]
+        cells = [
+            row["candidate"],
+            row["size"],
+            f"{row['iterations']} × {row['batch']}",
+            f"{row['optimizer']} {row['lr']}",
+            row["schedule"],
+            row["ema"] or "–",
+        ]
+        cells += [
+            f"{row['data']} {row['split']}",
+            row["seed"],
+            row["mean"] or "–",
+            row["per_class"] or "–",
+            row["far"],
+            row["minutes"],
+            row["commit"],
+        ]
         text.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join([*text, "", "Commands:", "", *(f"- `{row['command']}`" for row in rows)]) + "\n"
 
@@ -101,10 +165,22 @@ def main():
     parser.add_argument("--table-only", action="store_true", help="train nothing, read the runs that are there")
     given = parser.parse_args()
     rows = []
-    for (data, split), name, seed in [(place, name, seed) for place in PLACES for name in given.candidates for seed in given.seeds]:
+    for (data, split), name, seed in [
+        (place, name, seed) for place in PLACES for name in given.candidates for seed in given.seeds
+    ]:
         dataset = read_dataset(given.datasets / data)
-        settings = Train(given.datasets / data, given.runs / f"{data}-{split}-{name}-s{seed}", split=split, seed=seed, **CANDIDATES[name])
-        options = [word for key, value in {**CANDIDATES[name], "split": split, "seed": seed}.items() for word in (f"--{key}", str(value))]
+        settings = Train(
+            given.datasets / data,
+            given.runs / f"{data}-{split}-{name}-s{seed}",
+            split=split,
+            seed=seed,
+            **CANDIDATES[name],
+        )
+        options = [
+            word
+            for key, value in {**CANDIDATES[name], "split": split, "seed": seed}.items()
+            for word in (f"--{key}", str(value))
+        ]
         command = ["train", str(settings.dataset), str(settings.run), *options]
         found = read_run(settings, dataset)
         if found is None and not given.table_only:
@@ -112,10 +188,22 @@ def main():
             subprocess.run([*program, *(["train", str(settings.run), "--resume"] if resumed else command)], check=True)
             found = read_run(settings, dataset)
         if found is not None:
-            rows.append({"candidate": name, "data": data, "split": split, "seed": seed, **found, "command": shlex.join(["scribbleseg", *command])})
+            rows.append(
+                {
+                    "candidate": name,
+                    "data": data,
+                    "split": split,
+                    "seed": seed,
+                    **found,
+                    "command": shlex.join(["scribbleseg", *command]),
+                }
+            )
     if not rows:
         raise SystemExit(f"{given.runs}: no finished run. Run it without --table-only.")
-    with atomic_file(given.results / "preset-choice.csv") as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+    with (
+        atomic_file(given.results / "preset-choice.csv") as partial,
+        open(partial, "w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)

@@ -48,8 +48,18 @@ QUEUE = (  # plan, and which of its rows: none named are all of them
     ("scn-table1", ()),
     ("comparison", ()),
 )
-PRINTED = {"acdc": "effdnet-table1", "mscmr": "scn-table2"}  # where a paper prints most of the methods of the plan comparison
-SHOWN = ("effdnet-table2", "scn-table1", "scn-table2", "scn-table3", "effdnet-table1", "open-choices")  # in docs/results.md
+PRINTED = {
+    "acdc": "effdnet-table1",
+    "mscmr": "scn-table2",
+}  # where a paper prints most of the methods of the plan comparison
+SHOWN = (
+    "effdnet-table2",
+    "scn-table1",
+    "scn-table2",
+    "scn-table3",
+    "effdnet-table1",
+    "open-choices",
+)  # in docs/results.md
 SCORED_ELSEWHERE = ("mscmr", "scn")  # data, row: MSCMR's test subjects have no public masks; kept at any budget
 LARGEST = 8 * 2**20
 
@@ -86,7 +96,9 @@ def keep_small(job: Job, config: Bench, models: Path) -> None:
     with safe_open(run / "last.safetensors", "pt") as file:
         notes = file.metadata()
         weights = {name: file.get_tensor(name) for name in file.keys()}
-    content = save({name: value.half() if value.is_floating_point() else value for name, value in weights.items()}, notes)
+    content = save(
+        {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}, notes
+    )
     if len(content) <= LARGEST:
         with atomic_file(kept / "last.safetensors") as partial:
             partial.write_bytes(content)
@@ -97,13 +109,38 @@ def keep_small(job: Job, config: Bench, models: Path) -> None:
 def section_text(section: Section) -> str:
     """A line per row of the plan: what was run, the scores, the paper's mean Dice and what is missing to it, time and place."""
     classes = section.classes if section.done else []
-    head = ["method", "folds", "seeds", "cases", *(f"Dice {name}" for name in classes or ["mean"]), "HD95 mean", "paper", "short by", "min / run", "device"]
+    head = [
+        "method",
+        "folds",
+        "seeds",
+        "cases",
+        *(f"Dice {name}" for name in classes or ["mean"]),
+        "HD95 mean",
+        "paper",
+        "short by",
+        "min / run",
+        "device",
+    ]
     lines = [row_cells(row, section) for row in section.rows]
     held = [f"- {line}" for line in fold_lines(section)] if section.done else []
-    text = [f"Budget `{section.budget}`. " + ("Mean (sd over folds, where there are two)." if section.done else "Nothing was run."), *held, ""]
+    text = [
+        f"Budget `{section.budget}`. "
+        + ("Mean (sd over folds, where there are two)." if section.done else "Nothing was run."),
+        *held,
+        "",
+    ]
     text += ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *lines)]
     if section.done:
-        text += ["", "<details><summary>Commands, commits and devices</summary>", "", "```", *run_lines(section), "```", "", "</details>"]
+        text += [
+            "",
+            "<details><summary>Commands, commits and devices</summary>",
+            "",
+            "```",
+            *run_lines(section),
+            "```",
+            "",
+            "</details>",
+        ]
     return "\n".join(text)
 
 
@@ -115,16 +152,27 @@ def _and_missing(row: Row, name: str) -> str:
 
 def effects(section: Section) -> str:
     """A line per row that sets options: its mean Dice less that of the method's own row with the same fold and seed."""
-    own = {row.method: {(job.fold, job.seed): mean_dice(result) for job, result in row.done.items()} for row in section.rows if row.label == row.method}
+    own = {
+        row.method: {(job.fold, job.seed): mean_dice(result) for job, result in row.done.items()}
+        for row in section.rows
+        if row.label == row.method
+    }
     head = ["method", "choice", "default", "against the default, seed by seed", "mean"]
     lines = [head, ["---"] * len(head)]
     for row in section.rows:
-        runs = {job: result for job, result in row.done.items() if job.set and (job.fold, job.seed) in own.get(row.method, {})}
+        runs = {
+            job: result
+            for job, result in row.done.items()
+            if job.set and (job.fold, job.seed) in own.get(row.method, {})
+        }
         if runs:
             options = parse_options(row.method, next(iter(runs)).set)
             defaults = hyperparameters(row.method)
             found = [mean_dice(result) - own[row.method][job.fold, job.seed] for job, result in runs.items()]
-            shown = [", ".join(f"{name} {value}" for name, value in values.items()) for values in (options, {name: defaults[name] for name in options})]
+            shown = [
+                ", ".join(f"{name} {value}" for name, value in values.items())
+                for values in (options, {name: defaults[name] for name in options})
+            ]
             lines.append([row.method, *shown, ", ".join(f"{value:+.1f}" for value in found), f"{np.mean(found):+.1f}"])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -149,17 +197,52 @@ def orders(section: Section, published: Published) -> str:
 def tenth(config: Bench, results: dict[Job, Result]) -> str:
     """The runs of benchmarks/folds.py with a tenth of their method's iterations, each beside the same run at budget quick, which is in `results`."""
     quick = {(job.method, " ".join(job.set), job.data, job.split, str(job.fold), str(job.seed)): job for job in results}
-    head = ["row", "data", "fold", "seed", "size", "iterations", "Dice mean", "by class", "near the mask", "foreground elsewhere, %", "at `quick`", "minutes", "device", "commit"]
+    head = [
+        "row",
+        "data",
+        "fold",
+        "seed",
+        "size",
+        "iterations",
+        "Dice mean",
+        "by class",
+        "near the mask",
+        "foreground elsewhere, %",
+        "at `quick`",
+        "minutes",
+        "device",
+        "commit",
+    ]
     lines = [head, ["---"] * len(head)]
     for path in sorted(config.results.glob("folds-*.csv")):
         with open(path, newline="", encoding="utf-8") as file:
-            found = [line for line in csv.DictReader(file) if 10 * int(line["iterations"]) == method_class(line["method"]).recipe.iterations]
+            found = [
+                line
+                for line in csv.DictReader(file)
+                if 10 * int(line["iterations"]) == method_class(line["method"]).recipe.iterations
+            ]
         for line in found:
             job = quick.get(tuple(line[key] for key in ("method", "set", "data", "split", "fold", "seed")))
-            name, short = (job.label, f"{mean_dice(results[job]):.2f}") if job else (f"{line['method']} {line['set']}", "not run")
+            name, short = (
+                (job.label, f"{mean_dice(results[job]):.2f}") if job else (f"{line['method']} {line['set']}", "not run")
+            )
             minutes = f"{float(line['training_s']) / 60:.0f}" if line["training_s"] else ""
             numbers = [line[key] for key in ("dice", "dice_per_class", "dice_in_box", "outside")]
-            lines.append([name, line["data"], f"{line['split']}-{line['fold']}", line["seed"], line["size"], line["iterations"], *numbers, short, minutes, line["device"], line["commit"]])
+            lines.append(
+                [
+                    name,
+                    line["data"],
+                    f"{line['split']}-{line['fold']}",
+                    line["seed"],
+                    line["size"],
+                    line["iterations"],
+                    *numbers,
+                    short,
+                    minutes,
+                    line["device"],
+                    line["commit"],
+                ]
+            )
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -167,8 +250,23 @@ def row_cells(row: Row, section: Section) -> list[str]:
     paper = paper_mean(row.label, section.published)
     printed = "" if paper is None else f"{paper:.2f}"
     if not row.done:
-        return [row.label, "not run", "", "", *[""] * len(section.classes if section.done else ["mean"]), "", printed, "", "", ""]
-    scores = [f"{100 * entry['dice']:.2f}" + ("" if entry["dice_sd"] != entry["dice_sd"] else f" ({100 * entry['dice_sd']:.2f})") for entry in row.folds]
+        return [
+            row.label,
+            "not run",
+            "",
+            "",
+            *[""] * len(section.classes if section.done else ["mean"]),
+            "",
+            printed,
+            "",
+            "",
+            "",
+        ]
+    scores = [
+        f"{100 * entry['dice']:.2f}"
+        + ("" if entry["dice_sd"] != entry["dice_sd"] else f" ({100 * entry['dice_sd']:.2f})")
+        for entry in row.folds
+    ]
     records = [result.record for result in row.done.values()]
     tested = all(record["plan"]["fold"]["test"] for record in records)  # else validation cases were scored
     comparable = paper is not None and section.split == section.published.ours and not row.missing and tested
@@ -176,7 +274,16 @@ def row_cells(row: Row, section: Section) -> list[str]:
     devices = dict.fromkeys(record["environment"]["device"] for record in records)
     minutes = mean_sd([record["minutes"] for record in records])[0]
     place = [*(_and_missing(row, name) for name in ("fold", "seed")), str(row.cases[-1]["cases"])]
-    return [row.label, *place, *scores, f"{row.folds[-1]['hd95']:.2f}", printed, short, f"{minutes:.1f}", " / ".join(devices)]
+    return [
+        row.label,
+        *place,
+        *scores,
+        f"{row.folds[-1]['hd95']:.2f}",
+        printed,
+        short,
+        f"{minutes:.1f}",
+        " / ".join(devices),
+    ]
 
 
 def paper_mean(label: str, published: Published | None) -> float | None:
@@ -196,7 +303,9 @@ def read_plans(config: Bench, budget: str) -> dict[str, BenchPlan]:
 def blocks(config: Bench) -> dict[str, str]:
     """Marker of docs/results.md → text. Of a plan the budget paper is shown as soon as it has a run, until then quick."""
     counts = {budget: queue(read_plans(config, budget)) for budget in ("paper", "quick")}
-    done = " and ".join(f"{sum(is_done(job, config) for job in jobs)} at budget `{budget}`" for budget, jobs in counts.items())
+    done = " and ".join(
+        f"{sum(is_done(job, config) for job in jobs)} at budget `{budget}`" for budget, jobs in counts.items()
+    )
     found = {"state": f"**Of the queue's {len(counts['paper'])} runs {done} are done.**"}
     for name in SHOWN:
         for budget in ("paper", "quick"):
@@ -206,11 +315,17 @@ def blocks(config: Bench) -> dict[str, str]:
                 break
         if name == "open-choices":
             found[f"{name}: effects"] = "\n\n".join(map(effects, sections))
-        found[name] = "\n\n".join(f"**{section.data}, {section.split}.** {section_text(section)}" for section in sections)
+        found[name] = "\n\n".join(
+            f"**{section.data}, {section.split}.** {section_text(section)}" for section in sections
+        )
     quick = read_plans(config, "quick")
     compared = aggregate(quick["comparison"], read_results(quick["comparison"], config))
     found["orders"] = "\n".join(orders(section, quick[PRINTED[section.data]].published) for section in compared)
-    return found | {"tenth": tenth(config, {job: result for plan in quick.values() for job, result in read_results(plan, config).items()})}
+    return found | {
+        "tenth": tenth(
+            config, {job: result for plan in quick.values() for job, result in read_results(plan, config).items()}
+        )
+    }
 
 
 def fill(text: str, found: dict[str, str]) -> str:
@@ -237,8 +352,18 @@ def main():
     parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
     parser.add_argument("--table-only", action="store_true")
     given = parser.parse_args()
-    budget = given.budget if given.budget != "auto" else "paper" if pick_device(given.device).type == "cuda" else "quick"
-    config = Bench(PLANS, budget, datasets=given.datasets, runs=given.runs, results=given.results, jobs=given.jobs, device=given.device)
+    budget = (
+        given.budget if given.budget != "auto" else "paper" if pick_device(given.device).type == "cuda" else "quick"
+    )
+    config = Bench(
+        PLANS,
+        budget,
+        datasets=given.datasets,
+        runs=given.runs,
+        results=given.results,
+        jobs=given.jobs,
+        device=given.device,
+    )
     plans = read_plans(config, budget)
     jobs = queue(plans)
     todo = [job for job in jobs if not is_done(job, config)]
@@ -251,7 +376,9 @@ def main():
                 keep_small(job, config, given.models)
     with atomic_file(given.page) as partial:
         partial.write_text(fill(given.page.read_text(encoding="utf-8"), blocks(config)), encoding="utf-8")
-    print(f"{sum(is_done(job, config) for job in jobs)} of {len(jobs)} runs are done at budget {budget}; tables: {given.page}")
+    print(
+        f"{sum(is_done(job, config) for job in jobs)} of {len(jobs)} runs are done at budget {budget}; tables: {given.page}"
+    )
     for job, reason in failed.items():
         print(f"{job.place}: {reason}", file=sys.stderr)
     sys.exit(bool(failed))

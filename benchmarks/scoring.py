@@ -26,11 +26,25 @@ from scribbleseg.evaluate import evaluate, list_masks
 from scribbleseg.metrics import score
 from scribbleseg.run_log import environment
 
-COLUMNS = ("set", "volumes", "structures", "ours_seconds", "medpy_seconds", "times_faster", "least_times_faster", "largest_difference", "evaluate_seconds")
+COLUMNS = (
+    "set",
+    "volumes",
+    "structures",
+    "ours_seconds",
+    "medpy_seconds",
+    "times_faster",
+    "least_times_faster",
+    "largest_difference",
+    "evaluate_seconds",
+)
 
 
 def theirs(prediction: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, ...]) -> tuple[float, float, float]:
-    return binary.dc(prediction, truth), binary.hd95(prediction, truth, spacing_mm), binary.assd(prediction, truth, spacing_mm)
+    return (
+        binary.dc(prediction, truth),
+        binary.hd95(prediction, truth, spacing_mm),
+        binary.assd(prediction, truth, spacing_mm),
+    )
 
 
 def measure(name: str, predictions: Path, truth: Path) -> dict:
@@ -58,15 +72,42 @@ def measure(name: str, predictions: Path, truth: Path) -> dict:
     if not structures:
         sys.exit(f"{predictions}: no structure is both predicted and in {truth}; nothing to compare.")
     ratios = [b / a for a, b in zip(ours, other) if a]
-    return dict(zip(COLUMNS, (name, len(ours), structures, sum(ours), sum(other), sum(other) / sum(ours), min(ratios), difference, whole)))
+    return dict(
+        zip(
+            COLUMNS,
+            (
+                name,
+                len(ours),
+                structures,
+                sum(ours),
+                sum(other),
+                sum(other) / sum(ours),
+                min(ratios),
+                difference,
+                whole,
+            ),
+        )
+    )
 
 
 def table(lines: list[dict], about: str) -> str:
     text = ["# Scoring against medpy", "", about, ""]
-    text += ["| predictions | volumes | structures | ours, s | medpy, s | times faster | least of a volume | largest difference | `evaluate`, s |", "|" + "---|" * 9]
+    text += [
+        "| predictions | volumes | structures | ours, s | medpy, s | times faster | least of a volume | largest difference | `evaluate`, s |",
+        "|" + "---|" * 9,
+    ]
     for line in lines:
-        cells = [line["set"], line["volumes"], line["structures"], *(f"{line[key]:.3g}" for key in ("ours_seconds", "medpy_seconds"))]
-        cells += [*(f"{line[key]:.0f}" for key in ("times_faster", "least_times_faster")), f"{line['largest_difference']:.1g}", f"{line['evaluate_seconds']:.2g}"]
+        cells = [
+            line["set"],
+            line["volumes"],
+            line["structures"],
+            *(f"{line[key]:.3g}" for key in ("ours_seconds", "medpy_seconds")),
+        ]
+        cells += [
+            *(f"{line[key]:.0f}" for key in ("times_faster", "least_times_faster")),
+            f"{line['largest_difference']:.1g}",
+            f"{line['evaluate_seconds']:.2g}",
+        ]
         text.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(text) + "\n"
 

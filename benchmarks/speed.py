@@ -41,13 +41,37 @@ from scribbleseg.run_log import environment
 from scribbleseg.step import Step
 
 PARTS = ("data", "networks", "terms", "backward", "optimizer")
-COLUMNS = ("method", "commit", "batch", "kind", "seconds", "p95", "slowest", "images_per_second", *PARTS, "reference_seconds", "eager_seconds", "compiled_seconds", "compile_warm_up", "peak_memory_mib")
+COLUMNS = (
+    "method",
+    "commit",
+    "batch",
+    "kind",
+    "seconds",
+    "p95",
+    "slowest",
+    "images_per_second",
+    *PARTS,
+    "reference_seconds",
+    "eager_seconds",
+    "compiled_seconds",
+    "compile_warm_up",
+    "peak_memory_mib",
+)
 
 
 class Steps:
     """One method on one device: steps, and how long their parts take."""
 
-    def __init__(self, name: str, dataset: Path, size: int, device: torch.device, dtype: torch.dtype, layout=torch.channels_last, **kind):
+    def __init__(
+        self,
+        name: str,
+        dataset: Path,
+        size: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        layout=torch.channels_last,
+        **kind,
+    ):
         torch.manual_seed(0)
         method_kind = method_class(name)
         data = read_dataset(dataset)
@@ -55,7 +79,14 @@ class Steps:
         self.method = method_kind(build_network(method_kind.network_name, len(data.channels), len(data.classes)))
         slices, _ = build_slices(data, tuple(data.cases), self.method, size)
         self.method.to(device, memory_format=layout).train()
-        self.step = Step(self.method, make_optimizer(self.recipe, self.method, device), slices.to(device), dtype, layout=layout, **kind)
+        self.step = Step(
+            self.method,
+            make_optimizer(self.recipe, self.method, device),
+            slices.to(device),
+            dtype,
+            layout=layout,
+            **kind,
+        )
         self.sampler = Sampler(len(slices.label), self.recipe.batch, 0)
 
     def now(self) -> float:
@@ -100,7 +131,11 @@ class Steps:
     def inside_networks(self):
         """Adds up the time spent in the forward passes of `method.network` and its like (a teacher, a second network)."""
         kind, total, depth = type(self.method.network), [0.0], [0]
-        names = [name for name in ("forward", "encode", "decoder_maps", "features_and_logits", "branches") if name in vars(kind)]
+        names = [
+            name
+            for name in ("forward", "encode", "decoder_maps", "features_and_logits", "branches")
+            if name in vars(kind)
+        ]
         kept = {name: vars(kind)[name] for name in names}
 
         def timed(function):
@@ -150,13 +185,17 @@ def single_parts(steps: Steps, times: int) -> dict[str, float]:
             pieces = {
                 "correlation map": lambda: scn.correlation_map(method.query(maps[level]), method.key(maps[level])),
                 "PAP": lambda: scn.propagate(correlation, torch.nn.functional.avg_pool2d(probs, method.stride)),
-                "RSR": lambda: scn.region_refinement(scn.draw_rows(correlation, method.rows).unflatten(2, size), pseudo, mask, threshold, logits.shape[1]),
+                "RSR": lambda: scn.region_refinement(
+                    scn.draw_rows(correlation, method.rows).unflatten(2, size), pseudo, mask, threshold, logits.shape[1]
+                ),
                 "CGTM": lambda: scn.update_threshold(threshold, probs),
                 "CACL": lambda: loss(scn.class_contrast, features, batch.label, pseudo, logits.shape[1]),
             }
         else:
             pieces = {
-                "FBSL": lambda: loss(foreground_background_separation, features, batch.label, method.blocks, method.temperature),
+                "FBSL": lambda: loss(
+                    foreground_background_separation, features, batch.label, method.blocks, method.temperature
+                ),
                 "FADC": lambda: foreground_augmentation(batch.image, batch.label, pseudo),
             }
         found = {}
@@ -176,12 +215,17 @@ def kernels(steps: Steps, times: int) -> list[dict]:
     with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as profiler:
         whole = statistics.mean(steps.seconds(1, times))
     time_of = "self_device_time_total" if cuda else "self_cpu_time_total"
-    found = [{"name": event.key, "seconds": getattr(event, time_of) / 1e6 / times, "calls": event.count / times} for event in profiler.key_averages()]
+    found = [
+        {"name": event.key, "seconds": getattr(event, time_of) / 1e6 / times, "calls": event.count / times}
+        for event in profiler.key_averages()
+    ]
     found = sorted((line for line in found if line["seconds"]), key=lambda line: -line["seconds"])
     return [*found, {"name": "by the clock", "seconds": whole, "calls": sum(line["calls"] for line in found)}]
 
 
-def measure(name: str, dataset: Path, size: int, device: torch.device, steps: int, compiled: bool, profiled: bool = False) -> dict:
+def measure(
+    name: str, dataset: Path, size: int, device: torch.device, steps: int, compiled: bool, profiled: bool = False
+) -> dict:
     """A line of the table."""
     cuda = device.type == "cuda"
     together, dtype = 20 if cuda else 1, pick_precision("auto", device)
@@ -230,19 +274,49 @@ def eager(line: dict) -> float:
 
 def table(lines: list[dict], about: str) -> str:
     """Markdown: seconds, the parts as shares of a step, and how many times faster than the plain step."""
-    head = ["method", "commit", "batch", "step", "s / step", "95 %", "slowest", "images / s", *(f"{part} %" for part in PARTS), "plain fp32 s", "times faster", "eager s", "compiled s (warm-up)", "peak MiB"]
+    head = [
+        "method",
+        "commit",
+        "batch",
+        "step",
+        "s / step",
+        "95 %",
+        "slowest",
+        "images / s",
+        *(f"{part} %" for part in PARTS),
+        "plain fp32 s",
+        "times faster",
+        "eager s",
+        "compiled s (warm-up)",
+        "peak MiB",
+    ]
     text = ["# Time of a training step", "", about, "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for line in lines:
         whole = sum(line[part] for part in PARTS)
-        cells = [line["method"], line["commit"] or "–", line["batch"], line["kind"], *(f"{line[key]:.3g}" for key in ("seconds", "p95", "slowest", "images_per_second"))]
+        cells = [
+            line["method"],
+            line["commit"] or "–",
+            line["batch"],
+            line["kind"],
+            *(f"{line[key]:.3g}" for key in ("seconds", "p95", "slowest", "images_per_second")),
+        ]
         cells += [f"{100 * line[part] / whole:.1f}" for part in PARTS]
         cells += [f"{line['reference_seconds']:.3g}", f"{line['reference_seconds'] / line['seconds']:.1f}"]
         cells += [f"{line['eager_seconds']:.3g}" if "eager_seconds" in line else "–"]
-        cells += [f"{line['compiled_seconds']:.3g} ({line['compile_warm_up']:.0f})" if "compiled_seconds" in line else "–", round(line["peak_memory_mib"])]
+        cells += [
+            f"{line['compiled_seconds']:.3g} ({line['compile_warm_up']:.0f})" if "compiled_seconds" in line else "–",
+            round(line["peak_memory_mib"]),
+        ]
         text.append("| " + " | ".join(map(str, cells)) + " |")
     singles = [(line, part, s) for line in lines for part, s in line["single_parts"].items()]
     if singles:
-        text += ["", "What single parts take (a loss with its backward pass), eager:", "", "| method | part | s | % of an eager step |", "|---|---|---|---|"]
+        text += [
+            "",
+            "What single parts take (a loss with its backward pass), eager:",
+            "",
+            "| method | part | s | % of an eager step |",
+            "|---|---|---|---|",
+        ]
         text += [f"| {line['method']} | {part} | {s:.4f} | {100 * s / eager(line):.1f} |" for line, part, s in singles]
     return "\n".join(text) + "\n"
 
@@ -251,12 +325,24 @@ def read(results: Path, place: str) -> list[dict]:
     """The rows that are there already."""
     if not (results / f"speed-{place}.csv").is_file():
         return []
-    with open(results / f"speed-{place}.csv", newline="", encoding="utf-8") as rows, open(results / f"speed-parts-{place}.csv", newline="", encoding="utf-8") as parts:
+    with (
+        open(results / f"speed-{place}.csv", newline="", encoding="utf-8") as rows,
+        open(results / f"speed-parts-{place}.csv", newline="", encoding="utf-8") as parts,
+    ):
         singles = list(csv.DictReader(parts))
-        lines = [{key: value if key in ("method", "commit", "kind") else float(value) for key, value in row.items() if value or key == "commit"} for row in csv.DictReader(rows)]
+        lines = [
+            {
+                key: value if key in ("method", "commit", "kind") else float(value)
+                for key, value in row.items()
+                if value or key == "commit"
+            }
+            for row in csv.DictReader(rows)
+        ]
     for line in lines:
         line["batch"] = int(line["batch"])
-        line["single_parts"] = {single["part"]: float(single["seconds"]) for single in singles if single["method"] == line["method"]}
+        line["single_parts"] = {
+            single["part"]: float(single["seconds"]) for single in singles if single["method"] == line["method"]
+        }
     return lines
 
 
@@ -267,10 +353,17 @@ def write(results: Path, place: str, lines: list[dict], about: str) -> None:
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(lines)
-    with atomic_file(results / f"speed-parts-{place}.csv") as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+    with (
+        atomic_file(results / f"speed-parts-{place}.csv") as partial,
+        open(partial, "w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(("method", "part", "seconds", "share_of_step"))
-        writer.writerows((line["method"], part, f"{s:.5f}", f"{s / eager(line):.4f}") for line in lines for part, s in line["single_parts"].items())
+        writer.writerows(
+            (line["method"], part, f"{s:.5f}", f"{s / eager(line):.4f}")
+            for line in lines
+            for part, s in line["single_parts"].items()
+        )
     with atomic_file(Path(f"{stem}.md")) as partial:
         partial.write_text(table(lines, about), encoding="utf-8")
 
@@ -282,7 +375,9 @@ def main():
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--compile", action="store_true", help="also measure with torch.compile")
-    parser.add_argument("--kernels", action="store_true", help="also profile the step (the compiled one, with --compile)")
+    parser.add_argument(
+        "--kernels", action="store_true", help="also profile the step (the compiled one, with --compile)"
+    )
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)  # the data set, in the process of one method
     parser.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)
@@ -292,7 +387,11 @@ def main():
         print(measure_plain(given.methods[0], given.worker, given.size, device, given.steps))
         return
     if given.worker:
-        print(json.dumps(measure(given.methods[0], given.worker, given.size, device, given.steps, given.compile, given.kernels)))
+        print(
+            json.dumps(
+                measure(given.methods[0], given.worker, given.size, device, given.steps, given.compile, given.kernels)
+            )
+        )
         return
     machine = environment(device, pick_precision("auto", device))
     name = machine["device"]
@@ -305,19 +404,42 @@ def main():
         dataset = Path(folder) / "phantom"
         phantom(Phantom(dataset, cases=12))
         for name in given.methods:
-            command = [sys.executable, __file__, "--worker", dataset, "--methods", name, "--size", given.size, "--steps", given.steps, "--device", given.device]
+            command = [
+                sys.executable,
+                __file__,
+                "--worker",
+                dataset,
+                "--methods",
+                name,
+                "--size",
+                given.size,
+                "--steps",
+                given.steps,
+                "--device",
+                given.device,
+            ]
             try:
                 ours, plain = (
-                    json.loads(subprocess.run([*map(str, command), *flags], stdout=subprocess.PIPE, text=True, check=True).stdout)
+                    json.loads(
+                        subprocess.run(
+                            [*map(str, command), *flags], stdout=subprocess.PIPE, text=True, check=True
+                        ).stdout
+                    )
                     for flags in (["--compile"] * given.compile + ["--kernels"] * given.kernels, ["--plain"])
                 )
             except subprocess.CalledProcessError as error:
                 failed.append(f"{name} (exit code {error.returncode})")
                 continue
             kept[name] = {**ours, "reference_seconds": plain, "commit": machine["commit"]}
-            print(f"{name}: {ours['seconds']:.3g} s a step, {plain / ours['seconds']:.1f} times faster than plain fp32", flush=True)
+            print(
+                f"{name}: {ours['seconds']:.3g} s a step, {plain / ours['seconds']:.1f} times faster than plain fp32",
+                flush=True,
+            )
             if given.kernels:
-                with atomic_file(given.results / f"speed-kernels-{place}-{name}.csv") as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+                with (
+                    atomic_file(given.results / f"speed-kernels-{place}-{name}.csv") as partial,
+                    open(partial, "w", newline="", encoding="utf-8") as file,
+                ):
                     writer = csv.DictWriter(file, ("step", "name", "seconds", "calls"))
                     writer.writeheader()
                     writer.writerows(ours["kernels"])

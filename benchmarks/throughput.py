@@ -50,8 +50,15 @@ def timed(function, *given):
 def one_volume(run: Path, images: Path, out: Path) -> dict:
     """A volume of ten slices, file to file, weights read anew each time, after a first one."""
     volume = next(path for path in sorted(images.iterdir()) if len(load_image((path,))[0][0]) == 10)
-    times = [timed(predict, Predict(run, volume, out / "one.nii.gz", overwrite=True))[0] for _ in range(REPEATS + 1)][1:]
-    return {"what": "predict a volume of 10 slices", "items": 1, "seconds": statistics.median(times), "note": f"slowest of {REPEATS}: {max(times):.2f} s"}
+    times = [timed(predict, Predict(run, volume, out / "one.nii.gz", overwrite=True))[0] for _ in range(REPEATS + 1)][
+        1:
+    ]
+    return {
+        "what": "predict a volume of 10 slices",
+        "items": 1,
+        "seconds": statistics.median(times),
+        "note": f"slowest of {REPEATS}: {max(times):.2f} s",
+    }
 
 
 def folder(run: Path, images: Path, out: Path) -> dict:
@@ -64,7 +71,9 @@ def folder(run: Path, images: Path, out: Path) -> dict:
     whole, _ = timed(predict, Predict(run, some, out / "found"))
     plan = read_plan(run)[1]
     device = pick_device("cpu")
-    model = Model(load_network(run, plan).to(memory_format=torch.channels_last), plan.size, pick_precision("auto", device))
+    model = Model(
+        load_network(run, plan).to(memory_format=torch.channels_last), plan.size, pick_precision("auto", device)
+    )
     spent = np.zeros(3)
     for path in sorted(some.iterdir()):
         reading, (image, grid) = timed(load_image, (path,))
@@ -72,22 +81,39 @@ def folder(run: Path, images: Path, out: Path) -> dict:
         writing, _ = timed(lambda: write_volume(out / path.name, probs.argmax(0).astype(np.uint8), grid))
         spent += reading, network, writing
     parts = " + ".join(f"{seconds:.1f}" for seconds in spent)
-    return {"what": "predict a folder of volumes", "items": len(list(some.iterdir())), "seconds": whole, "note": f"one after the other: reading {parts} writing = {spent.sum():.1f} s"}
+    return {
+        "what": "predict a folder of volumes",
+        "items": len(list(some.iterdir())),
+        "seconds": whole,
+        "note": f"one after the other: reading {parts} writing = {spent.sum():.1f} s",
+    }
 
 
 def walker(dataset_folder: Path, out: Path) -> dict:
     """Reading and solving, nothing in the cache."""
     dataset = replace(read_dataset(dataset_folder), folder=out)
     cases = tuple(sorted(dataset.cases))[:WALKED]
-    seconds, (slices, _) = timed(build_slices, dataset, cases, RandomWalker(build_network("unet", 1, len(dataset.classes))), 256)
-    return {"what": "read cases and solve the random walker", "items": len(slices.label), "seconds": seconds, "note": f"items: slices, of {len(cases)} cases"}
+    seconds, (slices, _) = timed(
+        build_slices, dataset, cases, RandomWalker(build_network("unet", 1, len(dataset.classes))), 256
+    )
+    return {
+        "what": "read cases and solve the random walker",
+        "items": len(slices.label),
+        "seconds": seconds,
+        "note": f"items: slices, of {len(cases)} cases",
+    }
 
 
 def importing(name: str, source: str, out: Path) -> dict:
     seconds, _ = timed(import_dataset, Import(name, Path(source), out / name))
     dataset = read_dataset(out / name)
     count = len(dataset.cases | dataset.tests)
-    return {"what": f"import {name}", "items": count, "seconds": seconds, "note": "every file is read, checked and copied"}
+    return {
+        "what": f"import {name}",
+        "items": count,
+        "seconds": seconds,
+        "note": "every file is read, checked and copied",
+    }
 
 
 def write(stem: Path, lines: list[dict], about: str) -> None:
@@ -96,8 +122,18 @@ def write(stem: Path, lines: list[dict], about: str) -> None:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(lines)
-    text = ["# Prediction, import, random walker", "", about, "", "| what | items | cores | s | s per item | faster than one core | note |", "|" + "---|" * 7]
-    text += [f"| {line['what']} | {line['items']} | {line['cores']} | {line['seconds']:.3g} | {line['per_item']:.3g} | {line['times_faster']:.2f} | {line['note']} |" for line in lines]
+    text = [
+        "# Prediction, import, random walker",
+        "",
+        about,
+        "",
+        "| what | items | cores | s | s per item | faster than one core | note |",
+        "|" + "---|" * 7,
+    ]
+    text += [
+        f"| {line['what']} | {line['items']} | {line['cores']} | {line['seconds']:.3g} | {line['per_item']:.3g} | {line['times_faster']:.2f} | {line['note']} |"
+        for line in lines
+    ]
     with atomic_file(Path(f"{stem}.md")) as path:
         path.write_text("\n".join(text) + "\n", encoding="utf-8")
 
@@ -115,7 +151,12 @@ def main():
         torch.set_num_threads(cores)
         with tempfile.TemporaryDirectory(dir=run.parent) as out:
             out = Path(out)
-            line = {"volume": lambda: one_volume(run, images, out), "folder": lambda: folder(run, images, out), "walker": lambda: walker(given.dataset, out), "import": lambda: importing(*given.source, out)}[what]()
+            line = {
+                "volume": lambda: one_volume(run, images, out),
+                "folder": lambda: folder(run, images, out),
+                "walker": lambda: walker(given.dataset, out),
+                "import": lambda: importing(*given.source, out),
+            }[what]()
         print(json.dumps({**line, "cores": cores}))
         return
     machine = environment(pick_device("cpu"), pick_precision("auto", pick_device("cpu")))
@@ -129,12 +170,31 @@ def main():
         run = train(Train(given.dataset, Path(scratch) / "run", method="pce", iterations=1, batch=2, split="cv5"))
         for what in ("volume", "folder", "walker", "import"):
             for cores in dict.fromkeys((1, len(allowed))):
-                command = [sys.executable, __file__, "--source", *given.source, "--dataset", given.dataset, "--worker", what, cores, run]
+                command = [
+                    sys.executable,
+                    __file__,
+                    "--source",
+                    *given.source,
+                    "--dataset",
+                    given.dataset,
+                    "--worker",
+                    what,
+                    cores,
+                    run,
+                ]
                 bind = partial(os.sched_setaffinity, 0, allowed[:cores])
-                found = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, check=True, preexec_fn=bind)
+                found = subprocess.run(
+                    list(map(str, command)), stdout=subprocess.PIPE, text=True, check=True, preexec_fn=bind
+                )
                 line = json.loads(found.stdout.splitlines()[-1])
                 alone = line if cores == 1 else lines[-1]
-                lines.append({**line, "per_item": line["seconds"] / line["items"], "times_faster": alone["seconds"] / line["seconds"]})
+                lines.append(
+                    {
+                        **line,
+                        "per_item": line["seconds"] / line["items"],
+                        "times_faster": alone["seconds"] / line["seconds"],
+                    }
+                )
                 print(lines[-1], flush=True)
                 write(stem, lines, about)
     print(f"table: {stem}.md")

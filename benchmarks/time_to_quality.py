@@ -62,7 +62,9 @@ def train(program: list[str], words: list[str], run: Path, minutes: float) -> No
         return
     command = [*program, *(["train", str(run), "--resume"] if (run / "config.json").is_file() else words)]
     seen, start = _changed(weights), time.perf_counter()
-    process = subprocess.Popen(command, start_new_session=True)  # Ctrl-C reaches this process only, which passes it on and waits
+    process = subprocess.Popen(
+        command, start_new_session=True
+    )  # Ctrl-C reaches this process only, which passes it on and waits
     try:
         while process.poll() is None and (seconds := before + time.perf_counter() - start) < 60 * minutes:
             if _changed(weights) != seen:
@@ -116,7 +118,13 @@ def score(run: Path, dataset_folder: Path) -> list[dict]:
             with atomic_file(place / "scores.json") as partial:
                 partial.write_text(json.dumps({entry["class"]: round(100 * entry["dice"], 2) for entry in summary}))
             shutil.rmtree(place / "predictions")
-        lines.append({"iteration": int(place.name), "seconds": float((place / "seconds").read_text()), **json.loads((place / "scores.json").read_text())})
+        lines.append(
+            {
+                "iteration": int(place.name),
+                "seconds": float((place / "seconds").read_text()),
+                **json.loads((place / "scores.json").read_text()),
+            }
+        )
     return lines
 
 
@@ -154,16 +162,48 @@ def reached(lines: list[dict], level: float) -> float | None:
 
 
 def table(found: list[Run]) -> str:
-    text = ["# Time to quality", "", "Minutes from the command to the first checkpoint whose mean Dice on the held-out cases is at the level or above; start-up and reading included. A dash: not reached in the minutes that were run. Made by `python benchmarks/time_to_quality.py --table-only` from the CSVs in `time-to-quality/`.", ""]
-    head = ["data", "recipe", "method", "seed", "machine", "threads", "commit", *(f"{100 * level:.0f} %, min" for level in LEVELS), "run, min", "iterations of", "Dice at the end", "best", "s / iteration: median, 95 %, slowest (means of N)"]
+    text = [
+        "# Time to quality",
+        "",
+        "Minutes from the command to the first checkpoint whose mean Dice on the held-out cases is at the level or above; start-up and reading included. A dash: not reached in the minutes that were run. Made by `python benchmarks/time_to_quality.py --table-only` from the CSVs in `time-to-quality/`.",
+        "",
+    ]
+    head = [
+        "data",
+        "recipe",
+        "method",
+        "seed",
+        "machine",
+        "threads",
+        "commit",
+        *(f"{100 * level:.0f} %, min" for level in LEVELS),
+        "run, min",
+        "iterations of",
+        "Dice at the end",
+        "best",
+        "s / iteration: median, 95 %, slowest (means of N)",
+    ]
     text += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for run in found:
         record, lines, spent = run.record, run.lines, sorted(line["seconds_per_iteration"] for line in run.steps)
         machine, last = record["environment"], lines[-1]
         times = [reached(lines, level) for level in LEVELS]
-        cells = [record["data"], record["recipe"], record["method"], record["seed"], machine["device"], machine["threads"], machine["commit"] + (", carried on elsewhere" if "continued" in machine else "")]
+        cells = [
+            record["data"],
+            record["recipe"],
+            record["method"],
+            record["seed"],
+            machine["device"],
+            machine["threads"],
+            machine["commit"] + (", carried on elsewhere" if "continued" in machine else ""),
+        ]
         cells += ["–" if seconds is None else f"{seconds / 60:.1f}" for seconds in times]
-        cells += [f"{last['seconds'] / 60:.1f}", f"{last['iteration']:.0f} of {record['iterations']}", f"{last['mean']:.1f}", f"{max(line['mean'] for line in lines):.1f}"]
+        cells += [
+            f"{last['seconds'] / 60:.1f}",
+            f"{last['iteration']:.0f} of {record['iterations']}",
+            f"{last['mean']:.1f}",
+            f"{max(line['mean'] for line in lines):.1f}",
+        ]
         shown = ", ".join(f"{spent[round(share * (len(spent) - 1))]:.2f}" for share in (0.5, 0.95, 1) if spent)
         cells.append(f"{shown} ({run.steps[-1]['iteration'] / len(spent):.1f})" if spent else "–")
         text.append("| " + " | ".join(map(str, cells)) + " |")
@@ -182,9 +222,27 @@ def picture(found: list[Run]) -> Figure:
             recipe, color = run.record["recipe"], LINE_COLOURS[recipes.index(run.record["recipe"]) % len(LINE_COLOURS)]
             alike = [other for other in found if (other.record["data"], other.record["recipe"]) == (data, recipe)]
             style = ("-", "--", ":", "-.")[alike.index(run) % 4]
-            name = recipe if len(alike) == 1 else f"{recipe}, seed {run.record['seed']}, {run.record['environment']['device']}"
-            above.plot([line["seconds"] / 60 for line in run.lines], [line["mean"] for line in run.lines], f"o{style}", color=color, markersize=3, label=name)
-            below.plot([line["iteration"] for line in run.steps], [line["seconds_per_iteration"] for line in run.steps], f"o{style}" if len(run.steps) < 10 else style, color=color, linewidth=1, markersize=3)
+            name = (
+                recipe
+                if len(alike) == 1
+                else f"{recipe}, seed {run.record['seed']}, {run.record['environment']['device']}"
+            )
+            above.plot(
+                [line["seconds"] / 60 for line in run.lines],
+                [line["mean"] for line in run.lines],
+                f"o{style}",
+                color=color,
+                markersize=3,
+                label=name,
+            )
+            below.plot(
+                [line["iteration"] for line in run.steps],
+                [line["seconds_per_iteration"] for line in run.steps],
+                f"o{style}" if len(run.steps) < 10 else style,
+                color=color,
+                linewidth=1,
+                markersize=3,
+            )
         for level in LEVELS:
             above.axhline(100 * level, color="#999999", linewidth=0.8, zorder=0)
         above.set(xlabel="minutes since the command", xlim=(0, None), ylim=(0, 100))
@@ -211,11 +269,28 @@ def main():
     folder = given.results / "time-to-quality"
     for data, recipe in [] if given.table_only else [(data, recipe) for recipe in given.recipes for data in given.data]:
         run, split = given.runs / f"{data}-{recipe}-s{given.seed}", PLACES[data][0]
-        words = ["train", str(given.datasets / data), str(run), *RECIPES[recipe], "--split", split, "--fold", "0", "--seed", str(given.seed)]
+        words = [
+            "train",
+            str(given.datasets / data),
+            str(run),
+            *RECIPES[recipe],
+            "--split",
+            split,
+            "--fold",
+            "0",
+            "--seed",
+            str(given.seed),
+        ]
         words += ["--checkpoint-every", f"{given.every:g}"]
         train([sys.executable, "-m", "scribbleseg"], words, run, given.minutes)
         plan, machine = read_plan(run)[1], json.loads((run / "environment.json").read_text(encoding="utf-8"))
-        record = {"data": data, "recipe": recipe, "method": plan.method, "seed": given.seed, "iterations": plan.recipe.iterations}
+        record = {
+            "data": data,
+            "recipe": recipe,
+            "method": plan.method,
+            "seed": given.seed,
+            "iterations": plan.recipe.iterations,
+        }
         record |= {"command": shlex.join(["scribbleseg", *words]), "cores": os.cpu_count(), "environment": machine}
         lines = score(run, given.datasets / data)
         if not lines:

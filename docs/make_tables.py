@@ -22,11 +22,25 @@ def tables() -> str:
             *classes, mean = summarise(read_rows(file))
             dice = [f"{100 * entry['dice']:.1f}" for entry in (*classes, mean)]
             seed = file.parent.name.rpartition("-s")[2]
-            cells = (f"`{method(file)}`", seed, *dice, f"{mean['hd95']:.1f}", f"{mean['penalised_hd95']:.1f}", str(mean["n_missing"]))
+            cells = (
+                f"`{method(file)}`",
+                seed,
+                *dice,
+                f"{mean['hd95']:.1f}",
+                f"{mean['penalised_hd95']:.1f}",
+                str(mean["n_missing"]),
+            )
             lines.append("| " + " | ".join(cells) + " |")
         if lines:
             names = [entry["class"] for entry in (*classes, mean)]
-            head = ["method", "seed", *(f"Dice {name}" for name in names), f"HD95 ({mean['unit']})", f"HD95* ({mean['unit']})", "missing"]
+            head = [
+                "method",
+                "seed",
+                *(f"Dice {name}" for name in names),
+                f"HD95 ({mean['unit']})",
+                f"HD95* ({mean['unit']})",
+                "missing",
+            ]
             record = json.loads((file.parent / "run.json").read_text(encoding="utf-8"))
             fold, recipe = record["plan"]["fold"], record["plan"]["recipe"]
             title = f"**{place.parent.name}, {place.name}** ({fold['name']}): trained on {len(fold['train'])} cases, "

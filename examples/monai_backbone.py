@@ -16,7 +16,9 @@ from scribbleseg.predict import predict
 from scribbleseg.train import train
 
 
-def main(folder: Path, network: str = "monai:AttentionUnet", cases: int = 6, size: int = 64, iterations: int = 60) -> list[dict]:
+def main(
+    folder: Path, network: str = "monai:AttentionUnet", cases: int = 6, size: int = 64, iterations: int = 60
+) -> list[dict]:
     """Train on a small phantom, predict the held-out cases, print the table; returns its rows."""
     data, run = folder / "phantom", folder / "run"
     phantom(Phantom(data, cases=cases))

@@ -24,7 +24,11 @@ class Network(nn.Module):
         super().__init__()
         layers, channels = [], 1
         for dilation in (1, 2, 4, 8):
-            layers += [nn.Conv2d(channels, width, 3, padding=dilation, dilation=dilation), nn.BatchNorm2d(width), nn.ReLU()]
+            layers += [
+                nn.Conv2d(channels, width, 3, padding=dilation, dilation=dilation),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+            ]
             channels = width
         self.body, self.head = nn.Sequential(*layers), nn.Conv2d(width, CLASSES, 1)
 
@@ -56,7 +60,9 @@ def main(steps: int = 60, size: int = 48, patients: int = 2) -> list[float]:
         features, logits = network(x)
         scribbled = partial_cross_entropy(logits, y)  # scribbled pixels only
         separation = foreground_background_separation(features, y)  # FBSL
-        mixed_x, mixed_y, mixed_pseudo = foreground_augmentation(x, y, logits.argmax(1))  # FADC: image, scribble and pseudo-label alike
+        mixed_x, mixed_y, mixed_pseudo = foreground_augmentation(
+            x, y, logits.argmax(1)
+        )  # FADC: image, scribble and pseudo-label alike
         mixed = network(mixed_x)[1]
         pasted = partial_cross_entropy(mixed, mixed_y) + 0.2 * partial_cross_entropy(mixed, mixed_pseudo)
         loss = scribbled + 0.2 * separation + pasted

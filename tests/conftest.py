@@ -12,7 +12,9 @@ from scribbleseg.train import train
 
 torch.set_num_threads(1)  # many times faster on a small machine
 torch.set_flush_denormal(True)  # as the training loop does
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job ignores Ctrl-C, and all that tests start would with it
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a script's background job ignores Ctrl-C, and all that tests start would with it
 
 
 @pytest.fixture(scope="session")

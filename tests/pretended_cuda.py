@@ -66,7 +66,9 @@ def pretended_step(mode: FakeTensorMode, name: str, dtype: torch.dtype) -> Step:
     image, label, truth = (moved(mode, layer) for layer in (slices.image, slices.label, slices.truth))
     slices = Slices(image, label, {key: moved(mode, value) for key, value in slices.maps.items()}, truth)
     with mode:
-        optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.01)  # the fused ones know no fake tensors
+        optimizer = torch.optim.SGD(
+            [p for p in method.parameters() if p.requires_grad], lr=0.01
+        )  # the fused ones know no fake tensors
         step = Step(method, optimizer, slices, dtype, average=average)
         step.index = torch.zeros(2, dtype=torch.int64, device=CUDA)
     return step
@@ -81,7 +83,9 @@ def take_steps(name: str, format: str) -> None:
             row = step.whole(0.9)
             step.optimizer.zero_grad()
         assert seen.convolved == {FORMATS[format]}, f"convolutions in {seen.convolved}"
-        assert (row.device, row.dtype, len(row)) == (CUDA, torch.float32, len(step.names)), f"a row of {row.dtype} on {row.device}"
+        assert (row.device, row.dtype, len(row)) == (CUDA, torch.float32, len(step.names)), (
+            f"a row of {row.dtype} on {row.device}"
+        )
         if step.method.sweeps:
             step.method.sweep(step.slices, torch.full((), 0.5, device=CUDA))
         with torch.no_grad(), torch.autocast("cuda", FORMATS[format], enabled=format != "float32"):
@@ -121,7 +125,9 @@ def main() -> None:
             try:
                 take_steps(name, format)
                 wrong[f"{name} {format}"] = ""
-            except Exception as error:  # of any kind: the other methods are still tried, and the test of this one fails with it
+            except (
+                Exception
+            ) as error:  # of any kind: the other methods are still tried, and the test of this one fails with it
                 wrong[f"{name} {format}"] = f"{type(error).__name__}: {''.join(str(error).splitlines()[:1])}"
     print(json.dumps(wrong))
 

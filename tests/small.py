@@ -14,7 +14,9 @@ def save(path: Path, stored: np.ndarray, affine: np.ndarray = AFFINE) -> None:
     nibabel.save(nibabel.Nifti1Image(stored, affine), path)
 
 
-def small_dataset(folder: Path, cases: int = 6, shape: tuple[int, int, int] = (40, 36, 3), channels: int = 1, dense: bool = True) -> Path:
+def small_dataset(
+    folder: Path, cases: int = 6, shape: tuple[int, int, int] = (40, 36, 3), channels: int = 1, dense: bool = True
+) -> Path:
     """`cases` volumes, the last third held out; classes: background 0, square 1, core 2, ignore 3."""
     rng = np.random.default_rng(0)
     names = [f"case.{index} a" for index in range(cases)]  # any file name
@@ -41,5 +43,7 @@ def small_dataset(folder: Path, cases: int = 6, shape: tuple[int, int, int] = (4
     }
     (folder / "dataset.json").write_text(json.dumps(info), encoding="utf-8")
     held = cases // 3
-    (folder / "splits_final.json").write_text(json.dumps([{"train": names[:-held], "val": names[-held:]}]), encoding="utf-8")
+    (folder / "splits_final.json").write_text(
+        json.dumps([{"train": names[:-held], "val": names[-held:]}]), encoding="utf-8"
+    )
     return folder

@@ -77,12 +77,17 @@ QUIET = {
 
 
 def settings(data: Path, run: Path, **changes) -> Train:
-    return Train(data, run, **{"iterations": STEPS, "size": 32, "batch": 4, "precision": "float32", "device": "cpu", **changes})
+    return Train(
+        data, run, **{"iterations": STEPS, "size": 32, "batch": 4, "precision": "float32", "device": "cpu", **changes}
+    )
 
 
 def state_is_equal() -> bool:
     """Weights, teacher, thresholds and counts of the latest run are the same in all processes, bit for bit."""
-    own = {name: hashlib.sha256(value.numpy().tobytes()).digest() for name, value in spread_runs.latest.state_dict().items()}
+    own = {
+        name: hashlib.sha256(value.numpy().tobytes()).digest()
+        for name, value in spread_runs.latest.state_dict().items()
+    }
     everyone = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, own)
     return all(one == own for one in everyone)
@@ -97,7 +102,21 @@ def main(data: Path, out: Path) -> None:
         for name, changes in QUIET.items():
             train(settings(data, out / name, **changes))
             equal[name] = state_is_equal()
-        command = ["train", data, out / "noisy", "--method", "spread_runs:EFFDNet", "--iterations", STEPS, "--size", 32, "--batch", 4, "--device", "cpu"]
+        command = [
+            "train",
+            data,
+            out / "noisy",
+            "--method",
+            "spread_runs:EFFDNet",
+            "--iterations",
+            STEPS,
+            "--size",
+            32,
+            "--batch",
+            4,
+            "--device",
+            "cpu",
+        ]
         assert cli.main([str(word) for word in [*command, "--precision", "float32"]]) == 0
         equal["noisy"] = state_is_equal()
         spread_runs.stop_at = 2

@@ -12,7 +12,14 @@ U = UNLABELED
 
 def matrix(degrees, flip_x=1.0, flip_y=1.0):
     angle = math.radians(degrees)
-    return torch.tensor([[[math.cos(angle) * flip_x, -math.sin(angle) * flip_y, 0], [math.sin(angle) * flip_x, math.cos(angle) * flip_y, 0]]])
+    return torch.tensor(
+        [
+            [
+                [math.cos(angle) * flip_x, -math.sin(angle) * flip_y, 0],
+                [math.sin(angle) * flip_x, math.cos(angle) * flip_y, 0],
+            ]
+        ]
+    )
 
 
 def test_box_of_drawn_slices():
@@ -37,7 +44,9 @@ def test_quarter_turns_and_flips_move_whole_pixels():
         for flips in ((1.0, 1.0), (-1.0, 1.0), (1.0, -1.0)):
             moved, labels = warp(image, label, matrix(90 * turns, *flips))
             names = []
-            for (k, flip), got, source in ((name, *pair) for pair in ((moved, image), (labels, label)) for name in square):
+            for (k, flip), got, source in (
+                (name, *pair) for pair in ((moved, image), (labels, label)) for name in square
+            ):
                 wanted = torch.rot90(source.flip(3) if flip else source, k, (2, 3))
                 if torch.allclose(got.double(), wanted.double(), atol=1e-4):
                     names.append((k, flip))
@@ -85,12 +94,16 @@ def test_augmentation_is_drawn_as_stated():
     plain = (theta[:, 0, 0] == 1) & (theta[:, 1, 1] == 1) & ~flipped
     assert flipped.float().mean() == pytest.approx(0.5, abs=0.02)
     assert plain.float().mean() == pytest.approx(0.25, abs=0.02)
-    mirrored = theta[flipped, :, :2].round().add(0.0).flatten(1)  # a quarter turn and a flip: one of the square's four reflections
+    mirrored = (
+        theta[flipped, :, :2].round().add(0.0).flatten(1)
+    )  # a quarter turn and a flip: one of the square's four reflections
     reflections, count = mirrored.unique(dim=0, return_counts=True)
     assert len(reflections) == 4 and torch.allclose(count / 20_000, torch.tensor(0.125), atol=0.01)
     angle = torch.rad2deg(torch.atan2(sin, cos))[~flipped]
     assert angle.abs().max() <= 20.001 and angle.min() < -19 and angle.max() > 19
-    assert angle.mean().abs() < 0.5 and angle.square().mean() == pytest.approx(20**2 / 3 / 2, rel=0.05)  # uniform in half of them
+    assert angle.mean().abs() < 0.5 and angle.square().mean() == pytest.approx(
+        20**2 / 3 / 2, rel=0.05
+    )  # uniform in half of them
     assert torch.linalg.det(theta[:, :, :2]).abs().allclose(torch.ones(20_000), atol=1e-5)
 
 
@@ -112,7 +125,9 @@ def test_fadc_pastes_the_donors_box_into_the_recipients():
     assert (labels[0, :4, :4] == 2).all()
     outside = torch.ones(8, 8, dtype=torch.bool)
     outside[:4, :4] = False
-    assert torch.equal(mixed[0, 0][outside], image[0, 0][outside]) and torch.equal(labels[0][outside], scribble[0][outside])
+    assert torch.equal(mixed[0, 0][outside], image[0, 0][outside]) and torch.equal(
+        labels[0][outside], scribble[0][outside]
+    )
     assert (mixed[1, 0, 4:6, 2:6] == 0.1).all() and (labels[1, 4:6, 2:6] == 1).all()
 
 
@@ -121,7 +136,11 @@ def test_fadc_leaves_samples_without_a_box_alone():
     image, pseudo = torch.rand(3, 1, 8, 8), torch.randint(0, 4, (3, 8, 8))
     mixed, labels, pseudos = foreground_augmentation(image, scribble, pseudo, donor=torch.tensor([1, 0, 1]))
     for row in (0, 1):  # no box to fill; a donor without a box
-        assert torch.equal(mixed[row], image[row]) and torch.equal(labels[row], scribble[row]) and torch.equal(pseudos[row], pseudo[row])
+        assert (
+            torch.equal(mixed[row], image[row])
+            and torch.equal(labels[row], scribble[row])
+            and torch.equal(pseudos[row], pseudo[row])
+        )
     assert labels[2, 1, 1] == 2
     foreground = foreground_augmentation(image, scribble, pseudo, box="foreground", donor=torch.tensor([1, 0, 1]))
     assert torch.equal(foreground[1], scribble), "the background-only sample has no foreground box"
@@ -140,4 +159,6 @@ def test_fadc_draws_donors_that_have_a_box():
 
 def test_fadc_refuses_an_unknown_box():
     with pytest.raises(InputError, match="box is 'all'.*annotated"):
-        foreground_augmentation(torch.rand(1, 1, 8, 8), torch.zeros(1, 8, 8).long(), torch.zeros(1, 8, 8).long(), box="all")
+        foreground_augmentation(
+            torch.rand(1, 1, 8, 8), torch.zeros(1, 8, 8).long(), torch.zeros(1, 8, 8).long(), box="all"
+        )

@@ -24,7 +24,20 @@ from scribbleseg.networks import build_network
 from scribbleseg.train import resume, train
 
 CASE = "case.0 a"
-SHORT = ["--method", "pce", "--iterations", "2", "--size", "32", "--batch", "4", "--device", "cpu", "--precision", "float32"]
+SHORT = [
+    "--method",
+    "pce",
+    "--iterations",
+    "2",
+    "--size",
+    "32",
+    "--batch",
+    "4",
+    "--device",
+    "cpu",
+    "--precision",
+    "float32",
+]
 
 
 @pytest.fixture
@@ -99,9 +112,13 @@ def describe(data: Path, **changes) -> None:
 
 
 def test_missing_nifti(refused, run, data, tmp_path):
-    assert "nowhere.nii.gz: no such file or folder." in refused("predict", run, tmp_path / "nowhere.nii.gz", tmp_path / "out")
+    assert "nowhere.nii.gz: no such file or folder." in refused(
+        "predict", run, tmp_path / "nowhere.nii.gz", tmp_path / "out"
+    )
     assert "nowhere: no such file or folder." in refused("evaluate", tmp_path / "nowhere", data / "labelsTr_dense")
-    assert "nowhere: no such file or folder. TRUTH has the dense masks" in refused("evaluate", data / "labelsTr", tmp_path / "nowhere")
+    assert "nowhere: no such file or folder. TRUTH has the dense masks" in refused(
+        "evaluate", data / "labelsTr", tmp_path / "nowhere"
+    )
 
 
 def test_predictions_do_not_lie_among_a_data_sets_files(refused, run, data, tmp_path):
@@ -109,23 +126,36 @@ def test_predictions_do_not_lie_among_a_data_sets_files(refused, run, data, tmp_
     for source in (data, data / "imagesTr", next((data / "imagesTr").iterdir())):
         for folder in ("imagesTr", "labelsTr", "labelsTr_dense", "labelsTs"):
             said = refused("predict", run, source, data / folder)
-            assert "holds the images or labels of the data set" in said or source.is_file() and "would replace an image" in said
+            assert (
+                "holds the images or labels of the data set" in said
+                or source.is_file()
+                and "would replace an image" in said
+            )
     assert {path: path.read_bytes() for path in data.rglob("*.nii.gz")} == before
 
 
 def test_a_folder_does_not_become_one_file(refused, run, data, tmp_path):
     for source in (data, data / "imagesTr"):
-        assert f"out.nii.gz: is one file, and {source} is a folder of volumes" in refused("predict", run, source, tmp_path / "out.nii.gz")
+        assert f"out.nii.gz: is one file, and {source} is a folder of volumes" in refused(
+            "predict", run, source, tmp_path / "out.nii.gz"
+        )
     assert not (tmp_path / "out.nii.gz").exists()
 
 
 def test_missing_channel(not_trained, data):
     describe(data, channel_names={"0": "MR", "1": "CT"})
-    not_trained("imagesTr: 6 of 6 cases lack channels: dataset.json names 2 channels (0000, 0001). ", f"Add {CASE}_0001.nii.gz, case.1 a_0001", "(6 in all), or correct channel_names")
+    not_trained(
+        "imagesTr: 6 of 6 cases lack channels: dataset.json names 2 channels (0000, 0001). ",
+        f"Add {CASE}_0001.nii.gz, case.1 a_0001",
+        "(6 in all), or correct channel_names",
+    )
     for path in list((data / "imagesTr").iterdir()):
         shutil.copy(path, path.with_name(path.name.replace("_0000", "_0001")))
     describe(data, channel_names={"0": "MR"})
-    not_trained(f"imagesTr: {CASE}_0001.nii.gz, case.1 a_0001", "no such channel, dataset.json names 1 channel (0000). Remove the files, or correct channel_names")
+    not_trained(
+        f"imagesTr: {CASE}_0001.nii.gz, case.1 a_0001",
+        "no such channel, dataset.json names 1 channel (0000). Remove the files, or correct channel_names",
+    )
 
 
 def test_missing_image_of_a_listed_case(not_trained, data):
@@ -147,7 +177,11 @@ def test_truncated_nifti(not_trained, refused, data, run, tmp_path, part, keep):
 def test_image_and_scribble_of_different_shape(not_trained, data):
     path = data / "labelsTr" / f"{CASE}.nii.gz"
     save(path, np.asarray(nibabel.load(path).dataobj)[:, :-1])
-    not_trained(path, "has another shape (40 × 35 × 3 and not 40 × 36 × 3) than its image", "Draw on the image itself, or resample")
+    not_trained(
+        path,
+        "has another shape (40 × 35 × 3 and not 40 × 36 × 3) than its image",
+        "Draw on the image itself, or resample",
+    )
 
 
 def test_image_and_scribble_of_different_affine(not_trained, data):
@@ -155,7 +189,9 @@ def test_image_and_scribble_of_different_affine(not_trained, data):
     moved = AFFINE.copy()
     moved[2, 3] += 2
     save(path, np.asarray(nibabel.load(path).dataobj), moved)
-    not_trained(path, "has another affine (largest difference 2)", "than its image", "Draw on the image itself, or resample")
+    not_trained(
+        path, "has another affine (largest difference 2)", "than its image", "Draw on the image itself, or resample"
+    )
 
 
 def test_nan_and_infinite_voxels(not_trained, refused, data, run, tmp_path):
@@ -190,7 +226,9 @@ def test_one_slice_volumes_are_good_input(tmp_path, capsys):
 
 def test_a_file_that_is_no_volume(refused, run, tmp_path):
     (tmp_path / "scan.jpg").write_bytes(b"picture")
-    assert "scan.jpg: not a volume that can be read; expected one of .nii.gz" in refused("predict", run, tmp_path / "scan.jpg", tmp_path / "out")
+    assert "scan.jpg: not a volume that can be read; expected one of .nii.gz" in refused(
+        "predict", run, tmp_path / "scan.jpg", tmp_path / "out"
+    )
 
 
 # --- labels
@@ -201,7 +239,11 @@ def test_label_values_outside_dataset_json(not_trained, data):
     label = np.asarray(nibabel.load(path).dataobj).copy()
     label[0, 0, 0] = 7
     save(path, label)
-    not_trained(path, "has value 7; expected 0-2 or 3 (ignore)", "Correct the file; classes have the values of dataset.json, 0, 1, 2, … without a gap")
+    not_trained(
+        path,
+        "has value 7; expected 0-2 or 3 (ignore)",
+        "Correct the file; classes have the values of dataset.json, 0, 1, 2, … without a gap",
+    )
 
 
 def test_label_values_between_whole_numbers(not_trained, data):
@@ -217,7 +259,9 @@ def test_no_ignore_label(not_trained, data):
 
 def test_labels_of_nnunet_v1_have_names_and_values_swapped(not_trained, data):
     describe(data, labels={"0": "background", "1": "square"})
-    not_trained(data / "dataset.json", "value → name, as in nnU-Net v1", """Write "labels": {"background": 0, "square": 1}.""")
+    not_trained(
+        data / "dataset.json", "value → name, as in nnU-Net v1", """Write "labels": {"background": 0, "square": 1}."""
+    )
 
 
 def test_ignore_is_not_the_highest(not_trained, data):
@@ -251,21 +295,36 @@ def test_background_missing_from_every_scribble(not_trained, data):
 
 
 def test_fold_that_leaks_a_case(not_trained, data):
-    (data / "splits_final.json").write_text(json.dumps([{"train": [CASE, "case.1 a"], "val": ["case.2 a", CASE]}]), encoding="utf-8")
+    (data / "splits_final.json").write_text(
+        json.dumps([{"train": [CASE, "case.1 a"], "val": ["case.2 a", CASE]}]), encoding="utf-8"
+    )
     not_trained(data / "splits_final.json", f"fold 0 leaks: '{CASE}' is in train", "Put every patient in one part")
 
 
 def test_fold_that_leaks_a_patient(not_trained, data):
     describe(data, groups={CASE: "p1", "case.5 a": "p1"})
-    not_trained(data / "splits_final.json", "fold 0 leaks", f"'{CASE}'", "'case.5 a'", "patient 'p1'", "Put every patient in one part")
+    not_trained(
+        data / "splits_final.json",
+        "fold 0 leaks",
+        f"'{CASE}'",
+        "'case.5 a'",
+        "patient 'p1'",
+        "Put every patient in one part",
+    )
 
 
 def test_validation_cases_with_nothing_drawn(not_trained, data):
     (data / "splits").mkdir()
-    (data / "splits" / "mine.json").write_text(json.dumps([{"name": "mine", "train": [CASE], "val": ["case.2 a"], "test": []}]), encoding="utf-8")
+    (data / "splits" / "mine.json").write_text(
+        json.dumps([{"name": "mine", "train": [CASE], "val": ["case.2 a"], "test": []}]), encoding="utf-8"
+    )
     for folder in ("labelsTr", "labelsTr_dense"):
         (data / folder / "case.2 a.nii.gz").unlink()
-    not_trained(data, "no validation case has a mask in labelsTr_dense or a scribble in labelsTr", "use a split without validation")
+    not_trained(
+        data,
+        "no validation case has a mask in labelsTr_dense or a scribble in labelsTr",
+        "use a split without validation",
+    )
 
 
 def test_fold_that_is_not_there(not_trained):
@@ -290,24 +349,38 @@ def test_empty_folder(refused, run, data, tmp_path):
 
 def test_output_folder_that_holds_another_run(refused, data, run, tmp_path):
     message = refused("train", data, run, *SHORT)
-    assert f"{run}: exists already and is not empty. Choose another folder" in message and f"scribbleseg train {run} --resume" in message
-    assert refused("train", data, data, *SHORT).endswith(f"{data}: exists already and is not empty. Choose another folder.")
+    assert (
+        f"{run}: exists already and is not empty. Choose another folder" in message
+        and f"scribbleseg train {run} --resume" in message
+    )
+    assert refused("train", data, data, *SHORT).endswith(
+        f"{data}: exists already and is not empty. Choose another folder."
+    )
 
 
 def test_a_run_that_has_taken_no_step_is_not_carried_on(refused, data, run):
     """One that dies of its own settings in the first step would die again."""
     write_weights(run, "last", torch.nn.Linear(1, 1), {"iteration": "0"})
     message = refused("train", data, run, *SHORT)
-    assert f"{run}: exists already, with a training that stands at iteration 0. Remove it" in message and "--resume" not in message
+    assert (
+        f"{run}: exists already, with a training that stands at iteration 0. Remove it" in message
+        and "--resume" not in message
+    )
 
 
-def test_a_place_that_cannot_be_written_is_refused_before_a_case_is_read(not_trained, refused, data, tmp_path, monkeypatch):
+def test_a_place_that_cannot_be_written_is_refused_before_a_case_is_read(
+    not_trained, refused, data, tmp_path, monkeypatch
+):
     monkeypatch.setattr("scribbleseg.train.build_slices", lambda *_: pytest.fail("cases are read"))
     (tmp_path / "taken").write_text("a file", encoding="utf-8")
     (tmp_path / "taken").chmod(0o777)
-    assert f"{tmp_path / 'taken'} is no folder that can be written to" in refused("train", data, tmp_path / "taken" / "run", *SHORT)
+    assert f"{tmp_path / 'taken'} is no folder that can be written to" in refused(
+        "train", data, tmp_path / "taken" / "run", *SHORT
+    )
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may write everywhere
-    not_trained(f"new run: cannot be made: {tmp_path} is no folder that can be written to. Choose another place, or change its permissions.")
+    not_trained(
+        f"new run: cannot be made: {tmp_path} is no folder that can be written to. Choose another place, or change its permissions."
+    )
     assert "exists already" in refused("train", data, tmp_path / "data", *SHORT)
 
 
@@ -315,8 +388,12 @@ def test_output_in_the_place_of_a_file(refused, data, run, tmp_path):
     (tmp_path / "taken").write_text("a file", encoding="utf-8")
     assert f"{tmp_path / 'taken'}: exists already" in refused("train", data, tmp_path / "taken", *SHORT)
     assert str(tmp_path / "taken") in refused("train", data, tmp_path / "taken" / "run", *SHORT)
-    assert f"{tmp_path / 'taken' / 'made_by.json'}: cannot be written" in refused("predict", run, data, tmp_path / "taken")
-    assert f"{tmp_path / 'taken' / 'ph'}: cannot be written" in refused("phantom", tmp_path / "taken" / "ph", "--cases", "3")
+    assert f"{tmp_path / 'taken' / 'made_by.json'}: cannot be written" in refused(
+        "predict", run, data, tmp_path / "taken"
+    )
+    assert f"{tmp_path / 'taken' / 'ph'}: cannot be written" in refused(
+        "phantom", tmp_path / "taken" / "ph", "--cases", "3"
+    )
 
 
 # --- settings
@@ -333,14 +410,19 @@ def test_numbers_out_of_range(not_trained):
     assert not_trained(options=("--iterations", "0")) == "scribbleseg: --iterations 0: expected a positive number."
     assert not_trained(options=("--size", "40")) == "scribbleseg: --size 40: expected a positive multiple of 16."
     assert not_trained(options=("--lr", "0")) == "scribbleseg: --lr 0.0: expected a positive number."
-    assert not_trained(options=("--val-share", "2")) == "scribbleseg: --val-share 2.0: expected a share from 0 to below 1, such as 0.2."
+    assert (
+        not_trained(options=("--val-share", "2"))
+        == "scribbleseg: --val-share 2.0: expected a share from 0 to below 1, such as 0.2."
+    )
 
 
 def test_cuda_where_there_is_none(not_trained, refused, run, data, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     not_trained("device 'cuda'", "sees 0 CUDA devices", "Use --device cpu", options=("--device", "cuda"))
     assert "device 'cuda:1'" in refused("predict", run, data, tmp_path / "out", "--device", "cuda:1")
-    assert "no device 'gpu'. Use auto, cpu, cuda or cuda:N." in refused("predict", run, data, tmp_path / "out", "--device", "gpu")
+    assert "no device 'gpu'. Use auto, cpu, cuda or cuda:N." in refused(
+        "predict", run, data, tmp_path / "out", "--device", "gpu"
+    )
 
 
 # --- checkpoints
@@ -349,12 +431,18 @@ def test_cuda_where_there_is_none(not_trained, refused, run, data, tmp_path, mon
 def test_checkpoint_of_another_architecture(refused, run, data, tmp_path):
     save_file(build_network("unet", 1, 5).state_dict(), run / "last.safetensors")
     message = refused("predict", run, data, tmp_path / "out")
-    assert f"{run / 'last.safetensors'}: weights of another architecture than 'unet' with 3 classes" in message and "belong to one run?" in message
+    assert (
+        f"{run / 'last.safetensors'}: weights of another architecture than 'unet' with 3 classes" in message
+        and "belong to one run?" in message
+    )
     stored = torch.load(run / "resume.pt", weights_only=True)
     stored["method"] = {f"network.{name}": value for name, value in build_network("unet", 1, 5).state_dict().items()}
     torch.save(stored | {"iteration": 1}, run / "resume.pt")
     message = refused("train", run, "--resume")
-    assert f"{run / 'resume.pt'}: a checkpoint of another architecture than pce on unet" in message and "belong to one run?" in message
+    assert (
+        f"{run / 'resume.pt'}: a checkpoint of another architecture than pce on unet" in message
+        and "belong to one run?" in message
+    )
 
 
 def test_checkpoint_of_another_method(refused, run):
@@ -382,13 +470,22 @@ def test_what_is_not_a_checkpoint(refused, run, tmp_path, content):
 def test_a_folder_that_is_no_run(refused, data, run, tmp_path):
     for words in (("train", data, "--resume"), ("predict", data, data, tmp_path / "out")):
         message = refused(*words)
-        assert f"{data}: a data set, not a run folder (no config.json). The run comes first: scribbleseg predict RUN INPUT OUTPUT" in message
+        assert (
+            f"{data}: a data set, not a run folder (no config.json). The run comes first: scribbleseg predict RUN INPUT OUTPUT"
+            in message
+        )
         assert message.endswith(f"Make one with: scribbleseg train {data} RUN")
     for other, kind in ((data / "imagesTr", "a folder of volumes"), (data / "dataset.json", "a file")):
         message = refused("predict", other, run, tmp_path / "out")
-        assert f"{other}: {kind}, not a run folder (no config.json). The run comes first: scribbleseg predict RUN INPUT OUTPUT" in message
+        assert (
+            f"{other}: {kind}, not a run folder (no config.json). The run comes first: scribbleseg predict RUN INPUT OUTPUT"
+            in message
+        )
         assert message.endswith("Make one with: scribbleseg train DATASET RUN")
-    assert f"{tmp_path}: not a run folder (no config.json). Make one with: scribbleseg train DATASET {tmp_path}" in refused("report", tmp_path)
+    assert (
+        f"{tmp_path}: not a run folder (no config.json). Make one with: scribbleseg train DATASET {tmp_path}"
+        in refused("report", tmp_path)
+    )
     for text in ("{", "[]", '{"train": {"set": []}, "plan": []}', '{"train": 3}'):
         (run / "config.json").write_text(text, encoding="utf-8")
         assert f"{run / 'config.json'}: not a run's settings" in refused("predict", run, data, tmp_path / "out")
@@ -402,14 +499,19 @@ def test_full_disk_while_a_run_begins(data, tmp_path, capsys, room):
     with small_disk(room):
         assert main(["train", str(data), str(tmp_path / "run"), *SHORT]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
-    assert message.startswith(f"scribbleseg: {tmp_path / 'run'}") and "cannot be written (File too large). Free some space" in message
+    assert (
+        message.startswith(f"scribbleseg: {tmp_path / 'run'}")
+        and "cannot be written (File too large). Free some space" in message
+    )
     assert {path.name for path in (tmp_path / "run").iterdir()} <= {"config.json", "environment.json"}
 
 
 @pytest.mark.parametrize("name", ["last.safetensors", "resume.pt"])
 def test_full_disk_leaves_the_earlier_checkpoint_whole(small, tmp_path, capsys, monkeypatch, name):
     """The disk fills up at iteration 3 of 4; with space again, the run ends in the weights of one that never stopped."""
-    settings = dict(method="pce", iterations=4, size=32, batch=4, precision="float32", device="cpu", checkpoint_every=0.0)
+    settings = dict(
+        method="pce", iterations=4, size=32, batch=4, precision="float32", device="cpu", checkpoint_every=0.0
+    )
     whole = train(Train(small, tmp_path / "whole", **settings))
     run, replace = tmp_path / "run", os.replace
     written = []
@@ -421,11 +523,29 @@ def test_full_disk_leaves_the_earlier_checkpoint_whole(small, tmp_path, capsys, 
         replace(partial, path)
 
     monkeypatch.setattr(os, "replace", full)
-    words = ["--method", "pce", "--iterations", "4", "--size", "32", "--batch", "4", "--precision", "float32", "--device", "cpu", "--checkpoint-every", "0"]
+    words = [
+        "--method",
+        "pce",
+        "--iterations",
+        "4",
+        "--size",
+        "32",
+        "--batch",
+        "4",
+        "--precision",
+        "float32",
+        "--device",
+        "cpu",
+        "--checkpoint-every",
+        "0",
+    ]
     assert main(["train", str(small), str(run), *words]) == 2
     monkeypatch.setattr(os, "replace", replace)
     message = capsys.readouterr().err.splitlines()[-1]
-    assert message == f"scribbleseg: {run / name}: cannot be written (No space left on device). Free some space or choose another place."
+    assert (
+        message
+        == f"scribbleseg: {run / name}: cannot be written (No space left on device). Free some space or choose another place."
+    )
     assert torch.load(run / "resume.pt", weights_only=True)["iteration"] == 2 and not list(run.glob(".partial-*"))
     assert load_file(run / "last.safetensors").keys() == load_file(whole / "last.safetensors").keys()
     resume(run)
@@ -444,7 +564,10 @@ def test_full_disk_while_the_checkpoint_is_written(run, capsys, name):
     with small_disk(65_536 if name == "last.safetensors" else weights + 65_536):  # resume.pt is larger than the weights
         assert main(["train", str(run), "--resume"]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
-    assert message == f"scribbleseg: {run / name}: cannot be written (File too large). Free some space or choose another place."
+    assert (
+        message
+        == f"scribbleseg: {run / name}: cannot be written (File too large). Free some space or choose another place."
+    )
     assert before == (run / name).read_bytes() and not list(run.glob(".partial-*"))
     assert main(["train", str(run), "--resume"]) == 0
 
@@ -466,7 +589,10 @@ def test_full_disk_while_a_prediction_is_written(run, data, tmp_path, capsys):
     with small_disk(0):
         assert main(["predict", str(run), str(data), str(tmp_path / "out"), "--probabilities", "--overwrite"]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
-    assert message.startswith(f"scribbleseg: {tmp_path / 'out' / 'made_by.json'}: cannot be written (") and "Free some space" in message
+    assert (
+        message.startswith(f"scribbleseg: {tmp_path / 'out' / 'made_by.json'}: cannot be written (")
+        and "Free some space" in message
+    )
     assert tree(tmp_path / "out") == {str(tmp_path / "out" / "case.4 a.nii.gz"): b"an earlier prediction"}
 
 
@@ -476,7 +602,9 @@ def test_full_disk_while_the_scores_are_written(data, tmp_path, capsys):
     with small_disk(0):
         assert main(["evaluate", str(data / "labelsTr_dense"), str(data / "labelsTr_dense"), "--out", str(table)]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
-    assert message == f"scribbleseg: {table}: cannot be written (File too large). Free some space or choose another place."
+    assert (
+        message == f"scribbleseg: {table}: cannot be written (File too large). Free some space or choose another place."
+    )
     assert table.read_text(encoding="utf-8") == "an earlier table" and not list(tmp_path.glob(".partial-*"))
 
 
@@ -484,14 +612,23 @@ def test_full_disk_while_a_data_set_is_made(tmp_path, capsys):
     with small_disk(1024):
         assert main(["phantom", str(tmp_path / "phantom"), "--cases", "3"]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
-    assert message.startswith(f"scribbleseg: {tmp_path / 'phantom'}/imagesTr/") and "cannot be written (File too large)" in message
+    assert (
+        message.startswith(f"scribbleseg: {tmp_path / 'phantom'}/imagesTr/")
+        and "cannot be written (File too large)" in message
+    )
     assert list(tmp_path.iterdir()) == []
 
 
 # --- files and folders that appear whole or not at all
 
 
-@pytest.mark.parametrize("number, way_out", [(errno.ENOSPC, "Free some space or choose another place."), (errno.EACCES, "Choose another place, or change its permissions.")])
+@pytest.mark.parametrize(
+    "number, way_out",
+    [
+        (errno.ENOSPC, "Free some space or choose another place."),
+        (errno.EACCES, "Choose another place, or change its permissions."),
+    ],
+)
 def test_space_is_asked_for_where_there_is_none(tmp_path, number, way_out):
     for kind in (atomic_file, atomic_folder):
         with pytest.raises(InputError) as caught, kind(tmp_path / "out"):

@@ -36,7 +36,13 @@ def place(tmp_path, quick_budget):
     quick_budget(2)
     small_dataset(tmp_path / "datasets" / "small")
     (tmp_path / "plan.toml").write_text(PLAN, encoding="utf-8")
-    return Bench(tmp_path / "plan.toml", datasets=tmp_path / "datasets", runs=tmp_path / "runs", results=tmp_path / "results", jobs=2)
+    return Bench(
+        tmp_path / "plan.toml",
+        datasets=tmp_path / "datasets",
+        runs=tmp_path / "runs",
+        results=tmp_path / "results",
+        jobs=2,
+    )
 
 
 def test_a_plan_is_run_once_and_its_table_comes_from_the_scores(place, capsys):
@@ -44,12 +50,20 @@ def test_a_plan_is_run_once_and_its_table_comes_from_the_scores(place, capsys):
     folder = place.results / "quick" / "small" / "final-0"
     assert sorted(p.name for p in folder.iterdir()) == ["no-fadc-s0", "no-fadc-s1", "pce-s0", "pce-s1"]
     record = json.loads((folder / "no-fadc-s0" / "run.json").read_text(encoding="utf-8"))
-    assert record["plan"]["options"] == {"fadc": False} and "--set fadc=false" in record["command"] and record["held_out_cases"] == 2
+    assert (
+        record["plan"]["options"] == {"fadc": False}
+        and "--set fadc=false" in record["command"]
+        and record["held_out_cases"] == 2
+    )
     results = read_results(read_bench_plan(place), place)
     curves = {job.label: result.curve for job, result in results.items()}
     assert curves["pce"]["iteration"].tolist() == [1, 2] and (curves["pce"]["loss"] > 0).all()
     assert np.isnan(curves["pce"]["val_mean_dice"]).all(), "this split has no validation cases"
-    assert record["peak_memory_mib"] > 50 and all(0 <= value < 60 for value in record["wall_seconds"].values()) and record["wall_seconds"]["training"] > 0
+    assert (
+        record["peak_memory_mib"] > 50
+        and all(0 <= value < 60 for value in record["wall_seconds"].values())
+        and record["wall_seconds"]["training"] > 0
+    )
     table = (place.results / "plan-quick.md").read_text(encoding="utf-8")
     dice = [summarise(read_rows(folder / f"pce-s{seed}" / "metrics.csv"))[-1]["dice"] for seed in (0, 1)]
     assert "| pce | 0 | 0-1 | 2 |" in table and f"{50 * sum(dice):.2f} (" in table and "not run" not in table
@@ -58,7 +72,10 @@ def test_a_plan_is_run_once_and_its_table_comes_from_the_scores(place, capsys):
     shutil.rmtree(place.datasets)
     assert "runs are done" not in capsys.readouterr().out
     assert bench(place), "done runs are skipped: neither data nor runs are needed"
-    assert "4 of the plan's 4 runs are done, by this bench or an earlier one, and not made again\n" in capsys.readouterr().out
+    assert (
+        "4 of the plan's 4 runs are done, by this bench or an earlier one, and not made again\n"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_failing_run_does_not_stop_the_others(place, capsys):
@@ -69,7 +86,11 @@ def test_a_failing_run_does_not_stop_the_others(place, capsys):
     said = capsys.readouterr().err
     assert "no-fadc-s0: InputError" in said and "no-fadc-s1: InputError" in said
     table = (place.results / "plan-quick.md").read_text(encoding="utf-8")
-    assert "| no-fadc | not run |" in table and "no-fadc (seed 0 fold 0, seed 1 fold 0)" in table and (place.results / "quick/small/final-0/pce-s1/metrics.csv").is_file()
+    assert (
+        "| no-fadc | not run |" in table
+        and "no-fadc (seed 0 fold 0, seed 1 fold 0)" in table
+        and (place.results / "quick/small/final-0/pce-s1/metrics.csv").is_file()
+    )
 
 
 def test_another_row_under_the_same_label_is_refused(place):
@@ -84,12 +105,20 @@ def test_another_row_under_the_same_label_is_refused(place):
 
 def leave(place: Bench, job, rows=(("a", "mm"),), **changed) -> None:
     """What a finished run leaves, of one class and Dice .5."""
-    plan = {"method": job.method, "options": parse_options(job.method, job.set), "fold": {"train": ["x"]}, "classes": ["background", "A"]}
+    plan = {
+        "method": job.method,
+        "options": parse_options(job.method, job.set),
+        "fold": {"train": ["x"]},
+        "classes": ["background", "A"],
+    }
     plan |= dict(zip(("recipe", "size", "network"), make_recipe(job.settings(place))))
     plan["recipe"] = dataclasses.asdict(plan["recipe"]) | changed.pop("recipe", {})
     plan |= changed
     folder = place.results / job.place
-    scores = [dict.fromkeys(COLUMNS, 0.5) | {"case": case, "class": "A", "unit": unit, "missing": False, "spurious": False} for case, unit in rows]
+    scores = [
+        dict.fromkeys(COLUMNS, 0.5) | {"case": case, "class": "A", "unit": unit, "missing": False, "spurious": False}
+        for case, unit in rows
+    ]
     write_rows(folder / "metrics.csv", scores)
     write_curve(folder / "curve.csv", [{"iteration": 1, "loss": 1.0}])
     (folder / "run.json").write_text(json.dumps({"plan": plan}), encoding="utf-8")
@@ -152,16 +181,28 @@ def test_results_of_a_method_of_ones_own_are_refused_once_its_file_has_changed(p
     file.write_text("from scribbleseg.methods.pce import PCE\n\n\nclass Mine(PCE):\n    pass\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
-    text = PLAN.split("[[row]]")[0].replace("[0, 1]", "[0]") + '[[row]]\nlabel = "mine"\nmethod = "mine_of_one_file:Mine"\n'
+    text = (
+        PLAN.split("[[row]]")[0].replace("[0, 1]", "[0]")
+        + '[[row]]\nlabel = "mine"\nmethod = "mine_of_one_file:Mine"\n'
+    )
     place.plan.write_text(text, encoding="utf-8")
     assert bench(place) and bench(place)
     with open(file, "a", encoding="utf-8") as more:
         more.write("\n")
-    with pytest.raises(InputError, match="mine-s0: is from when the file of mine_of_one_file:Mine was another. Remove it"):
+    with pytest.raises(
+        InputError, match="mine-s0: is from when the file of mine_of_one_file:Mine was another. Remove it"
+    ):
         bench(place)
 
 
-@pytest.mark.parametrize("changed, words", [({"recipe": {"lr": 0.2, "ema": 0.9}}, "lr, ema of pce was 0.2, 0.9"), ({"size": 64}, "size of pce was 64"), ({"network": "x"}, "network")])
+@pytest.mark.parametrize(
+    "changed, words",
+    [
+        ({"recipe": {"lr": 0.2, "ema": 0.9}}, "lr, ema of pce was 0.2, 0.9"),
+        ({"size": 64}, "size of pce was 64"),
+        ({"network": "x"}, "network"),
+    ],
+)
 def test_results_of_another_recipe_are_refused(place, changed, words):
     job = read_bench_plan(place).jobs[0]
     leave(place, job, **changed)
@@ -204,7 +245,11 @@ def test_data_that_is_not_there_is_said_before_the_first_run(place, monkeypatch,
 
     monkeypatch.setattr(engines, "run_local", engine)
     failed = engines.run_jobs(list(plan.jobs), place, 0)
-    assert set(started) == {job for job in plan.jobs if (job.data, job.fold) == ("small", 0)} == set(plan.jobs) - set(failed)
+    assert (
+        set(started)
+        == {job for job in plan.jobs if (job.data, job.fold) == ("small", 0)}
+        == set(plan.jobs) - set(failed)
+    )
     assert len(started) == 4 and len(failed) == 8
     started.clear()
     assert engines.run_jobs(list(failed), place, 0) == failed and not started
@@ -238,7 +283,10 @@ BAD = [
     (PLAN.replace("folds = [0]", "folds = '01'"), "folds = '01'; expected a list"),
     (PLAN.replace("folds = [0]", "folds = []"), r"\[\[data\]\] folds = \[\]; expected a list"),
     (PLAN.replace("folds = [0]", "folds = [0, -2]"), r"folds = \[0, -2\]; expected a list"),
-    (PLAN.replace('["fadc=false"]', '"fadc=false"'), r"set = 'fadc=false'; expected a list of texts, such as \[\"fadc=false\"\]"),
+    (
+        PLAN.replace('["fadc=false"]', '"fadc=false"'),
+        r"set = 'fadc=false'; expected a list of texts, such as \[\"fadc=false\"\]",
+    ),
     (PLAN.replace('"no-fadc"', "3"), "label = 3; expected a text"),
     (PLAN.replace('"no-fadc"', '"../no"'), "label = '../no'; expected a text .* without a slash"),
     (PLAN.replace('"small"', '"/small"'), "folder = '/small'; expected"),
@@ -266,7 +314,10 @@ def test_published_numbers_that_are_not_there(tmp_path):
     path = tmp_path / "plans" / "plan.toml"
     path.parent.mkdir()
     path.write_text('published = "table-1"' + PLAN, encoding="utf-8")
-    with pytest.raises(InputError, match=r"plan.toml: published = 'table-1', and there is no .*published.toml. Write .*, or leave the key out"):
+    with pytest.raises(
+        InputError,
+        match=r"plan.toml: published = 'table-1', and there is no .*published.toml. Write .*, or leave the key out",
+    ):
         read_bench_plan(Bench(path))
 
 

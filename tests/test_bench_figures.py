@@ -29,8 +29,26 @@ def job(label="pce", fold=0, seed=0, method="pce", options=(), data="small") -> 
 
 def result(dice: dict[str, list[float]], loss=(2.0, 1.0), validated=(np.nan, np.nan), cases=CASES) -> Result:
     """`dice` per class, one value per case."""
-    rows = [{"case": case, "class": name, "dice": values[i], "hd95": 1.0, "assd": 1.0, "unit": "mm", "missing": False, "spurious": False, "penalised_hd95": 1.0} for i, case in enumerate(cases) for name, values in dice.items()]
-    return Result({"plan": {}}, rows, {"iteration": np.array([10.0, 20.0]), "loss": np.array(loss), "val_mean_dice": np.array(validated)})
+    rows = [
+        {
+            "case": case,
+            "class": name,
+            "dice": values[i],
+            "hd95": 1.0,
+            "assd": 1.0,
+            "unit": "mm",
+            "missing": False,
+            "spurious": False,
+            "penalised_hd95": 1.0,
+        }
+        for i, case in enumerate(cases)
+        for name, values in dice.items()
+    ]
+    return Result(
+        {"plan": {}},
+        rows,
+        {"iteration": np.array([10.0, 20.0]), "loss": np.array(loss), "val_mean_dice": np.array(validated)},
+    )
 
 
 def line(ax, label):
@@ -44,7 +62,17 @@ def words(figure: Figure) -> str:
 
 
 def plan_of(*figures, jobs=(job(),), name="plan") -> BenchPlan:
-    return BenchPlan(name, Path(f"{name}.toml"), "quick", tuple(dict.fromkeys(j.label for j in jobs)), tuple(jobs), name, (), None, figures)
+    return BenchPlan(
+        name,
+        Path(f"{name}.toml"),
+        "quick",
+        tuple(dict.fromkeys(j.label for j in jobs)),
+        tuple(jobs),
+        name,
+        (),
+        None,
+        figures,
+    )
 
 
 # --- what a plan may ask for
@@ -81,19 +109,29 @@ def test_figures_that_a_plan_may_ask_for():
 def test_a_bad_figure_is_refused_before_anything_runs(tmp_path):
     text = '[[data]]\nfolder = "small"\nsplit = "final"\nfolds = [0]\n[[row]]\nmethod = "pce"\n[[figure]]\nkind = '
     (tmp_path / "plan.toml").write_text(text + '"pie"', encoding="utf-8")
-    config = Bench(tmp_path / "plan.toml", datasets=tmp_path, runs=tmp_path / "runs", results=tmp_path / "results", table_only=True)
+    config = Bench(
+        tmp_path / "plan.toml", datasets=tmp_path, runs=tmp_path / "runs", results=tmp_path / "results", table_only=True
+    )
     with pytest.raises(InputError, match="no such kind"):
         bench(config)
     assert not (tmp_path / "results").exists()
 
 
 def test_nothing_was_run(tmp_path, capsys):
-    text = '[[data]]\nfolder = "small"\nsplit = "final"\nfolds = [0]\n[[row]]\nmethod = "pce"\n[[figure]]\nkind = "curves"'
+    text = (
+        '[[data]]\nfolder = "small"\nsplit = "final"\nfolds = [0]\n[[row]]\nmethod = "pce"\n[[figure]]\nkind = "curves"'
+    )
     (tmp_path / "plan.toml").write_text(text, encoding="utf-8")
-    config = Bench(tmp_path / "plan.toml", datasets=tmp_path, runs=tmp_path / "runs", results=tmp_path / "results", table_only=True)
+    config = Bench(
+        tmp_path / "plan.toml", datasets=tmp_path, runs=tmp_path / "runs", results=tmp_path / "results", table_only=True
+    )
     assert not bench(config)
     assert "plan-quick-curves-small-final: figure not made, nothing was run" in capsys.readouterr().err
-    assert {path.name for path in (tmp_path / "results").iterdir()} == {"plan-quick.md", "plan-quick.tex", "plan-quick.csv"}
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {
+        "plan-quick.md",
+        "plan-quick.tex",
+        "plan-quick.csv",
+    }
 
 
 # --- box plots
@@ -101,12 +139,17 @@ def test_nothing_was_run(tmp_path, capsys):
 
 def test_a_box_plot_shows_every_case_of_every_row():
     jobs = [job(label, seed=seed) for seed in (0, 1) for label in ("z first", "none", "later")]
-    found = {jobs[0]: result({"RV": [0.2, 0.4, 0.9], "LV": [np.nan, np.nan, 0.7]}), jobs[3]: result({"RV": [0.4, 0.6, 0.9], "LV": [0.5, np.nan, 0.9]})}
+    found = {
+        jobs[0]: result({"RV": [0.2, 0.4, 0.9], "LV": [np.nan, np.nan, 0.7]}),
+        jobs[3]: result({"RV": [0.4, 0.6, 0.9], "LV": [0.5, np.nan, 0.9]}),
+    }
     found[jobs[2]] = result({"RV": [0.1, 0.1, 0.3], "LV": [1, 1, 1]})
     figure = boxplot(jobs, found)
     right, left = figure.axes
     assert [right.get_title(), left.get_title()] == ["RV", "LV"]
-    assert [label.get_text() for label in right.get_yticklabels()] == ["z first", "later"], "a row without a run takes no room"
+    assert [label.get_text() for label in right.get_yticklabels()] == ["z first", "later"], (
+        "a row without a run takes no room"
+    )
     assert right.get_ylim()[0] > right.get_ylim()[1], "the plan's first row is on top"
     assert line(right, "z first").get_xdata() == pytest.approx([0.3, 0.5, 0.9])  # mean over the two seeds
     assert line(left, "z first").get_xdata() == pytest.approx([0.5, 0.8])  # a is defined for one seed, b for none
@@ -124,18 +167,36 @@ def test_few_cases_are_seen_as_dots(count):
     dots, median = line(ax, "pce"), line(ax, "median of pce")
     assert dots.get_xdata().tolist() == dice
     boxes = [(bar.get_x(), bar.get_width()) for bar in ax.patches]
-    assert boxes == ([] if count < 6 else [pytest.approx((0.25, 0.5))]) and ("quartiles" in words(figure)) == (count >= 6)
+    assert boxes == ([] if count < 6 else [pytest.approx((0.25, 0.5))]) and ("quartiles" in words(figure)) == (
+        count >= 6
+    )
     assert (dots.get_zorder() > median.get_zorder()) == (count <= 10) and (dots.get_alpha() is None) == (count <= 10)
     assert ax.get_xlim()[0] < -0.02 and ax.get_xlim()[1] > 1.02, "dots at 0 and 1 are whole"
 
 
 def test_a_row_is_named_by_the_folds_and_seeds_it_has():
-    jobs = [job(label, fold, seed) for label in ("pce", "tv", "rloss", "s2l", "all") for fold in (0, 1, 2) for seed in (0, 1)]
-    has = {"pce": lambda j: j.fold < 2, "tv": lambda j: j.fold < 2, "rloss": lambda j: j.fold == 0 == j.seed, "s2l": lambda j: j.fold + j.seed < 2, "all": lambda j: True}
+    jobs = [
+        job(label, fold, seed)
+        for label in ("pce", "tv", "rloss", "s2l", "all")
+        for fold in (0, 1, 2)
+        for seed in (0, 1)
+    ]
+    has = {
+        "pce": lambda j: j.fold < 2,
+        "tv": lambda j: j.fold < 2,
+        "rloss": lambda j: j.fold == 0 == j.seed,
+        "s2l": lambda j: j.fold + j.seed < 2,
+        "all": lambda j: True,
+    }
     said = words(boxplot(jobs, {j: result({"RV": [1, 1, 1]}) for j in jobs if has[j.label](j)}))
-    assert "Incomplete: pce, tv (folds 0-1 of 0-2); rloss (fold 0 of 0-2, seed 0 of 0-1); s2l (3 of 6 runs)." in said and "Not run" not in said
+    assert (
+        "Incomplete: pce, tv (folds 0-1 of 0-2); rloss (fold 0 of 0-2, seed 0 of 0-1); s2l (3 of 6 runs)." in said
+        and "Not run" not in said
+    )
     part = [j for j in jobs if j.label == "tv"]
-    assert "final folds 0-1, seeds 0-1" in words(boxplot(part, {j: result({"RV": [1, 1, 1]}) for j in part if j.fold < 2})), "not the plan's fold 2"
+    assert "final folds 0-1, seeds 0-1" in words(
+        boxplot(part, {j: result({"RV": [1, 1, 1]}) for j in part if j.fold < 2})
+    ), "not the plan's fold 2"
 
 
 # --- curves
@@ -152,7 +213,11 @@ def test_curves_are_means_over_runs_with_their_range():
     shade = ax.collections[0].get_paths()[0].vertices
     assert {tuple(point) for point in shade.tolist()} == {(10, 4), (10, 6), (20, 1), (20, 2)}
     one, other = line(ax, "pce"), line(ax, "tv")
-    assert one.get_linestyle() != other.get_linestyle() and one.get_marker() != other.get_marker() and one.get_color() != other.get_color()
+    assert (
+        one.get_linestyle() != other.get_linestyle()
+        and one.get_marker() != other.get_marker()
+        and one.get_color() != other.get_color()
+    )
     assert {"pce", "tv"} <= {text.get_text() for text in ax.texts} and "Not run: none." in words(figure)
 
 
@@ -170,13 +235,23 @@ def test_validation_dice_has_its_panel_where_there_is_any():
 def test_many_rows_have_a_panel_each():
     labels = [f"row{index}" for index in range(7)]
     jobs = [job(label, fold) for label in [*labels, "none"] for fold in (0, 1)]
-    found = {j: result({"RV": [1, 1, 1]}, (2 + i, 1), (np.nan, 0.7 if j.label == "row3" else np.nan)) for i, j in enumerate(jobs) if j.label != "none"}
+    found = {
+        j: result({"RV": [1, 1, 1]}, (2 + i, 1), (np.nan, 0.7 if j.label == "row3" else np.nan))
+        for i, j in enumerate(jobs)
+        if j.label != "none"
+    }
     figure = curves(jobs, found)
     shown = [ax for ax in figure.axes if ax.get_title() and ax.axison]
     assert [ax.get_title() for ax in shown] == [*labels, "row3"], "losses, then the one that was validated"
     for index, (label, ax) in enumerate(zip(labels, shown)):
-        assert line(ax, label).get_ydata().tolist() == [2.5 + 2 * index, 1] and len(ax.lines) == 8 and len(ax.collections) == 1
-        assert ax.get_yscale() == "log" and ax.get_xlim() == shown[0].get_xlim() and ax.get_ylim() == shown[0].get_ylim()
+        assert (
+            line(ax, label).get_ydata().tolist() == [2.5 + 2 * index, 1]
+            and len(ax.lines) == 8
+            and len(ax.collections) == 1
+        )
+        assert (
+            ax.get_yscale() == "log" and ax.get_xlim() == shown[0].get_xlim() and ax.get_ylim() == shown[0].get_ylim()
+        )
         assert {other.get_color() for other in ax.lines if other is not line(ax, label)} == {"#c9c9c9"}
     assert line(shown[7], "row3").get_ydata().tolist() == [0.7] and shown[7].get_yscale() == "linear"
     assert "Not run: none." in words(figure)
@@ -187,10 +262,21 @@ def test_many_rows_have_a_panel_each():
 
 
 def test_sensitivity_takes_the_rows_that_differ_in_one_option():
-    sets = {"none": ("delta=0",), "default": (), "more": ("delta=0.9",), "k": ("blocks=4",), "both": ("delta=0.5", "fadc=false"), "missing": ("delta=0.6",)}
-    jobs = [job(label, fold, method="effdnet", options=options) for fold in (0, 1) for label, options in sets.items()] + [job("pce")]
+    sets = {
+        "none": ("delta=0",),
+        "default": (),
+        "more": ("delta=0.9",),
+        "k": ("blocks=4",),
+        "both": ("delta=0.5", "fadc=false"),
+        "missing": ("delta=0.6",),
+    }
+    jobs = [
+        job(label, fold, method="effdnet", options=options) for fold in (0, 1) for label, options in sets.items()
+    ] + [job("pce")]
     dice = {"none": 0.5, "default": 0.7, "more": 0.4, "k": 0.9, "both": 0.1}
-    found = {j: result({"RV": [dice[j.label] + 0.1 * j.fold] * 3, "LV": [0.2, 0.3, 0.4]}) for j in jobs if j.label in dice}
+    found = {
+        j: result({"RV": [dice[j.label] + 0.1 * j.fold] * 3, "LV": [0.2, 0.3, 0.4]}) for j in jobs if j.label in dice
+    }
     figure = sensitivity(jobs, found, "delta")
     (ax,) = figure.axes
     assert ax.get_xscale() == "linear" and ax.get_xlabel() == "delta of effdnet"
@@ -205,7 +291,9 @@ def test_sensitivity_takes_the_rows_that_differ_in_one_option():
 
 
 def test_sensitivity_of_one_fold_has_no_bars_and_powers_are_spread_evenly():
-    jobs = [job(f"K{k}", method="effdnet", options=(f"blocks={k}",)) for k in (16, 2, 4)] + [job("effdnet", method="effdnet")]
+    jobs = [job(f"K{k}", method="effdnet", options=(f"blocks={k}",)) for k in (16, 2, 4)] + [
+        job("effdnet", method="effdnet")
+    ]
     found = {j: result({"RV": [0.1 * i] * 3}) for i, j in enumerate(jobs)}
     (ax,) = sensitivity(jobs, found, "blocks").axes
     assert ax.get_xscale() == "log" and not ax.containers[0].has_yerr
@@ -229,7 +317,10 @@ def test_sensitivity_stays_between_0_and_1_and_hides_no_bar():
 
 def test_sensitivity_needs_two_values():
     jobs = [job(), job("effdnet", method="effdnet")]
-    for done, option, said in ((jobs, "delta", "fewer than two values of 'delta'"), (jobs[:1], "nothing", "no row has the option 'nothing'")):
+    for done, option, said in (
+        (jobs, "delta", "fewer than two values of 'delta'"),
+        (jobs[:1], "nothing", "no row has the option 'nothing'"),
+    ):
         with pytest.raises(NothingToDraw, match=said):
             sensitivity(jobs, {j: result({"RV": [1, 1, 1]}) for j in done}, option)
 
@@ -248,12 +339,19 @@ def place(tmp_path):
         truth[:, :, 2] = 0
         save(path, truth)
         for label, mask in (("pce", truth), ("tv", np.roll(truth, 2, 0))):
-            save(tmp_path / "runs" / "quick" / "small" / "final-0" / f"{label}-s0" / "predictions" / path.name, mask.astype(np.uint8))
-    return Bench(tmp_path / "plan.toml", datasets=tmp_path / "datasets", runs=tmp_path / "runs", results=tmp_path / "results")
+            save(
+                tmp_path / "runs" / "quick" / "small" / "final-0" / f"{label}-s0" / "predictions" / path.name,
+                mask.astype(np.uint8),
+            )
+    return Bench(
+        tmp_path / "plan.toml", datasets=tmp_path / "datasets", runs=tmp_path / "runs", results=tmp_path / "results"
+    )
 
 
 JOBS = [job("rloss"), job("tv"), job("pce")]
-DONE = {j: result({"square": [0.5] * 3, "core": [0.5] * 3}, cases=("case.6 a", "case.7 a", "case.8 a")) for j in JOBS[1:]}
+DONE = {
+    j: result({"square": [0.5] * 3, "core": [0.5] * 3}, cases=("case.6 a", "case.7 a", "case.8 a")) for j in JOBS[1:]
+}
 
 
 def outlines(ax) -> dict[str, np.ndarray]:
@@ -269,7 +367,9 @@ def test_a_grid_shows_the_same_slices_for_all(place):
     for scribble, dense, tv, pce in axes:
         shown = dense.images[0].get_array()
         assert np.array_equal(shown, tv.images[0].get_array()) and np.array_equal(shown, pce.images[0].get_array())
-        assert scribble.images[0].get_array().shape == shown.shape and len(scribble.images) == 2 and not outlines(scribble)
+        assert (
+            scribble.images[0].get_array().shape == shown.shape and len(scribble.images) == 2 and not outlines(scribble)
+        )
         truth, same, moved = outlines(dense), outlines(pce), outlines(tv)
         assert truth.keys() == same.keys() == {"class 1", "class 2"}
         for name in truth:
@@ -279,7 +379,9 @@ def test_a_grid_shows_the_same_slices_for_all(place):
 
 def test_a_grid_of_several_seeds_says_that_it_shows_the_first(place):
     again = job("pce", seed=1)
-    more = DONE | {again: result({"square": [1] * 3, "core": [1] * 3}, cases=[f"case.{number} a" for number in (6, 7, 8)])}
+    more = DONE | {
+        again: result({"square": [1] * 3, "core": [1] * 3}, cases=[f"case.{number} a" for number in (6, 7, 8)])
+    }
     assert "Pictures and numbers are of each method's first seed." in words(grid([*JOBS, again], more, place))
     assert "first seed" not in words(grid(JOBS, DONE, place))
 
@@ -306,35 +408,58 @@ def test_predictions_are_shown_in_their_images_order(place):
 def test_named_cases_and_several_slices(place):
     figure = grid(JOBS, DONE, place, ["case.8 a", "case.0 a", "case.6 a"], 2)
     names = [text.get_text() for ax in figure.axes for text in ax.texts if "slice" in text.get_text()]
-    assert names == ["case.8 a\nslice 1 of 3", "case.8 a\nslice 2 of 3", "case.6 a\nslice 1 of 3", "case.6 a\nslice 2 of 3"]  # case.0 was trained on
+    assert names == [
+        "case.8 a\nslice 1 of 3",
+        "case.8 a\nslice 2 of 3",
+        "case.6 a\nslice 1 of 3",
+        "case.6 a\nslice 2 of 3",
+    ]  # case.0 was trained on
 
 
 def test_a_missing_prediction_leaves_its_place_blank(place):
     (place.runs / "quick" / "small" / "final-0" / "tv-s0" / "predictions" / "case.7 a.nii.gz").unlink()
     axes = np.array(grid(JOBS, DONE, place).axes).reshape(4, 3).T
-    assert [text.get_text() for text in axes[1, 2].texts] == ["no prediction"] and not axes[1, 2].images and axes[0, 2].images
+    assert (
+        [text.get_text() for text in axes[1, 2].texts] == ["no prediction"]
+        and not axes[1, 2].images
+        and axes[0, 2].images
+    )
 
 
 def test_a_panel_says_what_its_whole_case_scores_and_that_nothing_is_there(place):
     path = place.runs / "quick" / "small" / "final-0" / "tv-s0" / "predictions" / "case.7 a.nii.gz"
     save(path, np.zeros((40, 36, 3), np.uint8))
-    scores = {"pce": {"square": [0.5, 0.6, 0.7], "core": [0.7, np.nan, 0.8]}, "tv": {"square": [0.1, 0, 0.3], "core": [0.3, 0, 0.3]}}
+    scores = {
+        "pce": {"square": [0.5, 0.6, 0.7], "core": [0.7, np.nan, 0.8]},
+        "tv": {"square": [0.1, 0, 0.3], "core": [0.3, 0, 0.3]},
+    }
     done = {j: result(scores[j.label], cases=("case.6 a", "case.7 a", "case.8 a")) for j in DONE}
     figure = grid(JOBS, done, place)
     axes = np.array(figure.axes).reshape(4, 3).T
-    assert [[text.get_text() for text in ax.texts] for ax in axes[:, 2]] == [["0.20"], ["nothing found\n0.00"], ["0.30"]]
+    assert [[text.get_text() for text in ax.texts] for ax in axes[:, 2]] == [
+        ["0.20"],
+        ["nothing found\n0.00"],
+        ["0.30"],
+    ]
     assert [[text.get_text() for text in ax.texts] for ax in axes[:, 3]] == [["0.60"], ["0.60"], ["0.75"]]
     assert "mean Dice of the case's whole volume" in words(figure) and not axes[0, 1].texts
 
 
 def test_a_grid_takes_the_folds_that_most_rows_have(place):
     names = [f"case.{number} a" for number in range(9)]
-    (place.datasets / "small" / "splits_final.json").write_text(json.dumps([{"train": names[:6], "val": names[6:]}, {"train": names[3:], "val": names[:3]}]), encoding="utf-8")
+    (place.datasets / "small" / "splits_final.json").write_text(
+        json.dumps([{"train": names[:6], "val": names[6:]}, {"train": names[3:], "val": names[:3]}]), encoding="utf-8"
+    )
     more = job("pce", fold=1)
     done = DONE | {more: result({"square": [1] * 3, "core": [1] * 3}, cases=names[:3])}
 
     def shown(**given):
-        return [text.get_text().split("\n")[0] for ax in grid([*JOBS, more], done, place, **given).axes for text in ax.texts if "slice" in text.get_text()]
+        return [
+            text.get_text().split("\n")[0]
+            for ax in grid([*JOBS, more], done, place, **given).axes
+            for text in ax.texts
+            if "slice" in text.get_text()
+        ]
 
     assert shown() == names[6:]
     assert shown(names=[names[0], names[7]]) == [names[0], names[7]]
@@ -342,11 +467,24 @@ def test_a_grid_takes_the_folds_that_most_rows_have(place):
 
 def test_many_methods_stand_in_bands():
     plane = np.zeros((8, 8), int)
-    rows = [Row(name, plane / 1.0, np.full((8, 8), UNLABELED), plane, {f"m{index}": plane for index in range(9)}, (1.0, 1.0), {}) for name in ("one", "two")]
+    rows = [
+        Row(
+            name,
+            plane / 1.0,
+            np.full((8, 8), UNLABELED),
+            plane,
+            {f"m{index}": plane for index in range(9)},
+            (1.0, 1.0),
+            {},
+        )
+        for name in ("one", "two")
+    ]
     axes = draw_grid(rows, ["background", "A"]).axes
     places = {ax.get_title(): ax.get_position() for ax in axes if ax.get_title()}
     assert len(axes) == 22 and list(places) == ["image", "dense mask", *(f"m{index}" for index in range(9))]
-    assert places["image"].x0 == pytest.approx(places["m4"].x0) and places["m3"].y0 == places["image"].y0 > places["m4"].y0
+    assert (
+        places["image"].x0 == pytest.approx(places["m4"].x0) and places["m3"].y0 == places["image"].y0 > places["m4"].y0
+    )
     assert [text.get_text() for ax in axes for text in ax.texts].count("one") == 2, "named in each band"
     low = min(ax.get_position().y0 for ax in axes)
     assert low > 0 and max(ax.get_position().x1 for ax in axes) <= 1
@@ -368,7 +506,10 @@ def test_contours_run_between_pixels_in_the_class_colour_and_style():
     x, y = found["class 1"][~np.isnan(found["class 1"][:, 0])].T
     assert (x.min(), x.max(), y.min(), y.max()) == (1.5, 4.5, 2.5, 5.5) and np.nanmax(found["class 2"]) == 8.5
     one, two = line(ax, "class 1"), line(ax, "class 2")
-    assert (one.get_color(), two.get_color()) == (colour(1), colour(2)) and one._unscaled_dash_pattern != two._unscaled_dash_pattern
+    assert (one.get_color(), two.get_color()) == (
+        colour(1),
+        colour(2),
+    ) and one._unscaled_dash_pattern != two._unscaled_dash_pattern
     assert ax.get_aspect() == 2 and ax.get_xlim() == (-0.5, 9.5) and ax.get_ylim() == (11.5, -0.5)
 
 
@@ -380,7 +521,9 @@ def test_every_figure_has_its_file_and_repeats_to_the_byte(place, capsys):
     jobs = [*JOBS, job("tv", data="elsewhere")]
     plan = plan_of(*kinds, jobs=jobs)
     written = make_figures(plan, DONE, place)
-    assert [path.name for path in written] == [f"plan-quick-{kind}-small-final.{end}" for kind in ("boxplot", "curves", "grid") for end in ("png", "svg")]
+    assert [path.name for path in written] == [
+        f"plan-quick-{kind}-small-final.{end}" for kind in ("boxplot", "curves", "grid") for end in ("png", "svg")
+    ]
     said = capsys.readouterr().err
     assert "sensitivity-weight-small-final: figure not made, " in said and said.count("nothing was run") == 4
     first = {path: path.read_bytes() for path in written}

@@ -40,7 +40,15 @@ def place(tmp_path, quick_budget, monkeypatch) -> Bench:
     small_dataset(tmp_path / "datasets" / "small")
     (tmp_path / "plan.toml").write_text(PLAN, encoding="utf-8")
     monkeypatch.chdir(tmp_path)  # relative paths are of the bench's folder, on every node
-    return Bench(Path("plan.toml"), datasets=Path("datasets"), runs=Path("runs"), results=Path("results"), checkpoint_every=0.0, engine="ray", device="cpu")
+    return Bench(
+        Path("plan.toml"),
+        datasets=Path("datasets"),
+        runs=Path("runs"),
+        results=Path("results"),
+        checkpoint_every=0.0,
+        engine="ray",
+        device="cpu",
+    )
 
 
 @pytest.fixture
@@ -63,11 +71,20 @@ def cluster(place, monkeypatch):
 def processes(job: Job, config: Bench) -> list[int]:
     """Of the starts that the job's log has."""
     path = log_path(job, config)
-    return [int(number) for number in re.findall(r"^-- .*, process (\d+)$", path.read_text(encoding="utf-8"), re.MULTILINE)] if path.is_file() else []
+    return (
+        [
+            int(number)
+            for number in re.findall(r"^-- .*, process (\d+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        ]
+        if path.is_file()
+        else []
+    )
 
 
 def parent(process: int) -> int:
-    return int(re.search(r"^PPid:\s+(\d+)", Path(f"/proc/{process}/status").read_text(encoding="utf-8"), re.MULTILINE)[1])
+    return int(
+        re.search(r"^PPid:\s+(\d+)", Path(f"/proc/{process}/status").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    )
 
 
 def kill_the_node_of(job: Job, config: Bench, cluster, killed: list) -> None:
@@ -99,15 +116,21 @@ def test_a_run_whose_node_dies_goes_on_elsewhere(place, cluster, tmp_path, capsy
     assert len(processes(first, place)) == 2, "started again"
     assert len(processes(second, place)) == 1, "not disturbed"
     for job in (first, second):
-        log = [json.loads(line) for line in (place.runs / job.place / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+        log = [
+            json.loads(line) for line in (place.runs / job.place / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
         assert [entry["iteration"] for entry in log] == list(range(1, ITERATIONS + 1)), "nothing lost, nothing twice"
     training = log_path(first, place).read_text(encoding="utf-8").rpartition("\n-- ")[2]
     assert re.search(rf"training pce: {ITERATIONS}/{ITERATIONS} it", training)
     results = read_results(read_bench_plan(place), place)
     assert set(results) == {first, second}
-    whole = Bench(place.plan, datasets=place.datasets, runs=tmp_path / "whole", results=tmp_path / "whole-results", device="cpu")
+    whole = Bench(
+        place.plan, datasets=place.datasets, runs=tmp_path / "whole", results=tmp_path / "whole-results", device="cpu"
+    )
     run_job(first, whole)
-    assert results[first].rows == read_results(read_bench_plan(whole), whole)[first].rows, "the scores of a run that was not disturbed"
+    assert results[first].rows == read_results(read_bench_plan(whole), whole)[first].rows, (
+        "the scores of a run that was not disturbed"
+    )
     assert results[first].rows != results[second].rows
 
 
@@ -129,7 +152,11 @@ def test_a_run_that_fails_on_a_node_names_its_log(place, monkeypatch):
 
 def test_sigterm_stops_a_bench_also_when_ray_has_taken_it(place, monkeypatch):
     """As ray.init does, which says so; the one job is locked, so that no task starts."""
-    taken = SimpleNamespace(init=lambda **_: signal.signal(signal.SIGTERM, lambda *_: os._exit(15)), cluster_resources=dict, shutdown=lambda: None)
+    taken = SimpleNamespace(
+        init=lambda **_: signal.signal(signal.SIGTERM, lambda *_: os._exit(15)),
+        cluster_resources=dict,
+        shutdown=lambda: None,
+    )
     taken.remote = lambda **_: lambda task: task
     monkeypatch.setitem(engines.sys.modules, "ray", taken)
     job = read_bench_plan(place).jobs[0]

@@ -23,7 +23,12 @@ from scribbleseg.methods import hyperparameters, parse_options
 
 ROOT = Path(__file__).parents[1]
 PLANS = sorted((ROOT / "benchmarks" / "plans").glob("*.toml"))
-PAGES = [page for path in PLANS for page in sorted((ROOT / "benchmarks" / "results").glob(f"{path.stem}-*.md")) if page.stem.rpartition("-")[0] == path.stem]
+PAGES = [
+    page
+    for path in PLANS
+    for page in sorted((ROOT / "benchmarks" / "results").glob(f"{path.stem}-*.md"))
+    if page.stem.rpartition("-")[0] == path.stem
+]
 
 
 def score(case, name, dice, hd95=2.0):
@@ -36,26 +41,43 @@ def record(**changed):
     recipe = {"optimizer": "sgd", "lr": 0.01, "schedule": "poly", "batch": 12, "iterations": 600}
     plan = {"recipe": recipe, "size": 128, "fold": fold}
     machine = {"device": "some CPU, 1 threads", "threads": 1, "precision": "float32", "commit": "abc"}
-    numbers = {"parameters": 1000, "seconds_per_iteration": 0.5, "minutes": 5.0, "peak_memory_mib": 700.0, "held_out_cases": 2}
+    numbers = {
+        "parameters": 1000,
+        "seconds_per_iteration": 0.5,
+        "minutes": 5.0,
+        "peak_memory_mib": 700.0,
+        "held_out_cases": 2,
+    }
     return {"command": "scribbleseg train a b", "environment": machine, "plan": plan, **numbers, **changed}
 
 
 def result(scores, classes="AB", **changed):
     """`scores`: case → Dice, or Dice and HD95, of the two classes."""
-    rows = [score(case, name, *(value if isinstance(value, tuple) else (value,))) for case, pair in scores.items() for name, value in zip(classes, pair)]
+    rows = [
+        score(case, name, *(value if isinstance(value, tuple) else (value,)))
+        for case, pair in scores.items()
+        for name, value in zip(classes, pair)
+    ]
     return Result(record(**changed), rows, {})
 
 
 def bench_plan(labels, folds, seeds=(0,), data=("heart",), published=None, methods=None):
     methods = methods or {}
-    jobs = [Job(d, "cv", f, label, methods.get(label, label), (), s, "quick") for d, f, s, label in product(data, folds, seeds, labels)]
+    jobs = [
+        Job(d, "cv", f, label, methods.get(label, label), (), s, "quick")
+        for d, f, s, label in product(data, folds, seeds, labels)
+    ]
     return BenchPlan("table", Path("table.toml"), "quick", tuple(labels), tuple(jobs), "A table", (), published, ())
 
 
 def of(plan, found):
     """Job → Result from (label, fold) or (label, fold, seed) → Result, of the first data set."""
     whole = {(key if len(key) == 3 else (*key, 0)): value for key, value in found.items()}
-    return {job: whole[job.label, job.fold, job.seed] for job in plan.jobs if job.data == plan.jobs[0].data and (job.label, job.fold, job.seed) in whole}
+    return {
+        job: whole[job.label, job.fold, job.seed]
+        for job in plan.jobs
+        if job.data == plan.jobs[0].data and (job.label, job.fold, job.seed) in whole
+    }
 
 
 def cells(table):
@@ -69,7 +91,10 @@ TWO_FOLDS = {("pce", 0): result({"a": (0.5, 0.7), "b": (0.7, 0.9)}), ("pce", 1):
 def test_over_folds_takes_the_mean_over_cases_first_and_over_cases_pools():
     plan = bench_plan(["pce"], [0, 1])
     over_folds, over_cases, _ = tables(aggregate(plan, of(plan, TWO_FOLDS))[0])
-    assert (over_folds.title, over_cases.title) == ("Mean over folds (sd over folds)", "Mean over cases (sd over cases)")
+    assert (over_folds.title, over_cases.title) == (
+        "Mean over folds (sd over folds)",
+        "Mean over cases (sd over cases)",
+    )
     # A: folds .6 and .8, mean .7, sd √.02; cases .5 .7 .8, mean 2/3, sd √(.14/6)
     folds, cases = cells(over_folds), cells(over_cases)
     assert folds["pce", "Dice A"][0] == "70.00 (14.14)"
@@ -89,22 +114,41 @@ def test_of_one_fold_there_is_no_table_over_folds():
 def test_seeds_are_averaged_per_case_and_missing_structures_counted():
     nan = math.nan
     plan = bench_plan(["pce"], [0], [0, 1])
-    found = {("pce", 0, 0): result({"a": ((0.0, nan), 0.5), "b": (0.4, 0.5)}), ("pce", 0, 1): result({"a": ((0.2, 6.0), 0.5), "b": ((0.8, nan), 0.5)})}
+    found = {
+        ("pce", 0, 0): result({"a": ((0.0, nan), 0.5), "b": (0.4, 0.5)}),
+        ("pce", 0, 1): result({"a": ((0.2, 6.0), 0.5), "b": ((0.8, nan), 0.5)}),
+    }
     row = aggregate(plan, of(plan, found))[0].rows[0]
     table = cells(tables(aggregate(plan, of(plan, found))[0])[0])
     # A: case a (0 + .2)/2 = .1, case b .6; HD95 is of the seed that found it, 6 in a, 2 in b; HD95* (100 + 6)/2 = 53 and (2 + 100)/2 = 51; B 2 always
-    assert table["pce", "Dice A"][0] == "35.00 (35.36)" and table["pce", "cases"][0] == "2" and table["pce", "seeds"][0] == "0-1"
+    assert (
+        table["pce", "Dice A"][0] == "35.00 (35.36)"
+        and table["pce", "cases"][0] == "2"
+        and table["pce", "seeds"][0] == "0-1"
+    )
     assert table["pce", "HD95 A (mm)"][0] == "4.00 (2.83)"
     assert table["pce", "HD95* mean (mm)"][0] == "27.00"
     assert table["pce", "missing"][0] == "2"
     assert len(row.scores) == 4
     # seed 0: A (0 + .4)/2, B .5; seed 1: A (.2 + .8)/2, B .5
-    assert "Mean Dice seed by seed (seeds), over the folds that these share; neither the sd nor p knows of it: pce 35.00, 50.00 (0-1)." in tables(aggregate(plan, of(plan, found))[0])[0].notes
+    assert (
+        "Mean Dice seed by seed (seeds), over the folds that these share; neither the sd nor p knows of it: pce 35.00, 50.00 (0-1)."
+        in tables(aggregate(plan, of(plan, found))[0])[0].notes
+    )
     lines = list(csv.DictReader(io.StringIO(tidy_csv(aggregate(plan, of(plan, found))))))
-    assert [[float(value) for value in line["dice_by_seed"].split(" / ") if value] for line in lines] == [[], [], [pytest.approx(35), pytest.approx(50)]]
-    assert not any("seed by seed" in note for note in tables(aggregate(plan, of(plan, {("pce", 0, 0): found["pce", 0, 0]}))[0])[0].notes)
+    assert [[float(value) for value in line["dice_by_seed"].split(" / ") if value] for line in lines] == [
+        [],
+        [],
+        [pytest.approx(35), pytest.approx(50)],
+    ]
+    assert not any(
+        "seed by seed" in note
+        for note in tables(aggregate(plan, of(plan, {("pce", 0, 0): found["pce", 0, 0]}))[0])[0].notes
+    )
     other_fold = {("pce", 1, 0): result({"c": (0.9, 0.9)})}
-    uneven = aggregate(bench_plan(["pce"], [0, 1], [0, 1]), of(bench_plan(["pce"], [0, 1], [0, 1]), found | other_fold))[0].rows[0]
+    uneven = aggregate(
+        bench_plan(["pce"], [0, 1], [0, 1]), of(bench_plan(["pce"], [0, 1], [0, 1]), found | other_fold)
+    )[0].rows[0]
     assert uneven.by_seed == {0: pytest.approx(0.35), 1: pytest.approx(0.5)}, "of the fold that both seeds have"
     apart = of(bench_plan(["pce"], [0, 1], [0, 1]), {("pce", 0, 1): found["pce", 0, 1]} | other_fold)
     assert aggregate(bench_plan(["pce"], [0, 1], [0, 1]), apart)[0].rows[0].by_seed == {}
@@ -119,7 +163,9 @@ def test_the_same_case_in_two_folds_is_two_cases():
 
 def test_holm_by_hand():
     # sorted .01 .02 .03 .04, times 4 3 2 1: .04 .06 .06 (running maximum) .06
-    assert holm({"a": 0.04, "b": 0.01, "c": 0.03, "d": 0.02}) == pytest.approx({"a": 0.06, "b": 0.04, "c": 0.06, "d": 0.06})
+    assert holm({"a": 0.04, "b": 0.01, "c": 0.03, "d": 0.02}) == pytest.approx(
+        {"a": 0.06, "b": 0.04, "c": 0.06, "d": 0.06}
+    )
     assert holm({"a": 0.4, "b": 0.7}) == pytest.approx({"a": 0.8, "b": 0.8})
     assert holm({"a": 0.9, "b": 0.6}) == {"a": 1.0, "b": 1.0}
     corrected = holm({"a": 0.02, "b": math.nan})
@@ -130,17 +176,25 @@ def test_wilcoxon_by_hand():
     other = {f"case{i}": 0.5 for i in range(6)}
     better = {case: 0.5 + 0.01 * (i + 1) for i, case in enumerate(other)}
     assert paired_p(better, other) == (pytest.approx(2 / 2**6), 6), "all six of one sign, exact, two-sided"
-    better["case0"] = 0.49  # the smallest difference turned: W = 1, and 2 of the 64 signs are as extreme, on either side
+    better["case0"] = (
+        0.49  # the smallest difference turned: W = 1, and 2 of the 64 signs are as extreme, on either side
+    )
     better["case1"] = 0.525  # no tie with it
     assert paired_p(better, other | {"elsewhere": 1.0}) == (pytest.approx(4 / 2**6), 6)
-    assert paired_p({case: 0.3 for case in other}, {case: 0.1 + 0.2 for case in other}) == (1.0, 6), "equal but for the last bit"
+    assert paired_p({case: 0.3 for case in other}, {case: 0.1 + 0.2 for case in other}) == (1.0, 6), (
+        "equal but for the last bit"
+    )
     few = {case: better[case] for case in list(better)[:5]}
     p, pairs = paired_p(few, other)
     assert math.isnan(p) and pairs == 5
 
 
 def test_ranks_share_a_place_and_know_the_direction():
-    assert rank({"a": 3.0, "b": 5.0, "c": 5.0, "d": math.nan, "e": 1.0}, higher=True) == {"b": "best", "c": "best", "a": "second"}
+    assert rank({"a": 3.0, "b": 5.0, "c": 5.0, "d": math.nan, "e": 1.0}, higher=True) == {
+        "b": "best",
+        "c": "best",
+        "a": "second",
+    }
     assert rank({"a": 3.0, "b": 5.0, "e": 1.0}, higher=False) == {"e": "best", "a": "second"}
     assert rank({"a": 3.0, "b": math.nan}, higher=True) == {}
     assert rank({"a": 3.0, "b": 3.0, "c": math.nan}, higher=True) == {}, "all the same: none is best"
@@ -152,13 +206,27 @@ def test_ranks_leave_out_incomplete_rows_and_the_upper_bound():
     def run(dice, hd95, names="ab"):
         return result({case: ((dice, hd95), (dice, hd95)) for case in names})
 
-    found = {("pce", 0): run(0.61, 3.0), ("pce", 1): run(0.61, 3.0, "cd"), ("scn", 0): run(0.7, 4.0), ("scn", 1): run(0.7, 4.0, "cd")}
+    found = {
+        ("pce", 0): run(0.61, 3.0),
+        ("pce", 1): run(0.61, 3.0, "cd"),
+        ("scn", 0): run(0.7, 4.0),
+        ("scn", 1): run(0.7, 4.0, "cd"),
+    }
     found |= {("tv", 0): run(0.7 + 1e-6, 5.0), ("tv", 1): run(0.7, 5.0, "cd"), ("part", 1): run(0.9, 1.0, "cd")}
     found |= {("fullsup", 0): run(0.95, 0.5), ("fullsup", 1): run(0.95, 0.5, "cd")}
     section = aggregate(plan, of(plan, found))[0]
     for table in tables(section)[:2]:
-        marks = {row: [mark for _, mark in (cells(table)[row, name] for name in ("Dice A", "HD95 A (mm)", "HD95* mean (mm)"))] for row in ("pce", "scn", "tv")}
-        assert marks == {"pce": ["second", "best", "best"], "scn": ["best", "second", "second"], "tv": ["best", "", ""]}, "what prints alike ranks alike"
+        marks = {
+            row: [
+                mark for _, mark in (cells(table)[row, name] for name in ("Dice A", "HD95 A (mm)", "HD95* mean (mm)"))
+            ]
+            for row in ("pce", "scn", "tv")
+        }
+        assert marks == {
+            "pce": ["second", "best", "best"],
+            "scn": ["best", "second", "second"],
+            "tv": ["best", "", ""],
+        }, "what prints alike ranks alike"
         assert not any(mark for line in table.body[3:] for _, mark in line)
         assert table.body[3][0][0] == "part †" and table.body[3][1][0] == "1"
         notes = " ".join(table.notes)
@@ -168,7 +236,9 @@ def test_ranks_leave_out_incomplete_rows_and_the_upper_bound():
 
 def test_nothing_is_ranked_when_no_row_has_every_fold():
     plan = bench_plan(["pce", "scn"], [0, 1])
-    section = aggregate(plan, of(plan, {("pce", 0): result({"a": (0.5, 0.5)}), ("scn", 1): result({"b": (0.6, 0.6)})}))[0]
+    section = aggregate(plan, of(plan, {("pce", 0): result({"a": (0.5, 0.5)}), ("scn", 1): result({"b": (0.6, 0.6)})}))[
+        0
+    ]
     table = tables(section)[0]
     assert section.leader == "" and "p (Holm)" not in table.head
     assert [line[0][0] for line in table.body] == ["pce †", "scn †"]
@@ -177,8 +247,17 @@ def test_nothing_is_ranked_when_no_row_has_every_fold():
 
 def test_rows_of_one_mean_have_no_leader():
     plan = bench_plan(["pce", "scn", "part"], [0, 1])
-    pce, scn = ({f"case{i}": (one, one) for i, one in enumerate(values)} for values in ([0.1, 0.2, 0.3, 0.4, 0.5, 0.9], [0.9, 0.5, 0.4, 0.3, 0.2, 0.1]))
-    found = {("pce", 0): result(pce), ("scn", 0): result(scn), ("pce", 1): result(pce), ("scn", 1): result(scn), ("part", 0): result(pce)}
+    pce, scn = (
+        {f"case{i}": (one, one) for i, one in enumerate(values)}
+        for values in ([0.1, 0.2, 0.3, 0.4, 0.5, 0.9], [0.9, 0.5, 0.4, 0.3, 0.2, 0.1])
+    )
+    found = {
+        ("pce", 0): result(pce),
+        ("scn", 0): result(scn),
+        ("pce", 1): result(pce),
+        ("scn", 1): result(scn),
+        ("part", 0): result(pce),
+    }
     section = aggregate(plan, of(plan, found))[0]
     assert (section.leader, section.p) == ("", {}) and "p (Holm)" not in tables(section)[1].head
     assert not any(mark for line in tables(section)[1].body for _, mark in line)
@@ -204,24 +283,43 @@ def test_the_leader_is_tested_against_over_the_shared_cases():
     def run(fold, low, step):
         return result({case: (low + step * (i + 4 * fold),) * 2 for i, case in enumerate(cases[fold])})
 
-    found = {(label, fold): run(fold, *numbers) for label, numbers in {"pce": (0.3, 0.0), "scn": (0.6, 0.01), "fullsup": (0.9, 0.0)}.items() for fold in (0, 1)}
+    found = {
+        (label, fold): run(fold, *numbers)
+        for label, numbers in {"pce": (0.3, 0.0), "scn": (0.6, 0.01), "fullsup": (0.9, 0.0)}.items()
+        for fold in (0, 1)
+    }
     found["tv", 0] = run(0, 0.5, 0.0)
     section = aggregate(plan, of(plan, found))[0]
     table = tables(section)[1]
     # 8 pairs, all of one sign: 2/2⁸ = .0078, one comparison; tv shares 4
     assert section.p["pce"] == (pytest.approx(2 / 2**8), 8)
-    shown = {row: (cells(table)[row, "p (Holm)"][0], cells(table)[row, "pairs"][0]) for row in ("pce", "scn", "tv †", "fullsup")}
+    shown = {
+        row: (cells(table)[row, "p (Holm)"][0], cells(table)[row, "pairs"][0])
+        for row in ("pce", "scn", "tv †", "fullsup")
+    }
     assert shown == {"pce": ("0.008 *", "8"), "scn": ("leading", ""), "tv †": ("–", "4"), "fullsup": ("", "")}
     notes = " ".join(table.notes)
-    assert "Wilcoxon signed-rank test against scn" in notes and "over 1 comparison;" in notes and "fewer than 6 pairs" in notes
+    assert (
+        "Wilcoxon signed-rank test against scn" in notes
+        and "over 1 comparison;" in notes
+        and "fewer than 6 pairs" in notes
+    )
 
 
-PAPER = Published("Somebody, Table 1", "heart", "5 folds", "cv", {"pce": {"A": {"dice": 11.11, "dice_sd": 2.22}, "mean": {"hd95": 3.33}}})
+PAPER = Published(
+    "Somebody, Table 1",
+    "heart",
+    "5 folds",
+    "cv",
+    {"pce": {"A": {"dice": 11.11, "dice_sd": 2.22}, "mean": {"hd95": 3.33}}},
+)
 
 
 def test_published_numbers_have_their_own_columns_once_and_only_for_their_data_set():
     plan = bench_plan(["pce", "scn"], [0, 1], data=("heart", "lung"), published=PAPER)
-    results = of(plan, TWO_FOLDS) | {job: TWO_FOLDS["pce", job.fold] for job in plan.jobs if job.data == "lung" and job.label == "pce"}
+    results = of(plan, TWO_FOLDS) | {
+        job: TWO_FOLDS["pce", job.fold] for job in plan.jobs if job.data == "lung" and job.label == "pce"
+    }
     heart, lung = aggregate(plan, results)
     first, second, _ = tables(heart)
     assert first.head[-2:] == ["published Dice A", "published HD95 mean"], "columns without a number are left out"
@@ -229,11 +327,15 @@ def test_published_numbers_have_their_own_columns_once_and_only_for_their_data_s
     assert [shown["pce", name][0] for name in first.head[-2:]] == ["11.11 (2.22)", "3.33"]
     assert [shown["scn", name][0] for name in first.head[-2:]] == ["", ""]
     for table in (first, second):
-        ours = [text for line in table.body for name, (text, _) in zip(table.head, line) if not name.startswith("published")]
+        ours = [
+            text for line in table.body for name, (text, _) in zip(table.head, line) if not name.startswith("published")
+        ]
         assert not any(number in text for text in ours for number in ("11.11", "2.22", "3.33"))
     assert not any(name.startswith("published") for table in (second, *tables(lung)) for name in table.head)
     assert "Somebody, Table 1 (5 folds)" in " ".join(first.notes) and "is of the kind of" not in " ".join(first.notes)
-    elsewhere = tables(aggregate(dataclasses.replace(plan, published=dataclasses.replace(PAPER, ours="622")), results)[0])[0]
+    elsewhere = tables(
+        aggregate(dataclasses.replace(plan, published=dataclasses.replace(PAPER, ours="622")), results)[0]
+    )[0]
     assert "at budget quick. Its split is of the kind of `622`, not of `cv`." in " ".join(elsewhere.notes)
     lines = [line for line in csv.DictReader(io.StringIO(tidy_csv([heart, lung]))) if line["published_dice"]]
     keys = ("data", "row", "class", "published_dice", "published_dice_sd")
@@ -263,12 +365,21 @@ def test_csv_is_unrounded():
     assert float(line["dice_over_cases"]) == pytest.approx(200 / 3, abs=1e-12)
     assert float(line["dice_sd_over_cases"]) == pytest.approx(100 * math.sqrt(0.14 / 6), abs=1e-12)
     assert float(line["dice_sd_over_folds"]) == pytest.approx(100 * math.sqrt(0.02), abs=1e-12)
-    assert (line["status"], line["folds"], line["cases"], line["unit"], line["parameters"]) == ("complete", "0-1", "3", "mm", "1000")
+    assert (line["status"], line["folds"], line["cases"], line["unit"], line["parameters"]) == (
+        "complete",
+        "0-1",
+        "3",
+        "mm",
+        "1000",
+    )
 
 
 def test_cost_is_of_the_records_and_a_missing_peak_is_a_dash():
     plan = bench_plan(["pce", "scn"], [0, 1])
-    found = {("pce", 0): result({"a": (0.5, 0.5)}, seconds_per_iteration=1.0, minutes=10.0), ("pce", 1): result({"b": (0.5, 0.5)}, peak_memory_mib=900.4)}
+    found = {
+        ("pce", 0): result({"a": (0.5, 0.5)}, seconds_per_iteration=1.0, minutes=10.0),
+        ("pce", 1): result({"b": (0.5, 0.5)}, peak_memory_mib=900.4),
+    }
     old = result({"a": (0.5, 0.5)})
     del old.record["peak_memory_mib"]
     found |= {("scn", 0): old, ("scn", 1): result({"b": (0.5, 0.5)}, peak_memory_mib=None)}
@@ -276,12 +387,19 @@ def test_cost_is_of_the_records_and_a_missing_peak_is_a_dash():
     shown = cells(table)
     assert [shown["pce", name][0] for name in table.head[1:5]] == ["1000", "0.750", "900", "7.5"]
     assert shown["scn", "peak memory (MiB)"][0] == "–" and shown["pce", "optimiser"][0] == "sgd 0.01 poly"
-    assert table.notes[0] == "Runs on: some CPU, 1 threads, float32." and "other work on the machine included" in table.notes[-1]
+    assert (
+        table.notes[0] == "Runs on: some CPU, 1 threads, float32."
+        and "other work on the machine included" in table.notes[-1]
+    )
 
 
 def test_markdown_marks_and_escapes():
     plan = bench_plan(["a|b", "scn"], [0])
-    page = markdown(plan, aggregate(plan, of(plan, {("a|b", 0): result({"a": (0.5, 0.5)}), ("scn", 0): result({"a": (0.6, 0.6)})})), Path("elsewhere"))
+    page = markdown(
+        plan,
+        aggregate(plan, of(plan, {("a|b", 0): result({"a": (0.5, 0.5)}), ("scn", 0): result({"a": (0.6, 0.6)})})),
+        Path("elsewhere"),
+    )
     assert "| a\\|b |" in page and "| **60.00** |" in page and "| <u>50.00</u> |" in page
     for block in page.split("\n\n"):
         if block.startswith("|"):
@@ -290,7 +408,10 @@ def test_markdown_marks_and_escapes():
 
 def test_a_commit_that_is_not_known_is_said_to_be():
     machine = record()["environment"] | {"commit": None}
-    section = aggregate(bench_plan(["pce"], [0]), of(bench_plan(["pce"], [0]), {("pce", 0): result({"a": (0.5, 0.5)}, environment=machine)}))[0]
+    section = aggregate(
+        bench_plan(["pce"], [0]),
+        of(bench_plan(["pce"], [0]), {("pce", 0): result({"a": (0.5, 0.5)}, environment=machine)}),
+    )[0]
     assert run_lines(section)[0] == "# some CPU, 1 threads, float32, commit not known"
 
 
@@ -300,7 +421,10 @@ def test_latex_escapes_and_balances(tmp_path):
     found = {(label, 0): result({"a": (0.5, 0.5)}, ("A_1", "B")), ("scn", 0): result({"a": (0.6, 0.6)}, ("A_1", "B"))}
     found["scn", 1] = result({"b": (0.6, 0.6)}, ("A_1", "B"))
     text = latex(plan, aggregate(plan, of(plan, found)))
-    assert escape(label) == r"50\%\_of \{a\}\&b \textbackslash{}cmd \textasciitilde{}\textasciicircum{} \#1 \$x\$ \textless{}|\textgreater{}"
+    assert (
+        escape(label)
+        == r"50\%\_of \{a\}\&b \textbackslash{}cmd \textasciitilde{}\textasciicircum{} \#1 \$x\$ \textless{}|\textgreater{}"
+    )
     assert escape(label) + r" \textdagger{} & 0 &" in text
     bare = re.sub(r"\\[&%$#_{}]", "", text)
     depth = 0
@@ -324,17 +448,28 @@ def test_latex_escapes_and_balances(tmp_path):
 
 def test_hd95_of_a_row_that_misses_a_structure_is_not_ranked_where_it_does():
     plan = bench_plan(["pce", "scn", "tv"], [0])
-    found = {(label, 0): result({"a": ((0.5, hd95), (0.5, hd95))}) for label, hd95 in (("pce", 2.0), ("scn", 3.0), ("tv", 4.0))}
+    found = {
+        (label, 0): result({"a": ((0.5, hd95), (0.5, hd95))})
+        for label, hd95 in (("pce", 2.0), ("scn", 3.0), ("tv", 4.0))
+    }
     found["pce", 0].rows[0]["missing"] = True
     shown = cells(tables(aggregate(plan, of(plan, found))[0])[0])
-    marks = {label: [shown[label, f"HD95 {name} (mm)"][1] for name in ("A", "B", "mean")] for label in ("pce", "scn", "tv")}
+    marks = {
+        label: [shown[label, f"HD95 {name} (mm)"][1] for name in ("A", "B", "mean")] for label in ("pce", "scn", "tv")
+    }
     assert marks == {"pce": ["", "best", ""], "scn": ["best", "second", "best"], "tv": ["second", "", "second"]}
 
 
 def test_the_command_of_a_page_names_its_folder():
     plan = bench_plan(["pce"], [0])
-    pages = [markdown(plan, aggregate(plan, of(plan, {("pce", 0): result({"a": (0.5, 0.5)})})), Path(folder)) for folder in ("benchmarks/results", "my results")]
-    assert "table.toml --budget quick --table-only`" in pages[0] and "--budget quick --results 'my results' --table-only`" in pages[1]
+    pages = [
+        markdown(plan, aggregate(plan, of(plan, {("pce", 0): result({"a": (0.5, 0.5)})})), Path(folder))
+        for folder in ("benchmarks/results", "my results")
+    ]
+    assert (
+        "table.toml --budget quick --table-only`" in pages[0]
+        and "--budget quick --results 'my results' --table-only`" in pages[1]
+    )
 
 
 def test_spans():
@@ -396,5 +531,7 @@ def test_the_committed_tables_are_those_of_the_committed_scores(page, tmp_path, 
     write_tables(plan, read_results(plan, given[0]), tmp_path)
     written = (tmp_path / page.name).read_text(encoding="utf-8").replace(f" --results {tmp_path}", "", 1)
     assert written == page.read_text(encoding="utf-8"), f"run: scribbleseg {made}"
-    assert (tmp_path / page.with_suffix(".tex").name).read_text(encoding="utf-8") == page.with_suffix(".tex").read_text(encoding="utf-8")
+    assert (tmp_path / page.with_suffix(".tex").name).read_text(encoding="utf-8") == page.with_suffix(".tex").read_text(
+        encoding="utf-8"
+    )
     assert page.with_suffix(".csv").is_file()

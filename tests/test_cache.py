@@ -67,7 +67,10 @@ def test_a_folder_that_cannot_be_written_is_said_once(volume, capsys):
     for _ in range(2):
         cached(volume, "kind", {}, compute)
     assert len(calls) == 2
-    assert capsys.readouterr().err == f"{volume.cache}: cannot be written, so the results of 'kind' are not kept for the next run\n"
+    assert (
+        capsys.readouterr().err
+        == f"{volume.cache}: cannot be written, so the results of 'kind' are not kept for the next run\n"
+    )
 
 
 def test_a_failed_computation_leaves_nothing(volume):
@@ -83,7 +86,10 @@ def test_a_stack_that_finds_no_place_names_the_folder_and_a_way_out(tmp_path):
     (tmp_path / "file").touch()
     stack = Stack(tmp_path / "file" / "cache", 10)
     stack.append(torch.zeros(8, dtype=torch.uint8))
-    with pytest.raises(InputError, match=r"cache: the slices do not fit into memory, and no file can be made here \(Not a directory\).*--size"):
+    with pytest.raises(
+        InputError,
+        match=r"cache: the slices do not fit into memory, and no file can be made here \(Not a directory\).*--size",
+    ):
         stack.append(torch.zeros(8, dtype=torch.uint8))
 
 
@@ -93,5 +99,8 @@ def test_a_stack_on_a_full_disk_names_the_folder_and_a_way_out(tmp_path, monkeyp
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("tempfile.TemporaryFile", lambda dir: Full())
-    with pytest.raises(InputError, match="cache: the slices do not fit into memory, and not onto this disk .*No space left.*Free some space"):
+    with pytest.raises(
+        InputError,
+        match="cache: the slices do not fit into memory, and not onto this disk .*No space left.*Free some space",
+    ):
         Stack(tmp_path / "cache", 10).append(torch.zeros(16, dtype=torch.uint8))

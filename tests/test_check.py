@@ -54,7 +54,9 @@ def test_every_problem_is_named_at_once(folder, said):
     save(folder / "labelsTr_dense" / "case3.nii.gz", truth()[:5])
     (folder / "imagesTs").mkdir()
     (folder / "imagesTs" / "far_0000.nii.gz").write_bytes(b"no")
-    (folder / "splits_final.json").write_text(json.dumps([{"train": ["case0", "case2"], "val": ["case1"]}]), encoding="utf-8")
+    (folder / "splits_final.json").write_text(
+        json.dumps([{"train": ["case0", "case2"], "val": ["case1"]}]), encoding="utf-8"
+    )
     usable, text = said(folder)
     problems = [line for line in text.splitlines() if line.startswith("problem: ")]
     expected = ["case0_0000.nii.gz: 1 of 480", "constant", "has value 6", "case2.nii.gz: has another affine"]
@@ -62,7 +64,10 @@ def test_every_problem_is_named_at_once(folder, said):
     assert not usable and len(problems) == len(expected), text
     for line, words in zip(problems, expected, strict=True):
         assert words in line
-    assert "no scribble" not in text.replace(problems[-1], "") and "4 with dense masks, 1 with both, 4 with unusable files" in text
+    assert (
+        "no scribble" not in text.replace(problems[-1], "")
+        and "4 with dense masks, 1 with both, 4 with unusable files" in text
+    )
 
 
 def test_a_class_that_nobody_drew(folder, said):
@@ -93,17 +98,28 @@ def test_zero_written_where_nothing_was_drawn(folder, said):
         assert usable and "in the same order?" not in text
         return text
 
-    assert "warning: the labels of 1 of 4 cases cover every pixel, 3 (ignore) is nowhere in them: case0. Was 0 meant as 'not drawn'?" in zero(1)
+    assert (
+        "warning: the labels of 1 of 4 cases cover every pixel, 3 (ignore) is nowhere in them: case0. Was 0 meant as 'not drawn'?"
+        in zero(1)
+    )
     text = zero(4)
     assert "warning: the labels of 4 of 4 cases cover every pixel" in text
-    assert "warning: over 5 % of the scribbled pixels contradict the dense masks: was 0 meant as 'not drawn', or" in text
+    assert (
+        "warning: over 5 % of the scribbled pixels contradict the dense masks: was 0 meant as 'not drawn', or" in text
+    )
 
 
 def test_final_has_the_names_of_the_folds_that_it_repeats(folder, said):
     (folder / "splits").mkdir()
-    rows = [{"name": "old", "train": ["case0", "case1"], "test": ["case2", "case3"]}, {"name": "young", "train": ["case2", "case3"], "test": ["case0", "case1"]}]
+    rows = [
+        {"name": "old", "train": ["case0", "case1"], "test": ["case2", "case3"]},
+        {"name": "young", "train": ["case2", "case3"], "test": ["case0", "case1"]},
+    ]
     (folder / "splits" / "ages.json").write_text(json.dumps(rows), encoding="utf-8")
-    assert "split     final, which tests on the folds of ages, 2 folds (train/val/test cases): old: 2/0/2; young: 2/0/2\n" in said(folder)[1]
+    assert (
+        "split     final, which tests on the folds of ages, 2 folds (train/val/test cases): old: 2/0/2; young: 2/0/2\n"
+        in said(folder)[1]
+    )
 
 
 def test_a_class_that_no_training_case_of_a_fold_has(folder, said):
@@ -111,19 +127,27 @@ def test_a_class_that_no_training_case_of_a_fold_has(folder, said):
         save(folder / "labelsTr" / f"case{i}.nii.gz", np.where(scribble() == 2, 3, scribble()).astype(np.uint8))
     usable, text = said(folder)
     problems = [line for line in text.splitlines() if line.startswith("problem: ")]
-    assert not usable and problems == ["problem: split final, fold '0': no training case has a scribble of class inner. Draw some, or correct the split."]
+    assert not usable and problems == [
+        "problem: split final, fold '0': no training case has a scribble of class inner. Draw some, or correct the split."
+    ]
 
 
 def test_slices_of_another_plane_are_a_warning(folder, said):
     def turn(case: int, turned: np.ndarray) -> None:
-        for name, array in ((f"imagesTr/case{case}_0000", image(case)), (f"labelsTr/case{case}", scribble()), (f"labelsTr_dense/case{case}", truth())):
+        for name, array in (
+            (f"imagesTr/case{case}_0000", image(case)),
+            (f"labelsTr/case{case}", scribble()),
+            (f"labelsTr_dense/case{case}", truth()),
+        ):
             save(folder / f"{name}.nii.gz", array, turned)
 
     lies = np.diag([-1.0, 1, 1, 1]) @ OBLIQUE  # 90° from the others
     thin = OBLIQUE.copy()
     thin[:3, 2] *= 0.1  # cut across an axis in plane
     tilted = OBLIQUE.copy()
-    tilted[:3, :3] = np.array([[np.cos(0.7), -np.sin(0.7), 0], [np.sin(0.7), np.cos(0.7), 0], [0, 0, 1]]) @ OBLIQUE[:3, :3]  # 39°
+    tilted[:3, :3] = (
+        np.array([[np.cos(0.7), -np.sin(0.7), 0], [np.sin(0.7), np.cos(0.7), 0], [0, 0, 1]]) @ OBLIQUE[:3, :3]
+    )  # 39°
     turn(0, tilted)
     assert "45°" not in said(folder)[1]
     for case, affine in ((0, thin), (2, lies)):
@@ -138,14 +162,22 @@ def test_cases_without_scribble_are_a_warning_and_none_at_all_a_problem(folder, 
     save(folder / "labelsTr" / "case2.nii.gz", np.full(SHAPE, 3, np.uint8))  # a file, but nothing drawn
     usable, text = said(folder)
     assert not usable and "fold '1': no training case has a scribble of class background, outer, inner" in text
-    (folder / "splits_final.json").write_text(json.dumps([{"train": ["case0", "case1"], "val": ["case2", "case3"]}]), encoding="utf-8")
+    (folder / "splits_final.json").write_text(
+        json.dumps([{"train": ["case0", "case1"], "val": ["case2", "case3"]}]), encoding="utf-8"
+    )
     usable, text = said(folder)
-    assert usable and "warning: 2 of 4 cases have no scribble: case2, case3. A scribble method has no label of them" in text
+    assert (
+        usable
+        and "warning: 2 of 4 cases have no scribble: case2, case3. A scribble method has no label of them" in text
+    )
     save(folder / "labelsTr" / "case3.nii.gz", scribble())
     assert "warning: 1 of 4 cases has no scribble: case2." in said(folder)[1]
     for i in range(4):
         save(folder / "labelsTr" / f"case{i}.nii.gz", np.full(SHAPE, 3, np.uint8))
-    assert f"problem: {folder / 'labelsTr'}: nothing is drawn. Draw some, or check that the ignore value (3) is not used for all." in said(folder)[1]
+    assert (
+        f"problem: {folder / 'labelsTr'}: nothing is drawn. Draw some, or check that the ignore value (3) is not used for all."
+        in said(folder)[1]
+    )
     for path in (folder / "labelsTr").iterdir():
         path.unlink()
     usable, text = said(folder)
@@ -163,7 +195,11 @@ def test_scribbles_that_contradict_the_masks(folder, said):
 def test_one_slice_stray_label_and_no_split(folder, said):
     flat = OBLIQUE.copy()
     flat[:3, 2] *= 0.1  # thinner than its pixels are wide
-    for name, array in (("imagesTr/case0_0000", image(0)), ("labelsTr/case0", scribble()), ("labelsTr_dense/case0", truth())):
+    for name, array in (
+        ("imagesTr/case0_0000", image(0)),
+        ("labelsTr/case0", scribble()),
+        ("labelsTr_dense/case0", truth()),
+    ):
         save(folder / f"{name}.nii.gz", array[..., :1], flat)
     save(folder / "labelsTr" / "who.nii.gz", scribble())
     (folder / "splits_final.json").unlink()
@@ -200,7 +236,10 @@ def test_every_case_that_lacks_a_channel_is_named_and_the_rest_is_checked(folder
     usable, text = said(folder)
     problems = [line for line in text.splitlines() if line.startswith("problem: ")]
     assert not usable and len(problems) == 2 and "has value 6" in problems[1]
-    assert "imagesTr: 2 of 4 cases lack channels" in problems[0] and "Add case0_0000.nii.gz, case1_0001.nii.gz, or" in problems[0]
+    assert (
+        "imagesTr: 2 of 4 cases lack channels" in problems[0]
+        and "Add case0_0000.nii.gz, case1_0001.nii.gz, or" in problems[0]
+    )
     assert "warning: 1 of 4 cases has no scribble: case3" in text and "belongs to no image" not in text
     assert "slices    16 in all" in text and "2 cases with scribbles" in text
 
@@ -213,13 +252,20 @@ def test_files_of_another_ending_are_a_warning(folder, said):
     (folder / "labelsTr" / "notes.txt").touch()
     usable, text = said(folder)
     assert usable and text.count("warning: ") == 1
-    assert "warning: files that are not read: imagesTr 1 .NII.GZ, imagesTr 2 .nrrd, labelsTr 2 .nrrd. A data set has one ending, '.nii.gz' in" in text
+    assert (
+        "warning: files that are not read: imagesTr 1 .NII.GZ, imagesTr 2 .nrrd, labelsTr 2 .nrrd. A data set has one ending, '.nii.gz' in"
+        in text
+    )
 
 
 def test_another_number_of_cases_than_the_description_says_is_a_warning(folder, said):
     edit(folder, numTraining=10)
     usable, text = said(folder)
-    assert usable and "warning: numTraining of dataset.json is 10, and imagesTr has 4 cases." in text and text.count("warning: ") == 1
+    assert (
+        usable
+        and "warning: numTraining of dataset.json is 10, and imagesTr has 4 cases." in text
+        and text.count("warning: ") == 1
+    )
     edit(folder, numTraining=None)
     assert "warning: " not in said(folder)[1]
 
@@ -228,4 +274,7 @@ def test_without_groups_and_splits_a_case_counts_as_a_patient(folder, said):
     edit(folder, groups=None)
     assert "tiny: 4 cases of 4 patients, 0 in imagesTs" in said(folder)[1]
     (folder / "splits_final.json").unlink()
-    assert "tiny: 4 cases of 4 patients (no groups in dataset.json: each case counts as a patient), 0 in imagesTs" in said(folder)[1]
+    assert (
+        "tiny: 4 cases of 4 patients (no groups in dataset.json: each case counts as a patient), 0 in imagesTs"
+        in said(folder)[1]
+    )

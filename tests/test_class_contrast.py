@@ -9,7 +9,9 @@ from scribbleseg.labels import UNLABELED
 U = UNLABELED
 # class 0 is drawn in both slices, 1 in the first, 3 in the second, 2 nowhere
 SCRIBBLE = torch.tensor([[[0, 0, 1, 1], [1, U, U, U]], [[0, 3, 3, U], [3, U, U, U]]])
-PSEUDO = torch.tensor([[[0, 3, 1, 1], [1, 3, 2, 0]], [[0, 3, 3, 1], [3, 1, U, 0]]])  # one scribbled pixel is predicted otherwise
+PSEUDO = torch.tensor(
+    [[[0, 3, 1, 1], [1, 3, 2, 0]], [[0, 3, 3, 1], [3, 1, U, 0]]]
+)  # one scribbled pixel is predicted otherwise
 
 
 def contrast_by_loops(features, scribble, pseudo_label, classes, temperature):
@@ -39,7 +41,9 @@ def test_values_and_gradients_are_those_of_the_loops(temperature):
     lengths = torch.tensor([0.2, 1.0, 5.0, 30.0]).repeat(2, 1, 2, 1)
     exact = (torch.randn(2, 3, 2, 4, generator=g, dtype=torch.float64) * lengths).requires_grad_()
     features = exact.detach().float().requires_grad_()
-    found = class_contrast(features, SCRIBBLE, PSEUDO, 4, **({} if temperature == 0.1 else {"temperature": temperature}))
+    found = class_contrast(
+        features, SCRIBBLE, PSEUDO, 4, **({} if temperature == 0.1 else {"temperature": temperature})
+    )
     expected = contrast_by_loops(exact, SCRIBBLE, PSEUDO, 4, temperature)
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
@@ -56,7 +60,9 @@ def test_degenerate_features_have_finite_values_and_bounded_gradients(kind):
     elif kind == "opposite":  # the unit vectors of class 1 add up to nothing
         features[0, 0, 3], features[0, 1, 0] = -features[0, 0, 2], 0
     else:
-        features[torch.ones_like(SCRIBBLE, dtype=torch.bool) if kind == "all" else SCRIBBLE == 1] *= 1e-7 if kind == "short" else 0
+        features[torch.ones_like(SCRIBBLE, dtype=torch.bool) if kind == "all" else SCRIBBLE == 1] *= (
+            1e-7 if kind == "short" else 0
+        )
     features = features.movedim(-1, 1).requires_grad_()
     for term in class_contrast(features, SCRIBBLE, PSEUDO, 4):
         assert term.isfinite()

@@ -39,7 +39,9 @@ def refused(call):
 
     def run(*words):
         code, out, err = call(*words)
-        assert code == 2 and out == "" and err.startswith("scribbleseg: ") and err.endswith("\n") and err.count("\n") == 1, (code, out, err)
+        assert (
+            code == 2 and out == "" and err.startswith("scribbleseg: ") and err.endswith("\n") and err.count("\n") == 1
+        ), (code, out, err)
         return err.strip()
 
     return run
@@ -75,10 +77,18 @@ def test_ctrl_c_exits_with_130_and_says_how_to_carry_on(call, monkeypatch, small
 
     monkeypatch.setattr("scribbleseg.train.train", interrupted)
     monkeypatch.setattr("scribbleseg.predict.predict", interrupted)
-    assert call("train", small, tmp_path / "run") == (130, "", "scribbleseg: stopped. No run was begun yet: give the same command again.\n")
+    assert call("train", small, tmp_path / "run") == (
+        130,
+        "",
+        "scribbleseg: stopped. No run was begun yet: give the same command again.\n",
+    )
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").touch()
-    assert call("train", small, tmp_path / "run") == (130, "", f"scribbleseg: stopped. Carry on with: scribbleseg train {tmp_path / 'run'} --resume\n")
+    assert call("train", small, tmp_path / "run") == (
+        130,
+        "",
+        f"scribbleseg: stopped. Carry on with: scribbleseg train {tmp_path / 'run'} --resume\n",
+    )
     assert call("train", "--fold", 0, small, tmp_path / "run")[2].endswith("scribbleseg train RUN --resume\n")
     assert call("predict", "run", "in", "out") == (130, "", "scribbleseg: stopped.\n")
     monkeypatch.setattr("scribbleseg.demo.demo", interrupted)
@@ -90,7 +100,10 @@ def test_what_only_the_system_knows_exits_with_2_and_a_bug_does_not_hide(refused
         monkeypatch.setattr("scribbleseg.data.check.check", lambda _: (_ for _ in ()).throw(error))
 
     fail(PermissionError(13, "Permission denied", "/there/dataset.json"))
-    assert refused("check", "set") == "scribbleseg: [Errno 13] Permission denied: '/there/dataset.json'. Choose another place, or change its permissions."
+    assert (
+        refused("check", "set")
+        == "scribbleseg: [Errno 13] Permission denied: '/there/dataset.json'. Choose another place, or change its permissions."
+    )
     fail(OSError(5, "Input/output error", "/there/dataset.json"))
     assert refused("check", "set") == "scribbleseg: [Errno 5] Input/output error: '/there/dataset.json'."
     fail(ZeroDivisionError())
@@ -117,7 +130,10 @@ def test_a_reader_that_leaves_is_no_error_message(monkeypatch):
         (["trian"], "no verb 'trian'. Did you mean 'train'?"),
         (["--nope"], "no verb '--nope'."),
         ([], "what to do?"),
-        (["train", "SET", "RUN", "--itertions", "3"], "scribbleseg train has no option '--itertions'. Did you mean '--iterations'?"),
+        (
+            ["train", "SET", "RUN", "--itertions", "3"],
+            "scribbleseg train has no option '--itertions'. Did you mean '--iterations'?",
+        ),
         (["train", "SET", "RUN", "--sede=3"], "has no option '--sede'. Did you mean '--seed'?"),
         (["predict", "RUN", "IN", "OUT", "--uncertainity"], "Did you mean '--uncertainty'?"),
         (["phantom", "DST", "--case", "3"], "Did you mean '--cases'?"),
@@ -125,7 +141,10 @@ def test_a_reader_that_leaves_is_no_error_message(monkeypatch):
         (["bench", "plan.toml", "--plan", "x"], "scribbleseg bench has no option '--plan'. Known: --address,"),
         (["train", "SET", "RUN", "--method", "efdnet"], "no method 'efdnet'. Did you mean 'effdnet'?"),
         (["train", "SET", "RUN", "--method", "pce", "--split", "finl"], "no split 'finl'. Did you mean 'final'?"),
-        (["train", "SET", "RUN", "--method", "effdnet", "--set", "lamb=1"], "effdnet has no option 'lamb'. Did you mean 'lam'?"),
+        (
+            ["train", "SET", "RUN", "--method", "effdnet", "--set", "lamb=1"],
+            "effdnet has no option 'lamb'. Did you mean 'lam'?",
+        ),
         (["train", "SET", "RUN", "--method", "my_package.mine:Mine"], "cannot be imported"),
         (["train", "SET", "RUN", "--method", "pathlib:Path"], "Path is no method"),
         (["methods", "dmlps"], "no method 'dmlps'. Did you mean 'dmpls'?"),
@@ -141,11 +160,28 @@ def test_the_nearest_name(refused, small, tmp_path, words, expected):
 def test_options_in_every_spelling_are_known(call, monkeypatch):
     got = []
     monkeypatch.setattr("scribbleseg.train.train", got.append)
-    words = ["--val-share=0.2", "--validations", "3", "--deterministic", "--no-tensorboard", "--set", "a=1", "b=2", "--batch", "7"]
+    words = [
+        "--val-share=0.2",
+        "--validations",
+        "3",
+        "--deterministic",
+        "--no-tensorboard",
+        "--set",
+        "a=1",
+        "b=2",
+        "--batch",
+        "7",
+    ]
     assert call("train", "data", "run", *words)[:2] == (0, "")
     (settings,) = got
     assert (settings.dataset, settings.run) == (Path("data"), Path("run"))
-    assert (settings.val_share, settings.validations, settings.deterministic, settings.tensorboard, settings.batch) == (0.2, 3, True, False, 7)
+    assert (settings.val_share, settings.validations, settings.deterministic, settings.tensorboard, settings.batch) == (
+        0.2,
+        3,
+        True,
+        False,
+        7,
+    )
     assert settings.set == ("a=1", "b=2")
 
 
@@ -166,8 +202,14 @@ def test_values_of_another_type_and_missing_words_exit_with_2(call, words, said)
 @pytest.mark.parametrize(
     "line, expected",
     [
-        ("bench --folds 0 1 plans/ok.toml", "scribbleseg: PLAN missing. --folds takes every word after it; put the others first: scribbleseg bench PLAN --folds ..."),
-        ("train --set delta=0.2 datasets/ph r", "scribbleseg: DATASET and RUN missing. --set takes every word after it"),
+        (
+            "bench --folds 0 1 plans/ok.toml",
+            "scribbleseg: PLAN missing. --folds takes every word after it; put the others first: scribbleseg bench PLAN --folds ...",
+        ),
+        (
+            "train --set delta=0.2 datasets/ph r",
+            "scribbleseg: DATASET and RUN missing. --set takes every word after it",
+        ),
         ("train datasets/ph --no-tensorboard --lr 1 --set delta=0.2 r", "scribbleseg: RUN missing."),
         ("evaluate --classes RV pred truth --out a.csv", "scribbleseg: PREDICTIONS and TRUTH missing."),
     ],
@@ -176,7 +218,15 @@ def test_words_that_a_list_option_took(refused, line, expected):
     assert expected in refused(*line.split())
 
 
-@pytest.mark.parametrize("line", ["data run --set a=1 b=2", "--lr 1 data --tensorboard run --set a=1 b=2", "--set a=1 b=2 --lr 1 data run", "--set=a=1 data run"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "data run --set a=1 b=2",
+        "--lr 1 data --tensorboard run --set a=1 b=2",
+        "--set a=1 b=2 --lr 1 data run",
+        "--set=a=1 data run",
+    ],
+)
 def test_a_list_option_before_another_or_behind_the_words(call, monkeypatch, line):
     got = []
     monkeypatch.setattr("scribbleseg.train.train", got.append)
@@ -204,7 +254,10 @@ def test_several_runs_and_options_in_any_order(call, monkeypatch, line):
     got = []
     monkeypatch.setattr("scribbleseg.predict.predict", lambda settings: got.append(settings) or [Path("out/a.nii.gz")])
     assert call("predict", *line.split()) == (0, "", "predictions: out, 1 file\n")
-    assert got[0].runs == (Path("a"), Path("b"), Path("c")) and (got[0].input, got[0].output) == (Path("in"), Path("out"))
+    assert got[0].runs == (Path("a"), Path("b"), Path("c")) and (got[0].input, got[0].output) == (
+        Path("in"),
+        Path("out"),
+    )
     assert (got[0].weights, got[0].tta, got[0].uncertainty) == ("best", True, False)
 
 
@@ -259,7 +312,12 @@ def test_resume_carries_on_from_the_checkpoint(call, trained, tmp_path):
     assert code == 0 and "training pce: 4/4 it" in err and "is finished" not in err
     assert err.endswith(f"run: {run}; next: scribbleseg predict {run} INPUT OUTPUT, or scribbleseg report {run}\n")
     assert torch.load(run / "resume.pt", weights_only=True)["iteration"] == 4
-    assert [json.loads(line)["iteration"] for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()] == [1, 2, 3, 4]
+    assert [json.loads(line)["iteration"] for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()] == [
+        1,
+        2,
+        3,
+        4,
+    ]
 
 
 def test_train_predict_evaluate_in_plain_lines_when_piped(call, small, tmp_path):
@@ -273,10 +331,17 @@ def test_train_predict_evaluate_in_plain_lines_when_piped(call, small, tmp_path)
     assert all("\r" not in out + err and "\x1b" not in out + err for _, out, err in said)
     assert [out for _, out, _ in said[:2]] == ["", ""]
     *lines, last = said[0][2].splitlines()
-    assert [line.split(",")[0] for line in lines] == ["reading cases: 4/4 case", "training pce: 1/1 it"] and last.startswith(f"run: {run}; next: ")
-    assert said[1][2].endswith(f"\npredictions: {tmp_path / 'out'}, 2 files; next: scribbleseg evaluate {tmp_path / 'out'} {small / 'labelsTr_dense'}\n")
+    assert [line.split(",")[0] for line in lines] == [
+        "reading cases: 4/4 case",
+        "training pce: 1/1 it",
+    ] and last.startswith(f"run: {run}; next: ")
+    assert said[1][2].endswith(
+        f"\npredictions: {tmp_path / 'out'}, 2 files; next: scribbleseg evaluate {tmp_path / 'out'} {small / 'labelsTr_dense'}\n"
+    )
     assert said[2][2].endswith(f"\nscores: {tmp_path / 'scores.csv'}\n")
-    assert said[1][2].startswith("predicting the 2 test cases of fold 0\npredicting: 2/2 case, ") and said[2][1].startswith("| class ")
+    assert said[1][2].startswith("predicting the 2 test cases of fold 0\npredicting: 2/2 case, ") and said[2][
+        1
+    ].startswith("| class ")
     assert (tmp_path / "scores.csv").read_text(encoding="utf-8").count("\n") == 3  # a heading, one case × two classes
 
 
@@ -284,7 +349,10 @@ def test_a_phantom_is_made_with_progress_and_says_what_comes_next(call, tmp_path
     code, out, err = call("phantom", tmp_path / "my set", "--cases", 3)
     assert (code, out) == (0, "")
     first, last = err.splitlines()
-    assert first.startswith("drawing hearts: 2/2 patients, ") and last == f"data set: {tmp_path / 'my set'}; next: scribbleseg check '{tmp_path / 'my set'}'"
+    assert (
+        first.startswith("drawing hearts: 2/2 patients, ")
+        and last == f"data set: {tmp_path / 'my set'}; next: scribbleseg check '{tmp_path / 'my set'}'"
+    )
 
 
 def test_one_of_torchruns_processes_says_what_comes_next(call, monkeypatch):

@@ -102,7 +102,10 @@ def test_larger_share_wins_where_regions_meet():
 
 def test_refinement_equals_the_loops_where_no_region_agrees_on_a_class():
     rows, label, _, classes = random_case(2, coherent=False)
-    everywhere, threshold = torch.ones_like(label, dtype=torch.bool), torch.tensor(0.6)  # coverage is 1: the class rule refuses them
+    everywhere, threshold = (
+        torch.ones_like(label, dtype=torch.bool),
+        torch.tensor(0.6),
+    )  # coverage is 1: the class rule refuses them
     expected = refinement_by_loops(rows, label, everywhere, threshold, classes, "region")
     got = region_refinement(rows, label, everywhere, threshold, classes)
     assert not got[2].any() and not expected[2].any()
@@ -117,7 +120,9 @@ def test_refinement_equals_the_loops_where_every_region_is_accepted_and_they_con
     for ours, theirs in zip(got, expected):
         assert torch.equal(ours, theirs)
     assert got[2].all()
-    alone = torch.stack([region_refinement(rows[:, r : r + 1], label, mask, threshold, classes)[0] for r in range(rows.shape[1])])
+    alone = torch.stack(
+        [region_refinement(rows[:, r : r + 1], label, mask, threshold, classes)[0] for r in range(rows.shape[1])]
+    )
     low, high = rows.amin((2, 3), keepdim=True), rows.amax((2, 3), keepdim=True)
     region = ((rows - low) / (high - low) > 0.5).repeat_interleave(2, 2).repeat_interleave(3, 3).transpose(0, 1)
     wanted = [(region & (alone == c)).any(0).long() for c in range(classes)]
@@ -156,7 +161,9 @@ def test_correlation_map_by_hand():
     e = torch.e
     assert torch.allclose(correlation_map(f1, f2), torch.tensor([[[e / (e + 1), 1 / (e + 1)], [0.5, 0.5]]]))
     e = torch.e**2
-    assert torch.allclose(correlation_map(f1, f2, "outside"), torch.tensor([[[e / (e + 1), 1 / (e + 1)], [0.5, 0.5]]]) / 2)
+    assert torch.allclose(
+        correlation_map(f1, f2, "outside"), torch.tensor([[[e / (e + 1), 1 / (e + 1)], [0.5, 0.5]]]) / 2
+    )
     with pytest.raises(InputError, match="'around'"):
         correlation_map(f1, f2, "around")
 
@@ -229,6 +236,9 @@ def test_class_contrast_leaves_out_classes_without_scribble():
     features = torch.randn(1, 4, 6, requires_grad=True)
     scribble = torch.tensor([[2, 2, UNLABELED, UNLABELED, UNLABELED, UNLABELED]])
     pseudo = torch.tensor([[2, 2, 0, 1, 3, UNLABELED]])
-    assert class_contrast(features, scribble, pseudo, classes=4) == (0, 0)  # one class to choose from, no pseudo-label of it
+    assert class_contrast(features, scribble, pseudo, classes=4) == (
+        0,
+        0,
+    )  # one class to choose from, no pseudo-label of it
     nothing = class_contrast(features, torch.full_like(scribble, UNLABELED), pseudo, classes=4)
     assert nothing == (0, 0) and torch.autograd.grad(sum(nothing), features)[0].abs().max() == 0

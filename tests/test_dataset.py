@@ -121,13 +121,21 @@ def test_itk_formats_round_trip_and_agree_with_nifti(tmp_path, kind):
     write_volume(tmp_path / f"a{kind}", voxels, grid)
     oracle = itk.ReadImage(str(tmp_path / "a.nii.gz"))  # ITK's own reading of the same NIfTI
     file = itk.ReadImage(str(tmp_path / f"a{kind}"))
-    for one, other in ((file.GetSpacing(), oracle.GetSpacing()), (file.GetOrigin(), oracle.GetOrigin()), (file.GetDirection(), oracle.GetDirection())):
+    for one, other in (
+        (file.GetSpacing(), oracle.GetSpacing()),
+        (file.GetOrigin(), oracle.GetOrigin()),
+        (file.GetDirection(), oracle.GetDirection()),
+    ):
         assert one == pytest.approx(other, abs=1e-5)
     again, place = read_volume(tmp_path / f"a{kind}")
     assert np.array_equal(again, voxels) and place.same_place(grid)
     write_volume(tmp_path / f"b{kind}", again, place)
     copy = itk.ReadImage(str(tmp_path / f"b{kind}"))
-    for one, other in ((copy.GetSpacing(), file.GetSpacing()), (copy.GetOrigin(), file.GetOrigin()), (copy.GetDirection(), file.GetDirection())):
+    for one, other in (
+        (copy.GetSpacing(), file.GetSpacing()),
+        (copy.GetOrigin(), file.GetOrigin()),
+        (copy.GetDirection(), file.GetDirection()),
+    ):
         assert one == pytest.approx(other, abs=1e-12)
     assert np.array_equal(itk.GetArrayFromImage(copy), itk.GetArrayFromImage(oracle))
 
@@ -159,7 +167,9 @@ def test_volume_errors_name_the_file(tmp_path):
         fails(tmp_path / name, "cannot be read as NIfTI")
     (tmp_path / "cut.nrrd").write_bytes(b"NRRD0004\nnothing")
     fails(tmp_path / "cut.nrrd", "cannot be read")
-    fails(save(tmp_path / "time.nii.gz", image(0, (6, 5, 4, 3))), r"shape \(6, 5, 4, 3\); expected a 3-D volume. Split it")
+    fails(
+        save(tmp_path / "time.nii.gz", image(0, (6, 5, 4, 3))), r"shape \(6, 5, 4, 3\); expected a 3-D volume. Split it"
+    )
     fails(save(tmp_path / "line.nii.gz", image(0, (6,))), r"shape \(6,\); expected a 3-D volume")
     header = bytearray(save(tmp_path / "nothing.nii", image(0)).read_bytes())
     header[44:46] = b"\0\0"  # the second of its sizes
@@ -199,12 +209,20 @@ def test_a_trailing_axis_of_one_is_a_3d_volume(tmp_path):
 
 def test_reads_what_was_written(folder):
     dataset = read_dataset(folder)
-    assert (dataset.classes, dataset.ignore, dataset.channels, dataset.name) == (("background", "outer", "inner"), 3, ("MR",), "tiny")
+    assert (dataset.classes, dataset.ignore, dataset.channels, dataset.name) == (
+        ("background", "outer", "inner"),
+        3,
+        ("MR",),
+        "tiny",
+    )
     assert dataset.patient("case1") == "p0" and dataset.spacing_unit == "mm"
     volume = load_volume(dataset, dataset.case("case0"))
     assert np.array_equal(volume.truth, truth().transpose(2, 1, 0))
     expected = scribble().transpose(2, 1, 0)
-    assert np.array_equal(volume.scribble, np.where(expected == 3, UNLABELED, expected)) and volume.scribble.dtype == np.uint8
+    assert (
+        np.array_equal(volume.scribble, np.where(expected == 3, UNLABELED, expected))
+        and volume.scribble.dtype == np.uint8
+    )
     assert np.allclose(volume.image[0], normalise(image(0).astype(np.float32).transpose(2, 1, 0)))
     assert [fold.test for fold in dataset.folds("final")] == [("case2", "case3"), ("case0", "case1")]
 
@@ -239,10 +257,16 @@ def test_an_nnunet_set_with_two_channels_another_ending_and_no_extras(tmp_path):
     volume = load_volume(dataset, dataset.case("left_knee_b"))
     assert volume.image.shape == (2, 4, 10, 12) and volume.truth is None and not np.array_equal(*volume.image)
     (folder / "imagesTr" / "left_knee_b_0001.nii").unlink()
-    with pytest.raises(InputError, match=r"imagesTr: 1 of 2 cases lacks channels: dataset.json names 2 channels \(0000, 0001\). Add left_knee_b_0001.nii, or"):
+    with pytest.raises(
+        InputError,
+        match=r"imagesTr: 1 of 2 cases lacks channels: dataset.json names 2 channels \(0000, 0001\). Add left_knee_b_0001.nii, or",
+    ):
         read_dataset(folder)
     (folder / "imagesTr" / "left_knee_b_0000.nii").rename(folder / "imagesTr" / "left_knee_b_0007.nii")
-    with pytest.raises(InputError, match=r"lacks channels: .* Add left_knee_b_0000.nii, left_knee_b_0001.nii, or .* left_knee_b_0007.nii: no such channel"):
+    with pytest.raises(
+        InputError,
+        match=r"lacks channels: .* Add left_knee_b_0000.nii, left_knee_b_0001.nii, or .* left_knee_b_0007.nii: no such channel",
+    ):
         read_dataset(folder)
 
 
@@ -287,17 +311,32 @@ def test_folders_that_are_no_data_set(folder, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"labels": ["background", "outer"]}, r"'labels' is \['background', 'outer'\]; expected an object, name → value"),
+        (
+            {"labels": ["background", "outer"]},
+            r"'labels' is \['background', 'outer'\]; expected an object, name → value",
+        ),
         ({"channel_names": ["MR"]}, r"'channel_names' is \['MR'\]; expected an object, number → name"),
         ({"channel_names": {"0": 1}}, "channel '0' has name 1; expected text"),
         ({"file_ending": 7}, "'file_ending' is 7; expected text with its dot, such as '.nii.gz'"),
         ({"file_ending": "nii.gz"}, "'file_ending' is 'nii.gz'; expected text with its dot, such as '.nii.gz'"),
         ({"channel_names": {"1": "LGE"}}, "channel_names has the numbers 1; expected 0, 1, …"),
-        ({"labels": {"background": 0, "a": 1, "Ignore": 2}}, "label 'Ignore' is read in lower case only: write .ignore.: 2."),
+        (
+            {"labels": {"background": 0, "a": 1, "Ignore": 2}},
+            "label 'Ignore' is read in lower case only: write .ignore.: 2.",
+        ),
         ({"groups": [["case0", "case1"]]}, r"'groups' is \[\['case0', 'case1'\]\]; expected an object, case → patient"),
-        ({"groups": {"case0.nii.gz": "p0"}}, "groups names no case that has an image .first: 'case0.nii.gz'.; it lists case → patient. Known: case0,"),
-        ({"groups": {"p0": ["case0", "case1"]}}, "groups names no case that has an image .first: 'p0'.; it lists case → patient"),
-        ({"groups": {"case0": ["p0"]}}, r"groups has \['p0'\] for case 'case0'; expected its patient, text or a number"),
+        (
+            {"groups": {"case0.nii.gz": "p0"}},
+            "groups names no case that has an image .first: 'case0.nii.gz'.; it lists case → patient. Known: case0,",
+        ),
+        (
+            {"groups": {"p0": ["case0", "case1"]}},
+            "groups names no case that has an image .first: 'p0'.; it lists case → patient",
+        ),
+        (
+            {"groups": {"case0": ["p0"]}},
+            r"groups has \['p0'\] for case 'case0'; expected its patient, text or a number",
+        ),
         ({"groups": {"case0": True}}, "groups has True for case 'case0'"),
     ],
 )
@@ -330,14 +369,20 @@ def test_misnamed_image_and_doubled_case(folder):
         read_dataset(folder)
     save(folder / "imagesTr" / "scan.nii.gz", image(9))
     save(folder / "imagesTr" / "anna_1.nii.gz", image(9))
-    with pytest.raises(InputError, match=r"imagesTr: expected CASE_0000.nii.gz, .* got anna_1.nii.gz, scan.nii.gz. Rename anna_1.nii.gz to anna_1_0000.nii.gz. .*: case0. A case"):
+    with pytest.raises(
+        InputError,
+        match=r"imagesTr: expected CASE_0000.nii.gz, .* got anna_1.nii.gz, scan.nii.gz. Rename anna_1.nii.gz to anna_1_0000.nii.gz. .*: case0. A case",
+    ):
         read_dataset(folder)
 
 
 def test_a_patients_number_is_no_channel(folder):
     for number in (1, 12):
         save(folder / "imagesTr" / f"anna_{number:04d}.nii.gz", image(9))
-    with pytest.raises(InputError, match="anna_0001.nii.gz, anna_0012.nii.gz: no such channel, .*the patient's, rename anna_0001.nii.gz to anna_0001_0000.nii.gz.$"):
+    with pytest.raises(
+        InputError,
+        match="anna_0001.nii.gz, anna_0012.nii.gz: no such channel, .*the patient's, rename anna_0001.nii.gz to anna_0001_0000.nii.gz.$",
+    ):
         read_dataset(folder)
 
 
@@ -357,7 +402,9 @@ def test_labels_that_do_not_fit(folder):
     fails(r"another affine \(largest difference 1\)")
     turned = nibabel.Nifti1Image(scribble(), OBLIQUE).as_reoriented(np.array([[2, 1], [1, -1], [0, -1]]))
     nibabel.save(turned, path)
-    fails(r"has its axes in another order or direction, over the same voxels \(no resampling then: save it in the same orientation\), than its image")
+    fails(
+        r"has its axes in another order or direction, over the same voxels \(no resampling then: save it in the same orientation\), than its image"
+    )
     odd = scribble()
     odd[0, 0, 0] = 7
     save(path, odd)
@@ -376,7 +423,9 @@ def test_no_two_parts_of_a_fold_share_a_patient(folder, one, other):
     (folder / "splits").mkdir()
     row = {"train": [], "val": [], "test": []} | {one: ["case0"], other: ["case1"]}
     (folder / "splits" / "mine.json").write_text(json.dumps([row]), encoding="utf-8")
-    with pytest.raises(InputError, match=f"fold 0 leaks: 'case0' is in {one} and 'case1' in {other}, both of patient 'p0'"):
+    with pytest.raises(
+        InputError, match=f"fold 0 leaks: 'case0' is in {one} and 'case1' in {other}, both of patient 'p0'"
+    ):
         read_dataset(folder).folds("mine")
 
 

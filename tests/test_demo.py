@@ -26,7 +26,9 @@ def test_a_demo_that_was_stopped_carries_on_and_a_finished_one_is_kept(tmp_path,
         demo(Demo(folder, device="cpu"))
     weights = (folder / "pce" / "last.safetensors").stat().st_mtime_ns
     assert demo(Demo(folder, device="cpu")) == folder / "report.html" and (folder / "report.html").is_file()
-    assert trained == ["pce", "effdnet", "effdnet"] and (folder / "pce" / "last.safetensors").stat().st_mtime_ns == weights
+    assert (
+        trained == ["pce", "effdnet", "effdnet"] and (folder / "pce" / "last.safetensors").stat().st_mtime_ns == weights
+    )
     with pytest.raises(InputError, match="exists already and is not empty. Remove it"):
         demo(Demo(folder, device="cpu"))
 

@@ -8,7 +8,9 @@ from scribbleseg import device
 TWO_CORES = "processor\t: 0\ncpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n\nprocessor\t: 1\ncpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n"
 
 
-@pytest.mark.parametrize("text, said", [(TWO_CORES, " family 26 model 2"), ("processor\t: 0\nCPU architecture: 8\n", ""), (None, "")])
+@pytest.mark.parametrize(
+    "text, said", [(TWO_CORES, " family 26 model 2"), ("processor\t: 0\nCPU architecture: 8\n", ""), (None, "")]
+)
 def test_a_cpu_is_told_from_others_of_its_name(tmp_path, text, said):
     path = tmp_path / "cpuinfo"
     if text is not None:

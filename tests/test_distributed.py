@@ -26,7 +26,16 @@ def spread(small, tmp_path_factory):
     """The runs of spread_runs.py over two processes, and what came out on stderr."""
     here, out = Path(__file__).parent, tmp_path_factory.mktemp("spread")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(here), *sys.path])}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", here / "spread_runs.py", small, out]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        here / "spread_runs.py",
+        small,
+        out,
+    ]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, timeout=900)
     assert (out / "equal.json").is_file(), done.stderr
     return out, done
@@ -48,7 +57,9 @@ def test_two_processes_have_the_loss_curve_of_one(spread, small, tmp_path, name)
 
 
 def test_all_processes_hold_the_same_state(spread):
-    assert json.loads((spread[0] / "equal.json").read_text(encoding="utf-8")) == dict.fromkeys([*QUIET, "noisy", "cut"], True)
+    assert json.loads((spread[0] / "equal.json").read_text(encoding="utf-8")) == dict.fromkeys(
+        [*QUIET, "noisy", "cut"], True
+    )
 
 
 def test_a_run_cut_off_resumes_to_the_same_weights(spread):
@@ -62,7 +73,15 @@ def test_one_process_writes_and_speaks(spread):
     run = spread[0] / "pce"
     assert json.loads((run / "environment.json").read_text(encoding="utf-8"))["processes"] == 2
     assert [entry["iteration"] for entry in log(run)] == list(range(1, STEPS + 1))
-    assert {"config.json", "environment.json", "log.jsonl", "last.safetensors", "best.safetensors", "resume.pt", "pictures"} == set(os.listdir(run))
+    assert {
+        "config.json",
+        "environment.json",
+        "log.jsonl",
+        "last.safetensors",
+        "best.safetensors",
+        "resume.pt",
+        "pictures",
+    } == set(os.listdir(run))
     assert "training" in spread[1].stderr
     said = (spread[0] / "said.txt").read_text(encoding="utf-8")
     assert "training" not in said and "reading" not in said
@@ -70,7 +89,12 @@ def test_one_process_writes_and_speaks(spread):
 
 def test_a_batch_that_cannot_be_shared_is_refused_once(spread):
     assert spread[1].returncode != 0
-    assert spread[1].stderr.count("scribbleseg: --batch 3 is shared by all processes, and 2 cannot share it evenly. Use a multiple of 2.") == 1
+    assert (
+        spread[1].stderr.count(
+            "scribbleseg: --batch 3 is shared by all processes, and 2 cannot share it evenly. Use a multiple of 2."
+        )
+        == 1
+    )
     assert not (spread[0] / "odd").exists()
 
 

@@ -42,7 +42,11 @@ def test_terms_are_the_equation():
             "dice_auxiliary": 0.35 * dice_loss(auxiliary.softmax(1), pseudo),
         }
     torch.testing.assert_close(terms, expected)
-    assert (main.argmax(1) != auxiliary.argmax(1)).any() and (pseudo != main.argmax(1)).any() and (pseudo != auxiliary.argmax(1)).any()
+    assert (
+        (main.argmax(1) != auxiliary.argmax(1)).any()
+        and (pseudo != main.argmax(1)).any()
+        and (pseudo != auxiliary.argmax(1)).any()
+    )
 
 
 def test_beta_is_drawn_anew():
@@ -78,7 +82,9 @@ def test_channel_dropout_on_the_auxiliary_branch_in_training_only():
         torch.testing.assert_close([m.detach() for m in seen[1]], method.network.encode(data.image))
 
 
-@pytest.mark.parametrize("network", [nn.Linear(1, 1), ScribFormerNetwork(1, 2, 16, 64, 6)], ids=["neither", "decode only"])
+@pytest.mark.parametrize(
+    "network", [nn.Linear(1, 1), ScribFormerNetwork(1, 2, 16, 64, 6)], ids=["neither", "decode only"]
+)
 def test_a_network_without_encode_and_decode_is_refused(network):
     with pytest.raises(InputError, match=f"{type(network).__name__}.*unet"):
         DMPLS(network)

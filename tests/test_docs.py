@@ -24,11 +24,15 @@ RESULTS = ROOT / "benchmarks" / "results" / "quick"
 def commands(page: Path) -> list[str]:
     """Lines that start with `scribbleseg VERB`, in blocks or between backticks, without comment and PYTHONPATH."""
     text = page.read_text(encoding="utf-8")
-    lines = re.findall(r"^ *(scribbleseg .*)$", text, re.MULTILINE) + re.findall(r"`(?:PYTHONPATH=\. )?(scribbleseg [^`\n]*)`", text)
+    lines = re.findall(r"^ *(scribbleseg .*)$", text, re.MULTILINE) + re.findall(
+        r"`(?:PYTHONPATH=\. )?(scribbleseg [^`\n]*)`", text
+    )
     return [line.partition(" #")[0].strip() for line in lines if "VERB" not in line]
 
 
-every_command = [pytest.param(line, id=f"{page.name}: {line}") for page in PAGES for line in dict.fromkeys(commands(page))]
+every_command = [
+    pytest.param(line, id=f"{page.name}: {line}") for page in PAGES for line in dict.fromkeys(commands(page))
+]
 
 
 @pytest.mark.parametrize("line", every_command)
@@ -54,7 +58,11 @@ def test_every_verb_has_a_command_in_the_readme():
 
 def test_make_targets_exist():
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    named = {name for page in PAGES for name in re.findall(r"(?:^|`)make (\w+)", page.read_text(encoding="utf-8"), re.MULTILINE)}
+    named = {
+        name
+        for page in PAGES
+        for name in re.findall(r"(?:^|`)make (\w+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    }
     assert {"demo", "test"} <= named <= targets
 
 
@@ -82,14 +90,22 @@ def test_the_tree_is_true():
     for path, about in listed.items():
         assert (ROOT / path).exists(), f"{path} is in the README's tree only"
         assert about or (ROOT / path).is_dir(), f"{path} has no description"
-    files = [path.relative_to(ROOT).as_posix() for folder in ("src", "examples") for path in (ROOT / folder).rglob("*.py") if path.stat().st_size]
+    files = [
+        path.relative_to(ROOT).as_posix()
+        for folder in ("src", "examples")
+        for path in (ROOT / folder).rglob("*.py")
+        if path.stat().st_size
+    ]
     lacking = sorted(set(files) - listed.keys())
     assert not lacking, f"not in the README's tree: {', '.join(lacking)}"
 
 
 def test_every_dependency_is_explained():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *(item for extra in project["optional-dependencies"].values() for item in extra)]
+    wanted = [
+        *project["dependencies"],
+        *(item for extra in project["optional-dependencies"].values() for item in extra),
+    ]
     named = re.findall(r"`([\w-]+)`", (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8"))
     assert not {re.match(r"[\w-]+", item)[0] for item in wanted} - set(named)
     assert project["optional-dependencies"].keys() - {"test"} <= set(named)
@@ -119,12 +135,19 @@ def test_the_readme_shows_the_committed_scores():
             name, seed, *numbers = (cell.strip(" `") for cell in line.strip("|").split("|"))
             shown[f"{place[1]}/{place[2]}/{name}-s{seed}"] = numbers
     expected = {}
-    for path in (path for place in ("acdc/cv5-0", "mscmr/25-5-15-0") for path in RESULTS.glob(f"{place}/*/metrics.csv")):
+    for path in (
+        path for place in ("acdc/cv5-0", "mscmr/25-5-15-0") for path in RESULTS.glob(f"{place}/*/metrics.csv")
+    ):
         if path.parent.name.rpartition("-s")[0] in METHODS:
             table = summarise(read_rows(path))
             dice = [f"{100 * entry['dice']:.1f}" for entry in table]
             mean = table[-1]
-            expected[path.parent.relative_to(RESULTS).as_posix()] = [*dice, f"{mean['hd95']:.1f}", f"{mean['penalised_hd95']:.1f}", str(mean["n_missing"])]
+            expected[path.parent.relative_to(RESULTS).as_posix()] = [
+                *dice,
+                f"{mean['hd95']:.1f}",
+                f"{mean['penalised_hd95']:.1f}",
+                str(mean["n_missing"]),
+            ]
     assert expected
     assert shown == expected, "run: python docs/make_tables.py"
 

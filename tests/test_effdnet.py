@@ -77,7 +77,18 @@ def test_a_mistyped_box_is_refused(fadc):
         make(box="forground", fadc=fadc)
 
 
-@pytest.mark.parametrize("option, value", [("blocks", 0), ("alpha", 2), ("alpha", float("nan")), ("noise", -1), ("lam", float("nan")), ("delta", -0.1), ("temperature", 0)])
+@pytest.mark.parametrize(
+    "option, value",
+    [
+        ("blocks", 0),
+        ("alpha", 2),
+        ("alpha", float("nan")),
+        ("noise", -1),
+        ("lam", float("nan")),
+        ("delta", -0.1),
+        ("temperature", 0),
+    ],
+)
 def test_numbers_out_of_range_are_refused(option, value):
     with pytest.raises(InputError, match=f"effdnet: {option} is {value};"):
         make(**{option: value})

@@ -143,7 +143,9 @@ def test_an_engine_says_what_it_started_and_what_another_bench_has(tmp_path, mon
     config = settings(tmp_path, row("held") + row("ours") + row("not looked at"))
     held, ours, _ = jobs = jobs_of(config)
     endless = SimpleNamespace(poll=lambda: None, send_signal=lambda _: None, wait=lambda: None)
-    monkeypatch.setattr(engines, "_start", lambda job, config, log, environment: engines._Running(job, endless, environment))
+    monkeypatch.setattr(
+        engines, "_start", lambda job, config, log, environment: engines._Running(job, endless, environment)
+    )
     told = []
 
     def tick(started, other):
@@ -190,20 +192,43 @@ def test_the_slurm_script_stops_at_a_checkpoint_requeues_and_carries_on(tmp_path
     run = config.runs / job.place
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name, text in (("scribbleseg", f'exec "{sys.executable}" -m scribbleseg "$@"'), ("scontrol", f'echo "$@" >> "{tmp_path}/requeued"')):
+    for name, text in (
+        ("scribbleseg", f'exec "{sys.executable}" -m scribbleseg "$@"'),
+        ("scontrol", f'echo "$@" >> "{tmp_path}/requeued"'),
+    ):
         (programs / name).write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
         (programs / name).chmod(0o755)
-    task = {"SLURM_ARRAY_JOB_ID": "41", "SLURM_ARRAY_TASK_ID": "3", "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    task = {
+        "SLURM_ARRAY_JOB_ID": "41",
+        "SLURM_ARRAY_TASK_ID": "3",
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+    }
     script = Path(__file__).parents[1] / "benchmarks" / "slurm.sh"
-    command = ["bash", script, config.plan, "--datasets", config.datasets, "--runs", config.runs, "--results", config.results]
-    process = subprocess.Popen(command, env=os.environ | task, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    command = [
+        "bash",
+        script,
+        config.plan,
+        "--datasets",
+        config.datasets,
+        "--runs",
+        config.runs,
+        "--results",
+        config.results,
+    ]
+    process = subprocess.Popen(
+        command, env=os.environ | task, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
     until = time.monotonic() + 300
     while not (run / "log.jsonl").is_file() or len(log_of(run)) < 5:
         assert process.poll() is None and time.monotonic() < until, process.communicate()
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=300)[1]
-    assert process.returncode == 130 and "stopping 1 run at a checkpoint" in said and "Carry on with the same command; with --table-only it makes the tables of what is done." in said, said
+    assert (
+        process.returncode == 130
+        and "stopping 1 run at a checkpoint" in said
+        and "Carry on with the same command; with --table-only it makes the tables of what is done." in said
+    ), said
     assert (tmp_path / "requeued").read_text(encoding="utf-8") == "requeue 41_3\n"
     reached = read_checkpoint(run)["iteration"]
     assert 5 <= reached < 200 and not is_done(job, config) and open_log(job, config) is not None
@@ -223,7 +248,9 @@ def fake_run(config: Bench, job: Job, iteration: int, seconds: float, total: int
     run.mkdir(parents=True, exist_ok=True)
     (run / "config.json").write_text(json.dumps({"plan": {"recipe": {"iterations": total}}}), encoding="utf-8")
     lines = [json.dumps({"iteration": i, "seconds_per_iteration": seconds}) + "\n" for i in range(1, iteration + 1)]
-    (run / "log.jsonl").write_text("".join(lines) + '{"iteration": 99', encoding="utf-8")  # the last line is still being written
+    (run / "log.jsonl").write_text(
+        "".join(lines) + '{"iteration": 99', encoding="utf-8"
+    )  # the last line is still being written
     log_path(job, config).write_text("-- began\n", encoding="utf-8")
 
 
@@ -254,7 +281,9 @@ def test_the_view_counts_and_estimates(tmp_path):
     assert look.lines()[1].endswith("  100/100 it, predicting")
     look.end(pce, None)
     look.end(scn, "InputError: no")
-    assert look.lines() == ["7 runs: 4 done, 1 failed, 0 running, 2 waiting, about 3 min left"], "two of 200 s, two at once"
+    assert look.lines() == ["7 runs: 4 done, 1 failed, 0 running, 2 waiting, about 3 min left"], (
+        "two of 200 s, two at once"
+    )
     look.end(later[0], ELSEWHERE)
     assert look.lines() == ["7 runs: 4 done, 1 failed, 1 running elsewhere, 0 running, 1 waiting, about 3 min left"]
 
@@ -287,7 +316,13 @@ def test_the_view_knows_the_runs_of_another_bench(tmp_path, capsys):
     look.end(there, ELSEWHERE)
     look.end(waits, ELSEWHERE)
     assert look.lines()[0].startswith("4 runs: 0 done, 0 failed, 2 running elsewhere, 2 running, 0 waiting")
-    said = [f"{held.place}: running elsewhere", f"{there.place}: running elsewhere", f"{ours.place}: started", f"{held.place}: started", f"{waits.place}: running elsewhere"]
+    said = [
+        f"{held.place}: running elsewhere",
+        f"{there.place}: running elsewhere",
+        f"{ours.place}: started",
+        f"{held.place}: started",
+        f"{waits.place}: running elsewhere",
+    ]
     assert capsys.readouterr().err.splitlines() == [f"[0/4] {line}" for line in said], "each once"
 
 
@@ -322,6 +357,8 @@ def test_on_a_terminal_the_lines_are_redrawn(tmp_path, capsys, monkeypatch):
     assert f"\x1b[J{jobs[1].place}: killed\n" in capsys.readouterr().err, "a failure stays on the screen"
 
 
-@pytest.mark.parametrize("seconds, text", [(12.4, "12 s"), (90, "2 min"), (3599, "1 h 0 min"), (4800, "1 h 20 min"), (183_600, "2 d 3 h")])
+@pytest.mark.parametrize(
+    "seconds, text", [(12.4, "12 s"), (90, "2 min"), (3599, "1 h 0 min"), (4800, "1 h 20 min"), (183_600, "2 d 3 h")]
+)
 def test_durations(seconds, text):
     assert duration(seconds) == text

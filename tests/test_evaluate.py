@@ -11,7 +11,17 @@ import pytest
 from scribbleseg.config import Evaluate
 from scribbleseg.data.dataset import read_dataset
 from scribbleseg.errors import InputError
-from scribbleseg.evaluate import evaluate, format_table, list_masks, read_rows, score_cases, score_files, score_volume, summarise, write_rows
+from scribbleseg.evaluate import (
+    evaluate,
+    format_table,
+    list_masks,
+    read_rows,
+    score_cases,
+    score_files,
+    score_volume,
+    summarise,
+    write_rows,
+)
 from scribbleseg.made_by import MADE_BY, checksum
 
 
@@ -39,7 +49,9 @@ def folders(tmp_path):
     save(truth / "c.nii.gz", mask((1, 0), (2, 5)))
     save(predictions / "a.nii.gz", mask((1, 1), (2, 5)))
     save(predictions / "b.nii.gz", mask((2, 5)))
-    (tmp_path / "set" / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "ring": 1, "disc": 2, "ignore": 3}}), encoding="utf-8")
+    (tmp_path / "set" / "dataset.json").write_text(
+        json.dumps({"labels": {"background": 0, "ring": 1, "disc": 2, "ignore": 3}}), encoding="utf-8"
+    )
     return predictions, truth
 
 
@@ -63,7 +75,10 @@ def test_a_misnamed_prediction_is_said_in_both_lists(folders, tmp_path, capsys):
     rows = evaluate(Evaluate(predictions, truth, out=tmp_path / "scores.csv"))
     assert {row["case"] for row in rows} == {row["case"] for row in read_rows(tmp_path / "scores.csv")} == {"a"}
     said = capsys.readouterr().out.splitlines()[-2:]
-    assert said == ["2 of 3 masks have no prediction (first: b).", "1 of 2 predictions have no mask and are not scored (first: d)."]
+    assert said == [
+        "2 of 3 masks have no prediction (first: b).",
+        "1 of 2 predictions have no mask and are not scored (first: d).",
+    ]
 
 
 def test_changed_predictions_are_counted(folders, capsys):
@@ -76,7 +91,12 @@ def test_changed_predictions_are_counted(folders, capsys):
     for given in ((predictions, truth), (predictions / "b.nii.gz", truth / "b.nii.gz")):
         evaluate(Evaluate(*given))
         count = len(list_masks(given[0]))
-        assert capsys.readouterr().out.splitlines().count(f"1 of {count} predictions were changed after predict wrote them (first: b.nii.gz).") == 1
+        assert (
+            capsys.readouterr()
+            .out.splitlines()
+            .count(f"1 of {count} predictions were changed after predict wrote them (first: b.nii.gz).")
+            == 1
+        )
     evaluate(Evaluate(predictions / "a.nii.gz", truth / "a.nii.gz"))
     assert "changed" not in capsys.readouterr().out
 
@@ -84,7 +104,9 @@ def test_changed_predictions_are_counted(folders, capsys):
 def test_swapped_folders_are_noticed_by_what_predict_left(folders):
     predictions, truth = folders
     (predictions / MADE_BY).write_text("{}", encoding="utf-8")
-    with pytest.raises(InputError, match=f"The order is PREDICTIONS TRUTH: scribbleseg evaluate {predictions} {truth}."):
+    with pytest.raises(
+        InputError, match=f"The order is PREDICTIONS TRUTH: scribbleseg evaluate {predictions} {truth}."
+    ):
         score_files(truth, predictions)
     corrected = shutil.copytree(predictions, predictions.with_name("corrected"))
     rows, *_ = score_files(predictions, corrected)
@@ -94,11 +116,16 @@ def test_swapped_folders_are_noticed_by_what_predict_left(folders):
 def test_cases_of_a_data_set_are_scored_in_mm(folders):
     predictions, truth = folders
     for path in truth.iterdir():
-        save(truth.parent / "imagesTr" / path.name.replace(".", "_0000.", 1), np.arange(480, dtype=np.int16).reshape(12, 10, 4))
+        save(
+            truth.parent / "imagesTr" / path.name.replace(".", "_0000.", 1),
+            np.arange(480, dtype=np.int16).reshape(12, 10, 4),
+        )
     info = {"labels": {"background": 0, "ring": 1, "disc": 2, "ignore": 3}, "file_ending": ".nii.gz"}
     (truth.parent / "dataset.json").write_text(json.dumps(info), encoding="utf-8")
     dataset = read_dataset(truth.parent)
-    assert_same_rows(score_cases(dataset, [dataset.case("a"), dataset.case("b")], list_masks(predictions)), score_files(*folders)[0])
+    assert_same_rows(
+        score_cases(dataset, [dataset.case("a"), dataset.case("b")], list_masks(predictions)), score_files(*folders)[0]
+    )
 
 
 def test_missing_structure_is_penalised_with_the_diagonal_and_spurious_is_not(folders):
@@ -115,10 +142,14 @@ def test_summary_of_hand_made_rows():
                 "missing": missing, "spurious": False, "penalised_hd95": 90.0 if missing else hd95}  # fmt: skip
 
     nan = math.nan
-    first, second, mean = summarise([row("a", "x", 0.8, 2), row("a", "y", 0.6, 4), row("b", "x", 0.6, 4), row("b", "y", 0.0, nan, True)])
+    first, second, mean = summarise(
+        [row("a", "x", 0.8, 2), row("a", "y", 0.6, 4), row("b", "x", 0.6, 4), row("b", "y", 0.0, nan, True)]
+    )
     assert (first["dice"], first["dice_sd"]) == pytest.approx((0.7, math.sqrt(0.02)))
     assert (first["hd95"], first["assd"], first["penalised_hd95"], first["n_missing"]) == pytest.approx((3, 1.5, 3, 0))
-    assert (second["hd95"], second["penalised_hd95"], second["n_missing"]) == (4, 47, 1) and math.isnan(second["hd95_sd"])
+    assert (second["hd95"], second["penalised_hd95"], second["n_missing"]) == (4, 47, 1) and math.isnan(
+        second["hd95_sd"]
+    )
     assert (mean["class"], mean["cases"], mean["n_missing"]) == ("mean", 2, 1)
     assert (mean["dice"], mean["dice_sd"]) == pytest.approx((0.5, math.sqrt(2 * 0.2**2)))  # case means .7 and .3
     assert mean["hd95_sd"] == pytest.approx(math.sqrt(0.5))  # case means 3 and 4
@@ -139,7 +170,16 @@ def test_the_printed_table_and_the_masks_left_out(folders, tmp_path, capsys):
     rows = evaluate(Evaluate(*folders, out=tmp_path / "new" / "scores.csv"))
     lines = capsys.readouterr().out.splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[:5]]
-    assert cells[0] == ["class", "Dice", "HD95 (mm)", "HD95 penalised (mm)", "ASSD (mm)", "missing", "spurious", "cases"]
+    assert cells[0] == [
+        "class",
+        "Dice",
+        "HD95 (mm)",
+        "HD95 penalised (mm)",
+        "ASSD (mm)",
+        "missing",
+        "spurious",
+        "cases",
+    ]
     assert [line[0] for line in cells[2:]] == ["ring", "disc", "mean"]
     assert cells[2][1] == "0.3333 (0.4714)" and cells[2][2] == "1.50" and cells[2][5:] == ["1", "0", "2"]
     assert len({len(line) for line in lines[:5]}) == 1
@@ -148,7 +188,9 @@ def test_the_printed_table_and_the_masks_left_out(folders, tmp_path, capsys):
 
 
 def assert_same_rows(one, other):
-    assert [{key: str(value) for key, value in row.items()} for row in one] == [{key: str(value) for key, value in row.items()} for row in other]
+    assert [{key: str(value) for key, value in row.items()} for row in one] == [
+        {key: str(value) for key, value in row.items()} for row in other
+    ]
 
 
 def test_file_against_file_of_any_name(folders, tmp_path):
@@ -183,7 +225,9 @@ def test_class_names_given_or_numbered(folders):
     assert [row["class"] for row in score_files(predictions, truth, ("u", "v", "w"))[0][:3]] == ["u", "v", "w"]
 
 
-@pytest.mark.parametrize("says, spacing_mm, unit", [(True, (1, 1, 1), "voxel"), (False, (1, 1, 1), "mm"), (True, (1, 1, 2), "mm")])
+@pytest.mark.parametrize(
+    "says, spacing_mm, unit", [(True, (1, 1, 1), "voxel"), (False, (1, 1, 1), "mm"), (True, (1, 1, 2), "mm")]
+)
 def test_voxels_only_where_the_data_set_says_so_and_the_file_agrees(tmp_path, says, spacing_mm, unit):
     truth = tmp_path / "labelsTs" / "a.nii.gz"
     save(truth, mask((1, 0)), spacing_mm)
@@ -224,7 +268,9 @@ def break_truncated(predictions, truth):
 
 
 def break_labels(predictions, truth):
-    (truth.parent / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "heart": [1, 2]}}), encoding="utf-8")
+    (truth.parent / "dataset.json").write_text(
+        json.dumps({"labels": {"background": 0, "heart": [1, 2]}}), encoding="utf-8"
+    )
 
 
 def break_emptied(predictions, truth):
@@ -243,7 +289,10 @@ def break_gone(predictions, truth):
         (break_affine, r"a\.nii\.gz: has another affine \(largest difference 3\)"),
         (break_truth_value, r"labelsTr_dense/b\.nii\.gz: has value 3; expected 0 background, 1 ring, 2 disc\."),
         (break_prediction_value, r"predictions/b\.nii\.gz: has value 7"),
-        (break_names, r"predictions: no prediction has a mask of its name in .*labelsTr_dense \(predicted: xa, …; masks: a, …\)"),
+        (
+            break_names,
+            r"predictions: no prediction has a mask of its name in .*labelsTr_dense \(predicted: xa, …; masks: a, …\)",
+        ),
         (break_twins, r"a\.nii and a\.nii\.gz are the same case"),
         (break_truncated, r"labelsTr_dense/a\.nii\.gz: cannot be read"),
         (break_labels, r"dataset\.json: labels are .*--classes"),

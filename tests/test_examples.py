@@ -28,7 +28,9 @@ def test_plain_pytorch_learns():
 
 def test_monai_backbone_scores_the_held_out_cases(tmp_path):
     pytest.importorskip("monai")
-    rows = importlib.import_module("examples.monai_backbone").main(tmp_path, "monai:AttentionUnet", cases=3, size=32, iterations=2)
+    rows = importlib.import_module("examples.monai_backbone").main(
+        tmp_path, "monai:AttentionUnet", cases=3, size=32, iterations=2
+    )
     assert {row["class"] for row in rows} == {"RV", "Myo", "LV"}
     assert {row["case"] for row in rows} == {"heart001_ed", "heart001_es"}
     assert read_plan(tmp_path / "run")[1].network == "monai:AttentionUnet"
@@ -36,7 +38,17 @@ def test_monai_backbone_scores_the_held_out_cases(tmp_path):
 
 def test_new_method_trains_by_its_name(tmp_path):
     data = small_dataset(tmp_path / "data", cases=3)
-    train(Train(data, tmp_path / "run", method="examples.new_method:FlipConsistency", set=("weight=0.5",), iterations=2, size=32, batch=2))
+    train(
+        Train(
+            data,
+            tmp_path / "run",
+            method="examples.new_method:FlipConsistency",
+            set=("weight=0.5",),
+            iterations=2,
+            size=32,
+            batch=2,
+        )
+    )
     assert read_plan(tmp_path / "run")[1].options == {"weight": 0.5}
     log = (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8")
     assert '"pce"' in log and '"flip"' in log
@@ -60,5 +72,7 @@ def test_new_method_is_right():
     # p of class 0 is sigmoid(∓2) at the two columns; mirrored they change places
     assert flip.item() == pytest.approx(3 * (torch.tensor(2.0).sigmoid() - torch.tensor(-2.0).sigmoid()).item() ** 2)
     network = UNet(1, 2, (4, 4), (0.0, 0.0))
-    kind(network).losses(Batch(torch.rand(2, 1, 16, 16), torch.zeros(2, 16, 16, dtype=torch.long)), torch.tensor(0.0))["flip"].backward()
+    kind(network).losses(Batch(torch.rand(2, 1, 16, 16), torch.zeros(2, 16, 16, dtype=torch.long)), torch.tensor(0.0))[
+        "flip"
+    ].backward()
     assert any(p.grad is not None and p.grad.any() for p in network.parameters())

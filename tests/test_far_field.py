@@ -39,7 +39,9 @@ def test_what_a_line_says(runs):
     outer, inner = 46, 4  # found in the box; the truth has 96 and 4
     assert line["cases"] == "1"
     assert float(line["dice_in_box"]) == pytest.approx((2 * outer / (96 + outer) + 1) / 2, abs=1e-5)
-    assert float(line["dice"]) == pytest.approx((2 * outer / (96 + outer + 10) + 2 * inner / (4 + inner + 5)) / 2, abs=1e-5)
+    assert float(line["dice"]) == pytest.approx(
+        (2 * outer / (96 + outer + 10) + 2 * inner / (4 + inner + 5)) / 2, abs=1e-5
+    )
     assert float(line["foreground_outside"]) == pytest.approx(10 / 65, abs=1e-5)
     assert float(line["foreground_in_empty_slices"]) == pytest.approx(5 / 65, abs=1e-5)
 
@@ -52,7 +54,9 @@ def test_lines_of_runs_that_are_elsewhere_stay(runs):
     other, again = lines(runs[2])
     assert (other["data"], other["row"], other["dice"]) == ("acdc", "scn", "0.81887")
     assert (again["row"], again["cases"]) == ("pce", "1"), "a run that is here is measured anew"
-    assert "| acdc | cv5-0 | scn | 0 | 40 | 81.9 | 83.1 | 1 % | 2 % |" in (runs[2] / "far-field-quick.md").read_text(encoding="utf-8")
+    assert "| acdc | cv5-0 | scn | 0 | 40 | 81.9 | 83.1 | 1 % | 2 % |" in (runs[2] / "far-field-quick.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_a_run_without_committed_scores_has_no_line(runs):

@@ -1,4 +1,3 @@
-
 import numpy as np
 import pytest
 import torch
@@ -48,7 +47,9 @@ def test_spread_is_what_a_loop_over_pixels_gives(reach):
 def test_spread_of_a_drawn_case():
     superpixels = np.array([[0, 0, 0, 0, 0], [1, 1, 1, 1, 1], [2, 2, 2, 2, 2]])
     scribble = np.array([[1, U, U, U, U], [2, 1, 2, U, U], [U, U, U, U, U]], np.uint8)
-    np.testing.assert_array_equal(spread(superpixels, scribble, 3, 2), [[1, 1, 1, 1, U], [2, 1, 2, 2, 2], [U, U, U, U, U]])
+    np.testing.assert_array_equal(
+        spread(superpixels, scribble, 3, 2), [[1, 1, 1, 1, U], [2, 1, 2, 2, 2], [U, U, U, U, U]]
+    )
     np.testing.assert_array_equal(spread(superpixels, np.full((3, 5), U, np.uint8), 3, 2), np.full((3, 5), U))
 
 
@@ -56,7 +57,9 @@ def test_decoupled_distillation_by_hand():
     p, q = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.2, 0.2, 0.6])
     one, other = (x.log().reshape(1, 3, 1, 1) for x in (p, q))
     target, rest = decoupled_distillation(one, other, torch.zeros(1, 1, 1, dtype=torch.long))
-    torch.testing.assert_close(target, torch.tensor(2 * 0.3**2))  # both of the two-class vectors (.5, .5) and (.2, .8) differ by .3
+    torch.testing.assert_close(
+        target, torch.tensor(2 * 0.3**2)
+    )  # both of the two-class vectors (.5, .5) and (.2, .8) differ by .3
     torch.testing.assert_close(rest, torch.tensor(2 * (0.6 - 0.25) ** 2))  # (.6, .4) and (.25, .75)
     target, rest = decoupled_distillation(one, other, torch.full((1, 1, 1), 2))
     torch.testing.assert_close(target, torch.tensor(2 * 0.4**2))
@@ -117,7 +120,9 @@ def test_losses_by_hand(method, monkeypatch):
 def test_channel_dropout_of_the_second_network_in_training_only(method, monkeypatch):
     calls = []
     dropout2d = torch.nn.functional.dropout2d
-    monkeypatch.setattr(fddseg.F, "dropout2d", lambda x, p, training: calls.append((x.dim(), p, training)) or dropout2d(x, p, training))
+    monkeypatch.setattr(
+        fddseg.F, "dropout2d", lambda x, p, training: calls.append((x.dim(), p, training)) or dropout2d(x, p, training)
+    )
     maps = {"superpixel": torch.full((2, 32, 32), U)}
     for mode in (True, False):
         method.train(mode).losses(Batch(torch.rand(2, 1, 32, 32), maps["superpixel"], maps), torch.tensor(0.5))

@@ -71,11 +71,18 @@ def test_bytes_of_one_convolution():
 
 def test_the_table_divides_by_the_rates(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(floor, "METHODS", {"pce": METHODS["pce"]})
-    monkeypatch.setattr(floor, "count", lambda name, size: dict(zip(floor.COLUMNS, (name, 12, 500.0, 5e6, 3.0, 10.0, 700))))
+    monkeypatch.setattr(
+        floor, "count", lambda name, size: dict(zip(floor.COLUMNS, (name, 12, 500.0, 5e6, 3.0, 10.0, 700)))
+    )
     monkeypatch.setattr(sys, "argv", ["floor.py", "--tflops", "1000", "--tbs", "2", "--results", str(tmp_path)])
     floor.main()
-    assert capsys.readouterr().out.splitlines()[-2] == "| pce | 12 | 500 | 5 | 3.00 | 10.00 | 700 | 0.50 | 1.50 | 5.00 | 1.50 | 667 |"
-    assert (tmp_path / "floor-256.csv").read_text(encoding="utf-8").splitlines()[1] == "pce,12,500.0,5000000.0,3.0,10.0,700"
+    assert (
+        capsys.readouterr().out.splitlines()[-2]
+        == "| pce | 12 | 500 | 5 | 3.00 | 10.00 | 700 | 0.50 | 1.50 | 5.00 | 1.50 | 667 |"
+    )
+    assert (tmp_path / "floor-256.csv").read_text(encoding="utf-8").splitlines()[
+        1
+    ] == "pce,12,500.0,5000000.0,3.0,10.0,700"
 
 
 def test_rates_are_needed(monkeypatch, capsys):

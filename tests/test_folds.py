@@ -23,7 +23,19 @@ def in_this_process(words, environment):
 
 
 def run(tmp_path, monkeypatch, *words):
-    given = ["folds.py", str(tmp_path / "small"), "--split", "final", "--method", "pce", "--size", "32", "--device", "cpu", *words]
+    given = [
+        "folds.py",
+        str(tmp_path / "small"),
+        "--split",
+        "final",
+        "--method",
+        "pce",
+        "--size",
+        "32",
+        "--device",
+        "cpu",
+        *words,
+    ]
     monkeypatch.setattr(sys, "argv", [*given, "--runs", str(tmp_path / "runs"), "--results", str(tmp_path)])
     monkeypatch.setattr(folds, "clocked", in_this_process)
     folds.main()
@@ -34,8 +46,13 @@ def run(tmp_path, monkeypatch, *words):
 def test_two_formats_and_then_another_length(tmp_path, monkeypatch):
     small_dataset(tmp_path / "small")
     both = run(tmp_path, monkeypatch, "--iterations", "4", "--precisions", "bfloat16", "float32")
-    assert [(line["precision"], line["at_once"], line["iterations"], line["size"], line["step"]) for line in both] == [(precision, "1", "4", "32", "eager") for precision in ("bfloat16", "float32")]
-    assert all(float(line["training_s"]) > 0 and float(line["iterations_per_s"]) > 0.1 and 0 <= float(line["dice"]) <= 100 for line in both)
+    assert [(line["precision"], line["at_once"], line["iterations"], line["size"], line["step"]) for line in both] == [
+        (precision, "1", "4", "32", "eager") for precision in ("bfloat16", "float32")
+    ]
+    assert all(
+        float(line["training_s"]) > 0 and float(line["iterations_per_s"]) > 0.1 and 0 <= float(line["dice"]) <= 100
+        for line in both
+    )
     means = [sum(map(float, line["dice_per_class"].split(" / "))) / 2 for line in both]
     assert all(0 <= float(line[name]) <= 100 for line in both for name in ("dice_in_box", "outside"))
     assert means == pytest.approx([float(line["dice"]) for line in both], abs=0.1)
@@ -50,7 +67,9 @@ def test_two_formats_and_then_another_length(tmp_path, monkeypatch):
 def test_a_setting_of_the_method_is_another_line(tmp_path, monkeypatch):
     small_dataset(tmp_path / "small")
     run(tmp_path, monkeypatch, "--iterations", "1", "--method", "effdnet")
-    _, line = run(tmp_path, monkeypatch, "--iterations", "1", "--method", "effdnet", "--set", "fbsl=false", "fadc=false")
+    _, line = run(
+        tmp_path, monkeypatch, "--iterations", "1", "--method", "effdnet", "--set", "fbsl=false", "fadc=false"
+    )
     assert line["set"] == "fbsl=false fadc=false"
     options = read_plan(tmp_path / "runs" / "small-final-0-effdnet-fbsl=false-fadc=false-auto-1-32-x1-s0")[1].options
     assert not options["fbsl"] and not options["fadc"]

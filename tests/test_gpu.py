@@ -16,7 +16,10 @@ case "$*" in *" train "*) mkdir -p runs/check/run; touch runs/check/run/log.json
 """
 
 
-@pytest.mark.parametrize("part, scripts", [("check", 0), ("speed", 2), ("fold", 2), ("together", 2), ("mps", 1), ("precision", 1), ("results", 1)])
+@pytest.mark.parametrize(
+    "part, scripts",
+    [("check", 0), ("speed", 2), ("fold", 2), ("together", 2), ("mps", 1), ("precision", 1), ("results", 1)],
+)
 def test_a_part_asks_for_what_there_is(tmp_path, part, scripts):
     asked, stub = tmp_path / "asked", tmp_path / "python"
     stub.write_text(STUB.format(asked=asked), encoding="utf-8")
@@ -24,7 +27,13 @@ def test_a_part_asks_for_what_there_is(tmp_path, part, scripts):
     for name in ("sleep", "nvidia-smi", "nvidia-cuda-mps-control"):
         (tmp_path / name).symlink_to("/bin/true")
     environment = os.environ | {"PYTHON": str(stub), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    ended = subprocess.run(["bash", str(ROOT / "benchmarks" / "gpu.sh"), str(tmp_path / "out"), part], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    ended = subprocess.run(
+        ["bash", str(ROOT / "benchmarks" / "gpu.sh"), str(tmp_path / "out"), part],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert ended.returncode == 0, ended.stderr
     lines = [shlex.split(line) for line in asked.read_text(encoding="utf-8").splitlines()]
     assert sum(line[0].startswith("benchmarks/") for line in lines) == scripts
@@ -43,9 +52,18 @@ def test_a_failure_of_the_queue_is_one(tmp_path):
         (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n", encoding="utf-8")
         (tmp_path / name).chmod(0o755)
     environment = os.environ | {"PYTHON": str(tmp_path / "python"), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    assert subprocess.run(["bash", str(ROOT / "benchmarks" / "gpu.sh"), str(tmp_path / "out"), "results"], cwd=tmp_path, env=environment).returncode == 3
+    assert (
+        subprocess.run(
+            ["bash", str(ROOT / "benchmarks" / "gpu.sh"), str(tmp_path / "out"), "results"],
+            cwd=tmp_path,
+            env=environment,
+        ).returncode
+        == 3
+    )
 
 
 def test_an_unknown_part_is_refused(tmp_path):
-    ended = subprocess.run(["bash", str(ROOT / "benchmarks" / "gpu.sh"), str(tmp_path), "all"], capture_output=True, text=True)
+    ended = subprocess.run(
+        ["bash", str(ROOT / "benchmarks" / "gpu.sh"), str(tmp_path), "all"], capture_output=True, text=True
+    )
     assert ended.returncode == 1 and "all: expected check, speed" in ended.stderr

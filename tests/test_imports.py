@@ -30,7 +30,9 @@ def fails(source, src, dst, words):
 def wsl4mis(tmp_path):
     """Two volumes and one patient in slices, twelve of them so that the order is that of numbers, not of text."""
     src = tmp_path / "ACDC"
-    for index, (folder, names) in enumerate((("volumes", ["patient007_frame01", "patient031_frame12"]), ("slices", ["patient061_frame01"]))):
+    for index, (folder, names) in enumerate(
+        (("volumes", ["patient007_frame01", "patient031_frame12"]), ("slices", ["patient061_frame01"]))
+    ):
         for name in names:
             arrays = _arrays(index)
             (src / folder).mkdir(parents=True, exist_ok=True)
@@ -58,7 +60,11 @@ def test_wsl4mis_volumes_keep_every_voxel(wsl4mis, tmp_path):
     import_dataset(Import("wsl4mis", wsl4mis, tmp_path / "set"))
     dataset = read_dataset(tmp_path / "set")
     assert list(dataset.cases) == ["patient007_frame01", "patient031_frame12"]
-    assert dataset.classes == ("background", "RV", "Myo", "LV") and dataset.ignore == 4 and dataset.spacing_unit == "voxels"
+    assert (
+        dataset.classes == ("background", "RV", "Myo", "LV")
+        and dataset.ignore == 4
+        and dataset.spacing_unit == "voxels"
+    )
     assert dataset.patient("patient007_frame01") == "patient007"
     _same(dataset, "patient007_frame01", _arrays(0))
     stored = nibabel.load(dataset.case("patient007_frame01").images[0])
@@ -150,7 +156,10 @@ def test_mscmr_on_real_files(shared_data, tmp_path):
     prediction = load_volume(dataset, dataset.case("subject41_DE")).truth
     where = read_volume(dataset.case("subject41_DE").images[0])[1]
     write_volume(tmp_path / "prediction.nii.gz", prediction, where)
-    one, other = nibabel.load(tmp_path / "prediction.nii.gz"), nibabel.load(src / "val" / "labels" / "subject41_DE_manual.nii.gz")
+    one, other = (
+        nibabel.load(tmp_path / "prediction.nii.gz"),
+        nibabel.load(src / "val" / "labels" / "subject41_DE_manual.nii.gz"),
+    )
     assert np.array_equal(one.dataobj, other.dataobj) and np.allclose(one.affine, other.affine, atol=1e-4)
     assert not grid.same_place(where)
 
@@ -164,15 +173,26 @@ def test_mscmr_classes_match_anatomy(shared_data):
     ring = label == 2
     inside = np.stack([binary_fill_holes(ring[..., z]) for z in range(ring.shape[2])], -1) & ~ring
     assert set(np.unique(label[inside])) == {3}
-    centre = {value: nibabel.affines.apply_affine(nibabel.load(path).affine, np.argwhere(label == value).mean(0)) for value in (1, 3)}
+    centre = {
+        value: nibabel.affines.apply_affine(nibabel.load(path).affine, np.argwhere(label == value).mean(0))
+        for value in (1, 3)
+    }
     assert centre[1][0] > centre[3][0] + 20  # mm; x grows to the patient's right
 
 
 @pytest.fixture
 def mscmr(tmp_path):
     src = tmp_path / "src"
-    for part, subject, kind in (("train", 2, "scribble"), ("val", 3, "manual"), ("TestSet", 4, "manual"), ("TestSet", 5, None)):
-        save(src / part / "images" / f"subject{subject}_DE.nii.gz", np.random.default_rng(subject).integers(0, 99, (6, 5, 4), np.int16))
+    for part, subject, kind in (
+        ("train", 2, "scribble"),
+        ("val", 3, "manual"),
+        ("TestSet", 4, "manual"),
+        ("TestSet", 5, None),
+    ):
+        save(
+            src / part / "images" / f"subject{subject}_DE.nii.gz",
+            np.random.default_rng(subject).integers(0, 99, (6, 5, 4), np.int16),
+        )
         if kind:
             top = 5 if kind == "scribble" else 4
             label = np.random.default_rng(subject).integers(0, top, (6, 5, 4), np.uint16)
@@ -192,12 +212,17 @@ def test_mscmr_test_set_with_and_without_labels(mscmr, tmp_path):
 def test_mscmr_has_a_split_to_choose_settings_on(mscmr, tmp_path):
     for subject in range(11, 20):
         for folder, name in (("images", f"subject{subject}_DE"), ("labels", f"subject{subject}_DE_scribble")):
-            shutil.copy(mscmr / "train" / folder / f"{name}.nii.gz".replace(str(subject), "2"), mscmr / "train" / folder / f"{name}.nii.gz")
+            shutil.copy(
+                mscmr / "train" / folder / f"{name}.nii.gz".replace(str(subject), "2"),
+                mscmr / "train" / folder / f"{name}.nii.gz",
+            )
     import_dataset(Import("mscmr", mscmr, tmp_path / "set"))
     dataset = read_dataset(tmp_path / "set")
     (fold,) = dataset.folds("tuning")
     scribbled = {name for name, case in dataset.cases.items() if case.scribble}
-    assert len(fold.val) == 2 and len(fold.train) == 8 and set(fold.train) | set(fold.val) == scribbled and not fold.test
+    assert (
+        len(fold.val) == 2 and len(fold.train) == 8 and set(fold.train) | set(fold.val) == scribbled and not fold.test
+    )
     assert dataset.default_split() == "25-5-15"
 
 
@@ -236,7 +261,9 @@ def acdc(tmp_path):
                 save(folder / f"{stem}_scribble.nii.gz", random.integers(0, 5, (6, 5, 4), np.uint8))
         save(folder / f"patient{patient:03}_4d.nii.gz", random.integers(0, 255, (6, 5, 4, 3), np.int16))
         if group:
-            (folder / "Info.cfg").write_text(f"ED: 1\nES: 12\nGroup: {group}\nHeight: 184.0\nNbFrame: 30\nWeight: 95.0\n", encoding="utf-8")
+            (folder / "Info.cfg").write_text(
+                f"ED: 1\nES: 12\nGroup: {group}\nHeight: 184.0\nNbFrame: 30\nWeight: 95.0\n", encoding="utf-8"
+            )
     return src
 
 
@@ -251,7 +278,12 @@ def test_acdc(acdc, tmp_path, above, capsys):
     assert dataset.tests["patient101_frame01"].truth and dataset.case("patient070_frame12").scribble is None
     assert "1 of 8 frames have no scribble (patient070_frame12" in capsys.readouterr().out
     strata = json.loads((tmp_path / "set" / "dataset.json").read_text(encoding="utf-8"))["strata"]
-    assert strata == {"patient001": "dilated", "patient030": "hypertrophic", "patient070": "normal", "patient101": "hypertrophic"}
+    assert strata == {
+        "patient001": "dilated",
+        "patient030": "hypertrophic",
+        "patient070": "normal",
+        "patient101": "hypertrophic",
+    }
     folds = dataset.folds("cv5")
     assert [fold.name for fold in folds] == ["1-20 dilated", "21-40 hypertrophic", "61-80 normal"]
     assert folds[0].test == ("patient001_frame01", "patient001_frame12") and len(folds[0].train) == 4
@@ -279,7 +311,13 @@ def test_acdc_bad_input(acdc, tmp_path):
 
 # --- NCI-ISBI 2013
 
-PATIENTS = ("Prostate3T-01-0001", "Prostate3T-01-0002", "ProstateDx-01-0006", "ProstateDx-01-0007", "ProstateDx-01-0008")
+PATIENTS = (
+    "Prostate3T-01-0001",
+    "Prostate3T-01-0002",
+    "ProstateDx-01-0006",
+    "ProstateDx-01-0007",
+    "ProstateDx-01-0008",
+)
 
 
 @pytest.fixture(scope="module")

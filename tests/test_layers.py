@@ -69,7 +69,10 @@ def test_imported_sees_every_form(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
     (tmp_path / "methods").mkdir()
     path = tmp_path / "methods" / "one.py"
-    path.write_text("import torch\nimport scribbleseg.train\nfrom .base import Method\nfrom ..losses import a\nfrom .. import cli\nfrom scribbleseg import bench\n", encoding="utf-8")
+    path.write_text(
+        "import torch\nimport scribbleseg.train\nfrom .base import Method\nfrom ..losses import a\nfrom .. import cli\nfrom scribbleseg import bench\n",
+        encoding="utf-8",
+    )
     assert imported(path) == {"train", "methods", "losses", "cli", "bench"}
 
 

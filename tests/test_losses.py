@@ -67,7 +67,9 @@ def test_partial_cross_entropy_of_a_full_label_is_cross_entropy():
 
 def test_partial_cross_entropy_gradcheck():
     label = scribble(2, 3, 3)
-    assert torch.autograd.gradcheck(lambda x: partial_cross_entropy(x, label), torch.randn(2, 3, 3, 3, dtype=torch.float64, requires_grad=True))
+    assert torch.autograd.gradcheck(
+        lambda x: partial_cross_entropy(x, label), torch.randn(2, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+    )
 
 
 # Dice
@@ -143,7 +145,9 @@ def separation_loop(features, label, blocks, temperature):
     total, anchors = 0.0, 0
     for a, kind in enumerate(kinds):
         positives = [b for b, other in enumerate(kinds) if other == kind and b != a]
-        negatives = sum(math.exp(float(vectors[a] @ vectors[n]) / temperature) for n, other in enumerate(kinds) if other != kind)
+        negatives = sum(
+            math.exp(float(vectors[a] @ vectors[n]) / temperature) for n, other in enumerate(kinds) if other != kind
+        )
         if positives:
             pairs = [math.exp(float(vectors[a] @ vectors[b]) / temperature) for b in positives]
             total += sum(-math.log(pair / (pair + negatives)) for pair in pairs) / len(pairs)
@@ -170,13 +174,22 @@ def test_separation_by_hand():
 
 def test_separation_is_zero_for_one_kind_and_small_when_separated():
     features = torch.randn(1, 3, 8, 8)
-    for label in (torch.full((1, 8, 8), U), torch.zeros(1, 8, 8, dtype=torch.long), torch.ones(1, 8, 8, dtype=torch.long)):
+    for label in (
+        torch.full((1, 8, 8), U),
+        torch.zeros(1, 8, 8, dtype=torch.long),
+        torch.ones(1, 8, 8, dtype=torch.long),
+    ):
         assert foreground_background_separation(features, label, 4) == 0
         assert not gradient(lambda x: foreground_background_separation(x, label, 4), features).any()
     label = torch.zeros(1, 8, 8, dtype=torch.long)
     label[:, :4] = 1
     apart = (label * 2.0 - 1).unsqueeze(1)
-    assert foreground_background_separation(apart, label, 4) < 1e-6 < 1 < foreground_background_separation(features, label, 4)
+    assert (
+        foreground_background_separation(apart, label, 4)
+        < 1e-6
+        < 1
+        < foreground_background_separation(features, label, 4)
+    )
 
 
 def test_separation_gradcheck_and_odd_sizes():
@@ -276,9 +289,13 @@ def gated_crf_by_unfolding(probs, image, radius, sigma_px, sigma_intensity):
     def window(x):
         return F.unfold(x, width, padding=radius).view(count, x.shape[1], width**2, *space)
 
-    place = torch.stack(torch.meshgrid(*(torch.arange(s, dtype=probs.dtype) for s in space), indexing="ij")).expand(count, 2, *space)
+    place = torch.stack(torch.meshgrid(*(torch.arange(s, dtype=probs.dtype) for s in space), indexing="ij")).expand(
+        count, 2, *space
+    )
     seen = torch.cat([place / sigma_px, image / sigma_intensity], 1)
-    kernel = (-0.5 * (window(seen) - seen.unsqueeze(2)).square().sum(1, keepdim=True)).exp() * window(torch.ones_like(image[:, :1]))
+    kernel = (-0.5 * (window(seen) - seen.unsqueeze(2)).square().sum(1, keepdim=True)).exp() * window(
+        torch.ones_like(image[:, :1])
+    )
     kernel[:, :, width**2 // 2] = 0
     pairs = kernel * (1 - (window(probs) * probs.unsqueeze(2)).sum(1, keepdim=True))
     return pairs.sum() / (count * math.prod(space))
@@ -308,7 +325,9 @@ def test_gated_crf_limits():
     assert gated_crf(constant, image).item() == pytest.approx(0, abs=1e-5)
     edge = (torch.arange(6) >= 3).float().expand(1, 1, 6, 6)
     probs = torch.cat([edge, 1 - edge], 1)
-    assert gated_crf(probs, edge).item() < 1e-5 < gated_crf(probs, torch.zeros_like(edge)).item()  # an outline is free along an edge
+    assert (
+        gated_crf(probs, edge).item() < 1e-5 < gated_crf(probs, torch.zeros_like(edge)).item()
+    )  # an outline is free along an edge
 
 
 def test_gated_crf_in_3d_has_a_volume_of_one_slice_equal_to_the_slice():

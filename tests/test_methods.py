@@ -42,7 +42,13 @@ def volume(case: str, kind: str = "scribbled", truth: bool = True) -> Volume:
         slice_[radius < 6] = 3
     image = np.choose(dense, [0.1, 0.8, 0.4, 0.9]) + rng.normal(0, 0.05, dense.shape)
     scribble = np.where(rng.random(dense.shape) < 0.15, dense, UNLABELED).astype(np.uint8)
-    dropped = {"scribbled": (), "empty": (0, 1, 2, 3), "one class": (0, 1, 3), "foreground only": (0,), "background only": (1, 2, 3)}[kind]
+    dropped = {
+        "scribbled": (),
+        "empty": (0, 1, 2, 3),
+        "one class": (0, 1, 3),
+        "foreground only": (0,),
+        "background only": (1, 2, 3),
+    }[kind]
     scribble[np.isin(scribble, dropped)] = UNLABELED
     grid = Grid((SIZE, SIZE, 4), np.eye(4), None)
     image = image.clip(0, 1).astype(np.float32)[None]
@@ -175,7 +181,16 @@ def test_state_dict_holds_everything_that_a_step_depends_on(name):
 class NoHostSync(TorchDispatchMode):
     """Refuses what would make a CUDA step wait for the device: a value read by the host, or a shape that depends on values."""
 
-    forbidden = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "bincount", "equal", "is_nonzero", "repeat_interleave")
+    forbidden = (
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "unique",
+        "bincount",
+        "equal",
+        "is_nonzero",
+        "repeat_interleave",
+    )
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
@@ -197,7 +212,12 @@ def test_a_step_never_waits_for_the_device(name):
 
 def test_no_host_sync_notices():
     mask = torch.tensor([True, False])
-    for waits in (lambda: mask.sum().item(), lambda: torch.arange(2)[mask], lambda: mask.nonzero(), lambda: bool(mask.any())):
+    for waits in (
+        lambda: mask.sum().item(),
+        lambda: torch.arange(2)[mask],
+        lambda: mask.nonzero(),
+        lambda: bool(mask.any()),
+    ):
         with pytest.raises(AssertionError, match="waits"), NoHostSync():
             waits()
 
@@ -240,7 +260,9 @@ def test_after_step_moves_only_the_teacher_and_towards_the_student(name):
         method.after_step(torch.tensor(0.5))
         for before, after, goal in zip(teacher, getattr(method, "teacher", method.network).parameters(), student):
             assert not after.requires_grad
-            torch.testing.assert_close(after - goal, (before - goal) * ((after - goal).norm() / (before - goal).norm().clamp(min=1e-12)))
+            torch.testing.assert_close(
+                after - goal, (before - goal) * ((after - goal).norm() / (before - goal).norm().clamp(min=1e-12))
+            )
             assert (after - goal).norm() < (before - goal).norm() or torch.equal(before, goal)
     for before, after in zip(student, method.network.parameters()):
         assert torch.equal(before, after)

@@ -121,7 +121,11 @@ def blobs(seed: int, shape=(9, 40, 36)) -> tuple[np.ndarray, np.ndarray]:
 
 def assert_as_medpy(prediction, truth, spacing_mm):
     binary = pytest.importorskip("medpy.metric.binary")
-    expected = (binary.dc(prediction, truth), binary.hd95(prediction, truth, spacing_mm), binary.assd(prediction, truth, spacing_mm))
+    expected = (
+        binary.dc(prediction, truth),
+        binary.hd95(prediction, truth, spacing_mm),
+        binary.assd(prediction, truth, spacing_mm),
+    )
     assert score(prediction, truth, spacing_mm)[:3] == pytest.approx(expected, rel=1e-12)
 
 
@@ -157,5 +161,7 @@ def test_dice_equals_monai():
     monai = pytest.importorskip("monai.metrics")
     torch = pytest.importorskip("torch")
     prediction, truth = blobs(3)
-    judge = monai.DiceMetric(include_background=True)(*(torch.from_numpy(mask)[None, None].float() for mask in (prediction, truth)))
+    judge = monai.DiceMetric(include_background=True)(
+        *(torch.from_numpy(mask)[None, None].float() for mask in (prediction, truth))
+    )
     assert dice(prediction, truth) == pytest.approx(judge.item(), rel=1e-6)

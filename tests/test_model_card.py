@@ -47,7 +47,10 @@ def drawn() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def scans_of(pairs):
-    return [model_card.Scan(Case(name), truth, found, model_card.base_to_apex(truth, 1)) for name, (truth, found) in pairs.items()]
+    return [
+        model_card.Scan(Case(name), truth, found, model_card.base_to_apex(truth, 1))
+        for name, (truth, found) in pairs.items()
+    ]
 
 
 class Case:
@@ -66,7 +69,9 @@ def rows_of(pairs):
 
 
 def chosen(pairs):
-    return [(f.scan.case.id, f.index, f.text) for f in model_card.find_failures(scans_of(pairs), rows_of(pairs), CLASSES)]
+    return [
+        (f.scan.case.id, f.index, f.text) for f in model_card.find_failures(scans_of(pairs), rows_of(pairs), CLASSES)
+    ]
 
 
 def test_the_base_is_where_the_rv_is_large():
@@ -107,7 +112,13 @@ def test_a_box_is_as_much_wider_on_every_side():
     truth = np.zeros((2, 9, 12), np.uint8)
     truth[1, 4, 5:7] = 2
     rows, columns = np.nonzero(model_card.boxes(truth, 3)[1])
-    assert (rows.min(), rows.max(), columns.min(), columns.max(), len(rows)) == (1, 7, 2, 9, 7 * 8) and not model_card.boxes(truth, 3)[0].any()
+    assert (rows.min(), rows.max(), columns.min(), columns.max(), len(rows)) == (
+        1,
+        7,
+        2,
+        9,
+        7 * 8,
+    ) and not model_card.boxes(truth, 3)[0].any()
 
 
 def test_foreground_near_the_heart_is_not_far():
@@ -121,7 +132,10 @@ def test_foreground_near_the_heart_is_not_far():
 
 def test_nothing_is_shown_where_nothing_is_wrong():
     perfect = {name: (truth, truth) for name, (truth, _) in drawn().items()}
-    assert [text for *_, text in chosen(perfect)] == ["Dice of the case 100.0 %, 0 wrong pixels", *["Dice of the slice 100.0 %"] * 2]
+    assert [text for *_, text in chosen(perfect)] == [
+        "Dice of the case 100.0 %, 0 wrong pixels",
+        *["Dice of the slice 100.0 %"] * 2,
+    ]
 
 
 def cells(table: str) -> list[list[str]]:
@@ -144,21 +158,51 @@ def run(tmp_path) -> Path:
     data, run, place = tmp_path / "data", tmp_path / "run", tmp_path / "results"
     rng = np.random.default_rng(0)
     for name, (truth, found) in (drawn() | {"t": (heart(), heart())}).items():
-        save(data / "imagesTr" / f"{name}_0000.nii.gz", (rng.normal(100, 9, truth.shape) + 20 * truth).T.astype(np.int16), np.diag([1.0, 1, 8, 1]))
+        save(
+            data / "imagesTr" / f"{name}_0000.nii.gz",
+            (rng.normal(100, 9, truth.shape) + 20 * truth).T.astype(np.int16),
+            np.diag([1.0, 1, 8, 1]),
+        )
         save(data / "labelsTr_dense" / f"{name}.nii.gz", truth.T, np.diag([1.0, 1, 8, 1]))
         save(run / "predictions" / f"{name}.nii.gz", found.T, np.diag([1.0, 1, 8, 1]))
     (run / "predictions" / "t.nii.gz").unlink()
-    info = {"name": "Drawn", "labels": {name: value for value, name in enumerate((*CLASSES, "ignore"))}, "file_ending": ".nii.gz", "channel_names": {"0": "MR"}}
-    info |= {"description": "Squares", "reference": "nobody", "licence": "CC0", "groups": {"a": "one", "b": "one"}, "strata": {"one": "ill", "c": "ill", "t": "well"}}
+    info = {
+        "name": "Drawn",
+        "labels": {name: value for value, name in enumerate((*CLASSES, "ignore"))},
+        "file_ending": ".nii.gz",
+        "channel_names": {"0": "MR"},
+    }
+    info |= {
+        "description": "Squares",
+        "reference": "nobody",
+        "licence": "CC0",
+        "groups": {"a": "one", "b": "one"},
+        "strata": {"one": "ill", "c": "ill", "t": "well"},
+    }
     (data / "dataset.json").write_text(json.dumps(info), encoding="utf-8")
     (data / "splits_final.json").write_text(json.dumps([{"train": ["t"], "val": ["a", "b", "c"]}]), encoding="utf-8")
     settings = Train(data, run, method="pce", budget="quick", device="cpu")
     write_plan(settings, make_plan(settings))
     dataset = read_dataset(data)
     place.mkdir()
-    write_rows(place / "metrics.csv", score_cases(dataset, [dataset.case(name) for name in "abc"], list_masks(run / "predictions")))
-    environment = {"device": "a machine", "precision": "float32", "scribbleseg": "0", "commit": "abc1234", "torch": "2", "python": "3"}
-    record = {"command": "scribbleseg train datasets/drawn runs/drawn --method pce --budget quick", "environment": environment, "parameters": 7, "minutes": 2.6}
+    write_rows(
+        place / "metrics.csv",
+        score_cases(dataset, [dataset.case(name) for name in "abc"], list_masks(run / "predictions")),
+    )
+    environment = {
+        "device": "a machine",
+        "precision": "float32",
+        "scribbleseg": "0",
+        "commit": "abc1234",
+        "torch": "2",
+        "python": "3",
+    }
+    record = {
+        "command": "scribbleseg train datasets/drawn runs/drawn --method pce --budget quick",
+        "environment": environment,
+        "parameters": 7,
+        "minutes": 2.6,
+    }
     (place / "run.json").write_text(json.dumps(record), encoding="utf-8")
     return run
 
@@ -177,7 +221,9 @@ def test_a_card_says_what_the_run_is_and_shows_its_failures(run, tmp_path):
     assert model_card.score_table(read_rows(tmp_path / "results" / "metrics.csv")) in page
     with Image.open(tmp_path / "cards" / "drawn.png") as picture:
         assert picture.height > 900
-    assert "| [pce on Drawn, final fold 0](drawn.md) | quick | 128 | 600 | 3 test |" in model_card.index({"drawn.md": model})
+    assert "| [pce on Drawn, final fold 0](drawn.md) | quick | 128 | 600 | 3 test |" in model_card.index(
+        {"drawn.md": model}
+    )
 
 
 def test_data_without_an_open_licence_is_not_shown(run, tmp_path):
@@ -217,7 +263,11 @@ def test_a_committed_card_shows_the_committed_scores(card):
     page = card.read_text(encoding="utf-8")
     rows = read_rows(card.parent / re.search(r"\[metrics.csv\]\((.+?)\)", page)[1])
     assert model_card.score_table(rows) in page, "run benchmarks/model_card.py again"
-    line = next(line for line in (card.parent / "README.md").read_text(encoding="utf-8").splitlines() if f"]({card.name})" in line)
+    line = next(
+        line
+        for line in (card.parent / "README.md").read_text(encoding="utf-8").splitlines()
+        if f"]({card.name})" in line
+    )
     dice = [f"{100 * entry['dice']:.1f}" for entry in summarise(rows)]
     assert f"| {' | '.join(dice)} |" in line
     assert "**Not for clinical use.**" in page

@@ -15,9 +15,16 @@ def test_unet_has_the_published_shape():
     assert network.decode(maps).shape == (2, 16, 64, 48) and network(torch.zeros(2, 1, 64, 48)).shape == (2, 4, 64, 48)
     # weights and biases of nine 3×3 blocks, four 1×1 convolutions and the head, and two numbers per norm channel
     blocks = [(1, 16), (16, 32), (32, 64), (64, 128), (128, 256), (256, 128), (128, 64), (64, 32), (32, 16)]
-    counted = sum(9 * a * b + 9 * b * b + 6 * b for a, b in blocks) + sum(2 * b * b + b for b in (16, 32, 64, 128)) + 16 * 4 * 9 + 4
+    counted = (
+        sum(9 * a * b + 9 * b * b + 6 * b for a, b in blocks)
+        + sum(2 * b * b + b for b in (16, 32, 64, 128))
+        + 16 * 4 * 9
+        + 4
+    )
     assert sum(p.numel() for p in network.parameters()) == counted
-    assert [block[3].p for block in network.encoder] == [0.05, 0.1, 0.2, 0.3, 0.5] and all(block[3].p == 0 for block in network.decoder)
+    assert [block[3].p for block in network.encoder] == [0.05, 0.1, 0.2, 0.3, 0.5] and all(
+        block[3].p == 0 for block in network.decoder
+    )
 
 
 def test_unet_computes_what_is_published():
@@ -31,7 +38,9 @@ def test_unet_computes_what_is_published():
 
     def block(x, name):
         for convolution, norm in (("0", f"{name}.1"), ("4", f"{name}.5")):
-            mean, var, scale, shift = (weights[f"{norm}.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
+            mean, var, scale, shift = (
+                weights[f"{norm}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")
+            )
             x = F.leaky_relu(F.batch_norm(convolve(x, f"{name}.{convolution}"), mean, var, scale, shift), 0.01)
         return x
 
@@ -66,7 +75,9 @@ def test_dropout_drops_its_share_everywhere(p, memory_format):
     out.sum().backward()
     dropped = out == 0
     assert dropped.float().mean() == pytest.approx(p, abs=0.005)
-    assert all(dropped.flatten()[k::4].float().mean() == pytest.approx(p, abs=0.01) for k in range(4)), "each 16 bits of a draw alike"
+    assert all(dropped.flatten()[k::4].float().mean() == pytest.approx(p, abs=0.01) for k in range(4)), (
+        "each 16 bits of a draw alike"
+    )
     assert torch.allclose(out[~dropped], torch.tensor(1 / (1 - p))) and torch.equal(x.grad, out.detach())
     assert not torch.equal(dropped, Dropout(p)(x) == 0)
 
@@ -83,7 +94,10 @@ def test_dropout_keeps_values_or_zeroes_them_in_every_type(dtype):
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_gradients_of_the_skip_connections_are_those_of_cat(memory_format):
-    skip, up, gradient = (torch.randn(2, channels, 4, 6, dtype=torch.float64).contiguous(memory_format=memory_format) for channels in (3, 5, 8))
+    skip, up, gradient = (
+        torch.randn(2, channels, 4, 6, dtype=torch.float64).contiguous(memory_format=memory_format)
+        for channels in (3, 5, 8)
+    )
     found = []
     for join in (lambda one, other: torch.cat([one, other], 1), _Joined.apply):
         leaves = skip.clone().requires_grad_(), up.clone().requires_grad_()
@@ -123,7 +137,9 @@ def test_a_monai_network_by_name():
 def test_a_monai_network_that_needs_another_package_says_which(monkeypatch, where):
     def needy(self, *args, **kwargs):
         torch.nn.Module.__init__(self)
-        raise ImportError("from einops import rearrange (No module named 'einops').\n\nFor details, please visit:\n    somewhere")
+        raise ImportError(
+            "from einops import rearrange (No module named 'einops').\n\nFor details, please visit:\n    somewhere"
+        )
 
     nets = pytest.importorskip("monai.networks.nets")
     monkeypatch.setattr(nets.BasicUNet, where, needy)
@@ -136,7 +152,10 @@ def test_a_monai_network_that_needs_another_package_says_which(monkeypatch, wher
 def test_trying_a_monai_network_out_leaves_no_trace():
     nets = pytest.importorskip("monai.networks.nets")
     states = []
-    for build in (lambda: build_network("monai:VNet", 1, 4).net, lambda: nets.VNet(spatial_dims=2, in_channels=1, out_channels=4)):
+    for build in (
+        lambda: build_network("monai:VNet", 1, 4).net,
+        lambda: nets.VNet(spatial_dims=2, in_channels=1, out_channels=4),
+    ):
         torch.manual_seed(0)
         states.append((build(), torch.rand(())))
     (ours, drawn), (bare, drawn_bare) = states

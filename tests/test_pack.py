@@ -24,7 +24,9 @@ def test_two_halves_make_the_data_set(tmp_path):
     assert files == {path.relative_to(tmp_path / "again") for path in (tmp_path / "again").rglob("*") if path.is_file()}
     for path in files:
         if path.name == "dataset.json":
-            assert json.loads((tmp_path / "again" / path).read_text()) == json.loads((folder / path).read_text()) | {"scribbleseg_note": pack.NOTE}
+            assert json.loads((tmp_path / "again" / path).read_text()) == json.loads((folder / path).read_text()) | {
+                "scribbleseg_note": pack.NOTE
+            }
             continue
         if path.suffix == ".json":
             assert (folder / path).read_bytes() == (tmp_path / "again" / path).read_bytes()
@@ -35,7 +37,9 @@ def test_two_halves_make_the_data_set(tmp_path):
         if path.parent.name.startswith("labels"):
             assert np.array_equal(before, after)
         else:
-            assert 0 < np.abs(normalise(before) - normalise(after)).max() <= 1 / 255, "all 256 steps lie where training looks"
+            assert 0 < np.abs(normalise(before) - normalise(after)).max() <= 1 / 255, (
+                "all 256 steps lie where training looks"
+            )
 
 
 def test_differences_come_back_whatever_the_values():

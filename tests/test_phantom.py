@@ -84,7 +84,9 @@ def test_hearts_differ_in_place_size_contrast_and_grid(hearts):
     assert (places.std(0) > 0.03).all()
     sizes = np.array([(heart.truth == LV).sum() / (heart.truth > 0).sum() for heart in hearts[::2]])
     assert np.ptp(sizes) > 0.1
-    contrasts = np.array([heart.image[heart.truth == MYO].mean() / heart.image[heart.truth == LV].mean() for heart in hearts])
+    contrasts = np.array(
+        [heart.image[heart.truth == MYO].mean() / heart.image[heart.truth == LV].mean() for heart in hearts]
+    )
     assert (contrasts < 0.85).all() and np.ptp(contrasts) > 0.1
     assert len({heart.truth.shape for heart in hearts}) > 6
 

@@ -106,7 +106,18 @@ def test_every_voxel_and_the_nifti_geometry_survive(bright, tmp_path, affine, ax
     got, source = nibabel.load(path), nibabel.load(tmp_path / "scan.nii.gz")
     assert np.array_equal(np.asanyarray(got.dataobj), mask) and got.get_data_dtype() == np.uint8
     assert np.array_equal(got.affine, source.affine) and np.allclose(got.affine, thick(affine, axis), atol=1e-5)
-    for key in ("sform_code", "qform_code", "pixdim", "xyzt_units", "quatern_b", "qoffset_x", "srow_x", "srow_y", "srow_z", "dim"):
+    for key in (
+        "sform_code",
+        "qform_code",
+        "pixdim",
+        "xyzt_units",
+        "quatern_b",
+        "qoffset_x",
+        "srow_x",
+        "srow_y",
+        "srow_z",
+        "dim",
+    ):
         assert np.array_equal(got.header[key], source.header[key]), key
 
 
@@ -212,7 +223,9 @@ def test_a_run_that_is_not_at_its_end_is_named(small, trained, tmp_path, capsys)
     predict(Predict(run, scan, tmp_path / "two.nii.gz"))
     assert f"{run}: training is not finished, iteration 2 of 5" in capsys.readouterr().err
     save_file(load_file(run / "last.safetensors"), run / "last.safetensors", {"iteration": "0"})
-    with pytest.raises(InputError, match=f"{run}: not trained yet, iteration 0 of 5: .* scribbleseg train {run} --resume$"):
+    with pytest.raises(
+        InputError, match=f"{run}: not trained yet, iteration 0 of 5: .* scribbleseg train {run} --resume$"
+    ):
         predict(Predict(run, scan, tmp_path / "three.nii.gz"))
     assert not (tmp_path / "three.nii.gz").exists()
 
@@ -231,7 +244,9 @@ def test_images_that_were_trained_on_are_named(small, trained, tmp_path, capsys)
 
 def test_a_folder_of_any_names_and_formats(bright, tmp_path):
     expected = {}
-    for index, name in enumerate(("scan 1.nii.gz", "b_0000.nii", "patient_0012.nii.gz", "patient_0013.nii.gz", "c.nrrd")):
+    for index, name in enumerate(
+        ("scan 1.nii.gz", "b_0000.nii", "patient_0012.nii.gz", "patient_0013.nii.gz", "c.nrrd")
+    ):
         image, mask = scan(2, index)
         (tmp_path / "in").mkdir(exist_ok=True)
         if name.endswith("nrrd"):
@@ -244,9 +259,15 @@ def test_a_folder_of_any_names_and_formats(bright, tmp_path):
     (tmp_path / "in" / "notes.txt").write_text("not a volume", encoding="utf-8")
     (tmp_path / "in" / "._scan 1.nii.gz").write_text("left by a file manager", encoding="utf-8")
     written = predict(Predict(bright, tmp_path / "in", tmp_path / "out"))
-    assert {path.name for path in written} == expected.keys() == {path.name for path in (tmp_path / "out").iterdir()} - {MADE_BY}
+    assert (
+        {path.name for path in written}
+        == expected.keys()
+        == {path.name for path in (tmp_path / "out").iterdir()} - {MADE_BY}
+    )
     for path in written:
-        got = itk.GetArrayFromImage(itk.ReadImage(str(path))).T if path.suffix == ".nrrd" else nibabel.load(path).dataobj
+        got = (
+            itk.GetArrayFromImage(itk.ReadImage(str(path))).T if path.suffix == ".nrrd" else nibabel.load(path).dataobj
+        )
         assert np.array_equal(got, expected[path.name]), path.name
 
 
@@ -266,8 +287,14 @@ def test_two_channels_are_taken_in_order(tmp_path, run, monkeypatch):
     with pytest.raises(InputError, match="in: is INPUT itself; .* Choose another OUTPUT."):
         predict(Predict(run, tmp_path / "in", tmp_path / "in"))
     save(tmp_path / "in" / "a_0002.nii.gz", other)
-    lacking = [(None, "a.nii.gz has 3 files; the run needs 2 channels .T1, T2., named CASE_0000, CASE_0001.$"), ("a_0001.nii.gz", "a.nii.gz has 2 files.* Missing: a_0001.nii.gz.$")]
-    for broken, words in (*lacking, ("a_0000.nii.gz", "a.nii.gz has 1 file; .* Missing: a_0000.nii.gz, a_0001.nii.gz.$")):
+    lacking = [
+        (None, "a.nii.gz has 3 files; the run needs 2 channels .T1, T2., named CASE_0000, CASE_0001.$"),
+        ("a_0001.nii.gz", "a.nii.gz has 2 files.* Missing: a_0001.nii.gz.$"),
+    ]
+    for broken, words in (
+        *lacking,
+        ("a_0000.nii.gz", "a.nii.gz has 1 file; .* Missing: a_0000.nii.gz, a_0001.nii.gz.$"),
+    ):
         if broken:
             (tmp_path / "in" / broken).unlink()
         with pytest.raises(InputError, match=words):
@@ -297,8 +324,16 @@ def test_a_folder_of_predictions_says_what_made_them(small, run, other, tmp_path
 
     predict(Predict(run, small, tmp_path / "out"))
     masks = {path: checksum(path) for path in list_masks(tmp_path / "out").values()}
-    assert made_by() == {"runs": [str(run)], "weights": "last", "iterations": [2], "tta": False, "sha256": {path.name: value for path, value in masks.items()}}
-    assert (tmp_path / "out" / MADE_BY).stat().st_mtime_ns <= min(path.stat().st_mtime_ns for path in masks), "or the report took them for another's"
+    assert made_by() == {
+        "runs": [str(run)],
+        "weights": "last",
+        "iterations": [2],
+        "tta": False,
+        "sha256": {path.name: value for path, value in masks.items()},
+    }
+    assert (tmp_path / "out" / MADE_BY).stat().st_mtime_ns <= min(path.stat().st_mtime_ns for path in masks), (
+        "or the report took them for another's"
+    )
     assert list_masks(tmp_path / "out").keys() == {"case.4 a", "case.5 a"}, "it is no mask"
     scan = small / "imagesTr" / "case.5 a_0000.nii.gz"
     weights = load_file(run / "last.safetensors")
@@ -306,7 +341,9 @@ def test_a_folder_of_predictions_says_what_made_them(small, run, other, tmp_path
         save_file(weights, one / "best.safetensors", {"iteration": "1"})
     predict(Predict((run, other), scan, tmp_path / "out" / "case.5 a.nii.gz", weights="best", tta=True))
     said = {"runs": [str(run), str(other)], "weights": "best", "iterations": [1, 1], "tta": True}
-    assert made_by() == said | {"sha256": {path.name: checksum(path) for path in masks}}, "what was written earlier is still known"
+    assert made_by() == said | {"sha256": {path.name: checksum(path) for path in masks}}, (
+        "what was written earlier is still known"
+    )
     assert made_by()["sha256"]["case.4 a.nii.gz"] == masks[tmp_path / "out" / "case.4 a.nii.gz"]
     predict(Predict(run, scan, tmp_path / "one" / "mask.nii.gz"))
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["mask.nii.gz"], "a single file needs no note"
@@ -318,13 +355,21 @@ def test_only_what_predict_wrote_is_replaced(small, run, tmp_path, capfd):
     predict(Predict(run, small, out, uncertainty=True))
     assert "map" not in capfd.readouterr().err
     predict(Predict(run, small, out))
-    assert "2 maps of an earlier prediction will not belong to the new masks (first: case.4 a_entropy.nii.gz)" in capfd.readouterr().err
+    assert (
+        "2 maps of an earlier prediction will not belong to the new masks (first: case.4 a_entropy.nii.gz)"
+        in capfd.readouterr().err
+    )
     corrected = out / "case.5 a.nii.gz"
     shutil.copyfile(small / "labelsTr_dense" / corrected.name, corrected)
     kept = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()}
-    with pytest.raises(InputError, match=r"case.5 a.nii.gz: is there already, and no made_by.json says that predict wrote it as it is. .* give predict --overwrite"):
+    with pytest.raises(
+        InputError,
+        match=r"case.5 a.nii.gz: is there already, and no made_by.json says that predict wrote it as it is. .* give predict --overwrite",
+    ):
         predict(Predict(run, small, out))
-    assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()} == kept, "not one file is touched"
+    assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()} == kept, (
+        "not one file is touched"
+    )
     predict(Predict(run, small / "imagesTr" / "case.4 a_0000.nii.gz", out / "case.4 a.nii.gz"))
     with pytest.raises(InputError, match="case.5 a.nii.gz: is there already"):
         predict(Predict(run, small, out))
@@ -354,7 +399,10 @@ def test_predictions_are_no_scans(small, run, tmp_path):
     before = {path.name: path.read_bytes() for path in (tmp_path / "scans").iterdir()}
     predict(Predict(run, tmp_path / "scans", tmp_path / "out"))
     for source in (tmp_path / "out", tmp_path / "out" / "case.4 a.nii.gz"):
-        with pytest.raises(InputError, match=r"holds predictions, as the made_by.json there says. The order is RUN \[RUN ...\] INPUT OUTPUT"):
+        with pytest.raises(
+            InputError,
+            match=r"holds predictions, as the made_by.json there says. The order is RUN \[RUN ...\] INPUT OUTPUT",
+        ):
             predict(Predict(run, source, tmp_path / "scans"))
     (tmp_path / "out" / MADE_BY).unlink()
     with pytest.raises(InputError, match="is there already, and no made_by.json says"):
@@ -389,7 +437,10 @@ def test_a_mask_is_known_as_soon_as_it_lies_there(small, run, tmp_path, monkeypa
     with pytest.raises(InputError, match="disk full"):
         predict(Predict(run, small, tmp_path / "out", uncertainty=True))
     monkeypatch.undo()
-    assert "case.4 a.nii.gz" in written(tmp_path / "out") and len(predict(Predict(run, small, tmp_path / "out", uncertainty=True))) == 4
+    assert (
+        "case.4 a.nii.gz" in written(tmp_path / "out")
+        and len(predict(Predict(run, small, tmp_path / "out", uncertainty=True))) == 4
+    )
 
 
 def test_two_predictions_into_one_folder_know_each_others_files(small, run, tmp_path, monkeypatch):
@@ -433,7 +484,15 @@ def test_maps_take_no_scans_and_no_masks_name(small, run, tmp_path):
     for name in ("a", "a_entropy"):
         shutil.copyfile(scan, tmp_path / "in" / f"{name}.nii.gz")
     with pytest.raises(InputError, match="a_entropy.nii.gz: the prediction would replace an image"):
-        predict(Predict(run, tmp_path / "in" / "a_entropy.nii.gz", tmp_path / "in" / "a.nii.gz", uncertainty=True, overwrite=True))
+        predict(
+            Predict(
+                run,
+                tmp_path / "in" / "a_entropy.nii.gz",
+                tmp_path / "in" / "a.nii.gz",
+                uncertainty=True,
+                overwrite=True,
+            )
+        )
     with pytest.raises(InputError, match="a_entropy.nii.gz: a case's mask and another's map would have this name"):
         predict(Predict(run, tmp_path / "in", tmp_path / "out", uncertainty=True))
     assert not (tmp_path / "out").exists()
@@ -462,10 +521,16 @@ def test_an_image_is_never_replaced_by_its_prediction(bright, tmp_path):
 def test_probabilities_and_entropy(small, trained, tmp_path):
     source = small / "imagesTr" / "case.5 a_0000.nii.gz"
     written = predict(Predict(trained, source, tmp_path / "a.nii.gz", probabilities=True, uncertainty=True))
-    assert [path.name for path in written] == [f"a{tail}.nii.gz" for tail in ("", "_prob_background", "_prob_square", "_prob_core", "_entropy")]
+    assert [path.name for path in written] == [
+        f"a{tail}.nii.gz" for tail in ("", "_prob_background", "_prob_square", "_prob_core", "_entropy")
+    ]
     mask, *probs, uncertain = (np.asanyarray(nibabel.load(path).dataobj) for path in written)
     probs = np.stack(probs)
-    assert probs.dtype == uncertain.dtype == np.float32 and mask.shape == probs.shape[1:] == uncertain.shape == (40, 36, 3)
+    assert probs.dtype == uncertain.dtype == np.float32 and mask.shape == probs.shape[1:] == uncertain.shape == (
+        40,
+        36,
+        3,
+    )
     assert np.allclose(probs.sum(0), 1, atol=1e-5) and probs.min() >= 0 and len(np.unique(probs)) > 100
     assert np.array_equal(probs.argmax(0), mask)
     by_hand = -sum(p.astype(float) * np.log(p) for p in probs) / math.log(3)
@@ -474,7 +539,9 @@ def test_probabilities_and_entropy(small, trained, tmp_path):
 
 
 def test_entropy_of_known_distributions():
-    probs = np.array([[1, 1 / 4, 1 / 2, 0], [0, 1 / 4, 1 / 2, 0.5], [0, 1 / 4, 0, 0.25], [0, 1 / 4, 0, 0.25]], np.float32)
+    probs = np.array(
+        [[1, 1 / 4, 1 / 2, 0], [0, 1 / 4, 1 / 2, 0.5], [0, 1 / 4, 0, 0.25], [0, 1 / 4, 0, 0.25]], np.float32
+    )
     assert entropy(probs) == pytest.approx([0, 1, 0.5, 0.75], abs=1e-6)
     assert entropy(np.full((7, 1), 1 / 7, np.float32)) <= 1
 
@@ -483,7 +550,9 @@ def test_a_class_name_with_a_slash_stays_in_the_folder(bright, tmp_path):
     save(tmp_path / "a.nii.gz", scan(2)[0])
     change_plan(bright, classes=["background", "left/right", "core"])
     predict(Predict(bright, tmp_path / "a.nii.gz", tmp_path / "out", probabilities=True))
-    assert sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz")) == [f"a{t}.nii.gz" for t in ("", "_prob_background", "_prob_core", "_prob_left-right")]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz")) == [
+        f"a{t}.nii.gz" for t in ("", "_prob_background", "_prob_core", "_prob_left-right")
+    ]
 
 
 def test_flips_of_an_equivariant_network_change_nothing():
@@ -516,7 +585,9 @@ def test_tta_reaches_the_file(small, trained, tmp_path):
         for columns in (1, -1):
             turned = np.ascontiguousarray(image[:, :, ::rows, ::columns])
             mean = mean + predict_volume(network, turned, plan.size, CPU, F32)[2][:, ::rows, ::columns] / 4
-    assert np.allclose(flipped, mean.transpose(np.argsort(grid.order)), atol=1e-5) and not np.allclose(flipped, plain, atol=1e-5)
+    assert np.allclose(flipped, mean.transpose(np.argsort(grid.order)), atol=1e-5) and not np.allclose(
+        flipped, plain, atol=1e-5
+    )
 
 
 def test_the_batch_size_changes_nothing(small, trained):
@@ -534,13 +605,22 @@ def test_the_batch_size_changes_nothing(small, trained):
 def test_the_weights_of_the_run_are_loaded(trained):
     network = module.load_network(trained, read_plan(trained)[1])
     stored = load_file(trained / "last.safetensors")
-    assert not network.training and all(torch.equal(value, stored[name]) for name, value in network.state_dict().items())
+    assert not network.training and all(
+        torch.equal(value, stored[name]) for name, value in network.state_dict().items()
+    )
 
 
-@pytest.mark.parametrize("damage", ["truncated", "text", "another width", "more classes", "other names", "missing", "no run"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "text", "another width", "more classes", "other names", "missing", "no run"]
+)
 def test_weights_that_do_not_fit_are_refused(small, run, tmp_path, damage):
     path = run / "last.safetensors"
-    words = {"missing": "has no last.safetensors", "no run": "not a run folder", "truncated": "not a safetensors", "text": "not a safetensors"}.get(damage, "another architecture")
+    words = {
+        "missing": "has no last.safetensors",
+        "no run": "not a run folder",
+        "truncated": "not a safetensors",
+        "text": "not a safetensors",
+    }.get(damage, "another architecture")
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:-100])
     elif damage == "text":
@@ -591,7 +671,10 @@ def other(run, tmp_path):
     for name, seed in (("last", 1), ("best", 2)):
         weights = load_file(run / "last.safetensors")
         torch.manual_seed(seed)
-        weights = {key: value + 0.3 * torch.randn_like(value) if key.endswith("weight") else value for key, value in weights.items()}
+        weights = {
+            key: value + 0.3 * torch.randn_like(value) if key.endswith("weight") else value
+            for key, value in weights.items()
+        }
         save_file(weights, other / f"{name}.safetensors")
     return change_plan(other, size=48)
 
@@ -670,7 +753,10 @@ def test_a_bad_case_in_a_folder_leaves_the_finished_ones_whole(bright, tmp_path,
     bad.write_bytes(bad.read_bytes()[:200])
     with pytest.raises(InputError, match="1.nii.gz: cannot be read"):
         predict(Predict(bright, tmp_path / "in", tmp_path / "out", uncertainty=True))
-    assert capsys.readouterr().err == f"1 of 3 cases are predicted and written, the last is {tmp_path / 'out' / '0.nii.gz'}\n"
+    assert (
+        capsys.readouterr().err
+        == f"1 of 3 cases are predicted and written, the last is {tmp_path / 'out' / '0.nii.gz'}\n"
+    )
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.nii.gz", "0_entropy.nii.gz", MADE_BY]
     assert np.array_equal(nibabel.load(tmp_path / "out" / "0.nii.gz").dataobj, masks[0])
 

@@ -26,9 +26,30 @@ def wrong(tmp_path_factory) -> dict[str, str]:
         pytest.skip("needs g++")
     library, where = tmp_path_factory.mktemp("pretended") / "cuda.so", Path(torch.__file__).parent
     links = [f"-L{where}/lib", f"-Wl,-rpath,{where}/lib", "-lc10", "-ltorch_cpu"]
-    subprocess.run([compiler, "-std=c++20", "-shared", "-fPIC", f"-I{where}/include", HERE / "pretended_cuda.cpp", "-o", library, *links], check=True)
+    subprocess.run(
+        [
+            compiler,
+            "-std=c++20",
+            "-shared",
+            "-fPIC",
+            f"-I{where}/include",
+            HERE / "pretended_cuda.cpp",
+            "-o",
+            library,
+            *links,
+        ],
+        check=True,
+    )
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return json.loads(subprocess.run([sys.executable, HERE / "pretended_cuda.py", library], env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    return json.loads(
+        subprocess.run(
+            [sys.executable, HERE / "pretended_cuda.py", library],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        ).stdout
+    )
 
 
 @every_method

@@ -23,7 +23,13 @@ def test_no_patient_is_in_two_parts_and_nobody_is_lost(name):
 
 def test_cv5_leaves_one_pathology_out():
     rows = acdc_protocols(CASES)["cv5"]
-    assert [row["name"] for row in rows] == ["1-20 dilated", "21-40 hypertrophic", "41-60 infarct", "61-80 normal", "81-100 abnormal RV"]
+    assert [row["name"] for row in rows] == [
+        "1-20 dilated",
+        "21-40 hypertrophic",
+        "41-60 infarct",
+        "61-80 normal",
+        "81-100 abnormal RV",
+    ]
     for index, row in enumerate(rows):
         assert patients(row["test"]) == set(range(20 * index + 1, 20 * index + 21))
         held_out = {ACDC_GROUPS[p] for p in patients(row["test"])}
@@ -61,7 +67,14 @@ SIX22_TEST = [6, 7, 8, 15, 21, 28, 35, 40, 45, 46, 47, 49, 61, 64, 73, 75, 81, 8
 def test_maag_lists():
     protocols = acdc_protocols(CASES)
     (small,), (large,) = protocols["maag35"], protocols["maag70"]
-    assert [len(patients(row[part])) for row in (small, large) for part in ("train", "val", "test")] == [35, 15, 15, 70, 15, 15]
+    assert [len(patients(row[part])) for row in (small, large) for part in ("train", "val", "test")] == [
+        35,
+        15,
+        15,
+        70,
+        15,
+        15,
+    ]
     assert patients(small["train"]) < patients(large["train"]) and small["test"] == large["test"]
     assert {37, 50, 90} <= patients(small["train"]) and {2, 15} <= patients(large["train"]) - patients(small["train"])
     assert {84, 95} <= patients(small["val"]) and {5, 72} <= patients(small["test"])
@@ -88,7 +101,10 @@ def test_a_partial_source_keeps_the_patients_where_they_belong(tmp_path, capsys)
         {"train": CASES[21], "val": CASES[1] + CASES[2]},
         {"train": CASES[1] + CASES[2], "val": CASES[21]},
     ]
-    assert [row["name"] for row in json.loads((tmp_path / "splits" / "cv5.json").read_text(encoding="utf-8"))] == ["1-20 dilated", "21-40 hypertrophic"]
+    assert [row["name"] for row in json.loads((tmp_path / "splits" / "cv5.json").read_text(encoding="utf-8"))] == [
+        "1-20 dilated",
+        "21-40 hypertrophic",
+    ]
 
 
 def test_final_holds_out_validation_cases_where_there_are_any(tmp_path):

@@ -10,10 +10,34 @@ from scribbleseg.methods import METHODS, hyperparameters, method_class
 from scribbleseg.methods.base import Recipe
 from scribbleseg.train import make_optimizer
 
-SHARED = {"optimizer": "sgd", "lr": 0.01, "schedule": "poly", "weight_decay": 1e-4, "batch": 12, "iterations": 60_000, "ema": 0.0}
+SHARED = {
+    "optimizer": "sgd",
+    "lr": 0.01,
+    "schedule": "poly",
+    "weight_decay": 1e-4,
+    "batch": 12,
+    "iterations": 60_000,
+    "ema": 0.0,
+}
 EFFDNET = {"lam": 0.6, "delta": 0.3, "fbsl": True, "fadc": True, "blocks": 8, "temperature": 0.07, "box": "annotated"}
-SCN = {"pap": True, "rsr": True, "cgtm": True, "cacl": True, "lambda1": 1.0, "lambda2": 0.3, "lambda3": 0.25, "lambda4": 0.1}
-FDDSEG = {"pseudo_weight": 0.5, "side_weight": 0.35, "distill_weight": 0.15, "target_share": 0.4, "dropout": 0.5, "reach": 7}
+SCN = {
+    "pap": True,
+    "rsr": True,
+    "cgtm": True,
+    "cacl": True,
+    "lambda1": 1.0,
+    "lambda2": 0.3,
+    "lambda3": 0.25,
+    "lambda4": 0.1,
+}
+FDDSEG = {
+    "pseudo_weight": 0.5,
+    "side_weight": 0.35,
+    "distill_weight": 0.15,
+    "target_share": 0.4,
+    "dropout": 0.5,
+    "reach": 7,
+}
 EXPECTED = {  # what differs from the shared recipe, and the options
     "pce": ({"lr": 0.03}, {}),
     "fullsup": ({"lr": 0.03}, {}),
@@ -53,9 +77,13 @@ def test_recipe_and_defaults_are_the_papers(name):
     assert hyperparameters(name) == options
 
 
-@pytest.mark.parametrize("kind, named", [(torch.optim.SGD, "sgd"), (torch.optim.Adam, "adam"), (torch.optim.AdamW, "adamw")])
+@pytest.mark.parametrize(
+    "kind, named", [(torch.optim.SGD, "sgd"), (torch.optim.Adam, "adam"), (torch.optim.AdamW, "adamw")]
+)
 def test_the_optimiser_has_the_recipes_numbers(kind, named):
-    optimizer = make_optimizer(Recipe(optimizer=named, lr=0.25, weight_decay=0.125), nn.Linear(1, 1), torch.device("cpu"))
+    optimizer = make_optimizer(
+        Recipe(optimizer=named, lr=0.25, weight_decay=0.125), nn.Linear(1, 1), torch.device("cpu")
+    )
     assert type(optimizer) is kind
     (group,) = optimizer.param_groups
     assert (group["lr"], group["weight_decay"]) == (0.25, 0.125)

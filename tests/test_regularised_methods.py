@@ -20,7 +20,9 @@ NU = (0.8 * 0.5 + 0.3 * 0.6) / 1.1, (0.2 * 0.5 + 0.7 * 0.6) / 1.1
 AREA = 0.8 * (0.5 - MU[0]) ** 2 + 0.3 * (0.6 - MU[0]) ** 2 + 0.2 * (0.5 - MU[1]) ** 2 + 0.7 * (0.6 - MU[1]) ** 2
 SWAPPED = sum(0.5 * (p - nu) ** 2 + 0.6 * (q - nu) ** 2 for p, q, nu in ((0.8, 0.3, NU[0]), (0.2, 0.7, NU[1])))
 KERNEL = math.exp(-0.5 / 36 - 0.5)
-DICE = 1 - (1e-5 / (0.64 + 1e-5) + (0.4 + 1e-5) / (0.04 + 1 + 1e-5)) / 2  # of both classes, squared, on the scribbled pixel
+DICE = (
+    1 - (1e-5 / (0.64 + 1e-5) + (0.4 + 1e-5) / (0.04 + 1 + 1e-5)) / 2
+)  # of both classes, squared, on the scribbled pixel
 
 
 class Told(nn.Module):
@@ -41,7 +43,11 @@ class Told(nn.Module):
         ("entmin", {}, {"pce": PCE, "entropy": 0.1 * (H[0] + H[1]) / 2 / math.log(2)}),
         ("tv", {}, {"pce": PCE, "tv": 0.01 * (0.5 + 0.5) / 4}),
         ("rloss", {}, {"pce": PCE, "crf": 0.1 * 2 * KERNEL * (1 - 0.8 * 0.3 - 0.2 * 0.7) / 2}),
-        ("rloss", {"sigma_px": 1.0, "sigma_intensity": 0.05, "weight": 1.0}, {"pce": PCE, "crf": math.exp(-0.5 - 2) * 0.62}),
+        (
+            "rloss",
+            {"sigma_px": 1.0, "sigma_intensity": 0.05, "weight": 1.0},
+            {"pce": PCE, "crf": math.exp(-0.5 - 2) * 0.62},
+        ),
         ("rloss", {"radius": 0}, {"pce": PCE, "crf": 0.0}),
         ("mloss", {}, {"pce": PCE, "mumford_shah": 1e-6 * (AREA + 1)}),
         ("mloss", {"swapped": True, "weight": 1.0}, {"pce": PCE, "mumford_shah": SWAPPED + 1}),

@@ -59,7 +59,10 @@ def section(page, name):
 def body(page, name):
     """The cells of the first table of a section, unescaped."""
     table = re.search(r"<tbody>.*?</tbody>", section(page, name), re.S)[0]
-    return [[html.unescape(cell) for cell in re.findall(r"<td>(.*?)</td>", line)] for line in re.findall(r"<tr.*?</tr>", table)]
+    return [
+        [html.unescape(cell) for cell in re.findall(r"<td>(.*?)</td>", line)]
+        for line in re.findall(r"<tr.*?</tr>", table)
+    ]
 
 
 def row(case, name, dice, hd95=1.0, missing=False):
@@ -100,7 +103,15 @@ def test_numbers_are_those_of_metrics_csv(trained, page):
 def test_the_course_shows_the_methods_maps_in_order(page):
     course = section(page, "course-of-training")
     heads = re.findall(r"<th>(.*?)</th>", course)
-    assert heads[:7] == ["iteration", "image", "scribble", "M (orange: not in it)", "refined pseudo-label", "prediction", "truth"]
+    assert heads[:7] == [
+        "iteration",
+        "image",
+        "scribble",
+        "M (orange: not in it)",
+        "refined pseudo-label",
+        "prediction",
+        "truth",
+    ]
     assert heads[7:] == ["1", "2", "3", "4"] and course.count("<img") == 24
 
 
@@ -121,11 +132,19 @@ def test_training_section_has_every_term_and_validation(trained, monkeypatch):
 
 
 def test_worst_median_and_best():
-    rows = [row(case, name, dice) for case, dices in {"a": (0.9, 0.7), "b": (0.2, 0.4), "c": (0.5, np.nan), "d": (np.nan, np.nan)}.items() for name, dice in zip("xy", dices)]
+    rows = [
+        row(case, name, dice)
+        for case, dices in {"a": (0.9, 0.7), "b": (0.2, 0.4), "c": (0.5, np.nan), "d": (np.nan, np.nan)}.items()
+        for name, dice in zip("xy", dices)
+    ]
     ranked = rank_cases(rows)
     assert [case for case, _ in ranked] == ["b", "c", "a"]
     assert [dice for _, dice in ranked] == pytest.approx([0.3, 0.5, 0.8])
-    assert {place: case for place, (case, _) in pick_cases(ranked).items()} == {"Worst": "b", "Median": "c", "Best": "a"}
+    assert {place: case for place, (case, _) in pick_cases(ranked).items()} == {
+        "Worst": "b",
+        "Median": "c",
+        "Best": "a",
+    }
     assert pick_cases([("a", 0.1), ("b", 0.2), ("c", 0.3), ("d", 0.4)])["Median"] == ("b", 0.2)
     assert pick_cases(ranked[:2]) == {"Worst": ranked[0], "Best": ranked[1]}
     assert pick_cases(ranked[:1]) == {"Only case": ranked[0]} and pick_cases([]) == {}
@@ -133,13 +152,31 @@ def test_worst_median_and_best():
 
 def test_a_table_that_is_there_is_believed(run):
     report(Report(run))
-    write_rows(run / "metrics.csv", [row("case.4 a", "square", 0.75), row("case.4 a", "core", 0.25), row("case.5 a", "square", 0.125), row("case.5 a", "core", 0.0, np.nan, True)])
+    write_rows(
+        run / "metrics.csv",
+        [
+            row("case.4 a", "square", 0.75),
+            row("case.4 a", "core", 0.25),
+            row("case.5 a", "square", 0.125),
+            row("case.5 a", "core", 0.0, np.nan, True),
+        ],
+    )
     before = (run / "metrics.csv").read_bytes()
     cases = section(report(Report(run)).read_text(encoding="utf-8"), "cases")
     assert (run / "metrics.csv").read_bytes() == before
-    assert re.findall(r"<h3>(.*?)</h3>", cases) == ["Worst: case.5 a, mean Dice 0.0625", "Best: case.4 a, mean Dice 0.5000"]
+    assert re.findall(r"<h3>(.*?)</h3>", cases) == [
+        "Worst: case.5 a, mean Dice 0.0625",
+        "Best: case.4 a, mean Dice 0.5000",
+    ]
     assert re.findall(r"<figcaption>(.*?)</figcaption>", cases) == ["image", "scribble", "prediction", "truth"] * 2
-    assert body((run / "report.html").read_text(encoding="utf-8"), "every-case")[0] == ["case.5 a", "0.0625", "0.1250", "0.0000 (missing)", "1.00", "–"]
+    assert body((run / "report.html").read_text(encoding="utf-8"), "every-case")[0] == [
+        "case.5 a",
+        "0.0625",
+        "0.1250",
+        "0.0000 (missing)",
+        "1.00",
+        "–",
+    ]
 
 
 def test_a_prediction_is_shown_in_its_images_order(run, tmp_path, monkeypatch):
@@ -158,7 +195,9 @@ def test_a_prediction_is_shown_in_its_images_order(run, tmp_path, monkeypatch):
 
 def test_the_slice_with_most_foreground_is_shown(run, monkeypatch):
     shown = []
-    monkeypatch.setattr(module, "panel", lambda image, label, spacing: shown.append((image, label, spacing)) or "data:,")
+    monkeypatch.setattr(
+        module, "panel", lambda image, label, spacing: shown.append((image, label, spacing)) or "data:,"
+    )
     _, plan = module.read_plan(run)
     dataset = module.read_dataset(module.read_plan(run)[0].dataset)
     volume = module.load_volume(dataset, dataset.case("case.5 a"))
@@ -172,7 +211,9 @@ def test_the_slice_with_most_foreground_is_shown(run, monkeypatch):
     predicted = np.zeros_like(volume.truth)
     predicted[2, 3:9, 4:6] = 1
     panels, position = module._case_panels(dataclasses.replace(volume, truth=None), predicted)
-    assert position == "3 of 3" and list(panels) == ["image", "scribble", "prediction"] and (shown[-1][1] > 0).sum() == 12
+    assert (
+        position == "3 of 3" and list(panels) == ["image", "scribble", "prediction"] and (shown[-1][1] > 0).sum() == 12
+    )
     no_scribble = dataclasses.replace(volume, case=dataclasses.replace(volume.case, scribble=None))
     assert list(module._case_panels(no_scribble, volume.truth)[0]) == ["image", "prediction", "truth"]
 
@@ -184,15 +225,24 @@ def test_without_truth_data_set_or_end_of_training_the_report_says_so(run, tmp_p
     edit(run, change)
     page = report(Report(run)).read_text(encoding="utf-8")
     assert "No scores: no held-out case has a dense mask." in page and not (run / "metrics.csv").exists()
-    assert re.findall(r'<section id="(.*?)">', page) == list(SECTIONS) and section(page, "course-of-training").count("<img") == 24
+    assert (
+        re.findall(r'<section id="(.*?)">', page) == list(SECTIONS)
+        and section(page, "course-of-training").count("<img") == 24
+    )
     for name in ("scores", "every-case"):
         assert "Left out" in section(page, name) and "<img" not in section(page, name)
     shutil.copyfile(run / "predictions" / "case.4 a.nii.gz", run / "predictions" / "case.0 a.nii.gz")  # not held out
     paint(run / "predictions" / "case.4 a.nii.gz", 36)
     paint(run / "predictions" / "case.5 a.nii.gz", 0)
     shown = section(report(Report(run)).read_text(encoding="utf-8"), "cases")
-    assert re.findall(r"<h3>(.*?)</h3>", shown) == ["Least: case.5 a, foreground in 0.00 % of its voxels", "Most: case.4 a, foreground in 0.83 % of its voxels"]
-    assert re.findall(r"<figcaption>(.*?)</figcaption>", shown) == ["image", "scribble", "prediction"] * 2 and "slice 2 of 3" in shown
+    assert re.findall(r"<h3>(.*?)</h3>", shown) == [
+        "Least: case.5 a, foreground in 0.00 % of its voxels",
+        "Most: case.4 a, foreground in 0.83 % of its voxels",
+    ]
+    assert (
+        re.findall(r"<figcaption>(.*?)</figcaption>", shown) == ["image", "scribble", "prediction"] * 2
+        and "slice 2 of 3" in shown
+    )
     assert "which of these are right (last checkpoint, iteration 4; 2 of 2 files changed since)" in shown
     paint(run / "predictions" / "case.4 a.nii.gz", 36, np.eye(4))
     assert "on another grid than its image" in section(report(Report(run)).read_text(encoding="utf-8"), "cases")
@@ -201,7 +251,10 @@ def test_without_truth_data_set_or_end_of_training_the_report_says_so(run, tmp_p
     assert "not to be found" not in capsys.readouterr().err
     page = report(Report(run)).read_text(encoding="utf-8")
     assert f"{run}: the data set elsewhere/acdc is not to be found from here" in capsys.readouterr().err
-    assert "the data set elsewhere/acdc is not to be found from here" in page and "<h1>scn on acdc, final fold 0</h1>" in page
+    assert (
+        "the data set elsewhere/acdc is not to be found from here" in page
+        and "<h1>scn on acdc, final fold 0</h1>" in page
+    )
 
 
 def paint(path, voxels, affine=None):
@@ -231,7 +284,9 @@ def test_a_run_in_training_is_not_scored(run, tmp_path):
     assert "Training is not finished: iteration 2 of 4" in page and "training stands at iteration 2 of 4" in page
     assert not (run / "predictions").exists() and not (run / "metrics.csv").exists()
     edit(run, lambda stored: stored["train"].update(dataset=str(small_dataset(tmp_path / "undense", dense=False))))
-    assert "No scores: training stands at iteration 2 of 4" in report(Report(run)).read_text(encoding="utf-8"), "not the masks are what is missing first"
+    assert "No scores: training stands at iteration 2 of 4" in report(Report(run)).read_text(encoding="utf-8"), (
+        "not the masks are what is missing first"
+    )
     edit(run, lambda stored: stored["train"].update(dataset=str(small_dataset(tmp_path / "dense"))))
     module.predict(Predict(run, module.read_plan(run)[0].dataset, run / "predictions"))
     cases = section(report(Report(run)).read_text(encoding="utf-8"), "cases")
@@ -266,7 +321,9 @@ def test_the_page_says_what_made_the_predictions(run, trained):
     assert "what made the predictions is not known." in report(Report(run)).read_text(encoding="utf-8")
     assert (run / "metrics.csv").read_bytes() != kept, "those of before there was a note are kept, too"
     module.predict(Predict((run, trained), dataset, run / "predictions", overwrite=True))
-    assert f"last checkpoint of {run} and {trained}, iteration 4 and 4, mean over runs." in report(Report(run)).read_text(encoding="utf-8")
+    assert f"last checkpoint of {run} and {trained}, iteration 4 and 4, mean over runs." in report(
+        Report(run)
+    ).read_text(encoding="utf-8")
 
 
 def test_a_prediction_that_was_killed_before_its_first_volume_is_made_anew(run):
@@ -334,7 +391,9 @@ def test_the_mean_of_the_weights_is_among_the_settings(run):
 def test_validation_on_scribbles_is_called_so(run):
     assert "Validation Dice at 32 × 32 pixels<" in section(report(Report(run)).read_text(encoding="utf-8"), "training")
     edit(run, lambda stored: stored["plan"].update(val_on_scribbles=True))
-    assert "Validation Dice on scribbled pixels alone<" in section(report(Report(run)).read_text(encoding="utf-8"), "training")
+    assert "Validation Dice on scribbled pixels alone<" in section(
+        report(Report(run)).read_text(encoding="utf-8"), "training"
+    )
 
 
 def test_scores_of_validation_cases_are_called_so(run):
@@ -356,11 +415,15 @@ def test_of_several_channels_the_one_shown_is_named(run):
     report(Report(run))  # predicts; afterwards the weights would not fit
     edit(run, lambda stored: stored["plan"].update(channels=["C<T", "PET"]))
     page = report(Report(run)).read_text(encoding="utf-8")
-    assert "<figcaption>image (C&lt;T)</figcaption>" in section(page, "cases") and "<th>image (C&lt;T)</th>" in section(page, "course-of-training")
+    assert "<figcaption>image (C&lt;T)</figcaption>" in section(page, "cases") and "<th>image (C&lt;T)</th>" in section(
+        page, "course-of-training"
+    )
 
 
 def test_the_distances_are_defined_under_the_table(page):
-    assert "the mean is that of the classes' means, the sd that over cases of each case's mean over classes" in section(page, "scores")
+    assert "the mean is that of the classes' means, the sd that over cases of each case's mean over classes" in section(
+        page, "scores"
+    )
     assert "HD95: 95th percentile of the surface distances of both directions taken together" in section(page, "scores")
 
 
@@ -401,7 +464,16 @@ def test_a_report_elsewhere(run, tmp_path):
 
 
 def test_the_command_repeats_the_settings():
-    train = Train("data set", "runs/a", method="scn", set=("cacl=False", "stride=4"), lr=0.003, val_share=0.2, deterministic=True, fold=2)
+    train = Train(
+        "data set",
+        "runs/a",
+        method="scn",
+        set=("cacl=False", "stride=4"),
+        lr=0.003,
+        val_share=0.2,
+        deterministic=True,
+        fold=2,
+    )
     words = shlex.split(repeat_command(train))
     assert words[:2] == ["scribbleseg", "train"] and "--seed" not in words
     again = cli._parse(words[1:])
@@ -428,11 +500,15 @@ def test_overlay_of_a_dense_label_a_scribble_and_a_mask():
     scribble = np.full((10, 10), UNLABELED, np.uint8)
     scribble[2, 2], scribble[7, 7] = 1, 0
     seen = draw(image, scribble)
-    assert seen[25, 25] == pytest.approx(to_rgb(figures.COLOURS[1]), abs=0.02) and seen[75, 75] == pytest.approx([1] * 3, abs=0.02)
+    assert seen[25, 25] == pytest.approx(to_rgb(figures.COLOURS[1]), abs=0.02) and seen[75, 75] == pytest.approx(
+        [1] * 3, abs=0.02
+    )
     assert seen[50, 50] == pytest.approx([0.4] * 3, abs=0.02)
 
     seen = draw(image, label > 0)
-    assert seen[50, 10] == pytest.approx(0.75 * np.array(to_rgb(figures.OUTSIDE)) + 0.25 * 0.4, abs=0.02), "outside the mask"
+    assert seen[50, 10] == pytest.approx(0.75 * np.array(to_rgb(figures.OUTSIDE)) + 0.25 * 0.4, abs=0.02), (
+        "outside the mask"
+    )
     assert seen[50, 90] == pytest.approx([0.4] * 3, abs=0.02)
 
 

@@ -33,30 +33,58 @@ def test_the_queue_has_every_run_once_and_effdnet_first(monkeypatch):
     plans = results.read_plans(Bench(results.PLANS), "paper")
     jobs = results.queue(plans)
     assert len(jobs) == len(set(jobs)) and set(jobs) == {job for plan in plans.values() for job in plan.jobs}
-    assert results.kept_jobs(jobs, "paper") == jobs and [job.place.name for job in results.kept_jobs(jobs, "quick")] == ["scn-s0"]
-    assert [(job.label, job.data, job.fold) for job in jobs[:7]] == [*(("effdnet", "acdc", fold) for fold in range(5)), ("scn", "acdc", 0), ("scn", "mscmr", 0)]
+    assert results.kept_jobs(jobs, "paper") == jobs and [
+        job.place.name for job in results.kept_jobs(jobs, "quick")
+    ] == ["scn-s0"]
+    assert [(job.label, job.data, job.fold) for job in jobs[:7]] == [
+        *(("effdnet", "acdc", fold) for fold in range(5)),
+        ("scn", "acdc", 0),
+        ("scn", "mscmr", 0),
+    ]
 
 
 def test_a_row_has_its_own_numbers_and_the_distance_to_the_papers():
-    known = {"pce": {"A": {"dice": 80.0}, "mean": {"dice": 86.0}}, "scn": {name: {"dice": dice} for name, dice in zip("ABC", (90.0, 80.0, 85.0))}}
+    known = {
+        "pce": {"A": {"dice": 80.0}, "mean": {"dice": 86.0}},
+        "scn": {name: {"dice": dice} for name, dice in zip("ABC", (90.0, 80.0, 85.0))},
+    }
     paper = Published("Somebody", "heart", "5 folds", "cv", {**known, "ustm": {"A": {"dice": 79.0}}})
     plan = bench_plan(["pce", "scn", "ustm"], [0, 1, 2], published=paper)
     (section,) = aggregate(plan, of(plan, TWO_FOLDS))  # pCE alone: fold means .7 and .6
     text = results.section_text(section)
-    lines = {line.split(" | ")[0].removeprefix("| "): [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")}
+    lines = {
+        line.split(" | ")[0].removeprefix("| "): [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("| ")
+    }
     shown = dict(zip(lines["method"], lines["pce"]))
-    assert (shown["folds"], shown["cases"], shown["Dice mean"], shown["paper"], shown["short by"], shown["min / run"]) == ("0-1 (2 not run)", "3", "65.00 (7.07)", "86.00", "", "5.0")
+    assert (
+        shown["folds"],
+        shown["cases"],
+        shown["Dice mean"],
+        shown["paper"],
+        shown["short by"],
+        shown["min / run"],
+    ) == ("0-1 (2 not run)", "3", "65.00 (7.07)", "86.00", "", "5.0")
     assert (dict(zip(lines["method"], lines["scn"]))["paper"], lines["scn"][1]) == ("85.00", "not run")
     assert [cell for cell in lines["ustm"] if cell] == ["ustm", "not run"], "two of three classes are no mean"
     for split, expected in (("cv", "21.00"), ("622", "")):
         whole = bench_plan(["pce"], [0, 1], published=replace(paper, ours=split))
         (section,) = aggregate(whole, of(whole, TWO_FOLDS))
-        cells = [line.strip("| ").split(" | ") for line in results.section_text(section).splitlines() if line.startswith("| ")]
-        assert dict(zip(cells[0], cells[2]))["short by"].strip() == expected, "only with all folds of a split of the paper's kind"
+        cells = [
+            line.strip("| ").split(" | ")
+            for line in results.section_text(section).splitlines()
+            if line.startswith("| ")
+        ]
+        assert dict(zip(cells[0], cells[2]))["short by"].strip() == expected, (
+            "only with all folds of a split of the paper's kind"
+        )
 
 
 def test_scores_of_validation_cases_are_no_distance_to_the_papers():
-    plan = bench_plan(["pce"], [0], published=Published("Somebody", "heart", "5 folds", "cv", {"pce": {"mean": {"dice": 86.0}}}))
+    plan = bench_plan(
+        ["pce"], [0], published=Published("Somebody", "heart", "5 folds", "cv", {"pce": {"mean": {"dice": 86.0}}})
+    )
     found = of(plan, {("pce", 0): TWO_FOLDS["pce", 0]})
     (section,) = aggregate(plan, found)
     assert results.row_cells(section.rows[0], section)[-3] == "16.00"
@@ -66,35 +94,83 @@ def test_scores_of_validation_cases_are_no_distance_to_the_papers():
 
 
 def test_a_tenth_of_the_iterations_stands_beside_the_same_run_at_quick(tmp_path):
-    keys = {"data": "heart", "split": "cv", "fold": "0", "seed": "0", "size": "128", "training_s": "90", "dice_per_class": "70.0 / 80.0", "dice_in_box": "76", "outside": "3", "device": "a CPU", "commit": "abc"}
-    rows = [("scn", "", "3000", "75"), ("scn", "", "300", "11"), ("effdnet", "fadc=false", "6000", "74"), ("effdnet", "", "6000", "73")]
+    keys = {
+        "data": "heart",
+        "split": "cv",
+        "fold": "0",
+        "seed": "0",
+        "size": "128",
+        "training_s": "90",
+        "dice_per_class": "70.0 / 80.0",
+        "dice_in_box": "76",
+        "outside": "3",
+        "device": "a CPU",
+        "commit": "abc",
+    }
+    rows = [
+        ("scn", "", "3000", "75"),
+        ("scn", "", "300", "11"),
+        ("effdnet", "fadc=false", "6000", "74"),
+        ("effdnet", "", "6000", "73"),
+    ]
     with open(tmp_path / "folds-some.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["method", "set", "iterations", "dice", *keys])
         writer.writeheader()
         writer.writerows(dict(zip(("method", "set", "iterations", "dice"), row)) | keys for row in rows)
-    jobs = [Job("heart", "cv", 0, label, method, options, 0, "quick") for label, method, options in (("scn", "scn", ()), ("effdnet-fbsl", "effdnet", ("fadc=false",)))]
+    jobs = [
+        Job("heart", "cv", 0, label, method, options, 0, "quick")
+        for label, method, options in (("scn", "scn", ()), ("effdnet-fbsl", "effdnet", ("fadc=false",)))
+    ]
     found = {job: result({"a": (dice, dice)}) for job, dice in zip(jobs, (0.5, 0.625))}
-    lines = [line.strip("| ").split(" | ") for line in results.tenth(Bench(tmp_path, results=tmp_path), found).splitlines()]
+    lines = [
+        line.strip("| ").split(" | ") for line in results.tenth(Bench(tmp_path, results=tmp_path), found).splitlines()
+    ]
     shown = [dict(zip(lines[0], line)) for line in lines[2:]]
-    assert [(line["row"], line["iterations"], line["Dice mean"], line["at `quick`"]) for line in shown] == [("scn", "3000", "75", "50.00"), ("effdnet-fbsl", "6000", "74", "62.50"), ("effdnet ", "6000", "73", "not run")]
+    assert [(line["row"], line["iterations"], line["Dice mean"], line["at `quick`"]) for line in shown] == [
+        ("scn", "3000", "75", "50.00"),
+        ("effdnet-fbsl", "6000", "74", "62.50"),
+        ("effdnet ", "6000", "73", "not run"),
+    ]
     assert (shown[0]["minutes"], shown[0]["near the mask"], shown[0]["foreground elsewhere, %"]) == ("2", "76", "3")
 
 
 def test_pairs_that_stand_the_other_way_round_are_named():
     plan = bench_plan(["pce", "scn", "rw", "tv"], [0])
-    (section,) = aggregate(plan, of(plan, {(label, 0): result({"a": (dice, dice)}) for label, dice in (("pce", 0.5), ("scn", 0.4), ("rw", 0.6), ("tv", 0.9))}))
-    paper = {label: {"mean": {"dice": dice}} for label, dice in (("pce", 60.0), ("scn", 90.0), ("rw", 60.0), ("ustm", 99.0))}
+    (section,) = aggregate(
+        plan,
+        of(
+            plan,
+            {
+                (label, 0): result({"a": (dice, dice)})
+                for label, dice in (("pce", 0.5), ("scn", 0.4), ("rw", 0.6), ("tv", 0.9))
+            },
+        ),
+    )
+    paper = {
+        label: {"mean": {"dice": dice}} for label, dice in (("pce", 60.0), ("scn", 90.0), ("rw", 60.0), ("ustm", 99.0))
+    }
     said = results.orders(section, Published("Somebody", "heart", "5 folds", "cv", paper))
-    assert said == "- heart, cv: 2 of 2 pairs of Somebody: `pce` above `scn`; `rw` above `scn`.", "alike in the paper is no pair, nor is what it does not print"
+    assert said == "- heart, cv: 2 of 2 pairs of Somebody: `pce` above `scn`; `rw` above `scn`.", (
+        "alike in the paper is no pair, nor is what it does not print"
+    )
 
 
 def test_the_effect_of_a_choice_is_against_the_same_seed():
-    jobs = [Job("heart", "cv", 0, *row, seed, "quick") for seed in (0, 1) for row in (("scn", "scn", ()), ("scn-4", "scn", ("stride=4",)), ("scn-m", "scn", ("overlap=mask",)))]
+    jobs = [
+        Job("heart", "cv", 0, *row, seed, "quick")
+        for seed in (0, 1)
+        for row in (("scn", "scn", ()), ("scn-4", "scn", ("stride=4",)), ("scn-m", "scn", ("overlap=mask",)))
+    ]
     dice = {("scn", 0): 0.5, ("scn", 1): 0.7, ("scn-4", 0): 0.6, ("scn-4", 1): 0.65, ("scn-m", 1): 0.7}
     found = {job: result({"a": (dice[job.label, job.seed],) * 2}) for job in jobs if (job.label, job.seed) in dice}
-    plan = BenchPlan("table", Path("table.toml"), "quick", ("scn", "scn-4", "scn-m"), tuple(jobs), "A table", (), None, ())
+    plan = BenchPlan(
+        "table", Path("table.toml"), "quick", ("scn", "scn-4", "scn-m"), tuple(jobs), "A table", (), None, ()
+    )
     lines = results.effects(aggregate(plan, found)[0]).splitlines()[2:]
-    assert lines == ["| scn | stride 4 | stride 8 | +10.0, -5.0 | +2.5 |", "| scn | overlap mask | overlap region | +0.0 | +0.0 |"]
+    assert lines == [
+        "| scn | stride 4 | stride 8 | +10.0, -5.0 | +2.5 |",
+        "| scn | overlap mask | overlap region | +0.0 | +0.0 |",
+    ]
 
 
 def test_a_small_run_folder_predicts_like_the_run(tmp_path):
@@ -104,7 +180,12 @@ def test_a_small_run_folder_predicts_like_the_run(tmp_path):
     run = train(Train(data, config.runs / job.place, method="pce", iterations=30, size=32, batch=4))
     results.keep_small(job, config, tmp_path / "models")
     kept = tmp_path / "models" / job.place
-    assert sorted(path.name for path in kept.iterdir()) == ["config.json", "environment.json", "last.safetensors", "log.jsonl"]
+    assert sorted(path.name for path in kept.iterdir()) == [
+        "config.json",
+        "environment.json",
+        "last.safetensors",
+        "log.jsonl",
+    ]
     assert (kept / "last.safetensors").stat().st_size < 0.55 * (run / "last.safetensors").stat().st_size
     image = next((data / "imagesTr").iterdir())
     found = []

@@ -85,7 +85,9 @@ def test_a_slice_that_is_drawn_completely_is_kept():
 def volume(tmp_path):
     image = np.tile(np.array([0, 0, 1, 1], np.float32), (1, 5, 1, 1))
     scribble = np.full((5, 1, 4), U, np.uint8)
-    for slice_, (at, values) in zip(scribble, [([0, 1, 3], (0, 1, 2)), ([0, 3], (0, 2)), ([0], (0,)), ([0], (2,)), ([], ())]):
+    for slice_, (at, values) in zip(
+        scribble, [([0, 1, 3], (0, 1, 2)), ([0, 3], (0, 2)), ([0], (0,)), ([0], (2,)), ([], ())]
+    ):
         slice_[0, at] = values
     return Volume(Case("case", (), None, None), image, scribble, None, None, 3, tmp_path)
 

@@ -37,14 +37,20 @@ def test_ensemble_by_hand():
     method = Scribble2Label(Given(), sweep_batch=2).train()
     method.sweep(slices, torch.tensor(0.1))
     torch.testing.assert_close(method.mean[:, 1].float(), slices.image[:, 0], atol=1e-3, rtol=0)
-    assert slices.maps["ensemble"][:, 0].tolist() == [[1, U, U], [0, 1, 1], [U, 0, 0]]  # scribbled pixels stay out, .5 is not sure
+    assert slices.maps["ensemble"][:, 0].tolist() == [
+        [1, U, U],
+        [0, 1, 1],
+        [U, 0, 0],
+    ]  # scribbled pixels stay out, .5 is not sure
     with torch.no_grad():
         method.network.factor.fill_(0.5)
     method.sweep(slices, torch.tensor(0.2))
     torch.testing.assert_close(method.mean[:, 1].float(), slices.image[:, 0] * (0.2 * 0.5 + 0.8), atol=1e-3, rtol=0)
     assert slices.maps["ensemble"][:, 0].tolist() == [[1, U, U], [0, 1, 1], [U, 0, 0]]  # .9 · .9 = .81
     method.sweep(slices, torch.tensor(0.3))
-    torch.testing.assert_close(method.mean[:, 1].float(), slices.image[:, 0] * (0.2 * 0.5 + 0.8 * 0.9), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        method.mean[:, 1].float(), slices.image[:, 0] * (0.2 * 0.5 + 0.8 * 0.9), atol=1e-3, rtol=0
+    )
     assert slices.maps["ensemble"][:, 0].tolist() == [[1, U, U], [0, 1, U], [U, 0, 0]]  # .9 · .82 = .738
     torch.testing.assert_close(method.mean.float().sum(1), torch.ones(3, 1, 3), atol=2e-3, rtol=0)
 

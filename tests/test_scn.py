@@ -47,13 +47,26 @@ def test_every_term_reaches_the_network_and_pcl_the_projections():
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"scale": "outside", "overlap": "mask", "temperature": 0.5, "lambda1": 2.0, "lambda2": 3.0, "lambda3": 5.0, "lambda4": 7.0}],
+    [
+        {},
+        {
+            "scale": "outside",
+            "overlap": "mask",
+            "temperature": 0.5,
+            "lambda1": 2.0,
+            "lambda2": 3.0,
+            "lambda3": 5.0,
+            "lambda4": 7.0,
+        },
+    ],
     ids=["defaults", "others"],
 )
 def test_terms_follow_their_equations(options):
     """Each term of `losses` against the same quantities put together here, with the regions of the loops."""
     method = scn(rows=16, **options)  # all 16 positions: nothing depends on the draw
-    lambda1, lambda2, lambda3, lambda4 = (options.get(f"lambda{i}", default) for i, default in zip("1234", (1.0, 0.3, 0.25, 0.1)))
+    lambda1, lambda2, lambda3, lambda4 = (
+        options.get(f"lambda{i}", default) for i, default in zip("1234", (1.0, 0.3, 0.25, 0.1))
+    )
     batch = make_batch()
     with torch.no_grad():
         method.key.weight.copy_(method.key.weight.roll(1, 0))  # query and key differ
@@ -105,7 +118,12 @@ def test_unlabelled_pixels_outside_m_get_no_gradient():
     method.network.head.register_forward_hook(lambda module, args, out: kept.update(features=args[0], logits=out))
     terms = method.losses(batch, torch.tensor(0.0))
     unlabelled = (batch.label == UNLABELED)[:, None].expand(-1, 4, -1, -1)
-    cases = [("pce", "logits", False), ("region", "logits", False), ("pap", "logits", True), ("cacl_scribble", "features", False)]
+    cases = [
+        ("pce", "logits", False),
+        ("region", "logits", False),
+        ("pap", "logits", True),
+        ("cacl_scribble", "features", False),
+    ]
     for name, where, everywhere in cases:
         grad = torch.autograd.grad(terms[name], kept[where], retain_graph=True)[0]
         assert bool((grad[unlabelled] != 0).any()) == everywhere, name
@@ -130,11 +148,15 @@ def test_scribbles_vote_with_their_class_however_unsure_the_prediction():
     """A region of three pixels, two of them scribbled: as 2, where class 1 is predicted, once surely and once not."""
     method = scn(threshold=0.6, stride=1)
     correlation = torch.tensor([[1.0, 1, 1, 0]]).expand(1, 4, 4)
-    probs = torch.tensor([[[0.1, 0.8, 0.1], [0.3, 0.4, 0.3], [0.4, 0.3, 0.3], [0.4, 0.3, 0.3]]]).transpose(1, 2)[:, :, None]
+    probs = torch.tensor([[[0.1, 0.8, 0.1], [0.3, 0.4, 0.3], [0.4, 0.3, 0.3], [0.4, 0.3, 0.3]]]).transpose(1, 2)[
+        :, :, None
+    ]
     label, confident, accepted = method.refine(probs, correlation, torch.tensor([[[2, 2, UNLABELED, UNLABELED]]]))
     assert confident.flatten().tolist() == [True, True, False, False] and accepted.all()
     assert label.flatten().tolist() == [2, 2, 2, UNLABELED]
-    label, _, accepted = method.refine(probs, correlation, torch.full((1, 1, 4), UNLABELED))  # a third of the region is in M
+    label, _, accepted = method.refine(
+        probs, correlation, torch.full((1, 1, 4), UNLABELED)
+    )  # a third of the region is in M
     assert not accepted.any() and label.flatten().tolist() == [1, UNLABELED, UNLABELED, UNLABELED]
 
 
@@ -144,7 +166,9 @@ def test_the_overlap_rule_is_the_one_asked_for(options, expected):
     method = scn(threshold=0.6, stride=1, **options)
     correlation = torch.tensor([[1.0, 0, 0, 0], [1, 1, 1, 0]])[:, None].expand(2, 4, 4)
     nothing = torch.full((2, 3, 1, 4), 1 / 3)
-    label, _, accepted = method.refine(nothing, correlation, torch.tensor([[[2, UNLABELED, 2, UNLABELED]], [[2, *[UNLABELED] * 3]]]))
+    label, _, accepted = method.refine(
+        nothing, correlation, torch.tensor([[[2, UNLABELED, 2, UNLABELED]], [[2, *[UNLABELED] * 3]]])
+    )
     assert accepted.all(1).tolist() == accepted.any(1).tolist() == expected
     assert label[1, 0].tolist() == [2, *([2, 2] if expected[1] else [UNLABELED] * 2), UNLABELED]
 
@@ -247,7 +271,14 @@ def test_wrong_options_are_named():
     for name in ("rows", "dim"):
         with pytest.raises(InputError, match=f"{name} is 0; it is 1 or more"):
             scn(**{name: 0})
-    for name, value in (("momentum", 2), ("temperature", 0), ("lambda1", -1), ("lambda2", float("nan")), ("lambda3", -1), ("lambda4", -1)):
+    for name, value in (
+        ("momentum", 2),
+        ("temperature", 0),
+        ("lambda1", -1),
+        ("lambda2", float("nan")),
+        ("lambda3", -1),
+        ("lambda4", -1),
+    ):
         with pytest.raises(InputError, match=f"scn: {name} is {value};"):
             scn(**{name: value})
     with pytest.raises(InputError, match="scale is 'outsid'"):

@@ -15,7 +15,11 @@ def test_values_and_times_of_a_small_set(tmp_path, monkeypatch, capsys):
     truth = small_dataset(tmp_path / "data", cases=3, shape=(40, 36, 4)) / "labelsTr_dense"
     for path in truth.iterdir():
         mask = np.asarray(nibabel.load(path).dataobj)
-        save(tmp_path / "found" / path.name, np.roll(mask, 2, 0) if "1" not in path.name else np.where(mask == 2, 0, mask).astype(np.uint8), AFFINE)
+        save(
+            tmp_path / "found" / path.name,
+            np.roll(mask, 2, 0) if "1" not in path.name else np.where(mask == 2, 0, mask).astype(np.uint8),
+            AFFINE,
+        )
     words = ["scoring.py", "small", str(tmp_path / "found"), str(truth), "--results", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", words)
     scoring.main()

@@ -35,9 +35,17 @@ def test_start_is_that_of_the_public_code(network):
     by_pytorch += [(network.decoder[0][0], 128 * 9), (cam.down[0][0], 4 * 49)]
     for module, inputs in by_pytorch:  # uniform between ± 1/√inputs
         assert deviation(module) == pytest.approx((3 * inputs) ** -0.5, rel=0.3)
-    for module, outputs in ((encoder.stem[2].middle[0], 64 * 9), (cam.heads[4], 4), (cam.modulations[0].spatial[0], 49)):
+    for module, outputs in (
+        (encoder.stem[2].middle[0], 64 * 9),
+        (cam.heads[4], 4),
+        (cam.modulations[0].spatial[0], 49),
+    ):
         assert deviation(module) == pytest.approx((2 / outputs) ** 0.5, rel=0.3)
-    for module in (encoder.blocks[0].transformer.mlp[0], encoder.blocks[0].transformer.attention.out_proj, cam.modulations[4].channel[0]):
+    for module in (
+        encoder.blocks[0].transformer.mlp[0],
+        encoder.blocks[0].transformer.attention.out_proj,
+        cam.modulations[4].channel[0],
+    ):
         assert deviation(module) == pytest.approx(0.02, rel=0.3) and not module.bias.any()
 
 
@@ -59,7 +67,11 @@ def test_output_is_the_mean_of_both_softmaxes(network):
         cnn, transformer, _ = network.branches(x)
         torch.testing.assert_close(network(x).exp(), (cnn.softmax(1) + transformer.softmax(1)) / 2)
         features, logits = network.features_and_logits(x)
-        assert torch.equal(logits, network(x)) and torch.equal(logits, network.head(features)) and features.shape == (1, 96, 32, 32)
+        assert (
+            torch.equal(logits, network(x))
+            and torch.equal(logits, network.head(features))
+            and features.shape == (1, 96, 32, 32)
+        )
     assert (cnn.softmax(1) - transformer.softmax(1)).abs().max() > 0.01
 
 
@@ -80,7 +92,9 @@ def test_the_stem_pools_3x3_and_the_decoder_joins_skip_and_up(network):
 def test_features_are_coupled_both_ways(network):
     network.train()
     cnn, transformer, _ = network.branches(torch.rand(2, 1, 32, 32))
-    from_tokens = torch.autograd.grad(cnn.square().sum(), [block.up[0].weight for block in network.encoder.blocks], retain_graph=True)
+    from_tokens = torch.autograd.grad(
+        cnn.square().sum(), [block.up[0].weight for block in network.encoder.blocks], retain_graph=True
+    )
     from_maps = torch.autograd.grad(transformer.square().sum(), [block.down.weight for block in network.encoder.blocks])
     assert all(gradient.any() for gradient in (*from_tokens, *from_maps))
 
@@ -141,7 +155,9 @@ def test_each_level_goes_down_from_its_own_stride(network):
 
 def test_cam_consistency_by_hand():
     zero = torch.zeros(1, 2, 1, 2)
-    skewed = torch.tensor([[[[math.log(3), 0.0]], [[-math.log(3), 0.0]]]])  # sigmoid (.75, .25) at the first pixel, (.5, .5) at the other
+    skewed = torch.tensor(
+        [[[[math.log(3), 0.0]], [[-math.log(3), 0.0]]]]
+    )  # sigmoid (.75, .25) at the first pixel, (.5, .5) at the other
     # deep (.5, .5): −Σ .5·log softmax = ln 2 for an even map; log-softmax of (.75, .25) is −log(1 + e^∓.5)
     skew = 0.5 * (math.log1p(math.exp(-0.5)) + math.log1p(math.exp(0.5)))
     expected = (0.25 * (skew + math.log(2)) / 2 + (0.5 + 0.75 + 1) * math.log(2)) / 4
@@ -164,7 +180,9 @@ def test_losses_by_hand(beta, monkeypatch):
     cnn = torch.tensor([[[[0.6, 0.2]], [[0.4, 0.8]]]])
     transformer = torch.tensor([[[[0.1, 0.3]], [[0.9, 0.7]]]])
     monkeypatch.setattr(torch, "rand", lambda *args, **kwargs: torch.tensor(beta))
-    terms = ScribFormer(Stub(cnn, transformer)).losses(Batch(torch.zeros(1, 1, 1, 2), torch.tensor([[[0, U]]])), torch.tensor(0.0))
+    terms = ScribFormer(Stub(cnn, transformer)).losses(
+        Batch(torch.zeros(1, 1, 1, 2), torch.tensor([[[0, U]]])), torch.tensor(0.0)
+    )
     torch.testing.assert_close(terms["pce"], torch.tensor(-(math.log(0.6) + math.log(0.1)) / 2))
     first = (1 - beta) * 0.6 + beta * 0.1  # class 0 at the first pixel
     pseudo = torch.tensor([[[int(first < 0.5), 1]]])

@@ -148,7 +148,10 @@ def test_a_slice_of_another_shape_and_no_slice():
     assert (simulate_scribbles(narrow, 2) == 1).any()
 
 
-@pytest.mark.parametrize(("options", "words"), [({"coverage": 0}, "coverage is 0"), ({"coverage": 1.5}, "1.5"), ({"thickness": 0}, "thickness is 0")])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"coverage": 0}, "coverage is 0"), ({"coverage": 1.5}, "1.5"), ({"thickness": 0}, "thickness is 0")],
+)
 def test_options_out_of_range(options, words):
     with pytest.raises(InputError, match=words):
         simulate_scribbles(ring_and_disc(), 4, **options)
@@ -190,7 +193,9 @@ def test_simulate_writes_what_a_data_set_needs(tmp_path):
 def test_simulate_does_not_replace_scribbles_unasked(tmp_path):
     folder = small_dataset(tmp_path / "set", cases=3)
     before = {path.name: path.read_bytes() for path in (folder / "labelsTr").iterdir()}
-    with pytest.raises(InputError, match=r"case.0 a.nii.gz: exists already, as of every case with a dense mask \(3\). Add --overwrite"):
+    with pytest.raises(
+        InputError, match=r"case.0 a.nii.gz: exists already, as of every case with a dense mask \(3\). Add --overwrite"
+    ):
         simulate(Simulate(folder))
     assert before == {path.name: path.read_bytes() for path in (folder / "labelsTr").iterdir()}
 
@@ -202,7 +207,9 @@ def test_simulate_draws_what_is_missing_and_keeps_the_rest(tmp_path, capsys):
     (folder / "labelsTr_dense" / "case.2 a.nii.gz").unlink()
     simulate(Simulate(folder))
     after = {path.name: path.read_bytes() for path in (folder / "labelsTr").iterdir()}
-    assert after.keys() == before.keys() and [name for name in before if before[name] != after[name]] == ["case.1 a.nii.gz"]
+    assert after.keys() == before.keys() and [name for name in before if before[name] != after[name]] == [
+        "case.1 a.nii.gz"
+    ]
     assert "1 of 2 cases had a scribble, which was kept; scribbles drawn: 1" in capsys.readouterr().out
 
 

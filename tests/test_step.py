@@ -26,7 +26,9 @@ on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"
 def make_slices(method: Method) -> Slices:
     case = volume("case")
     targets = {key: torch.from_numpy(value.copy()) for key, value in method.targets(case).items()}
-    return Slices(torch.from_numpy(case.image).movedim(0, 1), targets.pop("label"), targets, torch.from_numpy(case.truth))
+    return Slices(
+        torch.from_numpy(case.image).movedim(0, 1), targets.pop("label"), targets, torch.from_numpy(case.truth)
+    )
 
 
 def make_step(name: str, device: str = "cpu", **kind) -> Step:
@@ -37,9 +39,15 @@ def make_step(name: str, device: str = "cpu", **kind) -> Step:
 
 
 def places(step: Step) -> dict[str, int]:
-    state = {f"{number} {name}": value for number, values in enumerate(step.optimizer.state.values()) for name, value in values.items()}
+    state = {
+        f"{number} {name}": value
+        for number, values in enumerate(step.optimizer.state.values())
+        for name, value in values.items()
+    }
     average = {f"average {name}": value for name, value in step.average.state_dict(keep_vars=True).items()}
-    return {name: value.data_ptr() for name, value in {**step.method.state_dict(keep_vars=True), **state, **average}.items()}
+    return {
+        name: value.data_ptr() for name, value in {**step.method.state_dict(keep_vars=True), **state, **average}.items()
+    }
 
 
 @every_method
@@ -112,7 +120,9 @@ def test_what_losses_return_is_looked_at(terms, got):
     method.losses = lambda batch, progress: terms
     slices = Slices(torch.rand(4, 1, 16, 16), torch.zeros(4, 16, 16, dtype=torch.uint8), {}, None)
     step = Step(method, torch.optim.SGD(method.parameters(), lr=1.0), slices, torch.float32)
-    with pytest.raises(InputError, match=f"Watched.losses returned {got}; expected named terms, each a tensor without axes"):
+    with pytest.raises(
+        InputError, match=f"Watched.losses returned {got}; expected named terms, each a tensor without axes"
+    ):
         step(torch.tensor([0, 1]), 0.0, 0.1)
     del method.losses
     Step(method, torch.optim.SGD(method.parameters(), lr=1.0), slices, torch.float32)(torch.tensor([0, 1]), 0.0, 0.1)
@@ -136,7 +146,9 @@ def test_a_step_warps_slices_moves_weights_by_the_rate_and_then_lets_the_method_
         weight, random = method.network.weight.item(), torch.get_rng_state()
         step(index, progress, lr)
         torch.set_rng_state(random)
-        warped, _ = warp(slices.image[index], slices.label[index][:, None].long(), random_affine(3, torch.device("cpu")))
+        warped, _ = warp(
+            slices.image[index], slices.label[index][:, None].long(), random_affine(3, torch.device("cpu"))
+        )
         image, seen_progress = method.seen[-1]
         torch.testing.assert_close(image, warped)
         assert not torch.allclose(image, slices.image[index])
@@ -152,11 +164,15 @@ def test_where_the_slices_lie_changes_nothing(tmp_path, monkeypatch, capsys, met
     runs = [train(settings(dataset, tmp_path / "memory", method=method, iterations=110, val_share=0.3, validations=1))]
     assert "lie in a file" not in capsys.readouterr().err
     monkeypatch.setattr("scribbleseg.batches.free_memory", lambda device: 50_000)
-    runs.append(train(settings(dataset, tmp_path / "mapped", method=method, iterations=110, val_share=0.3, validations=1)))
+    runs.append(
+        train(settings(dataset, tmp_path / "mapped", method=method, iterations=110, val_share=0.3, validations=1))
+    )
     assert "lie in a file" in capsys.readouterr().err
     assert not [path.name for path in (dataset / ".scribbleseg").iterdir() if path.is_file() and "npz" not in path.name]
     monkeypatch.setattr("scribbleseg.train.Step", lambda *given, **named: host(Step(*given, **named)))
-    runs.append(train(settings(dataset, tmp_path / "host", method=method, iterations=110, val_share=0.3, validations=1)))
+    runs.append(
+        train(settings(dataset, tmp_path / "host", method=method, iterations=110, val_share=0.3, validations=1))
+    )
     logs = [without_times(run) for run in runs]
     assert logs[0] == logs[1] == logs[2]
     assert same_weights(runs[0], runs[1]) and same_weights(runs[0], runs[2])
@@ -231,7 +247,9 @@ def test_a_recorded_step_is_the_ordinary_one(name, compiled):
     for recorded in (False, True):
         step = make_step(name, "cuda", compiled=compiled, recorded=recorded)
         torch.manual_seed(1)
-        curves[recorded] = torch.stack([step(torch.tensor([number % 4, 3]), number / 10, 1e-3).clone() for number in range(EAGER_STEPS + 5)])
+        curves[recorded] = torch.stack(
+            [step(torch.tensor([number % 4, 3]), number / 10, 1e-3).clone() for number in range(EAGER_STEPS + 5)]
+        )
         weights[recorded] = torch.cat([parameter.flatten() for parameter in step.average.parameters()])
     torch.testing.assert_close(weights[True], weights[False], rtol=1e-2, atol=1e-3)
     torch.testing.assert_close(curves[True], curves[False], rtol=1e-3, atol=1e-4)
@@ -257,4 +275,6 @@ def test_cuda_and_cpu_agree(tmp_path):
     for device in ("cpu", "cuda"):
         run = train(settings(dataset, tmp_path / device, device=device, precision="float32", method="pce", set=()))
         logs.append([json.loads(line)["loss"] for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()])
-    assert logs[0][0] == pytest.approx(logs[1][0], rel=0.2)  # augmentation and dropout are drawn by each device's own generator
+    assert logs[0][0] == pytest.approx(
+        logs[1][0], rel=0.2
+    )  # augmentation and dropout are drawn by each device's own generator

@@ -79,16 +79,40 @@ def test_a_failed_training_is_an_error(tmp_path):
 
 def test_checkpoints_are_scored_as_predict_and_evaluate_do(tmp_path):
     dataset, run = small_dataset(tmp_path / "small"), tmp_path / "runs" / "small-fast-s0"
-    words = ["train", str(dataset), str(run), "--preset", "fast", "--method", "pce", "--iterations", "4", "--size", "32", "--checkpoint-every", "0"]
+    words = [
+        "train",
+        str(dataset),
+        str(run),
+        "--preset",
+        "fast",
+        "--method",
+        "pce",
+        "--iterations",
+        "4",
+        "--size",
+        "32",
+        "--checkpoint-every",
+        "0",
+    ]
     ttq.train([sys.executable, "-m", "scribbleseg"], words, run, 5)
     lines = ttq.score(run, dataset)
-    assert lines[-1]["iteration"] == 4 and [line["seconds"] for line in lines] == sorted(line["seconds"] for line in lines)
+    assert lines[-1]["iteration"] == 4 and [line["seconds"] for line in lines] == sorted(
+        line["seconds"] for line in lines
+    )
     predict(Predict(run, dataset, tmp_path / "found"))
     evaluate(Evaluate(tmp_path / "found", dataset / "labelsTr_dense", tmp_path / "scores.csv"))
     assert lines[-1]["mean"] == round(100 * summarise(read_rows(tmp_path / "scores.csv"))[-1]["dice"], 2)
 
     machine = json.loads((run / "environment.json").read_text(encoding="utf-8"))
-    record = {"data": "acdc", "recipe": "fast", "method": "pce", "seed": 0, "iterations": 4, "command": "train it", "environment": machine}
+    record = {
+        "data": "acdc",
+        "recipe": "fast",
+        "method": "pce",
+        "seed": 0,
+        "iterations": 4,
+        "command": "train it",
+        "environment": machine,
+    }
     ttq.write(tmp_path / "kept" / "one", lines, ttq.step_times(run), record)
     found = ttq.read(tmp_path / "kept")
     assert found[0].lines == lines and [line["iteration"] for line in found[0].steps] == [1, 2, 3, 4]

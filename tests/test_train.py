@@ -54,12 +54,17 @@ def log(run: Path) -> list[dict]:
 
 
 def untimed_log(run: Path) -> list[dict]:
-    return [{key: value for key, value in entry.items() if key not in ("seconds_per_iteration", "peak_memory_mib")} for entry in log(run)]
+    return [
+        {key: value for key, value in entry.items() if key not in ("seconds_per_iteration", "peak_memory_mib")}
+        for entry in log(run)
+    ]
 
 
 def test_a_run_folder_is_complete(dataset, tmp_path):
     run = train(settings(dataset, tmp_path / "run", method="effdnet", val_share=0.3))
-    assert {"config.json", "environment.json", "log.jsonl", "last.safetensors", "best.safetensors", "resume.pt"} <= set(os.listdir(run))
+    assert {"config.json", "environment.json", "log.jsonl", "last.safetensors", "best.safetensors", "resume.pt"} <= set(
+        os.listdir(run)
+    )
     assert not [name for name in os.listdir(run) if "partial" in name]
     entries = log(run)
     assert [entry["iteration"] for entry in entries] == list(range(1, 13))
@@ -83,7 +88,9 @@ def test_without_dense_masks_validation_is_on_scribbled_pixels(tmp_path, capsys)
     run = train(settings(data, tmp_path / "run", iterations=60, lr=0.05, val_share=0.3, validations=2))
     said = capsys.readouterr().err
     config, plan = read_plan(run)
-    assert f"validation: 1 of 4 cases ({plan.fold.val[0]})\n" in said and "Dice is of their scribbled pixels alone" in said
+    assert (
+        f"validation: 1 of 4 cases ({plan.fold.val[0]})\n" in said and "Dice is of their scribbled pixels alone" in said
+    )
     assert plan.val_on_scribbles and len(plan.fold.val) == 1
     network, dtype, size = load_network(run, plan), pick_precision(config.precision, torch.device("cpu")), plan.size
     volume = load_volume(read_dataset(data), read_dataset(data).case(plan.fold.val[0]))
@@ -100,7 +107,10 @@ def test_scans_of_another_ending_are_not_passed_over_in_silence(tmp_path, capsys
     data = small_dataset(tmp_path / "data", cases=3)
     (data / "imagesTr" / "far_0000.nrrd").touch()
     train(settings(data, tmp_path / "run", iterations=1))
-    assert f"{data}: files that are not read: imagesTr 1 .nrrd. A data set has one ending, '.nii.gz'" in capsys.readouterr().err
+    assert (
+        f"{data}: files that are not read: imagesTr 1 .nrrd. A data set has one ending, '.nii.gz'"
+        in capsys.readouterr().err
+    )
 
 
 def test_dense_masks_are_preferred_for_validation(dataset, tmp_path, capsys):
@@ -115,7 +125,10 @@ def test_dense_masks_are_preferred_for_validation(dataset, tmp_path, capsys):
     (some / "splits" / "mixed.json").write_text(json.dumps(rows), encoding="utf-8")
     assert not make_plan(settings(some, tmp_path / "run", split="mixed")).val_on_scribbles, "one dense mask is there"
     train(settings(some, tmp_path / "run", split="mixed", iterations=1))
-    assert "validation: 2 of 3 cases (case.1 a, case.2 a); Dice is of the 1 that has a dense mask\n" in capsys.readouterr().err
+    assert (
+        "validation: 2 of 3 cases (case.1 a, case.2 a); Dice is of the 1 that has a dense mask\n"
+        in capsys.readouterr().err
+    )
 
 
 def test_scribbled_patients_are_set_aside_not_undrawn_ones(tmp_path):
@@ -137,7 +150,9 @@ def test_whole_patients_are_set_aside(tmp_path):
 
 
 def test_val_share_that_leaves_nobody_to_train_on_names_itself(dataset, tmp_path):
-    with pytest.raises(InputError, match=r"--val-share 0.9: sets the 4 training patients aside, all there are. Give a smaller share"):
+    with pytest.raises(
+        InputError, match=r"--val-share 0.9: sets the 4 training patients aside, all there are. Give a smaller share"
+    ):
         make_plan(settings(dataset, tmp_path / "run", val_share=0.9))
     data = small_dataset(tmp_path / "empty")
     (data / "splits_final.json").write_text(json.dumps([{"train": [], "val": ["case.1 a"]}]), encoding="utf-8")
@@ -175,20 +190,46 @@ def test_the_log_carries_what_scn_monitors(dataset, tmp_path, dense):
         monitor = entry["monitor"]
         assert set(monitor) == (names | {"pseudo_accuracy", "pseudo_accuracy_foreground"} if dense else names)
         assert all(0 <= value <= 1 for value in monitor.values())
-        assert monitor["coverage_refined"] >= monitor["coverage"] > 0 and monitor["threshold"] == pytest.approx(0.4, abs=0.01)
+        assert monitor["coverage_refined"] >= monitor["coverage"] > 0 and monitor["threshold"] == pytest.approx(
+            0.4, abs=0.01
+        )
     assert len({entry["monitor"]["threshold"] for entry in entries}) == 3, "one value for each step"
     assert not names & set(entries[0]["losses"])
 
 
 @pytest.mark.parametrize("method, preset", [("effdnet", "paper"), ("ustm", "paper"), ("pce", "fast")])
 def test_a_killed_run_resumes_to_the_same_weights(dataset, tmp_path, method, preset):
-    whole = train(settings(dataset, tmp_path / "whole", method=method, preset=preset, iterations=30, checkpoint_every=0.0))
+    whole = train(
+        settings(dataset, tmp_path / "whole", method=method, preset=preset, iterations=30, checkpoint_every=0.0)
+    )
     killed = tmp_path / "killed"
-    command = [sys.executable, "-c", "import torch; torch.set_num_threads(1); from scribbleseg.cli import main; main()", "train", str(dataset), str(killed)]
-    command += ["--method", method, "--preset", preset, "--iterations", "30", "--size", "32", "--batch", "4", "--checkpoint-every", "0"]
+    command = [
+        sys.executable,
+        "-c",
+        "import torch; torch.set_num_threads(1); from scribbleseg.cli import main; main()",
+        "train",
+        str(dataset),
+        str(killed),
+    ]
+    command += [
+        "--method",
+        method,
+        "--preset",
+        preset,
+        "--iterations",
+        "30",
+        "--size",
+        "32",
+        "--batch",
+        "4",
+        "--checkpoint-every",
+        "0",
+    ]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while process.poll() is None:
-        lines = (killed / "log.jsonl").read_text(encoding="utf-8").count("\n") if (killed / "log.jsonl").is_file() else 0
+        lines = (
+            (killed / "log.jsonl").read_text(encoding="utf-8").count("\n") if (killed / "log.jsonl").is_file() else 0
+        )
         if lines >= 7:
             process.send_signal(signal.SIGKILL)
         time.sleep(0.005)
@@ -218,7 +259,10 @@ def test_a_run_cut_off_between_two_lines_of_its_log_loses_nothing(dataset, tmp_p
     assert torch.load(cut / "resume.pt", weights_only=True)["iteration"] == end
     monkeypatch.undo()
     config = cut / "config.json"
-    config.write_text(config.read_text(encoding="utf-8").replace('"checkpoint_every": 0.0', '"checkpoint_every": 60.0'), encoding="utf-8")
+    config.write_text(
+        config.read_text(encoding="utf-8").replace('"checkpoint_every": 0.0', '"checkpoint_every": 60.0'),
+        encoding="utf-8",
+    )
     resume(cut)
     assert untimed_log(cut) == untimed_log(whole) and same_weights(cut, whole)
 
@@ -234,7 +278,9 @@ def test_a_run_carried_on_elsewhere_says_so(dataset, tmp_path):
     for _ in range(2):  # the second time nothing is new
         add_environment(run, torch.device("cpu"), getattr(torch, first["precision"]), first["step"])
         stored = json.loads(path.read_text(encoding="utf-8"))
-        assert stored["continued"] == [{"commit": first["commit"], "torch": first["torch"]}] and stored["commit"] == "abc"
+        assert (
+            stored["continued"] == [{"commit": first["commit"], "torch": first["torch"]}] and stored["commit"] == "abc"
+        )
 
 
 def test_the_commit_is_of_the_repository_that_tracks_the_package(tmp_path, monkeypatch):
@@ -246,7 +292,11 @@ def test_the_commit_is_of_the_repository_that_tracks_the_package(tmp_path, monke
     installed.touch()
 
     def git(*words):
-        subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b.c", *words], check=True, capture_output=True)
+        subprocess.run(
+            ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b.c", *words],
+            check=True,
+            capture_output=True,
+        )
 
     def commit():
         return environment(torch.device("cpu"), torch.float32)["commit"]
@@ -274,7 +324,13 @@ def test_the_log_is_on_the_disk_before_each_checkpoint(dataset, tmp_path, monkey
 
     monkeypatch.setattr(os, "fsync", note)
     train(settings(dataset, tmp_path / "run", iterations=2, checkpoint_every=0.0))
-    assert [name for name in done if name in ("log.jsonl", "resume.pt")] == ["resume.pt", "log.jsonl", "resume.pt", "log.jsonl", "resume.pt"]
+    assert [name for name in done if name in ("log.jsonl", "resume.pt")] == [
+        "resume.pt",
+        "log.jsonl",
+        "resume.pt",
+        "log.jsonl",
+        "resume.pt",
+    ]
 
 
 def test_a_run_killed_before_its_first_checkpoint_resumes(dataset, tmp_path):
@@ -312,17 +368,41 @@ def test_best_is_the_checkpoint_with_the_highest_validation_dice_also_when_carri
         patch.setattr("scribbleseg.train.learning_rate", stop)
         train(settings(dataset, tmp_path / "cut", **changes))
     resume(tmp_path / "cut")
-    assert [entry["val_mean_dice"] for entry in log(tmp_path / "cut") if "val_mean_dice" in entry] == pytest.approx(list(dice.values()))
-    assert weights_iteration(tmp_path / "cut" / "best.safetensors", 12) == 4, "0.5 at iteration 8 is not better than 0.6 before the stop"
+    assert [entry["val_mean_dice"] for entry in log(tmp_path / "cut") if "val_mean_dice" in entry] == pytest.approx(
+        list(dice.values())
+    )
+    assert weights_iteration(tmp_path / "cut" / "best.safetensors", 12) == 4, (
+        "0.5 at iteration 8 is not better than 0.6 before the stop"
+    )
 
 
 def test_ctrl_c_leaves_a_resumable_run(dataset, tmp_path):
     whole = train(settings(dataset, tmp_path / "whole", iterations=40))
     run = tmp_path / "run"
-    command = [sys.executable, "-c", "import sys, torch; torch.set_num_threads(1); from scribbleseg.cli import main; sys.exit(main())"]
-    command += ["train", str(dataset), str(run), "--method", "pce", "--iterations", "40", "--size", "32", "--batch", "4"]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys, torch; torch.set_num_threads(1); from scribbleseg.cli import main; sys.exit(main())",
+    ]
+    command += [
+        "train",
+        str(dataset),
+        str(run),
+        "--method",
+        "pce",
+        "--iterations",
+        "40",
+        "--size",
+        "32",
+        "--batch",
+        "4",
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not (run / "log.jsonl").is_file() or not (run / "log.jsonl").read_text(encoding="utf-8"):
+    while (
+        process.poll() is None
+        and not (run / "log.jsonl").is_file()
+        or not (run / "log.jsonl").read_text(encoding="utf-8")
+    ):
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
@@ -344,10 +424,15 @@ def test_ctrl_c_while_a_line_is_written_loses_nothing(dataset, tmp_path, monkeyp
 
 
 def test_deterministic_runs_repeat_and_seeds_differ(dataset, tmp_path):
-    runs = [train(settings(dataset, tmp_path / str(i), method="effdnet", deterministic=True, seed=seed)) for i, seed in enumerate((1, 1, 2))]
+    runs = [
+        train(settings(dataset, tmp_path / str(i), method="effdnet", deterministic=True, seed=seed))
+        for i, seed in enumerate((1, 1, 2))
+    ]
     assert same_weights(runs[0], runs[1]) and not same_weights(runs[0], runs[2])
     for _ in range(8):  # by itself safetensors writes two notes in either order
-        write_weights(runs[2], "last", load_network(runs[0], read_plan(runs[0])[1]), {"network": "unet", "iteration": "12"})
+        write_weights(
+            runs[2], "last", load_network(runs[0], read_plan(runs[0])[1]), {"network": "unet", "iteration": "12"}
+        )
         assert (runs[2] / "last.safetensors").read_bytes() == (runs[1] / "last.safetensors").read_bytes()
 
 
@@ -428,7 +513,9 @@ def test_a_class_without_any_scribble_is_refused(tmp_path):
 def test_a_checkpoint_from_before_its_log_could_lag_is_carried_on(dataset, tmp_path):
     run = train(settings(dataset, tmp_path / "run", iterations=4))
     stored = torch.load(run / "resume.pt", weights_only=True)
-    torch.save({name: value for name, value in stored.items() if name != "unlogged"} | {"iteration": 3}, run / "resume.pt")
+    torch.save(
+        {name: value for name, value in stored.items() if name != "unlogged"} | {"iteration": 3}, run / "resume.pt"
+    )
     resume(run)
     assert [entry["iteration"] for entry in log(run)] == [1, 2, 3, 4]
 
@@ -471,10 +558,13 @@ def test_resizing_takes_the_centre_of_a_pixel_and_the_mean_of_what_it_covers():
 
 def test_schedules():
     at = (0.0, 0.5, 0.999)
-    assert [learning_rate(Recipe(lr=2, schedule="poly"), t) for t in at] == pytest.approx([2, 2 * 0.5**0.9, 2 * 0.001**0.9])
+    assert [learning_rate(Recipe(lr=2, schedule="poly"), t) for t in at] == pytest.approx(
+        [2, 2 * 0.5**0.9, 2 * 0.001**0.9]
+    )
     assert [learning_rate(Recipe(lr=2, schedule="cosine"), t) for t in at[:2]] == pytest.approx([2, 1])
-    assert [learning_rate(Recipe(lr=2, schedule="step", step_at=(0.5, 0.9), gamma=0.1), t) for t in at] == pytest.approx([2, 0.2, 0.02])
-
+    assert [
+        learning_rate(Recipe(lr=2, schedule="step", step_at=(0.5, 0.9), gamma=0.1), t) for t in at
+    ] == pytest.approx([2, 0.2, 0.02])
 
     cycle = [learning_rate(Recipe(lr=2, schedule="onecycle"), t) for t in (0.0, 0.15, 0.3, 0.65, 1.0)]
     assert cycle == pytest.approx([0.08, 1.04, 2, 1, 0])
@@ -485,14 +575,23 @@ def test_the_fast_preset_replaces_the_methods_recipe_and_yields_to_what_is_said(
     assert plan.method == "scn" and plan.size == FAST_SIZE and plan.recipe.step_at == SCN.recipe.step_at
     assert {key: getattr(plan.recipe, key) for key in FAST} == FAST
     plan = make_plan(Train(dataset, tmp_path, preset="fast", method="effdnet", lr=0.5, iterations=7, size=64))
-    assert (plan.method, plan.recipe.lr, plan.recipe.iterations, plan.size, plan.recipe.ema) == ("effdnet", 0.5, 7, 64, FAST["ema"])
+    assert (plan.method, plan.recipe.lr, plan.recipe.iterations, plan.size, plan.recipe.ema) == (
+        "effdnet",
+        0.5,
+        7,
+        64,
+        FAST["ema"],
+    )
     assert make_plan(Train(dataset, tmp_path)).method == "effdnet"
 
 
 def test_the_fast_preset_ships_and_validates_the_mean_of_the_weights(dataset, tmp_path):
     run = train(settings(dataset, tmp_path / "run", preset="fast", iterations=3))
     shipped, stored = load_file(run / "last.safetensors"), torch.load(run / "resume.pt", weights_only=True)
-    trained, mean = ({key[8:]: value for key, value in stored[part].items() if key.startswith("network.")} for part in ("method", "average"))
+    trained, mean = (
+        {key[8:]: value for key, value in stored[part].items() if key.startswith("network.")}
+        for part in ("method", "average")
+    )
     assert shipped.keys() == mean.keys() and all(torch.equal(shipped[key], mean[key]) for key in mean)
     assert any(not torch.equal(trained[key], mean[key]) for key in mean if mean[key].is_floating_point())
 
@@ -553,7 +652,9 @@ def test_a_training_that_began_there_meanwhile_is_left_alone(dataset, tmp_path, 
     monkeypatch.setattr("scribbleseg.train.build_slices", slowly)
     with pytest.raises(InputError, match="exists already and is not empty"):
         train(settings(dataset, run))
-    assert [path.name for path in run.iterdir()] == ["config.json"] and (run / "config.json").read_text(encoding="utf-8") == "another training's"
+    assert [path.name for path in run.iterdir()] == ["config.json"] and (run / "config.json").read_text(
+        encoding="utf-8"
+    ) == "another training's"
 
 
 def test_validation_dice_by_hand():
@@ -576,7 +677,10 @@ def test_validation_is_without_dropout_and_leaves_the_network_as_it_was():
     before = {name: value.clone() for name, value in network.state_dict().items()}
     label = torch.randint(0, 3, (4, 8, 8)).to(torch.uint8)
     slices = Slices(torch.rand(4, 1, 8, 8), label, {}, label)
-    first, again = (validation_dice(network, slices, torch.tensor([0, 0, 1, 1]), 3, torch.device("cpu"), torch.float32) for _ in range(2))
+    first, again = (
+        validation_dice(network, slices, torch.tensor([0, 0, 1, 1]), 3, torch.device("cpu"), torch.float32)
+        for _ in range(2)
+    )
     assert torch.equal(first, again) and network.training
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
@@ -605,5 +709,7 @@ def test_tensorboard_gets_scalars_and_pictures(dataset, tmp_path):
     events.Reload()
     assert {"losses/pce", "loss", "lr", "val_mean_dice"} <= set(events.Tags()["scalars"])
     assert [event.step for event in events.Scalars("losses/pce")] == [1, 2, 3, 4, 5]
-    assert [event.value for event in events.Scalars("losses/pce")] == pytest.approx([entry["losses"]["pce"] for entry in log(run)], rel=1e-5)
+    assert [event.value for event in events.Scalars("losses/pce")] == pytest.approx(
+        [entry["losses"]["pce"] for entry in log(run)], rel=1e-5
+    )
     assert any(tag.startswith("pictures/prediction") for tag in events.Tags()["images"])

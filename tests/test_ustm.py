@@ -35,11 +35,14 @@ def test_consistency_by_hand():
     method = USTM(Scaled(1.0), noise=0.0)
     method.network.scale.data.fill_(2.0)
     image = torch.tensor([[[[1.0, 3.0], [3.0, 3.0]]]])
+
     def sigmoid(v):
         return 1 / (1 + math.exp(-v))
 
     far, near = 2 * (sigmoid(2) - sigmoid(1)) ** 2, 2 * (sigmoid(6) - sigmoid(3)) ** 2  # both classes differ alike
-    assert consistency(method, image, 1.0) == pytest.approx((far + 3 * near) / 4, rel=1e-5)  # threshold ln 2: all are certain
+    assert consistency(method, image, 1.0) == pytest.approx(
+        (far + 3 * near) / 4, rel=1e-5
+    )  # threshold ln 2: all are certain
     start = math.exp(-5)  # threshold (.75 + .25 e⁻⁵) ln 2 = .521: the first pixel is not
     assert consistency(method, image, 0.0) == pytest.approx(start * near, rel=1e-5)
 
@@ -49,7 +52,9 @@ def test_threshold_is_of_the_number_of_classes_or_of_two():
         def forward(self, x):
             return torch.cat([self.scale * x, *[torch.zeros_like(x)] * 3], 1)
 
-    image = torch.full((1, 1, 4, 4), 1.0)  # entropy of softmax(1, 0, 0, 0) = 1.268: below ln 4 = 1.386, above ln 2 = .693
+    image = torch.full(
+        (1, 1, 4, 4), 1.0
+    )  # entropy of softmax(1, 0, 0, 0) = 1.268: below ln 4 = 1.386, above ln 2 = .693
     for base, passed in (("classes", True), ("two", False)):
         method = USTM(Four(1.0), noise=0.0, entropy_base=base)
         method.network.scale.data.fill_(2.0)

@@ -51,7 +51,9 @@ def tiny_set(folder: Path, cases: int = 4) -> Path:
         "groups": {"case0": "p0", "case1": "p0", "case2": "p1", "case3": "p1"},
     }
     (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
-    (folder / "splits_final.json").write_text(json.dumps([{"train": names[:2], "val": names[2:]}, {"train": names[2:], "val": names[:2]}]), encoding="utf-8")
+    (folder / "splits_final.json").write_text(
+        json.dumps([{"train": names[:2], "val": names[2:]}, {"train": names[2:], "val": names[:2]}]), encoding="utf-8"
+    )
     return folder
 
 

@@ -41,7 +41,9 @@ def make_figure(demo: Path, place: Path = PLACE) -> Path:
     figure.subplots_adjust(0.005, 0.085, 0.995, 0.94, 0.02, 0.02)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.FASTOCTREE).save(place, optimize=True)  # a third of the size
+    Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.FASTOCTREE).save(
+        place, optimize=True
+    )  # a third of the size
     return place
 
 
@@ -56,7 +58,10 @@ def columns(dataset, name: str, predicted: Path) -> list:
     spacing = upright_spacing(volume.grid)
     window = crop(upright(volume.truth[index] > 0, volume.grid), spacing)
     image = upright(volume.image[0, index], volume.grid)[window]
-    return [(title, image, None if plane is None else upright(plane, volume.grid)[window], spacing) for title, plane in planes.items()]
+    return [
+        (title, image, None if plane is None else upright(plane, volume.grid)[window], spacing)
+        for title, plane in planes.items()
+    ]
 
 
 if __name__ == "__main__":

@@ -26,7 +26,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
-        if error.filename is not None and Path(error.filename).parent != path.parent and Path(error.filename) not in path.parents:
+        if (
+            error.filename is not None
+            and Path(error.filename).parent != path.parent
+            and Path(error.filename) not in path.parents
+        ):
             raise
         raise _unwritable(path, error) from error
     finally:
@@ -53,7 +57,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     except InputError as error:  # of a file inside: named as the user knows the place
         raise InputError(str(error).replace(str(partial), str(path))) from error
     except OSError as error:
-        if error.filename is not None and partial not in Path(error.filename).parents and Path(error.filename) not in (partial, path, *path.parents):
+        if (
+            error.filename is not None
+            and partial not in Path(error.filename).parents
+            and Path(error.filename) not in (partial, path, *path.parents)
+        ):
             raise
         raise _unwritable(path, error) from error
     finally:

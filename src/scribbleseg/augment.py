@@ -30,14 +30,18 @@ def warp(image: Tensor, labels: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]
     """Apply one affine matrix per sample: bilinear for image [N, C, H, W] (0 outside), nearest for labels [N, M, H, W] (UNLABELED outside)."""
     grid = F.affine_grid(matrix, list(image.shape), align_corners=False)
     image = F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    shifted = F.grid_sample((labels - UNLABELED).float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    shifted = F.grid_sample(
+        (labels - UNLABELED).float(), grid, mode="nearest", padding_mode="zeros", align_corners=False
+    )
     return image, shifted.long() + UNLABELED
 
 
 def check_box(box: str) -> None:
     """Raises InputError for a box that `foreground_augmentation` does not have."""
     if box not in ("annotated", "foreground"):
-        raise InputError(f"box is '{box}'; it is 'annotated' (all scribble) or 'foreground' (foreground scribble only).")
+        raise InputError(
+            f"box is '{box}'; it is 'annotated' (all scribble) or 'foreground' (foreground scribble only)."
+        )
 
 
 def foreground_augmentation(

@@ -36,7 +36,12 @@ def build_slices(dataset: Dataset, cases: tuple[str, ...], method: Method | None
         targets = {"label": volume.scribble} if method is None else method.targets(volume)
         notes = method.notes(volume) if method is not None else {}
         truth = None if volume.truth is None else resize_label(volume.truth, size)
-        return resize_image(volume.image, size), {key: resize_label(value, size) for key, value in targets.items()}, truth, notes
+        return (
+            resize_image(volume.image, size),
+            {key: resize_label(value, size) for key, value in targets.items()},
+            truth,
+            notes,
+        )
 
     shown = distributed.rank() == 0
     stacks: dict[str, Stack] = {}
@@ -53,11 +58,16 @@ def build_slices(dataset: Dataset, cases: tuple[str, ...], method: Method | None
     for text, count in said.items() if shown else ():
         print(f"{text}: {count}", file=sys.stderr)
     if shown and stacks["image"].file is not None:
-        print(f"the slices are {sum(stack.bytes for stack in stacks.values()) / 2**30:.1f} GiB, too much for memory: they lie in a file under {cache}", file=sys.stderr)
+        print(
+            f"the slices are {sum(stack.bytes for stack in stacks.values()) / 2**30:.1f} GiB, too much for memory: they lie in a file under {cache}",
+            file=sys.stderr,
+        )
     maps = {name: stack.tensor() for name, stack in stacks.items()}
     image, truth = maps.pop("image"), maps.pop("truth") if has_truth else None
     maps.pop("truth", None)
-    return Slices(image, maps.pop("label"), maps, truth), torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    return Slices(image, maps.pop("label"), maps, truth), torch.repeat_interleave(
+        torch.arange(len(counts)), torch.tensor(counts)
+    )
 
 
 def ahead(pool: ThreadPoolExecutor, function: Callable, items: Sequence, count: int) -> Iterator:
@@ -71,13 +81,19 @@ def ahead(pool: ThreadPoolExecutor, function: Callable, items: Sequence, count: 
 
 def check_trainable(slices: Slices, plan: Plan, folder: Path) -> None:
     """Every class must be drawn somewhere in the training cases."""
-    count = sum(torch.bincount(part.flatten(), minlength=UNLABELED + 1) for part in slices.label.split(1024))[: len(plan.classes)]
+    count = sum(torch.bincount(part.flatten(), minlength=UNLABELED + 1) for part in slices.label.split(1024))[
+        : len(plan.classes)
+    ]
     missing = [name for name, pixels in zip(plan.classes, count.tolist()) if not pixels]
     if len(missing) >= len(plan.classes) - 1 and plan.classes[0] not in missing or len(missing) == len(plan.classes):
-        raise InputError(f"{folder}: no training case has a foreground scribble. Draw some, or check that the ignore value ({len(plan.classes)}) is not used for all.")
+        raise InputError(
+            f"{folder}: no training case has a foreground scribble. Draw some, or check that the ignore value ({len(plan.classes)}) is not used for all."
+        )
     if missing:
         way_out = "" if plan.classes[0] in missing else ", or take the class out of dataset.json"
-        raise InputError(f"{folder}: no training case has a scribble of class {', '.join(missing)}. Draw some{way_out}.")
+        raise InputError(
+            f"{folder}: no training case has a scribble of class {', '.join(missing)}. Draw some{way_out}."
+        )
 
 
 def augment_slices(slices: Slices, matrix: Tensor, layout: torch.memory_format = torch.channels_last) -> Batch:

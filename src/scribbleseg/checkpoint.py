@@ -25,7 +25,9 @@ def read_checkpoint(run: Path) -> dict:
         before = {"unlogged": (torch.zeros(()), 0, 0.0)}  # earlier checkpoints were made at lines of the log only
         return before | {name: stored[name] for name in ("iteration", "best", "method", "optimizer", "rng")} | stored
     except Exception as error:  # torch lets pickle, zip and OS errors through
-        raise InputError(f"{path}: not a checkpoint of scribbleseg ({type(error).__name__}). Remove the folder and start again.") from error
+        raise InputError(
+            f"{path}: not a checkpoint of scribbleseg ({type(error).__name__}). Remove the folder and start again."
+        ) from error
 
 
 def write_checkpoint(run: Path, stored: dict) -> None:
@@ -39,7 +41,9 @@ def write_weights(run: Path, name: str, network: nn.Module, notes: dict[str, str
     weights = {key: value.contiguous() for key, value in network.state_dict().items()}
     content = save(weights, notes)
     end = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:end]) | {"__metadata__": notes}  # safetensors writes the notes in any order; equal runs are equal files
+    header = json.loads(content[8:end]) | {
+        "__metadata__": notes
+    }  # safetensors writes the notes in any order; equal runs are equal files
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(end - 8)
     with atomic_file(run / f"{name}.safetensors") as partial:
         partial.write_bytes(content[:8] + text + content[end:])

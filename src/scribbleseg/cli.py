@@ -41,11 +41,17 @@ def main(argv: list[str] | None = None) -> int:
             print(f"scribbleseg {__version__}")
             return 0
         if verb not in VERBS and verb not in ("-h", "--help"):
-            raise InputError(f"no verb '{verb}'. {nearest(verb, VERBS)}" if verb else f"what to do? {nearest('', VERBS)} See scribbleseg --help.")
+            raise InputError(
+                f"no verb '{verb}'. {nearest(verb, VERBS)}"
+                if verb
+                else f"what to do? {nearest('', VERBS)} See scribbleseg --help."
+            )
         if verb == "train" and "--resume" in argv:
             rest = [word for word in argv[1:] if word != "--resume"]
             if len(rest) != 1 or rest[0].startswith("-"):
-                raise InputError("--resume takes the run folder alone, with the settings it was started with: scribbleseg train RUN --resume")
+                raise InputError(
+                    "--resume takes the run folder alone, with the settings it was started with: scribbleseg train RUN --resume"
+                )
             return _run("train:resume", Path(rest[0]))
         if verb in VERBS:
             _check_options(argv)
@@ -90,7 +96,9 @@ def _check_options(argv: list[str]) -> None:
     known = {f"--{name}" for name in names} | {"--help"} | ({"--resume"} if argv[0] == "train" else set())
     for option in LISTS:
         if sum(word.partition("=")[0] == option for word in argv) > 1:
-            raise InputError(f"{option} is given twice; only one would count. Write all its values after one: {option} A B.")
+            raise InputError(
+                f"{option} is given twice; only one would count. Write all its values after one: {option} A B."
+            )
     for word in argv[1:]:
         option = word.partition("=")[0].replace("_", "-")
         if option.startswith("--") and option not in known and option.replace("--no-", "--", 1) not in known:
@@ -104,12 +112,18 @@ def _check_places(argv: list[str]) -> None:
     missing = [name.upper() for name in _places(kind)][len(_options_and_words(kind, argv[1:])[1]) :]
     if given and missing and not {"-h", "--help"} & set(argv):
         order = " ".join(["scribbleseg", argv[0], *map(str.upper, _places(kind)), given[0], "..."])
-        raise InputError(f"{' and '.join(missing)} missing. {given[0]} takes every word after it; put the others first: {order}")
+        raise InputError(
+            f"{' and '.join(missing)} missing. {given[0]} takes every word after it; put the others first: {order}"
+        )
 
 
 def _places(kind: type) -> list[str]:
     """The settings that are words without an option's name."""
-    return [field.name for field in dataclasses.fields(kind) if tyro.conf.Positional in getattr(field.type, "__metadata__", ())]
+    return [
+        field.name
+        for field in dataclasses.fields(kind)
+        if tyro.conf.Positional in getattr(field.type, "__metadata__", ())
+    ]
 
 
 def _parse(argv: list[str]):
@@ -121,7 +135,9 @@ def _parse(argv: list[str]):
         return tyro.cli(kind, args=words, prog=f"scribbleseg {argv[0]}", config=(tyro.conf.OmitArgPrefixes,))
     # only reached for --help: the list of verbs
     kinds = tuple(Annotated[kind, tyro.conf.subcommand(verb)] for verb, (kind, _) in VERBS.items())
-    return tyro.cli(Union[kinds], args=argv, prog="scribbleseg", description="Segmentation of medical volumes from scribbles.")
+    return tyro.cli(
+        Union[kinds], args=argv, prog="scribbleseg", description="Segmentation of medical volumes from scribbles."
+    )
 
 
 def _options_and_words(kind: type, argv: list[str]) -> tuple[list[str], list[str]]:
@@ -133,7 +149,9 @@ def _options_and_words(kind: type, argv: list[str]) -> tuple[list[str], list[str
         word = rest.pop(0)
         (options if word.startswith("-") else words).append(word)
         if word.startswith("--") and word.replace("_", "-") not in alone and "=" not in word:
-            count = next((i for i, other in enumerate(rest) if other.startswith("--")), len(rest)) if word in LISTS else 1
+            count = (
+                next((i for i, other in enumerate(rest) if other.startswith("--")), len(rest)) if word in LISTS else 1
+            )
             options += rest[:count]
             del rest[:count]
     return options, words
@@ -156,7 +174,11 @@ def _what_next(settings, result) -> str:
         case config.Train(run=run) | (Path() as run):  # a path: train RUN --resume
             return f"run: {run}; next: {_order('predict', run, 'INPUT', 'OUTPUT')}, or {_order('report', run)}"
         case config.Predict(input=source, output=output):
-            truths = [source / part for part in ("labelsTr_dense", "labelsTs") if any((source / part / path.name).is_file() for path in result)]
+            truths = [
+                source / part
+                for part in ("labelsTr_dense", "labelsTs")
+                if any((source / part / path.name).is_file() for path in result)
+            ]
             score = f"; next: {_order('evaluate', output, truths[0])}" if truths else ""
             return f"predictions: {output}, {len(result)} file{'s' * (len(result) > 1)}{score}"
         case config.Phantom(dst=dataset) | config.Import(dst=dataset) | config.Simulate(dataset=dataset):

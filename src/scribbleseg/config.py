@@ -21,9 +21,13 @@ class Train:
     """Data set in the nnU-Net raw layout with an `ignore` label."""
     run: Annotated[Positional[Path], arg(metavar="RUN")]
     """New folder for the run."""
-    method: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: effdnet; scn with --preset fast)")] = None
+    method: Annotated[
+        str | None, arg(metavar="NAME", help_behavior_hint="(default: effdnet; scn with --preset fast)")
+    ] = None
     """A name from `scribbleseg methods`, or package.module:Class."""
-    set: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE ...", help_behavior_hint="(default: the paper's values)")] = ()
+    set: Annotated[
+        tuple[str, ...], arg(metavar="NAME=VALUE ...", help_behavior_hint="(default: the paper's values)")
+    ] = ()
     """The method's hyperparameters; `scribbleseg methods NAME` lists them. Takes every word after it: write DATASET and RUN first."""
     split: Annotated[str, arg(metavar="NAME")] = "auto"
     """Protocol: a file of splits/, `final` (splits_final.json) or `all`. auto: the only named one but `tuning`, else final, else all."""
@@ -39,7 +43,9 @@ class Train:
     """Slices are resized to PIXELS × PIXELS, a multiple of 16."""
     batch: Annotated[int | None, arg(metavar="N", help_behavior_hint=METHODS)] = None
     """Slices per step, of all processes together."""
-    optimizer: Annotated[Literal["sgd", "adam", "adamw"] | None, arg(metavar="{sgd,adam,adamw}", help_behavior_hint=METHODS)] = None
+    optimizer: Annotated[
+        Literal["sgd", "adam", "adamw"] | None, arg(metavar="{sgd,adam,adamw}", help_behavior_hint=METHODS)
+    ] = None
     """Optimiser."""
     lr: Annotated[float | None, arg(metavar="RATE", help_behavior_hint=METHODS)] = None
     """Learning rate at the start; of onecycle at its peak."""
@@ -106,7 +112,9 @@ class Evaluate:
     """The dense mask, or a folder with masks of the same names."""
     out: Annotated[Path | None, arg(metavar="CSV", help_behavior_hint="(default: only print the summary)")] = None
     """File for the per-case table."""
-    classes: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: those of dataset.json beside TRUTH)")] = ()
+    classes: Annotated[
+        tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: those of dataset.json beside TRUTH)")
+    ] = ()
     """Names of the foreground classes 1, 2, …. Takes every word after it: write PREDICTIONS and TRUTH first."""
 
 

@@ -17,10 +17,14 @@ def correlation_map(f1: Tensor, f2: Tensor, scale: str = "inside") -> Tensor:
     paper's print, softmax(·)/√D: every row sums to 1/√D. Raises InputError for another `scale`.
     """
     if scale not in ("inside", "outside"):
-        raise InputError(f"scale is '{scale}'; it must be 'inside' (divide by √D before the softmax) or 'outside' (after it).")
+        raise InputError(
+            f"scale is '{scale}'; it must be 'inside' (divide by √D before the softmax) or 'outside' (after it)."
+        )
     root = f1.shape[1] ** 0.5
     f1 = f1.flatten(2).transpose(1, 2)
-    scores = ((f1 / root if scale == "inside" else f1) @ f2.flatten(2)).float()  # f1 / √D: not another copy of [N, S, S]
+    scores = (
+        (f1 / root if scale == "inside" else f1) @ f2.flatten(2)
+    ).float()  # f1 / √D: not another copy of [N, S, S]
     return scores.softmax(2) if scale == "inside" else scores.softmax(2) / root
 
 
@@ -59,9 +63,13 @@ def region_refinement(
     n, _, h, w = rows.shape
     down, right = label.shape[1] // h, label.shape[2] // w
     if (h * down, w * right) != tuple(label.shape[1:]):
-        raise InputError(f"labels of {tuple(label.shape[1:])} pixels over rows of {(h, w)}; they must be multiples of the rows' positions.")
+        raise InputError(
+            f"labels of {tuple(label.shape[1:])} pixels over rows of {(h, w)}; they must be multiples of the rows' positions."
+        )
     confident = (label[..., None] == torch.arange(classes, device=label.device)) & mask[..., None]
-    counts = confident.reshape(n, h, down, w, right, classes).sum((2, 4)).flatten(1, 2).float()  # pixels of M per position and class
+    counts = (
+        confident.reshape(n, h, down, w, right, classes).sum((2, 4)).flatten(1, 2).float()
+    )  # pixels of M per position and class
 
     rows = rows.detach().float().flatten(2)
     low, high = rows.amin(2, keepdim=True), rows.amax(2, keepdim=True)
@@ -119,10 +127,19 @@ def class_contrast(
         length = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)  # [N, 1, S]: cheaper than dividing F by it
         length = length.masked_fill(length < 1e-4, torch.inf)
         means = F.normalize(batch_sum((vectors @ (drawn / length).transpose(1, 2)).sum(0)), dim=0, eps=1e-4)  # [D, K]
-        logits = means.T.expand(len(vectors), -1, -1) @ vectors / (length * temperature)  # expanded: a faster gradient on a CPU
+        logits = (
+            means.T.expand(len(vectors), -1, -1) @ vectors / (length * temperature)
+        )  # expanded: a faster gradient on a CPU
     logits = logits.masked_fill(~present[:, None], float("-inf"))
     usable = (scribble == UNLABELED) & (pseudo_label != UNLABELED) & present[pseudo_label.clamp(max=classes - 1)]
     drawn = scribble != UNLABELED
-    loss = F.cross_entropy(logits, torch.where(drawn, scribble, torch.where(usable, pseudo_label, UNLABELED)), ignore_index=UNLABELED, reduction="none")
-    scribbled, unlabeled = (batch_sum((loss * where).sum()) / batch_sum(where.sum()).clamp(min=1) for where in (drawn, usable))
+    loss = F.cross_entropy(
+        logits,
+        torch.where(drawn, scribble, torch.where(usable, pseudo_label, UNLABELED)),
+        ignore_index=UNLABELED,
+        reduction="none",
+    )
+    scribbled, unlabeled = (
+        batch_sum((loss * where).sum()) / batch_sum(where.sum()).clamp(min=1) for where in (drawn, usable)
+    )
     return scribbled, unlabeled

@@ -20,9 +20,13 @@ def demo(config: Demo) -> Path:
     A demo that was stopped is carried on. Raises InputError for a folder that holds a finished one, or anything else.
     """
     folder = Path(config.run)
-    held = {path.name for path in folder.iterdir() if not path.name.startswith(".partial-")} if folder.exists() else set()
+    held = (
+        {path.name for path in folder.iterdir() if not path.name.startswith(".partial-")} if folder.exists() else set()
+    )
     if held - {"phantom", *METHODS}:
-        raise InputError(f"{folder}: exists already and is not empty. Remove it (`make demo` removes runs/demo), or choose another place: scribbleseg demo --run FOLDER")
+        raise InputError(
+            f"{folder}: exists already and is not empty. Remove it (`make demo` removes runs/demo), or choose another place: scribbleseg demo --run FOLDER"
+        )
     dataset = folder / "phantom"
     if not dataset.exists():
         phantom(Phantom(dataset))

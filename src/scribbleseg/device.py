@@ -25,7 +25,9 @@ def pick_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"device '{name}' is not supported. Use auto, cpu, cuda or cuda:N.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device '{name}': PyTorch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices. Use --device cpu, or install a CUDA build.")
+        raise InputError(
+            f"device '{name}': PyTorch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices. Use --device cpu, or install a CUDA build."
+        )
     return device
 
 

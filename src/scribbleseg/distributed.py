@@ -69,7 +69,9 @@ def own_device(name: str) -> str:
     if processes() == 1:
         return name
     if name.startswith("cuda:"):
-        raise InputError(f"--device {name}: {processes()} processes cannot share one GPU. Use --device cuda: each takes its own.")
+        raise InputError(
+            f"--device {name}: {processes()} processes cannot share one GPU. Use --device cuda: each takes its own."
+        )
     cuda = name == "cuda" or name == "auto" and torch.cuda.is_available()
     return f"cuda:{dist.get_node_local_rank()}" if cuda else name
 
@@ -78,7 +80,9 @@ def own_part(batch: int) -> slice:
     """Which slices of a batch this process takes. Raises InputError when the batch cannot be shared evenly."""
     count = processes()
     if batch % count:
-        raise InputError(f"--batch {batch} is shared by all processes, and {count} cannot share it evenly. Use a multiple of {count}.")
+        raise InputError(
+            f"--batch {batch} is shared by all processes, and {count} cannot share it evenly. Use a multiple of {count}."
+        )
     size = batch // count
     return slice(rank() * size, (rank() + 1) * size)
 
@@ -156,7 +160,9 @@ def spread(method: nn.Module, device: torch.device) -> Callable[..., dict[str, T
         for module in method.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.__class__ = _BatchNormOfAll
-    return DistributedDataParallel(_Losses(method), static_graph=True)  # the same graph in every step: a method never branches on values
+    return DistributedDataParallel(
+        _Losses(method), static_graph=True
+    )  # the same graph in every step: a method never branches on values
 
 
 class _Losses(nn.Module):

@@ -33,13 +33,18 @@ def evaluate(config: Evaluate) -> list[dict]:
         write_rows(config.out, rows)
     print(format_table(summarise(rows)))
     scored = len({row["case"] for row in rows})
-    for left_out, words in ((unpredicted, "masks have no prediction"), (unscored, "predictions have no mask and are not scored")):
+    for left_out, words in (
+        (unpredicted, "masks have no prediction"),
+        (unscored, "predictions have no mask and are not scored"),
+    ):
         if left_out:
             print(f"{len(left_out)} of {len(left_out) + scored} {words} (first: {left_out[0]}).")
     cases = {row["case"] for row in rows}
     files = [path for case, path in list_masks(Path(config.predictions)).items() if case in cases]
     if altered := changed(files[0].parent, [path.name for path in files]):
-        print(f"{len(altered)} of {len(files)} predictions were changed after predict wrote them (first: {altered[0]}).")
+        print(
+            f"{len(altered)} of {len(files)} predictions were changed after predict wrote them (first: {altered[0]})."
+        )
     return rows
 
 
@@ -55,7 +60,9 @@ def score_files(predictions: Path, truth: Path, classes: Sequence[str] = ()) -> 
     """
     predictions, truth = Path(predictions), Path(truth)
     if not truth.exists():
-        raise InputError(f"{truth}: no such file or folder. TRUTH has the dense masks; where there are none, scribbleseg report RUN shows the predictions.")
+        raise InputError(
+            f"{truth}: no such file or folder. TRUTH has the dense masks; where there are none, scribbleseg report RUN shows the predictions."
+        )
     if (truth / MADE_BY).is_file() and predictions.is_dir() and not (predictions / MADE_BY).is_file():
         raise InputError(
             f"{truth}: holds predictions ({MADE_BY} says what made them), and {predictions} does not. The order is PREDICTIONS TRUTH: "
@@ -73,7 +80,9 @@ def score_files(predictions: Path, truth: Path, classes: Sequence[str] = ()) -> 
     info_path = (truth if truth.is_dir() else truth.parent).parent / "dataset.json"
     info = read_description(info_path) if info_path.is_file() else {}
     voxels = info.get("spacing") == "voxels"
-    names = tuple(classes) or (_class_names(info_path, info) if "labels" in info else _numbered([true[case] for case in cases]))
+    names = tuple(classes) or (
+        _class_names(info_path, info) if "labels" in info else _numbered([true[case] for case in cases])
+    )
 
     def score_case(case: str) -> list[dict]:
         prediction, grid = read_label(predicted[case])
@@ -114,7 +123,12 @@ def score_cases(dataset: Dataset, cases: Sequence[Case], predictions: dict[str, 
 
 
 def score_volume(
-    case: str, prediction: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, ...], classes: Sequence[str], unit: str = "mm"
+    case: str,
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    spacing_mm: tuple[float, ...],
+    classes: Sequence[str],
+    unit: str = "mm",
 ) -> list[dict]:
     """One row per class: label values 1, 2, … of two label arrays [D, H, W] (`classes` names them). Empty masks: see `metrics`."""
     diagonal = diagonal_mm(truth.shape, spacing_mm)
@@ -122,7 +136,17 @@ def score_volume(
     for value, name in enumerate(classes, 1):
         scores = score(prediction == value, truth == value, spacing_mm)
         penalised = diagonal if scores.missing else scores.hd95_mm
-        values = (case, name, scores.dice, scores.hd95_mm, scores.assd_mm, unit, scores.missing, scores.spurious, penalised)
+        values = (
+            case,
+            name,
+            scores.dice,
+            scores.hd95_mm,
+            scores.assd_mm,
+            unit,
+            scores.missing,
+            scores.spurious,
+            penalised,
+        )
         rows.append(dict(zip(COLUMNS, values)))
     return rows
 
@@ -138,7 +162,9 @@ def list_masks(path: Path) -> dict[str, Path]:
         if file.name.startswith(".") or not file.name.lower().endswith(NIFTI + ITK):
             continue
         if _stem(file) in files:
-            raise InputError(f"{path}: {files[_stem(file)].name} and {file.name} are the same case. Remove one of the two.")
+            raise InputError(
+                f"{path}: {files[_stem(file)].name} and {file.name} are the same case. Remove one of the two."
+            )
         files[_stem(file)] = file
     masks = {name: file for name, file in files.items() if not _is_map(name, files)}
     if not masks:
@@ -157,9 +183,15 @@ def _is_map(name, files):
 
 def _class_names(path, info):
     values = {value: name for name, value in info["labels"].items() if name != "ignore" and isinstance(value, int)}
-    if len(values) != len(info["labels"].keys() - {"ignore"}) or sorted(values) != list(range(len(values))) or len(values) < 2:
+    if (
+        len(values) != len(info["labels"].keys() - {"ignore"})
+        or sorted(values) != list(range(len(values)))
+        or len(values) < 2
+    ):
         got = info["labels"]
-        raise InputError(f"{path}: labels are {got}; expected the whole numbers 0 (background), 1, 2, … Or name the classes: --classes.")
+        raise InputError(
+            f"{path}: labels are {got}; expected the whole numbers 0 (background), 1, 2, … Or name the classes: --classes."
+        )
     return tuple(values[value] for value in range(1, len(values)))
 
 
@@ -167,7 +199,9 @@ def _numbered(paths):
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         highest = max(pool.map(lambda path: int(read_label(path)[0].max()), paths))
     if highest < 1:
-        raise InputError(f"{paths[0].parent}: no foreground in any mask; nothing to score against. Is this the folder of the dense masks?")
+        raise InputError(
+            f"{paths[0].parent}: no foreground in any mask; nothing to score against. Is this the folder of the dense masks?"
+        )
     return tuple(f"class_{value}" for value in range(1, highest + 1))
 
 
@@ -185,7 +219,9 @@ def write_rows(path: Path, rows: list[dict]) -> None:
     with atomic_file(Path(path)) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        writer.writerows({key: int(value) if isinstance(value, bool) else value for key, value in row.items()} for row in rows)
+        writer.writerows(
+            {key: int(value) if isinstance(value, bool) else value for key, value in row.items()} for row in rows
+        )
 
 
 def read_rows(path: Path) -> list[dict]:
@@ -194,10 +230,14 @@ def read_rows(path: Path) -> list[dict]:
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         texts, flags = ("case", "class", "unit"), ("missing", "spurious")
-        kinds = {key: str if key in texts else (lambda text: bool(int(text))) if key in flags else float for key in COLUMNS}
+        kinds = {
+            key: str if key in texts else (lambda text: bool(int(text))) if key in flags else float for key in COLUMNS
+        }
         return [{key: kind(row[key]) for key, kind in kinds.items()} for row in rows]
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: not a table of scores ({error}). Write it again with: scribbleseg evaluate --out {path}") from error
+        raise InputError(
+            f"{path}: not a table of scores ({error}). Write it again with: scribbleseg evaluate --out {path}"
+        ) from error
 
 
 def summarise(rows: list[dict]) -> list[dict]:
@@ -244,7 +284,18 @@ def _sd(values):
 def table_cells(summary: list[dict]) -> list[tuple[str, ...]]:
     """The summary as text, a heading and then a line per class: mean (sd) as in `summarise`, `–` where nothing is defined."""
     unit = summary[0]["unit"]
-    lines = [("class", "Dice", f"HD95 ({unit})", f"HD95 penalised ({unit})", f"ASSD ({unit})", "missing", "spurious", "cases")]
+    lines = [
+        (
+            "class",
+            "Dice",
+            f"HD95 ({unit})",
+            f"HD95 penalised ({unit})",
+            f"ASSD ({unit})",
+            "missing",
+            "spurious",
+            "cases",
+        )
+    ]
     for row in summary:
         hd95, assd = (_text(row[key], row[f"{key}_sd"], 2) for key in ("hd95", "assd"))
         penalised = _text(row["penalised_hd95"], np.nan, 2)
@@ -257,7 +308,9 @@ def format_table(summary: list[dict]) -> str:
     """The summary as a Markdown table that also reads well on a terminal."""
     lines = table_cells(summary)
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    text = [[line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))] for line in lines]
+    text = [
+        [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))] for line in lines
+    ]
     text.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
     return "\n".join("| " + " | ".join(cells) + " |" for cells in text)
 

@@ -19,7 +19,14 @@ COLOURS = ("#FFFFFF", "#1A80E6", "#EE6BA6", "#F7E94A", "#00A87E", "#6FD0F5", "#D
 OUTSIDE = "#E08A2E"  # of a mask
 LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#B0508A", "#7A6A00", "#3A3A8C")
 LINE_STYLES = ("-", "--", ":", "-.")
-STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e4e7eb", "axes.axisbelow": True}
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e7eb",
+    "axes.axisbelow": True,
+}
 
 
 def colour(value: int) -> str:
@@ -27,7 +34,9 @@ def colour(value: int) -> str:
     return COLOURS[0] if value == 0 else COLOURS[1 + (value - 1) % (len(COLOURS) - 1)]
 
 
-def draw_overlay(ax: Axes, image: np.ndarray, label: np.ndarray | None = None, spacing: tuple[float, float] = (1.0, 1.0)) -> None:
+def draw_overlay(
+    ax: Axes, image: np.ndarray, label: np.ndarray | None = None, spacing: tuple[float, float] = (1.0, 1.0)
+) -> None:
     """Draw an image [H, W] in [0, 1] and over it a label [H, W]; `spacing` is (row, column) distance, for the aspect.
 
     A dense label: translucent classes with contours, background clear. A label with UNLABELED pixels: those clear, background white;
@@ -118,18 +127,31 @@ def crop(mask: np.ndarray, spacing: tuple[float, float], margin: float = 0.7) ->
     return tuple(box)
 
 
-def curves(lines: dict[str, tuple[list[float], list[float]]], ylabel: str = "", colours: dict[str, str] | None = None, height: float = 3.1) -> str:
+def curves(
+    lines: dict[str, tuple[list[float], list[float]]],
+    ylabel: str = "",
+    colours: dict[str, str] | None = None,
+    height: float = 3.1,
+) -> str:
     """Lines over the iteration, {name: (iterations, values)}, SVG, `height` in inches. Black is for `total` and `mean`; lines in class
     `colours` have a dark edge, and their axis is that of Dice, 0 to 1."""
     with rc_context(STYLE):
         figure = Figure((4.6, height), layout="constrained")
         ax = figure.add_subplot()
         for index, (name, (x, y)) in enumerate(lines.items()):
-            look = {"color": LINE_COLOURS[index % len(LINE_COLOURS)], "linestyle": LINE_STYLES[index // 2 % 4], "linewidth": 1.3}
+            look = {
+                "color": LINE_COLOURS[index % len(LINE_COLOURS)],
+                "linestyle": LINE_STYLES[index // 2 % 4],
+                "linewidth": 1.3,
+            }
             if name in ("total", "mean"):
                 look = {"color": "#111", "linewidth": 1.9}
             elif colours:
-                look = {"color": colours[name], "linewidth": 1.8, "path_effects": [withStroke(linewidth=3, foreground="#444")]}
+                look = {
+                    "color": colours[name],
+                    "linewidth": 1.8,
+                    "path_effects": [withStroke(linewidth=3, foreground="#444")],
+                }
             ax.plot(x, y, label=name, marker="o" if len(x) < 12 else None, markersize=3, **look)
         ax.set(xlabel="iteration", ylabel=ylabel)
         if colours:
@@ -152,9 +174,21 @@ def distribution(values: dict[str, np.ndarray], ylabel: str, top: float | None =
             scores = scores[~np.isnan(scores)]
             if not scores.size:
                 continue
-            look = {"boxprops": {"facecolor": colour(place), "alpha": 0.6}, "medianprops": {"color": "#111", "linewidth": 2}}
+            look = {
+                "boxprops": {"facecolor": colour(place), "alpha": 0.6},
+                "medianprops": {"color": "#111", "linewidth": 2},
+            }
             ax.boxplot(scores, positions=[place], widths=0.5, whis=(0, 100), patch_artist=True, **look)
-            ax.plot(place + rng.uniform(-0.16, 0.16, scores.size), scores, "o", color="#111", alpha=0.45, markersize=3, markeredgewidth=0, clip_on=False)
+            ax.plot(
+                place + rng.uniform(-0.16, 0.16, scores.size),
+                scores,
+                "o",
+                color="#111",
+                alpha=0.45,
+                markersize=3,
+                markeredgewidth=0,
+                clip_on=False,
+            )
         ax.set(ylabel=ylabel, xlim=(0.4, len(values) + 0.6), ylim=(0, top or 1.06 * highest or 1))
         ax.set_xticks(range(1, len(values) + 1), list(values))
         ax.grid(False, axis="x")

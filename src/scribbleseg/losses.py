@@ -25,7 +25,9 @@ def partial_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
     return batch_sum(total) / batch_sum((label != UNLABELED).sum()).clamp(min=1)
 
 
-def dice_loss(probs: Tensor, label: Tensor, smooth: float = 1e-5, *, background: bool = True, squared: bool = True) -> Tensor:
+def dice_loss(
+    probs: Tensor, label: Tensor, smooth: float = 1e-5, *, background: bool = True, squared: bool = True
+) -> Tensor:
     """1 − mean over classes of (2 Σ p t + s) / (Σ p² + Σ t² + s), sums over the batch and labelled pixels.
 
     probs [N, K, *space], label [N, *space] integer with UNLABELED. By default background is a class like the others and
@@ -75,7 +77,9 @@ def mumford_shah(probs: Tensor, image: Tensor, swapped: bool = False) -> Tensor:
     return batch_sum((weight * (value - mean).square()).sum() + length)
 
 
-def gated_crf(probs: Tensor, image: Tensor, radius: int = 5, sigma_px: float = 6.0, sigma_intensity: float = 0.1) -> Tensor:
+def gated_crf(
+    probs: Tensor, image: Tensor, radius: int = 5, sigma_px: float = 6.0, sigma_intensity: float = 0.1
+) -> Tensor:
     """Gated CRF energy (Obukhov et al., 2019, Potts): 1/(N·|space|) Σ_i Σ_j k_ij (1 − p_i·p_j).
 
     probs [N, K, *space], image [N, channels, *space]. j runs over the pixels within `radius` along every axis, j ≠ i, inside the

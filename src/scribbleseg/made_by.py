@@ -28,13 +28,19 @@ def written(folder: Path) -> dict[str, str]:
     said = read_json(note) if note.is_file() else {}
     sums = said.get("sha256", {}) if isinstance(said, dict) else None
     if not isinstance(sums, dict):
-        raise InputError(f"{note}: is not the note of `scribbleseg predict`: expected \"sha256\": {{file: checksum}}. Remove it, and what is in the folder counts as yours.")
+        raise InputError(
+            f'{note}: is not the note of `scribbleseg predict`: expected "sha256": {{file: checksum}}. Remove it, and what is in the folder counts as yours.'
+        )
     return {name: value for name, value in sums.items() if (folder / name).is_file()}
 
 
 def changed(folder: Path, among: Collection[str] | None = None) -> list[str]:
     """The files, of all or `among` these, that are no longer what `predict` wrote."""
-    return [name for name, value in written(folder).items() if (among is None or name in among) and checksum(folder / name) != value]
+    return [
+        name
+        for name, value in written(folder).items()
+        if (among is None or name in among) and checksum(folder / name) != value
+    ]
 
 
 def check_replaceable(files: Sequence[Path]) -> None:
@@ -42,7 +48,9 @@ def check_replaceable(files: Sequence[Path]) -> None:
     known = {folder: written(folder) for folder in {path.parent for path in files}}
     for path in files:
         if path.is_file() and known[path.parent].get(path.name) != checksum(path):
-            raise InputError(f"{path}: is there already, and no {MADE_BY} says that predict wrote it as it is. Move it elsewhere, choose another OUTPUT, or give predict --overwrite.")
+            raise InputError(
+                f"{path}: is there already, and no {MADE_BY} says that predict wrote it as it is. Move it elsewhere, choose another OUTPUT, or give predict --overwrite."
+            )
 
 
 def write_note(folder: Path, said: dict, new: Sequence[Path] = (), began_ns: int | None = None) -> int:

@@ -59,7 +59,9 @@ def score(prediction: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, ..
     _check(prediction, truth)
     spacing = np.asarray(spacing_mm, float)
     if spacing.shape != (truth.ndim,) or not np.all(spacing > 0):
-        raise InputError(f"spacing_mm is {spacing_mm}; expected {truth.ndim} positive numbers, one per axis of the masks.")
+        raise InputError(
+            f"spacing_mm is {spacing_mm}; expected {truth.ndim} positive numbers, one per axis of the masks."
+        )
     box = _box(prediction | truth)
     prediction, truth = prediction[box], truth[box]
     predicted, existing = bool(prediction.any()), bool(truth.any())
@@ -77,7 +79,9 @@ def diagonal_mm(shape: tuple[int, ...], spacing_mm: tuple[float, ...]) -> float:
 
 def _check(prediction, truth):
     if prediction.dtype != bool or truth.dtype != bool:
-        raise InputError(f"masks have types {prediction.dtype} and {truth.dtype}; expected bool. Compare with a class first: label == 1.")
+        raise InputError(
+            f"masks have types {prediction.dtype} and {truth.dtype}; expected bool. Compare with a class first: label == 1."
+        )
     if prediction.shape != truth.shape:
         raise InputError(f"prediction has shape {prediction.shape}, truth {truth.shape}; expected the same.")
 
@@ -110,7 +114,11 @@ def _surface(mask):
 
 def _surface_distances(one, other, spacing):
     """Distances of both directions. Only voxels that the surfaces do not share are looked up: shared ones are at 0, from both sides."""
-    tree = {"leafsize": 24, "compact_nodes": False, "balanced_tree": False}  # quicker to build; grid points need no balancing
+    tree = {
+        "leafsize": 24,
+        "compact_nodes": False,
+        "balanced_tree": False,
+    }  # quicker to build; grid points need no balancing
     there = KDTree(_points(other, spacing), **tree).query(_points(one & ~other, spacing))[0]
     back = KDTree(_points(one, spacing), **tree).query(_points(other & ~one, spacing))[0]
     return np.concatenate([there, back, np.zeros(2 * np.count_nonzero(one & other))])

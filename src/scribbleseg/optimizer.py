@@ -13,7 +13,9 @@ def learning_rate(recipe: Recipe, progress: float) -> float:
     factor = {
         "poly": (1 - progress) ** 0.9,
         "cosine": (1 + np.cos(np.pi * progress)) / 2,
-        "onecycle": 0.04 + 0.48 * (1 - np.cos(np.pi * rise)) if rise < 1 else (1 + np.cos(np.pi * (progress - 0.3) / 0.7)) / 2,
+        "onecycle": 0.04 + 0.48 * (1 - np.cos(np.pi * rise))
+        if rise < 1
+        else (1 + np.cos(np.pi * (progress - 0.3) / 0.7)) / 2,
         "step": recipe.gamma ** sum(progress >= share for share in recipe.step_at),
         "constant": 1.0,
     }[recipe.schedule]

@@ -16,7 +16,15 @@ from .methods import method_class, own_code, parse_options
 from .methods.base import Recipe
 
 BUDGETS = {"paper": {"size": 256}, "quick": {"size": 128, "iterations": 600}}
-FAST = {"optimizer": "adamw", "lr": 0.001, "schedule": "onecycle", "weight_decay": 0.01, "batch": 12, "iterations": 900, "ema": 0.99}
+FAST = {
+    "optimizer": "adamw",
+    "lr": 0.001,
+    "schedule": "onecycle",
+    "weight_decay": 0.01,
+    "batch": 12,
+    "iterations": 900,
+    "ema": 0.99,
+}
 FAST_SIZE = 128
 QUICK_SGD_LR = 0.03  # every SGD method starts at the comparison's pCE rate: the schedule is a hundred times shorter
 
@@ -52,7 +60,9 @@ def make_recipe(config: Train) -> tuple[Recipe, int, str]:
     """Recipe, size and network, once method, budget or preset and the config's own values have had their say."""
     fast = config.preset == "fast"
     if fast and config.budget != "paper":
-        raise InputError(f"--preset fast --budget {config.budget}: the preset has a size and a length of its own. Leave one of the two out.")
+        raise InputError(
+            f"--preset fast --budget {config.budget}: the preset has a size and a length of its own. Leave one of the two out."
+        )
     method = method_name(config)
     kind = method_class(method)
     if config.budget not in BUDGETS:
@@ -68,7 +78,9 @@ def make_recipe(config: Train) -> tuple[Recipe, int, str]:
     size = budget["size"] if config.size is None else config.size
     for name, value, step in (("iterations", recipe.iterations, 1), ("batch", recipe.batch, 1), ("size", size, 16)):
         if value < step or value % step:
-            raise InputError(f"--{name} {value}: expected a positive {'number' if step == 1 else f'multiple of {step}'}.")
+            raise InputError(
+                f"--{name} {value}: expected a positive {'number' if step == 1 else f'multiple of {step}'}."
+            )
     if recipe.schedule == "step" and not recipe.step_at:
         raise InputError(f"--schedule step: {method} names no steps. Use poly, cosine, onecycle or constant.")
     if recipe.lr <= 0:
@@ -93,9 +105,23 @@ def make_plan(config: Train) -> Plan:
     fold = _carve(dataset, fold, config.val_share, config.seed)
     val = [dataset.case(name) for name in fold.val]
     if val and all(case.truth is None and case.scribble is None for case in val):
-        raise InputError(f"{config.dataset}: no validation case has a mask in labelsTr_dense or a scribble in labelsTr. Add one, use a split without validation, or leave out --val-share.")
+        raise InputError(
+            f"{config.dataset}: no validation case has a mask in labelsTr_dense or a scribble in labelsTr. Add one, use a split without validation, or leave out --val-share."
+        )
     on_scribbles = bool(val) and all(case.truth is None for case in val)
-    return Plan(method, options, recipe, size, network, dataset.classes, dataset.channels, split, fold, on_scribbles, own_code(method))
+    return Plan(
+        method,
+        options,
+        recipe,
+        size,
+        network,
+        dataset.classes,
+        dataset.channels,
+        split,
+        fold,
+        on_scribbles,
+        own_code(method),
+    )
 
 
 def _carve(dataset: Dataset, fold: Fold, share: float, seed: int) -> Fold:
@@ -105,13 +131,18 @@ def _carve(dataset: Dataset, fold: Fold, share: float, seed: int) -> Fold:
     """
     if fold.val or not share:
         return fold
-    dense, scribbled = (sorted({dataset.patient(name) for name in fold.train if getattr(dataset.case(name), kind) is not None}) for kind in ("truth", "scribble"))
+    dense, scribbled = (
+        sorted({dataset.patient(name) for name in fold.train if getattr(dataset.case(name), kind) is not None})
+        for kind in ("truth", "scribble")
+    )
     patients = dense or scribbled
     random.Random(seed).shuffle(patients)
     chosen = set(patients[: max(1, round(share * len(patients)))])
     parts = [tuple(case for case in fold.train if (dataset.patient(case) in chosen) == held) for held in (False, True)]
     if not parts[0]:
-        raise InputError(f"--val-share {share}: sets the {len(chosen)} training patients aside, all there are. Give a smaller share, or leave it out.")
+        raise InputError(
+            f"--val-share {share}: sets the {len(chosen)} training patients aside, all there are. Give a smaller share, or leave it out."
+        )
     return dataclasses.replace(fold, train=parts[0], val=parts[1])
 
 
@@ -135,7 +166,9 @@ def read_plan(run: Path) -> tuple[Train, Plan]:
         lists = {key: tuple(plan[key]) for key in ("classes", "channels")}
         plan = Plan(**{**plan, **lists, "recipe": recipe, "fold": fold})
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a run's settings ({error!r}). Was it edited, or written by another version (this is {__version__})?") from error
+        raise InputError(
+            f"{path}: not a run's settings ({error!r}). Was it edited, or written by another version (this is {__version__})?"
+        ) from error
     config.dataset, config.run = Path(config.dataset), Path(run)
     return config, plan
 

@@ -12,7 +12,11 @@ class Progress:
     def __init__(self, label: str, total: int, unit: str, done: int = 0, shown: bool = True):
         self.label, self.total, self.unit, self.done, self.started_at = label, total, unit, done, done
         self.text, self.shown = "", shown
-        self.bar = tqdm(total=total, initial=done, desc=label, unit=unit, dynamic_ncols=True) if shown and sys.stderr.isatty() else None
+        self.bar = (
+            tqdm(total=total, initial=done, desc=label, unit=unit, dynamic_ncols=True)
+            if shown and sys.stderr.isatty()
+            else None
+        )
 
     def __enter__(self):
         self.start = self.said = time.monotonic()
@@ -45,4 +49,8 @@ class Progress:
         rate = (self.done - self.started_at) / seconds if seconds > 0 else 0
         left = f", {(self.total - self.done) / rate:.0f} s left" if rate and self.done < self.total else ""
         note = f", {self.text}" if self.text else ""
-        print(f"{self.label}: {self.done}/{self.total} {self.unit}, {rate:.2f} {self.unit}/s{left}{note}", file=sys.stderr, flush=True)
+        print(
+            f"{self.label}: {self.done}/{self.total} {self.unit}, {rate:.2f} {self.unit}/s{left}{note}",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -67,7 +67,10 @@ def write_report(run: Path, path: Path) -> Path:
     log = _read_log(run)
     dataset = read_dataset(train.dataset) if (train.dataset / "dataset.json").is_file() else None
     if dataset is None:
-        print(f"{run}: the data set {train.dataset} is not to be found from here; no case is shown and none is scored anew", file=sys.stderr)
+        print(
+            f"{run}: the data set {train.dataset} is not to be found from here; no case is shown and none is scored anew",
+            file=sys.stderr,
+        )
     done = _iterations_done(run, plan, log)
     rows, note = _scores(run, train, plan, dataset, done)
     title = f"{plan.method} on {dataset.name if dataset else train.dataset.name}, {_fold(train, plan)}"
@@ -96,7 +99,9 @@ def _read_log(run: Path) -> list[dict]:
     path = run / "log.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     try:
-        return [json.loads(line) for line in lines if line.endswith("\n")]  # a running training may be in the middle of one
+        return [
+            json.loads(line) for line in lines if line.endswith("\n")
+        ]  # a running training may be in the middle of one
     except ValueError as error:
         raise InputError(f"{path}: not a run's log ({error}). Was it edited? Remove the broken line.") from error
 
@@ -119,7 +124,9 @@ def _scores(run: Path, train: Train, plan: Plan, dataset: Dataset | None, done: 
         judged = [case for case in held if case.truth is not None]
     if finished and held and weights.is_file():
         note = run / "predictions" / MADE_BY
-        since = max(path.stat().st_mtime for path in (weights, note) if path.is_file())  # what is older is of other weights
+        since = max(
+            path.stat().st_mtime for path in (weights, note) if path.is_file()
+        )  # what is older is of other weights
         predictions = _predictions(run)
         found = [predictions.get(case.id) for case in judged or held]
         if any(path is None or path.stat().st_mtime < since for path in found):
@@ -130,7 +137,9 @@ def _scores(run: Path, train: Train, plan: Plan, dataset: Dataset | None, done: 
             write_rows(table, score_cases(dataset, judged, predictions))
     if table.is_file():
         lacking = len(held) - len(judged)
-        return read_rows(table), f"{kind.capitalize()} cases without a dense mask, not scored: {lacking} of {len(held)}." if lacking else ""
+        return read_rows(
+            table
+        ), f"{kind.capitalize()} cases without a dense mask, not scored: {lacking} of {len(held)}." if lacking else ""
     if dataset is None:
         return [], f"the data set {train.dataset} is not to be found from here."
     if not held:
@@ -154,7 +163,11 @@ def _maker(run: Path) -> str:
     if not path.is_file():
         return "what made the predictions is not known"
     made = read_json(path)
-    others = "" if [Path(name).resolve() for name in made["runs"]] == [run.resolve()] else f" of {' and '.join(made['runs'])}"
+    others = (
+        ""
+        if [Path(name).resolve() for name in made["runs"]] == [run.resolve()]
+        else f" of {' and '.join(made['runs'])}"
+    )
     means = [name for name, taken in (("runs", len(made["runs"]) > 1), ("flips", made["tta"])) if taken]
     mean = f", mean over {' and '.join(means)}" if means else ""
     altered = changed(path.parent)
@@ -168,7 +181,9 @@ def rank_cases(rows: list[dict]) -> list[tuple[str, float]]:
     for row in rows:
         if not np.isnan(row["dice"]):
             dice.setdefault(row["case"], []).append(row["dice"])
-    return sorted(((case, float(np.mean(values))) for case, values in dice.items()), key=lambda pair: (pair[1], pair[0]))
+    return sorted(
+        ((case, float(np.mean(values))) for case, values in dice.items()), key=lambda pair: (pair[1], pair[0])
+    )
 
 
 def rank_predictions(predictions: dict[str, Path]) -> list[tuple[str, float]]:
@@ -177,7 +192,9 @@ def rank_predictions(predictions: dict[str, Path]) -> list[tuple[str, float]]:
     return sorted(shares.items(), key=lambda pair: (pair[1], pair[0]))
 
 
-def pick_cases(ranked: list[tuple[str, float]], first: str = "Worst", last: str = "Best") -> dict[str, tuple[str, float]]:
+def pick_cases(
+    ranked: list[tuple[str, float]], first: str = "Worst", last: str = "Best"
+) -> dict[str, tuple[str, float]]:
     """The first, the median (of an even number the lower one) and the last; each case once."""
     if len(ranked) < 2:
         return {"Only case": pair for pair in ranked}
@@ -218,8 +235,14 @@ def _header(title, run, plan, rows, note, done):
         result = f"Mean Dice <strong>{mean['dice']:.4f}</strong>{spread} over {mean['cases']} {kind} case{'s' * (mean['cases'] != 1)} (classes {html.escape(', '.join(classes))}); {html.escape(_maker(run))}.{seen}"
     else:
         result = f"No scores: {html.escape(note)}"
-    state = "" if done == plan.recipe.iterations else f'<p class="warn">Training is not finished: iteration {done} of {plan.recipe.iterations}.</p>'
-    return f'<h1>{html.escape(title)}</h1>\n<p class="lead">{result}</p>\n{state}<p class="warn">Not for clinical use.</p>'
+    state = (
+        ""
+        if done == plan.recipe.iterations
+        else f'<p class="warn">Training is not finished: iteration {done} of {plan.recipe.iterations}.</p>'
+    )
+    return (
+        f'<h1>{html.escape(title)}</h1>\n<p class="lead">{result}</p>\n{state}<p class="warn">Not for clinical use.</p>'
+    )
 
 
 def _section(name, *parts):
@@ -249,34 +272,56 @@ def _scores_section(rows, note):
     charts = []
     for key, name, top in (("dice", "Dice", 1), ("hd95", f"HD95 ({unit})", None)):
         values = {label: np.array([row[key] for row in rows if row["class"] == label]) for label in classes}
-        charts.append(f"<figure>{_image(distribution(values, name, top), f'Distribution of {name} per class')}</figure>")
+        charts.append(
+            f"<figure>{_image(distribution(values, name, top), f'Distribution of {name} per class')}</figure>"
+        )
     legend = (
         "Mean (sd) over cases. In the last line the mean is that of the classes' means, the sd that over cases of each case's mean over classes. Boxes: quartiles, whiskers: all cases, dots: cases. "
         "HD95: 95th percentile of the surface distances of both directions taken together (MONAI's is the larger of the two directions'); ASSD: their mean. "
         "HD95 is undefined where a structure is missing from the prediction; penalised: the volume's diagonal stands in for it."
     )
     more = f'<p class="small">{html.escape(note)}</p>' if note else ""
-    return _section("Scores", _table(head, lines, last=' class="mean"'), f'<p class="small">{legend}</p>{more}', f'<div class="charts">{"".join(charts)}</div>')
+    return _section(
+        "Scores",
+        _table(head, lines, last=' class="mean"'),
+        f'<p class="small">{legend}</p>{more}',
+        f'<div class="charts">{"".join(charts)}</div>',
+    )
 
 
 def _key(classes, background=True):
     names = [(value, name) for value, name in enumerate(classes) if value or background]
-    return '<p class="key">' + "".join(f'<span><i style="background:{colour(value)}"></i>{html.escape(name)}</span>' for value, name in names) + "</p>"
+    return (
+        '<p class="key">'
+        + "".join(
+            f'<span><i style="background:{colour(value)}"></i>{html.escape(name)}</span>' for value, name in names
+        )
+        + "</p>"
+    )
 
 
 def _pictures_section(run, train, plan, dataset, rows, note):
     if dataset is None:
         return _section("Cases", _left_out(f"the data set {train.dataset} is not to be found from here."))
     predictions, (_, held) = _predictions(run), dataset.held_out(plan.fold)
-    picked, text = pick_cases(rank_cases(rows)), "Of each case the slice with most foreground, cropped to truth and prediction."
+    picked, text = (
+        pick_cases(rank_cases(rows)),
+        "Of each case the slice with most foreground, cropped to truth and prediction.",
+    )
     if not rows and not any(case.truth for case in held):
-        picked = pick_cases(rank_predictions({case.id: predictions[case.id] for case in held if case.id in predictions}), "Least", "Most")
+        picked = pick_cases(
+            rank_predictions({case.id: predictions[case.id] for case in held if case.id in predictions}),
+            "Least",
+            "Most",
+        )
         text = f"No dense mask says which of these are right ({html.escape(_maker(run))}). Of each case the slice where most is predicted, cropped to that."
     if not picked:
         return _section("Cases", _left_out("no Dice is defined." if rows else note))
     parts = [_key(plan.classes), f'<p class="small">{text}</p>']
     for place, (name, value) in picked.items():
-        scores = [f"{row['class']} {row['dice']:.4f}" for row in rows if row["case"] == name and not np.isnan(row["dice"])]
+        scores = [
+            f"{row['class']} {row['dice']:.4f}" for row in rows if row["case"] == name and not np.isnan(row["dice"])
+        ]
         heading = f"<h3>{place}: {html.escape(name)}, {f'mean Dice {value:.4f}' if rows else f'foreground in {100 * value:.2f} % of its voxels'}</h3>"
         case = dataset.case(name) if name in dataset.cases or name in dataset.tests else None
         if case is None or (rows and case.truth is None) or name not in predictions:
@@ -289,9 +334,14 @@ def _pictures_section(run, train, plan, dataset, rows, note):
             continue
         panels, position = _case_panels(volume, prediction, dataset.spacing_unit == "mm")
         titles = {key: _title(key, plan) for key in panels}
-        figures = "".join(f"<figure>{_image(uri, f'{titles[key]} of {name}')}<figcaption>{html.escape(titles[key])}</figcaption></figure>" for key, uri in panels.items())
+        figures = "".join(
+            f"<figure>{_image(uri, f'{titles[key]} of {name}')}<figcaption>{html.escape(titles[key])}</figcaption></figure>"
+            for key, uri in panels.items()
+        )
         where = "; ".join([*filter(None, [", ".join(scores)]), f"slice {position}"])
-        parts.append(f'<div class="block">{heading}<p class="small">{html.escape(where)}</p><div class="panels">{figures}</div></div>')
+        parts.append(
+            f'<div class="block">{heading}<p class="small">{html.escape(where)}</p><div class="panels">{figures}</div></div>'
+        )
     return _section("Cases", *parts)
 
 
@@ -308,14 +358,22 @@ def _case_panels(volume, prediction, located=True):
     shown = prediction if volume.truth is None else volume.truth
     counts = (shown > 0).sum((1, 2))
     index = int(counts.argmax()) if counts.any() else len(counts) // 2
-    layers = {"image": volume.image[0, index], "scribble": volume.scribble[index], "prediction": prediction[index], "truth": shown[index]}
+    layers = {
+        "image": volume.image[0, index],
+        "scribble": volume.scribble[index],
+        "prediction": prediction[index],
+        "truth": shown[index],
+    }
     if volume.case.scribble is None:
         del layers["scribble"]
     if volume.truth is None:
         del layers["truth"]
     spacing = volume.grid.spacing_mm[1:]
     if located:
-        layers, spacing = {key: upright(plane, volume.grid) for key, plane in layers.items()}, upright_spacing(volume.grid)
+        layers, spacing = (
+            {key: upright(plane, volume.grid) for key, plane in layers.items()},
+            upright_spacing(volume.grid),
+        )
     box = crop((layers.get("truth", 0) > 0) | (layers["prediction"] > 0), spacing)
     image = layers["image"][box]
     panels = {key: panel(image, None if key == "image" else plane[box], spacing) for key, plane in layers.items()}
@@ -327,7 +385,11 @@ def _curves_section(plan, log):
         return _section("Training", _left_out("nothing was logged yet."))
     x = [entry["iteration"] for entry in log]
     losses = {"total": (x, [entry["loss"] for entry in log])}
-    losses |= {name: (x, [entry["losses"][name] for entry in log]) for name in log[-1]["losses"]} if len(log[-1]["losses"]) > 1 else {}
+    losses |= (
+        {name: (x, [entry["losses"][name] for entry in log]) for name in log[-1]["losses"]}
+        if len(log[-1]["losses"]) > 1
+        else {}
+    )
     charts = {"Losses, weighted as they are added": curves(losses, "loss")}
     checked = [entry for entry in log if "val_dice" in entry]
     notes = []
@@ -341,8 +403,13 @@ def _curves_section(plan, log):
     else:
         notes.append(_left_out("validation Dice; the run had no validation cases."))
     for name in log[-1]["monitor"]:
-        charts[f"Monitored: {_title(name, plan)}"] = curves({name: (x, [entry["monitor"][name] for entry in log])}, height=2.1)
-    figures = "".join(f"<figure>{_image(uri, title)}<figcaption>{html.escape(title)}</figcaption></figure>" for title, uri in charts.items())
+        charts[f"Monitored: {_title(name, plan)}"] = curves(
+            {name: (x, [entry["monitor"][name] for entry in log])}, height=2.1
+        )
+    figures = "".join(
+        f"<figure>{_image(uri, title)}<figcaption>{html.escape(title)}</figcaption></figure>"
+        for title, uri in charts.items()
+    )
     return _section("Training", f'<div class="charts">{figures}</div>', *notes)
 
 
@@ -357,24 +424,38 @@ def _course_section(run, plan):
     last = pages[max(pages)]
     known = "truth" in last and bool((last["truth"] != UNLABELED).any())
     ends = ["prediction", *["truth"] * known]
-    columns = ["image", "scribble", *(name for name in last if name not in ("image", "scribble", "prediction", "truth")), *ends]
+    columns = [
+        "image",
+        "scribble",
+        *(name for name in last if name not in ("image", "scribble", "prediction", "truth")),
+        *ends,
+    ]
     box = crop((last["scribble"] > 0) & (last["scribble"] < len(plan.classes)), (1, 1))
     lines = []
     for iteration, page in pages.items():
         cells = []
         for name in columns:
             plane = None if name == "image" else page[name][box]
-            cells.append(f"<td>{_image(panel(page['image'][box], plane, (1, 1), 1.5), f'{name} at iteration {iteration}')}</td>")
+            cells.append(
+                f"<td>{_image(panel(page['image'][box], plane, (1, 1), 1.5), f'{name} at iteration {iteration}')}</td>"
+            )
         lines.append(f"<tr><th>{iteration}</th>{''.join(cells)}</tr>\n")
     heading = "".join(f"<th>{html.escape(_title(name, plan))}</th>" for name in ("iteration", *columns))
     text = f'<p class="small">One training slice, cropped, at the network\'s {plan.size} × {plan.size} pixels (stretched to a square, oriented as stored).</p>'
-    return _section("Course of training", _key(plan.classes), text, f'<div class="wide"><table class="course"><tr>{heading}</tr>\n{"".join(lines)}</table></div>')
+    return _section(
+        "Course of training",
+        _key(plan.classes),
+        text,
+        f'<div class="wide"><table class="course"><tr>{heading}</tr>\n{"".join(lines)}</table></div>',
+    )
 
 
 def _settings_section(run, train, plan, log):
     recipe, fold = plan.recipe, plan.fold
     options = ", ".join(f"{name} = {value}" for name, value in plan.options.items()) or "as in its paper"
-    schedule = f"{recipe.optimizer}, learning rate {recipe.lr:g} ({recipe.schedule}), weight decay {recipe.weight_decay:g}"
+    schedule = (
+        f"{recipe.optimizer}, learning rate {recipe.lr:g} ({recipe.schedule}), weight decay {recipe.weight_decay:g}"
+    )
     if recipe.ema:
         schedule += f", mean of the weights with decay {recipe.ema:g}"
     lines = {
@@ -390,10 +471,18 @@ def _settings_section(run, train, plan, log):
         lines["Time"] = f"{seconds / 60:.1f} min of training steps, {seconds / log[-1]['iteration']:.3f} s each"
     path = run / "environment.json"
     if path.is_file():
-        lines["Environment"] = ", ".join(f"{name} {value}" for name, value in json.loads(path.read_text(encoding="utf-8")).items() if value is not None)
+        lines["Environment"] = ", ".join(
+            f"{name} {value}"
+            for name, value in json.loads(path.read_text(encoding="utf-8")).items()
+            if value is not None
+        )
     body = "".join(f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>\n" for name, text in lines.items())
     command = f"{repeat_command(train)}\n{shlex.join(['scribbleseg', 'report', str(train.run)])}"
-    return _section("Settings", f'<table class="settings">{body}</table>', f"<h3>To repeat it</h3>\n<pre>{html.escape(command)}</pre>")
+    return _section(
+        "Settings",
+        f'<table class="settings">{body}</table>',
+        f"<h3>To repeat it</h3>\n<pre>{html.escape(command)}</pre>",
+    )
 
 
 def _cases_section(rows):
@@ -406,10 +495,27 @@ def _cases_section(rows):
     lines = []
     for case in order:
         found = [by_place.get((case, name)) for name in classes]
-        dice = ["–" if row is None else _number(row["dice"], 4) + (" (missing)" if row["missing"] else " (spurious)" if row["spurious"] else "") for row in found]
-        lines.append((case, _number(means.get(case, np.nan), 4), *dice, *("–" if row is None else _number(row["hd95"], 2) for row in found)))
+        dice = [
+            "–"
+            if row is None
+            else _number(row["dice"], 4)
+            + (" (missing)" if row["missing"] else " (spurious)" if row["spurious"] else "")
+            for row in found
+        ]
+        lines.append(
+            (
+                case,
+                _number(means.get(case, np.nan), 4),
+                *dice,
+                *("–" if row is None else _number(row["hd95"], 2) for row in found),
+            )
+        )
     head = ("case", "mean Dice", *(f"Dice {name}" for name in classes), *(f"HD95 {name} ({unit})" for name in classes))
-    return _section("Every case", _table(head, lines, "numbers cases"), '<p class="small">The worst first. Missing: in truth, not predicted; spurious: predicted, not in truth.</p>')
+    return _section(
+        "Every case",
+        _table(head, lines, "numbers cases"),
+        '<p class="small">The worst first. Missing: in truth, not predicted; spurious: predicted, not in truth.</p>',
+    )
 
 
 def _number(value, digits):

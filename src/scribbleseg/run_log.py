@@ -60,7 +60,9 @@ def add_environment(run: Path, device: torch.device, dtype: torch.dtype, step: s
         return
     stored = json.loads(path.read_text(encoding="utf-8"))
     last = {key: value for part in (stored, *stored.get("continued", [])) for key, value in part.items()}
-    changed = {key: value for key, value in {**environment(device, dtype), "step": step}.items() if last.get(key) != value}
+    changed = {
+        key: value for key, value in {**environment(device, dtype), "step": step}.items() if last.get(key) != value
+    }
     if changed:
         stored["continued"] = [*stored.get("continued", []), changed]
         with atomic_file(path) as partial:

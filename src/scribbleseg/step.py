@@ -72,7 +72,9 @@ class Step:
             self.row = self.aside(progress)
         else:
             if self.taken == EAGER_STEPS:
-                with torch.cuda.graph(self.graph):  # no gradient is there: each gets its place in the graph's own memory
+                with torch.cuda.graph(
+                    self.graph
+                ):  # no gradient is there: each gets its place in the graph's own memory
                     self.row = self.whole(progress)
             self.graph.replay()
         self.taken += 1
@@ -136,4 +138,6 @@ def check_terms(method: Method, terms: object) -> None:
     if named and terms and all(value.ndim == 0 for value in terms.values()):
         return
     got = {name: tuple(value.shape) for name, value in terms.items()} if named else type(terms).__name__
-    raise InputError(f"{type(method).__name__}.losses returned {got}; expected named terms, each a tensor without axes, such as {{\"pce\": loss.mean()}}.")
+    raise InputError(
+        f'{type(method).__name__}.losses returned {got}; expected named terms, each a tensor without axes, such as {{"pce": loss.mean()}}.'
+    )

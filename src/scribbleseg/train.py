@@ -49,7 +49,9 @@ def train(config: Train) -> Path:
         check_new(run, plan)
         parent = next(folder for folder in (run, *run.absolute().parents) if folder.exists())
         if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
-            raise InputError(f"{run}: cannot be made: {parent} is no folder that can be written to. Choose another place, or change its permissions.")
+            raise InputError(
+                f"{run}: cannot be made: {parent} is no folder that can be written to. Choose another place, or change its permissions."
+            )
         training = _Training(config, plan)
         made = not run.exists()
         if training.first:
@@ -69,7 +71,9 @@ def check_new(run: Path, plan: Plan) -> None:
     if run.exists() and (not run.is_dir() or any(not path.name.startswith(".partial-") for path in run.iterdir())):
         weights = run / "last.safetensors"
         if weights.is_file() and weights_iteration(weights, plan.recipe.iterations) == 0:
-            raise InputError(f"{run}: exists already, with a training that stands at iteration 0. Remove it, unless it is running, or choose another folder.")
+            raise InputError(
+                f"{run}: exists already, with a training that stands at iteration 0. Remove it, unless it is running, or choose another folder."
+            )
         carry_on = f", or carry on with: scribbleseg train {run} --resume" if (run / "config.json").is_file() else "."
         raise InputError(f"{run}: exists already and is not empty. Choose another folder{carry_on}")
 
@@ -128,7 +132,9 @@ def pick_step(config: Train, plan: Plan, device: torch.device) -> tuple[bool, bo
 
 
 @torch.no_grad()
-def validation_dice(network: nn.Module, slices: Slices, owner: Tensor, classes: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+def validation_dice(
+    network: nn.Module, slices: Slices, owner: Tensor, classes: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
     """Dice per case and foreground class over the pixels whose truth is known, at network resolution, float64 [cases, classes − 1]; nan where a case lacks the class."""
     cases = int(owner.max()) + 1
     sums = torch.zeros(3, cases * classes, dtype=torch.float64)
@@ -165,7 +171,10 @@ class _Training:
             print(f"{config.dataset}: {unread}", file=sys.stderr)
         bare = [name for name in plan.fold.train if dataset.case(name).scribble is None]
         if bare and self.first:
-            print(f"{len(bare)} of {len(plan.fold.train)} training cases have no scribble (first: {bare[0]})", file=sys.stderr)
+            print(
+                f"{len(bare)} of {len(plan.fold.train)} training cases have no scribble (first: {bare[0]})",
+                file=sys.stderr,
+            )
         network = build_network(plan.network, len(plan.channels), len(plan.classes))
         self.method = method_class(plan.method)(network, **plan.options)
         with distributed.first_process_first():
@@ -175,16 +184,30 @@ class _Training:
         if plan.fold.val and self.first:
             train, val = plan.fold.train, plan.fold.val
             judged = sum(dataset.case(name).truth is not None for name in val)
-            scored = "" if plan.val_on_scribbles or judged in (0, len(val)) else f"; Dice is of the {judged} that {'have' if judged > 1 else 'has'} a dense mask"
-            print(f"validation: {len(val)} of {len(train) + len(val)} cases ({', '.join(val[:3])}{', …' * (len(val) > 3)}){scored}", file=sys.stderr)
+            scored = (
+                ""
+                if plan.val_on_scribbles or judged in (0, len(val))
+                else f"; Dice is of the {judged} that {'have' if judged > 1 else 'has'} a dense mask"
+            )
+            print(
+                f"validation: {len(val)} of {len(train) + len(val)} cases ({', '.join(val[:3])}{', …' * (len(val) > 3)}){scored}",
+                file=sys.stderr,
+            )
             self.val, self.owner = build_slices(dataset, val, None, plan.size)
             if plan.val_on_scribbles:
-                print("no validation case has a dense mask: Dice is of their scribbled pixels alone, blind to what lies between the strokes", file=sys.stderr)
+                print(
+                    "no validation case has a dense mask: Dice is of their scribbled pixels alone, blind to what lies between the strokes",
+                    file=sys.stderr,
+                )
                 self.val = replace(self.val, truth=self.val.label)
             if self.val.truth is None:
-                raise InputError(f"{config.dataset}: no validation case has a mask in labelsTr_dense any more. Put them back, or begin a new run.")
+                raise InputError(
+                    f"{config.dataset}: no validation case has a mask in labelsTr_dense any more. Put them back, or begin a new run."
+                )
             if not ((self.val.truth > 0) & (self.val.truth != UNLABELED)).any():
-                raise InputError(f"{config.dataset}: no validation case has foreground in its mask or scribble. Draw some, or validate on other cases.")
+                raise InputError(
+                    f"{config.dataset}: no validation case has foreground in its mask or scribble. Draw some, or validate on other cases."
+                )
         self.slices = resident(slices, self.device)
         self.method.to(self.device, memory_format=torch.channels_last).train()
         self.optimizer = make_optimizer(plan.recipe, self.method, self.device)
@@ -192,7 +215,15 @@ class _Training:
         self.evaluated = network if self.average is None else self.average.network
         compiled, recorded = pick_step(config, plan, self.device)
         self.step = Step(
-            self.method, self.optimizer, self.slices, self.dtype, part=part, seed=config.seed, average=self.average, compiled=compiled, recorded=recorded
+            self.method,
+            self.optimizer,
+            self.slices,
+            self.dtype,
+            part=part,
+            seed=config.seed,
+            average=self.average,
+            compiled=compiled,
+            recorded=recorded,
         )
 
     def start(self) -> None:
@@ -222,7 +253,9 @@ class _Training:
         torch.set_rng_state(stored["rng"])
         if (self.device.type == "cuda") != ("cuda_rng" in stored):
             was = "CUDA" if "cuda_rng" in stored else "a CPU"
-            raise InputError(f"{self.run}: was trained on {was}, and this is {self.device}. Carry it on where it began, or start again.")
+            raise InputError(
+                f"{self.run}: was trained on {was}, and this is {self.device}. Carry it on where it began, or start again."
+            )
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(stored["cuda_rng"], self.device)
         if self.first:
@@ -265,7 +298,11 @@ class _Training:
         saved = now = time.perf_counter()
         log = open(self.run / "log.jsonl" if self.first else os.devnull, "a", encoding="utf-8")
         try:
-            with log, _interruptible() as stop, Progress(f"training {self.plan.method}", total, "it", self.iteration, self.first) as bar:
+            with (
+                log,
+                _interruptible() as stop,
+                Progress(f"training {self.plan.method}", total, "it", self.iteration, self.first) as bar,
+            ):
                 while self.iteration < total:
                     share = self.iteration / total
                     lr = learning_rate(self.plan.recipe, share)
@@ -278,7 +315,11 @@ class _Training:
                     if self.iteration in sweep_at:
                         self.method.sweep(self.slices, torch.full((), self.iteration / total, device=self.device))
                     logged = self.iteration in log_at or self.iteration in val_at
-                    due = self.iteration == total or time.perf_counter() - saved > self.config.checkpoint_every or bool(stop)
+                    due = (
+                        self.iteration == total
+                        or time.perf_counter() - saved > self.config.checkpoint_every
+                        or bool(stop)
+                    )
                     means = distributed.process_mean(self.sums / self.steps) if logged else None
                     if (logged or due) and self.device.type == "cuda":
                         torch.cuda.synchronize(self.device)  # before the clock is read
@@ -292,16 +333,24 @@ class _Training:
                                 entry |= self.validate()
                             log.write(json.dumps(entry) + "\n")
                             log.flush()
-                            bar.note(" ".join(f"{name} {entry[name]:.3f}" for name in ("loss", "val_mean_dice") if name in entry))
+                            bar.note(
+                                " ".join(
+                                    f"{name} {entry[name]:.3f}" for name in ("loss", "val_mean_dice") if name in entry
+                                )
+                            )
                             pictures = self.save_pictures() if self.iteration in picture_at else {}
                             if board is not None:
                                 board(entry, pictures)
                         now = time.perf_counter()
-                    if due and self.first and (logged or distributed.processes() == 1):  # several processes have nothing unlogged to save
+                    if (
+                        due and self.first and (logged or distributed.processes() == 1)
+                    ):  # several processes have nothing unlogged to save
                         os.fsync(log.fileno())  # a checkpoint says that these lines are there
                         self.checkpoint()
                         saved = now = time.perf_counter()
-                    if due and stop and self.iteration < total:  # a signal after `due` was looked at waits for the next step
+                    if (
+                        due and stop and self.iteration < total
+                    ):  # a signal after `due` was looked at waits for the next step
                         raise KeyboardInterrupt
         finally:
             torch.use_deterministic_algorithms(False)
@@ -312,7 +361,9 @@ class _Training:
         losses = {name: value for name, value in means.items() if name not in monitored}
         bad = [name for name, value in losses.items() if not np.isfinite(value)]
         if bad:
-            raise InputError(f"{self.run}: {', '.join(bad)} became NaN or infinite by iteration {self.iteration}. Lower --lr, or try --precision float32.")
+            raise InputError(
+                f"{self.run}: {', '.join(bad)} became NaN or infinite by iteration {self.iteration}. Lower --lr, or try --precision float32."
+            )
         return {
             "iteration": self.iteration,
             "lr": lr,
@@ -324,7 +375,9 @@ class _Training:
         }
 
     def validate(self) -> dict:
-        dice = validation_dice(self.evaluated, self.val, self.owner, len(self.plan.classes), self.device, self.dtype).nanmean(0)
+        dice = validation_dice(
+            self.evaluated, self.val, self.owner, len(self.plan.classes), self.device, self.dtype
+        ).nanmean(0)
         mean = float(dice.nanmean())
         if mean > self.best:
             self.best = mean
@@ -336,13 +389,20 @@ class _Training:
         """pictures/ITERATION.npz: a few fixed slices, what the network says of them, and the method's own maps."""
         batch = most_drawn(self.slices, 4, self.device)
         self.method.eval()
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []), torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with (
+            torch.random.fork_rng([self.device] if self.device.type == "cuda" else []),
+            torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32),
+        ):
             torch.manual_seed(self.config.seed)
             shown = self.method.pictures(batch)
             found = self.evaluated(batch.image).argmax(1)
         self.method.train()
         truth = {} if batch.truth is None else {"truth": batch.truth}
-        return write_pictures(self.run, self.iteration, {"image": batch.image[:, 0], "scribble": batch.label, "prediction": found, **truth, **shown})
+        return write_pictures(
+            self.run,
+            self.iteration,
+            {"image": batch.image[:, 0], "scribble": batch.label, "prediction": found, **truth, **shown},
+        )
 
 
 @contextmanager

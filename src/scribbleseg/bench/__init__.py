@@ -18,7 +18,9 @@ def bench(config: Bench) -> bool:
     todo = [job for job in plan.jobs if not is_done(job, config)]
     failed = dict.fromkeys(todo, "not run")
     if done := len(plan.jobs) - len(todo):
-        print(f"{done} of the plan's {len(plan.jobs)} runs are done, by this bench or an earlier one, and not made again")
+        print(
+            f"{done} of the plan's {len(plan.jobs)} runs are done, by this bench or an earlier one, and not made again"
+        )
     if todo and not config.table_only:
         failed = run_jobs(todo, config, done)
     results = read_results(plan, config)

@@ -38,7 +38,9 @@ class NothingToDraw(Exception):
 
 def boxplot(jobs: Sequence[Job], results: dict[Job, Result]) -> Figure:
     """A panel per class, a line per row that has a run: the Dice of every held-out case (mean over seeds) as a dot, quartiles from six cases on, median."""
-    scores = {label: _case_dice([results[job] for job in runs]) for label, runs in _by_label(jobs, results).items() if runs}
+    scores = {
+        label: _case_dice([results[job] for job in runs]) for label, runs in _by_label(jobs, results).items() if runs
+    }
     classes = list(dict.fromkeys(name for found in scores.values() for name in found))
     count = len({case for found in scores.values() for cases in found.values() for case in cases})
     figure = Figure((1.3 + 2.3 * len(classes), 1.4 + 0.3 * len(scores)), layout="constrained")
@@ -70,10 +72,19 @@ def _draw_cases(ax: Axes, place: int, dice: np.ndarray, label: str, value: int, 
     if dice.size >= BOX_CASES:
         ax.barh(place, high - low, 0.62, low, facecolor=colour(value), edgecolor=INK, linewidth=0.9, alpha=0.55)
     few = dice.size <= FEW_CASES
-    look = {"markersize": 4.6, "markeredgecolor": "white", "markeredgewidth": 0.6, "zorder": 4} if few else {"alpha": 0.5, "markersize": 2.6, "markeredgewidth": 0}
+    look = (
+        {"markersize": 4.6, "markeredgecolor": "white", "markeredgewidth": 0.6, "zorder": 4}
+        if few
+        else {"alpha": 0.5, "markersize": 2.6, "markeredgewidth": 0}
+    )
     height = np.linspace(-0.24, 0.24, dice.size) if few else rng.uniform(-0.2, 0.2, dice.size)
     ax.plot(dice, place + height, "o", color=INK, label=label, **look)
-    bar = {"color": "#000000", "linewidth": 2.2, "solid_capstyle": "butt", "path_effects": [withStroke(linewidth=3.2, foreground="white")]}
+    bar = {
+        "color": "#000000",
+        "linewidth": 2.2,
+        "solid_capstyle": "butt",
+        "path_effects": [withStroke(linewidth=3.2, foreground="white")],
+    }
     ax.plot([middle] * 2, [place - 0.36, place + 0.36], label=f"median of {label}", zorder=3, **bar)
     ax.text(1.02, place, f"{middle:.2f}", transform=ax.get_yaxis_transform(), va="center", fontsize=7.5)
 
@@ -96,12 +107,21 @@ def curves(jobs: Sequence[Job], results: dict[Job, Result]) -> Figure:
     More than six rows have a small panel each, with the others in grey behind.
     """
     by_label = {label: [results[job].curve for job in runs] for label, runs in _by_label(jobs, results).items() if runs}
-    stacks = {key: {label: stack for label, runs in by_label.items() if len((stack := _stack(runs, key))[0])} for key in QUANTITIES}
-    figure = (_curves_apart if len(by_label) > TOGETHER else _curves_together)({key: lines for key, lines in stacks.items() if lines})
+    stacks = {
+        key: {label: stack for label, runs in by_label.items() if len((stack := _stack(runs, key))[0])}
+        for key in QUANTITIES
+    }
+    figure = (_curves_apart if len(by_label) > TOGETHER else _curves_together)(
+        {key: lines for key, lines in stacks.items() if lines}
+    )
     several = max(len(runs) for runs in by_label.values()) > 1
     shade = " Line: mean over folds and seeds; shade: range." if several else ""
     behind = " Grey: the other rows." if len(by_label) > TOGETHER else ""
-    blind = " Validation Dice is of scribbled pixels alone." if any(results[job].record["plan"].get("val_on_scribbles") for job in jobs if job in results) else ""
+    blind = (
+        " Validation Dice is of scribbled pixels alone."
+        if any(results[job].record["plan"].get("val_on_scribbles") for job in jobs if job in results)
+        else ""
+    )
     text = f"Losses are sums of each method's own terms: compare their course, not their height.{blind}{shade}{behind}{_lacking(jobs, results)}"
     _describe(figure, jobs, results, text)
     return figure
@@ -109,7 +129,10 @@ def curves(jobs: Sequence[Job], results: dict[Job, Result]) -> Figure:
 
 def _curves_together(stacks: Stacks) -> Figure:
     figure = Figure((1.2 + 4.9 * len(stacks), 3.9), layout="constrained")
-    looks = {label: _look(index) for index, label in enumerate(dict.fromkeys(label for lines in stacks.values() for label in lines))}
+    looks = {
+        label: _look(index)
+        for index, label in enumerate(dict.fromkeys(label for lines in stacks.values() for label in lines))
+    }
     for ax, (key, lines) in zip(figure.subplots(1, len(stacks), squeeze=False)[0], stacks.items()):
         _scale(ax, key, lines, 6)
         ends = []
@@ -192,9 +215,15 @@ def sensitivity(jobs: Sequence[Job], results: dict[Job, Result], option: str) ->
     several = any(len(means) > 1 for found in dice.values() for means in found.values())
     for index, name in enumerate(dice[values[0]]):
         means = [float(np.mean(dice[value][name])) for value in values]
-        spread = [float(np.std(dice[value][name], ddof=1)) if len(dice[value][name]) > 1 else 0.0 for value in values] if several else None
+        spread = (
+            [float(np.std(dice[value][name], ddof=1)) if len(dice[value][name]) > 1 else 0.0 for value in values]
+            if several
+            else None
+        )
         look = {"color": INK, "linestyle": "-", "linewidth": 2.2, "marker": "o"} if name == "mean" else _look(index)
-        aside = ScaledTranslation(several * (index - (len(dice[values[0]]) - 1) / 2) * 4 / 72, 0, figure.dpi_scale_trans)
+        aside = ScaledTranslation(
+            several * (index - (len(dice[values[0]]) - 1) / 2) * 4 / 72, 0, figure.dpi_scale_trans
+        )
         for artist in ax.errorbar(x, means, spread, label=name, capsize=3, markersize=5, **look).get_children():
             artist.set_transform(ax.transData + aside)
         ends.append((x[-1], means[-1], name, look))
@@ -202,14 +231,28 @@ def sensitivity(jobs: Sequence[Job], results: dict[Job, Result], option: str) ->
         ax.set_xscale("log")
     ax.xaxis.set_major_locator(FixedLocator(list(x)))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda _, place: str(values[place]) if place is not None and place < len(values) else ""))
+    ax.xaxis.set_major_formatter(
+        FuncFormatter(lambda _, place: str(values[place]) if place is not None and place < len(values) else "")
+    )
     method = next(iter(runs)).method
     default = hyperparameters(method)[option]
     if default in values:
         at = default if numbers else values.index(default)
         ax.axvline(at, color="#777777", linewidth=1, linestyle=(0, (1, 2)), zorder=0)
-        ax.annotate("default", (at, 1), xycoords=ax.get_xaxis_transform(), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=7.5, color="#555555")
-    ax.set(xlabel=f"{option} of {method}", ylabel="Dice, mean over cases, then folds" if several else "Dice, mean over cases")
+        ax.annotate(
+            "default",
+            (at, 1),
+            xycoords=ax.get_xaxis_transform(),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7.5,
+            color="#555555",
+        )
+    ax.set(
+        xlabel=f"{option} of {method}",
+        ylabel="Dice, mean over cases, then folds" if several else "Dice, mean over cases",
+    )
     ax.margins(0.06, 0.12)
     low, high = ax.get_ylim()
     ax.set_ylim(max(low, 0), min(high, 1))
@@ -243,11 +286,19 @@ def _differing_in(option: str, jobs: Sequence[Job]) -> dict[Job, object]:
 
 def _by_label(jobs: Sequence[Job], results: dict[Job, Result]) -> dict[str, list[Job]]:
     """The finished runs of each row, in the plan's order; an empty list where none is."""
-    return {label: [job for job in jobs if job.label == label and job in results] for label in dict.fromkeys(job.label for job in jobs)}
+    return {
+        label: [job for job in jobs if job.label == label and job in results]
+        for label in dict.fromkeys(job.label for job in jobs)
+    }
 
 
 def _look(index: int) -> dict:
-    return {"color": LINE_COLOURS[index % len(LINE_COLOURS)], "linestyle": LINE_STYLES[index % len(LINE_STYLES)], "marker": MARKERS[index % len(MARKERS)], "linewidth": 1.5}
+    return {
+        "color": LINE_COLOURS[index % len(LINE_COLOURS)],
+        "linestyle": LINE_STYLES[index % len(LINE_STYLES)],
+        "marker": MARKERS[index % len(MARKERS)],
+        "linewidth": 1.5,
+    }
 
 
 def _label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, dict]], height: float) -> None:
@@ -263,7 +314,15 @@ def _label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, dict]], height
         places[index] = min(places[index], (places[index + 1] if index + 1 < len(places) else 1 + gap) - gap)
     for (x, y), place, (_, _, text, look) in zip(starts, places, ends):
         ax.plot([x, 1.03], [y, place], transform=ax.transAxes, clip_on=False, color=look["color"], linewidth=0.6)
-        ax.plot([1.03], [place], transform=ax.transAxes, clip_on=False, color=look["color"], marker=look["marker"], markersize=4.5)
+        ax.plot(
+            [1.03],
+            [place],
+            transform=ax.transAxes,
+            clip_on=False,
+            color=look["color"],
+            marker=look["marker"],
+            markersize=4.5,
+        )
         ax.text(1.05, place, text, transform=ax.transAxes, va="center", fontsize=8, color=look["color"])
 
 
@@ -307,7 +366,12 @@ def _lacking(jobs: Sequence[Job], results: dict[Job, Result]) -> str:
 
 def _part(done: Sequence[Job], wanted: Sequence[Job]) -> str:
     """`fold 0 of 0-4`, `seed 0 of 0-1`, both, or the number of runs where they are not all of some folds and seeds."""
-    numbers = {word: ({getattr(job, word) for job in done}, {getattr(job, word) for job in wanted}) for word in ("fold", "seed")}
+    numbers = {
+        word: ({getattr(job, word) for job in done}, {getattr(job, word) for job in wanted})
+        for word in ("fold", "seed")
+    }
     if len(done) < math.prod(len(has) for has, _ in numbers.values()):
         return f"{len(done)} of {len(wanted)} runs"
-    return ", ".join(f"{_counted(word, has)} of {spans(every)}" for word, (has, every) in numbers.items() if has != every)
+    return ", ".join(
+        f"{_counted(word, has)} of {spans(every)}" for word, (has, every) in numbers.items() if has != every
+    )

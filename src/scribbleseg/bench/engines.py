@@ -121,7 +121,9 @@ def _start(job: Job, config: Bench, log, environment: dict[str, str]) -> _Runnin
     """The process inherits the log and so its lock; in a session of its own, so that a terminal's Ctrl-C reaches the bench alone."""
     command = [sys.executable, "-m", "scribbleseg.bench", to_json(job, config)]
     streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
-    return _Running(job, subprocess.Popen(command, env=os.environ | environment, start_new_session=True, **streams), environment)
+    return _Running(
+        job, subprocess.Popen(command, env=os.environ | environment, start_new_session=True, **streams), environment
+    )
 
 
 @contextmanager
@@ -154,7 +156,9 @@ def run_ray(jobs: list[Job], config: Bench, tick: Tick) -> Ended:
     except ImportError as error:
         raise InputError("--engine ray needs the ray package. Run: pip install ray") from error
     if config.jobs:
-        raise InputError("--jobs is for --engine local; on Ray as many runs go on at once as the cluster has GPUs (or CPUs, where it has no GPU).")
+        raise InputError(
+            "--jobs is for --engine local; on Ray as many runs go on at once as the cluster has GPUs (or CPUs, where it has no GPU)."
+        )
     host, _, port = config.address.rpartition(":")
     try:
         if host:
@@ -162,9 +166,13 @@ def run_ray(jobs: list[Job], config: Bench, tick: Tick) -> Ended:
         with _stoppable():  # ray.init leaves a SIGTERM handler of its own
             ray.init(address=config.address, log_to_driver=False, logging_level="error")
     except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"--address {config.address}: no Ray cluster answers ({error}). Start one with `ray start --head`, or use --address local.") from error
+        raise InputError(
+            f"--address {config.address}: no Ray cluster answers ({error}). Start one with `ray start --head`, or use --address local."
+        ) from error
     gpu = config.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
-    task = ray.remote(num_cpus=1, num_gpus=int(gpu), max_calls=1, max_retries=RETRIES, scheduling_strategy="SPREAD")(_run_on_node)
+    task = ray.remote(num_cpus=1, num_gpus=int(gpu), max_calls=1, max_retries=RETRIES, scheduling_strategy="SPREAD")(
+        _run_on_node
+    )
     waiting, running = list(jobs), {}
     try:
         while True:

@@ -18,7 +18,12 @@ from .charts import NothingToDraw, boxplot, curves, sensitivity
 from .grid import grid
 from .jobs import BenchPlan, Job, Result
 
-KEYS = {"boxplot": (), "curves": (), "sensitivity": ("option",), "grid": ("cases", "slices")}  # kind → what else its table may say
+KEYS = {
+    "boxplot": (),
+    "curves": (),
+    "sensitivity": ("option",),
+    "grid": ("cases", "slices"),
+}  # kind → what else its table may say
 
 
 def check_figures(plan: BenchPlan) -> None:
@@ -27,7 +32,9 @@ def check_figures(plan: BenchPlan) -> None:
     for entry in plan.figures:
         kind = entry.get("kind", "")
         if not isinstance(kind, str) or kind not in KEYS:
-            raise InputError(f"{plan.path}: [[figure]] kind = {kind!r}; there is no such kind. {nearest(str(kind), KEYS)}")
+            raise InputError(
+                f"{plan.path}: [[figure]] kind = {kind!r}; there is no such kind. {nearest(str(kind), KEYS)}"
+            )
         where = f"{plan.path}: [[figure]] of kind '{kind}'"
         for key in entry.keys() - {"kind", *KEYS[kind]}:
             raise InputError(f"{where}: no key '{key}'. {nearest(key, ('kind', *KEYS[kind]))}")
@@ -35,10 +42,12 @@ def check_figures(plan: BenchPlan) -> None:
             known = {name for job in plan.jobs for name in hyperparameters(job.method)}
             option = entry.get("option", "")
             if not isinstance(option, str) or option not in known:
-                raise InputError(f"{where}: option = {option!r}; expected an option of the plan's methods. {nearest(str(option), known)}")
+                raise InputError(
+                    f"{where}: option = {option!r}; expected an option of the plan's methods. {nearest(str(option), known)}"
+                )
         cases, slices = entry.get("cases", []), entry.get("slices", 1)
         if not isinstance(cases, list) or not all(isinstance(case, str) for case in cases):
-            raise InputError(f"{where}: cases = {cases!r}; expected a list of names, such as [\"patient001_frame01\"].")
+            raise InputError(f'{where}: cases = {cases!r}; expected a list of names, such as ["patient001_frame01"].')
         if type(slices) is not int or slices < 1:
             raise InputError(f"{where}: slices = {slices!r}; expected 1 or more slices per case.")
         if (kind, entry.get("option")) in seen:

@@ -18,11 +18,28 @@ LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
     "–": "--", "†": r"\textdagger{}",
 }  # fmt: skip
 SCORES = ("dice", "hd95", "penalised_hd95")
-COSTS = ("parameters", "seconds_per_iteration", "peak_memory_mib", "minutes_per_run", "size", "iterations", "batch", "optimiser")
+COSTS = (
+    "parameters",
+    "seconds_per_iteration",
+    "peak_memory_mib",
+    "minutes_per_run",
+    "size",
+    "iterations",
+    "batch",
+    "optimiser",
+)
 COLUMNS = (
     *("data", "split", "budget", "row", "class", "unit", "status", "folds", "seeds", "cases"),
     *(f"{key}{part}_over_folds" for key in SCORES for part in ("", "_sd")),
-    *("dice_over_cases", "dice_sd_over_cases", "hd95_over_cases", "hd95_sd_over_cases", "penalised_hd95_over_cases", "n_missing", "n_spurious"),
+    *(
+        "dice_over_cases",
+        "dice_sd_over_cases",
+        "hd95_over_cases",
+        "hd95_sd_over_cases",
+        "penalised_hd95_over_cases",
+        "n_missing",
+        "n_spurious",
+    ),
     "dice_by_seed",
     *("p_holm", "pairs", "leader", "published_dice", "published_dice_sd", "published_hd95", *COSTS),
 )
@@ -32,7 +49,11 @@ def write_tables(plan: BenchPlan, results: dict[Job, Result], folder: Path) -> P
     """Write FOLDER/NAME-BUDGET.md, .tex and .csv; returns the first."""
     sections = aggregate(plan, results)
     stem = f"{plan.name}-{plan.budget}"
-    for ending, text in ((".tex", latex(plan, sections)), (".csv", tidy_csv(sections)), (".md", markdown(plan, sections, folder))):
+    for ending, text in (
+        (".tex", latex(plan, sections)),
+        (".csv", tidy_csv(sections)),
+        (".md", markdown(plan, sections, folder)),
+    ):
         with atomic_file(Path(folder) / (stem + ending)) as partial:
             partial.write_text(text, encoding="utf-8", newline="")
     return Path(folder) / f"{stem}.md"
@@ -40,9 +61,19 @@ def write_tables(plan: BenchPlan, results: dict[Job, Result], folder: Path) -> P
 
 def markdown(plan: BenchPlan, sections: list[Section], results: Path) -> str:
     """A page: the command that makes it, per section its folds, tables with notes, and the commands of its runs."""
-    made = ["scribbleseg", "bench", plan.path, "--budget", plan.budget, *(["--folds", *plan.folds] if plan.folds else [])]
+    made = [
+        "scribbleseg",
+        "bench",
+        plan.path,
+        "--budget",
+        plan.budget,
+        *(["--folds", *plan.folds] if plan.folds else []),
+    ]
     made += ["--table-only"] if results == Bench(plan.path).results else ["--results", results, "--table-only"]
-    blocks = [f"# {plan.title}, budget `{plan.budget}`", f"Made by `{shlex.join(map(str, made))}` from the CSVs of the runs. {about(plan)}"]
+    blocks = [
+        f"# {plan.title}, budget `{plan.budget}`",
+        f"Made by `{shlex.join(map(str, made))}` from the CSVs of the runs. {about(plan)}",
+    ]
     for section in sections:
         blocks.append(f"## {section.data}, {section.split}")
         if not section.done:
@@ -51,7 +82,9 @@ def markdown(plan: BenchPlan, sections: list[Section], results: Path) -> str:
         blocks.append("\n".join(f"- {line}" for line in fold_lines(section)))
         for table in tables(section):
             lines = [table.head, ["---"] * len(table.head)]
-            lines += [[MARKDOWN_MARKS[mark].format(text.replace("|", "\\|")) for text, mark in line] for line in table.body]
+            lines += [
+                [MARKDOWN_MARKS[mark].format(text.replace("|", "\\|")) for text, mark in line] for line in table.body
+            ]
             notes = [note.replace("*", "\\*") for note in table.notes]
             blocks += [f"### {table.title}", "\n".join(f"| {' | '.join(line)} |" for line in lines), "  \n".join(notes)]
         blocks.append("<details><summary>Commands, commits and devices of the runs</summary>")
@@ -84,16 +117,27 @@ def run_lines(section: Section) -> list[str]:
     for row in section.done:
         for result in row.done.values():
             machine = result.record["environment"]
-            changes = [", ".join(f"{key} {value}" for key, value in part.items()) for part in machine.get("continued", [])]
+            changes = [
+                ", ".join(f"{key} {value}" for key, value in part.items()) for part in machine.get("continued", [])
+            ]
             note = result.record.get("data_note")  # the oldest records lack it
-            lines += [f"# {machine['device']}, {machine['precision']}, commit {machine['commit'] or 'not known'}" + "".join(f"; carried on with {part}" for part in changes) + (f"; {note}" if note else "")]
+            lines += [
+                f"# {machine['device']}, {machine['precision']}, commit {machine['commit'] or 'not known'}"
+                + "".join(f"; carried on with {part}" for part in changes)
+                + (f"; {note}" if note else "")
+            ]
             lines.append(result.record["command"])
     return lines
 
 
 def latex(plan: BenchPlan, sections: list[Section]) -> str:
     """A document of booktabs tabulars, one per table of each section, to compile or to take them from."""
-    lines = [r"\documentclass{article}", r"\usepackage[T1]{fontenc}", r"\usepackage{adjustbox,booktabs}", r"\usepackage[landscape,margin=1cm]{geometry}"]
+    lines = [
+        r"\documentclass{article}",
+        r"\usepackage[T1]{fontenc}",
+        r"\usepackage{adjustbox,booktabs}",
+        r"\usepackage[landscape,margin=1cm]{geometry}",
+    ]
     lines.append(r"\begin{document}")
     lines += [rf"\section*{{{escape(plan.title)}, budget {plan.budget}}}", escape(about(plan))]
     for section in sections:
@@ -102,11 +146,29 @@ def latex(plan: BenchPlan, sections: list[Section]) -> str:
             lines += ["", escape(f"{place}: not run.")]
             continue
         for table in tables(section):
-            lines += ["", r"\begin{table}[ht]", r"\centering\small\setlength{\tabcolsep}{4pt}", rf"\caption{{{escape(f'{place}. {table.title}.')}}}"]
-            lines += [r"\begin{adjustbox}{max width=\textwidth}", rf"\begin{{tabular}}{{l{'r' * (len(table.head) - 1)}}}"]
+            lines += [
+                "",
+                r"\begin{table}[ht]",
+                r"\centering\small\setlength{\tabcolsep}{4pt}",
+                rf"\caption{{{escape(f'{place}. {table.title}.')}}}",
+            ]
+            lines += [
+                r"\begin{adjustbox}{max width=\textwidth}",
+                rf"\begin{{tabular}}{{l{'r' * (len(table.head) - 1)}}}",
+            ]
             lines += [r"\toprule", " & ".join(map(escape, table.head)) + r" \\", r"\midrule"]
-            lines += [" & ".join(LATEX_MARKS[mark].format(escape(text)) for text, mark in line) + r" \\" for line in table.body]
-            lines += [r"\bottomrule", r"\end{tabular}", r"\end{adjustbox}", "", escape(" ".join(table.notes)), r"\end{table}"]
+            lines += [
+                " & ".join(LATEX_MARKS[mark].format(escape(text)) for text, mark in line) + r" \\"
+                for line in table.body
+            ]
+            lines += [
+                r"\bottomrule",
+                r"\end{tabular}",
+                r"\end{adjustbox}",
+                "",
+                escape(" ".join(table.notes)),
+                r"\end{table}",
+            ]
         lines.append(r"\clearpage")
     return "\n".join([*lines, r"\end{document}", ""])
 
@@ -128,16 +190,24 @@ def tidy_csv(sections: list[Section]) -> str:
         for row in section.rows:
             place = {"data": section.data, "split": section.split, "budget": section.budget, "row": row.label}
             for line in _csv_lines(row, section):
-                numbers = {key: "" if value is None or isinstance(value, float) and math.isnan(value) else value for key, value in line.items()}
+                numbers = {
+                    key: "" if value is None or isinstance(value, float) and math.isnan(value) else value
+                    for key, value in line.items()
+                }
                 writer.writerow(place | numbers)
     return file.getvalue()
 
 
 def _csv_lines(row: Row, section: Section) -> list[dict]:
     published = section.published.rows.get(row.label, {}) if section.published else {}
-    printed = {name: {f"published_{key}": value for key, value in numbers.items()} for name, numbers in published.items()}
+    printed = {
+        name: {f"published_{key}": value for key, value in numbers.items()} for name, numbers in published.items()
+    }
     if not row.done:
-        return [{"status": "not run", "class": name} | printed.get(name, {}) for name in (section.classes if section.done else printed or [""])]
+        return [
+            {"status": "not run", "class": name} | printed.get(name, {})
+            for name in (section.classes if section.done else printed or [""])
+        ]
     shared = {
         "status": "incomplete" if row.missing else "complete",
         "folds": spans(job.fold for job in row.done),
@@ -148,8 +218,13 @@ def _csv_lines(row: Row, section: Section) -> list[dict]:
     for cases, folds in zip(row.cases, row.folds, strict=True):
         scale = {"dice": 100, "dice_sd": 100}
         line = shared | {key: cases[key] for key in ("class", "unit", "cases", "n_missing", "n_spurious")} | cost(row)
-        line |= {f"{key}_over_folds": folds[key] * scale.get(key, 1) for score in SCORES for key in (score, f"{score}_sd")}
-        line |= {f"{key}_over_cases": cases[key] * scale.get(key, 1) for key in ("dice", "dice_sd", "hd95", "hd95_sd", "penalised_hd95")}
+        line |= {
+            f"{key}_over_folds": folds[key] * scale.get(key, 1) for score in SCORES for key in (score, f"{score}_sd")
+        }
+        line |= {
+            f"{key}_over_cases": cases[key] * scale.get(key, 1)
+            for key in ("dice", "dice_sd", "hd95", "hd95_sd", "penalised_hd95")
+        }
         if cases["class"] == "mean" and len(row.by_seed) > 1:
             line["dice_by_seed"] = " / ".join(str(100 * dice) for dice in row.by_seed.values())
         if cases["class"] == "mean" and row.label in section.p:

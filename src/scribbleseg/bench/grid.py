@@ -37,10 +37,14 @@ class Row:
     truth: np.ndarray
     predictions: dict[str, np.ndarray | None]
     spacing: tuple[float, float]
-    dice: dict[str, float] = field(default_factory=dict)  # of the whole case, mean over its classes; written where known
+    dice: dict[str, float] = field(
+        default_factory=dict
+    )  # of the whole case, mean over its classes; written where known
 
 
-def grid(jobs: Sequence[Job], results: dict[Job, Result], config: Bench, names: Sequence[str] = (), slices: int = 1) -> Figure:
+def grid(
+    jobs: Sequence[Job], results: dict[Job, Result], config: Bench, names: Sequence[str] = (), slices: int = 1
+) -> Figure:
     """Rows: slices of cases; columns: scribble, dense mask, every method's first seed. The same slices and crops for all, chosen on dense masks."""
     folder = config.datasets / jobs[0].data
     if not (folder / "dataset.json").is_file():
@@ -49,19 +53,25 @@ def grid(jobs: Sequence[Job], results: dict[Job, Result], config: Bench, names: 
     rows_of = Counter(fold for fold, _ in {(job.fold, job.label): None for job in jobs if job in results})
     held = {}  # case → fold
     for fold in rows_of:
-        held |= {case.id: fold for case in dataset.held_out(dataset.fold(jobs[0].split, fold))[1] if case.truth is not None}
+        held |= {
+            case.id: fold for case in dataset.held_out(dataset.fold(jobs[0].split, fold))[1] if case.truth is not None
+        }
     shared = [case for case, fold in held.items() if rows_of[fold] == max(rows_of.values())]
     chosen = [name for name in names if name in held] or _first_middle_last(shared)
     if not chosen:
         raise NothingToDraw("no held-out case has a dense mask")
     files, dice = {}, {}  # (label, case) → prediction; → its Dice
-    for job in sorted((job for job in jobs if job in results), key=lambda job: -job.seed):  # the first seed is written last
+    for job in sorted(
+        (job for job in jobs if job in results), key=lambda job: -job.seed
+    ):  # the first seed is written last
         means = case_means(results[job].rows)
         for case in chosen:
             path = config.runs / job.place / "predictions" / f"{case}{dataset.file_ending}"
             if job.fold == held[case] and path.is_file():
                 files[job.label, case], dice[job.label, case] = path, means.get(case, math.nan)
-    labels = [label for label in dict.fromkeys(job.label for job in jobs) if any((label, case) in files for case in chosen)]
+    labels = [
+        label for label in dict.fromkeys(job.label for job in jobs) if any((label, case) in files for case in chosen)
+    ]
     if not labels:
         raise NothingToDraw(f"no predictions are in {config.runs}")
     rows = []
@@ -73,17 +83,23 @@ def grid(jobs: Sequence[Job], results: dict[Job, Result], config: Bench, names: 
     note = f"{which_runs(jobs, results)}. Slices: {'the one' if slices == 1 else 'those'} with most foreground in the dense mask, cut out around it. Number: mean Dice of the case's whole volume, foreground outside the picture included."
     if len({job.seed for job in jobs if job in results}) > 1:
         note += " Pictures and numbers are of each method's first seed."
-    return draw_grid(rows, dataset.classes, note + (f" Not run, or without predictions here: {', '.join(absent)}." if absent else ""))
+    return draw_grid(
+        rows, dataset.classes, note + (f" Not run, or without predictions here: {', '.join(absent)}." if absent else "")
+    )
 
 
 def _first_middle_last(names: list[str]) -> list[str]:
     return list(dict.fromkeys(names[place] for place in (0, len(names) // 2, -1))) if names else []
 
 
-def _rows(dataset: Dataset, case: Case, files: dict[str, Path | None], dice: dict[str, float], slices: int) -> list[Row]:
+def _rows(
+    dataset: Dataset, case: Case, files: dict[str, Path | None], dice: dict[str, float], slices: int
+) -> list[Row]:
     """The slices with foreground in the dense mask, parted evenly; of each part the one with most."""
     volume = load_volume(dataset, case)
-    predictions = {label: None if path is None else read_label(path, volume.grid.order)[0] for label, path in files.items()}
+    predictions = {
+        label: None if path is None else read_label(path, volume.grid.order)[0] for label, path in files.items()
+    }
     area = (volume.truth > 0).sum((1, 2))
     there = np.flatnonzero(area)
     rows = []
@@ -94,16 +110,26 @@ def _rows(dataset: Dataset, case: Case, files: dict[str, Path | None], dice: dic
     return rows
 
 
-def cut_row(dataset: Dataset, volume: Volume, index: int, predictions: dict[str, np.ndarray | None], around: np.ndarray) -> Row:
+def cut_row(
+    dataset: Dataset, volume: Volume, index: int, predictions: dict[str, np.ndarray | None], around: np.ndarray
+) -> Row:
     """A slice of a volume and of predictions [D, H, W], upright where the files say how they lie, cropped to the mask `around` [H, W]."""
     located = dataset.spacing_unit == "mm"
     spacing = upright_spacing(volume.grid) if located else volume.grid.spacing_mm[1:]
     turn = (lambda plane: upright(plane, volume.grid)) if located else (lambda plane: plane)
     box = crop(turn(around), spacing)
     image, scribble, truth, *found = (
-        None if array is None else turn(array[index])[box] for array in (volume.image[0], volume.scribble, volume.truth, *predictions.values())
+        None if array is None else turn(array[index])[box]
+        for array in (volume.image[0], volume.scribble, volume.truth, *predictions.values())
     )
-    return Row(f"{volume.case.id}\nslice {index + 1} of {len(volume.truth)}", image, scribble, truth, dict(zip(predictions, found)), spacing)
+    return Row(
+        f"{volume.case.id}\nslice {index + 1} of {len(volume.truth)}",
+        image,
+        scribble,
+        truth,
+        dict(zip(predictions, found)),
+        spacing,
+    )
 
 
 def draw_grid(rows: Sequence[Row], classes: Sequence[str], note: str = "") -> Figure:
@@ -135,10 +161,22 @@ def draw_grid(rows: Sequence[Row], classes: Sequence[str], note: str = "") -> Fi
             if index == 0:
                 ax.set_title(title, fontsize=min(9, 160 / len(title)), pad=3)
     look = {"linewidth": 2, "path_effects": [withStroke(linewidth=3.4, foreground=INK)]}
-    key = [Line2D([], [], color=colour(value), linestyle=_class_line(value), label=name, **look) for value, name in enumerate(classes)]
+    key = [
+        Line2D([], [], color=colour(value), linestyle=_class_line(value), label=name, **look)
+        for value, name in enumerate(classes)
+    ]
     key[0].set(linestyle="-", label=f"{classes[0]} (scribble only)")
     key = key[not drawn :]
-    figure.legend(handles=key, loc="lower left", bbox_to_anchor=(0.06 / width, (bottom - 0.38) / height), ncols=len(key), frameon=False, fontsize=8, handlelength=3.2, borderpad=0)
+    figure.legend(
+        handles=key,
+        loc="lower left",
+        bbox_to_anchor=(0.06 / width, (bottom - 0.38) / height),
+        ncols=len(key),
+        frameon=False,
+        fontsize=8,
+        handlelength=3.2,
+        borderpad=0,
+    )
     figure.text(0.06 / width, 0.06 / height, lines, fontsize=7.5, va="bottom")
     return figure
 
@@ -146,13 +184,23 @@ def draw_grid(rows: Sequence[Row], classes: Sequence[str], note: str = "") -> Fi
 def _write_dice(ax: Axes, dice: float, found: bool) -> None:
     """In the corner of a panel; `found`: whether the prediction has any foreground in it."""
     words = ([] if found else ["nothing found"]) + ([] if math.isnan(dice) else [f"{dice:.2f}"])
-    ax.text(0.03, 0.03, "\n".join(words), transform=ax.transAxes, fontsize=8.5, color="white", path_effects=[withStroke(linewidth=2, foreground=INK)])
+    ax.text(
+        0.03,
+        0.03,
+        "\n".join(words),
+        transform=ax.transAxes,
+        fontsize=8.5,
+        color="white",
+        path_effects=[withStroke(linewidth=2, foreground=INK)],
+    )
 
 
 def draw_contours(ax: Axes, image: np.ndarray, label: np.ndarray | None, spacing: tuple[float, float]) -> None:
     """An image [H, W] with the outline of every class but background, along the pixels' edges; without a label, a blank place that says so."""
     if label is None:
-        ax.text(0.5, 0.5, "no prediction", ha="center", va="center", transform=ax.transAxes, fontsize=7.5, style="italic")
+        ax.text(
+            0.5, 0.5, "no prediction", ha="center", va="center", transform=ax.transAxes, fontsize=7.5, style="italic"
+        )
         ax.set_axis_off()
         return
     draw_overlay(ax, image, None, spacing)
@@ -160,7 +208,9 @@ def draw_contours(ax: Axes, image: np.ndarray, label: np.ndarray | None, spacing
     for value in [int(value) for value in np.unique(label) if value]:
         parts = contour_generator(z=(label == value).astype(float)).lines(0.5)
         x, y = np.concatenate([np.vstack([part, (np.nan, np.nan)]) for part in parts] or [np.empty((0, 2))]).T
-        ax.plot(x, y, color=INK, linewidth=1.6 * width)  # dark and solid under it: covers the outline of the class next to it
+        ax.plot(
+            x, y, color=INK, linewidth=1.6 * width
+        )  # dark and solid under it: covers the outline of the class next to it
         ax.plot(x, y, color=colour(value), linewidth=width, linestyle=_class_line(value), label=f"class {value}")
 
 

@@ -27,11 +27,24 @@ from ..predict import load_network, predict
 from ..train import resume, train
 
 TEXT = (lambda value: isinstance(value, str), "a text in quotes")
-NAME = (lambda value: isinstance(value, str) and value != "" and "/" not in value, "a text in quotes, without a slash: it names a folder")
-NUMBERS = (lambda value: _is_list(value, int) and value and min(value) >= 0, "a list of whole numbers from 0 on, such as [0, 1]")
+NAME = (
+    lambda value: isinstance(value, str) and value != "" and "/" not in value,
+    "a text in quotes, without a slash: it names a folder",
+)
+NUMBERS = (
+    lambda value: _is_list(value, int) and value and min(value) >= 0,
+    "a list of whole numbers from 0 on, such as [0, 1]",
+)
 WORDS = (lambda value: _is_list(value, str), 'a list of texts, such as ["fadc=false"]')
 TABLES = (lambda value: _is_list(value, dict) and value, "tables: [[{key}]], with its keys on the lines below it")
-PLAN_KEYS = {"data": TABLES, "row": TABLES, "seeds": NUMBERS, "title": TEXT, "published": TEXT, "figure": TABLES}  # key → what its value must be
+PLAN_KEYS = {
+    "data": TABLES,
+    "row": TABLES,
+    "seeds": NUMBERS,
+    "title": TEXT,
+    "published": TEXT,
+    "figure": TABLES,
+}  # key → what its value must be
 DATA_KEYS = {"folder": NAME, "split": NAME, "folds": NUMBERS, "without": WORDS}
 ROW_KEYS = {"method": TEXT, "label": NAME, "set": WORDS}
 CURVE = ("iteration", "loss", "val_mean_dice")
@@ -69,8 +82,19 @@ class Job:
         )
 
     def command(self, config: Bench) -> str:
-        words = ["scribbleseg", "train", config.datasets / self.data, config.runs / self.place, "--method", self.method, "--budget", self.budget]
-        words += ["--split", self.split, "--fold", self.fold, "--seed", self.seed] + (["--set", *self.set] if self.set else [])
+        words = [
+            "scribbleseg",
+            "train",
+            config.datasets / self.data,
+            config.runs / self.place,
+            "--method",
+            self.method,
+            "--budget",
+            self.budget,
+        ]
+        words += ["--split", self.split, "--fold", self.fold, "--seed", self.seed] + (
+            ["--set", *self.set] if self.set else []
+        )
         return shlex.join(map(str, words))
 
 
@@ -134,16 +158,24 @@ def read_bench_plan(config: Bench) -> BenchPlan:
         except InputError as error:
             raise InputError(f"{path}: row '{label}': {error}") from error
     data = [(entry["folder"], entry["split"], fold) for entry in plan["data"] for fold in entry["folds"]]
-    left_out = {(entry["folder"], entry["split"], label) for entry in plan["data"] for label in entry.get("without", ())}
+    left_out = {
+        (entry["folder"], entry["split"], label) for entry in plan["data"] for label in entry.get("without", ())
+    }
     labels = tuple(label for label, _, _ in rows)
     if len(set(labels)) < len(labels):
-        raise InputError(f"{path}: two rows have the same label among {labels}. Name them apart with label = \"…\".")
+        raise InputError(f'{path}: two rows have the same label among {labels}. Name them apart with label = "…".')
     if missing := set(config.folds) - {fold for _, _, fold in data}:
         raise InputError(f"--folds {min(missing)}: {path} has only the folds {sorted({fold for _, _, fold in data})}.")
     data = [place for place in data if not config.folds or place[2] in config.folds]
     if odd := {label for *_, label in left_out} - set(labels):
-        raise InputError(f"{path}: without = [\"{min(odd)}\"] names no row. {nearest(min(odd), labels)}")
-    runs = [(place, seed, row) for place in data for seed in plan.get("seeds", [0]) for row in rows if (*place[:2], row[0]) not in left_out]
+        raise InputError(f'{path}: without = ["{min(odd)}"] names no row. {nearest(min(odd), labels)}')
+    runs = [
+        (place, seed, row)
+        for place in data
+        for seed in plan.get("seeds", [0])
+        for row in rows
+        if (*place[:2], row[0]) not in left_out
+    ]
     jobs = tuple(Job(*place, *row, seed, config.budget) for place, seed, row in runs)
     if len(set(jobs)) < len(jobs):
         raise InputError(f"{path}: a run is there twice. Name every seed, and every fold of a data set's split, once.")
@@ -175,7 +207,9 @@ def _check_table(path: Path, table: dict, kinds: dict, needed: tuple[str, ...], 
             raise InputError(f"{path}: {where}unknown key '{key}'. {nearest(key, kinds)}")
     for key in needed:
         if key not in table:
-            raise InputError(f"{path}: {where}{key} is missing. A bench plan needs [[data]] with folder, split, folds and [[row]] with method.")
+            raise InputError(
+                f"{path}: {where}{key} is missing. A bench plan needs [[data]] with folder, split, folds and [[row]] with method."
+            )
     for key, value in table.items():
         fits, words = kinds[key]
         if not fits(value):
@@ -186,14 +220,18 @@ def _read_published(plan: Path, key: str) -> Published:
     """A key of published.toml, which lies beside the folder of the plan. Raises InputError when there is no such file or key."""
     path = plan.resolve().parents[1] / "published.toml"
     if not path.exists():
-        raise InputError(f"{plan}: published = '{key}', and there is no {path}. Write the paper's numbers there, or leave the key out.")
+        raise InputError(
+            f"{plan}: published = '{key}', and there is no {path}. Write the paper's numbers there, or leave the key out."
+        )
     known = _read_toml(path)
     if key not in known:
         raise InputError(f"{plan}: published = '{key}' is not in {path}. {nearest(key, known)}")
     try:
         return Published(**known[key])
     except TypeError as error:
-        raise InputError(f"{path}: '{key}' has other keys than it needs, which are source, data, split, ours, rows and, if you like, note.") from error
+        raise InputError(
+            f"{path}: '{key}' has other keys than it needs, which are source, data, split, ours, rows and, if you like, note."
+        ) from error
 
 
 def is_done(job: Job, config: Bench) -> bool:
@@ -206,12 +244,18 @@ def is_done(job: Job, config: Bench) -> bool:
     recipe, size, network = make_recipe(job.settings(config))
     plan, own = record["plan"], {"size": size, "network": network}
     now = _all_options(job) | dataclasses.asdict(recipe) | own
-    was = record.get("options", {}) | dataclasses.asdict(read_recipe(plan["recipe"])) | {key: plan[key] for key in own}  # the oldest records lack options
+    was = (
+        record.get("options", {}) | dataclasses.asdict(read_recipe(plan["recipe"])) | {key: plan[key] for key in own}
+    )  # the oldest records lack options
     if changed := [name for name in was if was[name] != now.get(name)]:
-        raise InputError(f"{folder}: is from when {', '.join(changed)} of {job.method} was {', '.join(str(was[name]) for name in changed)}. Remove it, here and in RUNS, to run it anew.")
+        raise InputError(
+            f"{folder}: is from when {', '.join(changed)} of {job.method} was {', '.join(str(was[name]) for name in changed)}. Remove it, here and in RUNS, to run it anew."
+        )
     code = own_code(job.method)
     if plan.get("own_code", code) != code:
-        raise InputError(f"{folder}: is from when the file of {job.method} was another. Remove it, here and in RUNS, to run it anew.")
+        raise InputError(
+            f"{folder}: is from when the file of {job.method} was another. Remove it, here and in RUNS, to run it anew."
+        )
     return True
 
 
@@ -247,7 +291,9 @@ def _read_record(folder: Path) -> dict:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}). Restore it, or remove {folder} to have the run made again.") from error
+        raise InputError(
+            f"{path}: cannot be read ({error}). Restore it, or remove {folder} to have the run made again."
+        ) from error
 
 
 def _read_result(folder: Path) -> Result:
@@ -261,7 +307,9 @@ def scored_cases(dataset: Dataset, fold: Fold) -> list[Case]:
     """The held-out cases that have a dense mask. Raises InputError where there is none."""
     cases = [case for case in dataset.held_out(fold)[1] if case.truth is not None]
     if not cases:
-        raise InputError(f"{dataset.folder}: fold '{fold.name}' holds out no case with a dense mask, so nothing can be scored. Add masks to labelsTr_dense or labelsTs, or choose another split.")
+        raise InputError(
+            f"{dataset.folder}: fold '{fold.name}' holds out no case with a dense mask, so nothing can be scored. Add masks to labelsTr_dense or labelsTs, or choose another split."
+        )
     return cases
 
 
@@ -273,7 +321,9 @@ def without_data(jobs: list[Job], config: Bench) -> dict[Job, str]:
         if place not in reasons:
             try:
                 dataset = read_dataset(config.datasets / job.data)
-                scored_cases(dataset, dataset.fold(dataset.default_split() if job.split == "auto" else job.split, job.fold))
+                scored_cases(
+                    dataset, dataset.fold(dataset.default_split() if job.split == "auto" else job.split, job.fold)
+                )
                 reasons[place] = None
             except InputError as error:
                 reasons[place] = f"InputError: {error}"
@@ -330,7 +380,9 @@ def training_time(log: list[dict]) -> tuple[float, float]:
     """Median seconds of an iteration, and minutes of all iterations, validation and checkpoints not counted, from the lines of log.jsonl."""
     before = [0, *(entry["iteration"] for entry in log)]
     seconds = [entry["seconds_per_iteration"] for entry in log]
-    return float(np.median(seconds)), sum(value * (entry["iteration"] - start) for value, entry, start in zip(seconds, log, before)) / 60
+    return float(np.median(seconds)), sum(
+        value * (entry["iteration"] - start) for value, entry, start in zip(seconds, log, before)
+    ) / 60
 
 
 def write_curve(path: Path, log: list[dict]) -> None:

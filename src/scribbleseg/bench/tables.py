@@ -33,11 +33,18 @@ class Row:
     @property
     def by_seed(self) -> dict[int, float]:
         """Seed → mean Dice over the held-out cases of the folds that all of the row's seeds have; empty where there is no such fold."""
-        folds = {seed: {job.fold for job in self.done if job.seed == seed} for seed in sorted(job.seed for job in self.done)}
+        folds = {
+            seed: {job.fold for job in self.done if job.seed == seed} for seed in sorted(job.seed for job in self.done)
+        }
         shared = set.intersection(*folds.values())
         means = {}
         for seed in folds if shared else ():
-            scores = [row for job, result in self.done.items() if job.seed == seed and job.fold in shared for row in of_fold(job, result)]
+            scores = [
+                row
+                for job, result in self.done.items()
+                if job.seed == seed and job.fold in shared
+                for row in of_fold(job, result)
+            ]
             means[seed] = summarise(scores)[-1]["dice"]
         return means
 
@@ -83,10 +90,16 @@ def aggregate(plan: BenchPlan, results: dict[Job, Result]) -> list[Section]:
     sections = []
     for data, split in dict.fromkeys((job.data, job.split) for job in plan.jobs):
         part = [job for job in plan.jobs if (job.data, job.split) == (data, split)]
-        rows = [_aggregate_row([job for job in part if job.label == label], results) for label in plan.labels if any(job.label == label for job in part)]
+        rows = [
+            _aggregate_row([job for job in part if job.label == label], results)
+            for label in plan.labels
+            if any(job.label == label for job in part)
+        ]
         complete = complete_runs(rows)
         published = plan.published if plan.published and plan.published.data == data else None
-        sections.append(Section(data, split, plan.budget, rows, published, complete, *compare(rows, ranked(rows, complete))))
+        sections.append(
+            Section(data, split, plan.budget, rows, published, complete, *compare(rows, ranked(rows, complete)))
+        )
     return sections
 
 
@@ -157,12 +170,21 @@ def score_table(section: Section, kind: str, with_published: bool) -> Table:
     body = []
     for row in section.rows:
         if row.done:
-            cells = [_label(row, section), spans(job.fold for job in row.done), spans(job.seed for job in row.done), str(row.cases[-1]["cases"])]
+            cells = [
+                _label(row, section),
+                spans(job.fold for job in row.done),
+                spans(job.seed for job in row.done),
+                str(row.cases[-1]["cases"]),
+            ]
             line = [(cell, "") for cell in cells]
             for (_, key, at, scale), place in zip(columns, places):
                 entry = entries[row.label][at]
-                line.append((_number(scale * entry[key], scale * entry.get(f"{key}_sd", math.nan)), place.get(row.label, "")))
-            line += [(str(row.cases[-1]["n_missing"]), "")] + ([(cell, "") for cell in _p_cells(row, section)] if tested else [])
+                line.append(
+                    (_number(scale * entry[key], scale * entry.get(f"{key}_sd", math.nan)), place.get(row.label, ""))
+                )
+            line += [(str(row.cases[-1]["n_missing"]), "")] + (
+                [(cell, "") for cell in _p_cells(row, section)] if tested else []
+            )
         else:
             line = [(row.label, ""), ("not run", "")] + [("", "")] * (len(columns) + 3 + 2 * tested)
         numbers = section.published.rows.get(row.label, {}) if printed else {}
@@ -170,7 +192,15 @@ def score_table(section: Section, kind: str, with_published: bool) -> Table:
             known = numbers.get(name, {})
             line.append((_number(known[key], known.get(f"{key}_sd", math.nan)) if key in known else "", ""))
         body.append(line)
-    head = ["method", "folds", "seeds", "cases", *(name for name, *_ in columns), "missing", *(["p (Holm)", "pairs"] if tested else [])]
+    head = [
+        "method",
+        "folds",
+        "seeds",
+        "cases",
+        *(name for name, *_ in columns),
+        "missing",
+        *(["p (Holm)", "pairs"] if tested else []),
+    ]
     title = {"folds": "Mean over folds (sd over folds)", "cases": "Mean over cases (sd over cases)"}[kind]
     return Table(title, head + [name for name, *_ in printed], body, _score_notes(section, kind, tested, bool(printed)))
 
@@ -180,7 +210,11 @@ def _published_columns(section: Section) -> list[tuple[str, str, str]]:
     if section.published is None:
         return []
     shown = [numbers for row in section.rows for numbers in [section.published.rows.get(row.label, {})]]
-    wanted = [(f"published {title} {name}", name, key) for title, key in (("Dice", "dice"), ("HD95", "hd95")) for name in section.classes]
+    wanted = [
+        (f"published {title} {name}", name, key)
+        for title, key in (("Dice", "dice"), ("HD95", "hd95"))
+        for name in section.classes
+    ]
     return [column for column in wanted if any(column[2] in numbers.get(column[1], {}) for numbers in shown)]
 
 
@@ -201,15 +235,27 @@ def _p_cells(row: Row, section: Section) -> tuple[str, str]:
 def _score_notes(section: Section, kind: str, tested: bool, printed: bool) -> list[str]:
     notes = []
     if kind == "folds":
-        notes.append("The mean over cases within each fold first, then mean and sd over folds; no sd for a single fold.")
+        notes.append(
+            "The mean over cases within each fold first, then mean and sd over folds; no sd for a single fold."
+        )
     else:
         notes.append("All held-out cases of the folds done, pooled; several seeds of a case are averaged first.")
-    if by_seed := [f"{row.label} {', '.join(f'{100 * dice:.2f}' for dice in row.by_seed.values())} ({spans(row.by_seed)})" for row in section.done if len(row.by_seed) > 1]:
-        notes.append(f"Mean Dice seed by seed (seeds), over the folds that these share; neither the sd nor p knows of it: {'; '.join(by_seed)}.")
+    if by_seed := [
+        f"{row.label} {', '.join(f'{100 * dice:.2f}' for dice in row.by_seed.values())} ({spans(row.by_seed)})"
+        for row in section.done
+        if len(row.by_seed) > 1
+    ]:
+        notes.append(
+            f"Mean Dice seed by seed (seeds), over the folds that these share; neither the sd nor p knows of it: {'; '.join(by_seed)}."
+        )
     if len(section.ranked) > 1:
-        notes.append("Best and second best of each column, as printed, are bold and underlined, among the rows with the same complete set of runs; of HD95 among those that miss no such structure.")
+        notes.append(
+            "Best and second best of each column, as printed, are bold and underlined, among the rows with the same complete set of runs; of HD95 among those that miss no such structure."
+        )
     if any("†" in _label(row, section) for row in section.done):
-        notes.append("† not the same folds and seeds as the other rows: its means are over other cases, and it is not ranked.")
+        notes.append(
+            "† not the same folds and seeds as the other rows: its means are over other cases, and it is not ranked."
+        )
     if any(row.method == ON_DENSE_MASKS for row in section.done):
         notes.append(f"{ON_DENSE_MASKS} trains on dense masks, which the others do not see: neither ranked nor tested.")
     if absent := [f"{row.label} ({_missing(row)})" for row in section.rows if row.missing]:
@@ -223,7 +269,9 @@ def _score_notes(section: Section, kind: str, tested: bool, printed: bool) -> li
             "Cases count as independent, also two of one patient."
         )
     if tested and m < len(section.p):
-        notes.append(f"p –: fewer than {MIN_PAIRS} pairs for Wilcoxon's signed-rank test against {section.leader}, of which no difference could reach p < {ALPHA}.")
+        notes.append(
+            f"p –: fewer than {MIN_PAIRS} pairs for Wilcoxon's signed-rank test against {section.leader}, of which no difference could reach p < {ALPHA}."
+        )
     if printed:
         paper = section.published
         note = f"Published: {paper.source} ({paper.split}), in the paper's own set-up; the other columns are ours, at budget {section.budget}."
@@ -281,7 +329,17 @@ def cost(row: Row) -> dict[str, object]:
 
 def cost_table(section: Section) -> Table:
     """What each row that was run took, and on what."""
-    head = ["method", "parameters", "s per iteration", "peak memory (MiB)", "minutes per run", "size", "iterations", "batch", "optimiser"]
+    head = [
+        "method",
+        "parameters",
+        "s per iteration",
+        "peak memory (MiB)",
+        "minutes per run",
+        "size",
+        "iterations",
+        "batch",
+        "optimiser",
+    ]
     body = []
     for row in section.done:
         values = cost(row)
@@ -290,7 +348,10 @@ def cost_table(section: Section) -> Table:
         values["peak_memory_mib"] = "–" if values["peak_memory_mib"] is None else f"{values['peak_memory_mib']:.0f}"
         body.append([(str(cell), "") for cell in (row.label, *values.values())])
     machines = dict.fromkeys(_machine(result.record) for row in section.done for result in row.done.values())
-    notes = [f"Runs on: {'; '.join(machines)}.", "Median seconds per iteration of the runs, mean minutes, largest peak."]
+    notes = [
+        f"Runs on: {'; '.join(machines)}.",
+        "Median seconds per iteration of the runs, mean minutes, largest peak.",
+    ]
     notes.append("Seconds and minutes as the log has them; other work on the machine included.")
     return Table("Cost", head, body, notes)
 

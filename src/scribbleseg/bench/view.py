@@ -39,7 +39,9 @@ def read_reached(run: Path) -> Reached | None:
     except FileNotFoundError:
         return None
     last = [json.loads(line) for line in lines if line.endswith("\n")][-5:]
-    return Reached(last[-1]["iteration"], total, mean(entry["seconds_per_iteration"] for entry in last)) if last else None
+    return (
+        Reached(last[-1]["iteration"], total, mean(entry["seconds_per_iteration"] for entry in last)) if last else None
+    )
 
 
 class View:
@@ -49,7 +51,9 @@ class View:
         self.jobs, self.config, self.done = jobs, config, done
         self.total = done + len(jobs)
         self.failed = self.at_once = 0
-        self.waiting = {job: _size(log_path(job, config)) for job in jobs}  # of the logs: a run has begun when its log has grown
+        self.waiting = {
+            job: _size(log_path(job, config)) for job in jobs
+        }  # of the logs: a run has begun when its log has grown
         self.running: dict[Job, Reached | None] = {}  # here or elsewhere
         self.elsewhere: set[Job] = set()
         self.seconds: dict[Job, float] = {}  # of whole trainings that have ended
@@ -119,7 +123,9 @@ class View:
         here = len(self.running.keys() - self.elsewhere)
         head = f"{self.total} runs: {self.done} done, {self.failed} failed{elsewhere}, {here} running, {len(self.waiting)} waiting{about}"
         width = max((len(str(job.place)) for job in self.running), default=0)
-        states = {job: f"{_state(at)}, elsewhere" if job in self.elsewhere else _state(at) for job, at in self.running.items()}
+        states = {
+            job: f"{_state(at)}, elsewhere" if job in self.elsewhere else _state(at) for job, at in self.running.items()
+        }
         return [head, *(f"  {str(job.place):{width}}  {state}" for job, state in states.items())]
 
     def _say(self, line: str) -> None:

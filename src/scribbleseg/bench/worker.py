@@ -43,13 +43,19 @@ def open_log(job: Job, config: Bench) -> BinaryIO | None:
         log.close()
         return None
     except OSError as error:
-        raise InputError(f"{path}: cannot be locked ({error.strerror}). Choose --runs on a file system with locks, such as NFS 4 or a local disk.") from error
+        raise InputError(
+            f"{path}: cannot be locked ({error.strerror}). Choose --runs on a file system with locks, such as NFS 4 or a local disk."
+        ) from error
     return log
 
 
 def run_logged(job: Job, config: Bench) -> str | None:
     """Run a job whose lock this process holds; None, or in one line why it failed. stderr gets when and where it began, and the traceback."""
-    print(f"-- {time.strftime('%Y-%m-%d %H:%M:%S')}, {socket.gethostname()}, process {os.getpid()}", file=sys.stderr, flush=True)
+    print(
+        f"-- {time.strftime('%Y-%m-%d %H:%M:%S')}, {socket.gethostname()}, process {os.getpid()}",
+        file=sys.stderr,
+        flush=True,
+    )
     try:
         run_job(job, config)
     except Exception as error:  # whatever one run dies of, the others go on
@@ -72,14 +78,20 @@ def from_json(text: str) -> tuple[Job, Bench]:
 
 def _rebuild(kind: type, stored: dict):
     hints = get_type_hints(kind)
-    makers = {name: Path if hint is Path else tuple if get_origin(hint) is tuple else None for name, hint in hints.items()}
+    makers = {
+        name: Path if hint is Path else tuple if get_origin(hint) is tuple else None for name, hint in hints.items()
+    }
     return kind(**{name: makers[name](value) if makers[name] else value for name, value in stored.items()})
 
 
 def main() -> int:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a bench in the background of a shell script was told to ignore it
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a bench in the background of a shell script was told to ignore it
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # held since the bench started this process: torch had to be imported
+        signal.pthread_sigmask(
+            signal.SIG_UNBLOCK, STOPS
+        )  # held since the bench started this process: torch had to be imported
         return 0 if run_logged(*from_json(sys.argv[1])) is None else 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -42,5 +42,8 @@ def cached(volume: Volume, kind: str, settings: dict, compute: Callable[[], np.n
         with _saying:
             if volume.cache not in _not_kept:
                 _not_kept.add(volume.cache)
-                print(f"{volume.cache}: cannot be written, so the results of '{kind}' are not kept for the next run", file=sys.stderr)
+                print(
+                    f"{volume.cache}: cannot be written, so the results of '{kind}' are not kept for the next run",
+                    file=sys.stderr,
+                )
     return array

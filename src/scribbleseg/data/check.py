@@ -43,7 +43,11 @@ def check(settings: config.Check) -> bool:
         print(f"problem: {error}\nnot usable")
         return False
     train = for_each("checking", lambda case: _inspect(dataset, case), dataset.cases.values())
-    tests = for_each("checking imagesTs", lambda case: _inspect(dataset, case), dataset.tests.values()) if dataset.tests else []
+    tests = (
+        for_each("checking imagesTs", lambda case: _inspect(dataset, case), dataset.tests.values())
+        if dataset.tests
+        else []
+    )
     problems += [problem for found in (*train, *tests) for problem in found.problems]
     warnings: list[str] = []
     _describe_cases(dataset, train, tests, warnings)
@@ -71,7 +75,9 @@ def _inspect(dataset: Dataset, case: Case) -> Found:
             if found.grid is None:
                 recode(read_label(path)[0], dataset.ignore, path, ignored=path == case.scribble)
             else:
-                labels[path] = load_label(path, found.grid, case.images[0], dataset.ignore, ignored=path == case.scribble)
+                labels[path] = load_label(
+                    path, found.grid, case.images[0], dataset.ignore, ignored=path == case.scribble
+                )
         except InputError as error:
             found.problems.append(str(error))
     found.dense = case.truth is not None
@@ -89,8 +95,12 @@ def _inspect(dataset: Dataset, case: Case) -> Found:
 
 def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], warnings: list[str]) -> None:
     patients = len({dataset.patient(case) for case in dataset.cases})
-    alone = " (no groups in dataset.json: each case counts as a patient)" * (not dataset.groups and not dataset.splits())
-    print(f"{dataset.name}: {len(train)} cases of {patients} patients{alone}, {len(tests)} in imagesTs; channels: {', '.join(dataset.channels)}")
+    alone = " (no groups in dataset.json: each case counts as a patient)" * (
+        not dataset.groups and not dataset.splits()
+    )
+    print(
+        f"{dataset.name}: {len(train)} cases of {patients} patients{alone}, {len(tests)} in imagesTs; channels: {', '.join(dataset.channels)}"
+    )
     unread = dataset.unread()
     if unread:
         warnings.append(unread)
@@ -121,9 +131,15 @@ def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], wa
             )
     ungrouped = [case for case in dataset.groups if case not in dataset.cases and case not in dataset.tests]
     if ungrouped:
-        warnings.append(f"groups of dataset.json has {first_names(ungrouped)}, of which there is no image. Correct the name, or take it out: a case that groups does not name is a patient of its own.")
+        warnings.append(
+            f"groups of dataset.json has {first_names(ungrouped)}, of which there is no image. Correct the name, or take it out: a case that groups does not name is a patient of its own."
+        )
     for part, known in (("labelsTr", dataset.cases), ("labelsTr_dense", dataset.cases), ("labelsTs", dataset.tests)):
-        strays = [path for path in sorted((dataset.folder / part).glob(f"*{dataset.file_ending}")) if not path.name.startswith(".")]
+        strays = [
+            path
+            for path in sorted((dataset.folder / part).glob(f"*{dataset.file_ending}"))
+            if not path.name.startswith(".")
+        ]
         strays = [path.name for path in strays if path.name[: -len(dataset.file_ending)] not in known]
         if strays:
             warnings.append(f"{part}: {first_names(strays)} belongs to no image and is never read")
@@ -142,12 +158,18 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
     dense = sum(found.dense for found in train)
     broken = sum(bool(found.problems) for found in train)
     unread = f", {broken} with unusable files" if broken else ""
-    print(f"labels    {len(drawn)} cases with scribbles, {dense} with dense masks, {sum(found.dense for found in drawn)} with both{unread}")
+    print(
+        f"labels    {len(drawn)} cases with scribbles, {dense} with dense masks, {sum(found.dense for found in drawn)} with both{unread}"
+    )
     if not drawn:
         if any(found.drawn is not None for found in train):
-            problems.append(f"{dataset.folder / 'labelsTr'}: nothing is drawn. Draw some, or check that the ignore value ({dataset.ignore}) is not used for all.")
+            problems.append(
+                f"{dataset.folder / 'labelsTr'}: nothing is drawn. Draw some, or check that the ignore value ({dataset.ignore}) is not used for all."
+            )
         elif all(case.scribble is None for case in dataset.cases.values()):
-            hint = f" Run: scribbleseg simulate {dataset.folder}" if dense else " Draw some, and write them to labelsTr."
+            hint = (
+                f" Run: scribbleseg simulate {dataset.folder}" if dense else " Draw some, and write them to labelsTr."
+            )
             problems.append(f"{dataset.folder}: no scribbles in labelsTr.{hint}")
         return
     pixels, slices = sum(found.pixels for found in drawn), sum(found.slices for found in drawn)
@@ -156,13 +178,21 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
     for value, name in enumerate(dataset.classes):
         without = [found.case for found in drawn if not found.drawn[value]]
         share, cases = 100 * counts[value] / pixels, len(drawn) - len(without)
-        print(f"  {value} {name:{width}}  {share:.3f} % of the pixels, on {on_slices[value]} of {slices} slices, {cases} of {len(drawn)} cases")
+        print(
+            f"  {value} {name:{width}}  {share:.3f} % of the pixels, on {on_slices[value]} of {slices} slices, {cases} of {len(drawn)} cases"
+        )
         if not counts[value]:
-            problems.append(f"class {value} ({name}) is in no scribble. Draw some{', or remove it from dataset.json' * (value > 0)}.")
+            problems.append(
+                f"class {value} ({name}) is in no scribble. Draw some{', or remove it from dataset.json' * (value > 0)}."
+            )
         elif without:
-            warnings.append(f"class {value} ({name}) is missing from the scribbles of {len(without)} of {len(drawn)} cases: {first_names(without)}")
+            warnings.append(
+                f"class {value} ({name}) is missing from the scribbles of {len(without)} of {len(drawn)} cases: {first_names(without)}"
+            )
     if not counts[1:].any():
-        problems.append(f"{dataset.folder / 'labelsTr'}: the scribbles hold no foreground anywhere, only background. Draw the structures too.")
+        problems.append(
+            f"{dataset.folder / 'labelsTr'}: the scribbles hold no foreground anywhere, only background. Draw the structures too."
+        )
     covered = [found.case for found in drawn if found.drawn.sum() == found.pixels]
     if covered:
         warnings.append(
@@ -170,21 +200,34 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
             f"Was 0 meant as 'not drawn'? 0 means background: write {dataset.ignore} where nothing was drawn. A case that is labelled completely is right as it is."
         )
     bare = sum(found.bare_slices for found in drawn)
-    print(f"  together {100 * counts.sum() / pixels:.3f} % of the pixels ({counts.sum()}); {bare} slices without scribble")
+    print(
+        f"  together {100 * counts.sum() / pixels:.3f} % of the pixels ({counts.sum()}); {bare} slices without scribble"
+    )
     compared = sum(found.compared for found in drawn)
     if compared:
         disagree = sum(found.disagree for found in drawn)
-        print(f"agreement {disagree} of {compared} scribbled pixels have another class in the dense mask ({100 * disagree / compared:.3f} %)")
+        print(
+            f"agreement {disagree} of {compared} scribbled pixels have another class in the dense mask ({100 * disagree / compared:.3f} %)"
+        )
         if disagree > 0.05 * compared:
-            cause = "was 0 meant as 'not drawn', or are the class values in another order?" if covered else "are the class values in the same order?"
+            cause = (
+                "was 0 meant as 'not drawn', or are the class values in another order?"
+                if covered
+                else "are the class values in the same order?"
+            )
             warnings.append(f"over 5 % of the scribbled pixels contradict the dense masks: {cause}")
     undrawn = [found.case for found in train if not found.problems and (found.drawn is None or not found.drawn.any())]
     if undrawn:
-        warnings.append(f"{len(undrawn)} of {len(train)} cases {'has' if len(undrawn) == 1 else 'have'} no scribble: {first_names(undrawn)}. A scribble method has no label of them to train on; tests, and validation where it can, use dense masks.")
+        warnings.append(
+            f"{len(undrawn)} of {len(train)} cases {'has' if len(undrawn) == 1 else 'have'} no scribble: {first_names(undrawn)}. A scribble method has no label of them to train on; tests, and validation where it can, use dense masks."
+        )
 
 
 def _describe_splits(dataset: Dataset, train: list[Found], problems: list[str], warnings: list[str]) -> None:
-    drawn, none = {found.case: found.drawn for found in train if found.drawn is not None}, np.zeros(len(dataset.classes), int)
+    drawn, none = (
+        {found.case: found.drawn for found in train if found.drawn is not None},
+        np.zeros(len(dataset.classes), int),
+    )
     anywhere = sum(drawn.values(), none)
     if not dataset.splits():
         warnings.append("no splits_final.json and no splits/: nothing is held out for testing")
@@ -198,17 +241,25 @@ def _describe_splits(dataset: Dataset, train: list[Found], problems: list[str], 
     for split, folds in by_split.items():
         twin = next((other for other in tests if split == "final" != other and tests[other] == tests[split]), None)
         names = [fold.name for fold in by_split[twin or split]]
-        sizes = "; ".join(f"{name}: {len(fold.train)}/{len(fold.val)}/{len(fold.test)}" for name, fold in zip(names, folds))
+        sizes = "; ".join(
+            f"{name}: {len(fold.train)}/{len(fold.val)}/{len(fold.test)}" for name, fold in zip(names, folds)
+        )
         alike = f", which tests on the folds of {twin}" if twin else ""
         print(f"split     {split}{alike}, {len(folds)} fold{'s' * (len(folds) > 1)} (train/val/test cases): {sizes}")
         for fold in folds:
             if not any(dataset.case(name).scribble for name in fold.train):
-                problems.append(f"split {split}, fold '{fold.name}': no training case has a scribble file. Correct the split, or draw some.")
+                problems.append(
+                    f"split {split}, fold '{fold.name}': no training case has a scribble file. Correct the split, or draw some."
+                )
                 continue
             here = sum((drawn[name] for name in fold.train if name in drawn), none)
-            lacking = [name for name, count, other in zip(dataset.classes, here, anywhere, strict=True) if other and not count]
+            lacking = [
+                name for name, count, other in zip(dataset.classes, here, anywhere, strict=True) if other and not count
+            ]
             if lacking:
-                problems.append(f"split {split}, fold '{fold.name}': no training case has a scribble of class {', '.join(lacking)}. Draw some, or correct the split.")
+                problems.append(
+                    f"split {split}, fold '{fold.name}': no training case has a scribble of class {', '.join(lacking)}. Draw some, or correct the split."
+                )
 
 
 def _range(values) -> str:

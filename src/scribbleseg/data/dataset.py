@@ -1,13 +1,13 @@
 """A data set on disk, in the nnU-Net raw layout with an `ignore` label.
 
-    dataset.json         labels (name → value, `ignore` the highest), channel_names, file_ending; ours also `groups`: case → patient,
-                         `strata`: patient → pathology, and `"spacing": "voxels"` where the files have none
-    imagesTr/CASE_0000.nii.gz   one file per channel
-    labelsTr/CASE.nii.gz        scribbles (or dense masks: a case may be labelled completely); may be absent for a case
-    labelsTr_dense/CASE.nii.gz  dense masks where they exist: for scoring and for fully supervised training only
-    imagesTs/, labelsTs/        held-out cases
-    splits_final.json           nnU-Net's folds: a list of {"train": [...], "val": [...]}, `val` being held out
-    splits/NAME.json            named protocols: a list of {"name", "train", "val", "test"}
+dataset.json         labels (name → value, `ignore` the highest), channel_names, file_ending; ours also `groups`: case → patient,
+                     `strata`: patient → pathology, and `"spacing": "voxels"` where the files have none
+imagesTr/CASE_0000.nii.gz   one file per channel
+labelsTr/CASE.nii.gz        scribbles (or dense masks: a case may be labelled completely); may be absent for a case
+labelsTr_dense/CASE.nii.gz  dense masks where they exist: for scoring and for fully supervised training only
+imagesTs/, labelsTs/        held-out cases
+splits_final.json           nnU-Net's folds: a list of {"train": [...], "val": [...]}, `val` being held out
+splits/NAME.json            named protocols: a list of {"name", "train", "val", "test"}
 """
 
 import json
@@ -65,7 +65,9 @@ class Dataset:
         """The volumes in its folders that have another file ending, in words; empty where there are none."""
         parts = []
         for part in ("imagesTr", "labelsTr", "labelsTr_dense", "imagesTs", "labelsTs"):
-            names = [path.name for path in (self.folder / part).glob("[!.]*") if not path.name.endswith(self.file_ending)]
+            names = [
+                path.name for path in (self.folder / part).glob("[!.]*") if not path.name.endswith(self.file_ending)
+            ]
             ends = Counter(name[-len(end) :] for name in names for end in NIFTI + ITK if name.lower().endswith(end))
             parts += [f"{part} {count} {end}" for end, count in sorted(ends.items())]
         if not parts:
@@ -124,7 +126,9 @@ class Dataset:
         names = fold.test or fold.val
         missing = [name for name in names if name not in self.cases and name not in self.tests]
         if missing:
-            raise InputError(f"{self.folder}: has no image of {len(missing)} of {len(names)} held-out cases (first: {missing[0]}). Is it the data set of the run?")
+            raise InputError(
+                f"{self.folder}: has no image of {len(missing)} of {len(names)} held-out cases (first: {missing[0]}). Is it the data set of the run?"
+            )
         return ("test" if fold.test else "validation"), [self.case(name) for name in names]
 
     def case(self, name: str) -> Case:
@@ -134,7 +138,9 @@ class Dataset:
         known = self.cases.keys() | self.tests.keys()
         for name in (*fold.train, *fold.val, *fold.test):
             if name not in known:
-                raise InputError(f"{path}: fold {index} names case '{name}', which has no image. {nearest(name, known)}")
+                raise InputError(
+                    f"{path}: fold {index} names case '{name}', which has no image. {nearest(name, known)}"
+                )
         parts = {part: {self.patient(name): name for name in getattr(fold, part)} for part in ("train", "val", "test")}
         for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
             shared = parts[one].keys() & parts[other].keys()
@@ -180,9 +186,13 @@ def survey(folder: Path) -> tuple[Dataset, list[str]]:
     folder = Path(folder)
     path = folder / "dataset.json"
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder. A data set is a folder in the nnU-Net raw layout with a dataset.json.")
+        raise InputError(
+            f"{folder}: no such folder. A data set is a folder in the nnU-Net raw layout with a dataset.json."
+        )
     if not path.is_file():
-        raise InputError(f"{folder}: has no dataset.json. A data set is a folder in the nnU-Net raw layout; see `scribbleseg import --help`.")
+        raise InputError(
+            f"{folder}: has no dataset.json. A data set is a folder in the nnU-Net raw layout; see `scribbleseg import --help`."
+        )
     info = read_description(path)
     for key in ("labels", "file_ending"):
         if key not in info:
@@ -195,12 +205,28 @@ def survey(folder: Path) -> tuple[Dataset, list[str]]:
     cases = _cases(folder / "imagesTr", end, len(channels), folder / "labelsTr", truths, faults)
     tests = _cases(folder / "imagesTs", end, len(channels), None, folder / "labelsTs", faults)
     if not cases and not tests:
-        raise InputError(" ".join(faults) or f"{folder}: no images. Expected imagesTr/CASE_0000{end} (file_ending in dataset.json is '{end}').")
+        raise InputError(
+            " ".join(faults)
+            or f"{folder}: no images. Expected imagesTr/CASE_0000{end} (file_ending in dataset.json is '{end}')."
+        )
     twice = cases.keys() & tests.keys()
     if twice:
-        faults.append(f"{folder}: in imagesTr and in imagesTs: {first_names(sorted(twice))}. A case is in one of the two: remove the other.")
+        faults.append(
+            f"{folder}: in imagesTr and in imagesTs: {first_names(sorted(twice))}. A case is in one of the two: remove the other."
+        )
     groups = _groups(path, info.get("groups", {}), cases.keys() | tests.keys())
-    dataset = Dataset(folder, info.get("name", folder.name), classes, ignore, channels, end, cases, tests, groups, info.get("spacing", "mm"))
+    dataset = Dataset(
+        folder,
+        info.get("name", folder.name),
+        classes,
+        ignore,
+        channels,
+        end,
+        cases,
+        tests,
+        groups,
+        info.get("spacing", "mm"),
+    )
     return dataset, faults
 
 
@@ -208,7 +234,9 @@ def read_description(path: Path) -> dict:
     """The content of a dataset.json; every key may be missing. Raises InputError where one has another type than ours."""
     info = read_json(path)
     if not isinstance(info, dict):
-        raise InputError(f"{path}: is a {type(info).__name__}; expected an object with labels, channel_names and file_ending. Correct the file.")
+        raise InputError(
+            f"{path}: is a {type(info).__name__}; expected an object with labels, channel_names and file_ending. Correct the file."
+        )
     pairs = {"labels": "name → value", "channel_names": "number → name", "groups": "case → patient"}
     for key, words in pairs.items():
         if not isinstance(info.get(key, {}), dict):
@@ -217,29 +245,41 @@ def read_description(path: Path) -> dict:
         if not isinstance(name, str):
             raise InputError(f"{path}: channel '{number}' has name {name!r}; expected text. Correct channel_names.")
     if sorted(info.get("channel_names", {})) != sorted(map(str, range(len(info.get("channel_names", {}))))):
-        raise InputError(f"{path}: channel_names has the numbers {', '.join(info['channel_names'])}; expected 0, 1, … as in the files' _0000, _0001. Correct the file.")
+        raise InputError(
+            f"{path}: channel_names has the numbers {', '.join(info['channel_names'])}; expected 0, 1, … as in the files' _0000, _0001. Correct the file."
+        )
     end = info.get("file_ending", ".nii.gz")
     if not isinstance(end, str) or not end.startswith("."):
-        raise InputError(f"{path}: 'file_ending' is {end!r}; expected text with its dot, such as '.nii.gz'. Correct the file.")
+        raise InputError(
+            f"{path}: 'file_ending' is {end!r}; expected text with its dot, such as '.nii.gz'. Correct the file."
+        )
     return info
 
 
 def _groups(path: Path, groups: dict, known: Collection[str]) -> dict[str, str]:
     if groups and not groups.keys() & known:
-        raise InputError(f"{path}: groups names no case that has an image (first: '{min(groups)}'); it lists case → patient. {nearest(min(groups), known)}")
+        raise InputError(
+            f"{path}: groups names no case that has an image (first: '{min(groups)}'); it lists case → patient. {nearest(min(groups), known)}"
+        )
     for case, patient in groups.items():
         if type(patient) not in (str, int, float):
-            raise InputError(f"{path}: groups has {patient!r} for case '{case}'; expected its patient, text or a number: \"groups\": {{\"{case}\": \"PATIENT\"}}.")
+            raise InputError(
+                f'{path}: groups has {patient!r} for case \'{case}\'; expected its patient, text or a number: "groups": {{"{case}": "PATIENT"}}.'
+            )
     return {case: str(patient) for case, patient in groups.items()}
 
 
 def _classes(path: Path, labels: dict) -> tuple[tuple[str, ...], int]:
     if labels and all(name.isdecimal() and isinstance(value, str) for name, value in labels.items()):
         swapped = json.dumps({value: int(name) for name, value in labels.items()})
-        raise InputError(f"{path}: 'labels' is value → name, as in nnU-Net v1; expected name → value. Write \"labels\": {swapped}.")
+        raise InputError(
+            f"{path}: 'labels' is value → name, as in nnU-Net v1; expected name → value. Write \"labels\": {swapped}."
+        )
     for name, value in labels.items():
         if not isinstance(value, int) or isinstance(value, bool):
-            raise InputError(f"{path}: label '{name}' has value {value!r}; expected one whole number (region-based labels are not supported).")
+            raise InputError(
+                f"{path}: label '{name}' has value {value!r}; expected one whole number (region-based labels are not supported)."
+            )
     if odd := [name for name in labels if name != "ignore" and name.lower() == "ignore"]:
         raise InputError(f"{path}: label '{odd[0]}' is read in lower case only: write \"ignore\": {labels[odd[0]]}.")
     if "ignore" not in labels:
@@ -250,7 +290,9 @@ def _classes(path: Path, labels: dict) -> tuple[tuple[str, ...], int]:
     ignore = labels["ignore"]
     classes = {value: name for name, value in labels.items() if name != "ignore"}
     if sorted(classes) != list(range(len(classes))) or len(classes) < 2:
-        raise InputError(f"{path}: labels have values {sorted(classes)}; expected 0 (background), 1, 2, … without a gap.")
+        raise InputError(
+            f"{path}: labels have values {sorted(classes)}; expected 0 (background), 1, 2, … without a gap."
+        )
     if ignore != len(classes):
         raise InputError(f"{path}: 'ignore' has value {ignore}; it must be the highest label, here {len(classes)}.")
     if ignore >= UNLABELED:
@@ -258,7 +300,9 @@ def _classes(path: Path, labels: dict) -> tuple[tuple[str, ...], int]:
     return tuple(classes[value] for value in range(len(classes))), ignore
 
 
-def _cases(images: Path, end: str, channels: int, scribbles: Path | None, truths: Path, faults: list[str]) -> dict[str, Case]:
+def _cases(
+    images: Path, end: str, channels: int, scribbles: Path | None, truths: Path, faults: list[str]
+) -> dict[str, Case]:
     found: dict[str, dict[int, Path]] = {}
     misnamed = []
     for path in sorted(images.glob(f"[!.]*{end}")):
@@ -308,7 +352,9 @@ def first_names(names: list[str]) -> str:
 def _rows(path: Path, keys: set[str]) -> list[dict]:
     rows = read_json(path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) and keys <= row.keys() for row in rows):
-        raise InputError(f"{path}: expected a list of folds, each with {' and '.join(sorted(keys))}: [{{\"train\": [...], ...}}]. Correct the file.")
+        raise InputError(
+            f'{path}: expected a list of folds, each with {" and ".join(sorted(keys))}: [{{"train": [...], ...}}]. Correct the file.'
+        )
     return rows
 
 
@@ -344,9 +390,13 @@ def load_image(paths: Iterable[Path]) -> tuple[np.ndarray, Grid]:
         if first is None:
             first, first_path = grid, path
         elif not grid.same_place(first):
-            raise InputError(f"{path}: {difference(grid, first)} than {first_path}. All channels of a case need the same grid; resample one.")
+            raise InputError(
+                f"{path}: {difference(grid, first)} than {first_path}. All channels of a case need the same grid; resample one."
+            )
         if image.max() == image.min():
-            raise InputError(f"{path}: constant image (every voxel is {image.flat[0]:g}); nothing can be seen in it. Replace or remove the case.")
+            raise InputError(
+                f"{path}: constant image (every voxel is {image.flat[0]:g}); nothing can be seen in it. Replace or remove the case."
+            )
         channels.append(normalise(image))
     return np.stack(channels), first
 
@@ -367,7 +417,9 @@ def load_label(path: Path, image: Grid, image_path: Path, ignore: int, ignored: 
     """One label file, recoded, in its image's order: uint8 [D, H, W]. Raises InputError for another grid, and for values that may not occur."""
     label, grid = read_label(path, image.order)
     if not grid.same_place(image):
-        raise InputError(f"{path}: {difference(grid, image)} than its image {image_path}. Draw on the image itself, or resample the label with nearest neighbour.")
+        raise InputError(
+            f"{path}: {difference(grid, image)} than its image {image_path}. Draw on the image itself, or resample the label with nearest neighbour."
+        )
     return recode(label, ignore, path, ignored)
 
 
@@ -377,7 +429,9 @@ def recode(label: np.ndarray, ignore: int, path: Path, ignored: bool = True) -> 
     values = np.unique(label)
     bad = values[(values < 0) | (values > ignore - (not ignored))]
     if bad.size:
-        raise InputError(f"{path}: has value {bad[0]}; expected {allowed}. Correct the file; classes have the values of dataset.json, 0, 1, 2, … without a gap.")
+        raise InputError(
+            f"{path}: has value {bad[0]}; expected {allowed}. Correct the file; classes have the values of dataset.json, 0, 1, 2, … without a gap."
+        )
     recoded = label.astype(np.uint8)
     recoded[label == ignore] = UNLABELED
     return recoded

@@ -35,7 +35,9 @@ def import_mscmr(src: Path, dst: Path) -> None:
     src = Path(src)
     root = next((folder for folder in (src, src / "MSCMR_dataset") if (folder / "train" / "images").is_dir()), None)
     if root is None:
-        raise InputError(f"{src}: has no train/images. Give the folder of CycleMix's MSCMR_dataset (train, val, TestSet).")
+        raise InputError(
+            f"{src}: has no train/images. Give the folder of CycleMix's MSCMR_dataset (train, val, TestSet)."
+        )
     parts = {part: _subjects(root / part / "images") for part in ("train", "val", "TestSet")}
     if not parts["train"]:
         raise InputError(f"{root / 'train' / 'images'}: no subject1_DE.nii.gz or the like in it.")
@@ -48,7 +50,15 @@ def import_mscmr(src: Path, dst: Path) -> None:
         part, case = item
         scribble = _label(root, part, case, "scribble") if part == "train" else None
         truth = _label(root, part, case, "manual")
-        copy_case(folder, case, parts[part][case], scribble, truth if truth.is_file() else None, IGNORE, held_out=part == "TestSet")
+        copy_case(
+            folder,
+            case,
+            parts[part][case],
+            scribble,
+            truth if truth.is_file() else None,
+            IGNORE,
+            held_out=part == "TestSet",
+        )
 
     with atomic_folder(dst) as folder:
         for_each("importing MSCMR", copy, [(part, case) for part, cases in parts.items() for case in cases])
@@ -61,8 +71,15 @@ def import_mscmr(src: Path, dst: Path) -> None:
 
 def _tuning(train: list[str]) -> dict:
     """To choose settings on: a fifth of the scribbled subjects, seeded, is set aside for validation on its scribbles; nobody to test on."""
-    held = set(np.random.RandomState(0).permutation(sorted(train))[: len(train) // 5].tolist())  # the legacy stream is frozen
-    return {"name": "tuning", "train": [case for case in train if case not in held], "val": [case for case in train if case in held], "test": []}
+    held = set(
+        np.random.RandomState(0).permutation(sorted(train))[: len(train) // 5].tolist()
+    )  # the legacy stream is frozen
+    return {
+        "name": "tuning",
+        "train": [case for case in train if case not in held],
+        "val": [case for case in train if case in held],
+        "test": [],
+    }
 
 
 def _label(root: Path, part: str, case: str, kind: str) -> Path:

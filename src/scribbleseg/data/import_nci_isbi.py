@@ -36,7 +36,9 @@ def import_nci_isbi(src: Path, dst: Path) -> None:
     _itk(src)
     masks, scribbles = _labels(Path(src))
     if not masks:
-        raise InputError(f"{src}: no Prostate3T-01-0001.nrrd or the like in it. Give the folder that holds the masks and the DICOM series.")
+        raise InputError(
+            f"{src}: no Prostate3T-01-0001.nrrd or the like in it. Give the folder that holds the masks and the DICOM series."
+        )
     series = _series(Path(src))
 
     def write(case: str) -> None:
@@ -56,7 +58,9 @@ def import_nci_isbi(src: Path, dst: Path) -> None:
         write_description(folder, "NCI-ISBI 2013", "T2", CLASSES, {case: case for case in masks}, **ABOUT)
         write_splits(folder, {"cv5": consecutive_fifths(masks)}, "cv5")
     if len(scribbles.keys() & masks.keys()) < len(masks):
-        print(f"{len(masks.keys() - scribbles.keys())} of {len(masks)} cases have no scribbles; `scribbleseg simulate {dst}` draws them from the masks")
+        print(
+            f"{len(masks.keys() - scribbles.keys())} of {len(masks)} cases have no scribbles; `scribbleseg simulate {dst}` draws them from the masks"
+        )
 
 
 def _itk(src: Path):
@@ -110,9 +114,14 @@ def _pair(path: Path, series: list[tuple[str, ...]]):
             f"The patient's series have {numbers or 'no'} slices. Add the T2 series, or remove the others."
         )
     moved = itk.Resample(mask, images[0], itk.Transform(), itk.sitkNearestNeighbor)
-    before, after = (np.bincount(itk.GetArrayViewFromImage(m).ravel().astype(np.int64), minlength=2)[1:].tolist() for m in (mask, moved))
+    before, after = (
+        np.bincount(itk.GetArrayViewFromImage(m).ravel().astype(np.int64), minlength=2)[1:].tolist()
+        for m in (mask, moved)
+    )
     if before != after:
-        raise InputError(f"{path}: lies elsewhere than its DICOM series (labelled voxels {before}, on the image's grid {after}). Check its origin and direction.")
+        raise InputError(
+            f"{path}: lies elsewhere than its DICOM series (labelled voxels {before}, on the image's grid {after}). Check its origin and direction."
+        )
     return moved, images[0]
 
 
@@ -120,4 +129,6 @@ def _read(path: Path, read):
     try:
         return read()
     except RuntimeError as error:
-        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[-1]}). Is it truncated? Copy it again.") from error
+        raise InputError(
+            f"{path}: cannot be read ({str(error).splitlines()[-1]}). Is it truncated? Copy it again."
+        ) from error

@@ -53,11 +53,15 @@ def find_cases(src: Path) -> dict[str, list[Path]]:
     volumes = [(match[1], path) for path in paths if (match := VOLUME.fullmatch(path.name))]
     slices = [(match[1], int(match[3]), path) for path in paths if (match := SLICE.fullmatch(path.name))]
     if not volumes and not slices:
-        raise InputError(f"{src}: no patient001_frame01.h5 or patient001_frame01_slice_0.h5 in it. Give WSL4MIS's folder data/ACDC.")
+        raise InputError(
+            f"{src}: no patient001_frame01.h5 or patient001_frame01_slice_0.h5 in it. Give WSL4MIS's folder data/ACDC."
+        )
     if volumes:
         cases = {case: [path] for case, path in volumes}
         if len(cases) < len(volumes):
-            raise InputError(f"{src}: holds some volumes twice ({len(volumes)} files, {len(cases)} cases). Give the folder of one copy.")
+            raise InputError(
+                f"{src}: holds some volumes twice ({len(volumes)} files, {len(cases)} cases). Give the folder of one copy."
+            )
         return cases
     found: dict[str, list[tuple[int, Path]]] = {}
     for case, number, path in slices:
@@ -65,7 +69,9 @@ def find_cases(src: Path) -> dict[str, list[Path]]:
     for case, numbered in found.items():
         numbers = sorted(number for number, _ in numbered)
         if numbers != list(range(len(numbers))):
-            raise InputError(f"{src}: {case} has slices {numbers}; expected 0 to {numbers[-1]}, each once. Add the missing files.")
+            raise InputError(
+                f"{src}: {case} has slices {numbers}; expected 0 to {numbers[-1]}, each once. Add the missing files."
+            )
     return {case: [path for _, path in sorted(numbered)] for case, numbered in found.items()}
 
 
@@ -74,7 +80,9 @@ def _write(dst: Path, case: str, files: list[Path]) -> None:
 
     parts = [_read(path) for path in files]
     if len({part[0].shape for part in parts}) > 1:
-        raise InputError(f"{files[0]}: the slices of {case} have different shapes ({sorted({p[0].shape for p in parts})}). Replace the odd ones.")
+        raise InputError(
+            f"{files[0]}: the slices of {case} have different shapes ({sorted({p[0].shape for p in parts})}). Replace the odd ones."
+        )
     arrays = parts[0] if parts[0][0].ndim == 3 else [np.stack(kind) for kind in zip(*parts, strict=True)]
     image, scribble, label = arrays
     recode(scribble, len(CLASSES) + 1, files[0])
@@ -94,10 +102,14 @@ def _read(path: Path) -> list[np.ndarray]:
         with h5py.File(path) as file:
             missing = {"image", "scribble", "label"} - file.keys()
             if missing:
-                raise InputError(f"{path}: has no '{min(missing)}'. It holds {', '.join(file) or 'nothing'}; image, scribble and label are needed.")
+                raise InputError(
+                    f"{path}: has no '{min(missing)}'. It holds {', '.join(file) or 'nothing'}; image, scribble and label are needed."
+                )
             arrays = [file[key][()] for key in ("image", "scribble", "label")]
     except OSError as error:
         raise InputError(f"{path}: cannot be read as HDF5 ({error}). Is it truncated? Copy it again.") from error
     if len({array.shape for array in arrays}) > 1:
-        raise InputError(f"{path}: image, scribble and label have shapes {[array.shape for array in arrays]}; they must be equal. Replace the file.")
+        raise InputError(
+            f"{path}: image, scribble and label have shapes {[array.shape for array in arrays]}; they must be equal. Replace the file."
+        )
     return arrays

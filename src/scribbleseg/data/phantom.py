@@ -145,8 +145,14 @@ def _chest(shape, y, x, rng):
     body_radii = (width * rng.uniform(0.46, 0.56), height * rng.uniform(0.48, 0.58))
     body_angle = rng.normal(0, 0.15)
     body_outline, lung_outline, liver_outline = (rng.normal(0, 0.04, (2, 4)) for _ in range(3))
-    lung_at, lung_radii = (-height * rng.uniform(0.0, 0.1), width * rng.uniform(0.08, 0.2)), (width * 0.33, height * rng.uniform(0.3, 0.36))
-    liver_at, liver_radii = (height * rng.uniform(0.3, 0.4), -width * rng.uniform(0.0, 0.2)), (width * rng.uniform(0.26, 0.36), height * 0.17)
+    lung_at, lung_radii = (
+        (-height * rng.uniform(0.0, 0.1), width * rng.uniform(0.08, 0.2)),
+        (width * 0.33, height * rng.uniform(0.3, 0.36)),
+    )
+    liver_at, liver_radii = (
+        (height * rng.uniform(0.3, 0.4), -width * rng.uniform(0.0, 0.2)),
+        (width * rng.uniform(0.26, 0.36), height * 0.17),
+    )
     stomach_at, stomach = (height * rng.uniform(0.28, 0.4), width * rng.uniform(0.18, 0.32)), rng.uniform(10, 22, 2)
     vessels = _vessels(height, width, rng)
     for z in range(depth):
@@ -157,7 +163,9 @@ def _chest(shape, y, x, rng):
         tissue = _mix(tissue, _edge(_blob(y, x, lung_at, lung_radii, 0.2, lung_outline), 2), lung)
         lower = (liver_at[0] - 10 * t, liver_at[1])
         tissue = _mix(tissue, _edge(_blob(y, x, lower, liver_radii, -0.2, liver_outline)), liver)
-        tissue = _mix(tissue, _edge(_blob(y, x, (stomach_at[0] - 8 * t, stomach_at[1]), stomach, 0.5, lung_outline)), fat * 0.9)
+        tissue = _mix(
+            tissue, _edge(_blob(y, x, (stomach_at[0] - 8 * t, stomach_at[1]), stomach, 0.5, lung_outline)), fat * 0.9
+        )
         pockets = _edge(6 * (1.1 - coarse[z]))  # fat between the organs
         tissue = _mix(tissue, pockets * _edge(body + 10) * (tissue > 1.4 * lung), fat * 0.9)
         twigs = _edge(4 * (2.1 - noise[z])) * _edge(_blob(y, x, lung_at, lung_radii, 0.2, lung_outline) + 5)
@@ -197,7 +205,10 @@ def _heart(image, y, x, squeeze, rng):
     blood, muscle = rng.uniform(*BLOOD), rng.uniform(*MYOCARDIUM)
     epicardial_fat, fat_mm = rng.uniform(*FAT) * 0.8, rng.uniform(1, 5)
     empty_base, rv_end, lv_end = rng.random() < 0.4, rng.uniform(0.6, 0.85), rng.uniform(0.88, 1.02)
-    muscles = [(septum + np.pi + turn + rng.normal(0, 0.25), rng.uniform(2.5, 4.5), rng.uniform(0.55, 0.75)) for turn in (-1.0, 1.0)]
+    muscles = [
+        (septum + np.pi + turn + rng.normal(0, 0.25), rng.uniform(2.5, 4.5), rng.uniform(0.55, 0.75))
+        for turn in (-1.0, 1.0)
+    ]
     noise, trabeculae = _texture(image.shape, 2.5, rng), _texture(image.shape, 1.0, rng)
     for z in range(depth):
         t = z / (depth - 1)
@@ -216,7 +227,9 @@ def _heart(image, y, x, squeeze, rng):
         rv = _blob(y, x, rv_at, rv_radii, septum, wobble[2])
         free_wall, has_rv, has_lv = rv - 3.0, rv_scale > 0.45, t <= lv_end and lv_radius > 2.5
         pulp = blood * (1 + FLOW * noise[z])
-        tissue = _mix(image[z], _edge(np.minimum(epi, free_wall if has_rv else epi) - fat_mm - 2 * noise[z]), epicardial_fat)
+        tissue = _mix(
+            image[z], _edge(np.minimum(epi, free_wall if has_rv else epi) - fat_mm - 2 * noise[z]), epicardial_fat
+        )
         if has_rv:
             tissue = _mix(tissue, _edge(free_wall), muscle)
             tissue = _mix(tissue, _edge(rv), np.where(trabeculae[z] > 1.6, 0.6 * blood, pulp))
@@ -245,7 +258,9 @@ def phantom(config: config.Phantom) -> None:
     out a share of the patients. Raises InputError for fewer than three cases and for a folder that holds anything.
     """
     if config.cases < 3:
-        raise InputError(f"cases is {config.cases}; expected 3 or more, two for each patient, so that a patient can be held out.")
+        raise InputError(
+            f"cases is {config.cases}; expected 3 or more, two for each patient, so that a patient can be held out."
+        )
     names = [f"heart{index // 2 + 1:03d}_{('ed', 'es')[index % 2]}" for index in range(config.cases)]
     groups = {name: name.partition("_")[0] for name in names}
     patients = sorted(set(groups.values()))
@@ -262,7 +277,9 @@ def phantom(config: config.Phantom) -> None:
                 header = nibabel.Nifti1Header()
                 header.set_xyzt_units("mm")
                 grid = Grid(heart.truth.shape[::-1], heart.affine, header)
-                write_volume(folder / "imagesTr" / f"{name}_0000.nii.gz", np.rint(1000 * heart.image).astype(np.int16), grid)
+                write_volume(
+                    folder / "imagesTr" / f"{name}_0000.nii.gz", np.rint(1000 * heart.image).astype(np.int16), grid
+                )
                 write_volume(folder / "labelsTr" / f"{name}.nii.gz", scribble, grid)
                 write_volume(folder / "labelsTr_dense" / f"{name}.nii.gz", heart.truth, grid)
 
@@ -272,7 +289,9 @@ def phantom(config: config.Phantom) -> None:
         folds = []
         for fold in range(min(FOLDS, len(patients))):
             held_out = set(patients[fold::FOLDS])
-            folds.append({part: [n for n in names if (groups[n] in held_out) == (part == "val")] for part in ("train", "val")})
+            folds.append(
+                {part: [n for n in names if (groups[n] in held_out) == (part == "val")] for part in ("train", "val")}
+            )
         (folder / "splits_final.json").write_text(json.dumps(folds, indent=1), encoding="utf-8")
         info = {
             "name": "phantom",

@@ -16,7 +16,43 @@ ACDC_FOLDS = {  # the challenge orders its hundred training patients by patholog
 ACDC_GROUPS = {patient: fold.split(" ", 1)[1] for fold, patients in ACDC_FOLDS.items() for patient in patients}
 
 # MAAGNet's split (Valvano et al.), ACDC patient numbers
-MAAG_TRAIN35 = (37, 50, 53, 100, 38, 19, 61, 74, 97, 31, 91, 35, 56, 94, 26, 69, 46, 59, 4, 89, 71, 6, 52, 43, 45, 63, 93, 14, 98, 88, 21, 28, 99, 54, 90)
+MAAG_TRAIN35 = (
+    37,
+    50,
+    53,
+    100,
+    38,
+    19,
+    61,
+    74,
+    97,
+    31,
+    91,
+    35,
+    56,
+    94,
+    26,
+    69,
+    46,
+    59,
+    4,
+    89,
+    71,
+    6,
+    52,
+    43,
+    45,
+    63,
+    93,
+    14,
+    98,
+    88,
+    21,
+    28,
+    99,
+    54,
+    90,
+)
 MAAG_TRAIN70 = MAAG_TRAIN35 + (
     2, 76, 34, 85, 70, 86, 3, 8, 51, 40, 7, 13, 47, 55, 12, 58, 87, 9, 65, 62, 33, 42, 23, 92, 29, 11, 83, 68, 75, 67, 16, 48, 66, 20, 15,
 )  # fmt: skip
@@ -26,7 +62,9 @@ MAAG_TEST = (5, 39, 77, 82, 78, 10, 64, 24, 30, 73, 80, 41, 36, 60, 72)
 Row = dict  # {"name": str, "train": [case], "val": [case], "test": [case]}, as in splits/NAME.json
 
 
-def acdc_protocols(cases: Mapping[int, list[str]], groups: Mapping[int, str] = ACDC_GROUPS, seed: int = 0) -> dict[str, list[Row]]:
+def acdc_protocols(
+    cases: Mapping[int, list[str]], groups: Mapping[int, str] = ACDC_GROUPS, seed: int = 0
+) -> dict[str, list[Row]]:
     """ACDC's protocols for the patients that are there; cases: patient number → case names, groups: patient number → pathology.
 
     cv5: consecutive twenties. The patients are ordered by pathology, so every fold tests on a group that training never saw.
@@ -37,14 +75,24 @@ def acdc_protocols(cases: Mapping[int, list[str]], groups: Mapping[int, str] = A
 
     def row(name: str, train: Iterable[int], val: Iterable[int], test: Iterable[int]) -> Row:
         parts = {"train": train, "val": val, "test": test}
-        return {"name": name} | {part: [case for patient in sorted(numbers) for case in cases.get(patient, ())] for part, numbers in parts.items()}
+        return {"name": name} | {
+            part: [case for patient in sorted(numbers) for case in cases.get(patient, ())]
+            for part, numbers in parts.items()
+        }
 
     everyone = set(ACDC_GROUPS)
     random = np.random.RandomState(seed)  # the legacy stream is frozen: the same split with every NumPy
-    shuffled = [random.permutation([p for p in sorted(everyone) if groups[p] == group]) for group in sorted(set(groups.values()))]
+    shuffled = [
+        random.permutation([p for p in sorted(everyone) if groups[p] == group])
+        for group in sorted(set(groups.values()))
+    ]
     fifths = [[p for order in shuffled for p in np.array_split(order, 5)[fold].tolist()] for fold in range(5)]
     seen = everyone - set(ACDC_FOLDS["1-20 dilated"])
-    chosen = {p for group in sorted({groups[p] for p in seen}) for p in random.permutation([p for p in sorted(seen) if groups[p] == group])[:4].tolist()}
+    chosen = {
+        p
+        for group in sorted({groups[p] for p in seen})
+        for p in random.permutation([p for p in sorted(seen) if groups[p] == group])[:4].tolist()
+    }
     return {
         "cv5": [row(name, everyone - set(test), (), test) for name, test in ACDC_FOLDS.items()],
         "strat5": [row(f"mixed {index}", everyone - set(test), (), test) for index, test in enumerate(fifths)],
@@ -61,7 +109,14 @@ def consecutive_fifths(cases: Iterable[str]) -> list[Row]:
     rows = []
     for part in np.array_split(np.arange(len(cases)), 5):
         test = [cases[i] for i in part]
-        rows.append({"name": f"{test[0]} to {test[-1]}" if test else "", "train": [c for c in cases if c not in test], "val": [], "test": test})
+        rows.append(
+            {
+                "name": f"{test[0]} to {test[-1]}" if test else "",
+                "train": [c for c in cases if c not in test],
+                "val": [],
+                "test": test,
+            }
+        )
     return rows
 
 
@@ -81,7 +136,10 @@ def write_splits(folder: Path, protocols: Mapping[str, list[Row]], final: str) -
             continue
         _write_json(folder / "splits" / f"{name}.json", kept)
         if name == final:
-            _write_json(folder / "splits_final.json", [{"train": row["train"], "val": row["val"] or row["test"]} for row in kept])
+            _write_json(
+                folder / "splits_final.json",
+                [{"train": row["train"], "val": row["val"] or row["test"]} for row in kept],
+            )
 
 
 def _write_json(path: Path, content) -> None:

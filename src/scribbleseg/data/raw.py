@@ -35,7 +35,9 @@ def case_paths(dst: Path, case: str, held_out: bool = False) -> tuple[Path, Path
     return paths
 
 
-def copy_case(dst: Path, case: str, image: Path, scribble: Path | None, truth: Path | None, ignore: int, held_out: bool = False) -> None:
+def copy_case(
+    dst: Path, case: str, image: Path, scribble: Path | None, truth: Path | None, ignore: int, held_out: bool = False
+) -> None:
     """Copy NIfTI files byte for byte, after having read them.
 
     Raises InputError for an unreadable or constant image, and for a label with another grid or with unlisted values.
@@ -50,7 +52,9 @@ def copy_case(dst: Path, case: str, image: Path, scribble: Path | None, truth: P
             shutil.copyfile(source, path)
 
 
-def write_description(folder: Path, name: str, channel: str, classes: Iterable[str], groups: Mapping[str, str], **more) -> None:
+def write_description(
+    folder: Path, name: str, channel: str, classes: Iterable[str], groups: Mapping[str, str], **more
+) -> None:
     """Write dataset.json: `classes` are the foreground's names, value 1 first; `ignore` comes last; groups: case → patient."""
     labels = {name: value for value, name in enumerate(("background", *classes, "ignore"))}
     description = {

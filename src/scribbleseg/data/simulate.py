@@ -28,7 +28,9 @@ ELSEWHERE_SHARE = 0.25  # its strokes are this much shorter
 JITTER = 0.2  # sideways wobble of a curve, as a share of its distance from the structure's edge
 
 
-def simulate_scribbles(truth: np.ndarray, classes: int, *, coverage: float = 0.85, thickness: int = 1, seed: int = 0) -> np.ndarray:
+def simulate_scribbles(
+    truth: np.ndarray, classes: int, *, coverage: float = 0.85, thickness: int = 1, seed: int = 0
+) -> np.ndarray:
     """Scribbles for a dense mask, slice by slice.
 
     A class gets the long axis of each component's skeleton and, where it is wide, part of an inner contour; the background a
@@ -39,7 +41,9 @@ def simulate_scribbles(truth: np.ndarray, classes: int, *, coverage: float = 0.8
     Raises InputError for a coverage outside (0, 1] and a thickness below 1.
     """
     if not 0 < coverage <= 1:
-        raise InputError(f"coverage is {coverage}; expected more than 0 and at most 1, the share of each curve that is drawn.")
+        raise InputError(
+            f"coverage is {coverage}; expected more than 0 and at most 1, the share of each curve that is drawn."
+        )
     if thickness < 1:
         raise InputError(f"thickness is {thickness}; expected 1 or more pixels.")
     scribble = np.full(truth.shape, UNLABELED, np.uint8)
@@ -47,7 +51,11 @@ def simulate_scribbles(truth: np.ndarray, classes: int, *, coverage: float = 0.8
         for label in range(classes):
             rng = np.random.default_rng([seed, index, label])
             inside = mask == label
-            drawn = _background(inside, coverage, thickness, rng) if label == 0 else _structure(inside, coverage, thickness, rng)
+            drawn = (
+                _background(inside, coverage, thickness, rng)
+                if label == 0
+                else _structure(inside, coverage, thickness, rng)
+            )
             scribble[index][drawn] = label
     return scribble
 
@@ -83,7 +91,10 @@ def _background(mask: np.ndarray, coverage: float, thickness: int, rng: np.rando
     gap = max(4.0, radius * rng.uniform(*AROUND))
     wave = _smooth_noise(mask.shape, max(8.0, radius), rng)
     uneven = distance - 0.25 * gap * wave
-    curves = [(_longest_contour(uneven, gap), coverage), (_longest_contour(uneven, gap * rng.uniform(*ELSEWHERE)), coverage * ELSEWHERE_SHARE)]
+    curves = [
+        (_longest_contour(uneven, gap), coverage),
+        (_longest_contour(uneven, gap * rng.uniform(*ELSEWHERE)), coverage * ELSEWHERE_SHARE),
+    ]
     return _draw(curves, mask, thickness, rng)
 
 
@@ -170,15 +181,23 @@ def simulate(config: config.Simulate) -> None:
     dataset = read_dataset(config.dataset)
     dense = [case for case in dataset.cases.values() if case.truth is not None]
     if not dense:
-        raise InputError(f"{dataset.folder}: no dense masks to draw from. Expected labelsTr_dense/CASE{dataset.file_ending}.")
+        raise InputError(
+            f"{dataset.folder}: no dense masks to draw from. Expected labelsTr_dense/CASE{dataset.file_ending}."
+        )
     cases = [case for case in dense if config.overwrite or case.scribble is None]
     if not cases:
-        raise InputError(f"{dense[0].scribble}: exists already, as of every case with a dense mask ({len(dense)}). Add --overwrite to replace them.")
+        raise InputError(
+            f"{dense[0].scribble}: exists already, as of every case with a dense mask ({len(dense)}). Add --overwrite to replace them."
+        )
 
     def draw(case, folder: Path) -> Path:
         volume = load_volume(dataset, case)
         scribble = simulate_scribbles(
-            volume.truth, volume.classes, coverage=config.coverage, thickness=config.thickness, seed=case_seed(config.seed, case.id)
+            volume.truth,
+            volume.classes,
+            coverage=config.coverage,
+            thickness=config.thickness,
+            seed=case_seed(config.seed, case.id),
         )
         scribble[scribble == UNLABELED] = dataset.ignore
         path = folder / f"{case.id}{dataset.file_ending}"
@@ -191,4 +210,6 @@ def simulate(config: config.Simulate) -> None:
         for path in paths:
             os.replace(path, dataset.folder / "labelsTr" / path.name)
     if len(cases) < len(dense):
-        print(f"{len(dense) - len(cases)} of {len(dense)} cases had a scribble, which was kept; scribbles drawn: {len(cases)}")
+        print(
+            f"{len(dense) - len(cases)} of {len(dense)} cases had a scribble, which was kept; scribbles drawn: {len(cases)}"
+        )

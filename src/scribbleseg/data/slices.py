@@ -43,7 +43,10 @@ class Sampler:
     def __call__(self, iteration: int) -> Tensor:
         start = iteration * self.batch
         epochs = range(start // self.count, (start + self.batch - 1) // self.count + 1)
-        self._orders = {epoch: self._orders[epoch] if epoch in self._orders else epoch_order(self.count, epoch, self.seed) for epoch in epochs}
+        self._orders = {
+            epoch: self._orders[epoch] if epoch in self._orders else epoch_order(self.count, epoch, self.seed)
+            for epoch in epochs
+        }
         joined = torch.cat([self._orders[epoch] for epoch in epochs])
         offset = start - epochs[0] * self.count
         return joined[offset : offset + self.batch]
@@ -69,7 +72,9 @@ class Stack:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self.file = tempfile.TemporaryFile(dir=self.folder)
             except OSError as error:
-                raise InputError(f"{self.folder}: the slices do not fit into memory, and no file can be made here ({error.strerror}). Change its permissions, copy the data set, or train at a smaller --size.") from error
+                raise InputError(
+                    f"{self.folder}: the slices do not fit into memory, and no file can be made here ({error.strerror}). Change its permissions, copy the data set, or train at a smaller --size."
+                ) from error
         if self.file is not None:
             self._spill()
 
@@ -89,5 +94,7 @@ class Stack:
                 self.file.write(part.numpy().data)
             self.file.flush()
         except OSError as error:
-            raise InputError(f"{self.folder}: the slices do not fit into memory, and not onto this disk ({error}). Free some space, or train at a smaller --size.") from error
+            raise InputError(
+                f"{self.folder}: the slices do not fit into memory, and not onto this disk ({error}). Free some space, or train at a smaller --size."
+            ) from error
         self.parts = []

@@ -42,7 +42,10 @@ class Grid:
         """Whether both grids put every voxel at the same point, to a hundredth of the smallest voxel size."""
         if self.shape != other.shape:
             return False
-        corners = np.array([(*corner, 1) for corner in np.ndindex(2, 2, 2)]) * (*np.maximum(np.array(self.shape[:3] + (1,) * (3 - len(self.shape[:3]))) - 1, 1), 1)
+        corners = np.array([(*corner, 1) for corner in np.ndindex(2, 2, 2)]) * (
+            *np.maximum(np.array(self.shape[:3] + (1,) * (3 - len(self.shape[:3]))) - 1, 1),
+            1,
+        )
         apart = np.abs(corners @ (self.affine - other.affine).T).max()
         return bool(apart <= 0.01 * max(min(self.spacing_mm), 1e-6))
 
@@ -50,11 +53,17 @@ class Grid:
         """Whether both have the same voxels at the same points, but the axes in another order or direction."""
         from nibabel.orientations import inv_ornt_aff, io_orientation, ornt_transform
 
-        if len(self.shape) != 3 or len(other.shape) != 3 or not all(abs(np.linalg.det(grid.affine)) > 1e-12 for grid in (self, other)):
+        if (
+            len(self.shape) != 3
+            or len(other.shape) != 3
+            or not all(abs(np.linalg.det(grid.affine)) > 1e-12 for grid in (self, other))
+        ):
             return False
         turn = ornt_transform(io_orientation(self.affine), io_orientation(other.affine))
         shape = tuple(self.shape[axis] for axis in np.argsort(turn[:, 0]))
-        return not self.same_place(other) and Grid(shape, self.affine @ inv_ornt_aff(turn, self.shape), None).same_place(other)
+        return not self.same_place(other) and Grid(
+            shape, self.affine @ inv_ornt_aff(turn, self.shape), None
+        ).same_place(other)
 
 
 def ending(path: Path) -> str:
@@ -77,11 +86,17 @@ def read_volume(path: Path, order: tuple[int, int, int] | None = None) -> tuple[
         raise InputError(f"{path}: no such file.")
     stored, affine, header = _read_nifti(path) if kind in NIFTI else _read_itk(path)
     if stored.ndim < 2 or stored.size == 0:
-        raise InputError(f"{path}: has shape {stored.shape}; expected a 3-D volume, or one 2-D slice. Export the scan again.")
+        raise InputError(
+            f"{path}: has shape {stored.shape}; expected a 3-D volume, or one 2-D slice. Export the scan again."
+        )
     if stored.size != np.prod(stored.shape[:3]):
-        raise InputError(f"{path}: has shape {stored.shape}; expected a 3-D volume. Split it into one file per time point or channel.")
+        raise InputError(
+            f"{path}: has shape {stored.shape}; expected a 3-D volume. Split it into one file per time point or channel."
+        )
     if stored.dtype.kind not in "biuf":
-        raise InputError(f"{path}: has voxels of type {stored.dtype}; expected one real number each. Convert colours to grey, complex values to magnitudes.")
+        raise InputError(
+            f"{path}: has voxels of type {stored.dtype}; expected one real number each. Convert colours to grey, complex values to magnitudes."
+        )
     grid = Grid(stored.shape, affine, header)
     return stored.reshape((*stored.shape, 1)[:3]).transpose(order or grid.order), grid
 
@@ -92,7 +107,9 @@ def read_image(path: Path, order: tuple[int, int, int] | None = None) -> tuple[n
     image = np.ascontiguousarray(voxels, dtype=np.float32)
     bad = image.size - int(np.isfinite(image).sum())
     if bad:
-        raise InputError(f"{path}: {bad} of {image.size} voxels are NaN or infinite. Replace them in the file, then try again.")
+        raise InputError(
+            f"{path}: {bad} of {image.size} voxels are NaN or infinite. Replace them in the file, then try again."
+        )
     return image, grid
 
 
@@ -102,7 +119,9 @@ def read_label(path: Path, order: tuple[int, int, int] | None = None) -> tuple[n
     label = np.ascontiguousarray(np.rint(voxels), dtype=np.int32)
     if voxels.dtype.kind == "f" and not np.array_equal(label, voxels):
         worst = voxels[label != voxels].flat[0]
-        raise InputError(f"{path}: has label value {worst}; expected whole numbers. Was it resampled with interpolation? Use nearest neighbour.")
+        raise InputError(
+            f"{path}: has label value {worst}; expected whole numbers. Was it resampled with interpolation? Use nearest neighbour."
+        )
     return label, grid
 
 
@@ -121,7 +140,9 @@ def _read_nifti(path):
         file = nibabel.load(path)
         return np.asanyarray(file.dataobj), file.affine, file.header
     except Exception as error:  # nibabel lets zlib, OSError and its own errors through
-        raise InputError(f"{path}: cannot be read as NIfTI ({error}). Is it truncated, or another format? Copy or convert it again.") from error
+        raise InputError(
+            f"{path}: cannot be read as NIfTI ({error}). Is it truncated, or another format? Copy or convert it again."
+        ) from error
 
 
 def _write_nifti(path, stored, grid):
@@ -153,9 +174,13 @@ def _read_itk(path):
     try:
         file = itk.ReadImage(str(path))
     except RuntimeError as error:
-        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[-1]}). Is it truncated, or another format?") from error
+        raise InputError(
+            f"{path}: cannot be read ({str(error).splitlines()[-1]}). Is it truncated, or another format?"
+        ) from error
     if (numbers := file.GetNumberOfComponentsPerPixel()) > 1:
-        raise InputError(f"{path}: has {numbers} numbers in every voxel; expected one. Convert colours to grey, and split channels into one file each.")
+        raise InputError(
+            f"{path}: has {numbers} numbers in every voxel; expected one. Convert colours to grey, and split channels into one file each."
+        )
     return from_itk(file)
 
 

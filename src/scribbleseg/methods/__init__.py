@@ -30,16 +30,24 @@ METHODS = {
 def method_class(name: str) -> type:
     """The class of a method. Raises InputError for an unknown name, with the nearest known one, and for what is no Method."""
     if not isinstance(name, str):
-        raise InputError(f"method is {name!r}; expected its name: 'effdnet', or 'package.module:Class' for one of your own.")
+        raise InputError(
+            f"method is {name!r}; expected its name: 'effdnet', or 'package.module:Class' for one of your own."
+        )
     if name not in METHODS and ":" not in name:
-        raise InputError(f"no method '{name}'. {nearest(name, METHODS)} A method of your own is named package.module:Class.")
+        raise InputError(
+            f"no method '{name}'. {nearest(name, METHODS)} A method of your own is named package.module:Class."
+        )
     module, _, attribute = METHODS.get(name, name).partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise InputError(f"method '{name}' cannot be imported ({error}). Is its package installed, or its folder in PYTHONPATH, and the class named {attribute}?") from error
+        raise InputError(
+            f"method '{name}' cannot be imported ({error}). Is its package installed, or its folder in PYTHONPATH, and the class named {attribute}?"
+        ) from error
     if not hasattr(found, "recipe"):
-        raise InputError(f"method '{name}': {attribute} is no method. Derive the class from scribbleseg.methods.base.Method.")
+        raise InputError(
+            f"method '{name}': {attribute} is no method. Derive the class from scribbleseg.methods.base.Method."
+        )
     return found
 
 
@@ -63,12 +71,16 @@ def parse_options(name: str, given: Sequence[str]) -> dict[str, object]:
     """
     known = hyperparameters(name)
     if not isinstance(given, (tuple, list)) or not all(isinstance(item, str) for item in given):
-        raise InputError(f"set is {given!r}; expected a tuple of texts NAME=VALUE, such as (\"delta=0.5\", \"fadc=false\").")
+        raise InputError(
+            f'set is {given!r}; expected a tuple of texts NAME=VALUE, such as ("delta=0.5", "fadc=false").'
+        )
     options = {}
     for item in given:
         key, equals, text = item.partition("=")
         if key not in known or not equals:
-            raise InputError(f"--set {item}: {name} has no option '{key}'. {nearest(key, known) if known else 'It has none: an option is a keyword-only argument of its __init__.'} Write NAME=VALUE.")
+            raise InputError(
+                f"--set {item}: {name} has no option '{key}'. {nearest(key, known) if known else 'It has none: an option is a keyword-only argument of its __init__.'} Write NAME=VALUE."
+            )
         default = known[key]
         try:
             if isinstance(default, bool):

@@ -16,7 +16,9 @@ class Batch:
 
     image: Tensor  # float [N, channels, H, W], in [0, 1]
     label: Tensor  # int64 [N, H, W]: 0..C, UNLABELED where nothing is known
-    maps: dict[str, Tensor] = field(default_factory=dict)  # the method's further targets, int64 [N, H, W], augmented alike
+    maps: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # the method's further targets, int64 [N, H, W], augmented alike
     truth: Tensor | None = None  # dense label where there is one, for monitoring only: no loss may read it
 
 
@@ -31,7 +33,9 @@ class Slices:
 
     def to(self, device: torch.device) -> "Slices":
         maps = {name: value.to(device) for name, value in self.maps.items()}
-        return Slices(self.image.to(device), self.label.to(device), maps, None if self.truth is None else self.truth.to(device))
+        return Slices(
+            self.image.to(device), self.label.to(device), maps, None if self.truth is None else self.truth.to(device)
+        )
 
     def take(self, index: Tensor) -> "Slices":
         """The slices of these numbers, copied."""
@@ -83,7 +87,9 @@ class Method(nn.Module):
 
     def losses(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
         """Named, already weighted terms; the loop sums and logs them. `progress`: 0-d tensor, 0 at the first step, 1 at the end."""
-        raise InputError(f"{type(self).__name__} defines no losses(self, batch, progress). CONTRIBUTING.md shows a method.")
+        raise InputError(
+            f"{type(self).__name__} defines no losses(self, batch, progress). CONTRIBUTING.md shows a method."
+        )
 
     def after_step(self, progress: Tensor) -> None:
         """After each optimiser step: teacher update and the like."""
@@ -109,5 +115,7 @@ class Method(nn.Module):
 def dense(volume: Volume, method: str) -> np.ndarray:
     """The dense mask of a case, for methods that train on it. Raises InputError when there is none."""
     if volume.truth is None:
-        raise InputError(f"{volume.case.id}: {method} trains on dense masks, and labelsTr_dense has none for this case. Add it, or use a scribble method.")
+        raise InputError(
+            f"{volume.case.id}: {method} trains on dense masks, and labelsTr_dense has none for this case. Add it, or use a scribble method."
+        )
     return volume.truth

@@ -20,7 +20,9 @@ class DMPLS(Method):
     def __init__(self, network, *, weight: float = 0.5, dropout: float = 0.5):
         super().__init__(network)
         if not (hasattr(network, "encode") and hasattr(network, "decode")):
-            raise InputError(f"dmpls needs a network with encode and decode; got {type(network).__name__}. Use network unet.")
+            raise InputError(
+                f"dmpls needs a network with encode and decode; got {type(network).__name__}. Use network unet."
+            )
         self.weight, self.dropout = weight, dropout
         self.auxiliary = copy.deepcopy(network)
         del self.auxiliary.encoder

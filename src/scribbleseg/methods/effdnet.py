@@ -72,7 +72,9 @@ class EFFDNet(Method):
             terms[f"pseudo{name}"] = self.lam * partial_cross_entropy(logit, target)
         if self.fbsl:
             count = len(batch.image)
-            separation = foreground_background_separation(features[:count], scribble[:count], self.blocks, self.temperature)
+            separation = foreground_background_separation(
+                features[:count], scribble[:count], self.blocks, self.temperature
+            )
             terms["fbsl"] = self.lam * self.delta * separation
         return terms
 

@@ -76,7 +76,9 @@ class FDDSeg(Method):
     ):
         super().__init__(network)
         if not hasattr(network, "decoder_maps"):
-            raise InputError(f"fddseg needs the decoder's maps of a U-Net; got {type(network).__name__}. Use network unet.")
+            raise InputError(
+                f"fddseg needs the decoder's maps of a U-Net; got {type(network).__name__}. Use network unet."
+            )
         self.second = copy.deepcopy(network)
         for module in self.second.modules():
             if hasattr(module, "reset_parameters"):
@@ -97,7 +99,12 @@ class FDDSeg(Method):
 
         def solve():
             slices = [
-                spread(felzenszwalb(image, scale=50, sigma=0.5, min_size=30, channel_axis=0), scribble, volume.classes, self.reach)
+                spread(
+                    felzenszwalb(image, scale=50, sigma=0.5, min_size=30, channel_axis=0),
+                    scribble,
+                    volume.classes,
+                    self.reach,
+                )
                 for image, scribble in zip(volume.image.swapaxes(0, 1), volume.scribble)
             ]
             return np.stack(slices)

@@ -15,7 +15,11 @@ def methods(config: Methods) -> None:
     kind = method_class(config.name)
     print(f"{config.name}: {_first_line(config.name)}\n")
     print(inspect.cleandoc(kind.__doc__ or "The class has no docstring."))
-    recipe = ", ".join(f"{key} {value}" for key, value in vars(kind.recipe).items() if value and (key != "gamma" or kind.recipe.step_at))
+    recipe = ", ".join(
+        f"{key} {value}"
+        for key, value in vars(kind.recipe).items()
+        if value and (key != "gamma" or kind.recipe.step_at)
+    )
     print(f"\nrecipe: {recipe}")
     for key, default in hyperparameters(config.name).items():
         print(f"  --set {key}={default}")

@@ -7,7 +7,9 @@ from .base import Method
 class RLoss(Method):
     """L = pCE + w · gated CRF energy of softmax and image."""
 
-    def __init__(self, network, *, weight: float = 0.1, radius: int = 5, sigma_px: float = 6.0, sigma_intensity: float = 0.1):
+    def __init__(
+        self, network, *, weight: float = 0.1, radius: int = 5, sigma_px: float = 6.0, sigma_intensity: float = 0.1
+    ):
         super().__init__(network)
         self.weight, self.radius, self.sigma_px, self.sigma_intensity = weight, radius, sigma_px, sigma_intensity
 

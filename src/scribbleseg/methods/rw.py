@@ -11,7 +11,9 @@ from ..losses import dice_loss, partial_cross_entropy
 from .base import Method
 
 
-def walk(image: np.ndarray, scribble: np.ndarray, classes: int, beta: float = 100.0, missing: str = "present") -> np.ndarray:
+def walk(
+    image: np.ndarray, scribble: np.ndarray, classes: int, beta: float = 100.0, missing: str = "present"
+) -> np.ndarray:
     """The class whose seeds a random walker from each pixel meets first (Grady, TPAMI 2006), of one slice.
 
     image [channels, H, W] in [0, 1], scribble uint8 [H, W] with UNLABELED; the result is like the scribble. Intensities are
@@ -28,7 +30,9 @@ def walk(image: np.ndarray, scribble: np.ndarray, classes: int, beta: float = 10
         return np.zeros_like(scribble)
     if len(drawn) < 2 or (scribble != UNLABELED).all():
         return scribble.copy()
-    seeds = np.where(scribble == UNLABELED, 0, np.searchsorted(drawn, scribble) + 1)  # 1, 2, … without gaps, as the solver returns them
+    seeds = np.where(
+        scribble == UNLABELED, 0, np.searchsorted(drawn, scribble) + 1
+    )  # 1, 2, … without gaps, as the solver returns them
     rescaled = image.astype(np.float64) * 2 / 1.7  # (−.35, 1.35) to (−1, 1), less the shift: only differences count
     labels = random_walker(rescaled, seeds, beta=beta, mode="bf", channel_axis=0)
     return drawn[labels - 1]
@@ -40,7 +44,9 @@ class RandomWalker(Method):
     def __init__(self, network, *, beta: float = 100.0, missing: str = "present"):
         super().__init__(network)
         if missing not in ("present", "background"):
-            raise InputError(f"rw: missing is '{missing}'; it is 'present' (solved with the classes drawn) or 'background' (as released).")
+            raise InputError(
+                f"rw: missing is '{missing}'; it is 'present' (solved with the classes drawn) or 'background' (as released)."
+            )
         self.beta = beta
         self.missing = missing
 
@@ -49,9 +55,16 @@ class RandomWalker(Method):
 
         def solve():
             slices = zip(volume.image.swapaxes(0, 1), volume.scribble)
-            return np.stack([walk(image, scribble, volume.classes, self.beta, self.missing) for image, scribble in slices])
+            return np.stack(
+                [walk(image, scribble, volume.classes, self.beta, self.missing) for image, scribble in slices]
+            )
 
-        settings = {"beta": self.beta, "missing": self.missing, "classes": volume.classes, "scikit-image": skimage.__version__}
+        settings = {
+            "beta": self.beta,
+            "missing": self.missing,
+            "classes": volume.classes,
+            "scikit-image": skimage.__version__,
+        }
         return {"label": cached(volume, "rw", settings, solve)}
 
     def notes(self, volume):

@@ -29,7 +29,14 @@ class SCN(Method):
     """
 
     recipe = Recipe(
-        optimizer="adam", lr=1e-3, schedule="step", weight_decay=0.0, batch=24, iterations=30_000, step_at=(0.5, 0.75), gamma=0.1
+        optimizer="adam",
+        lr=1e-3,
+        schedule="step",
+        weight_decay=0.0,
+        batch=24,
+        iterations=30_000,
+        step_at=(0.5, 0.75),
+        gamma=0.1,
     )
 
     def __init__(
@@ -55,10 +62,14 @@ class SCN(Method):
     ):
         super().__init__(network)
         if not hasattr(network, "encode"):
-            raise InputError("scn correlates the encoder's maps, and this network has no `encode`. Use --network unet, or another method.")
+            raise InputError(
+                "scn correlates the encoder's maps, and this network has no `encode`. Use --network unet, or another method."
+            )
         strides = {2**level: width for level, width in enumerate(network.widths)}
         if stride not in strides:
-            raise InputError(f"stride is {stride}; the network's encoder has maps at strides {', '.join(map(str, strides))}.")
+            raise InputError(
+                f"stride is {stride}; the network's encoder has maps at strides {', '.join(map(str, strides))}."
+            )
         if not 0 <= threshold <= 1:
             raise InputError(f"threshold is {threshold}; a confidence lies between 0 and 1.")
         for name, value in (("dim", dim), ("rows", rows)):
@@ -68,11 +79,15 @@ class SCN(Method):
             if not value >= 0:
                 raise InputError(f"scn: {name} is {value}; the weight of a term is 0 or more.")
         if not 0 <= momentum <= 1:
-            raise InputError(f"scn: momentum is {momentum}; the share of the threshold that stays lies between 0 and 1.")
+            raise InputError(
+                f"scn: momentum is {momentum}; the share of the threshold that stays lies between 0 and 1."
+            )
         if not temperature > 0:
             raise InputError(f"scn: temperature is {temperature}; it is above 0.")
         if scale not in ("inside", "outside"):
-            raise InputError(f"scn: scale is '{scale}'; it is 'inside' (divide by √D before the softmax) or 'outside' (after it).")
+            raise InputError(
+                f"scn: scale is '{scale}'; it is 'inside' (divide by √D before the softmax) or 'outside' (after it)."
+            )
         if overlap not in ("region", "mask"):
             raise InputError(f"scn: overlap is '{overlap}'; it is 'region' (|ĉ∩M|/|ĉ|) or 'mask' (|ĉ∩M|/|M|).")
         self.pap, self.rsr, self.cgtm, self.cacl = pap, rsr, cgtm, cacl
@@ -100,12 +115,16 @@ class SCN(Method):
             propagated = propagate(correlation, F.avg_pool2d(probs, self.stride))
             propagated = F.interpolate(propagated, scale_factor=self.stride, mode="bilinear")
         if self.pap:
-            terms["pap"] = self.lambda2 * F.cross_entropy(logits, propagated.max(1).indices)  # 8 times faster than argmax on a CPU
+            terms["pap"] = self.lambda2 * F.cross_entropy(
+                logits, propagated.max(1).indices
+            )  # 8 times faster than argmax on a CPU
         if self.rsr:
             terms["pcl"] = self.lambda3 * propagation_loss(propagated, pseudo_label)
             terms["region"] = self.lambda3 * partial_cross_entropy(logits, pseudo_label)
         if self.cacl:
-            scribbled, unlabeled = class_contrast(features, batch.label, pseudo_label, logits.shape[1], self.temperature)
+            scribbled, unlabeled = class_contrast(
+                features, batch.label, pseudo_label, logits.shape[1], self.temperature
+            )
             terms["cacl_scribble"] = self.lambda4 * scribbled
             terms["cacl_unlabel"] = self.lambda4 * unlabeled
 
@@ -172,4 +191,9 @@ class SCN(Method):
         maps = self.network.encode(batch.image)
         probs = self.network.head(self.network.decode(maps)).float().softmax(1)
         pseudo_label, confident, _ = self.refine(probs, self.correlation(maps), batch.label)
-        return {"image": batch.image[:, 0], "scribble": batch.label, "confident": confident, "pseudo_label": pseudo_label}
+        return {
+            "image": batch.image[:, 0],
+            "scribble": batch.label,
+            "confident": confident,
+            "pseudo_label": pseudo_label,
+        }

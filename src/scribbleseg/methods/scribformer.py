@@ -29,7 +29,9 @@ class ScribFormer(Method):
     def __init__(self, network, *, pseudo_weight: float = 0.5, cam_weight: float = 0.1):
         super().__init__(network)
         if not hasattr(network, "branches"):
-            raise InputError(f"scribformer needs its own network; got {type(network).__name__}. Use network scribformer.")
+            raise InputError(
+                f"scribformer needs its own network; got {type(network).__name__}. Use network scribformer."
+            )
         self.pseudo_weight = pseudo_weight
         self.cam_weight = cam_weight
 

@@ -22,9 +22,13 @@ class Dropout(nn.Module):
             return F.dropout(x, self.p)
         draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
         first = min(max(round(self.p * 2**16), 1), 2**16 - 1) - 2**15  # of those that are kept
-        keep = draws[: x.numel()].clamp_(first - 1, first).sub_(first - 1)  # 0 or 1: comparing and converting takes twice as long
+        keep = (
+            draws[: x.numel()].clamp_(first - 1, first).sub_(first - 1)
+        )  # 0 or 1: comparing and converting takes twice as long
         scale = torch.tensor(1 / (1 - self.p), dtype=x.dtype)
-        keep = keep.mul_(scale.view(torch.int16)).view(x.dtype) if x.element_size() == 2 else keep.to(x.dtype).mul_(scale)
+        keep = (
+            keep.mul_(scale.view(torch.int16)).view(x.dtype) if x.element_size() == 2 else keep.to(x.dtype).mul_(scale)
+        )
         return x * keep.as_strided(x.size(), x.stride())
 
     def extra_repr(self) -> str:

@@ -30,13 +30,23 @@ class MonaiNetwork(nn.Module):
         if name not in known:
             raise InputError(f"MONAI has no network '{name}'. {nearest(name, known)}")
         try:
-            self.net = getattr(nets, name)(spatial_dims=2, in_channels=channels, out_channels=classes, **ARGUMENTS.get(name, {}))
+            self.net = getattr(nets, name)(
+                spatial_dims=2, in_channels=channels, out_channels=classes, **ARGUMENTS.get(name, {})
+            )
             self.try_out(name, channels, classes)
         except ImportError as error:
-            raise InputError(f"MONAI's {name} needs a package that is not installed. It says: {str(error).splitlines()[0]} Install it, or try monai:BasicUNet or monai:UNet.") from error
+            raise InputError(
+                f"MONAI's {name} needs a package that is not installed. It says: {str(error).splitlines()[0]} Install it, or try monai:BasicUNet or monai:UNet."
+            ) from error
         except TypeError as error:
-            raise InputError(f"MONAI's {name} cannot be built from channels and classes alone ({error}). Try monai:BasicUNet or monai:UNet.") from error
-        convolutions = [(path, module) for path, module in self.net.named_modules() if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))]
+            raise InputError(
+                f"MONAI's {name} cannot be built from channels and classes alone ({error}). Try monai:BasicUNet or monai:UNet."
+            ) from error
+        convolutions = [
+            (path, module)
+            for path, module in self.net.named_modules()
+            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
+        ]
         self.last = [path for path, module in convolutions if module.out_channels == classes][-1]
 
     @torch.no_grad()
@@ -45,15 +55,21 @@ class MonaiNetwork(nn.Module):
         try:
             scores = self.net.eval()(torch.zeros(1, channels, 128, 128))
         except RuntimeError as error:
-            raise InputError(f"MONAI's {name} does not run on a slice of 128 × 128 ({error}). Try monai:BasicUNet or monai:UNet.") from error
+            raise InputError(
+                f"MONAI's {name} does not run on a slice of 128 × 128 ({error}). Try monai:BasicUNet or monai:UNet."
+            ) from error
         self.net.train()
         found = tuple(scores.shape) if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
         if found != (1, classes, 128, 128):
-            raise InputError(f"MONAI's {name} makes {found} of a slice, not {(1, classes, 128, 128)}. Try monai:BasicUNet or monai:UNet.")
+            raise InputError(
+                f"MONAI's {name} makes {found} of a slice, not {(1, classes, 128, 128)}. Try monai:BasicUNet or monai:UNet."
+            )
 
     def features_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
         kept = []
-        hook = self.net.get_submodule(self.last).register_forward_pre_hook(lambda module, inputs: kept.append(inputs[0]))
+        hook = self.net.get_submodule(self.last).register_forward_pre_hook(
+            lambda module, inputs: kept.append(inputs[0])
+        )
         try:
             logits = self(x)
         finally:

@@ -11,7 +11,9 @@ from .unet import Block
 
 def convolution(inputs: int, outputs: int, size: int = 1, stride: int = 1) -> nn.Sequential:
     """Convolution without bias, then batch normalisation."""
-    return nn.Sequential(nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False), nn.BatchNorm2d(outputs, eps=1e-6))
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False), nn.BatchNorm2d(outputs, eps=1e-6)
+    )
 
 
 class Bottleneck(nn.Module):
@@ -75,7 +77,9 @@ class CoupledBlock(nn.Module):
     def forward(self, x: Tensor, tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         x, inner = self.cnn(x)
         patches = F.adaptive_avg_pool2d(self.down(inner), grid).flatten(2).transpose(1, 2)
-        tokens = self.transformer(tokens + F.pad(F.gelu(self.norm(patches)), (0, 0, 1, 0)))  # nothing is added to the class token
+        tokens = self.transformer(
+            tokens + F.pad(F.gelu(self.norm(patches)), (0, 0, 1, 0))
+        )  # nothing is added to the class token
         up = self.up(as_map(tokens, grid))
         return self.fuse(x, F.interpolate(up, size=inner.shape[2:]))[0], tokens
 
@@ -183,17 +187,25 @@ class ScribFormerNetwork(nn.Module):
     that, stochastic depth up to `drop`. `depth` is 6 at least and a multiple of 3.
     """
 
-    def __init__(self, channels: int, classes: int, width: int = 64, dim: int = 384, depth: int = 12, drop: float = 0.1):
+    def __init__(
+        self, channels: int, classes: int, width: int = 64, dim: int = 384, depth: int = 12, drop: float = 0.1
+    ):
         super().__init__()
         widths = tuple(width * factor for factor in (1, 2, 4, 8, 16))
         self.encoder = Encoder(channels, widths, dim, depth, drop)
         self.up = nn.ModuleList(nn.ConvTranspose2d(deep, wide, 2, 2) for wide, deep in zip(widths, widths[1:]))
         self.decoder = nn.ModuleList(Block(2 * wide, wide, 0.0) for wide in widths[:-1])
         token_widths = (dim, 4 * width, 2 * width, width, width // 2)
-        self.token_decoder = nn.Sequential(*(nn.ConvTranspose2d(deep, wide, 2, 2) for deep, wide in zip(token_widths, token_widths[1:])))
+        self.token_decoder = nn.Sequential(
+            *(nn.ConvTranspose2d(deep, wide, 2, 2) for deep, wide in zip(token_widths, token_widths[1:]))
+        )
         self.head = Heads((width, width // 2), classes)
         self.cam = CamBranch(widths, classes)
-        for part in (self.encoder, self.cam.modulations, self.cam.heads):  # all else keeps PyTorch's start, as in the public code
+        for part in (
+            self.encoder,
+            self.cam.modulations,
+            self.cam.heads,
+        ):  # all else keeps PyTorch's start, as in the public code
             part.apply(initialise)
         nn.init.trunc_normal_(self.encoder.class_token, std=0.02)
 
