@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scribbleseg.atomic import atomic_file
+from scribbleseg.core.atomic import atomic_file
 from scribbleseg.data.dataset import read_dataset
 from scribbleseg.data.volume import read_label
 

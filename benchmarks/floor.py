@@ -20,13 +20,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from scribbleseg.atomic import atomic_file
-from scribbleseg.labels import UNLABELED
+from scribbleseg.core.atomic import atomic_file
+from scribbleseg.core.labels import UNLABELED
+from scribbleseg.data.voxels import Slices
 from scribbleseg.methods import METHODS, method_class
-from scribbleseg.methods.base import Slices
 from scribbleseg.networks import build_network
 from scribbleseg.networks.dropout import Dropout
-from scribbleseg.step import Step
+from scribbleseg.training.step import Step
 
 MAPS = {"s2l": ("ensemble",), "fddseg": ("superpixel",)}  # what they are trained on beside the scribbles
 PRODUCTS = ("convolution", "convolution_backward", "mm", "addmm", "bmm", "baddbmm")

@@ -24,9 +24,9 @@ from pathlib import Path
 
 import far_field
 
-from scribbleseg.atomic import atomic_file
+from scribbleseg.core.atomic import atomic_file
 from scribbleseg.data.dataset import read_dataset
-from scribbleseg.evaluate import read_rows, summarise
+from scribbleseg.evaluation.scores import read_rows, summarise
 
 KEY = ("method", "set", "data", "split", "fold", "seed", "precision", "size", "iterations", "at_once", "mps")
 COLUMNS = (

@@ -16,16 +16,16 @@ from pathlib import Path
 
 import torch
 
-from scribbleseg.atomic import atomic_file
-from scribbleseg.data.slices import Sampler, Stack
-from scribbleseg.device import peak_memory_mib, pick_device, pick_precision, prepare_cpu
-from scribbleseg.labels import UNLABELED
+from scribbleseg.core.atomic import atomic_file
+from scribbleseg.core.device import peak_memory_mib, pick_device, pick_precision, prepare_cpu
+from scribbleseg.core.labels import UNLABELED
+from scribbleseg.data.voxels import Slices, Stack
 from scribbleseg.methods import method_class
-from scribbleseg.methods.base import Slices
 from scribbleseg.networks import build_network
-from scribbleseg.optimizer import make_optimizer
-from scribbleseg.run_log import environment
-from scribbleseg.step import Step
+from scribbleseg.training.batches import Sampler
+from scribbleseg.training.optimizer import make_optimizer
+from scribbleseg.training.run_folder import environment
+from scribbleseg.training.step import Step
 
 ACDC = 1902  # slices
 COLUMNS = ("slices", "gib", "where", "seconds", "p95", "gather_seconds", "peak_memory_mib")

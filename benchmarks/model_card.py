@@ -20,18 +20,19 @@ from far_field import MARGIN, boxes, mean_dice, measure
 from matplotlib import rc_context
 from PIL import Image
 
-from scribbleseg.atomic import atomic_file
 from scribbleseg.bench.grid import Row, cut_row, draw_grid
 from scribbleseg.config import Train
-from scribbleseg.data.dataset import Case, Dataset, load_volume, normalise, read_dataset, read_json
+from scribbleseg.core.atomic import atomic_file
+from scribbleseg.core.errors import InputError
+from scribbleseg.data.dataset import Case, Dataset, load_volume, read_dataset, read_json
+from scribbleseg.data.preparation import normalise
 from scribbleseg.data.volume import read_label
-from scribbleseg.errors import InputError
-from scribbleseg.evaluate import read_rows, summarise
-from scribbleseg.figures import STYLE
+from scribbleseg.evaluation.metrics import dice
+from scribbleseg.evaluation.scores import read_rows, summarise
 from scribbleseg.methods import hyperparameters, method_class
-from scribbleseg.metrics import dice
-from scribbleseg.plan import BUDGETS, Plan, read_plan
-from scribbleseg.report import rank_cases
+from scribbleseg.report.figures import STYLE
+from scribbleseg.report.page import rank_cases
+from scribbleseg.training.plan import BUDGETS, Plan, read_plan
 
 RESULTS, CARDS = Path("benchmarks/results"), Path("docs/models")
 THIRDS = ("base", "middle", "apex")

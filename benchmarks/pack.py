@@ -17,9 +17,10 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from scribbleseg.atomic import atomic_file
-from scribbleseg.data.dataset import grey_range, read_dataset
-from scribbleseg.progress import Progress
+from scribbleseg.core.atomic import atomic_file
+from scribbleseg.core.progress import Progress
+from scribbleseg.data.dataset import read_dataset
+from scribbleseg.data.preparation import grey_range
 
 STEPS = 255
 NOTE = "images in 8 bits"

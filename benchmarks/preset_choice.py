@@ -21,14 +21,14 @@ import numpy as np
 from far_field import boxes
 from time_to_quality import safe_metadata
 
-from scribbleseg.atomic import atomic_file
 from scribbleseg.bench.jobs import training_time
 from scribbleseg.config import Train
+from scribbleseg.core.atomic import atomic_file
+from scribbleseg.core.device import pick_device, pick_precision
+from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.dataset import Dataset, load_volume, read_dataset
-from scribbleseg.device import pick_device, pick_precision
-from scribbleseg.labels import UNLABELED
-from scribbleseg.plan import make_plan, read_plan
-from scribbleseg.predict import load_network, predict_volume
+from scribbleseg.inference.predict import load_network, predict_volume
+from scribbleseg.training.plan import make_plan, read_plan
 
 ONCE = {"preset": "fast", "optimizer": "adamw", "batch": 12, "iterations": 900}
 CANDIDATES = {

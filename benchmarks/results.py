@@ -22,17 +22,16 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.torch import save
 
-from scribbleseg.atomic import atomic_file
 from scribbleseg.bench.engines import run_jobs
 from scribbleseg.bench.formats import fold_lines, run_lines
 from scribbleseg.bench.jobs import BenchPlan, Job, Published, Result, is_done, read_bench_plan, read_results
 from scribbleseg.bench.statistics import mean_sd
 from scribbleseg.bench.tables import Row, Section, aggregate, spans
 from scribbleseg.config import Bench
-from scribbleseg.device import pick_device
-from scribbleseg.evaluate import summarise
+from scribbleseg.core.atomic import atomic_file
+from scribbleseg.core.device import pick_device
+from scribbleseg.evaluation.scores import summarise
 from scribbleseg.methods import hyperparameters, method_class, parse_options
-
 
 PLANS = Path("benchmarks/plans")
 QUEUE = (  # plan, and which of its rows: none named are all of them

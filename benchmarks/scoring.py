@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 from medpy.metric import binary
 
-from scribbleseg.atomic import atomic_file
 from scribbleseg.config import Evaluate
+from scribbleseg.core.atomic import atomic_file
+from scribbleseg.core.device import pick_device, pick_precision
 from scribbleseg.data.volume import read_label
-from scribbleseg.device import pick_device, pick_precision
-from scribbleseg.evaluate import evaluate, list_masks
-from scribbleseg.metrics import score
-from scribbleseg.run_log import environment
+from scribbleseg.evaluation.metrics import score
+from scribbleseg.evaluation.scores import evaluate, list_masks
+from scribbleseg.training.run_folder import environment
 
 COLUMNS = (
     "set",

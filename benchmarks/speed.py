@@ -24,21 +24,19 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from scribbleseg import correlation as scn
-from scribbleseg.atomic import atomic_file
-from scribbleseg.augment import foreground_augmentation
-from scribbleseg.batches import build_slices
 from scribbleseg.config import Phantom
+from scribbleseg.core.atomic import atomic_file
+from scribbleseg.core.device import peak_memory_mib, pick_device, pick_precision, prepare_cpu
 from scribbleseg.data.dataset import read_dataset
-from scribbleseg.data.phantom import phantom
-from scribbleseg.data.slices import Sampler
-from scribbleseg.device import peak_memory_mib, pick_device, pick_precision, prepare_cpu
-from scribbleseg.losses import foreground_background_separation
+from scribbleseg.data.synthetic.phantom import phantom
+from scribbleseg.losses import correlation as scn
+from scribbleseg.losses.separation import foreground_augmentation, foreground_background_separation
 from scribbleseg.methods import METHODS, method_class
 from scribbleseg.networks import build_network
-from scribbleseg.optimizer import make_optimizer
-from scribbleseg.run_log import environment
-from scribbleseg.step import Step
+from scribbleseg.training.batches import Sampler, build_slices
+from scribbleseg.training.optimizer import make_optimizer
+from scribbleseg.training.run_folder import environment
+from scribbleseg.training.step import Step
 
 PARTS = ("data", "networks", "terms", "backward", "optimizer")
 COLUMNS = (

@@ -23,19 +23,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from scribbleseg.atomic import atomic_file
-from scribbleseg.batches import build_slices
 from scribbleseg.config import Import, Predict, Train
+from scribbleseg.core.atomic import atomic_file
+from scribbleseg.core.device import pick_device, pick_precision
 from scribbleseg.data.dataset import load_image, read_dataset
-from scribbleseg.data.imports import import_dataset
+from scribbleseg.data.importers import import_dataset
 from scribbleseg.data.volume import write_volume
-from scribbleseg.device import pick_device, pick_precision
+from scribbleseg.inference.predict import Model, load_network, mean_probs, predict
 from scribbleseg.methods.rw import RandomWalker
 from scribbleseg.networks import build_network
-from scribbleseg.plan import read_plan
-from scribbleseg.predict import Model, load_network, mean_probs, predict
-from scribbleseg.run_log import environment
-from scribbleseg.train import train
+from scribbleseg.training.batches import build_slices
+from scribbleseg.training.loop import train
+from scribbleseg.training.plan import read_plan
+from scribbleseg.training.run_folder import environment
 
 FOLDER, REPEATS, WALKED = 100, 7, 20  # volumes in the folder; predictions of one volume; cases for the random walker
 COLUMNS = ("what", "cores", "items", "seconds", "per_item", "times_faster", "note")

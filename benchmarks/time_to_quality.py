@@ -22,13 +22,13 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from scribbleseg.atomic import atomic_file
 from scribbleseg.config import Predict
+from scribbleseg.core.atomic import atomic_file
 from scribbleseg.data.dataset import read_dataset
-from scribbleseg.evaluate import list_masks, score_cases, summarise
-from scribbleseg.figures import LINE_COLOURS, STYLE
-from scribbleseg.plan import read_plan
-from scribbleseg.predict import predict
+from scribbleseg.evaluation.scores import list_masks, score_cases, summarise
+from scribbleseg.inference.predict import predict
+from scribbleseg.report.figures import LINE_COLOURS, STYLE
+from scribbleseg.training.plan import read_plan
 
 PLACES = {"acdc": ("cv5", "ACDC, 40 test cases of cv5 fold 0"), "mscmr": ("25-5-15", "MSCMR, 5 validation subjects")}
 RECIPES = {

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from scribbleseg.evaluate import read_rows, summarise
+from scribbleseg.evaluation.scores import read_rows, summarise
 from scribbleseg.methods import METHODS
 
 ROOT = Path(__file__).parents[1]

@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 
 from scribbleseg.config import Evaluate, Phantom, Predict, Train
-from scribbleseg.data.phantom import phantom
-from scribbleseg.evaluate import evaluate
-from scribbleseg.predict import predict
-from scribbleseg.train import train
+from scribbleseg.data.synthetic.phantom import phantom
+from scribbleseg.evaluation.scores import evaluate
+from scribbleseg.inference.predict import predict
+from scribbleseg.training.loop import train
 
 
 def main(

@@ -7,8 +7,9 @@ From the folder above this one:
 or as `your_package.module:YourClass` once it is installed; then PYTHONPATH is not needed.
 """
 
-from scribbleseg.losses import partial_cross_entropy
-from scribbleseg.methods.base import Method, Recipe
+from scribbleseg.core.recipe import Recipe
+from scribbleseg.losses.supervised import partial_cross_entropy
+from scribbleseg.methods.base import Method
 
 
 class FlipConsistency(Method):

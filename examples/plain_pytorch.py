@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from scribbleseg.augment import foreground_augmentation
-from scribbleseg.data.phantom import draw_patient
-from scribbleseg.data.simulate import simulate_scribbles
-from scribbleseg.losses import foreground_background_separation, partial_cross_entropy
+from scribbleseg.data.synthetic.phantom import draw_patient
+from scribbleseg.data.synthetic.simulate import simulate_scribbles
+from scribbleseg.losses.separation import foreground_augmentation, foreground_background_separation
+from scribbleseg.losses.supervised import partial_cross_entropy
 
 CLASSES = 4
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from small import small_dataset
 
-from scribbleseg import plan
 from scribbleseg.config import Train
-from scribbleseg.train import train
+from scribbleseg.training import plan
+from scribbleseg.training.loop import train
 
 torch.set_num_threads(1)  # many times faster on a small machine
 torch.set_flush_denormal(True)  # as the training loop does

@@ -18,10 +18,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from scribbleseg.average import Average
+from scribbleseg.data.voxels import Slices
 from scribbleseg.methods import METHODS
-from scribbleseg.methods.base import Slices
-from scribbleseg.step import Step
+from scribbleseg.training.average import Average
+from scribbleseg.training.step import Step
 
 CUDA = torch.device("cuda:0")  # with a number: without one PyTorch asks the driver for the current device
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -7,17 +7,17 @@ import json
 import sys
 from pathlib import Path
 
-import spread_runs  # this file as a module, which is how the methods below are named
+import spread_runs
 import torch
 import torch.distributed as dist
 
 from scribbleseg import cli
 from scribbleseg.config import Train
-from scribbleseg.distributed import joined
-from scribbleseg.errors import InputError
+from scribbleseg.core.distributed import joined
+from scribbleseg.core.errors import InputError
 from scribbleseg.methods import effdnet, pce, scn
 from scribbleseg.networks.dropout import Dropout
-from scribbleseg.train import resume, train
+from scribbleseg.training.loop import resume, train
 
 STEPS = 3
 latest = None  # the method of the latest run

@@ -3,9 +3,10 @@ import math
 import pytest
 import torch
 
-from scribbleseg.augment import foreground_augmentation, random_affine, warp
-from scribbleseg.errors import InputError
-from scribbleseg.labels import UNLABELED, annotated_box
+from scribbleseg.core.errors import InputError
+from scribbleseg.core.labels import UNLABELED
+from scribbleseg.losses.separation import annotated_box, foreground_augmentation
+from scribbleseg.training.augment import random_affine, warp
 
 U = UNLABELED
 

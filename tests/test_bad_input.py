@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from small import AFFINE, save, small_dataset
 
-from scribbleseg.atomic import atomic_file, atomic_folder
-from scribbleseg.checkpoint import write_weights
 from scribbleseg.cli import main
 from scribbleseg.config import Train
-from scribbleseg.errors import InputError
+from scribbleseg.core.atomic import atomic_file, atomic_folder
+from scribbleseg.core.errors import InputError
 from scribbleseg.networks import build_network
-from scribbleseg.train import resume, train
+from scribbleseg.training.checkpoint import write_weights
+from scribbleseg.training.loop import resume, train
 
 CASE = "case.0 a"
 SHORT = [
@@ -371,7 +371,7 @@ def test_a_run_that_has_taken_no_step_is_not_carried_on(refused, data, run):
 def test_a_place_that_cannot_be_written_is_refused_before_a_case_is_read(
     not_trained, refused, data, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("scribbleseg.train.build_slices", lambda *_: pytest.fail("cases are read"))
+    monkeypatch.setattr("scribbleseg.training.loop.build_slices", lambda *_: pytest.fail("cases are read"))
     (tmp_path / "taken").write_text("a file", encoding="utf-8")
     (tmp_path / "taken").chmod(0o777)
     assert f"{tmp_path / 'taken'} is no folder that can be written to" in refused(

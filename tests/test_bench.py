@@ -11,10 +11,10 @@ from scribbleseg.bench import bench, engines
 from scribbleseg.bench.jobs import is_done, read_bench_plan, read_results, run_job, training_time, write_curve
 from scribbleseg.bench.tables import aggregate
 from scribbleseg.config import Bench
-from scribbleseg.errors import InputError
-from scribbleseg.evaluate import COLUMNS, read_rows, summarise, write_rows
+from scribbleseg.core.errors import InputError
+from scribbleseg.evaluation.scores import COLUMNS, read_rows, summarise, write_rows
 from scribbleseg.methods import hyperparameters, parse_options
-from scribbleseg.plan import make_plan, make_recipe, write_plan
+from scribbleseg.training.plan import make_plan, make_recipe, write_plan
 
 PLAN = """
 seeds = [0, 1]

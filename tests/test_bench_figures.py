@@ -16,9 +16,9 @@ from scribbleseg.bench.figures import check_figures, make_figures
 from scribbleseg.bench.grid import Row, draw_contours, draw_grid, grid
 from scribbleseg.bench.jobs import BenchPlan, Job, Result
 from scribbleseg.config import Bench
-from scribbleseg.errors import InputError
-from scribbleseg.figures import colour
-from scribbleseg.labels import UNLABELED
+from scribbleseg.core.errors import InputError
+from scribbleseg.core.labels import UNLABELED
+from scribbleseg.report.figures import colour
 
 CASES = ("a", "b", "c")
 

@@ -18,7 +18,7 @@ from scribbleseg.bench.jobs import BenchPlan, Job, Published, Result, read_bench
 from scribbleseg.bench.statistics import average_seeds, holm, paired_p, rank
 from scribbleseg.bench.tables import aggregate, spans, tables
 from scribbleseg.config import Bench
-from scribbleseg.evaluate import COLUMNS
+from scribbleseg.evaluation.scores import COLUMNS
 from scribbleseg.methods import hyperparameters, parse_options
 
 ROOT = Path(__file__).parents[1]

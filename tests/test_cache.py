@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from scribbleseg.core.errors import InputError
+from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.cache import cached
 from scribbleseg.data.dataset import Case, Volume
-from scribbleseg.data.slices import Stack
-from scribbleseg.errors import InputError
-from scribbleseg.labels import UNLABELED
+from scribbleseg.data.voxels import Stack
 
 
 @pytest.fixture

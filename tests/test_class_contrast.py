@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from scribbleseg.correlation import class_contrast
-from scribbleseg.labels import UNLABELED
+from scribbleseg.core.labels import UNLABELED
+from scribbleseg.losses.correlation import class_contrast
 
 U = UNLABELED
 # class 0 is drawn in both slices, 1 in the first, 3 in the second, 2 nowhere

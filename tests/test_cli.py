@@ -13,7 +13,7 @@ import torch
 from small import small_dataset
 
 from scribbleseg import __version__, cli
-from scribbleseg.errors import InputError
+from scribbleseg.core.errors import InputError
 from scribbleseg.methods import METHODS
 
 
@@ -75,8 +75,8 @@ def test_ctrl_c_exits_with_130_and_says_how_to_carry_on(call, monkeypatch, small
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("scribbleseg.train.train", interrupted)
-    monkeypatch.setattr("scribbleseg.predict.predict", interrupted)
+    monkeypatch.setattr("scribbleseg.training.loop.train", interrupted)
+    monkeypatch.setattr("scribbleseg.inference.predict.predict", interrupted)
     assert call("train", small, tmp_path / "run") == (
         130,
         "",
@@ -159,7 +159,7 @@ def test_the_nearest_name(refused, small, tmp_path, words, expected):
 
 def test_options_in_every_spelling_are_known(call, monkeypatch):
     got = []
-    monkeypatch.setattr("scribbleseg.train.train", got.append)
+    monkeypatch.setattr("scribbleseg.training.loop.train", got.append)
     words = [
         "--val-share=0.2",
         "--validations",
@@ -229,7 +229,7 @@ def test_words_that_a_list_option_took(refused, line, expected):
 )
 def test_a_list_option_before_another_or_behind_the_words(call, monkeypatch, line):
     got = []
-    monkeypatch.setattr("scribbleseg.train.train", got.append)
+    monkeypatch.setattr("scribbleseg.training.loop.train", got.append)
     assert call("train", *line.split())[:2] == (0, "")
     assert (got[0].dataset, got[0].run, got[0].set[0]) == (Path("data"), Path("run"), "a=1")
 
@@ -252,7 +252,9 @@ def test_an_option_given_twice_is_refused(refused, small, tmp_path):
 )
 def test_several_runs_and_options_in_any_order(call, monkeypatch, line):
     got = []
-    monkeypatch.setattr("scribbleseg.predict.predict", lambda settings: got.append(settings) or [Path("out/a.nii.gz")])
+    monkeypatch.setattr(
+        "scribbleseg.inference.predict.predict", lambda settings: got.append(settings) or [Path("out/a.nii.gz")]
+    )
     assert call("predict", *line.split()) == (0, "", "predictions: out, 1 file\n")
     assert got[0].runs == (Path("a"), Path("b"), Path("c")) and (got[0].input, got[0].output) == (
         Path("in"),
@@ -356,14 +358,14 @@ def test_a_phantom_is_made_with_progress_and_says_what_comes_next(call, tmp_path
 
 
 def test_one_of_torchruns_processes_says_what_comes_next(call, monkeypatch):
-    monkeypatch.setattr("scribbleseg.train.train", lambda settings: settings.run)
+    monkeypatch.setattr("scribbleseg.training.loop.train", lambda settings: settings.run)
     for rank, lines in (("0", 1), ("1", 0)):
         monkeypatch.setenv("RANK", rank)
         assert call("train", "data", "run")[2].count("\n") == lines
 
 
 def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(capsys, monkeypatch):
-    from scribbleseg import progress
+    from scribbleseg.core import progress
 
     with progress.Progress("training", 40, "it", done=10) as bar:
         bar.start -= 10  # seconds
@@ -381,7 +383,7 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(capsys, monkeypatch
 
 
 def test_progress_says_nothing_of_work_that_failed(capsys):
-    from scribbleseg.progress import Progress
+    from scribbleseg.core.progress import Progress
 
     with pytest.raises(InputError), Progress("reading", 2, "case"):
         raise InputError("bad")

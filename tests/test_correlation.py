@@ -3,10 +3,17 @@
 import pytest
 import torch
 
-from scribbleseg.correlation import class_contrast, correlation_map, draw_rows, propagate
-from scribbleseg.correlation import propagation_loss, region_refinement, update_threshold
-from scribbleseg.errors import InputError
-from scribbleseg.labels import UNLABELED
+from scribbleseg.core.errors import InputError
+from scribbleseg.core.labels import UNLABELED
+from scribbleseg.losses.correlation import (
+    class_contrast,
+    correlation_map,
+    draw_rows,
+    propagate,
+    propagation_loss,
+    region_refinement,
+    update_threshold,
+)
 
 torch.set_num_threads(1)
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from tiny import OBLIQUE, SHAPE, edit, image, save, scribble, tiny_set, truth
 
-from scribbleseg.data.dataset import load_image, load_label, load_volume, normalise, read_dataset
+from scribbleseg.core.errors import InputError
+from scribbleseg.core.labels import UNLABELED
+from scribbleseg.data.dataset import load_image, load_label, load_volume, read_dataset
+from scribbleseg.data.preparation import normalise
 from scribbleseg.data.volume import Grid, read_image, read_label, read_volume, write_volume
-from scribbleseg.errors import InputError
-from scribbleseg.evaluate import score_files
-from scribbleseg.labels import UNLABELED
+from scribbleseg.evaluation.scores import score_files
 
 SHEARED = OBLIQUE.copy()
 SHEARED[:3, 0] += 0.2 * SHEARED[:3, 1]  # columns no longer at right angles

@@ -5,8 +5,8 @@ from small import small_dataset
 
 from scribbleseg import demo as module
 from scribbleseg.config import Demo, Train
+from scribbleseg.core.errors import InputError
 from scribbleseg.demo import demo
-from scribbleseg.errors import InputError
 
 
 def test_a_demo_that_was_stopped_carries_on_and_a_finished_one_is_kept(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from scribbleseg import device
+from scribbleseg.core import device
 
 TWO_CORES = "processor\t: 0\ncpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n\nprocessor\t: 1\ncpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n"
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 from spread_runs import QUIET, STEPS, settings
 
-from scribbleseg import distributed
-from scribbleseg.train import train
+from scribbleseg.core import distributed
+from scribbleseg.training.loop import train
 
 TOLERANCE = 1e-5  # relative, of losses in float32 from a network in float64
 

@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from scribbleseg.errors import InputError
-from scribbleseg.labels import UNLABELED
-from scribbleseg.losses import dice_loss, partial_cross_entropy
-from scribbleseg.methods.base import Batch
+from scribbleseg.core.errors import InputError
+from scribbleseg.core.labels import UNLABELED
+from scribbleseg.data.voxels import Batch
+from scribbleseg.losses.supervised import dice_loss, partial_cross_entropy
 from scribbleseg.methods.dmpls import DMPLS
 from scribbleseg.networks.scribformer import ScribFormerNetwork
 from scribbleseg.networks.unet import UNet

@@ -6,14 +6,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from small import small_dataset
 
 from scribbleseg import cli
 from scribbleseg.config import Train
-from scribbleseg.evaluate import read_rows, summarise
+from scribbleseg.evaluation.scores import read_rows, summarise
 from scribbleseg.methods import METHODS, hyperparameters, parse_options
-from scribbleseg.plan import method_name
-
-from small import small_dataset
+from scribbleseg.training.plan import method_name
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/**/*.md")])

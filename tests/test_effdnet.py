@@ -2,11 +2,11 @@ import pytest
 import torch
 from torch import nn
 
-from scribbleseg.augment import foreground_augmentation
-from scribbleseg.errors import InputError
-from scribbleseg.labels import UNLABELED
-from scribbleseg.losses import foreground_background_separation, partial_cross_entropy
-from scribbleseg.methods.base import Batch
+from scribbleseg.core.errors import InputError
+from scribbleseg.core.labels import UNLABELED
+from scribbleseg.data.voxels import Batch
+from scribbleseg.losses.separation import foreground_augmentation, foreground_background_separation
+from scribbleseg.losses.supervised import partial_cross_entropy
 from scribbleseg.methods.effdnet import EFFDNet
 from scribbleseg.networks.dropout import Dropout
 from scribbleseg.networks.unet import UNet

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from scribbleseg.config import Evaluate
+from scribbleseg.core.errors import InputError
 from scribbleseg.data.dataset import read_dataset
-from scribbleseg.errors import InputError
-from scribbleseg.evaluate import (
+from scribbleseg.evaluation.scores import (
     evaluate,
     format_table,
     list_masks,
@@ -22,7 +22,7 @@ from scribbleseg.evaluate import (
     summarise,
     write_rows,
 )
-from scribbleseg.made_by import MADE_BY, checksum
+from scribbleseg.inference.provenance import MADE_BY, checksum
 
 
 def mask(*boxes: tuple[int, int]) -> np.ndarray:

@@ -8,10 +8,10 @@ import torch
 from small import small_dataset
 
 from scribbleseg.config import Train
-from scribbleseg.methods.base import Batch
+from scribbleseg.data.voxels import Batch
 from scribbleseg.networks.unet import UNet
-from scribbleseg.plan import read_plan
-from scribbleseg.train import train
+from scribbleseg.training.loop import train
+from scribbleseg.training.plan import read_plan
 
 ROOT = Path(__file__).parents[1]
 

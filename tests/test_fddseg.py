@@ -5,12 +5,12 @@ from scipy.ndimage import gaussian_filter
 from skimage.segmentation import felzenszwalb
 from torch import nn
 
+from scribbleseg.core.errors import InputError
+from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.dataset import Case, Volume
-from scribbleseg.errors import InputError
-from scribbleseg.labels import UNLABELED
-from scribbleseg.losses import dice_loss
+from scribbleseg.data.voxels import Batch
+from scribbleseg.losses.supervised import dice_loss
 from scribbleseg.methods import fddseg
-from scribbleseg.methods.base import Batch
 from scribbleseg.methods.fddseg import FDDSeg, decoupled_distillation, spread
 from scribbleseg.networks import build_network
 from scribbleseg.networks.unet import UNet

@@ -11,7 +11,7 @@ import pytest
 from small import small_dataset
 
 from scribbleseg.cli import main
-from scribbleseg.plan import read_plan
+from scribbleseg.training.plan import read_plan
 
 
 def in_this_process(words, environment):

@@ -8,10 +8,10 @@ import pytest
 from tiny import OBLIQUE, save
 
 from scribbleseg.config import Import
+from scribbleseg.core.errors import InputError
 from scribbleseg.data.dataset import load_volume, read_dataset
-from scribbleseg.data.imports import import_dataset
+from scribbleseg.data.importers import import_dataset
 from scribbleseg.data.volume import read_volume, write_volume
-from scribbleseg.errors import InputError
 
 VOLUMES = ("patient001_frame01", "patient050_frame01", "patient100_frame13")
 

@@ -15,16 +15,15 @@ MODULES = sorted(path.relative_to(ROOT).with_suffix("") for path in ROOT.rglob("
 
 # from the bottom up: a module may import what stands below it, and its own folder
 LAYERS = (
-    {"errors", "atomic", "config", "progress"},
-    {"labels", "device", "distributed"},
-    {"data", "metrics"},
-    {"losses", "augment", "correlation", "networks"},
+    {"config"},
+    {"core"},
+    {"data"},
+    {"losses", "networks"},
     {"methods"},
-    {"plan"},
-    {"average", "batches", "checkpoint", "made_by", "optimizer", "run_log"},
-    {"step"},
-    {"train", "predict", "evaluate"},
-    {"bench", "report", "figures"},
+    {"training"},
+    {"inference", "evaluation"},
+    {"report"},
+    {"bench"},
     {"cli", "demo", "__main__"},
 )
 FREE_OF_TORCH = ("config", "cli")

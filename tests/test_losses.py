@@ -6,16 +6,10 @@ import torch
 import torch.nn.functional as F
 from monai.losses import DiceCELoss, DiceLoss
 
-from scribbleseg.labels import UNLABELED
-from scribbleseg.losses import (
-    dice_loss,
-    entropy,
-    foreground_background_separation,
-    gated_crf,
-    mumford_shah,
-    partial_cross_entropy,
-    total_variation,
-)
+from scribbleseg.core.labels import UNLABELED
+from scribbleseg.losses.regularizers import entropy, gated_crf, mumford_shah, total_variation
+from scribbleseg.losses.separation import foreground_background_separation
+from scribbleseg.losses.supervised import dice_loss, partial_cross_entropy
 
 U = UNLABELED
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from scribbleseg.core.errors import InputError
+from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.dataset import Case, Volume
 from scribbleseg.data.volume import Grid
-from scribbleseg.errors import InputError
-from scribbleseg.labels import UNLABELED
+from scribbleseg.data.voxels import Batch, Slices
 from scribbleseg.methods import METHODS, method_class
-from scribbleseg.methods.base import Batch, Method, Slices
+from scribbleseg.methods.base import Method
 from scribbleseg.networks import build_network
 from scribbleseg.networks.dropout import Dropout
 from scribbleseg.networks.scribformer import ScribFormerNetwork

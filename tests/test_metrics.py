@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from scribbleseg.errors import InputError
-from scribbleseg.metrics import assd_mm, diagonal_mm, dice, hd95_mm, score
+from scribbleseg.core.errors import InputError
+from scribbleseg.evaluation.metrics import assd_mm, diagonal_mm, dice, hd95_mm, score
 
 
 def draw(picture: str) -> np.ndarray:

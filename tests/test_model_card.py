@@ -11,10 +11,10 @@ from PIL import Image
 from small import save
 
 from scribbleseg.config import Train
+from scribbleseg.core.errors import InputError
 from scribbleseg.data.dataset import read_dataset
-from scribbleseg.errors import InputError
-from scribbleseg.evaluate import COLUMNS, list_masks, read_rows, score_cases, summarise, write_rows
-from scribbleseg.plan import make_plan, write_plan
+from scribbleseg.evaluation.scores import COLUMNS, list_masks, read_rows, score_cases, summarise, write_rows
+from scribbleseg.training.plan import make_plan, write_plan
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ("background", "RV", "Myo", "LV")

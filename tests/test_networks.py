@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scribbleseg.errors import InputError
+from scribbleseg.core.errors import InputError
 from scribbleseg.networks import build_network
 from scribbleseg.networks.dropout import Dropout
 from scribbleseg.networks.unet import UNet, _Joined

@@ -8,10 +8,10 @@ import pytest
 from scipy import ndimage
 
 from scribbleseg.config import Phantom
+from scribbleseg.core.errors import InputError
+from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.dataset import load_volume, read_dataset
-from scribbleseg.data.phantom import draw_patient, phantom
-from scribbleseg.errors import InputError
-from scribbleseg.labels import UNLABELED
+from scribbleseg.data.synthetic.phantom import draw_patient, phantom
 
 RV, MYO, LV = 1, 2, 3
 

@@ -15,17 +15,17 @@ from safetensors.torch import load_file, save_file
 from small import AFFINE, save, small_dataset
 from torch import nn
 
-from scribbleseg import predict as module
-from scribbleseg.atomic import atomic_file
 from scribbleseg.config import Import, Predict
+from scribbleseg.core.atomic import atomic_file
+from scribbleseg.core.errors import InputError
 from scribbleseg.data.dataset import load_image, read_dataset
-from scribbleseg.data.imports import import_dataset
-from scribbleseg.errors import InputError
-from scribbleseg.evaluate import list_masks
-from scribbleseg.made_by import MADE_BY, checksum, written
+from scribbleseg.data.importers import import_dataset
+from scribbleseg.evaluation.scores import list_masks
+from scribbleseg.inference import predict as module
+from scribbleseg.inference.predict import FLIPS, average_softmax, entropy, list_jobs, predict, predict_volume
+from scribbleseg.inference.provenance import MADE_BY, checksum, written
 from scribbleseg.networks import build_network
-from scribbleseg.predict import FLIPS, average_softmax, entropy, list_jobs, predict, predict_volume
-from scribbleseg.plan import read_plan
+from scribbleseg.training.plan import read_plan
 
 CPU, F32 = torch.device("cpu"), torch.float32
 SIZE = 45  # 5 × 9 and 3 × 15: bilinear resizing by odd whole factors there and back gives every pixel back

@@ -12,8 +12,8 @@ from small import small_dataset
 from scribbleseg.config import Train
 from scribbleseg.data.dataset import read_dataset
 from scribbleseg.data.volume import read_label
-from scribbleseg.plan import make_plan, read_plan
-from scribbleseg.train import _Training, train
+from scribbleseg.training.loop import _Training, train
+from scribbleseg.training.plan import make_plan, read_plan
 
 
 @pytest.fixture

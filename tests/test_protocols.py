@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from scribbleseg.data.protocols import ACDC_GROUPS, acdc_protocols, consecutive_fifths, write_splits
+from scribbleseg.data.importers.protocols import ACDC_GROUPS, acdc_protocols, consecutive_fifths, write_splits
 
 CASES = {patient: [f"patient{patient:03}_frame01", f"patient{patient:03}_frame09"] for patient in range(1, 101)}
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from scribbleseg.core.recipe import Recipe
 from scribbleseg.methods import METHODS, hyperparameters, method_class
-from scribbleseg.methods.base import Recipe
-from scribbleseg.train import make_optimizer
+from scribbleseg.training.loop import make_optimizer
 
 SHARED = {
     "optimizer": "sgd",

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from scribbleseg.labels import UNLABELED
+from scribbleseg.core.labels import UNLABELED
+from scribbleseg.data.voxels import Batch
 from scribbleseg.methods import method_class
-from scribbleseg.methods.base import Batch
 
 # one slice of 1 × 2 pixels: the left one is scribbled as class 1; intensities .1 apart
 PROBS = torch.tensor([[[[0.8, 0.3]], [[0.2, 0.7]]]])

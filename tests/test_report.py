@@ -16,16 +16,17 @@ from matplotlib.figure import Figure
 from safetensors.torch import load_file, save_file
 from small import save, small_dataset
 
-from scribbleseg import cli, figures
-from scribbleseg import report as module
+from scribbleseg import cli
 from scribbleseg.config import Predict, Report, Train
+from scribbleseg.core.errors import InputError
+from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.volume import Grid
-from scribbleseg.errors import InputError
-from scribbleseg.evaluate import COLUMNS, read_rows, summarise, write_rows
-from scribbleseg.labels import UNLABELED
-from scribbleseg.made_by import MADE_BY
-from scribbleseg.report import pick_cases, rank_cases, repeat_command, report, write_report
-from scribbleseg.train import train
+from scribbleseg.evaluation.scores import COLUMNS, read_rows, summarise, write_rows
+from scribbleseg.inference.provenance import MADE_BY
+from scribbleseg.report import figures
+from scribbleseg.report import page as module
+from scribbleseg.report.page import pick_cases, rank_cases, repeat_command, report, write_report
+from scribbleseg.training.loop import train
 
 SECTIONS = ("scores", "cases", "training", "course-of-training", "settings", "every-case")
 

@@ -15,8 +15,8 @@ from test_bench_tables import TWO_FOLDS, bench_plan, of, result
 from scribbleseg.bench.jobs import BenchPlan, Job, Published
 from scribbleseg.bench.tables import aggregate
 from scribbleseg.config import Bench, Predict, Train
-from scribbleseg.predict import predict
-from scribbleseg.train import train
+from scribbleseg.inference.predict import predict
+from scribbleseg.training.loop import train
 
 ROOT = Path(__file__).parents[1]
 

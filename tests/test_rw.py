@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
+from scribbleseg.core.errors import InputError
+from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.dataset import Case, Volume
-from scribbleseg.errors import InputError
-from scribbleseg.labels import UNLABELED
+from scribbleseg.data.voxels import Batch
 from scribbleseg.methods import rw
-from scribbleseg.methods.base import Batch
 
 U = UNLABELED
 

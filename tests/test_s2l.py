@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from scribbleseg.labels import UNLABELED
-from scribbleseg.methods.base import Batch, Slices
+from scribbleseg.core.labels import UNLABELED
+from scribbleseg.data.voxels import Batch, Slices
 from scribbleseg.methods.s2l import Scribble2Label
 
 U = UNLABELED

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from test_correlation import refinement_by_loops
 
-from scribbleseg.correlation import class_contrast, correlation_map, propagate, update_threshold
-from scribbleseg.errors import InputError
-from scribbleseg.labels import UNLABELED
-from scribbleseg.methods.base import Batch
+from scribbleseg.core.errors import InputError
+from scribbleseg.core.labels import UNLABELED
+from scribbleseg.data.voxels import Batch
+from scribbleseg.losses.correlation import class_contrast, correlation_map, propagate, update_threshold
 from scribbleseg.methods.scn import SCN
 from scribbleseg.networks.unet import UNet
 

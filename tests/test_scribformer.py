@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from scribbleseg.errors import InputError
-from scribbleseg.labels import UNLABELED
-from scribbleseg.losses import dice_loss
-from scribbleseg.methods.base import Batch
+from scribbleseg.core.errors import InputError
+from scribbleseg.core.labels import UNLABELED
+from scribbleseg.data.voxels import Batch
+from scribbleseg.losses.supervised import dice_loss
 from scribbleseg.methods.scribformer import ScribFormer, cam_consistency
 from scribbleseg.networks import build_network
 from scribbleseg.networks.scribformer import Modulation, TransformerBlock, density

@@ -6,10 +6,10 @@ from scipy import ndimage
 from small import small_dataset
 
 from scribbleseg.config import Simulate
+from scribbleseg.core.errors import InputError
+from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.dataset import load_volume, read_dataset
-from scribbleseg.data.simulate import _draw, simulate, simulate_scribbles
-from scribbleseg.errors import InputError
-from scribbleseg.labels import UNLABELED
+from scribbleseg.data.synthetic.simulate import _draw, simulate, simulate_scribbles
 
 
 def ring_and_disc(size=96, slices=3):

@@ -11,14 +11,16 @@ from small import small_dataset
 from test_methods import every_method, make_method, volume
 from test_train import log, same_weights, settings
 
-from scribbleseg.augment import random_affine, warp
-from scribbleseg.average import Average
-from scribbleseg.errors import InputError
-from scribbleseg.methods.base import Method, Recipe, Slices
-from scribbleseg.optimizer import make_optimizer
-from scribbleseg.plan import make_plan
-from scribbleseg.step import EAGER_STEPS, Step
-from scribbleseg.train import pick_step, resident, train
+from scribbleseg.core.errors import InputError
+from scribbleseg.core.recipe import Recipe
+from scribbleseg.data.voxels import Slices
+from scribbleseg.methods.base import Method
+from scribbleseg.training.augment import random_affine, warp
+from scribbleseg.training.average import Average
+from scribbleseg.training.loop import pick_step, resident, train
+from scribbleseg.training.optimizer import make_optimizer
+from scribbleseg.training.plan import make_plan
+from scribbleseg.training.step import EAGER_STEPS, Step
 
 on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -163,13 +165,13 @@ def test_where_the_slices_lie_changes_nothing(tmp_path, monkeypatch, capsys, met
     dataset = small_dataset(tmp_path / "small")
     runs = [train(settings(dataset, tmp_path / "memory", method=method, iterations=110, val_share=0.3, validations=1))]
     assert "lie in a file" not in capsys.readouterr().err
-    monkeypatch.setattr("scribbleseg.batches.free_memory", lambda device: 50_000)
+    monkeypatch.setattr("scribbleseg.training.batches.free_memory", lambda device: 50_000)
     runs.append(
         train(settings(dataset, tmp_path / "mapped", method=method, iterations=110, val_share=0.3, validations=1))
     )
     assert "lie in a file" in capsys.readouterr().err
     assert not [path.name for path in (dataset / ".scribbleseg").iterdir() if path.is_file() and "npz" not in path.name]
-    monkeypatch.setattr("scribbleseg.train.Step", lambda *given, **named: host(Step(*given, **named)))
+    monkeypatch.setattr("scribbleseg.training.loop.Step", lambda *given, **named: host(Step(*given, **named)))
     runs.append(
         train(settings(dataset, tmp_path / "host", method=method, iterations=110, val_share=0.3, validations=1))
     )
@@ -190,10 +192,10 @@ def without_times(run) -> list[dict]:
 
 def test_slices_that_leave_no_room_on_the_device_stay_on_the_host(monkeypatch, capsys):
     slices = Slices(torch.zeros(4, 1, 8, 8), torch.zeros(4, 8, 8, dtype=torch.uint8), {}, None)  # 1280 bytes
-    monkeypatch.setattr("scribbleseg.train.free_memory", lambda device: 2500)
+    monkeypatch.setattr("scribbleseg.training.loop.free_memory", lambda device: 2500)
     assert resident(slices, torch.device("meta")).image.device.type == "cpu"
     assert "stay on the host" in capsys.readouterr().err
-    monkeypatch.setattr("scribbleseg.train.free_memory", lambda device: 2600)
+    monkeypatch.setattr("scribbleseg.training.loop.free_memory", lambda device: 2600)
     assert resident(slices, torch.device("meta")).image.device.type == "meta"
     assert capsys.readouterr().err == ""
 

@@ -12,8 +12,8 @@ import time_to_quality as ttq
 from small import small_dataset
 
 from scribbleseg.config import Evaluate, Predict
-from scribbleseg.evaluate import evaluate, read_rows, summarise
-from scribbleseg.predict import predict
+from scribbleseg.evaluation.scores import evaluate, read_rows, summarise
+from scribbleseg.inference.predict import predict
 
 START_UP = 1.5  # seconds
 PROGRAM = """

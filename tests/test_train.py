@@ -14,25 +14,26 @@ import torch
 from safetensors.torch import load_file
 from small import small_dataset
 
-from scribbleseg import run_log
-from scribbleseg.augment import random_affine
-from scribbleseg.average import Average
-from scribbleseg.batches import augment_slices, build_slices
-from scribbleseg.checkpoint import weights_iteration, write_weights
 from scribbleseg.config import Train
+from scribbleseg.core.device import pick_precision
+from scribbleseg.core.errors import InputError
+from scribbleseg.core.labels import UNLABELED
+from scribbleseg.core.recipe import Recipe
 from scribbleseg.data.dataset import load_volume, read_dataset
-from scribbleseg.data.slices import Sampler, epoch_order, resize_image, resize_label
-from scribbleseg.device import pick_precision
-from scribbleseg.errors import InputError
-from scribbleseg.labels import UNLABELED
-from scribbleseg.methods.base import Recipe, Slices
+from scribbleseg.data.preparation import resize_image, resize_label
+from scribbleseg.data.voxels import Slices
+from scribbleseg.inference.predict import load_network
 from scribbleseg.methods.scn import SCN
-from scribbleseg.optimizer import learning_rate
-from scribbleseg.plan import FAST, FAST_SIZE, make_plan, read_plan
-from scribbleseg.predict import load_network
-from scribbleseg.run_log import add_environment, environment
-from scribbleseg.step import Step
-from scribbleseg.train import resume, train, validation_dice
+from scribbleseg.training import run_folder as run_log
+from scribbleseg.training.augment import random_affine
+from scribbleseg.training.average import Average
+from scribbleseg.training.batches import Sampler, augment_slices, build_slices, epoch_order
+from scribbleseg.training.checkpoint import weights_iteration, write_weights
+from scribbleseg.training.loop import resume, train, validation_dice
+from scribbleseg.training.optimizer import learning_rate
+from scribbleseg.training.plan import FAST, FAST_SIZE, make_plan, read_plan
+from scribbleseg.training.run_folder import add_environment, environment
+from scribbleseg.training.step import Step
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +254,7 @@ def test_a_run_cut_off_between_two_lines_of_its_log_loses_nothing(dataset, tmp_p
             raise KeyboardInterrupt
         return learning_rate(recipe, progress)
 
-    monkeypatch.setattr("scribbleseg.train.learning_rate", stop)
+    monkeypatch.setattr("scribbleseg.training.loop.learning_rate", stop)
     with pytest.raises(KeyboardInterrupt):
         train(settings(dataset, cut, checkpoint_every=0.0, **changes))
     assert torch.load(cut / "resume.pt", weights_only=True)["iteration"] == end
@@ -354,7 +355,7 @@ def test_best_is_the_checkpoint_with_the_highest_validation_dice_also_when_carri
     dice = {2: 0.2, 4: 0.6, 6: 0.4, 8: 0.5, 10: 0.3, 12: 0.1}
     changes = {"val_share": 0.3, "validations": 6, "checkpoint_every": 0.0}
     calls = iter([*dice.values(), *dice.values()])
-    monkeypatch.setattr("scribbleseg.train.validation_dice", lambda *_: torch.tensor([[next(calls)] * 2]))
+    monkeypatch.setattr("scribbleseg.training.loop.validation_dice", lambda *_: torch.tensor([[next(calls)] * 2]))
 
     run = train(settings(dataset, tmp_path / "whole", **changes))
     assert weights_iteration(run / "best.safetensors", 12) == 4
@@ -365,7 +366,7 @@ def test_best_is_the_checkpoint_with_the_highest_validation_dice_also_when_carri
         return learning_rate(recipe, progress)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("scribbleseg.train.learning_rate", stop)
+        patch.setattr("scribbleseg.training.loop.learning_rate", stop)
         train(settings(dataset, tmp_path / "cut", **changes))
     resume(tmp_path / "cut")
     assert [entry["val_mean_dice"] for entry in log(tmp_path / "cut") if "val_mean_dice" in entry] == pytest.approx(
@@ -417,7 +418,7 @@ def test_ctrl_c_while_a_line_is_written_loses_nothing(dataset, tmp_path, monkeyp
             os.kill(os.getpid(), signal.SIGINT)
         return {}
 
-    monkeypatch.setattr("scribbleseg.train._Training.validate", interrupted)
+    monkeypatch.setattr("scribbleseg.training.loop._Training.validate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(settings(dataset, tmp_path / "run", val_share=0.3, validations=6))
     assert torch.load(tmp_path / "run" / "resume.pt", weights_only=True)["iteration"] == 7
@@ -649,7 +650,7 @@ def test_a_training_that_began_there_meanwhile_is_left_alone(dataset, tmp_path, 
         (run / "config.json").write_text("another training's", encoding="utf-8")
         return build_slices(*given)
 
-    monkeypatch.setattr("scribbleseg.train.build_slices", slowly)
+    monkeypatch.setattr("scribbleseg.training.loop.build_slices", slowly)
     with pytest.raises(InputError, match="exists already and is not empty"):
         train(settings(dataset, run))
     assert [path.name for path in run.iterdir()] == ["config.json"] and (run / "config.json").read_text(

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from scribbleseg.errors import InputError
-from scribbleseg.labels import UNLABELED
-from scribbleseg.methods.base import Batch
+from scribbleseg.core.errors import InputError
+from scribbleseg.core.labels import UNLABELED
+from scribbleseg.data.voxels import Batch
 from scribbleseg.methods.teacher import ema_decay, ema_update, make_teacher
 from scribbleseg.methods.ustm import USTM
 

@@ -16,9 +16,9 @@ from PIL import Image
 
 from scribbleseg.config import Phantom
 from scribbleseg.data.dataset import load_volume, read_dataset
-from scribbleseg.data.phantom import phantom
+from scribbleseg.data.synthetic.phantom import phantom
 from scribbleseg.data.volume import read_label
-from scribbleseg.figures import colour, crop, draw_overlay, upright, upright_spacing
+from scribbleseg.report.figures import colour, crop, draw_overlay, upright, upright_spacing
 
 CASES = ("heart001_ed", "heart010_es")  # held out in the demo's fold
 PLACE = Path(__file__).with_name("phantom.png")

@@ -12,21 +12,21 @@ from typing import Annotated, Union
 import tyro
 
 from . import __version__, config
-from .errors import InputError, nearest
+from .core.errors import InputError, nearest
 
 LISTS = ("--set", "--classes", "--folds")  # options that take every word after them
 
 # verb → (settings, module:function that takes them)
 VERBS = {
     "demo": (config.Demo, "demo:demo"),
-    "phantom": (config.Phantom, "data.phantom:phantom"),
-    "import": (config.Import, "data.imports:import_dataset"),
-    "simulate": (config.Simulate, "data.simulate:simulate"),
+    "phantom": (config.Phantom, "data.synthetic.phantom:phantom"),
+    "import": (config.Import, "data.importers:import_dataset"),
+    "simulate": (config.Simulate, "data.synthetic.simulate:simulate"),
     "check": (config.Check, "data.check:check"),
-    "train": (config.Train, "train:train"),
-    "predict": (config.Predict, "predict:predict"),
-    "evaluate": (config.Evaluate, "evaluate:evaluate"),
-    "report": (config.Report, "report:report"),
+    "train": (config.Train, "training.loop:train"),
+    "predict": (config.Predict, "inference.predict:predict"),
+    "evaluate": (config.Evaluate, "evaluation.scores:evaluate"),
+    "report": (config.Report, "report.page:report"),
     "bench": (config.Bench, "bench:bench"),
     "methods": (config.Methods, "methods.listing:methods"),
 }
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
                 raise InputError(
                     "--resume takes the run folder alone, with the settings it was started with: scribbleseg train RUN --resume"
                 )
-            return _run("train:resume", Path(rest[0]))
+            return _run("training.loop:resume", Path(rest[0]))
         if verb in VERBS:
             _check_options(argv)
             _check_places(argv)

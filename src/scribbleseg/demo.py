@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from .config import Demo, Phantom, Predict, Train
-from .data.phantom import phantom
-from .errors import InputError
-from .evaluate import format_table, score_files, summarise, write_rows
-from .predict import predict
-from .report import write_report
-from .train import resume, train
+from .core.errors import InputError
+from .data.synthetic.phantom import phantom
+from .evaluation.scores import format_table, score_files, summarise, write_rows
+from .inference.predict import predict
+from .report.page import write_report
+from .training.loop import resume, train
 
 METHODS = ("pce", "effdnet")
 BUDGET = {"iterations": 300, "size": 96, "optimizer": "adamw", "lr": 2e-3}

@@ -3,7 +3,7 @@
 import sys
 
 from ..config import Bench
-from ..plan import check_interval
+from ..training.plan import check_interval
 from .engines import run_jobs
 from .figures import check_figures, make_figures
 from .formats import write_tables

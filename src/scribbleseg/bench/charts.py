@@ -11,9 +11,9 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
-from ..evaluate import summarise
-from ..figures import LINE_COLOURS, LINE_STYLES, colour
+from ..evaluation.scores import summarise
 from ..methods import hyperparameters, parse_options
+from ..report.figures import LINE_COLOURS, LINE_STYLES, colour
 from .jobs import Job, Result
 from .statistics import mean_sd
 from .tables import spans

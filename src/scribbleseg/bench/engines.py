@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 
 from ..config import Bench
-from ..device import pick_device
-from ..errors import InputError
+from ..core.device import pick_device
+from ..core.errors import InputError
 from .jobs import Job, is_done, without_data
 from .view import View
 from .worker import ELSEWHERE, STOPS, log_path, open_log, run_logged, to_json

@@ -9,11 +9,11 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from ..atomic import atomic_file
 from ..config import Bench
-from ..errors import InputError, nearest
-from ..figures import STYLE
+from ..core.atomic import atomic_file
+from ..core.errors import InputError, nearest
 from ..methods import hyperparameters
+from ..report.figures import STYLE
 from .charts import NothingToDraw, boxplot, curves, sensitivity
 from .grid import grid
 from .jobs import BenchPlan, Job, Result

@@ -6,8 +6,8 @@ import math
 import shlex
 from pathlib import Path
 
-from ..atomic import atomic_file
 from ..config import Bench
+from ..core.atomic import atomic_file
 from .jobs import BenchPlan, Job, Result
 from .tables import Row, Section, aggregate, cost, spans, tables
 

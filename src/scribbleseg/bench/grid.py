@@ -15,14 +15,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from ..config import Bench
+from ..core.labels import UNLABELED
 from ..data.dataset import Case, Dataset, Volume, load_volume, read_dataset
 from ..data.volume import read_label
-from ..figures import colour, crop, draw_overlay, upright, upright_spacing
-from ..labels import UNLABELED
+from ..report.figures import colour, crop, draw_overlay, upright, upright_spacing
 from .charts import INK, NothingToDraw, which_runs, wrap
 from .jobs import Job, Result
 from .statistics import case_means
-
 
 COLUMNS = 9  # at most, in a band
 

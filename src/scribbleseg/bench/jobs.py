@@ -16,15 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..atomic import atomic_file
 from ..config import Bench, Predict, Train
+from ..core.atomic import atomic_file
+from ..core.errors import InputError, nearest
 from ..data.dataset import Case, Dataset, Fold, read_dataset, read_json
-from ..errors import InputError, nearest
-from ..evaluate import list_masks, read_rows, score_cases, write_rows
+from ..evaluation.scores import list_masks, read_rows, score_cases, write_rows
+from ..inference.predict import load_network, predict
 from ..methods import hyperparameters, own_code, parse_options
-from ..plan import Plan, make_plan, make_recipe, read_plan, read_recipe
-from ..predict import load_network, predict
-from ..train import resume, train
+from ..training.loop import resume, train
+from ..training.plan import Plan, make_plan, make_recipe, read_plan, read_recipe
 
 TEXT = (lambda value: isinstance(value, str), "a text in quotes")
 NAME = (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..evaluate import summarise
+from ..evaluation.scores import summarise
 from .jobs import BenchPlan, Job, Published, Result
 from .statistics import MIN_PAIRS, SAME, average_seeds, case_means, holm, over_folds, paired_p, rank
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, get_origin, get_type_hints
 
 from ..config import Bench
-from ..errors import InputError
+from ..core.errors import InputError
 from .jobs import Job, run_job
 
 STOPS = {signal.SIGINT, signal.SIGTERM}

@@ -9,8 +9,8 @@ from threading import Lock
 
 import numpy as np
 
-from ..atomic import atomic_file
-from ..errors import InputError
+from ..core.atomic import atomic_file
+from ..core.errors import InputError
 from .dataset import Volume
 
 _not_kept: set[Path] = set()  # folders of which the user has heard

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .. import config
-from ..errors import InputError
-from ..labels import UNLABELED
+from ..core.errors import InputError
+from ..core.labels import UNLABELED
+from ..core.parallel import for_each
 from .dataset import Case, Dataset, first_names, load_image, load_label, read_description, recode, survey
-from .raw import for_each
 from .volume import Grid, read_label
 
 

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError, nearest
-from ..labels import UNLABELED
+from ..core.errors import InputError, nearest
+from ..core.labels import UNLABELED
+from .preparation import normalise
 from .volume import ITK, NIFTI, Grid, read_image, read_label
 
 SHOWN = 5  # names in a message
@@ -399,18 +400,6 @@ def load_image(paths: Iterable[Path]) -> tuple[np.ndarray, Grid]:
             )
         channels.append(normalise(image))
     return np.stack(channels), first
-
-
-def grey_range(image: np.ndarray) -> tuple[float, float]:
-    """The volume's least value and its 99th percentile; where that is the least value too (an almost empty volume), its greatest."""
-    low, high = float(image.min()), float(np.percentile(image, 99))
-    return low, high if high > low else float(image.max())
-
-
-def normalise(image: np.ndarray) -> np.ndarray:
-    """Clip at the volume's 99th percentile, then min-max to [0, 1]: the preparation of the WSL4MIS ACDC files."""
-    low, high = grey_range(image)
-    return (np.minimum(image, high) - low) / (high - low)
 
 
 def load_label(path: Path, image: Grid, image_path: Path, ignore: int, ignored: bool) -> np.ndarray:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..atomic import atomic_file
-from ..errors import InputError
+from ..core.atomic import atomic_file
+from ..core.errors import InputError
 
 NIFTI = (".nii.gz", ".nii")
 ITK = (".nrrd", ".mha")

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import InputError, nearest
+from ..core.errors import InputError, nearest
 
 METHODS = {
     "pce": "scribbleseg.methods.pce:PCE",

@@ -1,65 +1,12 @@
 """The method contract: what the training loop asks of a method, and nothing else."""
 
-from dataclasses import dataclass, field
-
 import numpy as np
-import torch
 from torch import Tensor, nn
 
+from ..core.errors import InputError
+from ..core.recipe import Recipe
 from ..data.dataset import Volume
-from ..errors import InputError
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A drawn and augmented batch, on the training device."""
-
-    image: Tensor  # float [N, channels, H, W], in [0, 1]
-    label: Tensor  # int64 [N, H, W]: 0..C, UNLABELED where nothing is known
-    maps: dict[str, Tensor] = field(
-        default_factory=dict
-    )  # the method's further targets, int64 [N, H, W], augmented alike
-    truth: Tensor | None = None  # dense label where there is one, for monitoring only: no loss may read it
-
-
-@dataclass
-class Slices:
-    """Training slices, not augmented: all of them on the training device; on the host, in memory or in a mapped file, where they do not fit."""
-
-    image: Tensor  # float [N, channels, H, W]
-    label: Tensor  # uint8 [N, H, W]
-    maps: dict[str, Tensor]  # uint8 or int32 [N, H, W]; a sweep may write into them
-    truth: Tensor | None  # uint8 [N, H, W], UNLABELED for cases without a dense mask
-
-    def to(self, device: torch.device) -> "Slices":
-        maps = {name: value.to(device) for name, value in self.maps.items()}
-        return Slices(
-            self.image.to(device), self.label.to(device), maps, None if self.truth is None else self.truth.to(device)
-        )
-
-    def take(self, index: Tensor) -> "Slices":
-        """The slices of these numbers, copied."""
-        maps = {name: value[index] for name, value in self.maps.items()}
-        return Slices(self.image[index], self.label[index], maps, None if self.truth is None else self.truth[index])
-
-    def layers(self) -> list[Tensor]:
-        """Image, label, maps, and the truth where there is one."""
-        return [self.image, self.label, *self.maps.values(), *([] if self.truth is None else [self.truth])]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a method is trained, as its paper has it. Printed with the results."""
-
-    optimizer: str = "sgd"  # sgd | adam | adamw
-    lr: float = 0.01
-    schedule: str = "poly"  # poly (power .9 per iteration) | cosine | onecycle | step | constant
-    weight_decay: float = 1e-4
-    batch: int = 12
-    iterations: int = 60_000
-    step_at: tuple[float, ...] = ()  # schedule="step": the shares of the run after which the rate is multiplied by
-    gamma: float = 0.1
-    ema: float = 0.0  # above 0: what is evaluated is the exponential mean of the weights with this decay
+from ..data.voxels import Batch, Slices
 
 
 class Method(nn.Module):

@@ -5,8 +5,8 @@ import copy
 import torch
 import torch.nn.functional as F
 
-from ..errors import InputError
-from ..losses import dice_loss, partial_cross_entropy
+from ..core.errors import InputError
+from ..losses.supervised import dice_loss, partial_cross_entropy
 from .base import Method
 
 

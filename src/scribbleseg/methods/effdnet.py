@@ -3,9 +3,9 @@
 import torch
 from torch.nn.modules.dropout import _DropoutNd
 
-from ..augment import check_box, foreground_augmentation
-from ..errors import InputError
-from ..losses import foreground_background_separation, partial_cross_entropy
+from ..core.errors import InputError
+from ..losses.separation import check_box, foreground_augmentation, foreground_background_separation
+from ..losses.supervised import partial_cross_entropy
 from ..networks.dropout import Dropout
 from .base import Method
 from .teacher import ema_decay, ema_update, make_teacher

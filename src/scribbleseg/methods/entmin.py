@@ -2,7 +2,8 @@
 
 import math
 
-from ..losses import entropy, partial_cross_entropy
+from ..losses.regularizers import entropy
+from ..losses.supervised import partial_cross_entropy
 from .base import Method
 
 

@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.errors import InputError
+from ..core.labels import UNLABELED
+from ..core.recipe import Recipe
 from ..data.cache import cached
-from ..errors import InputError
-from ..labels import UNLABELED
-from ..losses import dice_loss, partial_cross_entropy
-from .base import Method, Recipe
+from ..losses.supervised import dice_loss, partial_cross_entropy
+from .base import Method
 
 
 def spread(superpixels: np.ndarray, scribble: np.ndarray, classes: int, reach: int) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Full supervision: cross-entropy and Dice on dense masks, the reference for scribble methods."""
 
-from ..losses import dice_loss, partial_cross_entropy
-from .base import Method, Recipe, dense
+from ..core.recipe import Recipe
+from ..losses.supervised import dice_loss, partial_cross_entropy
+from .base import Method, dense
 
 
 class FullSup(Method):

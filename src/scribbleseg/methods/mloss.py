@@ -1,6 +1,7 @@
 """Mumford-Shah loss (Kim & Ye, IEEE TIP 2020): regions of even intensity with short outlines."""
 
-from ..losses import mumford_shah, partial_cross_entropy
+from ..losses.regularizers import mumford_shah
+from ..losses.supervised import partial_cross_entropy
 from .base import Method
 
 

@@ -1,6 +1,6 @@
 """nnU-Net's partial loss: what its `ignore` label trains with (Gotkowski et al., 2024)."""
 
-from ..losses import dice_loss, partial_cross_entropy
+from ..losses.supervised import dice_loss, partial_cross_entropy
 from .base import Method
 
 

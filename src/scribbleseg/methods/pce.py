@@ -1,7 +1,8 @@
 """Partial cross-entropy: the cross-entropy over scribbled pixels only."""
 
-from ..losses import partial_cross_entropy
-from .base import Method, Recipe
+from ..core.recipe import Recipe
+from ..losses.supervised import partial_cross_entropy
+from .base import Method
 
 
 class PCE(Method):

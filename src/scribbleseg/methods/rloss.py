@@ -1,6 +1,7 @@
 """Regularised loss: the gated CRF (Obukhov et al., 2019), neighbours of like intensity take like labels."""
 
-from ..losses import gated_crf, partial_cross_entropy
+from ..losses.regularizers import gated_crf
+from ..losses.supervised import partial_cross_entropy
 from .base import Method
 
 

@@ -4,10 +4,10 @@ from collections import Counter
 
 import numpy as np
 
+from ..core.errors import InputError
+from ..core.labels import UNLABELED
 from ..data.cache import cached
-from ..errors import InputError
-from ..labels import UNLABELED
-from ..losses import dice_loss, partial_cross_entropy
+from ..losses.supervised import dice_loss, partial_cross_entropy
 from .base import Method
 
 

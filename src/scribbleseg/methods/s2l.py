@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from ..labels import UNLABELED
-from ..losses import partial_cross_entropy
+from ..core.labels import UNLABELED
+from ..losses.supervised import partial_cross_entropy
 from .base import Method
 
 

@@ -6,7 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..correlation import (
+from ..core.errors import InputError
+from ..core.labels import UNLABELED
+from ..core.recipe import Recipe
+from ..losses.correlation import (
     class_contrast,
     correlation_map,
     draw_rows,
@@ -15,10 +18,8 @@ from ..correlation import (
     region_refinement,
     update_threshold,
 )
-from ..errors import InputError
-from ..labels import UNLABELED
-from ..losses import partial_cross_entropy
-from .base import Method, Recipe
+from ..losses.supervised import partial_cross_entropy
+from .base import Method
 
 
 class SCN(Method):

@@ -2,9 +2,10 @@
 
 import torch
 
-from ..errors import InputError
-from ..losses import dice_loss, partial_cross_entropy
-from .base import Method, Recipe
+from ..core.errors import InputError
+from ..core.recipe import Recipe
+from ..losses.supervised import dice_loss, partial_cross_entropy
+from .base import Method
 
 
 def cam_consistency(cams: list[torch.Tensor], weights: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)) -> torch.Tensor:

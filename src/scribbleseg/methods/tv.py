@@ -1,6 +1,7 @@
 """Total variation (Javanmardi et al., 2016): short outlines."""
 
-from ..losses import partial_cross_entropy, total_variation
+from ..losses.regularizers import total_variation
+from ..losses.supervised import partial_cross_entropy
 from .base import Method
 
 

@@ -5,9 +5,9 @@ import math
 import torch
 import torch.nn.functional as F
 
-from ..distributed import batch_sum
-from ..errors import InputError
-from ..losses import partial_cross_entropy
+from ..core.distributed import batch_sum
+from ..core.errors import InputError
+from ..losses.supervised import partial_cross_entropy
 from .base import Method
 from .teacher import ema_decay, ema_update, make_teacher
 

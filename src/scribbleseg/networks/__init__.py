@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from ..errors import InputError, nearest
+from ..core.errors import InputError, nearest
 
 
 def build_network(name: str, channels: int, classes: int) -> nn.Module:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, nearest
+from ..core.errors import InputError, nearest
 
 # what a constructor needs beside channels and classes
 ARGUMENTS = {

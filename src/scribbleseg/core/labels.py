@@ -1,0 +1,3 @@
+"""Labels: values, recoding, boxes."""
+
+UNLABELED = 255

@@ -1,0 +1,31 @@
+"""Work on many cases at once, on threads."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+from .progress import Progress
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
+
+
+def for_each(label: str, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """function(item) of every case, on threads (reading, unpacking and packing release the interpreter), with progress."""
+    items = list(items)
+    results = []
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, Progress(label, len(items), "cases") as bar:
+        for result in pool.map(function, items):
+            results.append(result)
+            bar.advance()
+    return results
+
+
+def ahead(pool: ThreadPoolExecutor, function: Callable, items: Sequence, count: int) -> Iterator:
+    """`map` that works at most `count` items ahead of who takes the results."""
+    rest = iter(items)
+    waiting = [pool.submit(function, item) for item in islice(rest, count)]
+    while waiting:
+        yield waiting.pop(0).result()
+        waiting += [pool.submit(function, item) for item in islice(rest, 1)]

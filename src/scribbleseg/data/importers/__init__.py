@@ -1,0 +1,14 @@
+"""Public data sets, by name."""
+
+from ... import config
+from .acdc import import_acdc
+from .mscmr import import_mscmr
+from .nci_isbi import import_nci_isbi
+from .wsl4mis import import_wsl4mis
+
+IMPORTERS = {"acdc": import_acdc, "wsl4mis": import_wsl4mis, "mscmr": import_mscmr, "nci-isbi": import_nci_isbi}
+
+
+def import_dataset(settings: config.Import) -> None:
+    """Bring a public data set into the nnU-Net raw layout. Raises InputError when src is not what its source ships, or dst is taken."""
+    IMPORTERS[settings.source](settings.src, settings.dst)

@@ -1,0 +1,215 @@
+"""Scribbles drawn from dense masks, the way a hand draws them: seeded, and never outside the structure."""
+
+import os
+import tempfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import dijkstra
+from skimage.measure import euler_number, find_contours
+from skimage.morphology import skeletonize
+
+from ... import config
+from ...core.errors import InputError
+from ...core.labels import UNLABELED
+from ...core.parallel import for_each
+from ..dataset import load_volume, read_dataset
+from ..volume import write_volume
+
+CONTOUR_FROM = 5.5  # pixels: a structure at least this deep also gets an inner contour
+CONTOUR_SHARE = 0.9  # the inner contour's strokes are this much shorter than the interior curve's
+CONTOUR_DEPTH = (0.25, 0.5)  # where the inner contour runs, as a share of the structure's depth
+AROUND = (0.25, 0.85)  # distance of the background curve, as a share of the radius of all structures together
+ELSEWHERE = (1.4, 2.2)  # distance of the second background curve, as a multiple of the first one's
+ELSEWHERE_SHARE = 0.25  # its strokes are this much shorter
+JITTER = 0.2  # sideways wobble of a curve, as a share of its distance from the structure's edge
+
+
+def simulate_scribbles(
+    truth: np.ndarray, classes: int, *, coverage: float = 0.85, thickness: int = 1, seed: int = 0
+) -> np.ndarray:
+    """Scribbles for a dense mask, slice by slice.
+
+    A class gets the long axis of each component's skeleton and, where it is wide, part of an inner contour; the background a
+    curve around all structures and a short one further out. Curves are smoothed and wobble; `coverage` is the share of each
+    that is drawn, `thickness` the width in pixels. The same seed draws the same curves at any coverage and thickness.
+    truth [D, H, W], 0..classes-1. Returns uint8 [D, H, W], UNLABELED where nothing is drawn; every labelled pixel equals the
+    truth. A class that is present in a slice gets at least one pixel, a class that is absent none.
+    Raises InputError for a coverage outside (0, 1] and a thickness below 1.
+    """
+    if not 0 < coverage <= 1:
+        raise InputError(
+            f"coverage is {coverage}; expected more than 0 and at most 1, the share of each curve that is drawn."
+        )
+    if thickness < 1:
+        raise InputError(f"thickness is {thickness}; expected 1 or more pixels.")
+    scribble = np.full(truth.shape, UNLABELED, np.uint8)
+    for index, mask in enumerate(truth):
+        for label in range(classes):
+            rng = np.random.default_rng([seed, index, label])
+            inside = mask == label
+            drawn = (
+                _background(inside, coverage, thickness, rng)
+                if label == 0
+                else _structure(inside, coverage, thickness, rng)
+            )
+            scribble[index][drawn] = label
+    return scribble
+
+
+def _structure(mask: np.ndarray, coverage: float, thickness: int, rng: np.random.Generator) -> np.ndarray:
+    drawn = np.zeros_like(mask)
+    components, _ = ndimage.label(mask, np.ones((3, 3)))
+    for index, box in enumerate(ndimage.find_objects(components), 1):
+        part = np.pad(components[box] == index, 1)
+        depth = ndimage.distance_transform_edt(part)
+        curves = [(_wobble(_skeleton_path(part, rng), depth, rng), coverage)]
+        if depth.max() >= CONTOUR_FROM:
+            smooth = ndimage.gaussian_filter(depth, 1)
+            contour = _longest_contour(smooth, smooth.max() * rng.uniform(*CONTOUR_DEPTH))
+            curves.append((_wobble(contour, depth, rng), coverage * CONTOUR_SHARE))
+        drawn[box] |= _draw(curves, part, thickness, rng)[1:-1, 1:-1]
+    return drawn
+
+
+def _background(mask: np.ndarray, coverage: float, thickness: int, rng: np.random.Generator) -> np.ndarray:
+    """A curve around everything that is not background, at a distance that wobbles, and a short one further out."""
+    if not mask.any():
+        return mask
+    centre = np.array(mask.shape) * rng.uniform(0.4, 0.6, 2)
+    if mask.all():  # a slice without structures: around a place near its middle
+        rows, columns = np.indices(mask.shape)
+        radius = min(mask.shape) * rng.uniform(0.08, 0.16)
+        distance = np.hypot(rows - centre[0], columns - centre[1]) - radius
+    else:
+        radius = np.sqrt((~mask).sum() / np.pi)
+        distance = ndimage.distance_transform_edt(mask)
+    distance = ndimage.gaussian_filter(distance, 1 + radius / 8)
+    gap = max(4.0, radius * rng.uniform(*AROUND))
+    wave = _smooth_noise(mask.shape, max(8.0, radius), rng)
+    uneven = distance - 0.25 * gap * wave
+    curves = [
+        (_longest_contour(uneven, gap), coverage),
+        (_longest_contour(uneven, gap * rng.uniform(*ELSEWHERE)), coverage * ELSEWHERE_SHARE),
+    ]
+    return _draw(curves, mask, thickness, rng)
+
+
+def _smooth_noise(shape: tuple[int, int], sigma: float, rng: np.random.Generator) -> np.ndarray:
+    """Noise of about unit deviation that changes over `sigma` pixels."""
+    coarse = rng.standard_normal([int(np.ceil(size / sigma)) + 3 for size in shape])
+    rows, columns = (np.arange(size) / sigma + 1 for size in shape)
+    return ndimage.map_coordinates(coarse, np.meshgrid(rows, columns, indexing="ij"), order=3, mode="nearest")
+
+
+def _longest_contour(field: np.ndarray, level: float) -> np.ndarray:
+    """The longest line [N, 2] on which `field` has this level; empty where there is none."""
+    return max(find_contours(field, level), key=len, default=np.zeros((0, 2)))
+
+
+def _skeleton_path(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The longest path [N, 2] along the skeleton; a ring is cut open at a random place."""
+    points = np.argwhere(skeletonize(mask))
+    if euler_number(mask, 2) < 1:
+        cut = points[rng.integers(len(points))]
+        points = points[np.abs(points - cut).max(1) > 1]
+    if len(points) < 3:
+        return points.astype(float)
+    offset = np.abs(points[:, None] - points[None])
+    row, column = np.nonzero(offset.max(2) == 1)
+    graph = coo_array((np.hypot(*offset[row, column].T), (row, column)), shape=(len(points),) * 2).tocsr()
+    end = _farthest(dijkstra(graph, indices=0))
+    distance, previous = dijkstra(graph, indices=end, return_predecessors=True)
+    path = [_farthest(distance)]
+    while path[-1] != end:
+        path.append(previous[path[-1]])
+    return points[path].astype(float)
+
+
+def _farthest(distance: np.ndarray) -> int:
+    return int(np.argmax(np.where(np.isfinite(distance), distance, -1)))
+
+
+def _wobble(curve: np.ndarray, depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Smooth a curve and move it sideways by a slowly changing share of its distance from the edge."""
+    if len(curve) < 6:
+        return curve
+    closed = np.allclose(curve[0], curve[-1])
+    curve = ndimage.gaussian_filter1d(curve, 1.5, axis=0, mode="wrap" if closed else "nearest")
+    wave = ndimage.gaussian_filter1d(rng.standard_normal((len(curve), 2)), 6, axis=0, mode="wrap")
+    wave /= wave.std() + 1e-6
+    room = ndimage.map_coordinates(depth, curve.T, order=1)
+    return curve + JITTER * room[:, None] * np.clip(wave, -2, 2)
+
+
+def _draw(curves: list, mask: np.ndarray, thickness: int, rng: np.random.Generator) -> np.ndarray:
+    """Strokes along the curves, cut to the mask; its deepest pixel when no stroke falls into it."""
+    line = np.zeros_like(mask)
+    for curve, share in curves:
+        strokes, phase = rng.integers(1, 4), rng.random()
+        if len(curve) == 0:
+            continue
+        step = np.hypot(*np.diff(curve, axis=0).T)
+        along = np.concatenate([[0], np.cumsum(step)])
+        at = np.linspace(0, along[-1], max(2, int(along[-1] * 2)))
+        place = at / max(along[-1], 1e-6) * strokes + phase
+        at = at[np.abs(place % 1 - 0.5) <= share / 2]
+        pixel = np.stack([np.rint(np.interp(at, along, axis)) for axis in curve.T]).astype(int)
+        pixel = pixel[:, ((pixel >= 0) & (pixel < np.array(mask.shape)[:, None])).all(0)]
+        line[tuple(pixel)] = True
+    line &= mask
+    if not line.any():
+        line.flat[ndimage.distance_transform_edt(mask).argmax()] = True
+    offset = np.arange(thickness) - (thickness - 1) / 2
+    brush = np.hypot(offset[:, None], offset) <= thickness / 2
+    return ndimage.binary_dilation(line, brush, origin=-((thickness + 1) % 2)) & mask
+
+
+def case_seed(seed: int, case: str) -> int:
+    """A seed of its own for every case, whatever other cases there are."""
+    return zlib.crc32(f"{seed} {case}".encode())
+
+
+def simulate(config: config.Simulate) -> None:
+    """Draw labelsTr/CASE from labelsTr_dense/CASE for every case that has a dense mask and no scribble; all of them or none.
+
+    With `overwrite` also for those that have a scribble. Raises InputError when there is no dense mask, or no case left to draw.
+    """
+    dataset = read_dataset(config.dataset)
+    dense = [case for case in dataset.cases.values() if case.truth is not None]
+    if not dense:
+        raise InputError(
+            f"{dataset.folder}: no dense masks to draw from. Expected labelsTr_dense/CASE{dataset.file_ending}."
+        )
+    cases = [case for case in dense if config.overwrite or case.scribble is None]
+    if not cases:
+        raise InputError(
+            f"{dense[0].scribble}: exists already, as of every case with a dense mask ({len(dense)}). Add --overwrite to replace them."
+        )
+
+    def draw(case, folder: Path) -> Path:
+        volume = load_volume(dataset, case)
+        scribble = simulate_scribbles(
+            volume.truth,
+            volume.classes,
+            coverage=config.coverage,
+            thickness=config.thickness,
+            seed=case_seed(config.seed, case.id),
+        )
+        scribble[scribble == UNLABELED] = dataset.ignore
+        path = folder / f"{case.id}{dataset.file_ending}"
+        write_volume(path, scribble, volume.grid)
+        return path
+
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=dataset.folder) as folder:
+        paths = for_each("drawing scribbles", lambda case: draw(case, Path(folder)), cases)
+        (dataset.folder / "labelsTr").mkdir(exist_ok=True)
+        for path in paths:
+            os.replace(path, dataset.folder / "labelsTr" / path.name)
+    if len(cases) < len(dense):
+        print(
+            f"{len(dense) - len(cases)} of {len(dense)} cases had a scribble, which was kept; scribbles drawn: {len(cases)}"
+        )

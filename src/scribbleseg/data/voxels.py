@@ -1,0 +1,96 @@
+"""Training slices as tensors: in memory, on the device or in a mapped file."""
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A drawn and augmented batch, on the training device."""
+
+    image: Tensor  # float [N, channels, H, W], in [0, 1]
+    label: Tensor  # int64 [N, H, W]: 0..C, UNLABELED where nothing is known
+    maps: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # the method's further targets, int64 [N, H, W], augmented alike
+    truth: Tensor | None = None  # dense label where there is one, for monitoring only: no loss may read it
+
+
+@dataclass
+class Slices:
+    """Training slices, not augmented: all of them on the training device; on the host, in memory or in a mapped file, where they do not fit."""
+
+    image: Tensor  # float [N, channels, H, W]
+    label: Tensor  # uint8 [N, H, W]
+    maps: dict[str, Tensor]  # uint8 or int32 [N, H, W]; a sweep may write into them
+    truth: Tensor | None  # uint8 [N, H, W], UNLABELED for cases without a dense mask
+
+    def to(self, device: torch.device) -> "Slices":
+        maps = {name: value.to(device) for name, value in self.maps.items()}
+        return Slices(
+            self.image.to(device), self.label.to(device), maps, None if self.truth is None else self.truth.to(device)
+        )
+
+    def take(self, index: Tensor) -> "Slices":
+        """The slices of these numbers, copied."""
+        maps = {name: value[index] for name, value in self.maps.items()}
+        return Slices(self.image[index], self.label[index], maps, None if self.truth is None else self.truth[index])
+
+    def layers(self) -> list[Tensor]:
+        """Image, label, maps, and the truth where there is one."""
+        return [self.image, self.label, *self.maps.values(), *([] if self.truth is None else [self.truth])]
+
+
+class Stack:
+    """Tensors of equal shape but for their first axis, put one after the other: in memory, or in a mapped file once they are more than `limit` bytes.
+
+    The file lies in `folder`, has no name and goes with the process. With other work in memory pages of it are dropped and read again.
+    """
+
+    def __init__(self, folder: Path, limit: float):
+        self.folder, self.limit = folder, limit
+        self.parts: list[Tensor] = []
+        self.file, self.rows, self.bytes = None, 0, 0
+
+    def append(self, part: Tensor) -> None:
+        self.parts.append(part)
+        self.rows += len(part)
+        self.bytes += part.nbytes
+        if self.file is None and self.bytes > self.limit:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self.file = tempfile.TemporaryFile(dir=self.folder)
+            except OSError as error:
+                raise InputError(
+                    f"{self.folder}: the slices do not fit into memory, and no file can be made here ({error.strerror}). Change its permissions, copy the data set, or train at a smaller --size."
+                ) from error
+        if self.file is not None:
+            self._spill()
+
+    def tensor(self) -> Tensor:
+        """All parts; the stack is empty afterwards."""
+        if self.file is None:
+            whole, self.parts = torch.cat(self.parts), []
+            return whole
+        shape = (self.rows, *self.shape)
+        with self.file:
+            return torch.from_numpy(np.memmap(self.file, self.dtype, "r+", shape=shape))
+
+    def _spill(self) -> None:
+        self.shape, self.dtype = tuple(self.parts[0].shape[1:]), self.parts[0].numpy().dtype
+        try:
+            for part in self.parts:
+                self.file.write(part.numpy().data)
+            self.file.flush()
+        except OSError as error:
+            raise InputError(
+                f"{self.folder}: the slices do not fit into memory, and not onto this disk ({error}). Free some space, or train at a smaller --size."
+            ) from error
+        self.parts = []

@@ -1,0 +1,195 @@
+"""What a Train config comes to: settings resolved and checked before a voxel is read, and their file in the run folder."""
+
+import dataclasses
+import json
+import random
+from pathlib import Path
+
+from .. import __version__
+from ..config import Train
+from ..core.atomic import atomic_file
+from ..core.device import pick_device
+from ..core.errors import InputError
+from ..core.recipe import Recipe
+from ..data.dataset import Dataset, Fold, read_dataset
+from ..data.volume import ITK, NIFTI
+from ..methods import method_class, own_code, parse_options
+
+BUDGETS = {"paper": {"size": 256}, "quick": {"size": 128, "iterations": 600}}
+FAST = {
+    "optimizer": "adamw",
+    "lr": 0.001,
+    "schedule": "onecycle",
+    "weight_decay": 0.01,
+    "batch": 12,
+    "iterations": 900,
+    "ema": 0.99,
+}
+FAST_SIZE = 128
+QUICK_SGD_LR = 0.03  # every SGD method starts at the comparison's pCE rate: the schedule is a hundred times shorter
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a Train config comes to, once the method, the budget or preset and the data set have had their say."""
+
+    method: str
+    options: dict
+    recipe: Recipe
+    size: int
+    network: str
+    classes: tuple[str, ...]
+    channels: tuple[str, ...]
+    split: str
+    fold: Fold
+    val_on_scribbles: bool = False  # no validation case has a dense mask: Dice is of the scribbled pixels alone
+    own_code: str | None = None  # `methods.own_code` when the run began
+
+
+def method_name(config: Train) -> str:
+    """The method that is trained; where none was named it is effdnet, and scn with the preset fast."""
+    return config.method or ("scn" if config.preset == "fast" else "effdnet")
+
+
+def check_interval(seconds: float) -> None:
+    if not seconds >= 0:
+        raise InputError(f"--checkpoint-every {seconds:g}: expected seconds, 0 or more.")
+
+
+def make_recipe(config: Train) -> tuple[Recipe, int, str]:
+    """Recipe, size and network, once method, budget or preset and the config's own values have had their say."""
+    fast = config.preset == "fast"
+    if fast and config.budget != "paper":
+        raise InputError(
+            f"--preset fast --budget {config.budget}: the preset has a size and a length of its own. Leave one of the two out."
+        )
+    method = method_name(config)
+    kind = method_class(method)
+    if config.budget not in BUDGETS:
+        raise InputError(f"budget is {config.budget!r}; expected {' or '.join(BUDGETS)}.")
+    recipe, budget = kind.recipe, {"size": FAST_SIZE} if fast else BUDGETS[config.budget]
+    if fast:
+        recipe = dataclasses.replace(recipe, **FAST)
+    wanted = {key: getattr(config, key) for key in ("optimizer", "lr", "schedule", "batch")}
+    wanted["iterations"] = budget.get("iterations") if config.iterations is None else config.iterations
+    recipe = dataclasses.replace(recipe, **{key: value for key, value in wanted.items() if value is not None})
+    if config.budget == "quick" and recipe.optimizer == "sgd" and config.lr is None:
+        recipe = dataclasses.replace(recipe, lr=QUICK_SGD_LR)
+    size = budget["size"] if config.size is None else config.size
+    for name, value, step in (("iterations", recipe.iterations, 1), ("batch", recipe.batch, 1), ("size", size, 16)):
+        if value < step or value % step:
+            raise InputError(
+                f"--{name} {value}: expected a positive {'number' if step == 1 else f'multiple of {step}'}."
+            )
+    if recipe.schedule == "step" and not recipe.step_at:
+        raise InputError(f"--schedule step: {method} names no steps. Use poly, cosine, onecycle or constant.")
+    if recipe.lr <= 0:
+        raise InputError(f"--lr {recipe.lr}: expected a positive number.")
+    return recipe, size, config.network or kind.network_name
+
+
+def make_plan(config: Train) -> Plan:
+    """Resolve defaults and check everything that can be checked without reading a voxel."""
+    check_interval(config.checkpoint_every)
+    method = method_name(config)
+    options = parse_options(method, config.set)
+    recipe, size, network = make_recipe(config)
+    if not 0 <= config.val_share < 1:
+        raise InputError(f"--val-share {config.val_share}: expected a share from 0 to below 1, such as 0.2.")
+    pick_device(config.device)
+    dataset = read_dataset(config.dataset)
+    split = dataset.default_split() if config.split == "auto" else config.split
+    fold = dataset.fold(split, config.fold)
+    if not fold.train:
+        raise InputError(f"{config.dataset}: fold {config.fold} of '{split}' has no training case. Correct the split.")
+    fold = _carve(dataset, fold, config.val_share, config.seed)
+    val = [dataset.case(name) for name in fold.val]
+    if val and all(case.truth is None and case.scribble is None for case in val):
+        raise InputError(
+            f"{config.dataset}: no validation case has a mask in labelsTr_dense or a scribble in labelsTr. Add one, use a split without validation, or leave out --val-share."
+        )
+    on_scribbles = bool(val) and all(case.truth is None for case in val)
+    return Plan(
+        method,
+        options,
+        recipe,
+        size,
+        network,
+        dataset.classes,
+        dataset.channels,
+        split,
+        fold,
+        on_scribbles,
+        own_code(method),
+    )
+
+
+def _carve(dataset: Dataset, fold: Fold, share: float, seed: int) -> Fold:
+    """Set a share of the training patients aside for validation, where the split names none: of those with dense masks, where there are any, else of those with scribbles.
+
+    Raises InputError when no training case would be left.
+    """
+    if fold.val or not share:
+        return fold
+    dense, scribbled = (
+        sorted({dataset.patient(name) for name in fold.train if getattr(dataset.case(name), kind) is not None})
+        for kind in ("truth", "scribble")
+    )
+    patients = dense or scribbled
+    random.Random(seed).shuffle(patients)
+    chosen = set(patients[: max(1, round(share * len(patients)))])
+    parts = [tuple(case for case in fold.train if (dataset.patient(case) in chosen) == held) for held in (False, True)]
+    if not parts[0]:
+        raise InputError(
+            f"--val-share {share}: sets the {len(chosen)} training patients aside, all there are. Give a smaller share, or leave it out."
+        )
+    return dataclasses.replace(fold, train=parts[0], val=parts[1])
+
+
+def read_plan(run: Path) -> tuple[Train, Plan]:
+    """The settings of a run folder. Raises InputError when it is none."""
+    path = Path(run) / "config.json"
+    kind = None if path.is_file() else _input_kind(Path(run))
+    if kind:
+        raise InputError(
+            f"{run}: {kind}, not a run folder (no config.json). The run comes first: scribbleseg predict RUN INPUT OUTPUT, scribbleseg report RUN. "
+            f"Make one with: scribbleseg train {run if kind == 'a data set' else 'DATASET'} RUN"
+        )
+    if not path.is_file():
+        raise InputError(f"{run}: not a run folder (no config.json). Make one with: scribbleseg train DATASET {run}")
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        config = Train(**{**stored["train"], "set": tuple(stored["train"]["set"])})
+        plan = stored["plan"]
+        recipe = read_recipe(plan["recipe"])
+        fold = Fold(**{key: tuple(value) if isinstance(value, list) else value for key, value in plan["fold"].items()})
+        lists = {key: tuple(plan[key]) for key in ("classes", "channels")}
+        plan = Plan(**{**plan, **lists, "recipe": recipe, "fold": fold})
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: not a run's settings ({error!r}). Was it edited, or written by another version (this is {__version__})?"
+        ) from error
+    config.dataset, config.run = Path(config.dataset), Path(run)
+    return config, plan
+
+
+def _input_kind(path: Path) -> str | None:
+    """What somebody gave as a run who changed the order of RUN, INPUT and OUTPUT."""
+    if (path / "dataset.json").is_file():
+        return "a data set"
+    if path.is_file():
+        return "a file"
+    volumes = path.is_dir() and any(str(file).lower().endswith(NIFTI + ITK) for file in path.iterdir())
+    return "a folder of volumes" if volumes else None
+
+
+def read_recipe(stored: dict) -> Recipe:
+    """A recipe from JSON; what it lacks is from before there was such a key, and has the default."""
+    return Recipe(**{**stored, "step_at": tuple(stored.get("step_at", ()))})
+
+
+def write_plan(config: Train, plan: Plan) -> None:
+    """Write RUN/config.json."""
+    stored = {"version": __version__, "train": dataclasses.asdict(config), "plan": dataclasses.asdict(plan)}
+    with atomic_file(Path(config.run) / "config.json") as partial:
+        partial.write_text(json.dumps(stored, indent=1, default=str) + "\n", encoding="utf-8")

@@ -1,0 +1,144 @@
+"""One optimiser step, from slice numbers to new weights: as it stands, compiled, or recorded as a CUDA graph and replayed."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..core import distributed
+from ..core.errors import InputError
+from ..data.voxels import Batch, Slices
+from ..methods.base import Method
+from .augment import random_affine
+from .average import Average
+from .batches import augment_slices
+
+EAGER_STEPS = 3  # before the recording: they initialise libraries and the optimiser's state, and compile
+
+
+class Step:
+    """`step(index, progress, lr)` draws and augments a batch, sums the method's terms, updates the weights and lets the method follow.
+
+    Returns the terms and then what the method monitors, float32 [len(step.names)] with `names` known after the first call; valid until
+    the next one. Nothing in it waits for the device. `compiled`: torch.compile of the losses, which happens in the first call.
+    `recorded` (CUDA): after EAGER_STEPS ordinary steps one is recorded as a graph, random numbers and optimiser included, and from then
+    on replayed, at the cost of one launch. Slices, weights, buffers and optimiser state then have to stay where they are in memory.
+    Slices on another device than the method's are gathered there and copied in every step.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        optimizer: torch.optim.Optimizer,
+        slices: Slices,
+        dtype: torch.dtype,
+        *,
+        part: slice = slice(None),  # of the batch: this process's
+        seed: int = 0,  # of what each process draws for itself
+        layout: torch.memory_format = torch.channels_last,
+        average: Average | None = None,
+        compiled: bool = False,
+        recorded: bool = False,
+    ):
+        self.method, self.optimizer, self.slices, self.dtype, self.seed = method, optimizer, slices, dtype, seed
+        self.device = next(method.parameters()).device
+        self.resident = slices.label.device == self.device
+        self.losses: Callable[..., dict[str, Tensor]] = distributed.spread(method, self.device)
+        self.compiled, self.part, self.layout, self.average = compiled, part, layout, average
+        if compiled:
+            self.losses = torch.compile(self.losses, dynamic=False)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # a graph is recorded on the current one
+        self.names: tuple[str, ...] = ()
+        self.taken = 0
+        self.graph = torch.cuda.CUDAGraph() if recorded else None
+        self.progress, self.lr = torch.zeros(2, device=self.device).unbind()
+        self.index = self.drawn = self.row = None
+
+    @property
+    def kind(self) -> str:
+        """eager, compiled, recorded, or compiled and recorded."""
+        return " and ".join(["compiled"] * self.compiled + ["recorded"] * (self.graph is not None)) or "eager"
+
+    def __call__(self, index: Tensor, progress: float, lr: float) -> Tensor:
+        self.gather(index)
+        self.progress.fill_(progress)
+        self.lr.fill_(lr)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr if self.graph is None else self.lr
+        if self.graph is None:
+            self.row = self.whole(progress)
+            self.optimizer.zero_grad()
+        elif self.taken < EAGER_STEPS:
+            self.row = self.aside(progress)
+        else:
+            if self.taken == EAGER_STEPS:
+                with torch.cuda.graph(
+                    self.graph
+                ):  # no gradient is there: each gets its place in the graph's own memory
+                    self.row = self.whole(progress)
+            self.graph.replay()
+        self.taken += 1
+        return self.row
+
+    def whole(self, progress: float) -> Tensor:
+        terms = self.forward(self.draw(), progress)
+        if not self.names:
+            check_terms(self.method, terms)
+        torch.stack(list(terms.values())).sum().backward()
+        self.update()
+        row = {**terms, **self.method.monitor()}
+        self.names = tuple(row)
+        return torch.stack([value.detach().float() for value in row.values()])
+
+    def aside(self, progress: float) -> Tensor:
+        """A step on another stream, as CUDA wants it before a recording."""
+        here, stream = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)
+        stream.wait_stream(here)
+        with torch.cuda.stream(stream):
+            row = self.whole(progress)
+            self.optimizer.zero_grad()
+        here.wait_stream(stream)
+        return row
+
+    def gather(self, index: Tensor) -> None:
+        """Bring the numbers of the batch, or its slices, to where a recorded step looks for them."""
+        if self.index is None:
+            self.index = torch.empty_like(index, device=self.device)
+        self.index.copy_(index, non_blocking=True)
+        if self.resident:
+            return
+        found = self.slices.take(index[self.part])
+        if self.drawn is None:
+            self.drawn = found.to(self.device)
+        for place, value in zip(self.drawn.layers(), found.layers()):
+            place.copy_(value.pin_memory() if self.device.type == "cuda" else value, non_blocking=True)
+
+    def draw(self) -> Batch:
+        """The matrices are drawn for the whole batch, also where this process has only a part of it."""
+        matrix = random_affine(len(self.index), self.device)[self.part]
+        drawn = self.slices.take(self.index[self.part]) if self.resident else self.drawn
+        return augment_slices(drawn, matrix, self.layout)
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        noise = distributed.own_noise(self.seed, progress, self.device)
+        with noise, torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self.losses(batch, self.progress)
+
+    def update(self) -> None:
+        self.optimizer.step()
+        self.method.after_step(self.progress)
+        distributed.agree(self.method)
+        if self.average is not None:
+            self.average.update(self.method.network)
+
+
+def check_terms(method: Method, terms: object) -> None:
+    """Raises InputError for anything but what a method's `losses` has to return: named 0-d tensors, one at least."""
+    named = isinstance(terms, dict) and all(isinstance(value, Tensor) for value in terms.values())
+    if named and terms and all(value.ndim == 0 for value in terms.values()):
+        return
+    got = {name: tuple(value.shape) for name, value in terms.items()} if named else type(terms).__name__
+    raise InputError(
+        f'{type(method).__name__}.losses returned {got}; expected named terms, each a tensor without axes, such as {{"pce": loss.mean()}}.'
+    )
