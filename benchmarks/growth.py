@@ -18,13 +18,13 @@ import torch
 
 from scribbleseg.core.atomic import atomic_file
 from scribbleseg.core.device import peak_memory_mib, pick_device, pick_precision, prepare_cpu
+from scribbleseg.core.environment import environment
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.voxels import Slices, Stack
 from scribbleseg.methods import method_class
 from scribbleseg.networks import build_network
 from scribbleseg.training.batches import Sampler
 from scribbleseg.training.optimizer import make_optimizer
-from scribbleseg.training.run_folder import environment
 from scribbleseg.training.step import Step
 
 ACDC = 1902  # slices

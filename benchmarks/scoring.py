@@ -21,10 +21,10 @@ from medpy.metric import binary
 from scribbleseg.config import Evaluate
 from scribbleseg.core.atomic import atomic_file
 from scribbleseg.core.device import pick_device, pick_precision
+from scribbleseg.core.environment import environment
 from scribbleseg.data.volume import read_label
 from scribbleseg.evaluation.metrics import score
 from scribbleseg.evaluation.scores import evaluate, list_masks
-from scribbleseg.training.run_folder import environment
 
 COLUMNS = (
     "set",

@@ -27,6 +27,7 @@ from torch.profiler import ProfilerActivity, profile
 from scribbleseg.config import Phantom
 from scribbleseg.core.atomic import atomic_file
 from scribbleseg.core.device import peak_memory_mib, pick_device, pick_precision, prepare_cpu
+from scribbleseg.core.environment import environment
 from scribbleseg.data.dataset import read_dataset
 from scribbleseg.data.synthetic.phantom import phantom
 from scribbleseg.losses import correlation as scn
@@ -35,7 +36,6 @@ from scribbleseg.methods import METHODS, method_class
 from scribbleseg.networks import build_network
 from scribbleseg.training.batches import Sampler, build_slices
 from scribbleseg.training.optimizer import make_optimizer
-from scribbleseg.training.run_folder import environment
 from scribbleseg.training.step import Step
 
 PARTS = ("data", "networks", "terms", "backward", "optimizer")

@@ -26,6 +26,7 @@ import torch
 from scribbleseg.config import Import, Predict, Train
 from scribbleseg.core.atomic import atomic_file
 from scribbleseg.core.device import pick_device, pick_precision
+from scribbleseg.core.environment import environment
 from scribbleseg.data.dataset import load_image, read_dataset
 from scribbleseg.data.importers import import_dataset
 from scribbleseg.data.volume import write_volume
@@ -33,9 +34,8 @@ from scribbleseg.inference.predict import Model, load_network, mean_probs, predi
 from scribbleseg.methods.rw import RandomWalker
 from scribbleseg.networks import build_network
 from scribbleseg.training.batches import build_slices
-from scribbleseg.training.loop import train
 from scribbleseg.training.plan import read_plan
-from scribbleseg.training.run_folder import environment
+from scribbleseg.training.train import train
 
 FOLDER, REPEATS, WALKED = 100, 7, 20  # volumes in the folder; predictions of one volume; cases for the random walker
 COLUMNS = ("what", "cores", "items", "seconds", "per_item", "times_faster", "note")

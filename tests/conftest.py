@@ -8,7 +8,7 @@ from small import small_dataset
 
 from scribbleseg.config import Train
 from scribbleseg.training import plan
-from scribbleseg.training.loop import train
+from scribbleseg.training.train import train
 
 torch.set_num_threads(1)  # many times faster on a small machine
 torch.set_flush_denormal(True)  # as the training loop does

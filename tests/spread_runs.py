@@ -17,7 +17,7 @@ from scribbleseg.core.distributed import joined
 from scribbleseg.core.errors import InputError
 from scribbleseg.methods import effdnet, pce, scn
 from scribbleseg.networks.dropout import Dropout
-from scribbleseg.training.loop import resume, train
+from scribbleseg.training.train import resume, train
 
 STEPS = 3
 latest = None  # the method of the latest run

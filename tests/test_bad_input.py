@@ -21,7 +21,7 @@ from scribbleseg.core.atomic import atomic_file, atomic_folder
 from scribbleseg.core.errors import InputError
 from scribbleseg.networks import build_network
 from scribbleseg.training.checkpoint import write_weights
-from scribbleseg.training.loop import resume, train
+from scribbleseg.training.train import resume, train
 
 CASE = "case.0 a"
 SHORT = [
@@ -371,7 +371,7 @@ def test_a_run_that_has_taken_no_step_is_not_carried_on(refused, data, run):
 def test_a_place_that_cannot_be_written_is_refused_before_a_case_is_read(
     not_trained, refused, data, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("scribbleseg.training.loop.build_slices", lambda *_: pytest.fail("cases are read"))
+    monkeypatch.setattr("scribbleseg.training.train.build_slices", lambda *_: pytest.fail("cases are read"))
     (tmp_path / "taken").write_text("a file", encoding="utf-8")
     (tmp_path / "taken").chmod(0o777)
     assert f"{tmp_path / 'taken'} is no folder that can be written to" in refused(
@@ -379,7 +379,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_a_case_is_read(
     )
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may write everywhere
     not_trained(
-        f"new run: cannot be made: {tmp_path} is no folder that can be written to. Choose another place, or change its permissions."
+        f"new run: cannot be made, as {tmp_path} is no folder that can be written to. Choose another place, or change its permissions."
     )
     assert "exists already" in refused("train", data, tmp_path / "data", *SHORT)
 
@@ -440,7 +440,7 @@ def test_checkpoint_of_another_architecture(refused, run, data, tmp_path):
     torch.save(stored | {"iteration": 1}, run / "resume.pt")
     message = refused("train", run, "--resume")
     assert (
-        f"{run / 'resume.pt'}: a checkpoint of another architecture than pce on unet" in message
+        f"{run / 'resume.pt'}: this checkpoint belongs to another architecture" in message
         and "belong to one run?" in message
     )
 
@@ -449,7 +449,7 @@ def test_checkpoint_of_another_method(refused, run):
     stored = torch.load(run / "resume.pt", weights_only=True)
     stored["optimizer"]["param_groups"][0]["params"].append(999)
     torch.save(stored | {"iteration": 1}, run / "resume.pt")
-    assert f"{run / 'resume.pt'}: a checkpoint of another architecture" in refused("train", run, "--resume")
+    assert f"{run / 'resume.pt'}: this checkpoint belongs to another architecture" in refused("train", run, "--resume")
 
 
 @pytest.mark.parametrize("content", ["pickle", "truncated", "empty", "tensor", "list"])

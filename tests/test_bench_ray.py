@@ -19,7 +19,7 @@ from scribbleseg.bench.jobs import Job, read_bench_plan, read_results, run_job
 from scribbleseg.bench.worker import log_path, open_log
 from scribbleseg.config import Bench
 from scribbleseg.core.errors import InputError
-from scribbleseg.training.loop import read_checkpoint
+from scribbleseg.training.checkpoint import read_checkpoint
 
 PLAN = """
 seeds = [0, 1]

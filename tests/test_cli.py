@@ -75,7 +75,7 @@ def test_ctrl_c_exits_with_130_and_says_how_to_carry_on(call, monkeypatch, small
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("scribbleseg.training.loop.train", interrupted)
+    monkeypatch.setattr("scribbleseg.training.train.train", interrupted)
     monkeypatch.setattr("scribbleseg.inference.predict.predict", interrupted)
     assert call("train", small, tmp_path / "run") == (
         130,
@@ -159,7 +159,7 @@ def test_the_nearest_name(refused, small, tmp_path, words, expected):
 
 def test_options_in_every_spelling_are_known(call, monkeypatch):
     got = []
-    monkeypatch.setattr("scribbleseg.training.loop.train", got.append)
+    monkeypatch.setattr("scribbleseg.training.train.train", got.append)
     words = [
         "--val-share=0.2",
         "--validations",
@@ -229,7 +229,7 @@ def test_words_that_a_list_option_took(refused, line, expected):
 )
 def test_a_list_option_before_another_or_behind_the_words(call, monkeypatch, line):
     got = []
-    monkeypatch.setattr("scribbleseg.training.loop.train", got.append)
+    monkeypatch.setattr("scribbleseg.training.train.train", got.append)
     assert call("train", *line.split())[:2] == (0, "")
     assert (got[0].dataset, got[0].run, got[0].set[0]) == (Path("data"), Path("run"), "a=1")
 
@@ -358,7 +358,7 @@ def test_a_phantom_is_made_with_progress_and_says_what_comes_next(call, tmp_path
 
 
 def test_one_of_torchruns_processes_says_what_comes_next(call, monkeypatch):
-    monkeypatch.setattr("scribbleseg.training.loop.train", lambda settings: settings.run)
+    monkeypatch.setattr("scribbleseg.training.train.train", lambda settings: settings.run)
     for rank, lines in (("0", 1), ("1", 0)):
         monkeypatch.setenv("RANK", rank)
         assert call("train", "data", "run")[2].count("\n") == lines

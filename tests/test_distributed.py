@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from spread_runs import QUIET, STEPS, settings
 
 from scribbleseg.core import distributed
-from scribbleseg.training.loop import train
+from scribbleseg.training.train import train
 
 TOLERANCE = 1e-5  # relative, of losses in float32 from a network in float64
 

@@ -20,7 +20,7 @@ from scribbleseg.bench.view import View, duration, read_reached
 from scribbleseg.bench.worker import ELSEWHERE, from_json, log_path, open_log, to_json
 from scribbleseg.config import Bench
 from scribbleseg.core.errors import InputError
-from scribbleseg.training.loop import read_checkpoint
+from scribbleseg.training.checkpoint import read_checkpoint
 
 DATA = '[[data]]\nfolder = "small"\nsplit = "final"\nfolds = [0]\n'
 DOOMED = '''

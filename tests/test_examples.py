@@ -10,8 +10,8 @@ from small import small_dataset
 from scribbleseg.config import Train
 from scribbleseg.data.voxels import Batch
 from scribbleseg.networks.unet import UNet
-from scribbleseg.training.loop import train
 from scribbleseg.training.plan import read_plan
+from scribbleseg.training.train import train
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,8 +12,9 @@ from small import small_dataset
 from scribbleseg.config import Train
 from scribbleseg.data.dataset import read_dataset
 from scribbleseg.data.volume import read_label
-from scribbleseg.training.loop import _Training, train
+from scribbleseg.training import loop
 from scribbleseg.training.plan import make_plan, read_plan
+from scribbleseg.training.train import train
 
 
 @pytest.fixture
@@ -82,16 +83,16 @@ def test_an_interrupted_run_is_not_shown_and_then_carried_on(place, monkeypatch)
     monkeypatch.setattr(preset_choice, "PLACES", preset_choice.PLACES[:1])
     run = place / "runs" / "preset-choice" / "acdc-tuning-longer-s0"
     steps = []
-    validate = _Training.validate
+    validate = loop.validate
 
-    def interrupted(self):
-        steps.append(self.iteration)
-        if self.iteration == 2:
+    def interrupted(state, *rest):
+        steps.append(state.iteration)
+        if state.iteration == 2:
             raise KeyboardInterrupt
-        return validate(self)
+        return validate(state, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Training, "validate", interrupted)
+        patch.setattr(loop, "validate", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(
                 Train(

@@ -8,7 +8,7 @@ from torch import nn
 
 from scribbleseg.core.recipe import Recipe
 from scribbleseg.methods import METHODS, hyperparameters, method_class
-from scribbleseg.training.loop import make_optimizer
+from scribbleseg.training.optimizer import make_optimizer
 
 SHARED = {
     "optimizer": "sgd",

@@ -26,7 +26,7 @@ from scribbleseg.inference.provenance import MADE_BY
 from scribbleseg.report import figures
 from scribbleseg.report import page as module
 from scribbleseg.report.page import pick_cases, rank_cases, repeat_command, report, write_report
-from scribbleseg.training.loop import train
+from scribbleseg.training.train import train
 
 SECTIONS = ("scores", "cases", "training", "course-of-training", "settings", "every-case")
 

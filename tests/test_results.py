@@ -16,7 +16,7 @@ from scribbleseg.bench.jobs import BenchPlan, Job, Published
 from scribbleseg.bench.tables import aggregate
 from scribbleseg.config import Bench, Predict, Train
 from scribbleseg.inference.predict import predict
-from scribbleseg.training.loop import train
+from scribbleseg.training.train import train
 
 ROOT = Path(__file__).parents[1]
 

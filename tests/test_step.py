@@ -17,10 +17,11 @@ from scribbleseg.data.voxels import Slices
 from scribbleseg.methods.base import Method
 from scribbleseg.training.augment import random_affine, warp
 from scribbleseg.training.average import Average
-from scribbleseg.training.loop import pick_step, resident, train
+from scribbleseg.training.batches import resident
+from scribbleseg.training.machine import pick_machine
 from scribbleseg.training.optimizer import make_optimizer
-from scribbleseg.training.plan import make_plan
 from scribbleseg.training.step import EAGER_STEPS, Step
+from scribbleseg.training.train import train
 
 on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -171,7 +172,7 @@ def test_where_the_slices_lie_changes_nothing(tmp_path, monkeypatch, capsys, met
     )
     assert "lie in a file" in capsys.readouterr().err
     assert not [path.name for path in (dataset / ".scribbleseg").iterdir() if path.is_file() and "npz" not in path.name]
-    monkeypatch.setattr("scribbleseg.training.loop.Step", lambda *given, **named: host(Step(*given, **named)))
+    monkeypatch.setattr("scribbleseg.training.train.Step", lambda *given, **named: host(Step(*given, **named)))
     runs.append(
         train(settings(dataset, tmp_path / "host", method=method, iterations=110, val_share=0.3, validations=1))
     )
@@ -192,27 +193,26 @@ def without_times(run) -> list[dict]:
 
 def test_slices_that_leave_no_room_on_the_device_stay_on_the_host(monkeypatch, capsys):
     slices = Slices(torch.zeros(4, 1, 8, 8), torch.zeros(4, 8, 8, dtype=torch.uint8), {}, None)  # 1280 bytes
-    monkeypatch.setattr("scribbleseg.training.loop.free_memory", lambda device: 2500)
+    monkeypatch.setattr("scribbleseg.training.batches.free_memory", lambda device: 2500)
     assert resident(slices, torch.device("meta")).image.device.type == "cpu"
-    assert "stay on the host" in capsys.readouterr().err
-    monkeypatch.setattr("scribbleseg.training.loop.free_memory", lambda device: 2600)
+    assert "stay in main memory" in capsys.readouterr().err
+    monkeypatch.setattr("scribbleseg.training.batches.free_memory", lambda device: 2600)
     assert resident(slices, torch.device("meta")).image.device.type == "meta"
     assert capsys.readouterr().err == ""
 
 
-def test_which_step_is_taken(tmp_path):
-    dataset = small_dataset(tmp_path / "small")
-    cuda, cpu = torch.device("cuda"), torch.device("cpu")
-    for device, changes, compiled, recorded in (
-        (cpu, {}, False, False),
-        (cpu, {"compile": "on"}, True, False),
-        (cuda, {}, False, True),  # too short for a compiler
-        (cuda, {"compile": "off"}, False, False),
-        (cuda, {"compile": "on"}, True, True),
-        (cuda, {"deterministic": True}, False, False),
+def test_which_step_is_taken(monkeypatch):
+    monkeypatch.setattr("scribbleseg.training.machine.pick_device", torch.device)
+    for device, compile, deterministic, compiled, recorded in (
+        ("cpu", "auto", False, False, False),
+        ("cpu", "on", False, True, False),
+        ("cuda", "auto", False, False, True),  # too short for a compiler
+        ("cuda", "off", False, False, False),
+        ("cuda", "on", False, True, True),
+        ("cuda", "auto", True, False, False),
     ):
-        config = settings(dataset, tmp_path / "run", **changes)
-        assert pick_step(config, make_plan(config), device) == (compiled, recorded), (device, changes)
+        machine = pick_machine(device, "float32", compile, deterministic, iterations=100)
+        assert (machine.compiled, machine.recorded) == (compiled, recorded), (device, compile, deterministic)
 
 
 def test_a_compiled_run_says_so(tmp_path, monkeypatch, capsys):
@@ -228,7 +228,7 @@ def test_freed_memory_stays_with_the_process():
     """After a few steps a tensor takes the pages of an earlier one."""
     code = """
 import resource, torch
-from scribbleseg.device import prepare_cpu
+from scribbleseg.core.device import prepare_cpu
 prepare_cpu()
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(16):

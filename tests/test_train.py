@@ -16,6 +16,7 @@ from small import small_dataset
 
 from scribbleseg.config import Train
 from scribbleseg.core.device import pick_precision
+from scribbleseg.core.environment import environment
 from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.core.recipe import Recipe
@@ -24,16 +25,19 @@ from scribbleseg.data.preparation import resize_image, resize_label
 from scribbleseg.data.voxels import Slices
 from scribbleseg.inference.predict import load_network
 from scribbleseg.methods.scn import SCN
-from scribbleseg.training import run_folder as run_log
 from scribbleseg.training.augment import random_affine
 from scribbleseg.training.average import Average
 from scribbleseg.training.batches import Sampler, augment_slices, build_slices, epoch_order
 from scribbleseg.training.checkpoint import weights_iteration, write_weights
-from scribbleseg.training.loop import resume, train, validation_dice
+from scribbleseg.training.machine import Machine
 from scribbleseg.training.optimizer import learning_rate
 from scribbleseg.training.plan import FAST, FAST_SIZE, make_plan, read_plan
-from scribbleseg.training.run_folder import add_environment, environment
+from scribbleseg.training.run_folder import RunFolder
 from scribbleseg.training.step import Step
+from scribbleseg.training.train import resume, train
+from scribbleseg.training.validation import validation_dice
+
+CPU = Machine(torch.device("cpu"), torch.float32, compiled=False, recorded=False, deterministic=False)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +94,7 @@ def test_without_dense_masks_validation_is_on_scribbled_pixels(tmp_path, capsys)
     said = capsys.readouterr().err
     config, plan = read_plan(run)
     assert (
-        f"validation: 1 of 4 cases ({plan.fold.val[0]})\n" in said and "Dice is of their scribbled pixels alone" in said
+        f"validation: 1 of 4 cases ({plan.fold.val[0]})\n" in said and "Dice is computed on their scribbled pixels only" in said
     )
     assert plan.val_on_scribbles and len(plan.fold.val) == 1
     network, dtype, size = load_network(run, plan), pick_precision(config.precision, torch.device("cpu")), plan.size
@@ -127,7 +131,7 @@ def test_dense_masks_are_preferred_for_validation(dataset, tmp_path, capsys):
     assert not make_plan(settings(some, tmp_path / "run", split="mixed")).val_on_scribbles, "one dense mask is there"
     train(settings(some, tmp_path / "run", split="mixed", iterations=1))
     assert (
-        "validation: 2 of 3 cases (case.1 a, case.2 a); Dice is of the 1 that has a dense mask\n"
+        "validation: 2 of 3 cases (case.1 a, case.2 a); Dice is computed on the 1 with a dense mask\n"
         in capsys.readouterr().err
     )
 
@@ -272,12 +276,13 @@ def test_a_run_carried_on_elsewhere_says_so(dataset, tmp_path):
     run = train(settings(dataset, tmp_path / "run"))
     path = run / "environment.json"
     first = json.loads(path.read_text(encoding="utf-8"))
-    add_environment(run, torch.device("cpu"), torch.float32, first["step"])
+    RunFolder(run).add_environment(environment(CPU.device, torch.float32) | {"step": first["step"]})
     known = json.loads(path.read_text(encoding="utf-8")).get("continued", [])
     assert known == ([{"precision": "float32"}] if first["precision"] == "bfloat16" else [])
     path.write_text(json.dumps({**first, "commit": "abc", "torch": "2.9"}), encoding="utf-8")
     for _ in range(2):  # the second time nothing is new
-        add_environment(run, torch.device("cpu"), getattr(torch, first["precision"]), first["step"])
+        now = environment(CPU.device, getattr(torch, first["precision"]))
+        RunFolder(run).add_environment(now | {"step": first["step"]})
         stored = json.loads(path.read_text(encoding="utf-8"))
         assert (
             stored["continued"] == [{"commit": first["commit"], "torch": first["torch"]}] and stored["commit"] == "abc"
@@ -288,7 +293,7 @@ def test_the_commit_is_of_the_repository_that_tracks_the_package(tmp_path, monke
     """A package in a virtual environment inside a user's repository must not be taken for it."""
     if shutil.which("git") is None:
         pytest.skip("needs git, whose commit it is about")
-    installed = tmp_path / ".venv" / "scribbleseg" / "run_log.py"
+    installed = tmp_path / ".venv" / "scribbleseg" / "environment.py"
     installed.parent.mkdir(parents=True)
     installed.touch()
 
@@ -304,7 +309,7 @@ def test_the_commit_is_of_the_repository_that_tracks_the_package(tmp_path, monke
 
     git("init")
     git("commit", "--allow-empty", "-m", "theirs")
-    monkeypatch.setattr(run_log, "__file__", str(installed))
+    monkeypatch.setattr("scribbleseg.core.environment.__file__", str(installed))
     monkeypatch.delenv("SCRIBBLESEG_COMMIT", raising=False)
     assert commit() is None
     monkeypatch.setenv("SCRIBBLESEG_COMMIT", "abc1234")
@@ -326,6 +331,7 @@ def test_the_log_is_on_the_disk_before_each_checkpoint(dataset, tmp_path, monkey
     monkeypatch.setattr(os, "fsync", note)
     train(settings(dataset, tmp_path / "run", iterations=2, checkpoint_every=0.0))
     assert [name for name in done if name in ("log.jsonl", "resume.pt")] == [
+        "log.jsonl",
         "resume.pt",
         "log.jsonl",
         "resume.pt",
@@ -355,7 +361,7 @@ def test_best_is_the_checkpoint_with_the_highest_validation_dice_also_when_carri
     dice = {2: 0.2, 4: 0.6, 6: 0.4, 8: 0.5, 10: 0.3, 12: 0.1}
     changes = {"val_share": 0.3, "validations": 6, "checkpoint_every": 0.0}
     calls = iter([*dice.values(), *dice.values()])
-    monkeypatch.setattr("scribbleseg.training.loop.validation_dice", lambda *_: torch.tensor([[next(calls)] * 2]))
+    monkeypatch.setattr("scribbleseg.training.validation.validation_dice", lambda *_: torch.tensor([[next(calls)] * 2]))
 
     run = train(settings(dataset, tmp_path / "whole", **changes))
     assert weights_iteration(run / "best.safetensors", 12) == 4
@@ -413,12 +419,12 @@ def test_ctrl_c_leaves_a_resumable_run(dataset, tmp_path):
 
 
 def test_ctrl_c_while_a_line_is_written_loses_nothing(dataset, tmp_path, monkeypatch):
-    def interrupted(self):
-        if self.iteration == 6:
+    def interrupted(state, *_):
+        if state.iteration == 6:
             os.kill(os.getpid(), signal.SIGINT)
         return {}
 
-    monkeypatch.setattr("scribbleseg.training.loop._Training.validate", interrupted)
+    monkeypatch.setattr("scribbleseg.training.loop.validate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(settings(dataset, tmp_path / "run", val_share=0.3, validations=6))
     assert torch.load(tmp_path / "run" / "resume.pt", weights_only=True)["iteration"] == 7
@@ -650,7 +656,7 @@ def test_a_training_that_began_there_meanwhile_is_left_alone(dataset, tmp_path, 
         (run / "config.json").write_text("another training's", encoding="utf-8")
         return build_slices(*given)
 
-    monkeypatch.setattr("scribbleseg.training.loop.build_slices", slowly)
+    monkeypatch.setattr("scribbleseg.training.train.build_slices", slowly)
     with pytest.raises(InputError, match="exists already and is not empty"):
         train(settings(dataset, run))
     assert [path.name for path in run.iterdir()] == ["config.json"] and (run / "config.json").read_text(
@@ -669,7 +675,7 @@ def test_validation_dice_by_hand():
     truth[0, 0] = truth[1, 1] = truth[2, 2] = 1
     truth[1, 0, 0] = UNLABELED
     slices = Slices(image, truth, {}, truth)
-    dice = validation_dice(Fixed(), slices, torch.tensor([0, 0, 1]), 2, torch.device("cpu"), torch.float32)
+    dice = validation_dice(Fixed(), slices, torch.tensor([0, 0, 1]), 2, CPU)
     assert dice[:, 0].tolist() == pytest.approx([2 * 8 / (8 + 11), 0])
 
 
@@ -678,10 +684,7 @@ def test_validation_is_without_dropout_and_leaves_the_network_as_it_was():
     before = {name: value.clone() for name, value in network.state_dict().items()}
     label = torch.randint(0, 3, (4, 8, 8)).to(torch.uint8)
     slices = Slices(torch.rand(4, 1, 8, 8), label, {}, label)
-    first, again = (
-        validation_dice(network, slices, torch.tensor([0, 0, 1, 1]), 3, torch.device("cpu"), torch.float32)
-        for _ in range(2)
-    )
+    first, again = (validation_dice(network, slices, torch.tensor([0, 0, 1, 1]), 3, CPU) for _ in range(2))
     assert torch.equal(first, again) and network.training
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 

@@ -23,7 +23,7 @@ VERBS = {
     "import": (config.Import, "data.importers:import_dataset"),
     "simulate": (config.Simulate, "data.synthetic.simulate:simulate"),
     "check": (config.Check, "data.check:check"),
-    "train": (config.Train, "training.loop:train"),
+    "train": (config.Train, "training.train:train"),
     "predict": (config.Predict, "inference.predict:predict"),
     "evaluate": (config.Evaluate, "evaluation.scores:evaluate"),
     "report": (config.Report, "report.page:report"),
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
                 raise InputError(
                     "--resume takes the run folder alone, with the settings it was started with: scribbleseg train RUN --resume"
                 )
-            return _run("training.loop:resume", Path(rest[0]))
+            return _run("training.train:resume", Path(rest[0]))
         if verb in VERBS:
             _check_options(argv)
             _check_places(argv)

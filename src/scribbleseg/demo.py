@@ -8,7 +8,7 @@ from .data.synthetic.phantom import phantom
 from .evaluation.scores import format_table, score_files, summarise, write_rows
 from .inference.predict import predict
 from .report.page import write_report
-from .training.loop import resume, train
+from .training.train import resume, train
 
 METHODS = ("pce", "effdnet")
 BUDGET = {"iterations": 300, "size": 96, "optimizer": "adamw", "lr": 2e-3}

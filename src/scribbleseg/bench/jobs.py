@@ -23,8 +23,8 @@ from ..data.dataset import Case, Dataset, Fold, read_dataset, read_json
 from ..evaluation.scores import list_masks, read_rows, score_cases, write_rows
 from ..inference.predict import load_network, predict
 from ..methods import hyperparameters, own_code, parse_options
-from ..training.loop import resume, train
 from ..training.plan import Plan, make_plan, make_recipe, read_plan, read_recipe
+from ..training.train import resume, train
 
 TEXT = (lambda value: isinstance(value, str), "a text in quotes")
 NAME = (

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,7 +21,6 @@ from ..data.preparation import resize_image, resize_label
 from ..data.voxels import Batch, Slices, Stack
 from ..methods.base import Method
 from .augment import warp
-from .plan import Plan
 
 
 def build_slices(dataset: Dataset, cases: tuple[str, ...], method: Method | None, size: int) -> tuple[Slices, Tensor]:
@@ -70,21 +70,28 @@ def build_slices(dataset: Dataset, cases: tuple[str, ...], method: Method | None
     )
 
 
-def check_trainable(slices: Slices, plan: Plan, folder: Path) -> None:
-    """Every class must be drawn somewhere in the training cases."""
-    count = sum(torch.bincount(part.flatten(), minlength=UNLABELED + 1) for part in slices.label.split(1024))[
-        : len(plan.classes)
-    ]
-    missing = [name for name, pixels in zip(plan.classes, count.tolist()) if not pixels]
-    if len(missing) >= len(plan.classes) - 1 and plan.classes[0] not in missing or len(missing) == len(plan.classes):
+def check_trainable(slices: Slices, classes: Sequence[str], folder: Path) -> None:
+    """Raises InputError unless every class is drawn somewhere in the training cases."""
+    counts = sum(torch.bincount(part.flatten(), minlength=UNLABELED + 1) for part in slices.label.split(1024))
+    missing = [name for name, pixels in zip(classes, counts.tolist()) if not pixels]
+    if set(classes[1:]) <= set(missing):
         raise InputError(
-            f"{folder}: no training case has a foreground scribble. Draw some, or check that the ignore value ({len(plan.classes)}) is not used for all."
+            f"{folder}: no training case has a foreground scribble. "
+            f"Draw some, or check that the ignore value ({len(classes)}) is not used for all."
         )
     if missing:
-        way_out = "" if plan.classes[0] in missing else ", or take the class out of dataset.json"
-        raise InputError(
-            f"{folder}: no training case has a scribble of class {', '.join(missing)}. Draw some{way_out}."
-        )
+        way_out = "" if classes[0] in missing else ", or take the class out of dataset.json"
+        names = ", ".join(missing)
+        raise InputError(f"{folder}: no training case has a scribble of class {names}. Draw some{way_out}.")
+
+
+def resident(slices: Slices, device: torch.device) -> Slices:
+    """The slices on the device if they leave half of its free memory to the network; else as they are, and the user is told."""
+    size = sum(layer.nbytes for layer in slices.layers())
+    if device.type == "cpu" or size < free_memory(device) / 2:
+        return slices.to(device)
+    print(f"the slices take {size / 2**30:.1f} GiB, too much for {device}: they stay in main memory", file=sys.stderr)
+    return slices
 
 
 def augment_slices(slices: Slices, matrix: Tensor, layout: torch.memory_format = torch.channels_last) -> Batch:

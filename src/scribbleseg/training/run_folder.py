@@ -1,115 +1,149 @@
-"""What a run says of itself: its environment, log.jsonl, pictures, TensorBoard."""
+"""The folder of a run: config.json, environment.json, log.jsonl, last and best weights, resume.pt, pictures."""
 
 import json
 import os
-import platform
 import shutil
-import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .. import __version__
 from ..config import Train
-from ..core import distributed
 from ..core.atomic import atomic_file
-from ..core.device import device_name
+from ..core.environment import environment
 from ..core.errors import InputError
-from ..core.labels import UNLABELED
+from .board import Board
+from .checkpoint import weights_iteration, write_checkpoint, write_weights
+from .machine import Machine
+from .plan import Plan, write_plan
+from .state import State
 
 
-def environment(device: torch.device, dtype: torch.dtype) -> dict:
-    """Versions, commit and machine: what a reader needs beside a number."""
-    return {
-        "scribbleseg": __version__,
-        "commit": _commit() or os.environ.get("SCRIBBLESEG_COMMIT") or None,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "device": device_name(device),
-        "precision": str(dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
-        "processes": distributed.processes(),
-        "platform": f"{platform.system()} {platform.machine()}",
-    }
+class RunFolder:
+    """Writes what a training leaves. Of several processes only the first one `writes`; in the others all methods do nothing."""
 
+    def __init__(self, path: Path, writes: bool = True):
+        self.path, self.writes = Path(path), writes
+        self.made = not self.path.exists()
+        self.fresh = not (self.path / "config.json").exists()  # no run was begun here before
+        self.network, self.board = "", None
+        self.log_file: TextIO | None = None
 
-def _commit() -> str | None:
-    """What git says of the repository that this file is tracked in; a repository round a virtual environment is another project's."""
-    if shutil.which("git") is None:
-        return None
-    file = Path(__file__)
-    tracked, described = (
-        subprocess.run(["git", "-C", str(file.parent), *words], capture_output=True, text=True)
-        for words in (("ls-files", "--error-unmatch", file.name), ("describe", "--always", "--dirty"))
-    )
-    return described.stdout.strip() if tracked.returncode == 0 else None
+    def check_new(self, iterations: int) -> None:
+        """Raises InputError when the folder of a new run holds anything, or cannot be made."""
+        path = self.path
+        if path.exists() and (
+            not path.is_dir() or any(not file.name.startswith(".partial-") for file in path.iterdir())
+        ):
+            weights = path / "last.safetensors"
+            if weights.is_file() and weights_iteration(weights, iterations) == 0:
+                raise InputError(
+                    f"{path}: exists already, with a training that stands at iteration 0. "
+                    "Remove it, unless it is running, or choose another folder."
+                )
+            begun = (path / "config.json").is_file()
+            carry_on = f", or carry on with: scribbleseg train {path} --resume" if begun else "."
+            raise InputError(f"{path}: exists already and is not empty. Choose another folder{carry_on}")
+        parent = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+            raise InputError(
+                f"{path}: cannot be made, as {parent} is no folder that can be written to. "
+                "Choose another place, or change its permissions."
+            )
 
+    def begin(self, config: Train, plan: Plan, machine: Machine, step: str, state: State) -> None:
+        """Make the folder, with a checkpoint of iteration 0; from here on the run can be resumed."""
+        if not self.writes:
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_plan(config, plan)
+        self._write_environment(environment(machine.device, machine.dtype) | {"step": step})
+        self.open(plan.network, config.tensorboard)
+        self.save(state)
 
-def write_environment(run: Path, device: torch.device, dtype: torch.dtype, step: str) -> None:
-    with atomic_file(run / "environment.json") as partial:
-        partial.write_text(json.dumps({**environment(device, dtype), "step": step}, indent=1) + "\n", encoding="utf-8")
+    def carry_on(self, config: Train, plan: Plan, machine: Machine, step: str, state: State) -> None:
+        """Drop log lines that are newer than the checkpoint, and note in environment.json what has changed."""
+        if not self.writes:
+            return
+        self._cut_log(state.iteration)
+        self.add_environment(environment(machine.device, machine.dtype) | {"step": step})
+        self.open(plan.network, config.tensorboard)
 
+    def open(self, network: str, tensorboard: bool) -> None:
+        self.network = network
+        self.board = Board(self.path / "tensorboard") if tensorboard else None
+        self.log_file = open(self.path / "log.jsonl", "a", encoding="utf-8")
 
-def add_environment(run: Path, device: torch.device, dtype: torch.dtype, step: str) -> None:
-    """Note in environment.json what is no longer as it was, when a run is carried on: a list `continued`, a dict per change."""
-    path = run / "environment.json"
-    if not path.is_file():
-        write_environment(run, device, dtype, step)
-        return
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    last = {key: value for part in (stored, *stored.get("continued", [])) for key, value in part.items()}
-    changed = {
-        key: value for key, value in {**environment(device, dtype), "step": step}.items() if last.get(key) != value
-    }
-    if changed:
-        stored["continued"] = [*stored.get("continued", []), changed]
-        with atomic_file(path) as partial:
+    def close(self) -> None:
+        if self.log_file is not None:
+            self.log_file.close()
+
+    def save(self, state: State) -> None:
+        """Write last.safetensors and resume.pt, each atomically, after the log lines that they count on."""
+        if self.log_file is None:
+            return
+        os.fsync(self.log_file.fileno())
+        self.save_weights("last", state)
+        write_checkpoint(self.path, state.stored())
+
+    def save_weights(self, name: str, state: State) -> None:
+        write_weights(self.path, name, state.evaluated, {"network": self.network, "iteration": str(state.iteration)})
+
+    def log(self, entry: dict, pictures: dict[str, Tensor]) -> None:
+        """Append a line to log.jsonl, write pictures/ITERATION.npz if there are any, and both to TensorBoard if asked for."""
+        if self.log_file is None:
+            return
+        self.log_file.write(json.dumps(entry) + "\n")
+        self.log_file.flush()
+        arrays = {name: _compact(value) for name, value in pictures.items()}
+        if arrays:
+            with atomic_file(self.path / "pictures" / f"{entry['iteration']:06d}.npz") as partial:
+                np.savez_compressed(partial, **arrays)
+        if self.board is not None:
+            self.board.write(entry, arrays)
+
+    @contextmanager
+    def removed_if_nothing_was_trained(self, state: State) -> Iterator[None]:
+        """If a new run fails in its first step, its folder is emptied, and removed if the run made it."""
+        try:
+            yield
+        except Exception:  # whatever it is, it is raised again
+            self.close()
+            if self.writes and self.fresh and state.iteration == 0:
+                with suppress(OSError):
+                    for path in self.path.iterdir():
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    if self.made:
+                        self.path.rmdir()
+            raise
+        finally:
+            self.close()
+
+    def _write_environment(self, stored: dict) -> None:
+        with atomic_file(self.path / "environment.json") as partial:
             partial.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
 
+    def add_environment(self, now: dict) -> None:
+        """Add to the list `continued` a dict of what differs from before."""
+        path = self.path / "environment.json"
+        if not path.is_file():
+            self._write_environment(now)
+            return
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        last = {key: value for part in (stored, *stored.get("continued", [])) for key, value in part.items()}
+        if changed := {key: value for key, value in now.items() if last.get(key) != value}:
+            self._write_environment(stored | {"continued": [*stored.get("continued", []), changed]})
 
-def cut_log(run: Path, iteration: int) -> None:
-    """Take what came after `iteration` out of log.jsonl, and a line that was cut off."""
-    log = run / "log.jsonl"
-    lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.is_file() else []
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["iteration"] <= iteration]
-    with atomic_file(log) as partial:
-        partial.write_text("".join(kept), encoding="utf-8")
-
-
-def write_pictures(run: Path, iteration: int, maps: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    """pictures/ITERATION.npz; returns the arrays."""
-    arrays = {name: _compact(value) for name, value in maps.items()}
-    with atomic_file(run / "pictures" / f"{iteration:06d}.npz") as partial:
-        np.savez_compressed(partial, **arrays)
-    return arrays
-
-
-def open_board(config: Train):
-    """Writes log entries as TensorBoard scalars and pictures as images; None unless asked for."""
-    if not config.tensorboard:
-        return None
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise InputError("--tensorboard needs the tensorboard package. Run: pip install tensorboard") from error
-    writer = SummaryWriter(str(Path(config.run) / "tensorboard"))
-
-    def write(entry, pictures):
-        for name, stack in pictures.items():
-            grey = np.where(stack == UNLABELED, 0, stack).astype(np.float32)
-            writer.add_images(f"pictures/{name}", grey[:, None] / max(float(grey.max()), 1e-6), entry["iteration"])
-        for group in ("losses", "monitor", "val_dice"):
-            for name, value in entry.get(group, {}).items():
-                writer.add_scalar(f"{group}/{name}", value, entry["iteration"])
-        for name in ("lr", "loss", "val_mean_dice", "seconds_per_iteration"):
-            if name in entry:
-                writer.add_scalar(name, entry[name], entry["iteration"])
-        writer.flush()
-
-    return write
+    def _cut_log(self, iteration: int) -> None:
+        log = self.path / "log.jsonl"
+        lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.is_file() else []
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["iteration"] <= iteration]
+        with atomic_file(log) as partial:
+            partial.write_text("".join(kept), encoding="utf-8")
 
 
 def _compact(value: Tensor) -> np.ndarray:

@@ -1,0 +1,42 @@
+"""Versions, commit and machine: what a reader needs beside a number."""
+
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .. import __version__
+from . import distributed
+from .device import device_name
+
+
+def environment(device: torch.device, dtype: torch.dtype) -> dict:
+    """What this process runs with; `commit` is None where the package is not in a git checkout."""
+    return {
+        "scribbleseg": __version__,
+        "commit": _commit() or os.environ.get("SCRIBBLESEG_COMMIT") or None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "device": device_name(device),
+        "precision": str(dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "processes": distributed.processes(),
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _commit() -> str | None:
+    """`git describe` of the repository that tracks this file; a repository around a virtual environment is another project's."""
+    if shutil.which("git") is None:
+        return None
+    file = Path(__file__)
+    tracked, described = (
+        subprocess.run(["git", "-C", str(file.parent), *words], capture_output=True, text=True)
+        for words in (("ls-files", "--error-unmatch", file.name), ("describe", "--always", "--dirty"))
+    )
+    return described.stdout.strip() if tracked.returncode == 0 else None

@@ -1,0 +1,57 @@
+"""What a training runs on: device, number format, and how a step is executed."""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from ..core import distributed
+from ..core.device import pick_device, pick_precision
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Settled once, before the data are read."""
+
+    device: torch.device
+    dtype: torch.dtype
+    compiled: bool  # torch.compile of the losses
+    recorded: bool  # the step is recorded as a CUDA graph and replayed
+    deterministic: bool
+
+    @property
+    def autocast(self) -> torch.autocast:
+        """The context in which networks compute: `dtype` where it is not float32."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+
+def pick_machine(device: str, precision: str, compile: str, deterministic: bool, iterations: int) -> Machine:
+    """Resolve `auto` for this process. Raises InputError for a device that is not here.
+
+    compile="auto": a step is recorded on CUDA; it is also compiled there if the run has 5000 iterations or more, which
+    pays for the minutes that compiling takes. On CPUs compiled steps were slower (docs/speed.md). Deterministic runs and
+    runs of several processes are neither compiled nor recorded unless compile="on", which compiles.
+    """
+    place = pick_device(distributed.own_device(device))
+    graph = place.type == "cuda" and distributed.processes() == 1 and not deterministic
+    if compile == "auto":
+        compiled, recorded = graph and iterations >= 5000 and importlib.util.find_spec("triton") is not None, graph
+    else:
+        compiled, recorded = compile == "on", graph and compile == "on"
+    return Machine(place, pick_precision(precision, place), compiled, recorded, deterministic)
+
+
+@contextmanager
+def determinism(on: bool) -> Iterator[None]:
+    """Inside the block PyTorch uses deterministic algorithms, or else the fastest that cuDNN finds."""
+    if on:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = not on
+    torch.use_deterministic_algorithms(on)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)

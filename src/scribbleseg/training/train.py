@@ -1,0 +1,133 @@
+"""The verb `train`: settings are resolved, data read, the run folder made; then the loop takes over."""
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from ..config import Train
+from ..core import distributed
+from ..core.device import prepare_cpu
+from ..core.progress import Progress
+from ..data.dataset import Dataset, read_dataset
+from ..methods import method_class
+from ..networks import build_network
+from .average import Average
+from .batches import build_slices, check_trainable, resident
+from .calendar import Calendar
+from .checkpoint import read_checkpoint
+from .loop import run_to_end
+from .machine import determinism, pick_machine
+from .optimizer import make_optimizer
+from .plan import Plan, make_plan, read_plan
+from .run_folder import RunFolder
+from .state import State
+from .step import Step
+from .validation import read_validation
+
+
+def train(config: Train) -> Path:
+    """Train on one fold and write the run folder; returns it.
+
+    Raises InputError for anything wrong with the data, the settings or the folder, before anything is written, and for a
+    method that returns no named terms. If the first step fails, the run folder is removed again.
+    """
+    with distributed.joined():
+        plan = make_plan(config)
+        folder = RunFolder(Path(config.run), writes=distributed.rank() == 0)
+        folder.check_new(plan.recipe.iterations)
+        _run(config, plan, folder, stored=None)
+    return Path(config.run)
+
+
+def resume(run: Path) -> Path:
+    """Carry on a run that was cut off, to the same weights as if it had not been; a finished run is left as it is."""
+    run = Path(run)
+    with distributed.joined():
+        config, plan = read_plan(run)
+        folder = RunFolder(run, writes=distributed.rank() == 0)
+        stored = read_checkpoint(run) if (run / "resume.pt").is_file() else None  # none: cut off before the first one
+        if stored is None or stored["iteration"] < plan.recipe.iterations:
+            _run(config, plan, folder, stored)
+        elif folder.writes:
+            print(f"{run}: is finished ({plan.recipe.iterations} iterations)", file=sys.stderr)
+    return run
+
+
+def _run(config: Train, plan: Plan, folder: RunFolder, stored: dict | None) -> None:
+    machine = pick_machine(
+        config.device, config.precision, config.compile, config.deterministic, plan.recipe.iterations
+    )
+    part = distributed.own_part(plan.recipe.batch)
+    prepare_cpu()
+    torch.manual_seed(config.seed)
+    dataset = read_dataset(config.dataset)
+    if folder.writes:
+        _say_what_is_left_out(dataset, plan)
+    network = build_network(plan.network, len(plan.channels), len(plan.classes))
+    method = method_class(plan.method)(network, **plan.options)
+    with distributed.first_process_first():
+        slices, _ = build_slices(dataset, plan.fold.train, method, plan.size)
+    check_trainable(slices, plan.classes, dataset.folder)
+    validation = read_validation(dataset, plan) if plan.fold.val and folder.writes else None
+
+    slices = resident(slices, machine.device)
+    method.to(machine.device, memory_format=torch.channels_last).train()
+    optimizer = make_optimizer(plan.recipe, method, machine.device)
+    average = Average(network, plan.recipe.ema) if plan.recipe.ema else None
+    state = State(method, optimizer, average, machine.device)
+    step = Step(
+        method,
+        optimizer,
+        slices,
+        machine.dtype,
+        part=part,
+        seed=config.seed,
+        average=average,
+        compiled=machine.compiled,
+        recorded=machine.recorded,
+    )
+    if stored is not None:
+        state.restore(stored, slices, folder.path / "resume.pt")
+    elif folder.writes and folder.fresh:
+        folder.check_new(plan.recipe.iterations)  # another training may have begun there while the cases were read
+    (folder.begin if stored is None else folder.carry_on)(config, plan, machine, step.kind, state)
+    with folder.removed_if_nothing_was_trained(state), determinism(machine.deterministic), _interruptible() as stop:
+        validations = config.validations if plan.fold.val else 0
+        calendar = Calendar(plan.recipe.iterations, method.sweeps, validations, config.checkpoint_every)
+        label, done = f"training {plan.method}", state.iteration
+        with Progress(label, plan.recipe.iterations, "it", done, folder.writes) as bar:
+            run_to_end(state, step, plan.recipe, calendar, folder, validation, machine, config.seed, stop=stop, bar=bar)
+
+
+def _say_what_is_left_out(dataset: Dataset, plan: Plan) -> None:
+    if unread := dataset.unread():
+        print(f"{dataset.folder}: {unread}", file=sys.stderr)
+    bare = [name for name in plan.fold.train if dataset.case(name).scribble is None]
+    if bare:
+        count = f"{len(bare)} of {len(plan.fold.train)}"
+        print(f"{count} training cases have no scribble (first: {bare[0]})", file=sys.stderr)
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """Ctrl-C fills the list instead of cutting a step in two; a second one stops at once, and so does any with several processes."""
+    stop: list[int] = []
+    if threading.current_thread() is not threading.main_thread() or distributed.processes() > 1:
+        yield stop
+        return
+
+    def handle(number: int, frame: object) -> None:
+        if stop:
+            raise KeyboardInterrupt
+        stop.append(number)
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
