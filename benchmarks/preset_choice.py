@@ -27,7 +27,8 @@ from scribbleseg.core.atomic import atomic_file
 from scribbleseg.core.device import pick_device, pick_precision
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.dataset import Dataset, load_volume, read_dataset
-from scribbleseg.inference.predict import load_network, predict_volume
+from scribbleseg.inference.models import load_network
+from scribbleseg.inference.probabilities import predict_volume
 from scribbleseg.training.plan import make_plan, read_plan
 
 ONCE = {"preset": "fast", "optimizer": "adamw", "batch": 12, "iterations": 900}

@@ -30,7 +30,9 @@ from scribbleseg.core.environment import environment
 from scribbleseg.data.dataset import load_image, read_dataset
 from scribbleseg.data.importers import import_dataset
 from scribbleseg.data.volume import write_volume
-from scribbleseg.inference.predict import Model, load_network, mean_probs, predict
+from scribbleseg.inference.models import Model, load_network
+from scribbleseg.inference.predict import predict
+from scribbleseg.inference.probabilities import mean_probs
 from scribbleseg.methods.rw import RandomWalker
 from scribbleseg.networks import build_network
 from scribbleseg.training.batches import build_slices

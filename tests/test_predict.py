@@ -22,7 +22,10 @@ from scribbleseg.data.dataset import load_image, read_dataset
 from scribbleseg.data.importers import import_dataset
 from scribbleseg.evaluation.scores import list_masks
 from scribbleseg.inference import predict as module
-from scribbleseg.inference.predict import FLIPS, average_softmax, entropy, list_jobs, predict, predict_volume
+from scribbleseg.inference.inputs import list_jobs
+from scribbleseg.inference.models import load_network
+from scribbleseg.inference.predict import predict
+from scribbleseg.inference.probabilities import FLIPS, average_softmax, entropy, predict_volume
 from scribbleseg.inference.provenance import MADE_BY, checksum, written
 from scribbleseg.networks import build_network
 from scribbleseg.training.plan import read_plan
@@ -67,7 +70,7 @@ def run(trained, tmp_path):
 @pytest.fixture
 def bright(run, monkeypatch):
     """A run whose network is Brightness, at a size that loses no voxel."""
-    monkeypatch.setattr(module, "load_network", lambda *_: Brightness())
+    monkeypatch.setattr("scribbleseg.inference.models.load_network", lambda *_: Brightness())
     return change_plan(run, size=SIZE)
 
 
@@ -234,12 +237,12 @@ def test_images_that_were_trained_on_are_named(small, trained, tmp_path, capsys)
     dataset, fold = read_dataset(small), read_plan(trained)[1].fold
     seen, new = (dataset.case(names[0]).images[0] for names in (fold.train, fold.test or fold.val))
     predict(Predict(trained, new, tmp_path / "new.nii.gz"))
-    assert "trained on" not in capsys.readouterr().err
+    assert "was trained on" not in capsys.readouterr().err
     (tmp_path / "mixed").mkdir()
     for path in (seen, new):
         (tmp_path / "mixed" / path.name).symlink_to(path.resolve())
     predict(Predict(trained, tmp_path / "mixed", tmp_path / "out"))
-    assert f"trained on: 1 of 2 images ({seen.resolve()})" in capsys.readouterr().err
+    assert f"was trained on 1 of 2 images ({seen.resolve()})" in capsys.readouterr().err
 
 
 def test_a_folder_of_any_names_and_formats(bright, tmp_path):
@@ -277,7 +280,7 @@ def test_two_channels_are_taken_in_order(tmp_path, run, monkeypatch):
             assert x.shape[1] == 2
             return Brightness()(x[:, :1])
 
-    monkeypatch.setattr(module, "load_network", lambda *_: First())
+    monkeypatch.setattr("scribbleseg.inference.models.load_network", lambda *_: First())
     change_plan(run, size=SIZE, channels=["T1", "T2"])
     (image, mask), (other, _) = scan(2, 0), scan(2, 1)
     save(tmp_path / "in" / "a_0001.nii.gz", other)
@@ -364,20 +367,20 @@ def test_only_what_predict_wrote_is_replaced(small, run, tmp_path, capfd):
     kept = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()}
     with pytest.raises(
         InputError,
-        match=r"case.5 a.nii.gz: is there already, and no made_by.json says that predict wrote it as it is. .* give predict --overwrite",
+        match=r"case.5 a.nii.gz: exists already, and no made_by.json says that predict wrote it as it is. .* give predict --overwrite",
     ):
         predict(Predict(run, small, out))
     assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()} == kept, (
         "not one file is touched"
     )
     predict(Predict(run, small / "imagesTr" / "case.4 a_0000.nii.gz", out / "case.4 a.nii.gz"))
-    with pytest.raises(InputError, match="case.5 a.nii.gz: is there already"):
+    with pytest.raises(InputError, match="case.5 a.nii.gz: exists already"):
         predict(Predict(run, small, out))
     predict(Predict(run, small, out, overwrite=True))
     assert corrected.read_bytes() != kept[corrected.name][0]
     drawn = tmp_path / "by_hand.nii.gz"
     shutil.copyfile(small / "labelsTr_dense" / corrected.name, drawn)
-    with pytest.raises(InputError, match="by_hand.nii.gz: is there already"):
+    with pytest.raises(InputError, match="by_hand.nii.gz: exists already"):
         predict(Predict(run, small / "imagesTr" / "case.4 a_0000.nii.gz", drawn))
 
 
@@ -385,7 +388,7 @@ def test_a_map_that_is_not_predicts_own_is_not_replaced(small, run, tmp_path):
     scan = small / "imagesTr" / "case.4 a_0000.nii.gz"
     mine = tmp_path / "a_entropy.nii.gz"
     mine.write_bytes(b"mine")
-    with pytest.raises(InputError, match="a_entropy.nii.gz: is there already"):
+    with pytest.raises(InputError, match="a_entropy.nii.gz: exists already"):
         predict(Predict(run, scan, tmp_path / "a.nii.gz", uncertainty=True))
     assert mine.read_bytes() == b"mine" and not (tmp_path / "a.nii.gz").exists()
     predict(Predict(run, scan, tmp_path / "a.nii.gz"))
@@ -401,11 +404,11 @@ def test_predictions_are_no_scans(small, run, tmp_path):
     for source in (tmp_path / "out", tmp_path / "out" / "case.4 a.nii.gz"):
         with pytest.raises(
             InputError,
-            match=r"holds predictions, as the made_by.json there says. The order is RUN \[RUN ...\] INPUT OUTPUT",
+            match=r"holds predictions, as made_by.json there says. The order is RUN \[RUN ...\] INPUT OUTPUT",
         ):
             predict(Predict(run, source, tmp_path / "scans"))
     (tmp_path / "out" / MADE_BY).unlink()
-    with pytest.raises(InputError, match="is there already, and no made_by.json says"):
+    with pytest.raises(InputError, match="exists already, and no made_by.json says"):
         predict(Predict(run, tmp_path / "out", tmp_path / "scans"))
     assert {path.name: path.read_bytes() for path in (tmp_path / "scans").iterdir()} == before
 
@@ -493,7 +496,7 @@ def test_maps_take_no_scans_and_no_masks_name(small, run, tmp_path):
                 overwrite=True,
             )
         )
-    with pytest.raises(InputError, match="a_entropy.nii.gz: a case's mask and another's map would have this name"):
+    with pytest.raises(InputError, match="a_entropy.nii.gz: the mask of one case and a map of another would have this name"):
         predict(Predict(run, tmp_path / "in", tmp_path / "out", uncertainty=True))
     assert not (tmp_path / "out").exists()
 
@@ -579,7 +582,7 @@ def test_tta_reaches_the_file(small, trained, tmp_path):
     flipped, plain = (nibabel.load(tmp_path / f"{name}_prob_core.nii.gz").get_fdata() for name in ("with", "without"))
     image, grid = load_image((source,))
     _, plan = read_plan(trained)
-    network = module.load_network(trained, plan)
+    network = load_network(trained, plan)
     mean = 0
     for rows in (1, -1):
         for columns in (1, -1):
@@ -592,7 +595,7 @@ def test_tta_reaches_the_file(small, trained, tmp_path):
 
 def test_the_batch_size_changes_nothing(small, trained):
     image, _ = load_image((small / "imagesTr" / "case.5 a_0000.nii.gz",))
-    network = module.load_network(trained, read_plan(trained)[1])
+    network = load_network(trained, read_plan(trained)[1])
     whole, single, two = (predict_volume(network, image, 32, CPU, F32, batch) for batch in (32, 1, 2))
     assert whole.shape == (3, 3, 36, 40)
     assert np.allclose(whole, single, atol=1e-6) and np.allclose(whole, two, atol=1e-6)
@@ -603,7 +606,7 @@ def test_the_batch_size_changes_nothing(small, trained):
 
 
 def test_the_weights_of_the_run_are_loaded(trained):
-    network = module.load_network(trained, read_plan(trained)[1])
+    network = load_network(trained, read_plan(trained)[1])
     stored = load_file(trained / "last.safetensors")
     assert not network.training and all(
         torch.equal(value, stored[name]) for name, value in network.state_dict().items()
@@ -755,7 +758,7 @@ def test_a_bad_case_in_a_folder_leaves_the_finished_ones_whole(bright, tmp_path,
         predict(Predict(bright, tmp_path / "in", tmp_path / "out", uncertainty=True))
     assert (
         capsys.readouterr().err
-        == f"1 of 3 cases are predicted and written, the last is {tmp_path / 'out' / '0.nii.gz'}\n"
+        == f"1 of 3 cases were predicted and written, the last one to {tmp_path / 'out' / '0.nii.gz'}\n"
     )
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.nii.gz", "0_entropy.nii.gz", MADE_BY]
     assert np.array_equal(nibabel.load(tmp_path / "out" / "0.nii.gz").dataobj, masks[0])

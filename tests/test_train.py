@@ -23,7 +23,7 @@ from scribbleseg.core.recipe import Recipe
 from scribbleseg.data.dataset import load_volume, read_dataset
 from scribbleseg.data.preparation import resize_image, resize_label
 from scribbleseg.data.voxels import Slices
-from scribbleseg.inference.predict import load_network
+from scribbleseg.inference.models import load_network
 from scribbleseg.methods.scn import SCN
 from scribbleseg.training.augment import random_affine
 from scribbleseg.training.average import Average

@@ -21,7 +21,8 @@ from ..core.atomic import atomic_file
 from ..core.errors import InputError, nearest
 from ..data.dataset import Case, Dataset, Fold, read_dataset, read_json
 from ..evaluation.scores import list_masks, read_rows, score_cases, write_rows
-from ..inference.predict import load_network, predict
+from ..inference.models import load_network
+from ..inference.predict import predict
 from ..methods import hyperparameters, own_code, parse_options
 from ..training.plan import Plan, make_plan, make_recipe, read_plan, read_recipe
 from ..training.train import resume, train

@@ -1,4 +1,4 @@
-"""made_by.json, the note beside predictions: what made them, and a checksum of every file that `scribbleseg predict` wrote there."""
+"""made_by.json, the note beside predictions: what made them, and a checksum of every file that `predict` wrote."""
 
 import hashlib
 import json
@@ -20,16 +20,17 @@ def checksum(path: Path) -> str:
 
 
 def written(folder: Path) -> dict[str, str]:
-    """File name → checksum, of what `predict` wrote into a folder, earlier predictions too, and is still there; empty where no note says so.
+    """File name → checksum of the files that `predict` wrote into a folder, now or earlier, and that still exist.
 
-    Raises InputError for a note that is none.
+    Empty where there is no note. Raises InputError for a made_by.json that is not such a note.
     """
     note = folder / MADE_BY
     said = read_json(note) if note.is_file() else {}
     sums = said.get("sha256", {}) if isinstance(said, dict) else None
     if not isinstance(sums, dict):
         raise InputError(
-            f'{note}: is not the note of `scribbleseg predict`: expected "sha256": {{file: checksum}}. Remove it, and what is in the folder counts as yours.'
+            f'{note}: is not the note of `scribbleseg predict`: expected "sha256": {{file: checksum}}. '
+            "Remove it; the files in the folder then count as yours."
         )
     return {name: value for name, value in sums.items() if (folder / name).is_file()}
 
@@ -43,20 +44,10 @@ def changed(folder: Path, among: Collection[str] | None = None) -> list[str]:
     ]
 
 
-def check_replaceable(files: Sequence[Path]) -> None:
-    """Raises InputError for a file that is there and is not what `predict` wrote: a scan, a mask drawn by hand, a prediction corrected since."""
-    known = {folder: written(folder) for folder in {path.parent for path in files}}
-    for path in files:
-        if path.is_file() and known[path.parent].get(path.name) != checksum(path):
-            raise InputError(
-                f"{path}: is there already, and no {MADE_BY} says that predict wrote it as it is. Move it elsewhere, choose another OUTPUT, or give predict --overwrite."
-            )
-
-
 def write_note(folder: Path, said: dict, new: Sequence[Path] = (), began_ns: int | None = None) -> int:
-    """Write the note, with checksums of the `new` files and those of before; returns its time of modification in nanoseconds.
+    """Write the note with checksums of the `new` files and of earlier ones; returns its modification time in ns.
 
-    `began_ns` sets that time: the note stays older than the predictions that it is of.
+    `began_ns` sets that time, so that the note stays older than the predictions that it is about.
     """
     note = folder / MADE_BY
     sums = written(folder) | {path.name: checksum(path) for path in new}

@@ -1,0 +1,119 @@
+"""What is to be segmented: a file, a folder of volumes, or the held-out cases of a data set."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core.errors import InputError
+from ..data.dataset import read_dataset
+from ..data.volume import ITK, NIFTI, ending
+from ..training.plan import Plan
+from .provenance import MADE_BY, written
+
+VOLUMES = NIFTI + ITK
+LABELS = ("labelsTr", "labelsTr_dense", "labelsTs")  # folders of a data set
+
+
+@dataclass(frozen=True)
+class Job:
+    """One case to predict: the files of its channels, and the file to write."""
+
+    images: tuple[Path, ...]
+    output: Path
+
+
+def list_jobs(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
+    """The cases of INPUT and where their masks go; of a data set, the cases that every run held out.
+
+    Raises InputError when there is nothing to segment, when INPUT holds predictions or labels, and when its channels do
+    not match the runs'.
+    """
+    if (source / MADE_BY).is_file() or (source.is_file() and source.name in written(source.parent)):
+        raise InputError(
+            f"{source}: holds predictions, as {MADE_BY} there says. The order is RUN [RUN ...] INPUT OUTPUT. "
+            f"If these are scans after all, remove {MADE_BY}."
+        )
+    single = str(output).lower().endswith(VOLUMES)
+    if source.is_dir() and single:
+        raise InputError(f"{output}: is one file, and {source} is a folder of volumes. Give a folder as OUTPUT.")
+    if (source / "dataset.json").is_file():
+        return _held_out(source, output, plans)
+    folder = (source.parent if source.is_file() else source).resolve()
+    if folder.name in LABELS and (folder.parent / "dataset.json").is_file():
+        raise InputError(
+            f"{source}: holds labels of the data set {folder.parent}, no images. "
+            "Give the data set, or its imagesTr or imagesTs, as INPUT."
+        )
+    channels = plans[0].channels
+    if source.is_file():
+        if len(channels) != 1:
+            end = ending(source)
+            raise InputError(
+                f"{source}: the run needs {len(channels)} channels ({', '.join(channels)}). "
+                f"Give a folder with CASE_0000{end}, CASE_0001{end}, …"
+            )
+        return [Job((source,), output if single else output / source.name)]
+    return _of_folder(source, output, channels)
+
+
+def _held_out(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
+    """The test cases of the runs' folds, or the validation cases where a fold has no test case."""
+    dataset, channels = read_dataset(source), plans[0].channels
+    if len(dataset.channels) != len(channels):
+        raise InputError(
+            f"{source}: has the channels {', '.join(dataset.channels)}; the run was trained on {', '.join(channels)}."
+        )
+    parts, held = zip(*(dataset.held_out(plan.fold) for plan in plans))
+    cases = [case for case in held[0] if all(case in other for other in held[1:])]
+    folds = ", ".join(dict.fromkeys(plan.fold.name for plan in plans))
+    if not all(held):
+        raise InputError(
+            f"{source}: the run's fold holds out no case. Give a folder of images instead, such as {source}/imagesTs."
+        )
+    if not cases:
+        raise InputError(
+            f"{source}: no case was held out by all {len(plans)} runs (folds {folds}). "
+            "Give a folder of volumes that none was trained on, or one run."
+        )
+    kinds = " or ".join(dict.fromkeys(parts))
+    print(f"predicting the {len(cases)} {kinds} case{'s' * (len(cases) != 1)} of fold {folds}", file=sys.stderr)
+    return [Job(case.images, output / f"{case.id}{dataset.file_ending}") for case in cases]
+
+
+def _of_folder(source: Path, output: Path, channels: Sequence[str]) -> list[Job]:
+    """The volumes of a folder, the channels of a case (CASE_0000, CASE_0001, …) together."""
+    if not source.is_dir():
+        raise InputError(f"{source}: no such file or folder.")
+    files = sorted(
+        path for path in source.iterdir() if not path.name.startswith(".") and str(path).lower().endswith(VOLUMES)
+    )
+    if not files:
+        raise InputError(f"{source}: no volumes (.nii.gz, .nii, .nrrd, .mha) in this folder.")
+    names = {path.name for path in files}
+    groups: dict[tuple[str, str], list[Path]] = {}  # (case, ending) → files
+    for path in files:
+        end = path.name[-len(ending(path)) :]
+        stem = path.name[: -len(end)]
+        name, _, channel = stem.rpartition("_")
+        numbered = bool(name) and len(channel) == 4 and channel.isdigit()
+        numbered &= len(channels) > 1 or f"{name}_0000{end}" in names  # else the number is a patient's
+        groups.setdefault((name if numbered else stem, end), []).append(path)
+    for (name, end), paths in groups.items():
+        last = f"_{len(channels) - 1:04d}{ending(paths[0])}"
+        if len(paths) != len(channels) or (len(paths) > 1 and not paths[-1].name.endswith(last)):
+            raise InputError(_other_channels(source, name, end, len(paths), channels, names))
+    return [Job(tuple(paths), output / f"{name}{end}") for (name, end), paths in groups.items()]
+
+
+def _other_channels(source: Path, name: str, end: str, found: int, channels: Sequence[str], names: set[str]) -> str:
+    got, needed = (
+        f"{count} {word}{'s' * (count != 1)}" for count, word in ((found, "file"), (len(channels), "channel"))
+    )
+    numbers = [f"{channel:04d}" for channel in range(len(channels))]
+    missing = ", ".join(file for number in numbers if (file := f"{name}_{number}{end}") not in names)
+    named = ", ".join(f"CASE_{number}" for number in numbers)
+    return (
+        f"{source}: {name}{end} has {got}; the run needs {needed} ({', '.join(channels)}), named {named}."
+        f"{f' Missing: {missing}.' * bool(missing)}"
+    )

@@ -1,0 +1,96 @@
+"""The trained networks of run folders."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..config import Train
+from ..core.device import pick_precision
+from ..core.errors import InputError
+from ..data.dataset import read_dataset
+from ..networks import build_network
+from ..training.checkpoint import open_weights, weights_iteration
+from ..training.plan import Plan, read_plan
+
+
+@dataclass(frozen=True)
+class Model:
+    """The network of a run, in eval mode on its device, and what it was trained with."""
+
+    run: Path
+    network: nn.Module
+    settings: Train
+    plan: Plan
+    dtype: torch.dtype
+    iteration: int  # of the weights
+
+
+def load_models(runs: Sequence[Path], weights: str, device: torch.device) -> list[Model]:
+    """The networks of the runs. Raises InputError when they cannot be averaged, or when one was never trained."""
+    settings, plans = zip(*map(read_plan, runs))
+    _check_same(runs, plans)
+    models = []
+    for run, train, plan in zip(runs, settings, plans):
+        network = load_network(run, plan, weights).to(device, memory_format=torch.channels_last)
+        total = plan.recipe.iterations
+        reached = weights_iteration(Path(run) / f"{weights}.safetensors", total)
+        if reached == 0:
+            raise InputError(
+                f"{run}: not trained yet, iteration 0 of {total}: the weights are random. "
+                f"Carry on first: scribbleseg train {run} --resume"
+            )
+        if weights == "last" and reached < total:
+            print(f"{run}: training is not finished, iteration {reached} of {total}", file=sys.stderr)
+        models.append(Model(Path(run), network, train, plan, pick_precision(train.precision, device), reached))
+    return models
+
+
+def load_network(run: Path, plan: Plan, weights: str = "last") -> nn.Module:
+    """The trained network of a run, in eval mode. Raises InputError for missing weights or another architecture."""
+    path = Path(run) / f"{weights}.safetensors"
+    if not path.is_file():
+        hint = "The run had no validation cases; use --weights last." if weights == "best" else "Has it been trained?"
+        raise InputError(f"{run}: has no {path.name}. {hint}")
+    network = build_network(plan.network, len(plan.channels), len(plan.classes))
+    with open_weights(path) as file:
+        stored = {name: file.get_tensor(name) for name in file.keys()}
+    wanted = network.state_dict()
+    odd = list(stored.keys() ^ wanted.keys())
+    odd = odd or [name for name in wanted if wanted[name].shape != stored[name].shape]
+    if odd:
+        raise InputError(
+            f"{path}: weights of another architecture than '{plan.network}' with {len(plan.classes)} classes "
+            f"(differs at {min(odd)}). Do config.json and weights belong to one run?"
+        )
+    network.load_state_dict(stored)
+    return network.eval()
+
+
+def trained_on(models: Sequence[Model]) -> set[Path]:
+    """The images that the runs were trained on, as far as their data sets can still be read where they were."""
+    images: set[Path] = set()
+    for folder in {model.settings.dataset for model in models}:
+        try:
+            dataset = read_dataset(folder)
+        except (InputError, OSError):
+            continue
+        cases = dataset.cases | dataset.tests
+        names = {name for model in models if model.settings.dataset == folder for name in model.plan.fold.train}
+        images |= {path.resolve() for name in names & cases.keys() for path in cases[name].images}
+    return images
+
+
+def _check_same(runs: Sequence[Path], plans: Sequence[Plan]) -> None:
+    """Raises InputError when two runs cannot be averaged: their classes or channels differ."""
+    for run, plan in zip(runs, plans):
+        for what in ("classes", "channels"):
+            one, other = getattr(plans[0], what), getattr(plan, what)
+            if one != other:
+                raise InputError(
+                    f"{runs[0]} has {what} {', '.join(one)}, {run} has {', '.join(other)}; only runs with the same "
+                    f"{what} in the same order can be averaged. Leave one out."
+                )
