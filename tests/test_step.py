@@ -170,7 +170,7 @@ def test_where_the_slices_lie_changes_nothing(tmp_path, monkeypatch, capsys, met
     runs.append(
         train(settings(dataset, tmp_path / "mapped", method=method, iterations=110, val_share=0.3, validations=1))
     )
-    assert "lie in a file" in capsys.readouterr().err
+    assert "kept in a file" in capsys.readouterr().err
     assert not [path.name for path in (dataset / ".scribbleseg").iterdir() if path.is_file() and "npz" not in path.name]
     monkeypatch.setattr("scribbleseg.training.train.Step", lambda *given, **named: host(Step(*given, **named)))
     runs.append(

@@ -35,7 +35,8 @@ def load_models(runs: Sequence[Path], weights: str, device: torch.device) -> lis
     _check_same(runs, plans)
     models = []
     for run, train, plan in zip(runs, settings, plans):
-        network = load_network(run, plan, weights).to(device, memory_format=torch.channels_last)
+        network = load_network(run, plan, weights)
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch declares no such form
         total = plan.recipe.iterations
         reached = weights_iteration(Path(run) / f"{weights}.safetensors", total)
         if reached == 0:

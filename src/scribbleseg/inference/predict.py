@@ -25,8 +25,8 @@ def predict(config: Predict) -> list[Path]:
     """Segment a file, a folder or the held-out cases of a data set; returns the volumes written.
 
     A folder of predictions also gets made_by.json. Raises InputError, before anything is written, for runs that do not
-    belong together and for files that must not be replaced; and for an image that cannot be read, before anything of that
-    case is written.
+    belong together and for files that must not be replaced; and for an image that cannot be read, before anything of
+    that case is written.
     """
     source, output = Path(config.input), Path(config.output)
     if not config.runs:

@@ -44,7 +44,7 @@ def mean_probs(
 ) -> np.ndarray:
     """Mean over the models of `predict_volume`, each at its own size, float32 [K, D, H, W]."""
     found = (predict_volume(m.network, image, m.plan.size, device, m.dtype, batch, tta) for m in models)
-    return sum(found) / len(models)
+    return np.asarray(sum(found) / len(models))
 
 
 def average_softmax(network: nn.Module, image: Tensor, flips: Sequence[tuple[int, ...]]) -> Tensor:

@@ -10,9 +10,10 @@ from ..core.labels import UNLABELED
 
 
 def random_affine(count: int, device: torch.device, max_degrees: float = 20.0) -> Tensor:
-    """The comparison's augmentation as matrices [count, 2, 3]: with p = .5 a quarter turn and a flip, otherwise with p = .5 a rotation.
+    """Random affine matrices [count, 2, 3] of the comparison's augmentation [WSL4MIS].
 
-    Quarter turns k ∈ {0..3} and the flipped axis are uniform, the angle is uniform in ± max_degrees [WSL4MIS].
+    With p = .5 a quarter turn k ∈ {0..3} and a flip of one axis, k and axis uniform; otherwise with p = .5 a rotation
+    by an angle that is uniform in ± max_degrees.
     """
     uniform = torch.rand(5, count, device=device)
     turned, rotated = uniform[0] < 0.5, uniform[1] < 0.5
@@ -26,7 +27,11 @@ def random_affine(count: int, device: torch.device, max_degrees: float = 20.0) -
 
 
 def warp(image: Tensor, labels: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Apply one affine matrix per sample: bilinear for image [N, C, H, W] (0 outside), nearest for labels [N, M, H, W] (UNLABELED outside)."""
+    """Apply one affine matrix [2, 3] per sample.
+
+    image [N, C, H, W] is interpolated bilinearly, 0 outside; labels [N, M, H, W] take the nearest value, UNLABELED
+    outside.
+    """
     grid = F.affine_grid(matrix, list(image.shape), align_corners=False)
     image = F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     shifted = F.grid_sample(

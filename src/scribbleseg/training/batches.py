@@ -24,14 +24,14 @@ from .augment import warp
 
 
 def build_slices(dataset: Dataset, cases: tuple[str, ...], method: Method | None, size: int) -> tuple[Slices, Tensor]:
-    """Read, prepare and resize cases in parallel: all their slices on the CPU, and which case (by position) each slice is of.
+    """Read, prepare and resize cases in parallel; returns their slices on the CPU, and the case (by position) of each.
 
-    Without a method (for validation) the label is what was drawn. A case without a dense mask is UNLABELED in truth, which is None where no
-    case has one. What does not fit into memory lies in a mapped file.
+    Without a method (for validation) the label is what was drawn. `truth` is UNLABELED for a case without a dense mask,
+    and None if no case has one. Slices that do not fit into memory are put into a mapped file.
     """
     cache = dataset.folder / ".scribbleseg"
 
-    def load(name):
+    def load(name: str) -> tuple[Tensor, dict[str, Tensor], Tensor | None, dict[str, int]]:
         volume = load_volume(dataset, dataset.case(name), cache=cache)
         targets = {"label": volume.scribble} if method is None else method.targets(volume)
         notes = method.notes(volume) if method is not None else {}
@@ -45,9 +45,11 @@ def build_slices(dataset: Dataset, cases: tuple[str, ...], method: Method | None
 
     shown = distributed.rank() == 0
     stacks: dict[str, Stack] = {}
-    counts, said, has_truth, limit = [], Counter(), False, free_memory(torch.device("cpu")) / 5
-    with ThreadPoolExecutor(os.cpu_count()) as pool, Progress("reading cases", len(cases), "case", shown=shown) as bar:
-        for image, targets, truth, notes in ahead(pool, load, cases, 2 * os.cpu_count()):
+    counts, has_truth, limit = [], False, free_memory(torch.device("cpu")) / 5
+    said: Counter[str] = Counter()
+    cores = os.cpu_count() or 1
+    with ThreadPoolExecutor(cores) as pool, Progress("reading cases", len(cases), "case", shown=shown) as bar:
+        for image, targets, truth, notes in ahead(pool, load, cases, 2 * cores):
             has_truth |= truth is not None
             unknown = torch.full(image[:, 0].shape, UNLABELED, dtype=torch.uint8)
             for name, part in {"image": image, **targets, "truth": unknown if truth is None else truth}.items():
@@ -59,7 +61,8 @@ def build_slices(dataset: Dataset, cases: tuple[str, ...], method: Method | None
         print(f"{text}: {count}", file=sys.stderr)
     if shown and stacks["image"].file is not None:
         print(
-            f"the slices are {sum(stack.bytes for stack in stacks.values()) / 2**30:.1f} GiB, too much for memory: they lie in a file under {cache}",
+            f"the slices take {sum(stack.bytes for stack in stacks.values()) / 2**30:.1f} GiB, too much for memory: "
+            f"they are kept in a file under {cache}",
             file=sys.stderr,
         )
     maps = {name: stack.tensor() for name, stack in stacks.items()}
@@ -72,8 +75,8 @@ def build_slices(dataset: Dataset, cases: tuple[str, ...], method: Method | None
 
 def check_trainable(slices: Slices, classes: Sequence[str], folder: Path) -> None:
     """Raises InputError unless every class is drawn somewhere in the training cases."""
-    counts = sum(torch.bincount(part.flatten(), minlength=UNLABELED + 1) for part in slices.label.split(1024))
-    missing = [name for name, pixels in zip(classes, counts.tolist()) if not pixels]
+    counts = [torch.bincount(part.flatten(), minlength=UNLABELED + 1) for part in slices.label.split(1024)]
+    missing = [name for name, pixels in zip(classes, torch.stack(counts).sum(0).tolist()) if not pixels]
     if set(classes[1:]) <= set(missing):
         raise InputError(
             f"{folder}: no training case has a foreground scribble. "
@@ -86,7 +89,7 @@ def check_trainable(slices: Slices, classes: Sequence[str], folder: Path) -> Non
 
 
 def resident(slices: Slices, device: torch.device) -> Slices:
-    """The slices on the device if they leave half of its free memory to the network; else as they are, and the user is told."""
+    """The slices on the device if that leaves half its free memory to the network; else as they are, with a message."""
     size = sum(layer.nbytes for layer in slices.layers())
     if device.type == "cpu" or size < free_memory(device) / 2:
         return slices.to(device)
@@ -113,7 +116,7 @@ def most_drawn(slices: Slices, count: int, device: torch.device) -> Batch:
 
 
 def epoch_order(count: int, epoch: int, seed: int) -> Tensor:
-    """A permutation of `count` slices, the same for the same (epoch, seed): a resumed run draws what it would have drawn."""
+    """A permutation of `count` slices, fixed by (epoch, seed), so that a resumed run draws the same batches."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
 
 

@@ -40,7 +40,8 @@ def run_to_end(
 ) -> None:
     """Take steps until the recipe's last one; sweep, log, validate, draw and save when the calendar says so.
 
-    A signal in `stop` ends the run with KeyboardInterrupt behind a checkpoint. Raises InputError when a loss is not finite.
+    A signal in `stop` ends the run after a checkpoint, with KeyboardInterrupt. Raises InputError when a loss is not
+    finite.
     """
     sampler = Sampler(len(step.slices.label), recipe.batch, seed)
     while state.iteration < recipe.iterations:

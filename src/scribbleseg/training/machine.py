@@ -32,8 +32,8 @@ def pick_machine(device: str, precision: str, compile: str, deterministic: bool,
     """Resolve `auto` for this process. Raises InputError for a device that is not here.
 
     compile="auto": a step is recorded on CUDA; it is also compiled there if the run has 5000 iterations or more, which
-    pays for the minutes that compiling takes. On CPUs compiled steps were slower (docs/speed.md). Deterministic runs and
-    runs of several processes are neither compiled nor recorded unless compile="on", which compiles.
+    pays for the minutes that compiling takes. On CPUs compiled steps were slower (docs/speed.md). Deterministic runs
+    and runs of several processes are neither compiled nor recorded unless compile="on", which compiles.
     """
     place = pick_device(distributed.own_device(device))
     graph = place.type == "cuda" and distributed.processes() == 1 and not deterministic

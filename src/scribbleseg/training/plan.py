@@ -1,4 +1,4 @@
-"""What a Train config comes to: settings resolved and checked before a voxel is read, and their file in the run folder."""
+"""The settings of a run: resolved and checked before a voxel is read, and kept in config.json of the run folder."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ QUICK_SGD_LR = 0.03  # every SGD method starts at the comparison's pCE rate: the
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a Train config comes to, once the method, the budget or preset and the data set have had their say."""
+    """The resolved settings of a run: from the config, the method, the budget or preset, and the data set."""
 
     method: str
     options: dict
@@ -42,12 +42,12 @@ class Plan:
     channels: tuple[str, ...]
     split: str
     fold: Fold
-    val_on_scribbles: bool = False  # no validation case has a dense mask: Dice is of the scribbled pixels alone
+    val_on_scribbles: bool = False  # no validation case has a dense mask: Dice is computed on scribbled pixels only
     own_code: str | None = None  # `methods.own_code` when the run began
 
 
 def method_name(config: Train) -> str:
-    """The method that is trained; where none was named it is effdnet, and scn with the preset fast."""
+    """The method that is trained; if none was named, effdnet, or scn with the preset fast."""
     return config.method or ("scn" if config.preset == "fast" else "effdnet")
 
 
@@ -57,11 +57,11 @@ def check_interval(seconds: float) -> None:
 
 
 def make_recipe(config: Train) -> tuple[Recipe, int, str]:
-    """Recipe, size and network, once method, budget or preset and the config's own values have had their say."""
+    """Recipe, size and network: the method's, then the budget's or preset's, then the config's own values."""
     fast = config.preset == "fast"
     if fast and config.budget != "paper":
         raise InputError(
-            f"--preset fast --budget {config.budget}: the preset has a size and a length of its own. Leave one of the two out."
+            f"--preset fast --budget {config.budget}: the preset sets size and length itself. Leave one of the two out."
         )
     method = method_name(config)
     kind = method_class(method)
@@ -106,7 +106,8 @@ def make_plan(config: Train) -> Plan:
     val = [dataset.case(name) for name in fold.val]
     if val and all(case.truth is None and case.scribble is None for case in val):
         raise InputError(
-            f"{config.dataset}: no validation case has a mask in labelsTr_dense or a scribble in labelsTr. Add one, use a split without validation, or leave out --val-share."
+            f"{config.dataset}: no validation case has a mask in labelsTr_dense or a scribble in labelsTr. "
+            "Add one, use a split without validation, or leave out --val-share."
         )
     on_scribbles = bool(val) and all(case.truth is None for case in val)
     return Plan(
@@ -125,8 +126,9 @@ def make_plan(config: Train) -> Plan:
 
 
 def _carve(dataset: Dataset, fold: Fold, share: float, seed: int) -> Fold:
-    """Set a share of the training patients aside for validation, where the split names none: of those with dense masks, where there are any, else of those with scribbles.
+    """Set a share of the training patients aside for validation, if the split names no validation case.
 
+    They are drawn from the patients with dense masks, or from those with scribbles if no patient has a dense mask.
     Raises InputError when no training case would be left.
     """
     if fold.val or not share:
@@ -141,7 +143,8 @@ def _carve(dataset: Dataset, fold: Fold, share: float, seed: int) -> Fold:
     parts = [tuple(case for case in fold.train if (dataset.patient(case) in chosen) == held) for held in (False, True)]
     if not parts[0]:
         raise InputError(
-            f"--val-share {share}: sets the {len(chosen)} training patients aside, all there are. Give a smaller share, or leave it out."
+            f"--val-share {share}: would set all {len(chosen)} training patients aside. "
+            "Give a smaller share, or leave it out."
         )
     return dataclasses.replace(fold, train=parts[0], val=parts[1])
 
@@ -152,7 +155,8 @@ def read_plan(run: Path) -> tuple[Train, Plan]:
     kind = None if path.is_file() else _input_kind(Path(run))
     if kind:
         raise InputError(
-            f"{run}: {kind}, not a run folder (no config.json). The run comes first: scribbleseg predict RUN INPUT OUTPUT, scribbleseg report RUN. "
+            f"{run}: {kind}, not a run folder (no config.json). The run comes first: "
+            "scribbleseg predict RUN INPUT OUTPUT, scribbleseg report RUN. "
             f"Make one with: scribbleseg train {run if kind == 'a data set' else 'DATASET'} RUN"
         )
     if not path.is_file():
@@ -162,19 +166,20 @@ def read_plan(run: Path) -> tuple[Train, Plan]:
         config = Train(**{**stored["train"], "set": tuple(stored["train"]["set"])})
         plan = stored["plan"]
         recipe = read_recipe(plan["recipe"])
-        fold = Fold(**{key: tuple(value) if isinstance(value, list) else value for key, value in plan["fold"].items()})
+        fold = Fold(plan["fold"]["name"], *(tuple(plan["fold"][part]) for part in ("train", "val", "test")))
         lists = {key: tuple(plan[key]) for key in ("classes", "channels")}
         plan = Plan(**{**plan, **lists, "recipe": recipe, "fold": fold})
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path}: not a run's settings ({error!r}). Was it edited, or written by another version (this is {__version__})?"
+            f"{path}: not a run's settings ({error!r}). Was it edited, or written by another version "
+            f"(this is {__version__})?"
         ) from error
     config.dataset, config.run = Path(config.dataset), Path(run)
     return config, plan
 
 
 def _input_kind(path: Path) -> str | None:
-    """What somebody gave as a run who changed the order of RUN, INPUT and OUTPUT."""
+    """What was given as RUN by somebody who changed the order of RUN, INPUT and OUTPUT."""
     if (path / "dataset.json").is_file():
         return "a data set"
     if path.is_file():
@@ -184,7 +189,7 @@ def _input_kind(path: Path) -> str | None:
 
 
 def read_recipe(stored: dict) -> Recipe:
-    """A recipe from JSON; what it lacks is from before there was such a key, and has the default."""
+    """A recipe from JSON. Keys that older versions did not write get their defaults."""
     return Recipe(**{**stored, "step_at": tuple(stored.get("step_at", ()))})
 
 

@@ -24,13 +24,14 @@ from .state import State
 
 
 class RunFolder:
-    """Writes what a training leaves. Of several processes only the first one `writes`; in the others all methods do nothing."""
+    """Writes what a training leaves. Of several processes only the first one `writes`; the others do nothing here."""
 
     def __init__(self, path: Path, writes: bool = True):
         self.path, self.writes = Path(path), writes
         self.made = not self.path.exists()
         self.fresh = not (self.path / "config.json").exists()  # no run was begun here before
-        self.network, self.board = "", None
+        self.network = ""
+        self.board: Board | None = None
         self.log_file: TextIO | None = None
 
     def check_new(self, iterations: int) -> None:
@@ -94,7 +95,7 @@ class RunFolder:
         write_weights(self.path, name, state.evaluated, {"network": self.network, "iteration": str(state.iteration)})
 
     def log(self, entry: dict, pictures: dict[str, Tensor]) -> None:
-        """Append a line to log.jsonl, write pictures/ITERATION.npz if there are any, and both to TensorBoard if asked for."""
+        """Append a line to log.jsonl, and write pictures/ITERATION.npz if there are any; TensorBoard gets both."""
         if self.log_file is None:
             return
         self.log_file.write(json.dumps(entry) + "\n")
@@ -102,7 +103,7 @@ class RunFolder:
         arrays = {name: _compact(value) for name, value in pictures.items()}
         if arrays:
             with atomic_file(self.path / "pictures" / f"{entry['iteration']:06d}.npz") as partial:
-                np.savez_compressed(partial, **arrays)
+                np.savez_compressed(partial, allow_pickle=False, **arrays)
         if self.board is not None:
             self.board.write(entry, arrays)
 

@@ -32,7 +32,7 @@ class Tally:
 
 
 class State:
-    """Method (network, teacher, thresholds), optimiser, mean of the weights, generators, iteration, best Dice, tally."""
+    """Method (network, teacher, thresholds), optimiser, mean of the weights, iteration, best Dice, tally."""
 
     def __init__(self, method: Method, optimizer: torch.optim.Optimizer, average: Average | None, device: torch.device):
         self.method, self.optimizer, self.average, self.device = method, optimizer, average, device
@@ -61,7 +61,10 @@ class State:
         return stored
 
     def restore(self, stored: dict, slices: Slices, path: Path) -> None:
-        """Go on from `stored`, the content of `path`. Raises InputError when it belongs to another architecture or kind of device."""
+        """Go on from `stored`, the content of `path`.
+
+        Raises InputError when it belongs to another architecture or kind of device.
+        """
         try:
             self.method.load_state_dict(stored["method"])
             self.optimizer.load_state_dict(stored["optimizer"])

@@ -1,4 +1,4 @@
-"""One optimiser step, from slice numbers to new weights: as it stands, compiled, or recorded as a CUDA graph and replayed."""
+"""One optimiser step, from slice numbers to new weights: eager, compiled, or recorded as a CUDA graph and replayed."""
 
 from collections.abc import Callable
 
@@ -17,13 +17,14 @@ EAGER_STEPS = 3  # before the recording: they initialise libraries and the optim
 
 
 class Step:
-    """`step(index, progress, lr)` draws and augments a batch, sums the method's terms, updates the weights and lets the method follow.
+    """`step(index, progress, lr)` draws and augments a batch, sums the method's terms, and updates weights and method.
 
-    Returns the terms and then what the method monitors, float32 [len(step.names)] with `names` known after the first call; valid until
-    the next one. Nothing in it waits for the device. `compiled`: torch.compile of the losses, which happens in the first call.
-    `recorded` (CUDA): after EAGER_STEPS ordinary steps one is recorded as a graph, random numbers and optimiser included, and from then
-    on replayed, at the cost of one launch. Slices, weights, buffers and optimiser state then have to stay where they are in memory.
-    Slices on another device than the method's are gathered there and copied in every step.
+    Returns the terms and then what the method monitors, float32 [len(step.names)], valid until the next call; `names`
+    are known after the first call. Nothing in a step waits for the device. `compiled`: the losses go through
+    torch.compile in the first call. `recorded` (CUDA): after EAGER_STEPS ordinary steps one step is recorded as a
+    graph, with its random numbers and the optimiser, and replayed from then on with one launch. Slices, weights,
+    buffers and optimiser state then have to stay where they are in memory. Slices on another device than the method's
+    are gathered there and copied in every step.
     """
 
     def __init__(
@@ -53,7 +54,9 @@ class Step:
         self.taken = 0
         self.graph = torch.cuda.CUDAGraph() if recorded else None
         self.progress, self.lr = torch.zeros(2, device=self.device).unbind()
-        self.index = self.drawn = self.row = None
+        self.row = torch.zeros(0)
+        self.index: Tensor | None = None
+        self.drawn: Slices | None = None
 
     @property
     def kind(self) -> str:
@@ -102,7 +105,7 @@ class Step:
         return row
 
     def gather(self, index: Tensor) -> None:
-        """Bring the numbers of the batch, or its slices, to where a recorded step looks for them."""
+        """Copy batch indices (or host slices) into the CUDA graph's input buffers."""
         if self.index is None:
             self.index = torch.empty_like(index, device=self.device)
         self.index.copy_(index, non_blocking=True)
@@ -115,9 +118,10 @@ class Step:
             place.copy_(value.pin_memory() if self.device.type == "cuda" else value, non_blocking=True)
 
     def draw(self) -> Batch:
-        """The matrices are drawn for the whole batch, also where this process has only a part of it."""
+        """The augmented batch. Matrices are drawn for the whole batch, even if this process has only a part of it."""
+        assert self.index is not None
         matrix = random_affine(len(self.index), self.device)[self.part]
-        drawn = self.slices.take(self.index[self.part]) if self.resident else self.drawn
+        drawn = self.slices.take(self.index[self.part]) if self.drawn is None else self.drawn
         return augment_slices(drawn, matrix, self.layout)
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
@@ -134,11 +138,13 @@ class Step:
 
 
 def check_terms(method: Method, terms: object) -> None:
-    """Raises InputError for anything but what a method's `losses` has to return: named 0-d tensors, one at least."""
-    named = isinstance(terms, dict) and all(isinstance(value, Tensor) for value in terms.values())
-    if named and terms and all(value.ndim == 0 for value in terms.values()):
-        return
-    got = {name: tuple(value.shape) for name, value in terms.items()} if named else type(terms).__name__
+    """Raises InputError unless `losses` returned what it has to: named 0-d tensors, one at least."""
+    got: object = type(terms).__name__
+    if isinstance(terms, dict) and all(isinstance(value, Tensor) for value in terms.values()):
+        if terms and all(value.ndim == 0 for value in terms.values()):
+            return
+        got = {name: tuple(value.shape) for name, value in terms.items()}
     raise InputError(
-        f'{type(method).__name__}.losses returned {got}; expected named terms, each a tensor without axes, such as {{"pce": loss.mean()}}.'
+        f"{type(method).__name__}.losses returned {got}; expected named terms, each a tensor without axes, "
+        'such as {"pce": loss.mean()}.'
     )

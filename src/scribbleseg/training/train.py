@@ -33,8 +33,8 @@ from .validation import read_validation
 def train(config: Train) -> Path:
     """Train on one fold and write the run folder; returns it.
 
-    Raises InputError for anything wrong with the data, the settings or the folder, before anything is written, and for a
-    method that returns no named terms. If the first step fails, the run folder is removed again.
+    Raises InputError for anything wrong with the data, the settings or the folder, before anything is written, and for
+    a method that returns no named terms. If the first step fails, the run folder is removed again.
     """
     with distributed.joined():
         plan = make_plan(config)
@@ -115,7 +115,7 @@ def _say_what_is_left_out(dataset: Dataset, plan: Plan) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[list[int]]:
-    """Ctrl-C fills the list instead of cutting a step in two; a second one stops at once, and so does any with several processes."""
+    """Ctrl-C fills the list, so that no step is cut in two. A second one stops at once; so does any with several processes."""
     stop: list[int] = []
     if threading.current_thread() is not threading.main_thread() or distributed.processes() > 1:
         yield stop

@@ -67,6 +67,7 @@ def validation_dice(network: nn.Module, slices: Slices, owner: Tensor, classes: 
 
     nan where a case lacks the class. The network is in eval mode meanwhile.
     """
+    assert slices.truth is not None
     cases = int(owner.max()) + 1
     sums = torch.zeros(3, cases * classes, dtype=torch.float64)
     training = network.training
