@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from scribbleseg.core.atomic import atomic_file
-from scribbleseg.data.dataset import read_dataset
+from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.volume import read_label
 
 MARGIN = 20  # pixels

@@ -25,7 +25,7 @@ from pathlib import Path
 import far_field
 
 from scribbleseg.core.atomic import atomic_file
-from scribbleseg.data.dataset import read_dataset
+from scribbleseg.data.layout import read_dataset
 from scribbleseg.evaluation.scores import read_rows, summarise
 
 KEY = ("method", "set", "data", "split", "fold", "seed", "precision", "size", "iterations", "at_once", "mps")

@@ -24,7 +24,10 @@ from scribbleseg.bench.grid import Row, cut_row, draw_grid
 from scribbleseg.config import Train
 from scribbleseg.core.atomic import atomic_file
 from scribbleseg.core.errors import InputError
-from scribbleseg.data.dataset import Case, Dataset, load_volume, read_dataset, read_json
+from scribbleseg.core.json_file import read_json
+from scribbleseg.data.case import load_volume
+from scribbleseg.data.dataset import Case, Dataset
+from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.preparation import normalise
 from scribbleseg.data.volume import read_label
 from scribbleseg.evaluation.metrics import dice

@@ -19,7 +19,7 @@ import numpy as np
 
 from scribbleseg.core.atomic import atomic_file
 from scribbleseg.core.progress import Progress
-from scribbleseg.data.dataset import read_dataset
+from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.preparation import grey_range
 
 STEPS = 255

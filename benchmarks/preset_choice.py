@@ -26,7 +26,9 @@ from scribbleseg.config import Train
 from scribbleseg.core.atomic import atomic_file
 from scribbleseg.core.device import pick_device, pick_precision
 from scribbleseg.core.labels import UNLABELED
-from scribbleseg.data.dataset import Dataset, load_volume, read_dataset
+from scribbleseg.data.case import load_volume
+from scribbleseg.data.dataset import Dataset
+from scribbleseg.data.layout import read_dataset
 from scribbleseg.inference.models import load_network
 from scribbleseg.inference.probabilities import predict_volume
 from scribbleseg.training.plan import make_plan, read_plan

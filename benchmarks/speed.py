@@ -28,7 +28,7 @@ from scribbleseg.config import Phantom
 from scribbleseg.core.atomic import atomic_file
 from scribbleseg.core.device import peak_memory_mib, pick_device, pick_precision, prepare_cpu
 from scribbleseg.core.environment import environment
-from scribbleseg.data.dataset import read_dataset
+from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.synthetic.phantom import phantom
 from scribbleseg.losses import correlation as scn
 from scribbleseg.losses.separation import foreground_augmentation, foreground_background_separation

@@ -27,8 +27,9 @@ from scribbleseg.config import Import, Predict, Train
 from scribbleseg.core.atomic import atomic_file
 from scribbleseg.core.device import pick_device, pick_precision
 from scribbleseg.core.environment import environment
-from scribbleseg.data.dataset import load_image, read_dataset
+from scribbleseg.data.case import load_image
 from scribbleseg.data.importers import import_dataset
+from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.volume import write_volume
 from scribbleseg.inference.models import Model, load_network
 from scribbleseg.inference.predict import predict

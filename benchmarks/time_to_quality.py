@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 
 from scribbleseg.config import Predict
 from scribbleseg.core.atomic import atomic_file
-from scribbleseg.data.dataset import read_dataset
+from scribbleseg.data.layout import read_dataset
 from scribbleseg.evaluation.scores import list_masks, score_cases, summarise
 from scribbleseg.inference.predict import predict
 from scribbleseg.report.figures import LINE_COLOURS, STYLE

@@ -9,7 +9,8 @@ import torch
 from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.cache import cached
-from scribbleseg.data.dataset import Case, Volume
+from scribbleseg.data.case import Volume
+from scribbleseg.data.dataset import Case
 from scribbleseg.data.voxels import Stack
 
 
@@ -101,6 +102,6 @@ def test_a_stack_on_a_full_disk_names_the_folder_and_a_way_out(tmp_path, monkeyp
     monkeypatch.setattr("tempfile.TemporaryFile", lambda dir: Full())
     with pytest.raises(
         InputError,
-        match="cache: the slices do not fit into memory, and not onto this disk .*No space left.*Free some space",
+        match="cache: the slices do not fit into memory, nor onto this disk .*No space left.*Free some space",
     ):
         Stack(tmp_path / "cache", 10).append(torch.zeros(16, dtype=torch.uint8))

@@ -253,7 +253,7 @@ def test_files_of_another_ending_are_a_warning(folder, said):
     usable, text = said(folder)
     assert usable and text.count("warning: ") == 1
     assert (
-        "warning: files that are not read: imagesTr 1 .NII.GZ, imagesTr 2 .nrrd, labelsTr 2 .nrrd. A data set has one ending, '.nii.gz' in"
+        "warning: files that are not read: imagesTr 1 .NII.GZ, imagesTr 2 .nrrd, labelsTr 2 .nrrd. A data set has one file ending, '.nii.gz' in"
         in text
     )
 

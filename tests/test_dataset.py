@@ -8,7 +8,8 @@ from tiny import OBLIQUE, SHAPE, edit, image, save, scribble, tiny_set, truth
 
 from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
-from scribbleseg.data.dataset import load_image, load_label, load_volume, read_dataset
+from scribbleseg.data.case import load_image, load_label, load_volume
+from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.preparation import normalise
 from scribbleseg.data.volume import Grid, read_image, read_label, read_volume, write_volume
 from scribbleseg.evaluation.scores import score_files
@@ -404,7 +405,7 @@ def test_labels_that_do_not_fit(folder):
     turned = nibabel.Nifti1Image(scribble(), OBLIQUE).as_reoriented(np.array([[2, 1], [1, -1], [0, -1]]))
     nibabel.save(turned, path)
     fails(
-        r"has its axes in another order or direction, over the same voxels \(no resampling then: save it in the same orientation\), than its image"
+        r"has its axes in another order or direction, over the same voxels \(save it in the same orientation, without resampling\), than its image"
     )
     odd = scribble()
     odd[0, 0, 0] = 7

@@ -10,7 +10,7 @@ import pytest
 
 from scribbleseg.config import Evaluate
 from scribbleseg.core.errors import InputError
-from scribbleseg.data.dataset import read_dataset
+from scribbleseg.data.layout import read_dataset
 from scribbleseg.evaluation.scores import (
     evaluate,
     format_table,

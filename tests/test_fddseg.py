@@ -7,7 +7,8 @@ from torch import nn
 
 from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
-from scribbleseg.data.dataset import Case, Volume
+from scribbleseg.data.case import Volume
+from scribbleseg.data.dataset import Case
 from scribbleseg.data.voxels import Batch
 from scribbleseg.losses.supervised import dice_loss
 from scribbleseg.methods import fddseg

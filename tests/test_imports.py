@@ -9,8 +9,9 @@ from tiny import OBLIQUE, save
 
 from scribbleseg.config import Import
 from scribbleseg.core.errors import InputError
-from scribbleseg.data.dataset import load_volume, read_dataset
+from scribbleseg.data.case import load_volume
 from scribbleseg.data.importers import import_dataset
+from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.volume import read_volume, write_volume
 
 VOLUMES = ("patient001_frame01", "patient050_frame01", "patient100_frame13")

@@ -10,7 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
-from scribbleseg.data.dataset import Case, Volume
+from scribbleseg.data.case import Volume
+from scribbleseg.data.dataset import Case
 from scribbleseg.data.volume import Grid
 from scribbleseg.data.voxels import Batch, Slices
 from scribbleseg.methods import METHODS, method_class

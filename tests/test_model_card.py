@@ -12,7 +12,7 @@ from small import save
 
 from scribbleseg.config import Train
 from scribbleseg.core.errors import InputError
-from scribbleseg.data.dataset import read_dataset
+from scribbleseg.data.layout import read_dataset
 from scribbleseg.evaluation.scores import COLUMNS, list_masks, read_rows, score_cases, summarise, write_rows
 from scribbleseg.training.plan import make_plan, write_plan
 

@@ -10,7 +10,8 @@ from scipy import ndimage
 from scribbleseg.config import Phantom
 from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
-from scribbleseg.data.dataset import load_volume, read_dataset
+from scribbleseg.data.case import load_volume
+from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.synthetic.phantom import draw_patient, phantom
 
 RV, MYO, LV = 1, 2, 3

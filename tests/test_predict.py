@@ -18,8 +18,9 @@ from torch import nn
 from scribbleseg.config import Import, Predict
 from scribbleseg.core.atomic import atomic_file
 from scribbleseg.core.errors import InputError
-from scribbleseg.data.dataset import load_image, read_dataset
+from scribbleseg.data.case import load_image
 from scribbleseg.data.importers import import_dataset
+from scribbleseg.data.layout import read_dataset
 from scribbleseg.evaluation.scores import list_masks
 from scribbleseg.inference import predict as module
 from scribbleseg.inference.inputs import list_jobs

@@ -10,7 +10,7 @@ import pytest
 from small import small_dataset
 
 from scribbleseg.config import Train
-from scribbleseg.data.dataset import read_dataset
+from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.volume import read_label
 from scribbleseg.training import loop
 from scribbleseg.training.plan import make_plan, read_plan

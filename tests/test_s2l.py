@@ -107,7 +107,8 @@ def test_start_and_weight_are_options(progress, share):
 
 
 def test_targets_start_without_ensemble_labels(tmp_path):
-    from scribbleseg.data.dataset import Case, Volume
+    from scribbleseg.data.case import Volume
+    from scribbleseg.data.dataset import Case
 
     scribble = np.array([[[0, U]]], np.uint8)
     targets = Scribble2Label(Given()).targets(Volume(Case("case", (), None, None), None, scribble, None, None, 2))

@@ -8,7 +8,8 @@ from small import small_dataset
 from scribbleseg.config import Simulate
 from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
-from scribbleseg.data.dataset import load_volume, read_dataset
+from scribbleseg.data.case import load_volume
+from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.synthetic.simulate import _draw, simulate, simulate_scribbles
 
 

@@ -20,7 +20,8 @@ from scribbleseg.core.environment import environment
 from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.core.recipe import Recipe
-from scribbleseg.data.dataset import load_volume, read_dataset
+from scribbleseg.data.case import load_volume
+from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.preparation import resize_image, resize_label
 from scribbleseg.data.voxels import Slices
 from scribbleseg.inference.models import load_network

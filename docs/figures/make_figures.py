@@ -15,7 +15,8 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from scribbleseg.config import Phantom
-from scribbleseg.data.dataset import load_volume, read_dataset
+from scribbleseg.data.case import load_volume
+from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.synthetic.phantom import phantom
 from scribbleseg.data.volume import read_label
 from scribbleseg.report.figures import colour, crop, draw_overlay, upright, upright_spacing

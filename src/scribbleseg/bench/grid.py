@@ -16,7 +16,9 @@ from matplotlib.patheffects import withStroke
 
 from ..config import Bench
 from ..core.labels import UNLABELED
-from ..data.dataset import Case, Dataset, Volume, load_volume, read_dataset
+from ..data.case import Volume, load_volume
+from ..data.dataset import Case, Dataset
+from ..data.layout import read_dataset
 from ..data.volume import read_label
 from ..report.figures import colour, crop, draw_overlay, upright, upright_spacing
 from .charts import INK, NothingToDraw, which_runs, wrap

@@ -19,7 +19,9 @@ import numpy as np
 from ..config import Bench, Predict, Train
 from ..core.atomic import atomic_file
 from ..core.errors import InputError, nearest
-from ..data.dataset import Case, Dataset, Fold, read_dataset, read_json
+from ..core.json_file import read_json
+from ..data.dataset import Case, Dataset, Fold
+from ..data.layout import read_dataset
 from ..evaluation.scores import list_masks, read_rows, score_cases, write_rows
 from ..inference.models import load_network
 from ..inference.predict import predict

@@ -26,7 +26,8 @@ def pick_device(name: str) -> torch.device:
         raise InputError(f"device '{name}' is not supported. Use auto, cpu, cuda or cuda:N.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(
-            f"device '{name}': PyTorch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices. Use --device cpu, or install a CUDA build."
+            f"device '{name}': PyTorch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices. "
+            "Use --device cpu, or install a CUDA build."
         )
     return device
 
@@ -42,7 +43,7 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def prepare_cpu() -> None:
-    """Denormals count as zero, and freed memory stays with the process: giving pages back and asking for them again in every step costs more."""
+    """Treat denormals as zero, and keep freed memory: returning pages and requesting them in every step is slower."""
     torch.set_flush_denormal(True)
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):  # glibc
         libc.mallopt(M_MMAP_MAX, 0)
@@ -57,7 +58,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def device_name(device: torch.device) -> str:
-    """What to print beside a measured time; a CPU on Linux with its family and model, as virtual machines call unlike ones the same."""
+    """The device's name for tables of times. CPUs on Linux get family and model, as unlike ones share a name."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     count = torch.get_num_threads()
@@ -72,7 +73,7 @@ def _cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """Most memory in use so far: allocated tensors on CUDA; on a CPU all of the process, Python and the data set with it."""
+    """Peak memory so far: allocated tensors on CUDA; on a CPU the whole process with Python and the data set."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

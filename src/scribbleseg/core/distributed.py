@@ -1,8 +1,8 @@
 """One run over several processes, started by torchrun: who is who, and what they compute together.
 
-Every process holds the whole model and all slices, and takes an equal part of every batch. DistributedDataParallel averages the
-gradients; sums of a loss over the batch go through `batch_sum`, so that a loss is that of the whole batch. In one process
-everything here does nothing.
+Every process holds the whole model and all slices, and takes an equal part of every batch. DistributedDataParallel
+averages the gradients; sums of a loss over the batch go through `batch_sum`, so that a loss is that of the whole batch.
+In one process everything here does nothing.
 """
 
 from collections.abc import Callable, Iterator
@@ -81,7 +81,8 @@ def own_part(batch: int) -> slice:
     count = processes()
     if batch % count:
         raise InputError(
-            f"--batch {batch} is shared by all processes, and {count} cannot share it evenly. Use a multiple of {count}."
+            f"--batch {batch} is shared by all processes, and {count} cannot share it evenly. "
+            f"Use a multiple of {count}."
         )
     size = batch // count
     return slice(rank() * size, (rank() + 1) * size)
@@ -115,7 +116,8 @@ class _Sum(torch.autograd.Function):
 def batch_sum(part: Tensor) -> Tensor:
     """Σ over the whole batch, from the Σ over this process's part of it. For use in a method's losses; elsewhere it returns `part`.
 
-    A loss of such sums has the value and, after averaging over processes, the gradient that one process would have found.
+    A loss of such sums has the value and, after averaging over processes, the gradient that one process would have
+    found.
     """
     return _Sum.apply(part) if _inside_losses else part
 

@@ -31,7 +31,7 @@ def environment(device: torch.device, dtype: torch.dtype) -> dict:
 
 
 def _commit() -> str | None:
-    """`git describe` of the repository that tracks this file; a repository around a virtual environment is another project's."""
+    """`git describe` of the repository that tracks this file; None if the repository around it is another project's."""
     if shutil.which("git") is None:
         return None
     file = Path(__file__)

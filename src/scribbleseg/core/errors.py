@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Bad input: the message says what was got, what is needed and what to do. The command line exits with code 2."""
+    """Bad input: the message says what was found, what was expected and what to do. The command line exits with 2."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -15,3 +15,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name.lstrip("-"), bare, n=1)
     hint = f"Did you mean '{bare[close[0]]}'? " if close else ""
     return f"{hint}Known: {', '.join(known)}."
+
+
+SHOWN = 5  # names in a message
+
+
+def first_names(names: list[str]) -> str:
+    """The names for a message; of more than five, the first five and their number."""
+    return ", ".join(names[:SHOWN]) + (f", … ({len(names)} in all)" if len(names) > SHOWN else "")

@@ -8,11 +8,12 @@ from typing import TypeVar
 
 from .progress import Progress
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def for_each(label: str, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """function(item) of every case, on threads (reading, unpacking and packing release the interpreter), with progress."""
+    """function(item) of every item, on threads, with progress. Reading and unpacking files release the interpreter."""
     items = list(items)
     results = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, Progress(label, len(items), "cases") as bar:

@@ -18,7 +18,7 @@ class Progress:
             else None
         )
 
-    def __enter__(self):
+    def __enter__(self) -> "Progress":
         self.start = self.said = time.monotonic()
         return self
 
@@ -35,13 +35,13 @@ class Progress:
         if self.bar is not None:
             self.bar.set_postfix_str(text, refresh=False)
 
-    def __exit__(self, kind, error, trace):
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self.bar is not None:
             self.bar.close()
         elif error is None:
             self._say()
 
-    def _say(self):
+    def _say(self) -> None:
         self.said = time.monotonic()
         if not self.shown:
             return

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..core.atomic import atomic_file
 from ..core.errors import InputError
-from .dataset import Volume
+from .case import Volume
 
 _not_kept: set[Path] = set()  # folders of which the user has heard
 _saying = Lock()
@@ -20,16 +20,16 @@ _saying = Lock()
 def cached(volume: Volume, kind: str, settings: dict, compute: Callable[[], np.ndarray]) -> np.ndarray:
     """`compute()`, or what an earlier call with the same settings, image and scribble returned.
 
-    Lies in volume.cache as CASE-KIND-KEY.npz, KEY being a hash of `settings` (everything else the result depends on, versions of
-    libraries included) and of the case's image and scribble. It is computed
-    every time without a cache folder, and where that cannot be written to.
+    Lies in volume.cache as CASE-KIND-KEY.npz, KEY being a hash of `settings` (everything else the result depends on,
+    versions of libraries included) and of the case's image and scribble. It is computed every time without a cache
+    folder, and where that cannot be written to.
     """
     if volume.cache is None:
         return compute()
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for array in (volume.image, volume.scribble):
         key.update(f"{array.dtype}{array.shape}".encode())
-        key.update(np.ascontiguousarray(array))
+        key.update(np.ascontiguousarray(array).data)
     path = volume.cache / f"{volume.case.id}-{kind}-{key.hexdigest()[:16]}.npz"
     if path.is_file():
         with np.load(path) as file:

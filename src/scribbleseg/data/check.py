@@ -1,14 +1,18 @@
 """What is in a data set, and everything that is wrong with it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from .. import config
-from ..core.errors import InputError
+from ..core.errors import InputError, first_names
 from ..core.labels import UNLABELED
 from ..core.parallel import for_each
-from .dataset import Case, Dataset, first_names, load_image, load_label, read_description, recode, survey
+from .case import load_image, load_label, recode
+from .dataset import Case, Dataset
+from .layout import read_description, survey
 from .volume import Grid, read_label
 
 
@@ -20,8 +24,9 @@ class Found:
     grid: Grid | None = None
     slices: int = 0
     size: tuple[int, int] = (0, 0)  # rows, columns
-    drawn: np.ndarray | None = None  # scribbled pixels [classes], None without a scribble
-    drawn_slices: np.ndarray | None = None  # slices that hold the class [classes]
+    has_scribble: bool = False
+    drawn: np.ndarray = field(default_factory=lambda: np.zeros(0, int))  # scribbled pixels [classes]
+    drawn_slices: np.ndarray = field(default_factory=lambda: np.zeros(0, int))  # slices that hold the class [classes]
     bare_slices: int = 0  # slices without a scribbled pixel
     pixels: int = 0
     dense: bool = False
@@ -33,9 +38,9 @@ class Found:
 def check(settings: config.Check) -> bool:
     """Print what is in a data set and all that is wrong with it, a line each; return whether it can be trained on.
 
-    A problem makes a data set unusable: a misnamed image, a channel that is missing or too many, an unreadable, constant or NaN image, a
-    label that does not fit its image or dataset.json, no scribble at all, a class that no scribble holds or none of a fold's training
-    cases, a split that leaks or names unknown cases. A warning does not.
+    A problem makes a data set unusable: a misnamed image, a channel that is missing or too many, an unreadable,
+    constant or NaN image, a label that does not fit its image or dataset.json, no scribble at all, a class that no
+    scribble holds or none of a fold's training cases, a split that leaks or names unknown cases. A warning does not.
     """
     try:
         dataset, problems = survey(settings.dataset)
@@ -67,7 +72,7 @@ def _inspect(dataset: Dataset, case: Case) -> Found:
         found.slices, found.size = image.shape[1], image.shape[2:]
     except InputError as error:
         found.problems.append(str(error))
-    labels = {}
+    labels: dict[Path | None, np.ndarray] = {}
     for path in (case.scribble, case.truth):
         if path is None:
             continue
@@ -85,6 +90,7 @@ def _inspect(dataset: Dataset, case: Case) -> Found:
     if scribble is not None:
         classes = len(dataset.classes)
         per_slice = np.stack([np.bincount(line.ravel(), minlength=classes)[:classes] for line in scribble])
+        found.has_scribble = True
         found.drawn, found.drawn_slices = per_slice.sum(0), (per_slice > 0).sum(0)
         found.bare_slices, found.pixels = int((per_slice.sum(1) == 0).sum()), scribble.size
         if truth is not None:
@@ -99,7 +105,8 @@ def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], wa
         not dataset.groups and not dataset.splits()
     )
     print(
-        f"{dataset.name}: {len(train)} cases of {patients} patients{alone}, {len(tests)} in imagesTs; channels: {', '.join(dataset.channels)}"
+        f"{dataset.name}: {len(train)} cases of {patients} patients{alone}, {len(tests)} in imagesTs; channels: "
+        f"{', '.join(dataset.channels)}"
     )
     unread = dataset.unread()
     if unread:
@@ -111,11 +118,12 @@ def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], wa
             "Correct it, or add the images that are missing; nnU-Net needs it to be right."
         )
     read = [found for found in (*train, *tests) if found.grid is not None]
+    grids = [found.grid for found in read if found.grid is not None]
     if read:
         slices = [found.slices for found in read]
         rows, columns = zip(*(found.size for found in read), strict=True)
         print(f"slices    {sum(slices)} in all, {_range(slices)} a case, of {_range(rows)} × {_range(columns)} pixels")
-        spacing = np.array([found.grid.spacing_mm for found in read])
+        spacing = np.array([grid.spacing_mm for grid in grids])
         if dataset.spacing_unit == "mm":
             print(f"spacing   {_range(spacing[:, 0])} mm between slices, {_range(spacing[:, 1:].ravel())} mm in plane")
         else:
@@ -123,48 +131,48 @@ def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], wa
         single = [found.case for found in read if found.slices == 1]
         if single:
             warnings.append(f"{first_names(single)}: one slice only")
-        tilted = _tilted(read)
+        tilted = [found.case for found, tilts in zip(read, _tilted(grids), strict=True) if tilts]
         if tilted:
             warnings.append(
-                f"{first_names(tilted)}: the slices lie over 45° from those of the other cases. They are taken across the axis of the largest spacing; "
+                f"{first_names(tilted)}: the slices lie over 45° from those of the other cases. "
+                "They are taken across the axis of the largest spacing; "
                 "where that is not the plane that is drawn on, resample image and labels."
             )
     ungrouped = [case for case in dataset.groups if case not in dataset.cases and case not in dataset.tests]
     if ungrouped:
         warnings.append(
-            f"groups of dataset.json has {first_names(ungrouped)}, of which there is no image. Correct the name, or take it out: a case that groups does not name is a patient of its own."
+            f"groups of dataset.json has {first_names(ungrouped)}, of which there is no image. "
+            "Correct the name, or take it out: a case that groups does not name is a patient of its own."
         )
     for part, known in (("labelsTr", dataset.cases), ("labelsTr_dense", dataset.cases), ("labelsTs", dataset.tests)):
-        strays = [
-            path
-            for path in sorted((dataset.folder / part).glob(f"*{dataset.file_ending}"))
-            if not path.name.startswith(".")
-        ]
-        strays = [path.name for path in strays if path.name[: -len(dataset.file_ending)] not in known]
+        names = [path.name for path in sorted((dataset.folder / part).glob(f"[!.]*{dataset.file_ending}"))]
+        strays = [name for name in names if name.removesuffix(dataset.file_ending) not in known]
         if strays:
             warnings.append(f"{part}: {first_names(strays)} belongs to no image and is never read")
 
 
-def _tilted(read: list[Found]) -> list[str]:
-    """The cases whose slices lie more than 45° from those of the largest group."""
-    normals = np.array([np.cross(*found.grid.affine[:3, found.grid.order[1:]].T) for found in read])
+def _tilted(grids: list[Grid]) -> np.ndarray:
+    """Whose slices lie more than 45° from those of the largest group, bool [cases]."""
+    normals = np.array([np.cross(*grid.affine[:3, list(grid.order[1:])].T) for grid in grids])
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     near = np.abs(normals @ normals.T) > np.cos(np.pi / 4)
-    return [found.case for found, alike in zip(read, near[near.sum(1).argmax()], strict=True) if not alike]
+    return ~near[near.sum(1).argmax()]
 
 
 def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str], warnings: list[str]) -> None:
-    drawn = [found for found in train if found.drawn is not None and found.drawn.any()]
+    drawn = [found for found in train if found.drawn.any()]
     dense = sum(found.dense for found in train)
     broken = sum(bool(found.problems) for found in train)
     unread = f", {broken} with unusable files" if broken else ""
     print(
-        f"labels    {len(drawn)} cases with scribbles, {dense} with dense masks, {sum(found.dense for found in drawn)} with both{unread}"
+        f"labels    {len(drawn)} cases with scribbles, {dense} with dense masks, "
+        f"{sum(found.dense for found in drawn)} with both{unread}"
     )
     if not drawn:
-        if any(found.drawn is not None for found in train):
+        if any(found.has_scribble for found in train):
             problems.append(
-                f"{dataset.folder / 'labelsTr'}: nothing is drawn. Draw some, or check that the ignore value ({dataset.ignore}) is not used for all."
+                f"{dataset.folder / 'labelsTr'}: nothing is drawn. "
+                f"Draw some, or check that the ignore value ({dataset.ignore}) is not used for all."
             )
         elif all(case.scribble is None for case in dataset.cases.values()):
             hint = (
@@ -173,31 +181,38 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
             problems.append(f"{dataset.folder}: no scribbles in labelsTr.{hint}")
         return
     pixels, slices = sum(found.pixels for found in drawn), sum(found.slices for found in drawn)
-    counts, on_slices = sum(found.drawn for found in drawn), sum(found.drawn_slices for found in drawn)
+    counts = np.sum([found.drawn for found in drawn], 0)
+    on_slices = np.sum([found.drawn_slices for found in drawn], 0)
     width = max(len(name) for name in dataset.classes)
     for value, name in enumerate(dataset.classes):
         without = [found.case for found in drawn if not found.drawn[value]]
         share, cases = 100 * counts[value] / pixels, len(drawn) - len(without)
         print(
-            f"  {value} {name:{width}}  {share:.3f} % of the pixels, on {on_slices[value]} of {slices} slices, {cases} of {len(drawn)} cases"
+            f"  {value} {name:{width}}  {share:.3f} % of the pixels, on {on_slices[value]} of {slices} slices, "
+            f"{cases} of {len(drawn)} cases"
         )
         if not counts[value]:
             problems.append(
-                f"class {value} ({name}) is in no scribble. Draw some{', or remove it from dataset.json' * (value > 0)}."
+                f"class {value} ({name}) is in no scribble. Draw "
+                f"some{', or remove it from dataset.json' * (value > 0)}."
             )
         elif without:
             warnings.append(
-                f"class {value} ({name}) is missing from the scribbles of {len(without)} of {len(drawn)} cases: {first_names(without)}"
+                f"class {value} ({name}) is missing from the scribbles of {len(without)} of {len(drawn)} cases: "
+                f"{first_names(without)}"
             )
     if not counts[1:].any():
         problems.append(
-            f"{dataset.folder / 'labelsTr'}: the scribbles hold no foreground anywhere, only background. Draw the structures too."
+            f"{dataset.folder / 'labelsTr'}: the scribbles hold no foreground anywhere, only background. "
+            "Draw the structures too."
         )
     covered = [found.case for found in drawn if found.drawn.sum() == found.pixels]
     if covered:
         warnings.append(
-            f"the labels of {len(covered)} of {len(drawn)} cases cover every pixel, {dataset.ignore} (ignore) is nowhere in them: {first_names(covered)}. "
-            f"Was 0 meant as 'not drawn'? 0 means background: write {dataset.ignore} where nothing was drawn. A case that is labelled completely is right as it is."
+            f"the labels of {len(covered)} of {len(drawn)} cases cover every pixel, {dataset.ignore} (ignore) is "
+            f"nowhere in them: {first_names(covered)}. "
+            f"Was 0 meant as 'not drawn'? 0 means background: write {dataset.ignore} where nothing was drawn. "
+            "A case that is labelled completely is right as it is."
         )
     bare = sum(found.bare_slices for found in drawn)
     print(
@@ -207,7 +222,8 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
     if compared:
         disagree = sum(found.disagree for found in drawn)
         print(
-            f"agreement {disagree} of {compared} scribbled pixels have another class in the dense mask ({100 * disagree / compared:.3f} %)"
+            f"agreement {disagree} of {compared} scribbled pixels have another class in the dense mask "
+            f"({100 * disagree / compared:.3f} %)"
         )
         if disagree > 0.05 * compared:
             cause = (
@@ -216,16 +232,18 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
                 else "are the class values in the same order?"
             )
             warnings.append(f"over 5 % of the scribbled pixels contradict the dense masks: {cause}")
-    undrawn = [found.case for found in train if not found.problems and (found.drawn is None or not found.drawn.any())]
+    undrawn = [found.case for found in train if not found.problems and not found.drawn.any()]
     if undrawn:
         warnings.append(
-            f"{len(undrawn)} of {len(train)} cases {'has' if len(undrawn) == 1 else 'have'} no scribble: {first_names(undrawn)}. A scribble method has no label of them to train on; tests, and validation where it can, use dense masks."
+            f"{len(undrawn)} of {len(train)} cases {'has' if len(undrawn) == 1 else 'have'} no scribble: "
+            f"{first_names(undrawn)}. A scribble method has no label of them to train on; "
+            "tests, and validation where it can, use dense masks."
         )
 
 
 def _describe_splits(dataset: Dataset, train: list[Found], problems: list[str], warnings: list[str]) -> None:
     drawn, none = (
-        {found.case: found.drawn for found in train if found.drawn is not None},
+        {found.case: found.drawn for found in train if found.has_scribble},
         np.zeros(len(dataset.classes), int),
     )
     anywhere = sum(drawn.values(), none)
@@ -249,7 +267,8 @@ def _describe_splits(dataset: Dataset, train: list[Found], problems: list[str], 
         for fold in folds:
             if not any(dataset.case(name).scribble for name in fold.train):
                 problems.append(
-                    f"split {split}, fold '{fold.name}': no training case has a scribble file. Correct the split, or draw some."
+                    f"split {split}, fold '{fold.name}': no training case has a scribble file. "
+                    "Correct the split, or draw some."
                 )
                 continue
             here = sum((drawn[name] for name in fold.train if name in drawn), none)
@@ -258,11 +277,12 @@ def _describe_splits(dataset: Dataset, train: list[Found], problems: list[str], 
             ]
             if lacking:
                 problems.append(
-                    f"split {split}, fold '{fold.name}': no training case has a scribble of class {', '.join(lacking)}. Draw some, or correct the split."
+                    f"split {split}, fold '{fold.name}': no training case has a scribble of class "
+                    f"{', '.join(lacking)}. Draw some, or correct the split."
                 )
 
 
-def _range(values) -> str:
-    low, high = min(values), max(values)
-    low, high = f"{low:.4g}", f"{high:.4g}"
+def _range(values: Iterable[float]) -> str:
+    values = list(values)
+    low, high = f"{min(values):.4g}", f"{max(values):.4g}"
     return low if low == high else f"{low} to {high}"

@@ -24,7 +24,7 @@ def resize_label(label: np.ndarray, size: int) -> Tensor:
 
 
 def grey_range(image: np.ndarray) -> tuple[float, float]:
-    """The volume's least value and its 99th percentile; where that is the least value too (an almost empty volume), its greatest."""
+    """The volume's minimum and 99th percentile; its maximum instead if both are equal (an almost empty volume)."""
     low, high = float(image.min()), float(np.percentile(image, 99))
     return low, high if high > low else float(image.max())
 

@@ -1,11 +1,13 @@
 """Read and write one volume file with its geometry: NIfTI through nibabel, NRRD and MetaImage through SimpleITK.
 
 Arrays are slices first: [D, H, W], where D is the axis that holds one voxel, or else the one of the largest spacing
-(the last axis of the file where spacings are equal to a thousandth). What belongs to an image is read in the image's order.
+(the last axis of the file where spacings are equal to a thousandth). What belongs to an image is read in the image's
+order.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,13 +32,15 @@ class Grid:
         spacing = np.linalg.norm(self.affine[:3, :3], axis=0)
         single = [size == 1 for size in (*self.shape, 1)[:3]]
         slice_axis = max(range(3), key=lambda axis: (single[axis], spacing[axis] >= 0.999 * spacing.max(), axis))
-        return (slice_axis, *(axis for axis in (2, 1, 0) if axis != slice_axis))
+        rows, columns = (axis for axis in (2, 1, 0) if axis != slice_axis)
+        return slice_axis, rows, columns
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Voxel size in array order (slice distance, row distance, column distance), mm."""
         spacing = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return tuple(float(spacing[axis]) for axis in self.order)
+        between, rows, columns = (float(spacing[axis]) for axis in self.order)
+        return between, rows, columns
 
     def same_place(self, other: "Grid") -> bool:
         """Whether both grids put every voxel at the same point, to a hundredth of the smallest voxel size."""
@@ -77,8 +81,8 @@ def ending(path: Path) -> str:
 def read_volume(path: Path, order: tuple[int, int, int] | None = None) -> tuple[np.ndarray, Grid]:
     """The voxels [D, H, W] in the file's own number type (scaled if the header says so), and their grid.
 
-    `order`: of the file's axes; its own grid's where none is given. Raises InputError for a missing, truncated or 4-D file, one without
-    voxels, and voxels that are no real numbers.
+    `order`: of the file's axes; its own grid's where none is given. Raises InputError for a missing, truncated or 4-D
+    file, one without voxels, and voxels that are no real numbers.
     """
     path = Path(path)
     kind = ending(path)
@@ -91,18 +95,20 @@ def read_volume(path: Path, order: tuple[int, int, int] | None = None) -> tuple[
         )
     if stored.size != np.prod(stored.shape[:3]):
         raise InputError(
-            f"{path}: has shape {stored.shape}; expected a 3-D volume. Split it into one file per time point or channel."
+            f"{path}: has shape {stored.shape}; expected a 3-D volume. "
+            "Split it into one file per time point or channel."
         )
     if stored.dtype.kind not in "biuf":
         raise InputError(
-            f"{path}: has voxels of type {stored.dtype}; expected one real number each. Convert colours to grey, complex values to magnitudes."
+            f"{path}: has voxels of type {stored.dtype}; expected one real number each. "
+            "Convert colours to grey, complex values to magnitudes."
         )
     grid = Grid(stored.shape, affine, header)
     return stored.reshape((*stored.shape, 1)[:3]).transpose(order or grid.order), grid
 
 
 def read_image(path: Path, order: tuple[int, int, int] | None = None) -> tuple[np.ndarray, Grid]:
-    """Intensities, float32 [D, H, W], and their grid; `order` as of read_volume. Raises InputError for NaN or infinite voxels."""
+    """Intensities, float32 [D, H, W], and their grid; `order` as in read_volume. Raises InputError for NaN or inf."""
     voxels, grid = read_volume(path, order)
     image = np.ascontiguousarray(voxels, dtype=np.float32)
     bad = image.size - int(np.isfinite(image).sum())
@@ -114,30 +120,31 @@ def read_image(path: Path, order: tuple[int, int, int] | None = None) -> tuple[n
 
 
 def read_label(path: Path, order: tuple[int, int, int] | None = None) -> tuple[np.ndarray, Grid]:
-    """Label values, int32 [D, H, W], and their grid; `order` as of read_volume. Raises InputError for values that are not whole numbers."""
+    """Label values, int32 [D, H, W], and their grid; `order` as in read_volume. Raises InputError for fractions."""
     voxels, grid = read_volume(path, order)
     label = np.ascontiguousarray(np.rint(voxels), dtype=np.int32)
     if voxels.dtype.kind == "f" and not np.array_equal(label, voxels):
         worst = voxels[label != voxels].flat[0]
         raise InputError(
-            f"{path}: has label value {worst}; expected whole numbers. Was it resampled with interpolation? Use nearest neighbour."
+            f"{path}: has label value {worst}; expected whole numbers. "
+            "Was it resampled with interpolation? Use nearest neighbour."
         )
     return label, grid
 
 
 def write_volume(path: Path, array: np.ndarray, grid: Grid) -> None:
-    """Write [D, H, W] on a grid, in the format of `path`'s ending, atomically; shape, affine and header are the grid's."""
+    """Write [D, H, W] atomically, in the format of `path`'s ending; shape, affine and header come from the grid."""
     kind = ending(path)
     stored = np.ascontiguousarray(array.transpose(np.argsort(grid.order)).reshape(grid.shape))
     with atomic_file(path) as partial:
         (_write_nifti if kind in NIFTI else _write_itk)(partial, stored, grid)
 
 
-def _read_nifti(path):
+def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, object]:
     import nibabel
 
     try:
-        file = nibabel.load(path)
+        file: Any = nibabel.load(path)
         return np.asanyarray(file.dataobj), file.affine, file.header
     except Exception as error:  # nibabel lets zlib, OSError and its own errors through
         raise InputError(
@@ -145,20 +152,19 @@ def _read_nifti(path):
         ) from error
 
 
-def _write_nifti(path, stored, grid):
+def _write_nifti(path: Path, stored: np.ndarray, grid: Grid) -> None:
     import nibabel
 
-    nifti = isinstance(grid.header, nibabel.Nifti1Header)
-    header = grid.header.copy() if nifti else None
+    header = grid.header.copy() if isinstance(grid.header, nibabel.Nifti1Header) else None
     kind = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
     file = kind(stored, grid.affine, header)
     file.set_data_dtype(stored.dtype)
-    if nifti:
+    if header is not None:
         file.header["cal_max"] = file.header["cal_min"] = 0
     nibabel.save(file, path)
 
 
-def _simpleitk(path):
+def _simpleitk(path: Path) -> Any:
     try:
         import SimpleITK
     except ImportError as error:
@@ -169,7 +175,7 @@ def _simpleitk(path):
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-def _read_itk(path):
+def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray, object]:
     itk = _simpleitk(path)
     try:
         file = itk.ReadImage(str(path))
@@ -179,13 +185,14 @@ def _read_itk(path):
         ) from error
     if (numbers := file.GetNumberOfComponentsPerPixel()) > 1:
         raise InputError(
-            f"{path}: has {numbers} numbers in every voxel; expected one. Convert colours to grey, and split channels into one file each."
+            f"{path}: has {numbers} numbers in every voxel; expected one. "
+            "Convert colours to grey, and split channels into one file each."
         )
     return from_itk(file)
 
 
-def from_itk(file) -> tuple[np.ndarray, np.ndarray, object]:
-    """(voxels [x, y, z], affine in RAS+ mm, header) of a SimpleITK image; a vector or 4-D image keeps its extra axis."""
+def from_itk(file: Any) -> tuple[np.ndarray, np.ndarray, object]:
+    """(voxels [x, y, z], affine in RAS+ mm, header) of a SimpleITK image; vector and 4-D images keep that axis."""
     import SimpleITK as itk
 
     stored = itk.GetArrayFromImage(file).T
@@ -198,7 +205,7 @@ def from_itk(file) -> tuple[np.ndarray, np.ndarray, object]:
     return stored, _LPS_TO_RAS @ affine, header
 
 
-def _write_itk(path, stored, grid):
+def _write_itk(path: Path, stored: np.ndarray, grid: Grid) -> None:
     itk = _simpleitk(path)
     file = itk.GetImageFromArray(stored.T)
     if isinstance(grid.header, tuple):

@@ -3,6 +3,7 @@
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -17,15 +18,13 @@ class Batch:
 
     image: Tensor  # float [N, channels, H, W], in [0, 1]
     label: Tensor  # int64 [N, H, W]: 0..C, UNLABELED where nothing is known
-    maps: dict[str, Tensor] = field(
-        default_factory=dict
-    )  # the method's further targets, int64 [N, H, W], augmented alike
+    maps: dict[str, Tensor] = field(default_factory=dict)  # further targets of the method, int64 [N, H, W]
     truth: Tensor | None = None  # dense label where there is one, for monitoring only: no loss may read it
 
 
 @dataclass
 class Slices:
-    """Training slices, not augmented: all of them on the training device; on the host, in memory or in a mapped file, where they do not fit."""
+    """All training slices, not augmented: on the training device or, if they do not fit, in memory or a mapped file."""
 
     image: Tensor  # float [N, channels, H, W]
     label: Tensor  # uint8 [N, H, W]
@@ -49,15 +48,17 @@ class Slices:
 
 
 class Stack:
-    """Tensors of equal shape but for their first axis, put one after the other: in memory, or in a mapped file once they are more than `limit` bytes.
+    """Tensors joined along their first axis: in memory, or in a mapped file once they exceed `limit` bytes.
 
-    The file lies in `folder`, has no name and goes with the process. With other work in memory pages of it are dropped and read again.
+    The file lies in `folder`, has no name and disappears with the process. If memory gets short, the system drops pages
+    of it and reads them again when they are needed.
     """
 
     def __init__(self, folder: Path, limit: float):
         self.folder, self.limit = folder, limit
         self.parts: list[Tensor] = []
-        self.file, self.rows, self.bytes = None, 0, 0
+        self.rows, self.bytes = 0, 0
+        self.file: IO[bytes] | None = None
 
     def append(self, part: Tensor) -> None:
         self.parts.append(part)
@@ -69,10 +70,11 @@ class Stack:
                 self.file = tempfile.TemporaryFile(dir=self.folder)
             except OSError as error:
                 raise InputError(
-                    f"{self.folder}: the slices do not fit into memory, and no file can be made here ({error.strerror}). Change its permissions, copy the data set, or train at a smaller --size."
+                    f"{self.folder}: the slices do not fit into memory, and no file can be made here "
+                    f"({error.strerror}). Change its permissions, copy the data set, or train at a smaller --size."
                 ) from error
         if self.file is not None:
-            self._spill()
+            self._spill(self.file)
 
     def tensor(self) -> Tensor:
         """All parts; the stack is empty afterwards."""
@@ -83,14 +85,15 @@ class Stack:
         with self.file:
             return torch.from_numpy(np.memmap(self.file, self.dtype, "r+", shape=shape))
 
-    def _spill(self) -> None:
+    def _spill(self, file: IO[bytes]) -> None:
         self.shape, self.dtype = tuple(self.parts[0].shape[1:]), self.parts[0].numpy().dtype
         try:
             for part in self.parts:
-                self.file.write(part.numpy().data)
-            self.file.flush()
+                file.write(part.numpy().data)
+            file.flush()
         except OSError as error:
             raise InputError(
-                f"{self.folder}: the slices do not fit into memory, and not onto this disk ({error}). Free some space, or train at a smaller --size."
+                f"{self.folder}: the slices do not fit into memory, nor onto this disk ({error}). "
+                "Free some space, or train at a smaller --size."
             ) from error
         self.parts = []

@@ -18,7 +18,9 @@ from ..config import Evaluate
 from ..core.atomic import atomic_file
 from ..core.errors import InputError
 from ..core.progress import Progress
-from ..data.dataset import Case, Dataset, difference, load_label, read_description
+from ..data.case import difference, load_label
+from ..data.dataset import Case, Dataset
+from ..data.layout import read_description
 from ..data.volume import ITK, NIFTI, ending, read_label
 from ..inference.provenance import MADE_BY, changed
 from .metrics import diagonal_mm, score

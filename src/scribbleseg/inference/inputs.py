@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import InputError
-from ..data.dataset import read_dataset
+from ..data.layout import read_dataset
 from ..data.volume import ITK, NIFTI, ending
 from ..training.plan import Plan
 from .provenance import MADE_BY, written

@@ -11,7 +11,7 @@ from torch import nn
 from ..config import Train
 from ..core.device import pick_precision
 from ..core.errors import InputError
-from ..data.dataset import read_dataset
+from ..data.layout import read_dataset
 from ..networks import build_network
 from ..training.checkpoint import open_weights, weights_iteration
 from ..training.plan import Plan, read_plan

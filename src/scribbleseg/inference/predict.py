@@ -12,7 +12,7 @@ from ..core.device import pick_device, prepare_cpu
 from ..core.errors import InputError
 from ..core.parallel import ahead
 from ..core.progress import Progress
-from ..data.dataset import load_image
+from ..data.case import load_image
 from ..data.volume import Grid, write_volume
 from .guard import check_outputs, output_files
 from .inputs import Job, list_jobs

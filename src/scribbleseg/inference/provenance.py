@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..core.atomic import atomic_file
 from ..core.errors import InputError
-from ..data.dataset import read_json
+from ..core.json_file import read_json
 
 MADE_BY = "made_by.json"
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from ..core.errors import InputError
 from ..core.recipe import Recipe
-from ..data.dataset import Volume
+from ..data.case import Volume
 from ..data.voxels import Batch, Slices
 
 

@@ -13,8 +13,11 @@ from .. import __version__
 from ..config import Predict, Report, Train
 from ..core.atomic import atomic_file
 from ..core.errors import InputError
+from ..core.json_file import read_json
 from ..core.labels import UNLABELED
-from ..data.dataset import Dataset, load_volume, read_dataset, read_json
+from ..data.case import load_volume
+from ..data.dataset import Dataset
+from ..data.layout import read_dataset
 from ..data.volume import read_label
 from ..evaluation.scores import list_masks, read_rows, score_cases, summarise, table_cells, write_rows
 from ..inference.predict import predict

@@ -16,7 +16,8 @@ from ..core.errors import InputError
 from ..core.labels import UNLABELED
 from ..core.parallel import ahead
 from ..core.progress import Progress
-from ..data.dataset import Dataset, load_volume
+from ..data.case import load_volume
+from ..data.dataset import Dataset
 from ..data.preparation import resize_image, resize_label
 from ..data.voxels import Batch, Slices, Stack
 from ..methods.base import Method

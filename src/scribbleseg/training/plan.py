@@ -11,7 +11,8 @@ from ..core.atomic import atomic_file
 from ..core.device import pick_device
 from ..core.errors import InputError
 from ..core.recipe import Recipe
-from ..data.dataset import Dataset, Fold, read_dataset
+from ..data.dataset import Dataset, Fold
+from ..data.layout import read_dataset
 from ..data.volume import ITK, NIFTI
 from ..methods import method_class, own_code, parse_options
 

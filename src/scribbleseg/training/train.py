@@ -13,7 +13,8 @@ from ..config import Train
 from ..core import distributed
 from ..core.device import prepare_cpu
 from ..core.progress import Progress
-from ..data.dataset import Dataset, read_dataset
+from ..data.dataset import Dataset
+from ..data.layout import read_dataset
 from ..methods import method_class
 from ..networks import build_network
 from .average import Average

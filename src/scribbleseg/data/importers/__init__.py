@@ -10,5 +10,8 @@ IMPORTERS = {"acdc": import_acdc, "wsl4mis": import_wsl4mis, "mscmr": import_msc
 
 
 def import_dataset(settings: config.Import) -> None:
-    """Bring a public data set into the nnU-Net raw layout. Raises InputError when src is not what its source ships, or dst is taken."""
+    """Bring a public data set into the nnU-Net raw layout.
+
+    Raises InputError when `src` is not what the source ships, and when `dst` exists already.
+    """
     IMPORTERS[settings.source](settings.src, settings.dst)

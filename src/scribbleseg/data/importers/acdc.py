@@ -25,8 +25,8 @@ def import_acdc(src: Path, dst: Path) -> None:
     """Copy patient001/patient001_frame01{,_gt,_scribble}.nii.gz, at any depth below `src`, to the new data set `dst`.
 
     Values: 1 RV, 2 Myo, 3 LV; 4 = not drawn. Patients 1-100 (the challenge's training set) go to imagesTr, 101-150 (its
-    test set) to imagesTs. patient001_4d.nii.gz is not read. A patient's pathology is Info.cfg's `Group`, or the documented order's
-    where there is no Info.cfg. Frames without scribble are imported without one.
+    test set) to imagesTs. patient001_4d.nii.gz is not read. A patient's pathology is Info.cfg's `Group`, or the
+    documented order's where there is no Info.cfg. Frames without scribble are imported without one.
 
     Raises InputError for no files, a file twice, a label without image, and what copy_case raises.
     """
@@ -69,7 +69,8 @@ def import_acdc(src: Path, dst: Path) -> None:
     bare = [case for case, kinds in files.items() if "_scribble" not in kinds and number[case] in ACDC_GROUPS]
     if bare:
         print(
-            f"{len(bare)} of {len(files)} frames have no scribble ({bare[0]}, …); `scribbleseg simulate {dst}` draws scribbles from the masks"
+            f"{len(bare)} of {len(files)} frames have no scribble ({bare[0]}, …); "
+            f"`scribbleseg simulate {dst}` draws scribbles from the masks"
         )
 
 
@@ -81,6 +82,7 @@ def _pathology(info: Path) -> str | None:
     if group is None or group[1] not in PATHOLOGY:
         got = f"Group '{group[1]}'" if group else "no Group"
         raise InputError(
-            f"{info}: {got}; expected one of {', '.join(PATHOLOGY)}. Correct the file, or remove it to use the documented order."
+            f"{info}: {got}; expected one of {', '.join(PATHOLOGY)}. "
+            "Correct the file, or remove it to use the documented order."
         )
     return PATHOLOGY[group[1]]

@@ -24,12 +24,13 @@ ABOUT = {
 def import_mscmr(src: Path, dst: Path) -> None:
     """Copy `src` (the folder that has `train`) to the new data set `dst`, file by file and byte by byte.
 
-    train → imagesTr with scribbles; val → imagesTr with dense masks and no scribble; TestSet, where there is one → imagesTs.
+    train → imagesTr with scribbles; val → imagesTr with dense masks and no scribble; TestSet, where there is one →
+    imagesTs.
 
-    Values, found on the five dense masks of val: the rings of value 2, filled slice by slice, hold value 3 (26 931 to 44 332
-    voxels a subject, 93 to 100 % of it) and never value 1: 2 is myocardium, 3 the left ventricle's blood pool. The centroid of
-    value 1 lies 36 to 42 mm to the right and 15 to 23 mm to the front of 3's: the right ventricle. So 1 RV, 2 Myo, 3 LV, as in
-    ACDC; 4 = not drawn.
+    Values, found on the five dense masks of val: the rings of value 2, filled slice by slice, hold value 3 (26 931 to
+    44 332 voxels a subject, 93 to 100 % of it) and never value 1: 2 is myocardium, 3 the left ventricle's blood pool.
+    The centroid of value 1 lies 36 to 42 mm to the right and 15 to 23 mm to the front of 3's: the right ventricle. So 1
+    RV, 2 Myo, 3 LV, as in ACDC; 4 = not drawn.
 
     Raises InputError for a missing folder, a training image without scribble, and what copy_case raises.
     """
@@ -71,7 +72,7 @@ def import_mscmr(src: Path, dst: Path) -> None:
 
 
 def _tuning(train: list[str]) -> dict:
-    """To choose settings on: a fifth of the scribbled subjects, seeded, is set aside for validation on its scribbles; nobody to test on."""
+    """The split for choosing settings: a seeded fifth of the scribbled subjects is validated on its scribbles."""
     held = set(
         np.random.RandomState(0).permutation(sorted(train))[: len(train) // 5].tolist()
     )  # the legacy stream is frozen

@@ -1,14 +1,17 @@
 """NCI-ISBI 2013 prostate MR as TCIA ships it: DICOM series per patient and NRRD masks."""
 
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ...core.atomic import atomic_folder
 from ...core.errors import InputError
 from ...core.parallel import for_each
-from ..dataset import load_label, recode
+from ..case import load_label, recode
 from ..volume import Grid, ending, from_itk, write_volume
 from .protocols import consecutive_fifths, write_splits
 from .write import case_paths, write_description
@@ -19,26 +22,30 @@ IGNORE = len(CLASSES) + 1
 ABOUT = {
     "reference": "Bloch et al., NCI-ISBI 2013 Challenge, The Cancer Imaging Archive 2015",
     "licence": "CC BY 3.0",
-    "description": "T2 MR of the prostate. labelsTr_dense: the challenge's masks; labels: scribbles where there are any",
+    "description": "T2 MR of the prostate. labelsTr_dense: the challenge's masks; labels: "
+    "scribbles where there are any",
 }
 
 
 def import_nci_isbi(src: Path, dst: Path) -> None:
     """Write the cases below `src` that have a mask and a DICOM series, at any depth, to the new data set `dst`.
 
-    Masks: NRRD named by their patient (Prostate3T-01-0001.nrrd, ProstateDx-01-0006_correctedLabels.nrrd, …_truth.nrrd; a
-    corrected one goes first). Values: 1 peripheral zone, 2 central gland. The series is the one of the mask's PatientID that
-    has the mask's size; its slices are sorted by position. The mask is brought to the image's grid by nearest neighbour,
-    which only flips or reorders axes: no labelled voxel may be lost. Scribbles are optional: NIfTI or NRRD files named by their
-    patient, with `scribble` in the name or in their folder's (0-2; 3 = not drawn), on the image's grid.
+    Masks: NRRD named by their patient (Prostate3T-01-0001.nrrd, ProstateDx-01-0006_correctedLabels.nrrd, …_truth.nrrd;
+    a corrected one goes first). Values: 1 peripheral zone, 2 central gland. The series is the one of the mask's
+    PatientID that has the mask's size; its slices are sorted by position. The mask is brought to the image's grid by
+    nearest neighbour, which only flips or reorders axes: no labelled voxel may be lost. Scribbles are optional: NIfTI
+    or NRRD files named by their patient, with `scribble` in the name or in their folder's (0-2; 3 = not drawn), on the
+    image's grid.
 
-    Raises InputError for no masks, a mask without series of its size (or with several), another place, and unlisted values.
+    Raises InputError for no masks, a mask without series of its size (or with several), another place, and unlisted
+    values.
     """
     _itk(src)
     masks, scribbles = _labels(Path(src))
     if not masks:
         raise InputError(
-            f"{src}: no Prostate3T-01-0001.nrrd or the like in it. Give the folder that holds the masks and the DICOM series."
+            f"{src}: no Prostate3T-01-0001.nrrd or the like in it. "
+            "Give the folder that holds the masks and the DICOM series."
         )
     series = _series(Path(src))
 
@@ -60,11 +67,12 @@ def import_nci_isbi(src: Path, dst: Path) -> None:
         write_splits(folder, {"cv5": consecutive_fifths(masks)}, "cv5")
     if len(scribbles.keys() & masks.keys()) < len(masks):
         print(
-            f"{len(masks.keys() - scribbles.keys())} of {len(masks)} cases have no scribbles; `scribbleseg simulate {dst}` draws them from the masks"
+            f"{len(masks.keys() - scribbles.keys())} of {len(masks)} cases have no scribbles; "
+            f"`scribbleseg simulate {dst}` draws them from the masks"
         )
 
 
-def _itk(src: Path):
+def _itk(src: Path) -> Any:
     try:
         import SimpleITK
     except ImportError as error:
@@ -101,12 +109,12 @@ def _series(src: Path) -> dict[str, list[tuple[str, ...]]]:
     return found
 
 
-def _pair(path: Path, series: list[tuple[str, ...]]):
+def _pair(path: Path, series: list[tuple[str, ...]]) -> tuple[Any, Any]:
     """The mask of `path` on the grid of its image, and that image."""
     itk = _itk(path)
     mask = _read(path, lambda: itk.ReadImage(str(path)))
     fitting = [files for files in series if len(files) == mask.GetDepth()]
-    images = [_read(Path(files[0]).parent, lambda files=files: itk.ReadImage(files)) for files in fitting]
+    images = [_read(Path(files[0]).parent, partial(itk.ReadImage, files)) for files in fitting]
     images = [image for image in images if image.GetSize() == mask.GetSize()]
     if len(images) != 1:
         numbers = [len(files) for files in series]
@@ -121,12 +129,13 @@ def _pair(path: Path, series: list[tuple[str, ...]]):
     )
     if before != after:
         raise InputError(
-            f"{path}: lies elsewhere than its DICOM series (labelled voxels {before}, on the image's grid {after}). Check its origin and direction."
+            f"{path}: lies elsewhere than its DICOM series (labelled voxels {before}, on the image's grid {after}). "
+            "Check its origin and direction."
         )
     return moved, images[0]
 
 
-def _read(path: Path, read):
+def _read(path: Path, read: Callable[[], Any]) -> Any:
     try:
         return read()
     except RuntimeError as error:

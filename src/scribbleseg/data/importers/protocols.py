@@ -15,47 +15,18 @@ ACDC_FOLDS = {  # the challenge orders its hundred training patients by patholog
 }
 ACDC_GROUPS = {patient: fold.split(" ", 1)[1] for fold, patients in ACDC_FOLDS.items() for patient in patients}
 
+
 # MAAGNet's split (Valvano et al.), ACDC patient numbers
-MAAG_TRAIN35 = (
-    37,
-    50,
-    53,
-    100,
-    38,
-    19,
-    61,
-    74,
-    97,
-    31,
-    91,
-    35,
-    56,
-    94,
-    26,
-    69,
-    46,
-    59,
-    4,
-    89,
-    71,
-    6,
-    52,
-    43,
-    45,
-    63,
-    93,
-    14,
-    98,
-    88,
-    21,
-    28,
-    99,
-    54,
-    90,
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split()))
+
+
+MAAG_TRAIN35 = _numbers(
+    "37 50 53 100 38 19 61 74 97 31 91 35 56 94 26 69 46 59 4 89 71 6 52 43 45 63 93 14 98 88 21 28 99 54 90"
 )
-MAAG_TRAIN70 = MAAG_TRAIN35 + (
-    2, 76, 34, 85, 70, 86, 3, 8, 51, 40, 7, 13, 47, 55, 12, 58, 87, 9, 65, 62, 33, 42, 23, 92, 29, 11, 83, 68, 75, 67, 16, 48, 66, 20, 15,
-)  # fmt: skip
+MAAG_TRAIN70 = MAAG_TRAIN35 + _numbers(
+    "2 76 34 85 70 86 3 8 51 40 7 13 47 55 12 58 87 9 65 62 33 42 23 92 29 11 83 68 75 67 16 48 66 20 15"
+)
 MAAG_VAL = (84, 32, 27, 96, 17, 18, 57, 81, 79, 22, 1, 44, 49, 25, 95)
 MAAG_TEST = (5, 39, 77, 82, 78, 10, 64, 24, 30, 73, 80, 41, 36, 60, 72)
 
@@ -65,12 +36,13 @@ Row = dict  # {"name": str, "train": [case], "val": [case], "test": [case]}, as 
 def acdc_protocols(
     cases: Mapping[int, list[str]], groups: Mapping[int, str] = ACDC_GROUPS, seed: int = 0
 ) -> dict[str, list[Row]]:
-    """ACDC's protocols for the patients that are there; cases: patient number → case names, groups: patient number → pathology.
+    """ACDC's protocols for the patients that exist; cases: patient number → case names, groups: number → pathology.
 
-    cv5: consecutive twenties. The patients are ordered by pathology, so every fold tests on a group that training never saw.
-    strat5: a fifth of every group (4 of 20) in each fold, seeded. 622: 12 / 4 / 4 patients of every group, seeded. tuning: to choose
-    settings on; 16 / 4 patients of the groups that fold 0 of cv5 trains on, seeded, the latter for validation, and nobody to test on.
-    maag35, maag70: MAAGNet's lists. A patient that is not among the hundred is in no fold.
+    cv5: consecutive twenties. The patients are ordered by pathology, so every fold tests on a group that training never
+    saw. strat5: a fifth of every group (4 of 20) in each fold, seeded. 622: 12 / 4 / 4 patients of every group, seeded.
+    tuning: to choose settings on; 16 / 4 patients of the groups that fold 0 of cv5 trains on, seeded, the latter for
+    validation, and nobody to test on. maag35, maag70: MAAGNet's lists. A patient that is not among the hundred is in no
+    fold.
     """
 
     def row(name: str, train: Iterable[int], val: Iterable[int], test: Iterable[int]) -> Row:
@@ -96,7 +68,7 @@ def acdc_protocols(
     return {
         "cv5": [row(name, everyone - set(test), (), test) for name, test in ACDC_FOLDS.items()],
         "strat5": [row(f"mixed {index}", everyone - set(test), (), test) for index, test in enumerate(fifths)],
-        "622": [row("622", sum(fifths[:3], []), fifths[3], fifths[4])],
+        "622": [row("622", [*fifths[0], *fifths[1], *fifths[2]], fifths[3], fifths[4])],
         "tuning": [row("tuning", seen - chosen, chosen, ())],
         "maag35": [row("maag35", MAAG_TRAIN35, MAAG_VAL, MAAG_TEST)],
         "maag70": [row("maag70", MAAG_TRAIN70, MAAG_VAL, MAAG_TEST)],
@@ -123,8 +95,8 @@ def consecutive_fifths(cases: Iterable[str]) -> list[Row]:
 def write_splits(folder: Path, protocols: Mapping[str, list[Row]], final: str) -> None:
     """Write splits/NAME.json, and the folds of `final` as nnU-Net's splits_final.json (its `val` is what is held out).
 
-    A fold that has nothing to train on, or nothing held out, is left out and named on the terminal. In splits_final.json
-    a fold's validation cases are held out where it has any, its test cases otherwise.
+    A fold that has nothing to train on, or nothing held out, is left out and named on the terminal. In
+    splits_final.json a fold's validation cases are held out where it has any, its test cases otherwise.
     """
     (folder / "splits").mkdir()
     for name, rows in protocols.items():
@@ -142,5 +114,5 @@ def write_splits(folder: Path, protocols: Mapping[str, list[Row]], final: str) -
             )
 
 
-def _write_json(path: Path, content) -> None:
+def _write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -5,13 +5,13 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ..dataset import load_image, load_label
+from ..case import load_image, load_label
 
 END = ".nii.gz"
 
 
 def case_paths(dst: Path, case: str, held_out: bool = False) -> tuple[Path, Path, Path]:
-    """Where a case's image, scribble and dense mask go (imagesTs and labelsTs for a held-out case, which has no scribble)."""
+    """Where image, scribble and dense mask of a case go; those of a held-out case go to imagesTs and labelsTs."""
     images, truths = ("imagesTs", "labelsTs") if held_out else ("imagesTr", "labelsTr_dense")
     paths = dst / images / f"{case}_0000{END}", dst / "labelsTr" / f"{case}{END}", dst / truths / f"{case}{END}"
     for path in paths:
@@ -37,9 +37,9 @@ def copy_case(
 
 
 def write_description(
-    folder: Path, name: str, channel: str, classes: Iterable[str], groups: Mapping[str, str], **more
+    folder: Path, name: str, channel: str, classes: Iterable[str], groups: Mapping[str, str], **more: object
 ) -> None:
-    """Write dataset.json: `classes` are the foreground's names, value 1 first; `ignore` comes last; groups: case → patient."""
+    """Write dataset.json. `classes`: names of the classes 1, 2, …; `ignore` comes last; groups: case → patient."""
     labels = {name: value for value, name in enumerate(("background", *classes, "ignore"))}
     description = {
         "name": name,

@@ -8,7 +8,7 @@ import numpy as np
 from ...core.atomic import atomic_folder
 from ...core.errors import InputError
 from ...core.parallel import for_each
-from ..dataset import recode
+from ..case import recode
 from .protocols import ACDC_GROUPS, acdc_protocols, write_splits
 from .write import case_paths, write_description
 
@@ -23,7 +23,7 @@ ABOUT = {
 
 
 def import_wsl4mis(src: Path, dst: Path) -> None:
-    """Write the volumes below `src` (or, where there are none, its slice files put together again) to the new data set `dst`.
+    """Write the volumes below `src` to the new data set `dst`; without volumes, its slice files are joined to volumes.
 
     The files have no spacing: the affine is the identity, and dataset.json says "spacing": "voxels".
     An h5 array [D, H, W] becomes a NIfTI [W, H, D], which read_volume gives back as [D, H, W].
@@ -49,7 +49,7 @@ def import_wsl4mis(src: Path, dst: Path) -> None:
 
 
 def find_cases(src: Path) -> dict[str, list[Path]]:
-    """Case name → its volume file, or its slice files in the order of their numbers. Raises InputError for none, doubles and gaps."""
+    """Case name → its volume file, or its slice files in order. Raises InputError for none, doubles and gaps."""
     paths = sorted(Path(src).rglob("patient*.h5"))
     volumes = [(match[1], path) for path in paths if (match := VOLUME.fullmatch(path.name))]
     slices = [(match[1], int(match[3]), path) for path in paths if (match := SLICE.fullmatch(path.name))]
@@ -61,7 +61,8 @@ def find_cases(src: Path) -> dict[str, list[Path]]:
         cases = {case: [path] for case, path in volumes}
         if len(cases) < len(volumes):
             raise InputError(
-                f"{src}: holds some volumes twice ({len(volumes)} files, {len(cases)} cases). Give the folder of one copy."
+                f"{src}: holds some volumes twice ({len(volumes)} files, {len(cases)} cases). "
+                "Give the folder of one copy."
             )
         return cases
     found: dict[str, list[tuple[int, Path]]] = {}
@@ -82,15 +83,17 @@ def _write(dst: Path, case: str, files: list[Path]) -> None:
     parts = [_read(path) for path in files]
     if len({part[0].shape for part in parts}) > 1:
         raise InputError(
-            f"{files[0]}: the slices of {case} have different shapes ({sorted({p[0].shape for p in parts})}). Replace the odd ones."
+            f"{files[0]}: the slices of {case} have different shapes ({sorted({p[0].shape for p in parts})}). "
+            "Replace the odd ones."
         )
-    arrays = parts[0] if parts[0][0].ndim == 3 else [np.stack(kind) for kind in zip(*parts, strict=True)]
+    whole = parts[0][0].ndim == 3
+    arrays: list[np.ndarray] = parts[0] if whole else [np.stack(kind) for kind in zip(*parts, strict=True)]
     image, scribble, label = arrays
     recode(scribble, len(CLASSES) + 1, files[0])
     recode(label, len(CLASSES) + 1, files[0], ignored=False)
-    stored = image.astype(np.float32), scribble.astype(np.uint8), label.astype(np.uint8)
+    stored: list[np.ndarray] = [image.astype(np.float32), scribble.astype(np.uint8), label.astype(np.uint8)]
     for array, path in zip(stored, case_paths(dst, case), strict=True):
-        nibabel.save(nibabel.Nifti1Image(array.transpose(2, 1, 0), np.eye(4)), path)
+        nibabel.save(nibabel.Nifti1Image(np.transpose(array, (2, 1, 0)), np.eye(4)), path)
 
 
 def _read(path: Path) -> list[np.ndarray]:
@@ -104,13 +107,15 @@ def _read(path: Path) -> list[np.ndarray]:
             missing = {"image", "scribble", "label"} - file.keys()
             if missing:
                 raise InputError(
-                    f"{path}: has no '{min(missing)}'. It holds {', '.join(file) or 'nothing'}; image, scribble and label are needed."
+                    f"{path}: has no '{min(missing)}'. It holds {', '.join(file) or 'nothing'}; "
+                    "image, scribble and label are needed."
                 )
             arrays = [file[key][()] for key in ("image", "scribble", "label")]
     except OSError as error:
         raise InputError(f"{path}: cannot be read as HDF5 ({error}). Is it truncated? Copy it again.") from error
     if len({array.shape for array in arrays}) > 1:
         raise InputError(
-            f"{path}: image, scribble and label have shapes {[array.shape for array in arrays]}; they must be equal. Replace the file."
+            f"{path}: image, scribble and label have shapes {[array.shape for array in arrays]}; they must be equal. "
+            "Replace the file."
         )
     return arrays

@@ -1,12 +1,14 @@
-"""Synthetic short-axis hearts: a right ventricle (1), a ring of myocardium (2) and a left ventricle (3) in a chest that misleads."""
+"""Synthetic short-axis hearts: right ventricle (1), ring of myocardium (2), LV cavity (3), in a misleading chest."""
 
 import json
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import nibabel
 import numpy as np
+from numpy.random import Generator
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
@@ -57,6 +59,10 @@ VESSEL_RADIUS_MM = (6.0, 15.0)
 WALLED_SHARE = 0.2  # of the vessels
 
 
+Shape = tuple[int, ...]  # depth, height, width
+Point = Sequence[float] | np.ndarray  # row, column
+
+
 @dataclass(frozen=True)
 class Heart:
     """One beating state of one patient; arrays are slices first."""
@@ -67,7 +73,7 @@ class Heart:
 
 
 def draw_patient(seed: int) -> tuple[Heart, Heart]:
-    """End diastole and end systole of one patient: the same chest, affine and contrast; another size of the heart and other noise."""
+    """End diastole and end systole of one patient: same chest, affine and contrast; another heart size and noise."""
     rng = np.random.default_rng(seed)
     shape = (int(rng.integers(SLICES[0], SLICES[1] + 1)), *(int(rng.integers(SIZE[0], SIZE[1] + 1)) for _ in range(2)))
     spacing_mm = rng.uniform(*SPACING_MM)
@@ -88,7 +94,7 @@ def draw_patient(seed: int) -> tuple[Heart, Heart]:
     return hearts[0], hearts[1]
 
 
-def _affine(shape, spacing_mm, slice_mm, rng):
+def _affine(shape: Shape, spacing_mm: float, slice_mm: float, rng: Generator) -> np.ndarray:
     turn = np.eye(3)
     if rng.random() < OBLIQUE_SHARE:
         turn = Rotation.from_rotvec(rng.normal(0, 0.5, 3)).as_matrix()
@@ -98,21 +104,23 @@ def _affine(shape, spacing_mm, slice_mm, rng):
     return affine
 
 
-def _edge(distance_mm, width_mm=0.8):
+def _edge(distance_mm: np.ndarray, width_mm: float = 0.8) -> np.ndarray:
     """1 inside (negative distance), 0 outside, a soft step between."""
     return 1 / (1 + np.exp(np.clip(distance_mm / (0.5 * width_mm), -30, 30)))
 
 
-def _mix(image, inside, value):
+def _mix(image: np.ndarray | float, inside: np.ndarray, value: np.ndarray | float) -> np.ndarray:
     return image + inside * (value - image)
 
 
-def _blob(y, x, centre, radii, angle, outline=None):
-    """Signed distance (about mm, negative inside) of an ellipse whose radius varies by the harmonics [2, K] of `outline`."""
+def _blob(
+    y: np.ndarray, x: np.ndarray, centre: Point, radii: Point, angle: float, outline: np.ndarray | None = None
+) -> np.ndarray:
+    """Signed distance (about mm, negative inside) of an ellipse; its radius varies by `outline`'s harmonics [2, K]."""
     turned = ((x - centre[1]) + 1j * (y - centre[0])) * np.exp(-1j * angle)
     place = turned.real / radii[0] + 1j * turned.imag / radii[1]
     away = np.abs(place)
-    factor = 1.0
+    factor: np.ndarray | float = 1.0
     if outline is not None:
         unit = place / np.maximum(away, 1e-6)
         power = unit
@@ -122,19 +130,19 @@ def _blob(y, x, centre, radii, angle, outline=None):
     return (away - factor) * np.sqrt(radii[0] * radii[1])
 
 
-def _texture(shape, sigma, rng):
+def _texture(shape: Shape, sigma: float, rng: Generator) -> np.ndarray:
     """Noise of unit deviation, as smooth as `sigma` pixels."""
     noise = ndimage.gaussian_filter(rng.standard_normal(shape), (0.7, sigma, sigma), mode="wrap")
     return noise / noise.std()
 
 
-def _bias(shape, rng):
+def _bias(shape: Shape, rng: Generator) -> np.ndarray:
     z, y, x = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij")
     weights = rng.normal(0, BIAS, 5)
     return np.exp(sum(w * basis for w, basis in zip(weights, (y, x, y * x, x**2 - 0.5, 0.3 * z), strict=True)))
 
 
-def _chest(shape, y, x, rng):
+def _chest(shape: Shape, y: np.ndarray, x: np.ndarray, rng: Generator) -> np.ndarray:
     """Everything but the heart: [D, H, W]."""
     depth, height, width = shape[0], np.ptp(y), np.ptp(x)
     noise = _texture(shape, 2.0, rng)
@@ -179,9 +187,9 @@ def _chest(shape, y, x, rng):
     return np.maximum(image, 0.01)
 
 
-def _vessels(height, width, rng):
+def _vessels(height: float, width: float, rng: Generator) -> list[tuple[Point, np.ndarray, float, float, float]]:
     """(centre, drift, radius, wall, intensity), in mm, away from the middle where the heart will be."""
-    vessels = []
+    vessels: list[tuple[Point, np.ndarray, float, float, float]] = []
     for _ in range(rng.integers(VESSELS[0], VESSELS[1] + 1)):
         angle, away = rng.uniform(0, 2 * np.pi), rng.uniform(0.34, 0.44)
         centre = (height * away * np.sin(angle), width * away * np.cos(angle))
@@ -190,8 +198,10 @@ def _vessels(height, width, rng):
     return vessels
 
 
-def _heart(image, y, x, squeeze, rng):
-    """Paint the heart into the chest; returns (image, truth). `squeeze` is the LV's radius over that at end diastole."""
+def _heart(
+    image: np.ndarray, y: np.ndarray, x: np.ndarray, squeeze: float, rng: Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Paint the heart into the chest; returns (image, truth). `squeeze`: LV radius divided by that at end diastole."""
     depth = len(image)
     truth = np.zeros(image.shape, np.uint8)
     radius, wall = rng.uniform(*LV_RADIUS_MM), rng.uniform(*WALL_MM)
@@ -252,10 +262,11 @@ def _heart(image, y, x, squeeze, rng):
 
 
 def phantom(config: config.Phantom) -> None:
-    """Write a data set of `cases` hearts with simulated scribbles, dense masks and splits_final.json; the same seed gives the same files.
+    """Write a data set of `cases` hearts with simulated scribbles, dense masks and splits_final.json, as the seed says.
 
-    Cases come in pairs, end diastole (ed) and end systole (es) of one patient, named in `groups`. Each of up to three folds holds
-    out a share of the patients. Raises InputError for fewer than three cases and for a folder that holds anything.
+    Cases come in pairs, end diastole (ed) and end systole (es) of one patient, named in `groups`. Each of up to three
+    folds holds out a share of the patients. Raises InputError for fewer than three cases and for a folder that holds
+    anything.
     """
     if config.cases < 3:
         raise InputError(

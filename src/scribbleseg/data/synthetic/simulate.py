@@ -16,7 +16,9 @@ from ... import config
 from ...core.errors import InputError
 from ...core.labels import UNLABELED
 from ...core.parallel import for_each
-from ..dataset import load_volume, read_dataset
+from ..case import load_volume
+from ..dataset import Case
+from ..layout import read_dataset
 from ..volume import write_volume
 
 CONTOUR_FROM = 5.5  # pixels: a structure at least this deep also gets an inner contour
@@ -33,12 +35,12 @@ def simulate_scribbles(
 ) -> np.ndarray:
     """Scribbles for a dense mask, slice by slice.
 
-    A class gets the long axis of each component's skeleton and, where it is wide, part of an inner contour; the background a
-    curve around all structures and a short one further out. Curves are smoothed and wobble; `coverage` is the share of each
-    that is drawn, `thickness` the width in pixels. The same seed draws the same curves at any coverage and thickness.
-    truth [D, H, W], 0..classes-1. Returns uint8 [D, H, W], UNLABELED where nothing is drawn; every labelled pixel equals the
-    truth. A class that is present in a slice gets at least one pixel, a class that is absent none.
-    Raises InputError for a coverage outside (0, 1] and a thickness below 1.
+    A class gets the long axis of each component's skeleton and, where it is wide, part of an inner contour; the
+    background a curve around all structures and a short one further out. Curves are smoothed and wobble; `coverage` is
+    the share of each that is drawn, `thickness` the width in pixels. The same seed draws the same curves at any
+    coverage and thickness. truth [D, H, W], 0..classes-1. Returns uint8 [D, H, W], UNLABELED where nothing is drawn;
+    every labelled pixel equals the truth. A class that is present in a slice gets at least one pixel, a class that is
+    absent none. Raises InputError for a coverage outside (0, 1] and a thickness below 1.
     """
     if not 0 < coverage <= 1:
         raise InputError(
@@ -174,9 +176,10 @@ def case_seed(seed: int, case: str) -> int:
 
 
 def simulate(config: config.Simulate) -> None:
-    """Draw labelsTr/CASE from labelsTr_dense/CASE for every case that has a dense mask and no scribble; all of them or none.
+    """Draw labelsTr/CASE from labelsTr_dense/CASE for every case with a dense mask and no scribble; all cases or none.
 
-    With `overwrite` also for those that have a scribble. Raises InputError when there is no dense mask, or no case left to draw.
+    With `overwrite` also for those that have a scribble. Raises InputError when there is no dense mask, or no case left
+    to draw.
     """
     dataset = read_dataset(config.dataset)
     dense = [case for case in dataset.cases.values() if case.truth is not None]
@@ -187,11 +190,13 @@ def simulate(config: config.Simulate) -> None:
     cases = [case for case in dense if config.overwrite or case.scribble is None]
     if not cases:
         raise InputError(
-            f"{dense[0].scribble}: exists already, as of every case with a dense mask ({len(dense)}). Add --overwrite to replace them."
+            f"{dense[0].scribble}: exists already, as of every case with a dense mask ({len(dense)}). "
+            "Add --overwrite to replace them."
         )
 
-    def draw(case, folder: Path) -> Path:
+    def draw(case: Case, folder: Path) -> Path:
         volume = load_volume(dataset, case)
+        assert volume.truth is not None
         scribble = simulate_scribbles(
             volume.truth,
             volume.classes,
@@ -211,5 +216,6 @@ def simulate(config: config.Simulate) -> None:
             os.replace(path, dataset.folder / "labelsTr" / path.name)
     if len(cases) < len(dense):
         print(
-            f"{len(dense) - len(cases)} of {len(dense)} cases had a scribble, which was kept; scribbles drawn: {len(cases)}"
+            f"{len(dense) - len(cases)} of {len(dense)} cases had a scribble, which was kept; scribbles drawn: "
+            f"{len(cases)}"
         )

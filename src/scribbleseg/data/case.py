@@ -1,0 +1,109 @@
+"""One case in memory: image, scribble and dense mask on one grid."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..core.errors import InputError
+from ..core.labels import UNLABELED
+from .dataset import Case, Dataset
+from .preparation import normalise
+from .volume import Grid, read_image, read_label
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One case in memory. Arrays are slices first, [D, H, W]; labels are 0..C with UNLABELED."""
+
+    case: Case
+    image: np.ndarray  # float32 [channels, D, H, W], each channel in [0, 1]
+    scribble: np.ndarray  # uint8 [D, H, W]
+    truth: np.ndarray | None  # uint8 [D, H, W], dense
+    grid: Grid
+    classes: int  # number of classes, background included
+    cache: Path | None = None  # a folder for what is expensive to compute again
+
+
+def load_volume(dataset: Dataset, case: Case, *, cache: Path | None = None) -> Volume:
+    """Read one case: image normalised, labels recoded to 0..C and UNLABELED.
+
+    A case without a scribble file is unlabelled throughout. Raises InputError for unreadable files, a constant image,
+    NaN voxels, a label of another shape or place than its image, and values that dataset.json does not list.
+    """
+    image, grid = load_image(case.images)
+    scribble = np.full(image.shape[1:], UNLABELED, np.uint8)
+    if case.scribble is not None:
+        scribble = load_label(case.scribble, grid, case.images[0], dataset.ignore, ignored=True)
+    truth = None
+    if case.truth is not None:
+        truth = load_label(case.truth, grid, case.images[0], dataset.ignore, ignored=False)
+    return Volume(case, image, scribble, truth, grid, len(dataset.classes), cache)
+
+
+def load_image(paths: Iterable[Path]) -> tuple[np.ndarray, Grid]:
+    """The channels of one case, float32 [channels, D, H, W], each normalised by `normalise`, and their grid."""
+    first_path, *_ = paths = tuple(paths)
+    first: Grid | None = None
+    channels = []
+    for path in paths:
+        image, grid = read_image(path, None if first is None else first.order)
+        first = first or grid
+        if not grid.same_place(first):
+            raise InputError(
+                f"{path}: {difference(grid, first)} than {first_path}. All channels of a case need the same grid; "
+                "resample one."
+            )
+        if image.max() == image.min():
+            raise InputError(
+                f"{path}: constant image (every voxel is {image.flat[0]:g}); nothing can be seen in it. "
+                "Replace or remove the case."
+            )
+        channels.append(normalise(image))
+    assert first is not None
+    return np.stack(channels), first
+
+
+def load_label(path: Path, image: Grid, image_path: Path, ignore: int, ignored: bool) -> np.ndarray:
+    """One label file, recoded, in its image's axis order: uint8 [D, H, W].
+
+    Raises InputError for another grid than the image's, and for values that dataset.json does not list.
+    """
+    label, grid = read_label(path, image.order)
+    if not grid.same_place(image):
+        raise InputError(
+            f"{path}: {difference(grid, image)} than its image {image_path}. "
+            "Draw on the image itself, or resample the label with nearest neighbour."
+        )
+    return recode(label, ignore, path, ignored)
+
+
+def recode(label: np.ndarray, ignore: int, path: Path, ignored: bool = True) -> np.ndarray:
+    """Recode file values to 0..C and UNLABELED, uint8. `ignored`: whether the ignore value may occur.
+
+    Raises InputError for any other value.
+    """
+    allowed = f"0-{ignore - 1}" + (f" or {ignore} (ignore)" if ignored else "")
+    values = np.unique(label)
+    bad = values[(values < 0) | (values > ignore - (not ignored))]
+    if bad.size:
+        raise InputError(
+            f"{path}: has value {bad[0]}; expected {allowed}. Correct the file; "
+            "classes have the values of dataset.json, 0, 1, 2, … without a gap."
+        )
+    recoded = label.astype(np.uint8)
+    recoded[label == ignore] = UNLABELED
+    return recoded
+
+
+def difference(grid: Grid, other: Grid) -> str:
+    """How two grids differ, in words for a message."""
+    if grid.turned(other):
+        return (
+            "has its axes in another order or direction, over the same voxels "
+            "(save it in the same orientation, without resampling),"
+        )
+    if grid.shape != other.shape:
+        return f"has another shape ({' × '.join(map(str, grid.shape))} and not {' × '.join(map(str, other.shape))})"
+    return f"has another affine (largest difference {np.abs(grid.affine - other.affine).max():.4g})"
