@@ -163,7 +163,6 @@ class Volume:
     truth: np.ndarray | None  # uint8 [D, H, W], dense
     grid: Grid
     classes: int  # number of classes, background included
-    cache: Path | None = None  # a folder for what is expensive to compute again
 
 
 def read_dataset(folder: Path) -> Dataset:
@@ -367,7 +366,7 @@ def read_json(path: Path):
         raise InputError(f"{path}: not readable as JSON ({error}). Correct the file.") from error
 
 
-def load_volume(dataset: Dataset, case: Case, *, cache: Path | None = None) -> Volume:
+def load_volume(dataset: Dataset, case: Case) -> Volume:
     """Read one case: image normalised, labels recoded to 0..C and UNLABELED.
 
     A case without a scribble file is unlabelled throughout. Raises InputError for unreadable files, a constant image,
@@ -380,7 +379,7 @@ def load_volume(dataset: Dataset, case: Case, *, cache: Path | None = None) -> V
     truth = None
     if case.truth is not None:
         truth = load_label(case.truth, grid, case.images[0], dataset.ignore, ignored=False)
-    return Volume(case, image, scribble, truth, grid, len(dataset.classes), cache)
+    return Volume(case, image, scribble, truth, grid, len(dataset.classes))
 
 
 def load_image(paths: Iterable[Path]) -> tuple[np.ndarray, Grid]:
