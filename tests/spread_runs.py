@@ -35,7 +35,7 @@ class Watched:
 
 
 class Quiet(Watched):
-    """What two processes compute as one does: in float64, without dropout, and without drawing from the shared generator."""
+    """What two processes compute as one does: in float64, without dropout and with random numbers of its own."""
 
     def __init__(self, network, **options):
         super().__init__(network, **options)

@@ -18,9 +18,9 @@ from .teacher import ema_decay, ema_update, make_teacher
 class USTM(Method):
     """L = pCE + w·r · Σ_i [H_i < h] |f_i − f'_i|² / Σ_i [H_i < h], r = exp(−5(1 − t)²), t = progress.
 
-    f: softmax of the student. f': softmax of the teacher on the image turned by a random multiple of 90° and
-    made noisy, turned back. H: entropy of the mean softmax of `passes` further noisy teacher passes. h = (.75 +
-    .25 r) ln K. Slices are square. Where no pixel is certain the second term is 0.
+    f: softmax of the student. f': softmax of the teacher on the image turned by a random multiple of 90° and made
+    noisy, turned back. H: entropy of the mean softmax of `passes` further noisy teacher passes.
+    h = (.75 + .25 r) ln K. Slices are square. Where no pixel is certain the second term is 0.
     """
 
     steps: Tensor
@@ -35,7 +35,7 @@ class USTM(Method):
         passes: Annotated[int, at_least(1), "T, noisy passes of the teacher"] = 8,
         noise: Annotated[float, at_least(0), "standard deviation of the noise, clipped at twice itself"] = 0.1,
         alpha: Annotated[float, between(0, 1), "upper limit of the teacher's decay"] = 0.99,
-        entropy_base: Annotated[str, one_of("classes", "two"), "h of ln K; two: of ln 2 [released code]"] = "classes",
+        entropy_base: Annotated[str, one_of("classes", "two"), "h with ln K; two: with ln 2 [released code]"] = "classes",
     ):
         super().__init__(network)
         self.weight, self.passes, self.noise, self.alpha, self.entropy_base = weight, passes, noise, alpha, entropy_base
