@@ -13,7 +13,7 @@ from scribbleseg.config import Evaluate, Phantom, Predict, Train
 from scribbleseg.data.synthetic.phantom import phantom
 from scribbleseg.evaluation.scores import evaluate
 from scribbleseg.inference.predict import predict
-from scribbleseg.training.loop import train
+from scribbleseg.training.train import train
 
 
 def main(

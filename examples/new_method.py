@@ -1,15 +1,17 @@
-"""A method of somebody else's: one class, named on the command line, without a change to scribbleseg.
+"""A method of your own: one class, named on the command line, without a change to scribbleseg.
 
 From the folder above this one:
 
     PYTHONPATH=. scribbleseg train DATASET RUN --method examples.new_method:FlipConsistency --set weight=0.5
 
-or as `your_package.module:YourClass` once it is installed; then PYTHONPATH is not needed.
+Once your package is installed, name it `your_package.module:YourClass`; PYTHONPATH is not needed then.
 """
 
-from scribbleseg.core.recipe import Recipe
-from scribbleseg.losses.supervised import partial_cross_entropy
-from scribbleseg.methods.base import Method
+from typing import Annotated
+
+from scribbleseg.losses import partial_cross_entropy
+from scribbleseg.methods.base import Method, Recipe
+from scribbleseg.methods.options import at_least
 
 
 class FlipConsistency(Method):
@@ -17,7 +19,8 @@ class FlipConsistency(Method):
 
     recipe = Recipe(lr=0.03)
 
-    def __init__(self, network, *, weight: float = 1.0):  # keyword-only arguments become --set options
+    # keyword-only arguments become --set options, with their range and meaning
+    def __init__(self, network, *, weight: Annotated[float, at_least(0), "w, weight of the flip term"] = 1.0):
         super().__init__(network)
         self.weight = weight
 

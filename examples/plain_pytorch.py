@@ -1,8 +1,8 @@
-"""A training loop of your own, in plain PyTorch: only losses and an augmentation come from scribbleseg.
+"""A training loop of your own in plain PyTorch, with losses and an augmentation from scribbleseg.
 
     python examples/plain_pytorch.py
 
-They take tensors: image [N, C, H, W], label [N, H, W] with UNLABELED (255) wherever nothing was drawn.
+They take tensors: image [N, C, H, W], label [N, H, W] with UNLABELED (255) where nothing was drawn.
 """
 
 import numpy as np
@@ -11,14 +11,13 @@ from torch import nn
 
 from scribbleseg.data.synthetic.phantom import draw_patient
 from scribbleseg.data.synthetic.simulate import simulate_scribbles
-from scribbleseg.losses.separation import foreground_augmentation, foreground_background_separation
-from scribbleseg.losses.supervised import partial_cross_entropy
+from scribbleseg.losses import foreground_augmentation, foreground_background_separation, partial_cross_entropy
 
 CLASSES = 4
 
 
 class Network(nn.Module):
-    """Any network does. FBSL wants a feature map; here it is the input of the last layer."""
+    """You can use any network. FBSL needs a feature map: here it is the input of the last layer."""
 
     def __init__(self, width: int = 16):
         super().__init__()
@@ -48,7 +47,10 @@ def slices(seed: int, size: int):
 
 
 def main(steps: int = 60, size: int = 48, patients: int = 2) -> list[float]:
-    """Train on some patients' scribbles; returns the cross-entropy on scribbled pixels of every step. Shows the wiring, not a result."""
+    """Train on some patients' scribbles; returns the cross-entropy on scribbled pixels of every step.
+
+    It shows how the parts are used. It is too short for a good segmentation.
+    """
     torch.manual_seed(0)
     image, scribble = (torch.cat(part) for part in zip(*(slices(seed, size) for seed in range(patients))))
     network = Network()
@@ -60,9 +62,8 @@ def main(steps: int = 60, size: int = 48, patients: int = 2) -> list[float]:
         features, logits = network(x)
         scribbled = partial_cross_entropy(logits, y)  # scribbled pixels only
         separation = foreground_background_separation(features, y)  # FBSL
-        mixed_x, mixed_y, mixed_pseudo = foreground_augmentation(
-            x, y, logits.argmax(1)
-        )  # FADC: image, scribble and pseudo-label alike
+        # FADC changes image, scribble and pseudo-label alike
+        mixed_x, mixed_y, mixed_pseudo = foreground_augmentation(x, y, logits.argmax(1))
         mixed = network(mixed_x)[1]
         pasted = partial_cross_entropy(mixed, mixed_y) + 0.2 * partial_cross_entropy(mixed, mixed_pseudo)
         loss = scribbled + 0.2 * separation + pasted

@@ -10,12 +10,14 @@ from pathlib import Path
 import spread_runs
 import torch
 import torch.distributed as dist
+from test_methods import make_batch, make_method
 
 from scribbleseg import cli
 from scribbleseg.config import Train
-from scribbleseg.core.distributed import joined
+from scribbleseg.core.distributed import joined, wait_for_all
 from scribbleseg.core.errors import InputError
-from scribbleseg.methods import effdnet, pce, scn
+from scribbleseg.data.voxels import Slices
+from scribbleseg.methods import METHODS, effdnet, pce, scn
 from scribbleseg.networks.dropout import Dropout
 from scribbleseg.training.train import resume, train
 
@@ -33,7 +35,7 @@ class Watched:
 
 
 class Quiet(Watched):
-    """What two processes compute as one does: without dropout, drawing nothing that the augmentation would draw, and in float64."""
+    """What two processes compute as one does: in float64, without dropout and with random numbers of its own."""
 
     def __init__(self, network, **options):
         super().__init__(network, **options)
@@ -93,12 +95,41 @@ def state_is_equal() -> bool:
     return all(one == own for one in everyone)
 
 
+def sums_over_processes() -> dict[str, list[int]]:
+    """How often each method sums over processes: in its losses, and in all else, which process 0 does alone."""
+    reduce, calls = dist.all_reduce, []
+    dist.all_reduce = lambda *args: calls.append(1) or reduce(*args)
+    counts = {}
+    for name in METHODS:
+        method = make_method(name)
+        batch = make_batch(method)
+        calls.clear()
+        method.losses(batch, torch.tensor(0.9))
+        counts[name] = [len(calls)]
+        calls.clear()
+        if dist.get_rank() == 0:
+            method.monitor()
+            method.after_step(torch.tensor(0.9))
+            method.eval()
+            with torch.no_grad():
+                method.network(batch.image)  # validation
+                method.pictures(batch)
+                slices = Slices(batch.image, batch.label, dict(batch.maps), batch.truth)
+                method.sweep(slices, torch.tensor(0.9))
+                method.resume(slices)
+        counts[name].append(len(calls))
+        wait_for_all()
+    dist.all_reduce = reduce
+    return counts
+
+
 def main(data: Path, out: Path) -> None:
     torch.set_num_threads(1)
     equal = {}
     with joined():
         if dist.get_rank():
             sys.stderr = io.StringIO()
+        sums = sums_over_processes()
         for name, changes in QUIET.items():
             train(settings(data, out / name, **changes))
             equal[name] = state_is_equal()
@@ -129,6 +160,7 @@ def main(data: Path, out: Path) -> None:
         equal["cut"] = state_is_equal()
         if dist.get_rank() == 0:
             (out / "equal.json").write_text(json.dumps(equal), encoding="utf-8")
+            (out / "sums.json").write_text(json.dumps(sums), encoding="utf-8")
         else:
             (out / "said.txt").write_text(sys.stderr.getvalue(), encoding="utf-8")
             sys.stderr = sys.__stderr__

@@ -1,24 +1,35 @@
 import dataclasses
 import errno
 import io
+import sys
 
 import numpy as np
 import pytest
 import torch
+from small import small_dataset
 
 from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.cache import cached
 from scribbleseg.data.case import Volume
 from scribbleseg.data.dataset import Case
+from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.voxels import Stack
+from scribbleseg.methods import method_class
+from scribbleseg.networks import build_network
+from scribbleseg.training.batches import build_slices
 
 
 @pytest.fixture
-def volume(tmp_path):
+def volume():
     image = np.linspace(0, 1, 2 * 3 * 4, dtype=np.float32).reshape(1, 2, 3, 4)
     scribble = np.full((2, 3, 4), UNLABELED, np.uint8)
-    return Volume(Case("case", (), None, None), image, scribble, None, None, 2, tmp_path / "cache")
+    return Volume(Case("case", (), None, None), image, scribble, None, None, 2)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "cache"
 
 
 def counting():
@@ -26,58 +37,84 @@ def counting():
 
     def compute():
         calls.append(1)
-        return np.full((2, 3), len(calls), np.uint8)
+        return {"label": np.full((2, 3), len(calls), np.uint8), "other": np.arange(len(calls))}
 
     return calls, compute
 
 
-def test_second_call_reads_the_first_result(volume):
+def test_second_call_reads_the_first_result(folder, volume):
     calls, compute = counting()
-    first = cached(volume, "kind", {"a": 1, "b": 2}, compute)
-    second = cached(volume, "kind", {"b": 2, "a": 1}, compute)
+    first = cached(folder, volume, {"a": 1, "b": 2}, compute)
+    second = cached(folder, volume, {"b": 2, "a": 1}, compute)
     assert len(calls) == 1
-    np.testing.assert_array_equal(first, second)
-    assert second.dtype == np.uint8
-    assert [path.name.startswith("case-kind-") for path in volume.cache.iterdir()] == [True]
+    assert list(first) == list(second) == ["label", "other"]
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+        assert second[name].dtype == first[name].dtype
+    assert [path.name.startswith("case-") for path in folder.iterdir()] == [True]
 
 
-def test_anything_the_result_depends_on_misses(volume):
+def test_anything_the_result_depends_on_misses(folder, volume):
     calls, compute = counting()
     image, scribble = volume.image.copy(), volume.scribble.copy()
     image[0, 0, 0, 0] += 1e-6
     scribble[0, 0, 0] = 1
-    cached(volume, "kind", {"a": 1}, compute)
-    cached(volume, "kind", {"a": 2}, compute)
-    cached(volume, "other", {"a": 1}, compute)
-    cached(dataclasses.replace(volume, image=image), "kind", {"a": 1}, compute)
-    cached(dataclasses.replace(volume, scribble=scribble), "kind", {"a": 1}, compute)
-    cached(dataclasses.replace(volume, image=volume.image.reshape(1, 2, 4, 3)), "kind", {"a": 1}, compute)
+    cached(folder, volume, {"a": 1}, compute)
+    cached(folder, volume, {"a": 2}, compute)
+    cached(folder, volume, {"a": 1, "b": 1}, compute)
+    cached(folder, dataclasses.replace(volume, image=image), {"a": 1}, compute)
+    cached(folder, dataclasses.replace(volume, scribble=scribble), {"a": 1}, compute)
+    cached(folder, dataclasses.replace(volume, image=volume.image.reshape(1, 2, 4, 3)), {"a": 1}, compute)
     assert len(calls) == 6
 
 
-def test_without_a_folder_it_is_computed_every_time(volume):
+def test_without_a_key_it_is_computed_every_time(folder, volume):
     calls, compute = counting()
     for _ in range(2):
-        cached(dataclasses.replace(volume, cache=None), "kind", {}, compute)
-    assert len(calls) == 2
+        cached(folder, volume, None, compute)
+    assert len(calls) == 2 and not folder.exists()
 
 
-def test_a_folder_that_cannot_be_written_is_said_once(volume, capsys):
-    volume.cache.write_text("a file in its place", encoding="utf-8")
+def test_a_folder_that_cannot_be_written_is_said_once(folder, volume, capsys):
+    folder.write_text("a file in its place", encoding="utf-8")
     calls, compute = counting()
     for _ in range(2):
-        cached(volume, "kind", {}, compute)
+        cached(folder, volume, {}, compute)
     assert len(calls) == 2
-    assert (
-        capsys.readouterr().err
-        == f"{volume.cache}: cannot be written, so the results of 'kind' are not kept for the next run\n"
-    )
+    said = f"{folder}: cannot be written, so the next run computes its targets again\n"
+    assert capsys.readouterr().err == said
 
 
-def test_a_failed_computation_leaves_nothing(volume):
+def test_a_failed_computation_leaves_nothing(folder, volume):
     with pytest.raises(ZeroDivisionError):
-        cached(volume, "kind", {}, lambda: 1 / 0)
-    assert not volume.cache.exists() or not any(volume.cache.iterdir())
+        cached(folder, volume, {}, lambda: 1 / 0)
+    assert not folder.exists() or not any(folder.iterdir())
+
+
+@pytest.mark.parametrize("name, counted", [("rw", "walk"), ("fddseg", "spread")])
+def test_the_loop_solves_the_targets_of_a_case_once_per_key(tmp_path, monkeypatch, name, counted):
+    data = read_dataset(small_dataset(tmp_path / "data", cases=3))
+    kind, calls = method_class(name), []
+    module = sys.modules[kind.__module__]
+    solve = getattr(module, counted)
+    monkeypatch.setattr(module, counted, lambda *args: calls.append(1) or solve(*args))
+    network = build_network("unet", 1, len(data.classes))
+    first, _ = build_slices(data, tuple(data.cases), kind(network), 32)
+    slices = len(first.label)
+    again, _ = build_slices(data, tuple(data.cases), kind(network), 32)
+    assert len(calls) == slices == 9
+    for one, other in zip(first.layers(), again.layers(), strict=True):
+        assert torch.equal(one, other)
+    assert len(list((data.folder / ".scribbleseg").glob("case.0 a-*.npz"))) == 1
+    changed = kind(network, **({"beta": 10.0} if name == "rw" else {"reach": 2}))
+    build_slices(data, tuple(data.cases), changed, 32)
+    assert len(calls) == 2 * slices
+
+
+def test_cheap_targets_are_not_kept(tmp_path):
+    data = read_dataset(small_dataset(tmp_path / "data", cases=3))
+    build_slices(data, tuple(data.cases), method_class("pce")(build_network("unet", 1, 3)), 32)
+    assert not (data.folder / ".scribbleseg").exists()
 
 
 # --- slices that do not fit into memory

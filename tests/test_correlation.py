@@ -157,12 +157,12 @@ def test_refinement_refuses_sizes_and_words_that_do_not_fit():
     rows, label, mask, classes = random_case(0)
     with pytest.raises(InputError, match="multiple"):
         region_refinement(rows, label[:, :7], mask[:, :7], torch.tensor(0.5), classes)
-    with pytest.raises(InputError, match="'both'"):
+    with pytest.raises(KeyError, match="both"):
         region_refinement(rows, label, mask, torch.tensor(0.5), classes, "both")
 
 
 def test_correlation_map_by_hand():
-    """D = 4, so √D = 2: the scores 2 and 0 of the first position are divided to 1 and 0, those of the second are equal."""
+    """D = 4, so √D = 2: the first position's scores 2 and 0 are divided to 1 and 0, the second's are equal."""
     f1, f2 = torch.zeros(1, 4, 1, 2), torch.zeros(1, 4, 1, 2)
     f1[0, 0, 0, 0], f2[0, 0, 0, 0] = 2.0, 1.0
     e = torch.e
@@ -171,7 +171,7 @@ def test_correlation_map_by_hand():
     assert torch.allclose(
         correlation_map(f1, f2, "outside"), torch.tensor([[[e / (e + 1), 1 / (e + 1)], [0.5, 0.5]]]) / 2
     )
-    with pytest.raises(InputError, match="'around'"):
+    with pytest.raises(KeyError, match="around"):
         correlation_map(f1, f2, "around")
 
 
@@ -226,7 +226,7 @@ def test_propagation_loss_by_hand_and_empty():
 
 
 def test_class_contrast_by_hand():
-    """Features at 0° and 90° with scribbles 0 and 1; two pixels without scribble, the one at 45° with a pseudo-label."""
+    """Features at 0° and 90° with scribbles 0 and 1; two pixels without scribble, one (at 45°) with a pseudo-label."""
     features = torch.tensor([[[3.0, 0.0, 1.0, 1.0], [0.0, 2.0, 1.0, 0.0]]], requires_grad=True)
     scribble = torch.tensor([[0, 1, UNLABELED, UNLABELED]])
     pseudo = torch.tensor([[0, 1, 1, UNLABELED]])

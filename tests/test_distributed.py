@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from spread_runs import QUIET, STEPS, settings
 
 from scribbleseg.core import distributed
+from scribbleseg.methods import METHODS
 from scribbleseg.training.train import train
 
 TOLERANCE = 1e-5  # relative, of losses in float32 from a network in float64
@@ -62,6 +63,14 @@ def test_all_processes_hold_the_same_state(spread):
     )
 
 
+def test_only_losses_sum_over_processes(spread):
+    """Sweep, pictures, monitor, validation and resume happen in one process; a sum there would wait forever."""
+    sums = json.loads((spread[0] / "sums.json").read_text(encoding="utf-8"))
+    assert sums.keys() == METHODS.keys()
+    for name, (in_losses, elsewhere) in sums.items():
+        assert in_losses > 0 and elsewhere == 0, name
+
+
 def test_a_run_cut_off_resumes_to_the_same_weights(spread):
     whole, cut = (load_file(spread[0] / name / "last.safetensors") for name in ("noisy", "cut"))
     for name in whole:  # float32 kernels round by where a tensor lies in memory; other noise moves weights by 1e-2
@@ -102,7 +111,7 @@ def test_noise_is_each_processes_own_and_the_shared_generator_goes_on(monkeypatc
     drawn, after = [], []
     for rank in (0, 1):
         monkeypatch.setattr(distributed, "processes", lambda: 2)
-        monkeypatch.setattr(distributed, "rank", lambda: rank)
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         for iteration in (0, 1, 0):
             torch.manual_seed(3)
             with distributed.own_noise(5, iteration, torch.device("cpu")):

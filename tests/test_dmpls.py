@@ -1,13 +1,9 @@
-import pytest
 import torch
-from torch import nn
 
-from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.voxels import Batch
 from scribbleseg.losses.supervised import dice_loss, partial_cross_entropy
 from scribbleseg.methods.dmpls import DMPLS
-from scribbleseg.networks.scribformer import ScribFormerNetwork
 from scribbleseg.networks.unet import UNet
 
 
@@ -80,11 +76,3 @@ def test_channel_dropout_on_the_auxiliary_branch_in_training_only():
     method.losses(data, torch.tensor(0.5))
     with torch.no_grad():
         torch.testing.assert_close([m.detach() for m in seen[1]], method.network.encode(data.image))
-
-
-@pytest.mark.parametrize(
-    "network", [nn.Linear(1, 1), ScribFormerNetwork(1, 2, 16, 64, 6)], ids=["neither", "decode only"]
-)
-def test_a_network_without_encode_and_decode_is_refused(network):
-    with pytest.raises(InputError, match=f"{type(network).__name__}.*unet"):
-        DMPLS(network)

@@ -2,7 +2,6 @@ import pytest
 import torch
 from torch import nn
 
-from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.voxels import Batch
 from scribbleseg.losses.separation import foreground_augmentation, foreground_background_separation
@@ -67,31 +66,9 @@ def test_the_teacher_is_noisy_in_image_and_dropout_unless_told():
 
 def test_a_teacher_without_dropout_has_none_of_any_kind():
     network = nn.Sequential(Dropout(0.5), nn.Dropout2d(0.5), nn.Dropout3d(0.5))
+    network.features_and_logits = None  # EFFDNet asks for it
     method = EFFDNet(network, teacher_dropout=False)
     assert [module.p for module in method.teacher] == [0.0] * 3 and [module.p for module in network] == [0.5] * 3
-
-
-@pytest.mark.parametrize("fadc", [True, False])
-def test_a_mistyped_box_is_refused(fadc):
-    with pytest.raises(InputError, match="box is 'forground'.*'foreground'"):
-        make(box="forground", fadc=fadc)
-
-
-@pytest.mark.parametrize(
-    "option, value",
-    [
-        ("blocks", 0),
-        ("alpha", 2),
-        ("alpha", float("nan")),
-        ("noise", -1),
-        ("lam", float("nan")),
-        ("delta", -0.1),
-        ("temperature", 0),
-    ],
-)
-def test_numbers_out_of_range_are_refused(option, value):
-    with pytest.raises(InputError, match=f"effdnet: {option} is {value};"):
-        make(**{option: value})
 
 
 def test_the_noise_is_clipped_at_half_its_deviation():
@@ -127,7 +104,7 @@ def test_the_teacher_follows_by_the_given_rate():
 
 @pytest.mark.parametrize("box", ["annotated", "foreground"])
 def test_terms_of_batch_and_fadc_samples_under_known_donors(box):
-    """L = L_S + λ(L_P + δ FBSL) on the batch + L_S' + λ L_P' on the FADC samples, each half in one forward pass with the other."""
+    """L = L_S + λ(L_P + δ FBSL) on the batch + L_S' + λ L_P' on the FADC samples, both in one forward pass."""
     method, drawn = make(lam=0.5, delta=0.25, blocks=4, temperature=0.5, box=box, noise=0.0), batch()
     for module in method.modules():
         if isinstance(module, Dropout):
@@ -152,4 +129,4 @@ def test_terms_of_batch_and_fadc_samples_under_known_donors(box):
     }
     assert terms.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(terms[name], value, msg=lambda text: f"{name}: {text}")
+        torch.testing.assert_close(terms[name], value, msg=name)

@@ -3,9 +3,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 from skimage.segmentation import felzenszwalb
-from torch import nn
 
-from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.case import Volume
 from scribbleseg.data.dataset import Case
@@ -137,38 +135,30 @@ def test_sizes_at_the_papers_network():
     assert [[layer.in_channels for layer in head] for head in method.sides] == [[128, 64, 32], [64, 32], [32]]
 
 
-def test_targets_are_cached_and_follow_the_image(tmp_path, monkeypatch):
+def test_superpixel_labels_follow_the_image_and_reach():
     rows, columns = np.mgrid[:40, :40]
     disc = np.hypot(rows - 20, columns - 20) < 8
     image = np.where(disc, 0.9, 0.1).astype(np.float32)[None, None]
     scribble = np.full((1, 40, 40), U, np.uint8)
     scribble[0, 20, 18:22], scribble[0, 2, 2:38] = 1, 0
-    volume = Volume(Case("case", (), None, None), image, scribble, None, None, 2, tmp_path)
-    calls = []
-    monkeypatch.setattr(fddseg, "spread", lambda *args: calls.append(1) or spread(*args))
+    volume = Volume(Case("case", (), None, None), image, scribble, None, None, 2)
     network = UNet(1, 2, (8, 16, 16), (0.1,) * 3)
-    first = FDDSeg(network, reach=20).targets(volume)
-    again = FDDSeg(network, reach=20).targets(volume)
-    assert len(calls) == 1 and first["label"] is scribble
-    np.testing.assert_array_equal(first["superpixel"], again["superpixel"])
-    known = first["superpixel"][0] != U
-    assert (first["superpixel"][0] == disc)[known].mean() > 0.97 and known[disc].mean() > 0.9
-    FDDSeg(network, reach=5).targets(volume)
-    assert len(calls) == 2
+    far, near = FDDSeg(network, reach=20), FDDSeg(network, reach=5)
+    found = far.targets(volume)
+    assert found["label"] is scribble
+    known = found["superpixel"][0] != U
+    assert (found["superpixel"][0] == disc)[known].mean() > 0.97 and known[disc].mean() > 0.9
+    assert (near.targets(volume)["superpixel"] != U).sum() < known.sum()
+    assert far.target_key(volume) == FDDSeg(network, reach=20).target_key(volume) != near.target_key(volume)
 
 
-def test_superpixels_are_felzenszwalbs_with_the_papers_parameters(tmp_path):
+def test_superpixels_are_felzenszwalbs_with_the_papers_parameters():
     g = np.random.default_rng(0)
     image = gaussian_filter(g.random((2, 2, 48, 48)), (0, 0, 1.5, 1.5)).astype(np.float32)  # two channels
     image = (image - image.min()) / (image.max() - image.min())
     scribble = np.where(g.random((2, 48, 48)) < 0.05, g.integers(0, 3, (2, 48, 48)), U).astype(np.uint8)
-    volume = Volume(Case("case", (), None, None), image, scribble, None, None, 3, tmp_path)
+    volume = Volume(Case("case", (), None, None), image, scribble, None, None, 3)
     found = FDDSeg(UNet(1, 3, (8, 16, 16), (0.1,) * 3)).targets(volume)["superpixel"]
     for index in range(2):
         superpixels = felzenszwalb(image[:, index], scale=50, sigma=0.5, min_size=30, channel_axis=0)
         np.testing.assert_array_equal(found[index], spread(superpixels, scribble[index], 3, 7))
-
-
-def test_a_network_without_a_decoder_is_refused():
-    with pytest.raises(InputError, match="Linear.*unet"):
-        FDDSeg(nn.Linear(1, 1))

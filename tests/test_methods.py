@@ -60,7 +60,7 @@ def volume(case: str, kind: str = "scribbled", truth: bool = True) -> Volume:
 def make_method(name: str, seed: int = 0, full: bool = False) -> Method:
     """The method in train mode, its network sure of itself (as a trained one is) so that thresholds are passed.
 
-    `full`: at its defaults, on the network it is trained with; else on a small network of the same kind and with SMALL's options.
+    `full`: at its defaults, on the network it is trained with; else on a small network of the same kind and SMALL's options.
     """
     torch.manual_seed(seed)
     kind = method_class(name)
@@ -181,7 +181,7 @@ def test_state_dict_holds_everything_that_a_step_depends_on(name):
 
 
 class NoHostSync(TorchDispatchMode):
-    """Refuses what would make a CUDA step wait for the device: a value read by the host, or a shape that depends on values."""
+    """Refuses what would make a CUDA step wait for the device: reading a value, or a shape that depends on values."""
 
     forbidden = (
         "_local_scalar_dense",

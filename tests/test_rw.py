@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -5,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.case import Volume
 from scribbleseg.data.dataset import Case
@@ -83,38 +83,29 @@ def test_a_slice_that_is_drawn_completely_is_kept():
 
 
 @pytest.fixture
-def volume(tmp_path):
+def volume():
     image = np.tile(np.array([0, 0, 1, 1], np.float32), (1, 5, 1, 1))
     scribble = np.full((5, 1, 4), U, np.uint8)
     for slice_, (at, values) in zip(
         scribble, [([0, 1, 3], (0, 1, 2)), ([0, 3], (0, 2)), ([0], (0,)), ([0], (2,)), ([], ())]
     ):
         slice_[0, at] = values
-    return Volume(Case("case", (), None, None), image, scribble, None, None, 3, tmp_path)
+    return Volume(Case("case", (), None, None), image, scribble, None, None, 3)
 
 
-def test_targets_solve_once_per_setting(volume, monkeypatch):
-    calls, walk = [], rw.walk
-
-    def counting(*args):
-        calls.append(1)
-        return walk(*args)
-
-    monkeypatch.setattr(rw, "walk", counting)
-    first = rw.RandomWalker(nn.Identity()).targets(volume)["label"]
-    again = rw.RandomWalker(nn.Identity()).targets(volume)["label"]
-    assert len(calls) == 5
-    np.testing.assert_array_equal(first[:, 0], [[0, 1, 2, 2], [0, 0, 2, 2], [0, 0, 0, 0], [2, U, U, U], [U, U, U, U]])
-    np.testing.assert_array_equal(first, again)
-    other = rw.RandomWalker(nn.Identity(), missing="background").targets(volume)["label"]
-    assert len(calls) == 10 and not other[1:].any()
+def test_targets_and_their_key_follow_the_options(volume, monkeypatch):
+    found = rw.RandomWalker(nn.Identity()).targets(volume)["label"]
+    np.testing.assert_array_equal(found[:, 0], [[0, 1, 2, 2], [0, 0, 2, 2], [0, 0, 0, 0], [2, U, U, U], [U, U, U, U]])
+    assert not rw.RandomWalker(nn.Identity(), missing="background").targets(volume)["label"][1:].any()
+    used = []
+    monkeypatch.setattr(rw, "walk", lambda *args: used.append(args[2:]) or args[1])
     rw.RandomWalker(nn.Identity(), beta=10.0).targets(volume)
-    assert len(calls) == 15
-
-
-def test_a_mistyped_rule_is_refused():
-    with pytest.raises(InputError, match="missing is 'backgroud'.*'background'"):
-        rw.RandomWalker(nn.Identity(), missing="backgroud")
+    assert used == [(3, 10.0, "present")] * 5
+    options = ({}, {"beta": 10.0}, {"missing": "background"})
+    keys = [rw.RandomWalker(nn.Identity(), **given).target_key(volume) for given in options]
+    assert keys[0] == rw.RandomWalker(nn.Identity()).target_key(volume)
+    more = rw.RandomWalker(nn.Identity()).target_key(dataclasses.replace(volume, classes=4))
+    assert len({str(key) for key in [*keys, more]}) == 4
 
 
 def test_notes_count_the_kinds_of_slices(volume):

@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from test_correlation import refinement_by_loops
 
-from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.voxels import Batch
 from scribbleseg.losses.correlation import class_contrast, correlation_map, propagate, update_threshold
@@ -259,29 +258,3 @@ def test_losses_are_captured_whole():
     got = torch.compile(method.losses, fullgraph=True, backend="eager")(batch, torch.tensor(0.0))
     for name in TERMS:
         assert got[name].item() == pytest.approx(expected[name].item(), rel=1e-5), name
-
-
-def test_wrong_options_are_named():
-    with pytest.raises(InputError, match="--network unet"):
-        SCN(torch.nn.Conv2d(1, 4, 1))
-    with pytest.raises(InputError, match="1, 2, 4, 8, 16"):
-        scn(stride=3)
-    with pytest.raises(InputError, match="threshold is 1.5"):
-        scn(threshold=1.5)
-    for name in ("rows", "dim"):
-        with pytest.raises(InputError, match=f"{name} is 0; it is 1 or more"):
-            scn(**{name: 0})
-    for name, value in (
-        ("momentum", 2),
-        ("temperature", 0),
-        ("lambda1", -1),
-        ("lambda2", float("nan")),
-        ("lambda3", -1),
-        ("lambda4", -1),
-    ):
-        with pytest.raises(InputError, match=f"scn: {name} is {value};"):
-            scn(**{name: value})
-    with pytest.raises(InputError, match="scale is 'outsid'"):
-        scn(scale="outsid", pap=False, rsr=False)
-    with pytest.raises(InputError, match="overlap is 'regio'"):
-        scn(overlap="regio", rsr=False)

@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.voxels import Batch
 from scribbleseg.losses.supervised import dice_loss
@@ -189,8 +188,3 @@ def test_losses_by_hand(beta, monkeypatch):
     assert pseudo[0, 0, 0] == (beta == 0.9)
     torch.testing.assert_close(terms["pseudo"], 0.25 * (dice_loss(cnn, pseudo) + dice_loss(transformer, pseudo)))
     torch.testing.assert_close(terms["cam"], torch.tensor(0.1 * 2.5 / 4 * math.log(2)))
-
-
-def test_another_network_is_refused():
-    with pytest.raises(InputError, match="UNet.*scribformer"):
-        ScribFormer(build_network("unet", 1, 4))

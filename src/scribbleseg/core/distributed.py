@@ -7,6 +7,7 @@ In one process everything here does nothing.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -15,14 +16,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .errors import InputError
 
-_inside_losses = False
-
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """The processes that torchrun started, as one group: nccl between GPUs, gloo between CPUs. Without torchrun there is nothing to join.
+    """Join the processes that torchrun started into one group: nccl between GPUs, gloo between CPUs.
 
-    Of the processes that end with an InputError the first one passes it on; the others end silently.
+    Without torchrun nothing happens. Of the processes that end with an InputError the first one passes it on;
+    the others end silently.
     """
     if not dist.is_torchelastic_launched() or dist.is_initialized():
         yield
@@ -45,7 +45,7 @@ def processes() -> int:
 
 
 def rank() -> int:
-    """0 is the one that writes files, validates and speaks."""
+    """The number of this process. Process 0 writes files, validates and prints messages."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -56,7 +56,7 @@ def wait_for_all() -> None:
 
 @contextmanager
 def first_process_first() -> Iterator[None]:
-    """Process 0 goes through the block alone, then the others: what it leaves on disk need not be computed again."""
+    """Process 0 runs the block alone, then the others do: they find on disk what process 0 wrote there."""
     if rank():
         wait_for_all()
     yield
@@ -72,7 +72,7 @@ def own_device(name: str) -> str:
         raise InputError(
             f"--device {name}: {processes()} processes cannot share one GPU. Use --device cuda: each takes its own."
         )
-    cuda = name == "cuda" or name == "auto" and torch.cuda.is_available()
+    cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
     return f"cuda:{dist.get_node_local_rank()}" if cuda else name
 
 
@@ -90,7 +90,7 @@ def own_part(batch: int) -> slice:
 
 @contextmanager
 def own_noise(seed: int, progress: float, device: torch.device) -> Iterator[None]:
-    """Random numbers of this process's own for one step; outside of the block all processes draw the same ones."""
+    """In the block this process draws its own random numbers, for one step; outside all processes draw the same."""
     if processes() == 1:
         yield
         return
@@ -100,31 +100,36 @@ def own_noise(seed: int, progress: float, device: torch.device) -> Iterator[None
 
 
 class _Sum(torch.autograd.Function):
-    """Sum over processes; so is its gradient, every process having a loss that depends on the sum."""
+    """Sum over processes. Its gradient is a sum too: the loss of every process depends on the sum."""
 
     @staticmethod
-    def forward(ctx, part):
+    def forward(ctx: Any, part: Tensor) -> Tensor:
         total = part.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return _Sum.apply(gradient)
 
 
 def batch_sum(part: Tensor) -> Tensor:
-    """Σ over the whole batch, from the Σ over this process's part of it. For use in a method's losses; elsewhere it returns `part`.
+    """Σ over the whole batch, from the Σ over this process's part of it.
 
-    A loss of such sums has the value and, after averaging over processes, the gradient that one process would have
-    found.
+    A loss of such sums has the value and, after averaging over processes, the gradient that one process would
+    have found. All processes have to call it, in the same order. So only `Method.losses` and the loss functions
+    that it calls may use it: sweeps, pictures, monitoring and validation may run in one process alone, which
+    would wait for the others forever.
     """
-    return _Sum.apply(part) if _inside_losses else part
+    return _Sum.apply(part) if processes() > 1 else part
 
 
 def batch_cat(part: Tensor) -> Tensor:
-    """What all processes have, one after the other along the first axis (equal shapes); like `batch_sum` otherwise. For small tensors."""
-    if not _inside_losses:
+    """The parts of all processes, of equal shape, joined along the first axis. For small tensors.
+
+    Like `batch_sum` it is for `Method.losses` only.
+    """
+    if processes() == 1:
         return part
     places = part.new_zeros(processes(), *part.shape)
     places[rank()] = part
@@ -151,10 +156,11 @@ def agree(method: nn.Module) -> None:
             buffer.copy_(value)
 
 
-def spread(method: nn.Module, device: torch.device) -> Callable[..., dict[str, Tensor]]:
+def spread(method: Any, device: torch.device) -> Callable[..., dict[str, Tensor]]:
     """`method.losses`, so that `backward` averages the gradients over processes and batch norms see the whole batch."""
     if processes() == 1:
-        return method.losses
+        losses: Callable[..., dict[str, Tensor]] = method.losses
+        return losses
     if device.type == "cuda":
         torch.cuda.set_device(device)
         nn.SyncBatchNorm.convert_sync_batchnorm(method)
@@ -162,32 +168,34 @@ def spread(method: nn.Module, device: torch.device) -> Callable[..., dict[str, T
         for module in method.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.__class__ = _BatchNormOfAll
-    return DistributedDataParallel(
-        _Losses(method), static_graph=True
-    )  # the same graph in every step: a method never branches on values
+    # static: the graph is the same in every step, as a method never branches on values
+    return DistributedDataParallel(_Losses(method), static_graph=True)
 
 
 class _Losses(nn.Module):
-    """A method's losses as a forward pass, for DistributedDataParallel, and what it is to average: not the buffers, which may be large."""
+    """A method's losses as a forward pass, and the parameters whose gradients DistributedDataParallel averages.
 
-    def __init__(self, method: nn.Module):
+    The buffers are left out: they may be large.
+    """
+
+    def __init__(self, method: Any):
         super().__init__()
         self.trained = nn.ParameterList(p for p in method.parameters() if p.requires_grad)
         self.losses = method.losses
 
-    def forward(self, *inputs):
-        global _inside_losses
-        _inside_losses = True
-        try:
-            return self.losses(*inputs)
-        finally:
-            _inside_losses = False
+    def forward(self, *inputs: Any) -> Any:
+        return self.losses(*inputs)
 
 
 class _BatchNormOfAll(nn.BatchNorm2d):
-    """Batch norm over the parts of all processes, on CPUs, where torch's SyncBatchNorm does not work. The parts are of equal size."""
+    """Batch norm over the parts of all processes, which have equal sizes. For CPUs: SyncBatchNorm needs GPUs."""
 
-    def forward(self, x):
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
         values = x.to(torch.promote_types(x.dtype, torch.float32))

@@ -3,9 +3,10 @@
 import hashlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
@@ -13,37 +14,37 @@ from ..core.atomic import atomic_file
 from ..core.errors import InputError
 from .case import Volume
 
-_not_kept: set[Path] = set()  # folders of which the user has heard
+_not_kept: set[Path] = set()  # folders of which the user has been told
 _saying = Lock()
 
 
-def cached(volume: Volume, kind: str, settings: dict, compute: Callable[[], np.ndarray]) -> np.ndarray:
-    """`compute()`, or what an earlier call with the same settings, image and scribble returned.
+def cached(
+    folder: Path, volume: Volume, key: Mapping[str, object] | None, compute: Callable[[], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """The named arrays of `compute()`, or what an earlier call with the same key, image and scribble returned.
 
-    Lies in volume.cache as CASE-KIND-KEY.npz, KEY being a hash of `settings` (everything else the result depends on,
-    versions of libraries included) and of the case's image and scribble. It is computed every time without a cache
-    folder, and where that cannot be written to.
+    They lie in FOLDER/CASE-HASH.npz. HASH is of `key` (JSON values: everything else that the arrays depend on,
+    versions of libraries included) and of the case's image and scribble. Without a key, and where the folder
+    cannot be written to, every call computes them.
     """
-    if volume.cache is None:
+    if key is None:
         return compute()
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode())
     for array in (volume.image, volume.scribble):
-        key.update(f"{array.dtype}{array.shape}".encode())
-        key.update(np.ascontiguousarray(array).data)
-    path = volume.cache / f"{volume.case.id}-{kind}-{key.hexdigest()[:16]}.npz"
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    path = folder / f"{volume.case.id}-{digest.hexdigest()[:16]}.npz"
     if path.is_file():
         with np.load(path) as file:
-            return file["array"]
-    array = compute()
+            return dict(file)
+    arrays = compute()
+    named: dict[str, Any] = {**arrays}
     try:
         with atomic_file(path) as partial:
-            np.savez_compressed(partial, array=array)
+            np.savez_compressed(partial, **named)
     except InputError:  # a read-only share is no reason not to train
         with _saying:
-            if volume.cache not in _not_kept:
-                _not_kept.add(volume.cache)
-                print(
-                    f"{volume.cache}: cannot be written, so the results of '{kind}' are not kept for the next run",
-                    file=sys.stderr,
-                )
-    return array
+            if folder not in _not_kept:
+                _not_kept.add(folder)
+                print(f"{folder}: cannot be written, so the next run computes its targets again", file=sys.stderr)
+    return arrays

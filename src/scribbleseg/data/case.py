@@ -23,10 +23,9 @@ class Volume:
     truth: np.ndarray | None  # uint8 [D, H, W], dense
     grid: Grid
     classes: int  # number of classes, background included
-    cache: Path | None = None  # a folder for what is expensive to compute again
 
 
-def load_volume(dataset: Dataset, case: Case, *, cache: Path | None = None) -> Volume:
+def load_volume(dataset: Dataset, case: Case) -> Volume:
     """Read one case: image normalised, labels recoded to 0..C and UNLABELED.
 
     A case without a scribble file is unlabelled throughout. Raises InputError for unreadable files, a constant image,
@@ -39,7 +38,7 @@ def load_volume(dataset: Dataset, case: Case, *, cache: Path | None = None) -> V
     truth = None
     if case.truth is not None:
         truth = load_label(case.truth, grid, case.images[0], dataset.ignore, ignored=False)
-    return Volume(case, image, scribble, truth, grid, len(dataset.classes), cache)
+    return Volume(case, image, scribble, truth, grid, len(dataset.classes))
 
 
 def load_image(paths: Iterable[Path]) -> tuple[np.ndarray, Grid]:

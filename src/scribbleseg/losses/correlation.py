@@ -1,4 +1,7 @@
-"""Pixel correlation and what SCN builds on it (ScribbleCorrNet, 2025): functions of tensors, equation numbers of that paper."""
+"""Pixel correlation and what SCN builds on it (ScribbleCorrNet, 2025): functions of tensors.
+
+The equation numbers are that paper's.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -13,26 +16,21 @@ from .supervised import partial_cross_entropy
 def correlation_map(f1: Tensor, f2: Tensor, scale: str = "inside") -> Tensor:
     """Eq. 2: C_ij = softmax_j(f1_i · f2_j / √D), float32 [N, S, S] with S the number of positions.
 
-    f1, f2 [N, D, *space]. "inside" divides before the softmax (CorrMatch's order): every row sums to 1. "outside" is the
-    paper's print, softmax(·)/√D: every row sums to 1/√D. Raises InputError for another `scale`.
+    f1, f2 [N, D, *space]. "inside" divides before the softmax (CorrMatch's order): every row sums to 1. "outside" is as
+    the paper prints it, softmax(·)/√D: every row sums to 1/√D. Raises KeyError for another `scale`.
     """
-    if scale not in ("inside", "outside"):
-        raise InputError(
-            f"scale is '{scale}'; it must be 'inside' (divide by √D before the softmax) or 'outside' (after it)."
-        )
+    inside = {"inside": True, "outside": False}[scale]
     root = f1.shape[1] ** 0.5
     f1 = f1.flatten(2).transpose(1, 2)
-    scores = (
-        (f1 / root if scale == "inside" else f1) @ f2.flatten(2)
-    ).float()  # f1 / √D: not another copy of [N, S, S]
-    return scores.softmax(2) if scale == "inside" else scores.softmax(2) / root
+    scores = ((f1 / root if inside else f1) @ f2.flatten(2)).float()  # f1 / √D: not another copy of [N, S, S]
+    return scores.softmax(2) if inside else scores.softmax(2) / root
 
 
 def propagate(correlation: Tensor, probs: Tensor) -> Tensor:
-    """PAP, eq. 3: Y_corr = C P, at each position the C-weighted sum of the probabilities of the positions that it resembles.
+    """PAP, eq. 3: Y_corr = C P, at each position the C-weighted sum of the probabilities of all positions.
 
-    correlation [N, S, S], probs [N, K, *space] with S positions. Returns [N, K, *space], float32; distributions over K where
-    the rows of C sum to 1.
+    correlation [N, S, S], probs [N, K, *space] with S positions. Returns [N, K, *space], float32; distributions over K
+    where the rows of C sum to 1.
     """
     with torch.autocast(probs.device.type, enabled=False):
         return (probs.float().flatten(2) @ correlation.transpose(1, 2)).view(probs.shape)
@@ -49,27 +47,27 @@ def region_refinement(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """RSR, eq. 4-8: grow the confident mask M by the regions that correlate, where they agree on a class.
 
-    rows [N, R, h, w] of the correlation map, label [N, H, W] integer 0..classes−1 (read inside M only), mask M [N, H, W] bool,
-    threshold τ 0-d; H and W are multiples of h and w, and a position stands for its block of pixels. Each row, min-max
-    normalised, is > .5 on its region ĉ. A region is accepted if |ĉ∩M|/|ĉ| ≥ τ ("region"; "mask": |ĉ∩M|/|M| ≥ τ, eq. 6 to
-    the letter) and one class c* fills more than τ of ĉ∩M. The label becomes c* on ĉ and M becomes M ∪ ĉ; where accepted regions
-    meet, the one with the larger share of its class wins, the earlier row among equals.
+    rows [N, R, h, w] of the correlation map, label [N, H, W] integer 0..classes−1 (read inside M only), mask M
+    [N, H, W] bool, threshold τ 0-d; H and W are multiples of h and w, and a position stands for its block of
+    pixels. Each row, min-max normalised, is > .5 on its region ĉ. A region is accepted if |ĉ∩M|/|ĉ| ≥ τ
+    ("region"; "mask": |ĉ∩M|/|M| ≥ τ, eq. 6 as printed) and one class c* fills more than τ of ĉ∩M. The label
+    becomes c* on ĉ and M becomes M ∪ ĉ. Where accepted regions meet, the one with the larger share of its class
+    wins, the earlier row among equals.
 
-    Returns (label [N, H, W] int64, mask [N, H, W], accepted [N, R] bool). A constant row has no region. No host synchronisation.
-    Raises InputError for another `overlap` and for sizes that do not fit.
+    Returns (label [N, H, W] int64, mask [N, H, W], accepted [N, R] bool). A constant row has no region. No host
+    synchronisation. Raises KeyError for another `overlap`, and InputError for sizes that do not fit.
     """
-    if overlap not in ("region", "mask"):
-        raise InputError(f"overlap is '{overlap}'; it must be 'region' (|ĉ∩M|/|ĉ|) or 'mask' (|ĉ∩M|/|M|).")
+    over_region = {"region": True, "mask": False}[overlap]
     n, _, h, w = rows.shape
     down, right = label.shape[1] // h, label.shape[2] // w
     if (h * down, w * right) != tuple(label.shape[1:]):
         raise InputError(
-            f"labels of {tuple(label.shape[1:])} pixels over rows of {(h, w)}; they must be multiples of the rows' positions."
+            f"the labels have {tuple(label.shape[1:])} pixels and the rows {(h, w)} positions; height and width of the "
+            "labels must be multiples of the rows'."
         )
     confident = (label[..., None] == torch.arange(classes, device=label.device)) & mask[..., None]
-    counts = (
-        confident.reshape(n, h, down, w, right, classes).sum((2, 4)).flatten(1, 2).float()
-    )  # pixels of M per position and class
+    # pixels of M per position and class
+    counts = confident.reshape(n, h, down, w, right, classes).sum((2, 4)).flatten(1, 2).float()
 
     rows = rows.detach().float().flatten(2)
     low, high = rows.amin(2, keepdim=True), rows.amax(2, keepdim=True)
@@ -77,7 +75,7 @@ def region_refinement(
     with torch.autocast(rows.device.type, enabled=False):
         inside = region.float() @ counts  # [N, R, K], exact: integers below 2^24
     covered = inside.sum(2)
-    whole = region.sum(2) * (down * right) if overlap == "region" else mask.flatten(1).sum(1, keepdim=True)
+    whole = region.sum(2) * (down * right) if over_region else mask.flatten(1).sum(1, keepdim=True)
     largest, winner = inside.max(2)
     share = largest / covered.clamp(min=1)
     accepted = (covered / whole.clamp(min=1) >= threshold) & (share > threshold)
@@ -89,9 +87,10 @@ def region_refinement(
 
 
 def update_threshold(threshold: Tensor, probs: Tensor, momentum: float = 0.999) -> Tensor:
-    """CGTM, eq. 12: τ ← m τ + (1 − m) · mean over the classes present in the prediction of the class's maximum confidence.
+    """CGTM, eq. 12: τ ← m τ + (1 − m) · mean over the predicted classes of the class's largest confidence.
 
-    threshold 0-d, probs [N, K, *space]; a class is present where it is the argmax of a pixel of the batch. Stays in [0, 1].
+    threshold 0-d, probs [N, K, *space]; a class is present where it is the argmax of a pixel of the batch.
+    Stays in [0, 1].
     """
     confidence, prediction = probs.max(1)
     classes = torch.arange(probs.shape[1], device=probs.device)
@@ -103,7 +102,8 @@ def update_threshold(threshold: Tensor, probs: Tensor, momentum: float = 0.999) 
 def propagation_loss(propagated: Tensor, label: Tensor) -> Tensor:
     """L_PCL: −mean of log Y_corr[label] / Σ Y_corr over labelled pixels, Y_corr at least 1e-7.
 
-    propagated [N, K, *space], label [N, *space] integer with UNLABELED. 0 (with zero gradients) when nothing is labelled.
+    propagated [N, K, *space], label [N, *space] integer with UNLABELED. 0 (with zero gradients) when nothing is
+    labelled.
     """
     return partial_cross_entropy(propagated.float().clamp(min=1e-7).log(), label)
 
@@ -113,11 +113,12 @@ def class_contrast(
 ) -> tuple[Tensor, Tensor]:
     """CACL, eq. 13-17: (L_scribble, L_unlabel), each the mean of −log softmax_c(F_i · μ_c / T) at the pixel's class.
 
-    features F [N, D, *space], scribble and pseudo_label [N, *space] integer 0..classes−1 with UNLABELED. F_i is L2-normalised
-    (one shorter than 1e-4 counts as 0 and gets no gradient, so that gradients stay bounded); μ_c is the normalised mean of F_i over
-    the batch's pixels with scribble c. L_scribble runs over scribbled pixels, L_unlabel over the others that have a pseudo-label.
-    A class without scribble in the batch has no μ_c: it is left out of the softmax, and pixels pseudo-labelled with it are left out
-    of L_unlabel. 0 (with zero gradients) where no pixel is left.
+    features F [N, D, *space], scribble and pseudo_label [N, *space] integer 0..classes−1 with UNLABELED. F_i is
+    L2-normalised (one shorter than 1e-4 counts as 0 and gets no gradient, so that gradients stay bounded). μ_c
+    is the normalised mean of F_i over the batch's pixels with scribble c. L_scribble runs over scribbled
+    pixels, L_unlabel over the others that have a pseudo-label. A class without scribble in the batch has no
+    μ_c: it is left out of the softmax, and pixels pseudo-labelled with it are left out of L_unlabel. 0 (with
+    zero gradients) where no pixel is left.
     """
     vectors = features.float().flatten(2)
     scribble, pseudo_label = scribble.flatten(1).long(), pseudo_label.flatten(1).long()
@@ -127,9 +128,8 @@ def class_contrast(
         length = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)  # [N, 1, S]: cheaper than dividing F by it
         length = length.masked_fill(length < 1e-4, torch.inf)
         means = F.normalize(batch_sum((vectors @ (drawn / length).transpose(1, 2)).sum(0)), dim=0, eps=1e-4)  # [D, K]
-        logits = (
-            means.T.expand(len(vectors), -1, -1) @ vectors / (length * temperature)
-        )  # expanded: a faster gradient on a CPU
+        # expanded: a faster gradient on a CPU
+        logits = means.T.expand(len(vectors), -1, -1) @ vectors / (length * temperature)
     logits = logits.masked_fill(~present[:, None], float("-inf"))
     usable = (scribble == UNLABELED) & (pseudo_label != UNLABELED) & present[pseudo_label.clamp(max=classes - 1)]
     drawn = scribble != UNLABELED

@@ -5,7 +5,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.distributed import batch_cat
-from ..core.errors import InputError
 from ..core.labels import UNLABELED
 from .supervised import as_float
 
@@ -16,11 +15,11 @@ def foreground_background_separation(
     """FBSL: contrast between blocks with and without foreground scribble (EFFDNet, MICCAI 2025).
 
     features [N, C, *space] (2-D or 3-D), scribble [N, *space] integer with UNLABELED. Each map is averaged over
-    `blocks` parts per axis and L2-normalised; a block is foreground when it holds any scribble pixel of a class > 0.
-    For anchor a and positive b (same kind, b ≠ a), over all N·blocks^d blocks of the batch,
-    ℓ_ab = −log[e^{s_ab/τ} / (e^{s_ab/τ} + Σ_{n of the other kind} e^{s_an/τ})], s = cosine; mean over positives, then over
-    anchors that have one. 0 when all blocks are of one kind: there is nothing to separate. The axes' lengths need not be multiples
-    of `blocks`.
+    `blocks` parts per axis and L2-normalised; a block is foreground when it holds any scribble pixel of a class
+    > 0. For anchor a and positive b (same kind, b ≠ a), over all N·blocks^d blocks of the batch, ℓ_ab =
+    −log[e^{s_ab/τ} / (e^{s_ab/τ} + Σ_{n of the other kind} e^{s_an/τ})], s = cosine; mean over positives, then
+    over anchors that have one. 0 when all blocks are of one kind: there is nothing to separate. The axes'
+    lengths need not be multiples of `blocks`.
     """
     with torch.autocast(features.device.type, enabled=False):
         return _separation(features, scribble, blocks, temperature)
@@ -43,26 +42,18 @@ def _separation(features: Tensor, scribble: Tensor, blocks: int, temperature: fl
     return (pairs.sum(1) / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
 
 
-def check_box(box: str) -> None:
-    """Raises InputError for a box that `foreground_augmentation` does not have."""
-    if box not in ("annotated", "foreground"):
-        raise InputError(
-            f"box is '{box}'; it is 'annotated' (all scribble) or 'foreground' (foreground scribble only)."
-        )
-
-
 def foreground_augmentation(
     image: Tensor, scribble: Tensor, pseudo: Tensor, box: str = "annotated", donor: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """FADC: every sample's scribble box is filled with the content of a donor's box (EFFDNet, MICCAI 2025).
 
-    image [N, C, H, W], scribble and pseudo [N, H, W]. The donor's box is resized (nearest) to the recipient's, in all
-    three alike. `box`: bounding box of all annotated pixels, background scribble included ("annotated", the released
-    code), or of foreground scribble only ("foreground", a reading of the paper). `donor` [N]: indices into the batch; by
-    default drawn with replacement among the samples that have a box. Samples without a box stay as they are.
+    image [N, C, H, W], scribble and pseudo [N, H, W]. The donor's box is resized (nearest) to the recipient's,
+    in all three alike. `box`: bounding box of all annotated pixels, background scribble included ("annotated",
+    the released code), or of foreground scribble only ("foreground", a reading of the paper). `donor` [N]:
+    indices into the batch; by default drawn with replacement among the samples that have a box. Samples without
+    a box stay as they are. Raises KeyError for another `box`.
     """
-    check_box(box)
-    boxes, found = annotated_box(scribble, foreground_only=box == "foreground")
+    boxes, found = annotated_box(scribble, foreground_only={"annotated": False, "foreground": True}[box])
     count = len(image)
     if donor is None:
         donor = (torch.rand(count, count, device=image.device) + found).argmax(1)

@@ -5,8 +5,10 @@ import importlib
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..core.errors import InputError, nearest
+from .options import Option, declared, no_option
 
 METHODS = {
     "pce": "scribbleseg.methods.pce:PCE",
@@ -27,8 +29,8 @@ METHODS = {
 }
 
 
-def method_class(name: str) -> type:
-    """The class of a method. Raises InputError for an unknown name, with the nearest known one, and for what is no Method."""
+def method_class(name: str) -> type[Any]:
+    """The class of a method. Raises InputError for an unknown name, with the nearest one, and for what is no Method."""
     if not isinstance(name, str):
         raise InputError(
             f"method is {name!r}; expected its name: 'effdnet', or 'package.module:Class' for one of your own."
@@ -39,10 +41,11 @@ def method_class(name: str) -> type:
         )
     module, _, attribute = METHODS.get(name, name).partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        found: type[Any] = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise InputError(
-            f"method '{name}' cannot be imported ({error}). Is its package installed, or its folder in PYTHONPATH, and the class named {attribute}?"
+            f"method '{name}' cannot be imported ({error}). Is its package installed, or its folder in PYTHONPATH, "
+            f"and the class named {attribute}?"
         ) from error
     if not hasattr(found, "recipe"):
         raise InputError(
@@ -52,24 +55,28 @@ def method_class(name: str) -> type:
 
 
 def own_code(name: str) -> str | None:
-    """SHA-256 of the file that a method of somebody else's is written in; None for one of METHODS, whose code the commit names."""
+    """SHA-256 of the file of somebody else's method; None for one of METHODS, whose code the commit names."""
     if name in METHODS:
         return None
     return hashlib.sha256(Path(inspect.getfile(method_class(name))).read_bytes()).hexdigest()
 
 
+def method_options(name: str) -> dict[str, Option]:
+    """A method's options: the keyword-only arguments of its __init__."""
+    return declared(method_class(name).__init__)
+
+
 def hyperparameters(name: str) -> dict[str, object]:
-    """A method's keyword-only arguments and their defaults."""
-    signature = inspect.signature(method_class(name))
-    return {key: p.default for key, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
+    """A method's options and their defaults."""
+    return {key: option.default for key, option in method_options(name).items()}
 
 
 def parse_options(name: str, given: Sequence[str]) -> dict[str, object]:
     """`("delta=.5", "fadc=false")` → {"delta": .5, "fadc": False}, by the type of each default.
 
-    Raises InputError for an unknown name (with the nearest) and for a value of another type.
+    Raises InputError for an unknown name (with the nearest), for a value of another type and for one out of range.
     """
-    known = hyperparameters(name)
+    known = method_options(name)
     if not isinstance(given, (tuple, list)) or not all(isinstance(item, str) for item in given):
         raise InputError(
             f'set is {given!r}; expected a tuple of texts NAME=VALUE, such as ("delta=0.5", "fadc=false").'
@@ -77,17 +84,15 @@ def parse_options(name: str, given: Sequence[str]) -> dict[str, object]:
     options = {}
     for item in given:
         key, equals, text = item.partition("=")
-        if key not in known or not equals:
-            raise InputError(
-                f"--set {item}: {name} has no option '{key}'. {nearest(key, known) if known else 'It has none: an option is a keyword-only argument of its __init__.'} Write NAME=VALUE."
-            )
-        default = known[key]
+        if key not in known:
+            raise InputError(f"--set {item}: {name} has {no_option(key, known)} Write NAME=VALUE.")
+        option = known[key]
+        if not equals:
+            raise InputError(f"--set {item}: the value is missing. Write NAME=VALUE, such as {key}={option.shown}.")
         try:
-            if isinstance(default, bool):
-                options[key] = {"true": True, "false": False}[text.lower()]
-            else:
-                options[key] = type(default)(text)
-        except (ValueError, KeyError) as error:
-            need = "true or false" if isinstance(default, bool) else f"a {type(default).__name__}"
-            raise InputError(f"--set {item}: '{text}' is not {need} (default {default}).") from error
+            options[key] = option.parse(text)
+        except ValueError as error:
+            raise InputError(
+                f"--set {item}: '{text}' is not {option.expected} (the default is {option.shown})."
+            ) from error
     return options

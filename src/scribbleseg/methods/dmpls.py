@@ -1,36 +1,42 @@
 """DMPLS (Luo et al., MICCAI 2022): two decoders that supervise each other with mixed pseudo-labels."""
 
 import copy
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
-from ..core.errors import InputError
+from ..data.voxels import Batch
 from ..losses.supervised import dice_loss, partial_cross_entropy
+from ..networks import start_anew
 from .base import Method
+from .options import at_least, between
 
 
 class DMPLS(Method):
-    """L = ½ (pCE₁ + pCE₂) + w · ½ (Dice₁ + Dice₂) against argmax(β p₁ + (1 − β) p₂), β ~ U(0, 1) drawn anew in every step.
+    """L = ½ (pCE₁ + pCE₂) + w · ½ (Dice₁ + Dice₂) against argmax(β p₁ + (1 − β) p₂), β ~ U(0, 1) in every step.
 
-    Decoder 1 is the network's; decoder 2 has its own weights and sees the encoder's maps through channel dropout (in training).
-    Raises InputError for a network without `encode` and `decode`.
+    Decoder 1 is the network's; decoder 2 has its own weights and sees the encoder's maps through channel dropout (in
+    training).
     """
 
-    def __init__(self, network, *, weight: float = 0.5, dropout: float = 0.5):
-        super().__init__(network)
-        if not (hasattr(network, "encode") and hasattr(network, "decode")):
-            raise InputError(
-                f"dmpls needs a network with encode and decode; got {type(network).__name__}. Use network unet."
-            )
-        self.weight, self.dropout = weight, dropout
-        self.auxiliary = copy.deepcopy(network)
-        del self.auxiliary.encoder
-        for module in self.auxiliary.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+    needs = ("encoder", "encode", "decode", "head")
 
-    def losses(self, batch, progress):
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        weight: Annotated[float, at_least(0), "w, weight of the Dice terms"] = 0.5,
+        dropout: Annotated[float, between(0, 1), "share of channels dropped before the second decoder"] = 0.5,
+    ):
+        super().__init__(network)
+        self.weight, self.dropout = weight, dropout
+        self.auxiliary = copy.deepcopy(self.network)
+        del self.auxiliary.encoder
+        start_anew(self.auxiliary)
+
+    def losses(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
         maps = self.network.encode(batch.image)
         dropped = [F.dropout2d(x, self.dropout, self.training) for x in maps]
         logits = self.network.head(self.network.decode(maps)).float()

@@ -1,13 +1,16 @@
-"""EFFDNet (MICCAI 2025): mean teacher, foreground-background separation, foreground augmentation with diverse context."""
+"""EFFDNet (MICCAI 2025): mean teacher, foreground-background separation (FBSL), foreground augmentation (FADC)."""
+
+from typing import Annotated
 
 import torch
-from torch.nn.modules.dropout import _DropoutNd
+from torch import Tensor, nn
 
-from ..core.errors import InputError
-from ..losses.separation import check_box, foreground_augmentation, foreground_background_separation
+from ..data.voxels import Batch
+from ..losses.separation import foreground_augmentation, foreground_background_separation
 from ..losses.supervised import partial_cross_entropy
-from ..networks.dropout import Dropout
+from ..networks.dropout import without_dropout
 from .base import Method
+from .options import above, at_least, between, one_of
 from .teacher import ema_decay, ema_update, make_teacher
 
 
@@ -18,73 +21,58 @@ class EFFDNet(Method):
     exponential mean of the student's weights and runs in train mode [released code].
     """
 
+    needs = ("features_and_logits",)
+    steps: Tensor
+
     def __init__(
         self,
-        network,
+        network: nn.Module,
         *,
-        lam: float = 0.6,  # λ
-        delta: float = 0.3,  # δ
-        fbsl: bool = True,
-        fadc: bool = True,
-        blocks: int = 8,  # K
-        temperature: float = 0.07,  # τ [released code; the paper gives none]
-        box: str = "annotated",  # or "foreground"
-        noise: float = 0.1,  # standard deviation, clipped at half of it [released code]
-        alpha: float = 0.99,
-        teacher_dropout: bool = True,  # [released code]; batch statistics are the batch's either way
+        lam: Annotated[float, at_least(0), "λ, weight of L_P and FBSL"] = 0.6,
+        delta: Annotated[float, at_least(0), "δ, weight of FBSL"] = 0.3,
+        fbsl: Annotated[bool, "foreground-background separation; false: an ablation row"] = True,
+        fadc: Annotated[bool, "foreground augmentation; false: an ablation row"] = True,
+        blocks: Annotated[int, at_least(1), "K, blocks of FBSL along each axis"] = 8,
+        temperature: Annotated[float, above(0), "τ of FBSL [released code; the paper gives none]"] = 0.07,
+        box: Annotated[
+            str, one_of("annotated", "foreground"), "FADC's box: of all scribble [released code], or of foreground only"
+        ] = "annotated",
+        noise: Annotated[float, at_least(0), "standard deviation, clipped at half of it [released code]"] = 0.1,
+        alpha: Annotated[float, between(0, 1), "upper limit of the teacher's decay"] = 0.99,
+        teacher_dropout: Annotated[bool, "dropout in the teacher [released code]"] = True,
     ):
         super().__init__(network)
-        check_box(box)
-        if blocks < 1:
-            raise InputError(f"effdnet: blocks is {blocks}; it is 1 or more.")
-        if not 0 <= alpha <= 1:
-            raise InputError(f"effdnet: alpha is {alpha}; the share of the teacher that stays lies between 0 and 1.")
-        for name, value in (("lam", lam), ("delta", delta)):
-            if not value >= 0:
-                raise InputError(f"effdnet: {name} is {value}; the weight of a term is 0 or more.")
-        if not temperature > 0:
-            raise InputError(f"effdnet: temperature is {temperature}; it is above 0.")
-        if not noise >= 0:
-            raise InputError(f"effdnet: noise is {noise}; a standard deviation is 0 or more.")
         self.lam, self.delta, self.fbsl, self.fadc = lam, delta, fbsl, fadc
         self.blocks, self.temperature, self.box, self.noise, self.alpha = blocks, temperature, box, noise, alpha
         self.teacher = make_teacher(network)
         if not teacher_dropout:
-            for module in self.teacher.modules():
-                if isinstance(module, (Dropout, _DropoutNd)):
-                    module.p = 0.0
+            without_dropout(self.teacher)
         self.register_buffer("steps", torch.zeros(()))
 
-    def losses(self, batch, progress):
-        image, scribble = batch.image, batch.label
-        pseudo = self.pseudo_label(image)
-        both = (image, scribble, pseudo)
+    def losses(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
+        samples = [(batch.image, batch.label, self.pseudo_label(batch.image))]
         if self.fadc:
-            mixed = foreground_augmentation(image, scribble, pseudo, self.box)
-            both = tuple(torch.cat(pair) for pair in zip(both, mixed))
-        image, scribble, pseudo = both
-
-        features, logits = self.network.features_and_logits(image)
-        names = ("", "_fadc")[: 1 + self.fadc]
+            samples.append(foreground_augmentation(*samples[0], self.box))
+        images, scribbles, pseudo_labels = zip(*samples)
+        features, logits = self.network.features_and_logits(torch.cat(images))  # batch norm sees both
         terms = {}
-        for name, logit, drawn, target in zip(names, *(x.chunk(len(names)) for x in (logits, scribble, pseudo))):
-            terms[f"pce{name}"] = partial_cross_entropy(logit, drawn)
-            terms[f"pseudo{name}"] = self.lam * partial_cross_entropy(logit, target)
+        for name, logit, scribble, pseudo in zip(("", "_fadc"), logits.chunk(len(samples)), scribbles, pseudo_labels):
+            terms[f"pce{name}"] = partial_cross_entropy(logit, scribble)  # L_S
+            terms[f"pseudo{name}"] = self.lam * partial_cross_entropy(logit, pseudo)  # λ L_P
         if self.fbsl:
-            count = len(batch.image)
-            separation = foreground_background_separation(
-                features[:count], scribble[:count], self.blocks, self.temperature
-            )
+            own = features[: len(batch.image)]
+            separation = foreground_background_separation(own, batch.label, self.blocks, self.temperature)
             terms["fbsl"] = self.lam * self.delta * separation
         return terms
 
     @torch.no_grad()
-    def pseudo_label(self, image):
+    def pseudo_label(self, image: Tensor) -> Tensor:
+        """ŷ, int64 [N, H, W]."""
         self.teacher.train()
         limit = self.noise / 2
         noisy = image + (self.noise * torch.randn_like(image)).clamp(-limit, limit)
         return self.teacher(noisy).argmax(1)
 
-    def after_step(self, progress):
+    def after_step(self, progress: Tensor) -> None:
         ema_update(self.teacher, self.network, ema_decay(self.steps, self.alpha))
         self.steps += 1

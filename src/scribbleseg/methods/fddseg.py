@@ -1,25 +1,30 @@
-"""FDDSeg (JBHI 2024): two U-Nets, superpixel labels and decoupled distillation between side heads; from the paper's idea."""
+"""FDDSeg (JBHI 2024): two U-Nets, superpixel labels, distillation between side heads; from the paper's idea."""
 
 import copy
+from importlib.metadata import version
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.errors import InputError
 from ..core.labels import UNLABELED
 from ..core.recipe import Recipe
-from ..data.cache import cached
+from ..data.case import Volume
+from ..data.voxels import Batch
 from ..losses.supervised import dice_loss, partial_cross_entropy
+from ..networks import start_anew
 from .base import Method
+from .options import at_least, between
 
 
 def spread(superpixels: np.ndarray, scribble: np.ndarray, classes: int, reach: int) -> np.ndarray:
     """Scribbles spread through the superpixels they touch, uint8 [H, W] with UNLABELED.
 
-    A superpixel takes the class with most scribble pixels in it (the lowest on a tie), as far as `reach` pixels (rows and columns
-    alike) from scribbles of that class. Scribbled pixels keep their own class. superpixels integer [H, W], from 0 on.
+    A superpixel takes the class with most scribble pixels in it (the lowest on a tie), as far as `reach` pixels (rows
+    and columns alike) from scribbles of that class. Scribbled pixels keep their own class. superpixels integer [H, W],
+    from 0 on.
     """
     from scipy.ndimage import maximum_filter
 
@@ -33,19 +38,19 @@ def spread(superpixels: np.ndarray, scribble: np.ndarray, classes: int, reach: i
 
 
 def decoupled_distillation(one: Tensor, other: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Target-class and non-target-class distance of two predictions (the split of DKD, CVPR 2022), each a mean over pixels.
+    """Target-class and non-target-class distance of two predictions (split as in DKD, CVPR 2022), means over pixels.
 
-    logits one, other [N, K, H, W], label [N, H, W] in 0..K−1. Target: ‖(p_t, 1−p_t) − (q_t, 1−q_t)‖², t = label. Non-target:
-    ‖p̂ − q̂‖², p̂ the softmax over the K−1 other classes (0 for two classes).
+    logits one, other [N, K, H, W], label [N, H, W] in 0..K−1. Target: ‖(p_t, 1−p_t) − (q_t, 1−q_t)‖², t = label.
+    Non-target: ‖p̂ − q̂‖², p̂ the softmax over the K−1 other classes (0 for two classes).
     """
     target = label.unsqueeze(1)
     chosen = [logits.softmax(1).gather(1, target) for logits in (one, other)]
     others = [logits.scatter(1, target, -torch.inf).softmax(1) for logits in (one, other)]
-    return 2 * F.mse_loss(*chosen), (others[0] - others[1]).square().sum(1).mean()
+    return 2 * F.mse_loss(chosen[0], chosen[1]), (others[0] - others[1]).square().sum(1).mean()
 
 
 def side_heads(widths: tuple[int, ...], classes: int) -> nn.ModuleList:
-    """Heads on the decoder's inner maps (32², 64², 128² for 256²): 3×3 convolutions that halve the width down to widths[1]."""
+    """Heads on the decoder's inner maps (32², 64², 128² for 256²): 3×3 convolutions, halving the width to widths[1]."""
     heads = nn.ModuleList()
     for width in widths[-2:0:-1]:
         steps = [width]
@@ -58,69 +63,55 @@ def side_heads(widths: tuple[int, ...], classes: int) -> nn.ModuleList:
 class FDDSeg(Method):
     """L = ½(pCE₁ + pCE₂) + .5·pseudo + .35·Σ_s Dice(side₁ₛ, ŷ) + .15·Σ_s(.4·target + .6·non-target).
 
-    ŷ = argmax(β p₁ + (1 − β) p₂); pseudo = ½ Σ_nets [γ Dice(p, ŷ) + (1 − γ) Dice(p, superpixel label)]; β, γ ~ U(0, 1) per step.
-    The second U-Net sees its encoder's maps through dropout2d. The first is evaluated.
+    ŷ = argmax(β p₁ + (1 − β) p₂); pseudo = ½ Σ_nets [γ Dice(p, ŷ) + (1 − γ) Dice(p, superpixel label)];
+    β, γ ~ U(0, 1) per step. The second U-Net sees its encoder's maps through dropout2d. The first is evaluated.
     """
 
     recipe = Recipe(batch=4)
 
+    needs = ("encode", "decoder_maps", "head", "widths")
+
     def __init__(
         self,
-        network,
+        network: nn.Module,
         *,
-        pseudo_weight: float = 0.5,
-        side_weight: float = 0.35,
-        distill_weight: float = 0.15,
-        target_share: float = 0.4,
-        dropout: float = 0.5,
-        reach: int = 7,
+        pseudo_weight: Annotated[float, at_least(0), "weight of the pseudo-labels' Dice"] = 0.5,
+        side_weight: Annotated[float, at_least(0), "weight of the side heads' Dice"] = 0.35,
+        distill_weight: Annotated[float, at_least(0), "weight of the distillation between side heads"] = 0.15,
+        target_share: Annotated[float, between(0, 1), "share of the target class in the distillation"] = 0.4,
+        dropout: Annotated[float, between(0, 1), "share of channels dropped in the second U-Net"] = 0.5,
+        reach: Annotated[int, at_least(0), "pixels; how far a superpixel's label goes from its scribble"] = 7,
     ):
         super().__init__(network)
-        if not hasattr(network, "decoder_maps"):
-            raise InputError(
-                f"fddseg needs the decoder's maps of a U-Net; got {type(network).__name__}. Use network unet."
-            )
-        self.second = copy.deepcopy(network)
-        for module in self.second.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
-        classes = network.head.out_channels
-        self.sides = side_heads(network.widths, classes)
-        self.second_sides = side_heads(network.widths, classes)
-        self.pseudo_weight = pseudo_weight
-        self.side_weight = side_weight
-        self.distill_weight = distill_weight
-        self.target_share = target_share
-        self.dropout = dropout
-        self.reach = reach
+        self.second = copy.deepcopy(self.network)
+        start_anew(self.second)
+        classes = self.network.head.out_channels
+        self.sides = side_heads(self.network.widths, classes)
+        self.second_sides = side_heads(self.network.widths, classes)
+        self.pseudo_weight, self.side_weight, self.distill_weight = pseudo_weight, side_weight, distill_weight
+        self.target_share, self.dropout, self.reach = target_share, dropout, reach
 
-    def targets(self, volume):
-        import skimage
+    def targets(self, volume: Volume) -> dict[str, np.ndarray]:
         from skimage.segmentation import felzenszwalb
 
-        def solve():
-            slices = [
-                spread(
-                    felzenszwalb(image, scale=50, sigma=0.5, min_size=30, channel_axis=0),
-                    scribble,
-                    volume.classes,
-                    self.reach,
-                )
-                for image, scribble in zip(volume.image.swapaxes(0, 1), volume.scribble)
-            ]
-            return np.stack(slices)
+        slices = []
+        for image, scribble in zip(volume.image.swapaxes(0, 1), volume.scribble):
+            superpixels = felzenszwalb(image, scale=50, sigma=0.5, min_size=30, channel_axis=0)
+            slices.append(spread(superpixels, scribble, volume.classes, self.reach))
+        return {"label": volume.scribble, "superpixel": np.stack(slices)}
 
-        settings = {"classes": volume.classes, "reach": self.reach, "scikit-image": skimage.__version__}
-        return {"label": volume.scribble, "superpixel": cached(volume, "fddseg", settings, solve)}
+    def target_key(self, volume: Volume) -> dict[str, object]:
+        settings = {"classes": volume.classes, "reach": self.reach}
+        return {"method": "fddseg", **settings, "scikit-image": version("scikit-image")}
 
-    def losses(self, batch, progress):
+    def losses(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
         maps = self.network.decoder_maps(self.network.encode(batch.image))
         dropped = [F.dropout2d(x, self.dropout, self.training) for x in self.second.encode(batch.image)]
         second_maps = self.second.decoder_maps(dropped)
         logits = [self.network.head(maps[-1]).float(), self.second.head(second_maps[-1]).float()]
         probs = [x.softmax(1) for x in logits]
         beta, gamma = torch.rand(2, device=batch.image.device)
-        label = torch.lerp(*(p.detach() for p in probs), beta).argmax(1)
+        label = torch.lerp(probs[0].detach(), probs[1].detach(), beta).argmax(1)  # ŷ
 
         pseudo = [gamma * dice_loss(p, label) + (1 - gamma) * dice_loss(p, batch.maps["superpixel"]) for p in probs]
         side, distill = [], []

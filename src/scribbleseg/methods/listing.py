@@ -3,11 +3,11 @@
 import inspect
 
 from ..config import Methods
-from . import METHODS, hyperparameters, method_class
+from . import METHODS, method_class, method_options
 
 
 def methods(config: Methods) -> None:
-    """Print a line per method, or the recipe and the hyperparameters of one."""
+    """Print a line per method, or the recipe and the options of one."""
     if config.name is None:
         for name in METHODS:
             print(f"{name:<12} {_first_line(name)}")
@@ -21,11 +21,16 @@ def methods(config: Methods) -> None:
         if value and (key != "gamma" or kind.recipe.step_at)
     )
     print(f"\nrecipe: {recipe}")
-    for key, default in hyperparameters(config.name).items():
-        print(f"  --set {key}={default}")
+    options = method_options(config.name).values()
+    width = max((len(f"{option.name}={option.shown}") for option in options), default=0)
+    for option in options:
+        about = f"{option.expected}; {option.meaning}" if option.meaning else option.expected
+        print(f"  --set {f'{option.name}={option.shown}':<{width}}  {about}")
 
 
 def _first_line(name: str) -> str:
-    """What the method's module says of it, or the class, where somebody's module has no docstring."""
+    """The first line of the docstring of the method's module; of the class where the module has none."""
     kind = method_class(name)
-    return inspect.cleandoc(inspect.getmodule(kind).__doc__ or kind.__doc__ or "no description").splitlines()[0]
+    module = inspect.getmodule(kind)
+    text = (module.__doc__ if module else None) or kind.__doc__ or "no description"
+    return inspect.cleandoc(text).splitlines()[0]

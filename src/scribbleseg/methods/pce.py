@@ -1,14 +1,17 @@
 """Partial cross-entropy: the cross-entropy over scribbled pixels only."""
 
+from torch import Tensor
+
 from ..core.recipe import Recipe
+from ..data.voxels import Batch
 from ..losses.supervised import partial_cross_entropy
 from .base import Method
 
 
 class PCE(Method):
-    """The baseline: L = CE over Ω. Learning rate .03 [WSL4MIS]."""
+    """The baseline: L = CE over the scribbled pixels Ω. Learning rate .03 [WSL4MIS]."""
 
     recipe = Recipe(lr=0.03)
 
-    def losses(self, batch, progress):
+    def losses(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
         return {"pce": partial_cross_entropy(self.network(batch.image), batch.label)}

@@ -1,45 +1,50 @@
 """Scribble2Label (MICCAI 2020): confident means of the predictions over time become labels."""
 
+from typing import Annotated, Any
+
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from ..core.labels import UNLABELED
+from ..data.case import Volume
+from ..data.voxels import Batch, Slices
 from ..losses.supervised import partial_cross_entropy
 from .base import Method
+from .options import at_least, between
 
 
 class Scribble2Label(Method):
     """L = pCE + .5·CE on unlabelled pixels whose mean prediction exceeds .8, from a tenth of the run on.
 
-    At every sweep all training slices are predicted, w ← .2p + .8w; the first sweep sets w = p. `sweeps`: the paper's 60 000
-    iterations have one every 100. The mean is kept in half precision on the training device and in the state: N·K·H·W·2 bytes.
+    At every sweep all training slices are predicted, w ← .2p + .8w; the first sweep sets w = p. `sweeps`: the paper's
+    60 000 iterations have one every 100. The mean is kept in half precision on the training device and in the state:
+    N·K·H·W·2 bytes.
     """
+
+    mean: Tensor
 
     def __init__(
         self,
-        network,
+        network: nn.Module,
         *,
-        sweeps: int = 600,
-        alpha: float = 0.2,
-        confidence: float = 0.8,
-        weight: float = 0.5,
-        start: float = 0.1,
-        sweep_batch: int = 64,
+        sweeps: Annotated[int, at_least(0), "most sweeps in the run, evenly spread"] = 600,
+        alpha: Annotated[float, between(0, 1), "weight of the newest prediction"] = 0.2,
+        confidence: Annotated[float, between(0, 1), "a larger mean probability makes a label"] = 0.8,
+        weight: Annotated[float, at_least(0), "weight of the second term"] = 0.5,
+        start: Annotated[float, between(0, 1), "share of the run before the second term begins"] = 0.1,
+        sweep_batch: Annotated[int, at_least(1), "slices per forward pass of a sweep"] = 64,
     ):
         super().__init__(network)
-        self.sweeps = sweeps
-        self.alpha = alpha
-        self.confidence = confidence
-        self.weight = weight
-        self.start = start
-        self.sweep_batch = sweep_batch
+        self.sweeps, self.alpha, self.confidence = sweeps, alpha, confidence
+        self.weight, self.start, self.sweep_batch = weight, start, sweep_batch
         self.register_buffer("mean", torch.empty(0, dtype=torch.float16))  # [N, K, H, W] from the first sweep on
 
-    def targets(self, volume):
+    def targets(self, volume: Volume) -> dict[str, np.ndarray]:
         return {"label": volume.scribble, "ensemble": np.full_like(volume.scribble, UNLABELED)}
 
     @torch.no_grad()
-    def sweep(self, slices, progress):
+    def sweep(self, slices: Slices, progress: Tensor) -> None:
         training = self.network.training
         self.network.eval()
         first = not len(self.mean)
@@ -53,14 +58,14 @@ class Scribble2Label(Method):
         self.resume(slices)
 
     @torch.no_grad()
-    def resume(self, slices):
+    def resume(self, slices: Slices) -> None:
         for at in range(0, len(self.mean), self.sweep_batch):
             part = slice(at, at + self.sweep_batch)
             weight, best = self.mean[part].max(1)
             chosen = (weight > self.confidence) & (slices.label[part] == UNLABELED).to(weight.device)
             slices.maps["ensemble"][part] = torch.where(chosen, best, UNLABELED).to(torch.uint8)
 
-    def losses(self, batch, progress):
+    def losses(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
         logits = self.network(batch.image)
         begun = (progress >= self.start).to(logits.dtype)
         return {
@@ -68,6 +73,6 @@ class Scribble2Label(Method):
             "ensemble": begun * self.weight * partial_cross_entropy(logits, batch.maps["ensemble"]),
         }
 
-    def _load_from_state_dict(self, state_dict, prefix, *args):
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         self.mean = self.mean.new_empty(state_dict[prefix + "mean"].shape)
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,14 +1,15 @@
-"""SCN, ScribbleCorrNet (2025): labels propagate along learned correlations, and agreeing regions grow the confident mask."""
+"""SCN, ScribbleCorrNet (2025): labels propagate along learned correlations; regions that agree grow the mask M."""
 
 import copy
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from ..core.errors import InputError
 from ..core.labels import UNLABELED
 from ..core.recipe import Recipe
+from ..data.voxels import Batch
 from ..losses.correlation import (
     class_contrast,
     correlation_map,
@@ -20,13 +21,14 @@ from ..losses.correlation import (
 )
 from ..losses.supervised import partial_cross_entropy
 from .base import Method
+from .options import above, at_least, between, one_of
 
 
 class SCN(Method):
     """L = λ1 pCE + λ2 L_PAP + λ3 (L_PCL + L_region) + λ4 (L_scribble + L_unlabel).
 
     Table 3 of the paper: pap=False rsr=False cacl=False is pCE, cacl=False is +CALE (PAP, RSR and CGTM), the default is
-    +CALE+CACL. cgtm=False keeps τ where it starts. Raises InputError for a network without `encode` and unknown options.
+    +CALE+CACL. M, the confident mask: {max p > τ} and the scribbles.
     """
 
     recipe = Recipe(
@@ -39,135 +41,112 @@ class SCN(Method):
         step_at=(0.5, 0.75),
         gamma=0.1,
     )
+    needs = ("encode", "decode", "head", "widths")
+    threshold: Tensor
+    latest: dict[str, Any]
 
     def __init__(
         self,
         network: nn.Module,
         *,
-        pap: bool = True,
-        rsr: bool = True,
-        cgtm: bool = True,
-        cacl: bool = True,
-        lambda1: float = 1.0,  # pCE
-        lambda2: float = 0.3,  # L_PAP
-        lambda3: float = 0.25,  # L_RSR
-        lambda4: float = 0.1,  # L_CACL
-        stride: int = 8,  # of the correlated encoder maps [ours]
-        dim: int = 64,  # D [ours]
-        scale: str = "inside",  # or "outside", the paper's print
-        rows: int = 128,  # regions per image [CorrMatch]
-        overlap: str = "region",  # [CorrMatch] or "mask", the paper's eq. 6
-        threshold: float = 0.85,  # τ0
-        momentum: float = 0.999,  # [CorrMatch]
-        temperature: float = 0.1,  # T [ours]
+        pap: Annotated[bool, "PAP, labels propagated along correlations"] = True,
+        rsr: Annotated[bool, "RSR, the confident mask grown by regions"] = True,
+        cgtm: Annotated[bool, "CGTM, τ follows the confidence; false: τ stays where it starts"] = True,
+        cacl: Annotated[bool, "CACL, contrast between pixels and class means"] = True,
+        lambda1: Annotated[float, at_least(0), "λ1, weight of pCE"] = 1.0,
+        lambda2: Annotated[float, at_least(0), "λ2, weight of L_PAP"] = 0.3,
+        lambda3: Annotated[float, at_least(0), "λ3, weight of L_PCL and L_region"] = 0.25,
+        lambda4: Annotated[float, at_least(0), "λ4, weight of CACL's two terms"] = 0.1,
+        stride: Annotated[int, one_of(1, 2, 4, 8, 16), "of the correlated encoder map [ours]"] = 8,
+        dim: Annotated[int, at_least(1), "D, channels of the projections [ours]"] = 64,
+        scale: Annotated[str, one_of("inside", "outside"), "√D before the softmax, or after it as printed"] = "inside",
+        rows: Annotated[int, at_least(1), "regions per image [CorrMatch]"] = 128,
+        overlap: Annotated[
+            str, one_of("region", "mask"), "accept by |ĉ∩M|/|ĉ| [CorrMatch], or by |ĉ∩M|/|M|, the paper's eq. 6"
+        ] = "region",
+        threshold: Annotated[float, between(0, 1), "τ at the start"] = 0.85,
+        momentum: Annotated[float, between(0, 1), "m, share of τ that stays in a step [CorrMatch]"] = 0.999,
+        temperature: Annotated[float, above(0), "T of CACL [ours]"] = 0.1,
     ):
         super().__init__(network)
-        if not hasattr(network, "encode"):
-            raise InputError(
-                "scn correlates the encoder's maps, and this network has no `encode`. Use --network unet, or another method."
-            )
-        strides = {2**level: width for level, width in enumerate(network.widths)}
-        if stride not in strides:
-            raise InputError(
-                f"stride is {stride}; the network's encoder has maps at strides {', '.join(map(str, strides))}."
-            )
-        if not 0 <= threshold <= 1:
-            raise InputError(f"threshold is {threshold}; a confidence lies between 0 and 1.")
-        for name, value in (("dim", dim), ("rows", rows)):
-            if value < 1:
-                raise InputError(f"scn: {name} is {value}; it is 1 or more.")
-        for name, value in (("lambda1", lambda1), ("lambda2", lambda2), ("lambda3", lambda3), ("lambda4", lambda4)):
-            if not value >= 0:
-                raise InputError(f"scn: {name} is {value}; the weight of a term is 0 or more.")
-        if not 0 <= momentum <= 1:
-            raise InputError(
-                f"scn: momentum is {momentum}; the share of the threshold that stays lies between 0 and 1."
-            )
-        if not temperature > 0:
-            raise InputError(f"scn: temperature is {temperature}; it is above 0.")
-        if scale not in ("inside", "outside"):
-            raise InputError(
-                f"scn: scale is '{scale}'; it is 'inside' (divide by √D before the softmax) or 'outside' (after it)."
-            )
-        if overlap not in ("region", "mask"):
-            raise InputError(f"scn: overlap is '{overlap}'; it is 'region' (|ĉ∩M|/|ĉ|) or 'mask' (|ĉ∩M|/|M|).")
         self.pap, self.rsr, self.cgtm, self.cacl = pap, rsr, cgtm, cacl
         self.plain = not (pap or rsr or cacl)
         self.lambda1, self.lambda2, self.lambda3, self.lambda4 = lambda1, lambda2, lambda3, lambda4
-        self.stride, self.scale, self.rows, self.overlap = stride, scale, rows, overlap
+        self.stride, self.level = stride, stride.bit_length() - 1
+        self.scale, self.rows, self.overlap = scale, rows, overlap
         self.momentum, self.temperature = momentum, temperature
         self.register_buffer("threshold", torch.tensor(float(threshold)))
         if pap or rsr:
-            self.query = nn.Conv2d(strides[stride], dim, 1, bias=False)
+            self.query = nn.Conv2d(self.network.widths[self.level], dim, 1, bias=False)
             self.key = copy.deepcopy(self.query)  # alike at the start, so that f1_i · f2_j starts as a similarity
 
-    def losses(self, batch, progress):
+    def losses(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
         maps = self.network.encode(batch.image)
         features = self.network.decode(maps)
         logits = self.network.head(features).float()
         terms = {"pce": self.lambda1 * partial_cross_entropy(logits, batch.label)}
         if self.plain:
             return terms
-
         probs = logits.detach().softmax(1)
-        correlation = self.correlation(maps)
-        pseudo_label, confident, accepted = self.refine(probs, correlation, batch.label)
-        if self.pap or self.rsr:
-            propagated = propagate(correlation, F.avg_pool2d(probs, self.stride))
-            propagated = F.interpolate(propagated, scale_factor=self.stride, mode="bilinear")
+        correlation = self.correlation(maps)  # eq. 2
+        if correlation is not None:
+            propagated = self.propagate(correlation, probs)  # eq. 3
         if self.pap:
-            terms["pap"] = self.lambda2 * F.cross_entropy(
-                logits, propagated.max(1).indices
-            )  # 8 times faster than argmax on a CPU
+            # max is 8 times faster than argmax on a CPU
+            terms["pap"] = self.lambda2 * F.cross_entropy(logits, propagated.max(1).indices)
+        pseudo_label, confident, accepted = self.refine(probs, correlation, batch.label)  # eq. 4-8
         if self.rsr:
             terms["pcl"] = self.lambda3 * propagation_loss(propagated, pseudo_label)
             terms["region"] = self.lambda3 * partial_cross_entropy(logits, pseudo_label)
+        if self.cgtm:
+            self.next_threshold = update_threshold(self.threshold, probs, self.momentum)  # eq. 12
         if self.cacl:
-            scribbled, unlabeled = class_contrast(
-                features, batch.label, pseudo_label, logits.shape[1], self.temperature
-            )
-            terms["cacl_scribble"] = self.lambda4 * scribbled
-            terms["cacl_unlabel"] = self.lambda4 * unlabeled
-
-        self.next_threshold = update_threshold(self.threshold, probs, self.momentum) if self.cgtm else self.threshold
-        self.latest = {
-            "confident": confident,
-            "pseudo_label": pseudo_label,
-            "accepted": accepted,
-            "scribble": batch.label,
-            "truth": batch.truth,
-        }
+            contrast = class_contrast(features, batch.label, pseudo_label, logits.shape[1], self.temperature)
+            terms["cacl_scribble"], terms["cacl_unlabel"] = (self.lambda4 * term for term in contrast)  # eq. 13-17
+        self.latest = {"confident": confident, "pseudo_label": pseudo_label, "accepted": accepted}
+        self.latest |= {"scribble": batch.label, "truth": batch.truth}
         return terms
 
-    def correlation(self, maps):
+    def correlation(self, maps: list[Tensor]) -> Tensor | None:
         """C of the encoder's maps at `stride`, [N, S, S]; None where nothing uses it."""
         if not (self.pap or self.rsr):
             return None
-        level = self.stride.bit_length() - 1
-        return correlation_map(self.query(maps[level]), self.key(maps[level]), self.scale)
+        return correlation_map(self.query(maps[self.level]), self.key(maps[self.level]), self.scale)
 
-    def refine(self, probs, correlation, scribble):
-        """The pseudo-label after RSR (int64 [N, H, W], UNLABELED outside M), M before it (bool), accepted regions (bool [N, R])."""
+    def propagate(self, correlation: Tensor, probs: Tensor) -> Tensor:
+        """Y_corr at the image's size, [N, K, H, W]."""
+        coarse = propagate(correlation, F.avg_pool2d(probs, self.stride))
+        return F.interpolate(coarse, scale_factor=self.stride, mode="bilinear")
+
+    def refine(self, probs: Tensor, correlation: Tensor | None, scribble: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The pseudo-label after RSR, M before it, and which regions were accepted.
+
+        int64 [N, H, W] with UNLABELED outside M, bool [N, H, W], bool [N, R].
+        """
         confidence, label = probs.max(1)
         drawn = scribble != UNLABELED
         confident = mask = (confidence > self.threshold) | drawn
         label = torch.where(drawn, scribble, label)
         accepted = drawn.new_zeros(len(drawn), 1)
-        if self.rsr:
+        if self.rsr and correlation is not None:
             size = [side // self.stride for side in label.shape[1:]]
             rows = draw_rows(correlation.detach(), self.rows).unflatten(2, size)
             label, mask, accepted = region_refinement(rows, label, mask, self.threshold, probs.shape[1], self.overlap)
             label = torch.where(drawn, scribble, label)
         return torch.where(mask, label, UNLABELED), confident, accepted
 
-    def after_step(self, progress):
-        """τ moves once per optimiser step, and `losses` stays a function of weights, τ and batch: it may be compiled or repeated."""
-        if not self.plain:
+    def after_step(self, progress: Tensor) -> None:
+        """τ moves here, once per optimiser step: `losses` depends on weights, τ and batch only, and can be repeated."""
+        if self.cgtm and not self.plain:
             self.threshold.copy_(self.next_threshold)
 
-    def monitor(self):
-        """τ; share of pixels in M before and after RSR; share of regions accepted; with dense masks, the share of right
-        pseudo-labels inside M, scribbles aside, and among those of foreground (0 where there are none)."""
+    def monitor(self) -> dict[str, Tensor]:
+        """τ, and the state of M and its pseudo-labels in the latest batch.
+
+        coverage, coverage_refined: share of pixels in M before and after RSR. accepted: share of regions. With dense
+        masks, pseudo_accuracy: share of right pseudo-labels inside M, scribbles aside, and the same among those of
+        foreground (0 where there are none).
+        """
         if self.plain:
             return {}
         seen = self.latest
@@ -186,7 +165,7 @@ class SCN(Method):
             values["pseudo_accuracy_foreground"] = (right & foreground).sum() / foreground.sum().clamp(min=1)
         return values
 
-    def pictures(self, batch):
+    def pictures(self, batch: Batch) -> dict[str, Tensor]:
         if self.plain:
             return {}
         maps = self.network.encode(batch.image)

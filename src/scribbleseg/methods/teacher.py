@@ -1,4 +1,4 @@
-"""The mean teacher: a frozen copy whose weights follow the student's by an exponential moving average (Tarvainen & Valpola, NeurIPS 2017)."""
+"""The mean teacher: a copy whose weights follow the student's by an exponential moving average (NeurIPS 2017)."""
 
 import copy
 
@@ -7,18 +7,25 @@ from torch import Tensor, nn
 
 
 def make_teacher(network: nn.Module) -> nn.Module:
-    """A copy of `network` without gradients. Call it under `torch.no_grad()`; it stays in train mode (dropout on, batch statistics)."""
+    """A copy of `network` without gradients. It stays in train mode: dropout is on, statistics are the batch's.
+
+    Call it under `torch.no_grad()`.
+    """
     return copy.deepcopy(network).requires_grad_(False)
 
 
 def ema_decay(step: Tensor, limit: float = 0.99) -> Tensor:
-    """α = min(1 − 1/(t+1), limit). `step`: 0-d tensor t, the updates made so far: the first update copies the student."""
+    """α = min(1 − 1/(t+1), limit), t = `step`: the updates made so far, 0-d. The first update copies the student."""
     return (1 - 1 / (step + 1)).clamp(max=limit)
 
 
 @torch.no_grad()
 def ema_update(teacher: nn.Module, network: nn.Module, alpha: Tensor) -> None:
-    """θ_teacher ← α θ_teacher + (1 − α) θ_student, parameters only: batch-norm statistics are the teacher's own. `alpha`: 0-d tensor."""
-    slow, fast = list(teacher.parameters()), list(network.parameters())
+    """θ_teacher ← α θ_teacher + (1 − α) θ_student (Tarvainen & Valpola, NeurIPS 2017). `alpha`: 0-d tensor.
+
+    Parameters only: batch-norm statistics are the teacher's own.
+    """
+    slow: list[Tensor] = list(teacher.parameters())
+    fast: list[Tensor] = list(network.parameters())
     torch._foreach_mul_(slow, alpha)
     torch._foreach_add_(slow, torch._foreach_mul(fast, 1 - alpha))

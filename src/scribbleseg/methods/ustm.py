@@ -1,43 +1,48 @@
 """USTM (Liu et al., Pattern Recognition 2022): a mean teacher that is believed where it is certain."""
 
 import math
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from ..core.distributed import batch_sum
-from ..core.errors import InputError
+from ..data.voxels import Batch
 from ..losses.supervised import partial_cross_entropy
 from .base import Method
+from .options import at_least, between, one_of
 from .teacher import ema_decay, ema_update, make_teacher
 
 
 class USTM(Method):
     """L = pCE + w·r · Σ_i [H_i < h] |f_i − f'_i|² / Σ_i [H_i < h], r = exp(−5(1 − t)²), t = progress.
 
-    f: softmax of the student; f': softmax of the teacher on the image turned by a random multiple of 90° and made noisy, turned
-    back; H: entropy of the mean softmax of `passes` further noisy teacher passes; h = (.75 + .25 r) ln K. Slices are square.
-    `entropy_base="two"` has ln 2 for ln K, as in the released code.
+    f: softmax of the student. f': softmax of the teacher on the image turned by a random multiple of 90° and made
+    noisy, turned back. H: entropy of the mean softmax of `passes` further noisy teacher passes.
+    h = (.75 + .25 r) ln K. Slices are square. Where no pixel is certain the second term is 0.
     """
+
+    steps: Tensor
 
     def __init__(
         self,
-        network,
+        network: nn.Module,
         *,
-        weight: float = 1.0,  # w; .5 is the released code's, which divides by twice the number of certain pixels
-        passes: int = 8,  # T
-        noise: float = 0.1,  # standard deviation, clipped at twice itself
-        alpha: float = 0.99,
-        entropy_base: str = "classes",  # or "two"
+        weight: Annotated[
+            float, at_least(0), "w; the released code has 0.5: it divides by twice the certain pixels"
+        ] = 1.0,
+        passes: Annotated[int, at_least(1), "T, noisy passes of the teacher"] = 8,
+        noise: Annotated[float, at_least(0), "standard deviation of the noise, clipped at twice itself"] = 0.1,
+        alpha: Annotated[float, between(0, 1), "upper limit of the teacher's decay"] = 0.99,
+        entropy_base: Annotated[str, one_of("classes", "two"), "h with ln K; two: with ln 2 [released code]"] = "classes",
     ):
         super().__init__(network)
-        if entropy_base not in ("classes", "two"):
-            raise InputError(f"ustm: entropy_base is '{entropy_base}'; it is 'classes' (ln K) or 'two' (ln 2).")
         self.weight, self.passes, self.noise, self.alpha, self.entropy_base = weight, passes, noise, alpha, entropy_base
         self.teacher = make_teacher(network)
         self.register_buffer("steps", torch.zeros(()))
 
-    def losses(self, batch, progress):
+    def losses(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
         logits = self.network(batch.image)
         target, uncertainty = self.teach(batch.image)
         ramp = torch.exp(-5 * (1 - progress) ** 2)
@@ -48,8 +53,8 @@ class USTM(Method):
         return {"pce": partial_cross_entropy(logits, batch.label), "consistency": self.weight * ramp * consistency}
 
     @torch.no_grad()
-    def teach(self, image):
-        """The teacher's softmax [N, K, H, W] and the entropy [N, H, W] of its mean over the noisy passes: one forward for all."""
+    def teach(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """f' [N, K, H, W] and H [N, H, W], in nats: the image's pass and the noisy passes are one forward pass."""
         count, height, width = len(image), *image.shape[2:]
         place = torch.arange(height * width, device=image.device).view(height, width)
         turns = torch.stack([place.rot90(k).flatten() for k in range(4)])
@@ -63,6 +68,6 @@ class USTM(Method):
         seen = seen.flatten(2).index_select(2, back).view(count, -1, height, width)
         return seen[:, :-1], seen[:, -1]
 
-    def after_step(self, progress):
+    def after_step(self, progress: Tensor) -> None:
         ema_update(self.teacher, self.network, ema_decay(self.steps, self.alpha))
         self.steps += 1

@@ -1,12 +1,14 @@
 """Any 2-D network of MONAI by name, as a backbone."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from ..core.errors import InputError, nearest
 
 # what a constructor needs beside channels and classes
-ARGUMENTS = {
+ARGUMENTS: dict[str, dict[str, Any]] = {
     "UNet": {"channels": (16, 32, 64, 128, 256), "strides": (2, 2, 2, 2), "num_res_units": 2},
     "AttentionUnet": {"channels": (16, 32, 64, 128, 256), "strides": (2, 2, 2, 2)},
 }
@@ -15,9 +17,9 @@ ARGUMENTS = {
 class MonaiNetwork(nn.Module):
     """A MONAI network as built by `monai.networks.nets.NAME(spatial_dims=2, in_channels, out_channels)`.
 
-    The features are the input of its last convolution with `classes` outputs. It has no `encode`: methods that need encoder maps refuse it.
-    Raises InputError without MONAI, for an unknown name, and for a network that these arguments do not build or that does not make scores of a
-    slice.
+    The features are the input of its last convolution with `classes` outputs. It has no `encode`: methods that
+    need the encoder's maps refuse it. Raises InputError without MONAI, for an unknown name, for a network that
+    these arguments do not build, and for one that does not map a slice to class scores.
     """
 
     def __init__(self, name: str, channels: int, classes: int):
@@ -36,11 +38,13 @@ class MonaiNetwork(nn.Module):
             self.try_out(name, channels, classes)
         except ImportError as error:
             raise InputError(
-                f"MONAI's {name} needs a package that is not installed. It says: {str(error).splitlines()[0]} Install it, or try monai:BasicUNet or monai:UNet."
+                f"MONAI's {name} needs a package that is not installed. It says: {str(error).splitlines()[0]} "
+                "Install it, or try monai:BasicUNet or monai:UNet."
             ) from error
         except TypeError as error:
             raise InputError(
-                f"MONAI's {name} cannot be built from channels and classes alone ({error}). Try monai:BasicUNet or monai:UNet."
+                f"MONAI's {name} cannot be built from channels and classes alone ({error}). "
+                "Try monai:BasicUNet or monai:UNet."
             ) from error
         convolutions = [
             (path, module)
@@ -62,7 +66,8 @@ class MonaiNetwork(nn.Module):
         found = tuple(scores.shape) if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
         if found != (1, classes, 128, 128):
             raise InputError(
-                f"MONAI's {name} makes {found} of a slice, not {(1, classes, 128, 128)}. Try monai:BasicUNet or monai:UNet."
+                f"MONAI's {name} maps a slice to {found}, not to {(1, classes, 128, 128)}. "
+                "Try monai:BasicUNet or monai:UNet."
             )
 
     def features_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:

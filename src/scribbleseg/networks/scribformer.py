@@ -1,6 +1,7 @@
-"""ScribFormer's network (Li et al., TMI 2024): a Conformer-S encoder with a CNN decoder, a Transformer decoder and a CAM branch."""
+"""ScribFormer's network (Li et al., TMI 2024): Conformer-S encoder, CNN decoder, Transformer decoder and CAM branch."""
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,10 @@ def convolution(inputs: int, outputs: int, size: int = 1, stride: int = 1) -> nn
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3, 1×1 convolutions around a residual. Returns (output, input of the last 1×1); `coupled` is added before the 3×3."""
+    """1×1, 3×3, 1×1 convolutions around a residual. Returns (output, input of the last 1×1).
+
+    `coupled` is added before the 3×3 convolution.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1, project: bool = False):
         super().__init__()
@@ -36,7 +40,10 @@ class Bottleneck(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm attention and MLP of four times the width; each residual branch is dropped per sample with probability `drop`."""
+    """Pre-norm attention and MLP of four times the width.
+
+    Each residual branch is dropped per sample with probability `drop`.
+    """
 
     def __init__(self, dim: int, drop: float):
         super().__init__()
@@ -60,8 +67,8 @@ class TransformerBlock(nn.Module):
 class CoupledBlock(nn.Module):
     """A CNN block and a Transformer block with feature coupling both ways (Conformer, ICCV 2021).
 
-    Down: 1×1 convolution, average pool to the tokens' grid, LayerNorm, GELU, added to the patch tokens. Up: 1×1 convolution,
-    batch normalisation, ReLU, nearest-neighbour to the map's size, added inside a second bottleneck.
+    Down: 1×1 convolution, average pool to the tokens' grid, LayerNorm, GELU, added to the patch tokens. Up: 1×1
+    convolution, batch normalisation, ReLU, nearest-neighbour to the map's size, added inside a second bottleneck.
     """
 
     def __init__(self, inputs: int, outputs: int, dim: int, drop: float, stride: int = 1, last: bool = False):
@@ -77,9 +84,8 @@ class CoupledBlock(nn.Module):
     def forward(self, x: Tensor, tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         x, inner = self.cnn(x)
         patches = F.adaptive_avg_pool2d(self.down(inner), grid).flatten(2).transpose(1, 2)
-        tokens = self.transformer(
-            tokens + F.pad(F.gelu(self.norm(patches)), (0, 0, 1, 0))
-        )  # nothing is added to the class token
+        # nothing is added to the class token
+        tokens = self.transformer(tokens + F.pad(F.gelu(self.norm(patches)), (0, 0, 1, 0)))
         up = self.up(as_map(tokens, grid))
         return self.fuse(x, F.interpolate(up, size=inner.shape[2:]))[0], tokens
 
@@ -90,7 +96,10 @@ def as_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """x → (CNN maps of `widths` at strides 1, 2, 4, 8, 16, token map at stride 16). A third of the blocks at each of strides 4, 8, 16."""
+    """x → (CNN maps of `widths` at strides 1, 2, 4, 8, 16, token map at stride 16).
+
+    A third of the blocks lies at each of the strides 4, 8, 16.
+    """
 
     def __init__(self, channels: int, widths: tuple[int, ...], dim: int, depth: int, drop: float):
         super().__init__()
@@ -106,7 +115,7 @@ class Encoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        maps = []
+        maps: list[Tensor] = []
         for block in self.stem:
             x = block(F.max_pool2d(x, 3, 2, 1) if maps else x)[0]
             maps.append(x)
@@ -136,7 +145,7 @@ class Modulation(nn.Module):
 
 
 def density(attention: Tensor) -> Tensor:
-    """The normal density of each value under its sample's mean and standard deviation (no gradient through these two)."""
+    """The normal density of each value under its sample's mean and standard deviation, both without gradient."""
     values = attention.float()
     axes = tuple(range(1, values.dim()))
     mean = values.mean(axes, keepdim=True).detach()
@@ -181,10 +190,10 @@ class Heads(nn.Module):
 
 
 class ScribFormerNetwork(nn.Module):
-    """softmax(network(x)) is the mean of the CNN decoder's and the Transformer decoder's softmax. H and W are multiples of 16.
+    """softmax(network(x)) is the mean of the two decoders' softmaxes (CNN, Transformer). H and W are multiples of 16.
 
-    Default sizes are the public code's: `depth` Transformer blocks of `dim` with heads of 64, CNN widths from `width` to 16 times
-    that, stochastic depth up to `drop`. `depth` is 6 at least and a multiple of 3.
+    Default sizes are the public code's: `depth` Transformer blocks of `dim` with heads of 64, CNN widths from
+    `width` to 16 times that, stochastic depth up to `drop`. `depth` is at least 6 and a multiple of 3.
     """
 
     def __init__(
@@ -193,19 +202,16 @@ class ScribFormerNetwork(nn.Module):
         super().__init__()
         widths = tuple(width * factor for factor in (1, 2, 4, 8, 16))
         self.encoder = Encoder(channels, widths, dim, depth, drop)
-        self.up = nn.ModuleList(nn.ConvTranspose2d(deep, wide, 2, 2) for wide, deep in zip(widths, widths[1:]))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(deep, wide, 2, 2) for wide, deep in pairwise(widths))
         self.decoder = nn.ModuleList(Block(2 * wide, wide, 0.0) for wide in widths[:-1])
         token_widths = (dim, 4 * width, 2 * width, width, width // 2)
         self.token_decoder = nn.Sequential(
-            *(nn.ConvTranspose2d(deep, wide, 2, 2) for deep, wide in zip(token_widths, token_widths[1:]))
+            *(nn.ConvTranspose2d(deep, wide, 2, 2) for deep, wide in pairwise(token_widths))
         )
         self.head = Heads((width, width // 2), classes)
         self.cam = CamBranch(widths, classes)
-        for part in (
-            self.encoder,
-            self.cam.modulations,
-            self.cam.heads,
-        ):  # all else keeps PyTorch's start, as in the public code
+        # all else keeps PyTorch's start, as in the public code
+        for part in (self.encoder, self.cam.modulations, self.cam.heads):
             part.apply(initialise)
         nn.init.trunc_normal_(self.encoder.class_token, std=0.02)
 
@@ -223,13 +229,14 @@ class ScribFormerNetwork(nn.Module):
         return self.features_and_logits(x)[1]
 
     def branches(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Logits of the CNN decoder, logits of the Transformer decoder, and the five levels' activation maps: for training."""
+        """For training: logits of the CNN decoder, of the Transformer decoder, and the five levels' activation maps."""
         maps, tokens = self.encoder(x)
         cnn, transformer = self.head.both(self.decode(maps, tokens))
         return cnn, transformer, self.cam(maps)
 
 
 def initialise(module: nn.Module) -> None:
+    """Conformer's initialisation of one layer."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)

@@ -1,5 +1,8 @@
 """The U-Net of WSL4MIS, which the papers share."""
 
+from itertools import pairwise
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,12 +29,12 @@ class _Joined(torch.autograd.Function):
     """`torch.cat` along the channels, whose gradients are whole tensors: slices of one are slow in all that follows."""
 
     @staticmethod
-    def forward(ctx, skip, up):
+    def forward(ctx: Any, skip: Tensor, up: Tensor) -> Tensor:
         ctx.widths = skip.shape[1], up.shape[1]
         return torch.cat([skip, up], 1)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         return tuple(part.clone() for part in gradient.split(ctx.widths, 1))
 
 
@@ -51,7 +54,7 @@ class UNet(nn.Module):
         super().__init__()
         self.widths = widths
         self.encoder = nn.ModuleList(map(Block, (channels, *widths), widths, dropout))
-        self.reduce = nn.ModuleList(nn.Conv2d(deep, wide, 1) for wide, deep in zip(widths, widths[1:]))
+        self.reduce = nn.ModuleList(nn.Conv2d(deep, wide, 1) for wide, deep in pairwise(widths))
         self.decoder = nn.ModuleList(Block(2 * wide, wide, 0.0) for wide in widths[:-1])
         self.head = nn.Conv2d(widths[0], classes, 3, padding=1)
 

@@ -16,6 +16,7 @@ from ..core.errors import InputError
 from ..core.labels import UNLABELED
 from ..core.parallel import ahead
 from ..core.progress import Progress
+from ..data.cache import cached
 from ..data.case import load_volume
 from ..data.dataset import Dataset
 from ..data.preparation import resize_image, resize_label
@@ -33,8 +34,10 @@ def build_slices(dataset: Dataset, cases: tuple[str, ...], method: Method | None
     cache = dataset.folder / ".scribbleseg"
 
     def load(name: str) -> tuple[Tensor, dict[str, Tensor], Tensor | None, dict[str, int]]:
-        volume = load_volume(dataset, dataset.case(name), cache=cache)
-        targets = {"label": volume.scribble} if method is None else method.targets(volume)
+        volume = load_volume(dataset, dataset.case(name))
+        targets = {"label": volume.scribble}
+        if method is not None:
+            targets = cached(cache, volume, method.target_key(volume), lambda: method.targets(volume))
         notes = method.notes(volume) if method is not None else {}
         truth = None if volume.truth is None else resize_label(volume.truth, size)
         return (
