@@ -100,7 +100,7 @@ def open_run(folder: Path) -> Run:
 
 
 def collect(run: Run) -> Content:
-    """Everything that the page shows. Raises InputError for a file of scores, a volume or a mask that cannot be read."""
+    """Everything that the page shows. Raises InputError for scores, a volume or a mask that cannot be read."""
     rows, note = _read_scores(run)
     cases, cases_left_out = _shown_cases(run, rows, note)
     name = run.dataset.name if run.dataset else run.train.dataset.name
@@ -198,7 +198,7 @@ def pick_cases(
 ) -> dict[str, tuple[str, float]]:
     """The first, the median (of an even number the lower one) and the last; each case once."""
     if len(ranked) < 2:
-        return {"Only case": pair for pair in ranked}
+        return {"Only case": ranked[0]} if ranked else {}
     middle = {"Median": ranked[(len(ranked) - 1) // 2]} if len(ranked) > 2 else {}
     return {first: ranked[0], **middle, last: ranked[-1]}
 
