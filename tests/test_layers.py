@@ -24,9 +24,9 @@ LAYERS = (
     {"inference", "evaluation"},
     {"report"},
     {"bench"},
-    {"cli", "demo", "__main__"},
+    {"api", "cli", "demo", "__main__"},
 )
-FREE_OF_TORCH = ("config", "cli")
+FREE_OF_TORCH = ("config", "cli", "api")
 HEAVY = ("torch", "scipy", "skimage", "matplotlib", "h5py", "nibabel", "monai")
 
 

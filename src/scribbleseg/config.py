@@ -190,7 +190,7 @@ class Evaluate:
         tuple[str, ...],
         Option(
             "NAME",
-            "Name of a foreground class. Give the option once per class, in the order of the label values 1, 2, …",
+            "Name of a foreground class. Give the option once per class, in the order of the label values.",
             "those of dataset.json beside TRUTH",
             "class-name",
         ),
