@@ -1,6 +1,7 @@
 """import scribbleseg as ss: quick, typed, described; the verbs by keyword, with paths as text."""
 
 import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,7 @@ ss.check("data").bit_length().nothing
     )
     words = [sys.executable, "-m", "mypy", "--ignore-missing-imports", "--follow-imports=silent", "use.py"]
     cache = f"--cache-dir={tmp_path / 'cache'}"
-    done = subprocess.run([*words, cache], capture_output=True, text=True, cwd=tmp_path)
+    env = os.environ | {"MYPYPATH": str(Path(ss.__file__).parents[1])}
+    done = subprocess.run([*words, cache], capture_output=True, text=True, cwd=tmp_path, env=env)
     lines = [line.split(":")[1] for line in done.stdout.splitlines() if ": error:" in line]
     assert lines == ["7", "8", "9"], done.stdout

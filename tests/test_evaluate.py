@@ -42,7 +42,7 @@ def save(path, label, spacing_mm=(1.5, 1.5, 8.0), shift_mm=0.0):
 
 @pytest.fixture
 def folders(tmp_path):
-    """A data set with masks a, b, c and predictions of a (moved by one voxel) and b (class ring missing, class disc where none is)."""
+    """Masks a, b, c; predictions of a (moved by one voxel) and b (class ring missing, class disc where none is)."""
     truth, predictions = tmp_path / "set" / "labelsTr_dense", tmp_path / "predictions"
     save(truth / "a.nii.gz", mask((1, 0), (2, 5)))
     save(truth / "b.nii.gz", mask((1, 0)))
