@@ -58,7 +58,7 @@ def test_new_method_trains_by_its_name(tmp_path):
 
 
 def test_new_method_is_right():
-    """A network that mirrors with its input has no flip term; one that does not pays w · mean square of the difference."""
+    """A network that mirrors with its input has no flip term. Another has w · mean square of the difference."""
 
     class Ramp(torch.nn.Module):
         def forward(self, image):
