@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test results clean
+.PHONY: demo check format test results clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,6 +18,16 @@ $(VENV)/test-installed: $(VENV)/installed
 demo: $(VENV)/installed
 	rm -rf runs/demo
 	$(BIN)/scribbleseg demo
+
+# lint, format and types
+check: $(VENV)/test-installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/test-installed
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
 
 test: $(VENV)/test-installed
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile

@@ -29,12 +29,12 @@ def test_a_demo_that_was_stopped_carries_on_and_a_finished_one_is_kept(tmp_path,
     assert (
         trained == ["pce", "effdnet", "effdnet"] and (folder / "pce" / "last.safetensors").stat().st_mtime_ns == weights
     )
-    with pytest.raises(InputError, match="exists already and is not empty. Remove it"):
+    with pytest.raises(InputError, match="exists and is not empty. Remove it"):
         demo(Demo(folder, device="cpu"))
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="exists and is not empty"):
         demo(Demo(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

@@ -40,14 +40,8 @@ def test_a_command_is_one_that_the_command_line_takes(line, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.setattr(cli, "_run", lambda target, settings: ran.append(settings) or 0)
     words = shlex.split(line)[1:]
-    assert words.count("--set") < 2, "a second --set replaces the first"
-    if "--help" in words:
-        with pytest.raises(SystemExit) as stop:
-            cli.main(words)
-        assert stop.value.code == 0
-        return
     assert cli.main(words) == 0
-    if isinstance(ran[0], Train):
+    if ran and isinstance(ran[0], Train):
         parse_options(method_name(ran[0]), ran[0].set)
 
 

@@ -42,7 +42,7 @@ def save(path, label, spacing_mm=(1.5, 1.5, 8.0), shift_mm=0.0):
 
 @pytest.fixture
 def folders(tmp_path):
-    """A data set with masks a, b, c and predictions of a (moved by one voxel) and b (class ring missing, class disc where none is)."""
+    """Masks a, b, c; predictions of a (moved by one voxel) and b (class ring missing, class disc where none is)."""
     truth, predictions = tmp_path / "set" / "labelsTr_dense", tmp_path / "predictions"
     save(truth / "a.nii.gz", mask((1, 0), (2, 5)))
     save(truth / "b.nii.gz", mask((1, 0)))
@@ -291,11 +291,12 @@ def break_gone(predictions, truth):
         (break_prediction_value, r"predictions/b\.nii\.gz: has value 7"),
         (
             break_names,
-            r"predictions: no prediction has a mask of its name in .*labelsTr_dense \(predicted: xa, …; masks: a, …\)",
+            r"predictions: no prediction has the name of a mask in .*labelsTr_dense "
+            r"\(first prediction: xa, first mask: a\)",
         ),
         (break_twins, r"a\.nii and a\.nii\.gz are the same case"),
         (break_truncated, r"labelsTr_dense/a\.nii\.gz: cannot be read"),
-        (break_labels, r"dataset\.json: labels are .*--classes"),
+        (break_labels, r"dataset\.json: labels are .*--class-name"),
         (break_emptied, "no masks in this folder"),
         (break_gone, "no such file or folder"),
     ],
@@ -309,7 +310,7 @@ def test_bad_input_is_named_and_nothing_is_written(folders, tmp_path, damage, wo
 
 def test_no_foreground_in_any_mask(tmp_path):
     save(tmp_path / "truth" / "a.nii.gz", mask())
-    with pytest.raises(InputError, match="no foreground in any mask"):
+    with pytest.raises(InputError, match="no mask has any foreground"):
         score_files(tmp_path / "truth", tmp_path / "truth")
 
 

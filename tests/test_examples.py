@@ -1,13 +1,16 @@
 """Each file in examples/ runs, at a small size."""
 
 import importlib
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from small import small_dataset
 
 from scribbleseg.config import Train
+from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.voxels import Batch
 from scribbleseg.networks.unet import UNet
 from scribbleseg.training.plan import read_plan
@@ -55,7 +58,7 @@ def test_new_method_trains_by_its_name(tmp_path):
 
 
 def test_new_method_is_right():
-    """A network that mirrors with its input has no flip term; one that does not pays w · mean square of the difference."""
+    """A network that mirrors with its input has no flip term. Another has w · mean square of the difference."""
 
     class Ramp(torch.nn.Module):
         def forward(self, image):
@@ -76,3 +79,25 @@ def test_new_method_is_right():
         "flip"
     ].backward()
     assert any(p.grad is not None and p.grad.any() for p in network.parameters())
+
+
+def test_the_notebook_runs_from_scans_to_scores(tmp_path, monkeypatch, capsys):
+    """Its code cells in order, in one namespace, at a tiny size."""
+    notebook = json.loads((ROOT / "examples" / "first_model.ipynb").read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    sizes = "cases, iterations, size = 12, 300, 96"
+    assert sizes in cells[0]
+    cells[0] = cells[0].replace(sizes, "cases, iterations, size = 3, 2, 32")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for cell in cells:
+        exec(compile(cell, "first_model.ipynb", "exec"), names)
+    assert {row["class"] for row in names["rows"]} == {"RV", "Myo", "LV"}
+    assert {int(value) for value in np.unique(names["scribble"])} <= {0, 1, 2, 3, UNLABELED}
+    assert (tmp_path / "first_model" / "first_model.png").stat().st_size > 10_000
+    assert (tmp_path / "first_model" / "run" / "report.html").is_file()
+    assert "usable" in capsys.readouterr().out
+
+
+def test_the_notebook_is_small():
+    assert (ROOT / "examples" / "first_model.ipynb").stat().st_size < 300_000

@@ -24,9 +24,9 @@ LAYERS = (
     {"inference", "evaluation"},
     {"report"},
     {"bench"},
-    {"cli", "demo", "__main__"},
+    {"api", "cli", "demo", "__main__"},
 )
-FREE_OF_TORCH = ("config", "cli")
+FREE_OF_TORCH = ("config", "cli", "api")
 HEAVY = ("torch", "scipy", "skimage", "matplotlib", "h5py", "nibabel", "monai")
 
 
@@ -69,7 +69,8 @@ def test_imported_sees_every_form(tmp_path, monkeypatch):
     (tmp_path / "methods").mkdir()
     path = tmp_path / "methods" / "one.py"
     path.write_text(
-        "import torch\nimport scribbleseg.train\nfrom .base import Method\nfrom ..losses import a\nfrom .. import cli\nfrom scribbleseg import bench\n",
+        "import torch\nimport scribbleseg.train\nfrom .base import Method\nfrom ..losses import a\n"
+        "from .. import cli\nfrom scribbleseg import bench\n",
         encoding="utf-8",
     )
     assert imported(path) == {"train", "methods", "losses", "cli", "bench"}

@@ -48,7 +48,8 @@ def test_distances_follow_the_spacing_of_their_axis():
 def test_hd95_pools_both_directions_and_interpolates():
     bar = draw("##########..........")
     longer = draw("####################")
-    # bar → longer: ten zeros; longer → bar: ten zeros and 1, 2, …, 10. Of 30 sorted values place .95·29 = 27.55 lies between 8 and 9.
+    # bar → longer: ten zeros; longer → bar: ten zeros and 1, 2, …, 10.
+    # Of 30 sorted values place .95·29 = 27.55 lies between 8 and 9.
     assert hd95_mm(longer, bar, (1, 1, 1)) == pytest.approx(8.55)
     assert hd95_mm(bar, longer, (1, 1, 1)) == pytest.approx(8.55)  # the larger of two percentiles would be 9.05
     assert assd_mm(longer, bar, (1, 1, 1)) == pytest.approx(55 / 30)  # the mean of two means would be 55 / 40
@@ -59,7 +60,8 @@ def test_voxels_inside_are_no_surface():
     block[1:6, 1:6, 1:6] = True
     hollow = block.copy()
     hollow[3, 3, 3] = False
-    # the hole makes its six neighbours surface, one voxel below the block's: 98 zeros from the block, 98 zeros and six ones back
+    # the hole makes its six neighbours surface, one voxel below the block's:
+    # 98 zeros from the block, 98 zeros and six ones back
     assert assd_mm(hollow, block, (1, 1, 1)) == pytest.approx(6 / 202)
 
 
@@ -67,7 +69,8 @@ def test_the_edge_of_the_volume_is_surface():
     whole = np.ones((5, 5, 5), bool)
     core = np.zeros_like(whole)
     core[2, 2, 2] = True
-    # 98 surface voxels of the 5³ cube see the one in the middle; the eight corners, at √12, are the highest of 99 distances
+    # 98 surface voxels of the 5³ cube see the one in the middle.
+    # The eight corners, at √12, are the highest of 99 distances
     assert hd95_mm(core, whole, (1, 1, 1)) == pytest.approx(12**0.5)
     assert hd95_mm(whole, whole, (1, 1, 1)) == 0
 

@@ -22,10 +22,12 @@ from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.volume import Grid
 from scribbleseg.evaluation.scores import COLUMNS, read_rows, summarise, write_rows
+from scribbleseg.inference.predict import predict
 from scribbleseg.inference.provenance import MADE_BY
-from scribbleseg.report import figures
+from scribbleseg.report import collect, figures
 from scribbleseg.report import page as module
-from scribbleseg.report.page import pick_cases, rank_cases, repeat_command, report, write_report
+from scribbleseg.report.collect import case_planes, open_run, pick_cases, rank_cases, repeat_command
+from scribbleseg.report.report import report, write_report
 from scribbleseg.training.train import train
 
 SECTIONS = ("scores", "cases", "training", "course-of-training", "settings", "every-case")
@@ -125,7 +127,7 @@ def test_training_section_has_every_term_and_validation(trained, monkeypatch):
     asked = {}
     monkeypatch.setattr(module, "curves", lambda lines, *args, **more: asked.update(lines) or "data:,")
     log = [json.loads(line) for line in (trained / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    module._curves_section(module.read_plan(trained)[1], log)
+    module._charts(open_run(trained).plan, log)
     wanted = {"total", "mean", "square", "core", *log[0]["losses"], *log[0]["monitor"]}
     assert set(asked) == wanted
     assert asked["total"] == ([1, 2, 3, 4], [entry["loss"] for entry in log])
@@ -183,40 +185,41 @@ def test_a_table_that_is_there_is_believed(run):
 def test_a_prediction_is_shown_in_its_images_order(run, tmp_path, monkeypatch):
     """By itself it would be sliced across another axis: spacings lie on both sides of what counts as equal."""
     shown = []
-    monkeypatch.setattr(module, "panel", lambda image, label, spacing: shown.append(label) or "data:,")
-    train, plan = module.read_plan(run)
-    data = shutil.copytree(train.dataset, tmp_path / "data")
+    monkeypatch.setattr(module, "panel", lambda image, label, spacing, inches=0: shown.append(label) or "data:,")
+    data = shutil.copytree(open_run(run).train.dataset, tmp_path / "data")
+    edit(run, lambda stored: stored["train"].update(dataset=str(data)))
     truth = data / "labelsTr_dense" / "case.5 a.nii.gz"
     for path in data.rglob("case.5 a*.nii.gz"):
         save(path, np.asanyarray(nibabel.load(path).dataobj), np.diag([1, 1, 0.999002, 1]))
     save(run / "predictions" / truth.name, np.asanyarray(nibabel.load(truth).dataobj), np.diag([1, 1, 0.998998, 1]))
-    module._pictures_section(run, train, plan, module.read_dataset(data), [row("case.5 a", "square", 1.0)], "")
+    found = open_run(run)
+    case = collect._show(
+        collect.ShownCase("Worst", "case.5 a", 1.0),
+        found.dataset,
+        [row("case.5 a", "square", 1.0)],
+        found.predictions(),
+    )
+    module._case_panels(case, found.plan)
     assert len(shown) == 4 and np.array_equal(shown[2], shown[3]) and shown[3].any()
 
 
-def test_the_slice_with_most_foreground_is_shown(run, monkeypatch):
-    shown = []
-    monkeypatch.setattr(
-        module, "panel", lambda image, label, spacing: shown.append((image, label, spacing)) or "data:,"
-    )
-    _, plan = module.read_plan(run)
-    dataset = module.read_dataset(module.read_plan(run)[0].dataset)
-    volume = module.load_volume(dataset, dataset.case("case.5 a"))
+def test_the_slice_with_most_foreground_is_shown(run):
+    dataset = open_run(run).dataset
+    volume = collect.load_volume(dataset, dataset.case("case.5 a"))
     volume.truth[[0, 2]] = 0
-    panels, position = module._case_panels(volume, volume.truth)
-    assert position == "2 of 3" and list(panels) == ["image", "scribble", "prediction", "truth"]
-    assert (shown[3][1] > 0).sum() == 256 and np.array_equal(shown[2][1], shown[3][1])
-    assert shown[3][2] == pytest.approx(figures.upright_spacing(volume.grid))
-    module._case_panels(volume, volume.truth, located=False)
-    assert shown[4][2] == volume.grid.spacing_mm[1:] and not np.array_equal(shown[4][0], shown[0][0])
+    planes, spacing, position = case_planes(volume, volume.truth)
+    assert position == "2 of 3" and list(planes) == ["image", "scribble", "prediction", "truth"]
+    assert (planes["truth"] > 0).sum() == 256 and np.array_equal(planes["prediction"], planes["truth"])
+    assert spacing == pytest.approx(figures.upright_spacing(volume.grid))
+    stored, spacing, _ = case_planes(volume, volume.truth, located=False)
+    assert spacing == volume.grid.spacing_mm[1:] and not np.array_equal(stored["image"], planes["image"])
     predicted = np.zeros_like(volume.truth)
     predicted[2, 3:9, 4:6] = 1
-    panels, position = module._case_panels(dataclasses.replace(volume, truth=None), predicted)
-    assert (
-        position == "3 of 3" and list(panels) == ["image", "scribble", "prediction"] and (shown[-1][1] > 0).sum() == 12
-    )
+    planes, _, position = case_planes(dataclasses.replace(volume, truth=None), predicted)
+    assert position == "3 of 3" and list(planes) == ["image", "scribble", "prediction"]
+    assert (planes["prediction"] > 0).sum() == 12
     no_scribble = dataclasses.replace(volume, case=dataclasses.replace(volume.case, scribble=None))
-    assert list(module._case_panels(no_scribble, volume.truth)[0]) == ["image", "prediction", "truth"]
+    assert list(case_planes(no_scribble, volume.truth)[0]) == ["image", "prediction", "truth"]
 
 
 def test_without_truth_data_set_or_end_of_training_the_report_says_so(run, tmp_path, capsys):
@@ -246,16 +249,15 @@ def test_without_truth_data_set_or_end_of_training_the_report_says_so(run, tmp_p
     )
     assert "which of these are right (last checkpoint, iteration 4; 2 of 2 files changed since)" in shown
     paint(run / "predictions" / "case.4 a.nii.gz", 36, np.eye(4))
-    assert "on another grid than its image" in section(report(Report(run)).read_text(encoding="utf-8"), "cases")
+    assert "its prediction has another grid than its image" in section(
+        report(Report(run)).read_text(encoding="utf-8"), "cases"
+    )
 
     edit(run, lambda stored: stored["train"].update(dataset="elsewhere/acdc"))
-    assert "not to be found" not in capsys.readouterr().err
+    assert "was not found" not in capsys.readouterr().err
     page = report(Report(run)).read_text(encoding="utf-8")
-    assert f"{run}: the data set elsewhere/acdc is not to be found from here" in capsys.readouterr().err
-    assert (
-        "the data set elsewhere/acdc is not to be found from here" in page
-        and "<h1>scn on acdc, final fold 0</h1>" in page
-    )
+    assert f"{run}: the data set elsewhere/acdc was not found." in capsys.readouterr().err
+    assert "the data set elsewhere/acdc was not found." in page and "<h1>scn on acdc, final fold 0</h1>" in page
 
 
 def paint(path, voxels, affine=None):
@@ -282,16 +284,16 @@ def test_a_run_in_training_is_not_scored(run, tmp_path):
     (run / "log.jsonl").write_text("".join(lines[:2]) + lines[2][:40], encoding="utf-8")
     save_file(load_file(run / "last.safetensors"), run / "last.safetensors", {"iteration": "2"})
     page = report(Report(run)).read_text(encoding="utf-8")
-    assert "Training is not finished: iteration 2 of 4" in page and "training stands at iteration 2 of 4" in page
+    assert "Training is not finished: iteration 2 of 4" in page and "training is at iteration 2 of 4" in page
     assert not (run / "predictions").exists() and not (run / "metrics.csv").exists()
     edit(run, lambda stored: stored["train"].update(dataset=str(small_dataset(tmp_path / "undense", dense=False))))
-    assert "No scores: training stands at iteration 2 of 4" in report(Report(run)).read_text(encoding="utf-8"), (
+    assert "No scores: training is at iteration 2 of 4" in report(Report(run)).read_text(encoding="utf-8"), (
         "not the masks are what is missing first"
     )
     edit(run, lambda stored: stored["train"].update(dataset=str(small_dataset(tmp_path / "dense"))))
-    module.predict(Predict(run, module.read_plan(run)[0].dataset, run / "predictions"))
+    predict(Predict(run, open_run(run).train.dataset, run / "predictions"))
     cases = section(report(Report(run)).read_text(encoding="utf-8"), "cases")
-    assert "training stands at iteration 2 of 4" in cases and "No dense mask" not in cases
+    assert "training is at iteration 2 of 4" in cases and "No dense mask" not in cases
 
 
 def test_a_finished_run_that_lost_the_end_of_its_log_is_scored(run):
@@ -302,26 +304,26 @@ def test_a_finished_run_that_lost_the_end_of_its_log_is_scored(run):
     assert "not finished: iteration 3 of 4" in report(Report(run)).read_text(encoding="utf-8")
     (run / "log.jsonl").write_text("".join(lines), encoding="utf-8")
     (run / "metrics.csv").unlink()
-    assert "No scores: its weights, last.safetensors, are not there." in report(Report(run)).read_text(encoding="utf-8")
+    assert "No scores: the weights, last.safetensors, are missing." in report(Report(run)).read_text(encoding="utf-8")
 
 
 def test_the_page_says_what_made_the_predictions(run, trained):
-    dataset = module.read_plan(run)[0].dataset
+    dataset = open_run(run).train.dataset
     assert "last checkpoint, iteration 4." in report(Report(run)).read_text(encoding="utf-8")
     weights = load_file(run / "last.safetensors")
     save_file({name: value * 0 for name, value in weights.items()}, run / "best.safetensors", {"iteration": "3"})
     kept = (run / "metrics.csv").read_bytes()
-    module.predict(Predict(run, dataset, run / "predictions", weights="best", tta=True))
+    predict(Predict(run, dataset, run / "predictions", weights="best", tta=True))
     assert "best checkpoint, iteration 3, mean over flips." in report(Report(run)).read_text(encoding="utf-8")
     assert (run / "metrics.csv").read_bytes() != kept, "scored anew, for the predictions are newer"
-    module.predict(Predict(run, dataset / "imagesTr" / "case.4 a_0000.nii.gz", run / "predictions" / "case.4 a.nii.gz"))
+    predict(Predict(run, dataset / "imagesTr" / "case.4 a_0000.nii.gz", run / "predictions" / "case.4 a.nii.gz"))
     assert "last checkpoint, iteration 4." in report(Report(run)).read_text(encoding="utf-8")
     assert (run / "metrics.csv").read_bytes() == kept, "case.5 a was of the best checkpoint, so both are made anew"
-    module.predict(Predict(run, dataset, run / "predictions", weights="best"))
+    predict(Predict(run, dataset, run / "predictions", weights="best"))
     (run / "predictions" / MADE_BY).unlink()
-    assert "what made the predictions is not known." in report(Report(run)).read_text(encoding="utf-8")
+    assert "it is not known what made the predictions." in report(Report(run)).read_text(encoding="utf-8")
     assert (run / "metrics.csv").read_bytes() != kept, "those of before there was a note are kept, too"
-    module.predict(Predict((run, trained), dataset, run / "predictions", overwrite=True))
+    predict(Predict((run, trained), dataset, run / "predictions", overwrite=True))
     assert f"last checkpoint of {run} and {trained}, iteration 4 and 4, mean over runs." in report(
         Report(run)
     ).read_text(encoding="utf-8")
@@ -336,7 +338,7 @@ def test_a_prediction_that_was_killed_before_its_first_volume_is_made_anew(run):
 def test_a_prediction_corrected_in_its_place_is_not_called_the_models_own(run):
     assert "changed" not in report(Report(run)).read_text(encoding="utf-8")
     path = run / "predictions" / "case.4 a.nii.gz"
-    shutil.copyfile(module.read_plan(run)[0].dataset / "labelsTr_dense" / path.name, path)
+    shutil.copyfile(open_run(run).train.dataset / "labelsTr_dense" / path.name, path)
     page = report(Report(run)).read_text(encoding="utf-8")
     assert "last checkpoint, iteration 4; 1 of 2 files changed since." in page
     assert "case.4 a" == body(page, "every-case")[-1][0] and body(page, "every-case")[-1][1] == "1.0000"
@@ -361,7 +363,7 @@ def test_the_course_has_no_truth_where_the_slice_has_none(run):
 
 
 def test_charts_say_that_a_batch_with_nothing_to_judge_counts_0(page):
-    assert section(page, "training").count("a batch with nothing to judge counts 0)</figcaption>") == 2
+    assert section(page, "training").count("(0 for a batch with nothing to judge)</figcaption>") == 2
 
 
 def test_a_corrected_mask_is_scored_anew(run, tmp_path):
@@ -380,7 +382,7 @@ def test_without_validation(run):
     kept = [{key: value for key, value in entry.items() if not key.startswith("val")} for entry in entries]
     (run / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
     training = section(report(Report(run)).read_text(encoding="utf-8"), "training")
-    assert "the run had no validation cases" in training and "Validation Dice at" not in training
+    assert "The run had no validation cases" in training and "Validation Dice at" not in training
 
 
 def test_the_mean_of_the_weights_is_among_the_settings(run):
@@ -392,7 +394,7 @@ def test_the_mean_of_the_weights_is_among_the_settings(run):
 def test_validation_on_scribbles_is_called_so(run):
     assert "Validation Dice at 32 × 32 pixels<" in section(report(Report(run)).read_text(encoding="utf-8"), "training")
     edit(run, lambda stored: stored["plan"].update(val_on_scribbles=True))
-    assert "Validation Dice on scribbled pixels alone<" in section(
+    assert "Validation Dice on scribbled pixels only<" in section(
         report(Report(run)).read_text(encoding="utf-8"), "training"
     )
 
@@ -400,7 +402,7 @@ def test_validation_on_scribbles_is_called_so(run):
 def test_scores_of_validation_cases_are_called_so(run):
     edit(run, lambda stored: stored["plan"]["fold"].update(test=[]))
     page = report(Report(run)).read_text(encoding="utf-8")
-    assert "over 1 validation case (" in page and "looked at during training" in page and "held-out" not in page
+    assert "over 1 validation case (" in page and "used during training" in page and "held-out" not in page
 
 
 def test_some_held_out_cases_without_truth(run, tmp_path):
@@ -422,8 +424,9 @@ def test_of_several_channels_the_one_shown_is_named(run):
 
 
 def test_the_distances_are_defined_under_the_table(page):
-    assert "the mean is that of the classes' means, the sd that over cases of each case's mean over classes" in section(
-        page, "scores"
+    assert (
+        "the mean is that of the classes' means, and the sd is that over cases of each case's mean over classes"
+        in section(page, "scores")
     )
     assert "HD95: 95th percentile of the surface distances of both directions taken together" in section(page, "scores")
 
@@ -454,7 +457,7 @@ def test_nothing_is_half_written(run):
     (run / "metrics.csv").unlink()
     (run / "report.html").write_text("old", encoding="utf-8")
     (run / "log.jsonl").write_text("{broken\n", encoding="utf-8")
-    with pytest.raises(InputError, match="log.jsonl: not a run's log"):
+    with pytest.raises(InputError, match="log.jsonl: not the log of a run"):
         report(Report(run))
     assert (run / "report.html").read_text(encoding="utf-8") == "old"
 
@@ -477,8 +480,8 @@ def test_the_command_repeats_the_settings():
     )
     words = shlex.split(repeat_command(train))
     assert words[:2] == ["scribbleseg", "train"] and "--seed" not in words
-    again = cli._parse(words[1:])
-    assert {**dataclasses.asdict(again), "dataset": "data set", "run": "runs/a"} == dataclasses.asdict(train)
+    again = cli.parse(words[1:])
+    assert again == train
 
 
 def draw(image, label, size=100):
@@ -530,7 +533,10 @@ def test_crop_is_a_square_in_mm_and_stays_inside():
 
 def test_pictures_are_upright():
     plane = np.arange(6).reshape(2, 3)  # rows along file axis y, columns along x
-    grid = lambda affine: Grid((3, 2, 9), np.array(affine, float), nibabel.Nifti1Header())
+
+    def grid(affine):
+        return Grid((3, 2, 9), np.array(affine, float), nibabel.Nifti1Header())
+
     lps = grid(np.diag([-2, -1, 8, 1]))  # columns run to the left, rows to the back: as it should be shown
     assert np.array_equal(figures.upright(plane, lps), plane) and figures.upright_spacing(lps) == (1, 2)
     assert np.array_equal(figures.upright(plane, grid(np.diag([2, 1, 8, 1]))), plane[::-1, ::-1])

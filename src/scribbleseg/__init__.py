@@ -1,3 +1,54 @@
-"""scribbleseg: segmentation of medical volumes from scribbles."""
+"""scribbleseg: segmentation of medical volumes from scribbles.
 
+    import scribbleseg as ss
+
+    ss.train("my_data", "runs/a", method="scn")
+    ss.predict("runs/a", "my_data", "runs/a/predictions")
+    rows = ss.evaluate("runs/a/predictions", "my_data/labelsTr_dense")
+    ss.report("runs/a")
+
+A function takes what its settings class takes (`ss.train`: `ss.Train`), paths as text or Path. Bad input raises
+`ss.InputError`, whose message says what to do. Each name is imported when it is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .api import check, evaluate, import_dataset, phantom, predict, report, simulate, train
+    from .config import Check, Evaluate, Import, Phantom, Predict, Report, Simulate, Train
+    from .core.errors import InputError
+
+__all__ = [
+    "Check",
+    "Evaluate",
+    "Import",
+    "InputError",
+    "Phantom",
+    "Predict",
+    "Report",
+    "Simulate",
+    "Train",
+    "check",
+    "evaluate",
+    "import_dataset",
+    "phantom",
+    "predict",
+    "report",
+    "simulate",
+    "train",
+]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    if name == "report":  # the package, which can be called
+        return importlib.import_module(".report", __name__)
+    module = ".core.errors" if name == "InputError" else ".config" if name[0].isupper() else ".api"
+    return getattr(importlib.import_module(module, __name__), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,174 +1,167 @@
-"""The command line: one dataclass of `config` per verb. Nothing heavy is imported until a verb runs."""
+"""The command line: one click command per dataclass of `config`. Nothing heavy is imported until a verb runs."""
 
 import dataclasses
 import errno
 import importlib
+import inspect
 import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Union
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import tyro
+import click
 
 from . import __version__, config
-from .core.errors import InputError, nearest
-
-LISTS = ("--set", "--classes", "--folds")  # options that take every word after them
-
-# verb → (settings, module:function that takes them)
-VERBS = {
-    "demo": (config.Demo, "demo:demo"),
-    "phantom": (config.Phantom, "data.synthetic.phantom:phantom"),
-    "import": (config.Import, "data.importers:import_dataset"),
-    "simulate": (config.Simulate, "data.synthetic.simulate:simulate"),
-    "check": (config.Check, "data.check:check"),
-    "train": (config.Train, "training.train:train"),
-    "predict": (config.Predict, "inference.predict:predict"),
-    "evaluate": (config.Evaluate, "evaluation.scores:evaluate"),
-    "report": (config.Report, "report.page:report"),
-    "bench": (config.Bench, "bench:bench"),
-    "methods": (config.Methods, "methods.listing:methods"),
-}
+from .config import VERBS
+from .core.errors import InputError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb. Exit code 0, 1 (`check` found the data set not usable), 2 (bad input), 130 (Ctrl-C)."""
+    """Run one verb. Exit code 0, 1 (`check`: the data set cannot be used), 2 (bad input), 130 (Ctrl-C)."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    verb = argv[0] if argv else ""
+    settings = None
     try:
-        if verb in ("--version", "-V"):
-            print(f"scribbleseg {__version__}")
-            return 0
-        if verb not in VERBS and verb not in ("-h", "--help"):
-            raise InputError(
-                f"no verb '{verb}'. {nearest(verb, VERBS)}"
-                if verb
-                else f"what to do? {nearest('', VERBS)} See scribbleseg --help."
-            )
-        if verb == "train" and "--resume" in argv:
-            rest = [word for word in argv[1:] if word != "--resume"]
-            if len(rest) != 1 or rest[0].startswith("-"):
-                raise InputError(
-                    "--resume takes the run folder alone, with the settings it was started with: scribbleseg train RUN --resume"
-                )
-            return _run("training.train:resume", Path(rest[0]))
-        if verb in VERBS:
-            _check_options(argv)
-            _check_places(argv)
-        settings = _parse(argv)
-        return _run(VERBS[verb][1], settings)
+        if argv[:1] == ["train"] and "--resume" in argv:
+            settings = _run_to_resume(argv[1:])
+            return _run("training.train:resume", settings)
+        settings = parse(argv)
+        return 0 if settings is None else _run(VERBS[argv[0]][1], settings)
     except InputError as error:
         print(f"scribbleseg: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"scribbleseg: stopped.{_carry_on(argv)}", file=sys.stderr)
+        print(f"scribbleseg: stopped.{_how_to_continue(settings)}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:  # the system's own words: disk full, no permission, a file in the place of a folder
+    except OSError as error:  # disk full, no permission, a file where a folder is needed: the system's own words
         denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-        way_out = " Choose another place, or change its permissions." if denied else _carry_on(argv)
-        print(f"scribbleseg: {error}.{way_out}", file=sys.stderr)
+        advice = " Choose another place, or change its permissions." if denied else _how_to_continue(settings)
+        print(f"scribbleseg: {error}.{advice}", file=sys.stderr)
         return 2
 
 
-def _carry_on(argv: list[str]) -> str:
-    """How to resume a training: `train DATASET RUN ...` or `train RUN --resume` name the run, an order with options first does not."""
-    if argv[0] == "bench":
-        return " Carry on with the same command; with --table-only it makes the tables of what is done."
-    if argv[0] == "demo":
-        return " Carry on with the same command."
-    if argv[0] != "train":
-        return ""
-    words = [word for word in argv[1:3] if not word.startswith("-")]
-    named = len(words) == (1 if "--resume" in argv else 2)
-    if named and not (Path(words[-1]) / "config.json").is_file():
-        return " No run was begun yet: give the same command again."
-    return f" Carry on with: scribbleseg train {shlex.quote(words[-1]) if named else 'RUN'} --resume"
+def parse(argv: list[str]) -> Any:
+    """The settings that a command line gives, or None after --help and --version.
+
+    Raises InputError for an unknown verb or option, a missing argument and a value of another type.
+    """
+    group = _Verbs(
+        "scribbleseg",
+        {verb: _command(verb, kind) for verb, (kind, _) in VERBS.items()},
+        help="Segmentation of medical volumes from scribbles. `scribbleseg COMMAND --help` describes a command.",
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    group = click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")(group)
+    try:
+        settings = group.main(argv, prog_name="scribbleseg", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        raise InputError(f"No command given. Known: {', '.join(VERBS)}. See scribbleseg --help.") from error
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "scribbleseg"
+        said = error.format_message()
+        stop = "" if said.endswith((".", "?", "?)")) else "."
+        raise InputError(f"{said}{stop}{_repeat(error)} See {command} --help.") from error
+    return None if settings == 0 else settings  # click returns the exit code 0 after --help
 
 
-def _check_options(argv: list[str]) -> None:
-    """Raises InputError for an option that the verb does not have, with the nearest name, and for a list given twice."""
-    kind, _ = VERBS[argv[0]]
-    names = [field.name.replace("_", "-") for field in dataclasses.fields(kind) if field.name not in _places(kind)]
-    known = {f"--{name}" for name in names} | {"--help"} | ({"--resume"} if argv[0] == "train" else set())
-    for option in LISTS:
-        if sum(word.partition("=")[0] == option for word in argv) > 1:
-            raise InputError(
-                f"{option} is given twice; only one would count. Write all its values after one: {option} A B."
-            )
-    for word in argv[1:]:
-        option = word.partition("=")[0].replace("_", "-")
-        if option.startswith("--") and option not in known and option.replace("--no-", "--", 1) not in known:
-            raise InputError(f"scribbleseg {argv[0]} has no option '{option}'. {nearest(option, known)}")
+class _Verbs(click.Group):
+    """The commands in the order of VERBS; click sorts them by name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
 
 
-def _check_places(argv: list[str]) -> None:
-    """Raises InputError when a word is missing and a list option may have taken it, as in `bench --folds 0 1 PLAN`."""
-    kind, _ = VERBS[argv[0]]
-    given = [option for option in LISTS if option in argv]
-    missing = [name.upper() for name in _places(kind)][len(_options_and_words(kind, argv[1:])[1]) :]
-    if given and missing and not {"-h", "--help"} & set(argv):
-        order = " ".join(["scribbleseg", argv[0], *map(str.upper, _places(kind)), given[0], "..."])
-        raise InputError(
-            f"{' and '.join(missing)} missing. {given[0]} takes every word after it; put the others first: {order}"
+def _command(verb: str, kind: type) -> click.Command:
+    hints = get_type_hints(kind, include_extras=True)
+    params = [_parameter(field, *get_args(hints[field.name])) for field in dataclasses.fields(kind)]
+    text = inspect.cleandoc(kind.__doc__ or "")
+    return click.Command(verb, params=params, callback=kind, help=text, short_help=text.splitlines()[0])
+
+
+def _parameter(field: dataclasses.Field, kind: Any, shown: config.Argument | config.Option) -> click.Parameter:
+    """The click parameter of a field: a tuple takes several values, a Literal offers its choices."""
+    if get_origin(kind) in (Union, UnionType):  # the last that is not None: of `str | Path | None` Path
+        kind = [part for part in get_args(kind) if part is not type(None)][-1]
+    several = get_origin(kind) is tuple
+    if several:
+        kind = get_args(kind)[0]
+    of_type: Any = click.Choice(get_args(kind)) if get_origin(kind) is Literal else kind
+    required = field.default is dataclasses.MISSING
+    if isinstance(shown, config.Argument):
+        return click.Argument(
+            [field.name],
+            type=of_type,
+            help=shown.help,
+            metavar=f"{shown.metavar} [{shown.metavar} ...]" if several else shown.metavar,
+            nargs=-1 if several else 1,
+            required=required,
         )
-
-
-def _places(kind: type) -> list[str]:
-    """The settings that are words without an option's name."""
-    return [
-        field.name
-        for field in dataclasses.fields(kind)
-        if tyro.conf.Positional in getattr(field.type, "__metadata__", ())
-    ]
-
-
-def _parse(argv: list[str]):
-    if argv and argv[0] in VERBS:
-        kind, _ = VERBS[argv[0]]
-        words = argv[1:]
-        if argv[0] == "predict":  # behind RUN [RUN ...] tyro finds INPUT and OUTPUT only at the very end of the line
-            words = sum(_options_and_words(kind, words), [])
-        return tyro.cli(kind, args=words, prog=f"scribbleseg {argv[0]}", config=(tyro.conf.OmitArgPrefixes,))
-    # only reached for --help: the list of verbs
-    kinds = tuple(Annotated[kind, tyro.conf.subcommand(verb)] for verb, (kind, _) in VERBS.items())
-    return tyro.cli(
-        Union[kinds], args=argv, prog="scribbleseg", description="Segmentation of medical volumes from scribbles."
+    return click.Option(
+        [f"--{shown.name or field.name.replace('_', '-')}", field.name],
+        type=of_type,
+        help=shown.help,
+        metavar=shown.metavar or None,
+        multiple=several,
+        is_flag=kind is bool,
+        default=field.default,
+        show_default=shown.default or (kind is not bool),
     )
 
 
-def _options_and_words(kind: type, argv: list[str]) -> tuple[list[str], list[str]]:
-    """Options with their values, and the other words."""
-    switches = [field.name.replace("_", "-") for field in dataclasses.fields(kind) if field.type is bool]
-    alone = {"--help", *(f"--{name}" for name in switches), *(f"--no-{name}" for name in switches)}  # no value follows
-    options, words, rest = [], [], list(argv)
-    while rest:
-        word = rest.pop(0)
-        (options if word.startswith("-") else words).append(word)
-        if word.startswith("--") and word.replace("_", "-") not in alone and "=" not in word:
-            count = (
-                next((i for i, other in enumerate(rest) if other.startswith("--")), len(rest)) if word in LISTS else 1
-            )
-            options += rest[:count]
-            del rest[:count]
-    return options, words
+def _repeat(error: click.UsageError) -> str:
+    """How to give several values, where the user seems to have written them after one option."""
+    if error.ctx is None:
+        return ""
+    near = (getattr(error, "possibilities", None) or [""])[0]
+    for param in error.ctx.command.params:
+        if isinstance(param, click.Option) and param.multiple:
+            option, value = param.opts[0], param.metavar
+            extra = "extra argument" in error.message and error.ctx.params.get(param.name or "")
+            if extra or option == near:
+                return f" Repeat the option for each value: {option} {value} {option} {value}."
+    return ""
 
 
-def _run(target: str, settings) -> int:
+def _run_to_resume(words: list[str]) -> Path:
+    rest = [word for word in words if word != "--resume"]
+    if len(rest) != 1 or rest[0].startswith("-"):
+        raise InputError(
+            "--resume takes only the run folder; the settings are those that the run was started with: "
+            "scribbleseg train RUN --resume"
+        )
+    return Path(rest[0])
+
+
+def _run(target: str, settings: Any) -> int:
     module, _, function = target.partition(":")
     result = getattr(importlib.import_module(f"scribbleseg.{module}"), function)(settings)
     if result is False:
         return 1
     said = _what_next(settings, result)
-    if said and os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks
+    if said and os.environ.get("RANK", "0") == "0":  # only one of torchrun's processes prints it
         print(said, file=sys.stderr)
     return 0
 
 
-def _what_next(settings, result) -> str:
+def _how_to_continue(settings: Any) -> str:
+    """The command that continues what was stopped; empty for verbs that start again."""
+    match settings:
+        case config.Bench():
+            return " Continue with the same command. With --table-only it makes the tables of the runs that are done."
+        case config.Demo():
+            return " Continue with the same command."
+        case config.Train(run=run) | (Path() as run):
+            if (run / "config.json").is_file():
+                return f" Continue with: {_order('train', run, '--resume')}"
+            return " The run had not started yet: give the same command again."
+    return ""
+
+
+def _what_next(settings: Any, result: Any) -> str:
     """What a verb wrote and what comes after it, where the verb has not said so; may be empty."""
     match settings:
         case config.Train(run=run) | (Path() as run):  # a path: train RUN --resume
@@ -195,5 +188,5 @@ def _what_next(settings, result) -> str:
     return ""
 
 
-def _order(*words) -> str:
+def _order(*words: object) -> str:
     return shlex.join(["scribbleseg", *map(str, words)])

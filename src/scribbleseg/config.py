@@ -1,217 +1,344 @@
-"""One dataclass per verb: the Python argument, the command line's options and the run's config.json are this object."""
+"""One dataclass per verb: the argument of its Python function, the command's options and the run's config.json."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
-from tyro.conf import Positional, arg
 
-Device = Annotated[str, arg(metavar="DEVICE", help="auto (CUDA when there is one), cpu, cuda or cuda:N.")]
-Seconds = Annotated[float, arg(metavar="SECONDS", help="Time between checkpoints to resume from.")]
-Seed = Annotated[int, arg(metavar="N", help="Seed of the random numbers.")]
-BUDGETS, METHODS = "(default: the budget's or preset's)", "(default: the method's or preset's)"
+class Argument(NamedTuple):
+    """How the command line shows a field that is given by its place."""
+
+    metavar: str
+    help: str
+
+
+class Option(NamedTuple):
+    """How the command line shows a field that is given by its name; of a bool, `metavar` is empty."""
+
+    metavar: str
+    help: str
+    default: str = ""  # in words, where the field's own default does not say it
+    name: str = ""  # where it is not the field's name
+
+
+BUDGETS, METHODS = "from the budget or preset", "from the method or preset"
+DEVICE = Option("DEVICE", "auto (CUDA if there is a CUDA device), cpu, cuda or cuda:N.")
+CHECKPOINT_EVERY = Option("SECONDS", "Seconds between two checkpoints. A stopped run resumes from the last one.")
+SEED = Option("N", "Seed of the random numbers.")
+DATASET = Argument("DATASET", "Data set in the nnU-Net raw layout with an `ignore` label.")
+DST = Argument("DST", "Folder to create.")
+
+
+def _as_paths(settings: object, *names: str) -> None:
+    """Turn text into Path: in Python a path may be given as either."""
+    for name in names:
+        setattr(settings, name, Path(getattr(settings, name)))
 
 
 @dataclass
 class Train:
-    """Train a model on the scribbles of a data set; RUN receives weights, log and settings.
-    `scribbleseg train RUN --resume` carries on a run that was cut off."""
+    """Train a model on the scribbles of a data set. Weights, log and settings are written to RUN.
 
-    dataset: Annotated[Positional[Path], arg(metavar="DATASET")]
-    """Data set in the nnU-Net raw layout with an `ignore` label."""
-    run: Annotated[Positional[Path], arg(metavar="RUN")]
-    """New folder for the run."""
+    `scribbleseg train RUN --resume` continues a run that was stopped.
+    """
+
+    dataset: Annotated[Path, DATASET]
+    run: Annotated[Path, Argument("RUN", "Folder to create for the run.")]
     method: Annotated[
-        str | None, arg(metavar="NAME", help_behavior_hint="(default: effdnet; scn with --preset fast)")
+        str | None,
+        Option(
+            "NAME",
+            "A method that `scribbleseg methods` lists, or package.module:Class.",
+            "effdnet, or scn with --preset fast",
+        ),
     ] = None
-    """A name from `scribbleseg methods`, or package.module:Class."""
     set: Annotated[
-        tuple[str, ...], arg(metavar="NAME=VALUE ...", help_behavior_hint="(default: the paper's values)")
+        tuple[str, ...],
+        Option(
+            "NAME=VALUE",
+            "A hyperparameter of the method. `scribbleseg methods NAME` lists them. "
+            "Give the option once per hyperparameter.",
+            "the paper's values",
+        ),
     ] = ()
-    """The method's hyperparameters; `scribbleseg methods NAME` lists them. Takes every word after it: write DATASET and RUN first."""
-    split: Annotated[str, arg(metavar="NAME")] = "auto"
-    """Protocol: a file of splits/, `final` (splits_final.json) or `all`. auto: the only named one but `tuning`, else final, else all."""
-    fold: Annotated[int, arg(metavar="N")] = 0
-    """Which fold of the protocol is held out."""
-    budget: Literal["paper", "quick"] = "paper"
-    """paper: the method's own size and iterations. quick: 128 pixels, 600 iterations (SGD methods from .03): for most 5 to 20 minutes on one CPU core."""
-    preset: Literal["paper", "fast"] = "paper"
-    """fast: a recipe of our own in place of the method's and the budget's, for two cores and little time; docs/speed.md says what it reaches."""
-    iterations: Annotated[int | None, arg(metavar="N", help_behavior_hint=BUDGETS)] = None
-    """Optimiser steps."""
-    size: Annotated[int | None, arg(metavar="PIXELS", help_behavior_hint=BUDGETS)] = None
-    """Slices are resized to PIXELS × PIXELS, a multiple of 16."""
-    batch: Annotated[int | None, arg(metavar="N", help_behavior_hint=METHODS)] = None
-    """Slices per step, of all processes together."""
-    optimizer: Annotated[
-        Literal["sgd", "adam", "adamw"] | None, arg(metavar="{sgd,adam,adamw}", help_behavior_hint=METHODS)
+    split: Annotated[
+        str,
+        Option(
+            "NAME",
+            "Which protocol divides the cases: a file of splits/, `final` (splits_final.json) or `all`. auto: the file "
+            "of splits/ if there is exactly one (`tuning` is not counted), otherwise final, otherwise all.",
+        ),
+    ] = "auto"
+    fold: Annotated[int, Option("N", "Which fold of the protocol is held out.")] = 0
+    budget: Annotated[
+        Literal["paper", "quick"],
+        Option(
+            "",
+            "paper: the method's own size and iterations. quick: 128 pixels and 600 iterations (SGD methods start at a "
+            "learning rate of 0.03). Most methods then need 5 to 20 minutes on one CPU core.",
+        ),
+    ] = "paper"
+    preset: Annotated[
+        Literal["paper", "fast"],
+        Option(
+            "",
+            "fast: our own recipe for two cores and little time. It replaces that of the method and the budget. "
+            "docs/speed.md says what it reaches.",
+        ),
+    ] = "paper"
+    iterations: Annotated[int | None, Option("N", "Number of optimiser steps.", BUDGETS)] = None
+    size: Annotated[
+        int | None, Option("PIXELS", "Slices are resized to PIXELS × PIXELS. It must be a multiple of 16.", BUDGETS)
     ] = None
-    """Optimiser."""
-    lr: Annotated[float | None, arg(metavar="RATE", help_behavior_hint=METHODS)] = None
-    """Learning rate at the start; of onecycle at its peak."""
+    batch: Annotated[int | None, Option("N", "Slices per step, over all processes together.", METHODS)] = None
+    optimizer: Annotated[Literal["sgd", "adam", "adamw"] | None, Option("", "Optimiser.", METHODS)] = None
+    lr: Annotated[
+        float | None, Option("RATE", "Learning rate at the start. With onecycle: the highest learning rate.", METHODS)
+    ] = None
     schedule: Annotated[
         Literal["poly", "cosine", "onecycle", "step", "constant"] | None,
-        arg(metavar="{poly,cosine,onecycle,step,constant}", help_behavior_hint=METHODS),
+        Option("", "How the learning rate changes over the run.", METHODS),
     ] = None
-    """Learning rate schedule."""
-    network: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=METHODS)] = None
-    """unet, or monai:NAME (monai:BasicUNet, …; needs `pip install monai`)."""
-    val_share: Annotated[float, arg(metavar="SHARE")] = 0.0
-    """Share of the training patients with dense masks (with scribbles, where no mask is), 0 to below 1, set aside for validation when the split names none; at least one."""
-    validations: Annotated[int, arg(metavar="N")] = 10
-    """How many times a run is validated, evenly spread (only with validation cases)."""
-    seed: Seed = 0
-    device: Device = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bfloat16 autocast where the device has it in hardware."""
-    compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile, and on CUDA one graph per step. auto: on CUDA, as far as it pays; not on CPUs, where it is slower."""
-    deterministic: bool = False
-    """Repeat a run bit for bit on one machine."""
-    checkpoint_every: Seconds = 60.0
-    tensorboard: bool = False
-    """Write scalars and images for TensorBoard into RUN/tensorboard (needs `pip install tensorboard`)."""
+    network: Annotated[
+        str | None, Option("NAME", "unet, or monai:NAME such as monai:BasicUNet (needs `pip install monai`).", METHODS)
+    ] = None
+    val_share: Annotated[
+        float,
+        Option(
+            "SHARE",
+            "If the split names no validation cases, this share (0 to below 1) of the training patients with dense "
+            "masks is used for validation, at least one patient. If no case has a dense mask, patients with scribbles "
+            "are used.",
+        ),
+    ] = 0.0
+    validations: Annotated[
+        int, Option("N", "How often the run is validated, at equal intervals. Only if there are validation cases.")
+    ] = 10
+    seed: Annotated[int, SEED] = 0
+    device: Annotated[str, DEVICE] = "auto"
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"], Option("", "auto: bfloat16 autocast if the hardware supports it.")
+    ] = "auto"
+    compile: Annotated[
+        Literal["auto", "on", "off"],
+        Option(
+            "",
+            "torch.compile, and on CUDA one CUDA graph per step. auto: on CUDA if the run is long enough to gain from "
+            "it. On CPUs it is off, because it is slower there.",
+        ),
+    ] = "auto"
+    deterministic: Annotated[bool, Option("", "Make the run repeatable bit for bit on the same machine.")] = False
+    checkpoint_every: Annotated[float, CHECKPOINT_EVERY] = 60.0
+    tensorboard: Annotated[
+        bool,
+        Option("", "Write scalars and images for TensorBoard to RUN/tensorboard (needs `pip install tensorboard`)."),
+    ] = False
+
+    def __post_init__(self) -> None:
+        _as_paths(self, "dataset", "run")
 
 
 @dataclass
 class Predict:
-    """Segment volumes with a trained run, or with the mean of several runs' probabilities."""
+    """Segment volumes with a trained run, or with the mean of the probabilities of several runs."""
 
-    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)")]
-    """Run folders. Networks, sizes and methods may differ; classes and channels may not."""
-    input: Annotated[Positional[Path], arg(metavar="INPUT")]
-    """A volume (NIfTI, NRRD, MHA), a folder of volumes, or a data set (the cases that every run held out)."""
-    output: Annotated[Positional[Path], arg(metavar="OUTPUT")]
-    """File or folder to write."""
-    weights: Literal["last", "best"] = "last"
-    """best: chosen on the validation split, where the run had one."""
-    probabilities: bool = False
-    """Also write CASE_prob_CLASS files, one per class."""
-    uncertainty: bool = False
-    """Also write CASE_entropy: entropy of the softmax divided by ln(classes), 0 to 1."""
-    tta: bool = False
-    """Average the softmax over the four flips."""
-    overwrite: bool = False
-    """Also replace files in OUTPUT that predict did not write, or that were changed since."""
-    batch: Annotated[int, arg(metavar="N")] = 32
-    """Slices per forward pass."""
-    device: Device = "auto"
+    runs: Annotated[
+        tuple[Path, ...],
+        Argument("RUN", "Run folders. Networks, sizes and methods may differ. Classes and channels must be the same."),
+    ]
+    input: Annotated[
+        Path,
+        Argument(
+            "INPUT",
+            "A volume (NIfTI, NRRD, MHA), a folder of volumes, or a data set. Of a data set, the cases that every run "
+            "held out are segmented.",
+        ),
+    ]
+    output: Annotated[Path, Argument("OUTPUT", "File or folder to write.")]
+    weights: Annotated[
+        Literal["last", "best"],
+        Option("", "last: the last checkpoint. best: the best on the validation cases, if the run had any."),
+    ] = "last"
+    probabilities: Annotated[bool, Option("", "Also write one map per class, CASE_prob_CLASS.")] = False
+    uncertainty: Annotated[
+        bool, Option("", "Also write CASE_entropy: the entropy of the softmax divided by ln(classes), 0 to 1.")
+    ] = False
+    tta: Annotated[bool, Option("", "Average the softmax over the four flips of each slice.")] = False
+    overwrite: Annotated[
+        bool, Option("", "Also replace files in OUTPUT that predict did not write, or that were changed afterwards.")
+    ] = False
+    batch: Annotated[int, Option("N", "Slices per forward pass.")] = 32
+    device: Annotated[str, DEVICE] = "auto"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.runs, (str, Path)):  # Predict(run, ...): one run is an ensemble of one
             self.runs = (Path(self.runs),)
+        self.runs = tuple(map(Path, self.runs))
+        _as_paths(self, "input", "output")
 
 
 @dataclass
 class Evaluate:
-    """Score predictions against dense masks: Dice, HD95 and ASSD in mm (in voxels, where a data set has no spacing)."""
+    """Compare predictions with dense masks: Dice, and HD95 and ASSD in mm (in voxels if the files have no spacing)."""
 
-    predictions: Annotated[Positional[Path], arg(metavar="PREDICTIONS")]
-    """A mask or a folder of masks."""
-    truth: Annotated[Positional[Path], arg(metavar="TRUTH")]
-    """The dense mask, or a folder with masks of the same names."""
-    out: Annotated[Path | None, arg(metavar="CSV", help_behavior_hint="(default: only print the summary)")] = None
-    """File for the per-case table."""
+    predictions: Annotated[Path, Argument("PREDICTIONS", "A mask or a folder of masks.")]
+    truth: Annotated[Path, Argument("TRUTH", "The dense mask, or a folder with masks of the same names.")]
+    out: Annotated[str | Path | None, Option("CSV", "File for the scores of every case.", "only print the summary")] = (
+        None
+    )
     classes: Annotated[
-        tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: those of dataset.json beside TRUTH)")
+        tuple[str, ...],
+        Option(
+            "NAME",
+            "Name of a foreground class. Give the option once per class, in the order of the label values.",
+            "those of dataset.json beside TRUTH",
+            "class-name",
+        ),
     ] = ()
-    """Names of the foreground classes 1, 2, …. Takes every word after it: write PREDICTIONS and TRUTH first."""
+
+    def __post_init__(self) -> None:
+        _as_paths(self, "predictions", "truth")
+        self.out = None if self.out is None else Path(self.out)
 
 
 @dataclass
 class Phantom:
     """Make a data set of synthetic short-axis hearts with simulated scribbles."""
 
-    dst: Annotated[Positional[Path], arg(metavar="DST")]
-    """New folder."""
-    cases: Annotated[int, arg(metavar="N")] = 24
-    """How many hearts, two of each patient; 3 or more."""
-    seed: Seed = 0
+    dst: Annotated[Path, DST]
+    cases: Annotated[int, Option("N", "Number of hearts, two per patient. At least 3.")] = 24
+    seed: Annotated[int, SEED] = 0
+
+    def __post_init__(self) -> None:
+        _as_paths(self, "dst")
 
 
 @dataclass
 class Import:
-    """Bring a public data set into the nnU-Net raw layout with its named protocols."""
+    """Convert a public data set to the nnU-Net raw layout, with its named protocols."""
 
-    source: Positional[Literal["acdc", "wsl4mis", "mscmr", "nci-isbi"]]
-    """Which data set; docs/data.md says where each comes from."""
-    src: Annotated[Positional[Path], arg(metavar="SRC")]
-    """The data set's folder, as its source ships it."""
-    dst: Annotated[Positional[Path], arg(metavar="DST")]
-    """New folder."""
+    source: Annotated[
+        Literal["acdc", "wsl4mis", "mscmr", "nci-isbi"],
+        Argument("{acdc,wsl4mis,mscmr,nci-isbi}", "Which data set. docs/data.md says where to get each of them."),
+    ]
+    src: Annotated[Path, Argument("SRC", "The folder of the data set, as downloaded.")]
+    dst: Annotated[Path, DST]
+
+    def __post_init__(self) -> None:
+        _as_paths(self, "src", "dst")
 
 
 @dataclass
 class Simulate:
-    """Draw the scribbles that are missing from the dense masks of a data set (labelsTr_dense → labelsTr)."""
+    """Draw scribbles from the dense masks of a data set (labelsTr_dense → labelsTr), for cases without scribbles."""
 
-    dataset: Annotated[Positional[Path], arg(metavar="DATASET")]
-    """Data set with dense masks in labelsTr_dense."""
-    coverage: Annotated[float, arg(metavar="SHARE")] = 0.85
-    """Share of each structure's curves that is drawn, above 0 to 1."""
-    thickness: Annotated[int, arg(metavar="PIXELS")] = 1
-    """Width of a stroke."""
-    seed: Seed = 0
-    overwrite: bool = False
-    """Replace scribbles that exist."""
+    dataset: Annotated[Path, Argument("DATASET", "Data set with dense masks in labelsTr_dense.")]
+    coverage: Annotated[
+        float, Option("SHARE", "Share of the curves of each structure that is drawn, above 0 to 1.")
+    ] = 0.85
+    thickness: Annotated[int, Option("PIXELS", "Width of a stroke.")] = 1
+    seed: Annotated[int, SEED] = 0
+    overwrite: Annotated[bool, Option("", "Replace existing scribbles.")] = False
+
+    def __post_init__(self) -> None:
+        _as_paths(self, "dataset")
 
 
 @dataclass
 class Check:
-    """Say what is in a data set and what is wrong with it; exit code 1 when it cannot be trained on."""
+    """List what is in a data set and what is wrong with it. Exit code 1 means that it cannot be used for training."""
 
-    dataset: Annotated[Positional[Path], arg(metavar="DATASET")]
-    """Data set in the nnU-Net raw layout."""
+    dataset: Annotated[Path, DATASET]
+
+    def __post_init__(self) -> None:
+        _as_paths(self, "dataset")
 
 
 @dataclass
 class Report:
-    """Write RUN/report.html: settings, curves, pictures, scores; one self-contained file."""
+    """Write RUN/report.html with settings, curves, pictures and scores. The page is one self-contained file."""
 
-    run: Annotated[Positional[Path], arg(metavar="RUN")]
-    """Run folder; the cases that it held out are predicted and scored first, where that is not done."""
+    run: Annotated[
+        Path,
+        Argument("RUN", "Run folder. Missing predictions and scores of the held-out cases are computed first."),
+    ]
+
+    def __post_init__(self) -> None:
+        _as_paths(self, "run")
 
 
 @dataclass
 class Bench:
-    """Run the methods × data sets × folds × seeds of a plan, skip what is done, make the tables."""
+    """Run the methods, data sets, folds and seeds of a plan and make the tables. Finished runs are skipped."""
 
-    plan: Annotated[Positional[Path], arg(metavar="PLAN")]
-    """A plan, a TOML file: your own, or one of benchmarks/plans; docs/bench.md says what it holds."""
-    budget: Literal["paper", "quick"] = "quick"
-    """As in `scribbleseg train`."""
-    folds: Annotated[tuple[int, ...], arg(metavar="N ...", help_behavior_hint="(default: all)")] = ()
-    """Of the plan's folds only these. Takes every word after it: write PLAN first."""
-    datasets: Path = field(default_factory=lambda: Path("datasets"))
-    """Folder that holds the data sets."""
-    runs: Path = field(default_factory=lambda: Path("runs"))
-    """Folder for the runs: weights, logs, predictions."""
-    results: Path = field(default_factory=lambda: Path("benchmarks/results"))
-    """Folder for the scores and the tables: small, to be committed."""
-    table_only: bool = False
-    """Run nothing; make the tables of what is done."""
-    engine: Literal["local", "ray"] = "local"
-    """local: processes of this machine. ray: tasks of a Ray cluster (needs `pip install ray`)."""
-    jobs: Annotated[int, arg(metavar="N")] = 0
-    """local: how many runs at once, on shared GPUs and cores. 0: one per GPU, on a CPU one."""
-    address: Annotated[str, arg(metavar="HOST:PORT")] = "auto"
-    """ray: auto (the cluster that this machine belongs to), HOST:PORT, or local (a cluster of this machine alone)."""
-    checkpoint_every: Seconds = 60.0
-    device: Device = "auto"
+    plan: Annotated[
+        Path, Argument("PLAN", "A TOML file: your own or one of benchmarks/plans. docs/bench.md describes it.")
+    ]
+    budget: Annotated[Literal["paper", "quick"], Option("", "As in `scribbleseg train`.")] = "quick"
+    folds: Annotated[
+        tuple[int, ...],
+        Option("N", "Run only this fold of the plan. Give the option once per fold.", "all folds", "fold"),
+    ] = ()
+    datasets: Annotated[Path, Option("FOLDER", "Folder that holds the data sets.")] = Path("datasets")
+    runs: Annotated[Path, Option("FOLDER", "Folder for the runs: weights, logs, predictions.")] = Path("runs")
+    results: Annotated[
+        Path, Option("FOLDER", "Folder for scores and tables. These files are small and meant to be committed.")
+    ] = Path("benchmarks/results")
+    table_only: Annotated[bool, Option("", "Start no run. Make the tables of the runs that are done.")] = False
+    engine: Annotated[
+        Literal["local", "ray"],
+        Option("", "local: processes on this machine. ray: tasks of a Ray cluster (needs `pip install ray`)."),
+    ] = "local"
+    jobs: Annotated[
+        int,
+        Option("N", "With the local engine: number of runs at the same time. 0: one per GPU, or one on a CPU."),
+    ] = 0
+    address: Annotated[
+        str,
+        Option(
+            "HOST:PORT",
+            "With the ray engine: auto (the cluster that this machine belongs to), HOST:PORT, or local (a new cluster "
+            "on this machine).",
+        ),
+    ] = "auto"
+    checkpoint_every: Annotated[float, CHECKPOINT_EVERY] = 60.0
+    device: Annotated[str, DEVICE] = "auto"
+
+    def __post_init__(self) -> None:
+        _as_paths(self, "plan", "datasets", "runs", "results")
 
 
 @dataclass
 class Methods:
-    """List the methods, or one method's hyperparameters."""
+    """List the methods, or the hyperparameters of one method."""
 
-    name: Annotated[Positional[str | None], arg(metavar="[METHOD]", help_behavior_hint="(default: list all)")] = None
-    """The method whose settings are shown."""
+    name: Annotated[str | None, Argument("[METHOD]", "The method to describe. Without it, all methods are listed.")] = (
+        None
+    )
 
 
 @dataclass
 class Demo:
-    """Phantom, training of EFFDNet and pCE, prediction, scores and report, in a few minutes."""
+    """Make a phantom, train EFFDNet and pCE on it, predict, score and write a report. Takes a few minutes."""
 
-    run: Path = field(default_factory=lambda: Path("runs/demo"))
-    """Folder for everything the demo makes."""
-    device: Device = "auto"
+    run: Annotated[Path, Option("FOLDER", "Folder for all files of the demo.")] = Path("runs/demo")
+    device: Annotated[str, DEVICE] = "auto"
+
+    def __post_init__(self) -> None:
+        _as_paths(self, "run")
+
+
+# verb → (settings, module:function that takes them), in the order of a user's work
+VERBS: dict[str, tuple[type, str]] = {
+    "demo": (Demo, "demo:demo"),
+    "phantom": (Phantom, "data.synthetic.phantom:phantom"),
+    "import": (Import, "data.importers:import_dataset"),
+    "simulate": (Simulate, "data.synthetic.simulate:simulate"),
+    "check": (Check, "data.check:check"),
+    "train": (Train, "training.train:train"),
+    "predict": (Predict, "inference.predict:predict"),
+    "evaluate": (Evaluate, "evaluation.scores:evaluate"),
+    "report": (Report, "report.report:report"),
+    "bench": (Bench, "bench:bench"),
+    "methods": (Methods, "methods.listing:methods"),
+}

@@ -1,31 +1,32 @@
 """From nothing to a scored model in a few minutes: phantom, training, prediction, scores, report."""
 
 from pathlib import Path
+from typing import Any
 
 from .config import Demo, Phantom, Predict, Train
 from .core.errors import InputError
 from .data.synthetic.phantom import phantom
 from .evaluation.scores import format_table, score_files, summarise, write_rows
 from .inference.predict import predict
-from .report.page import write_report
+from .report.report import write_report
 from .training.train import resume, train
 
 METHODS = ("pce", "effdnet")
-BUDGET = {"iterations": 300, "size": 96, "optimizer": "adamw", "lr": 2e-3}
+BUDGET: dict[str, Any] = {"iterations": 300, "size": 96, "optimizer": "adamw", "lr": 2e-3}
 
 
 def demo(config: Demo) -> Path:
-    """Train pCE and EFFDNet on the phantom with the same budget, print their table, return the report's path.
+    """Train pCE and EFFDNet on the phantom with the same budget, print their table, return the path of the report.
 
-    A demo that was stopped is carried on. Raises InputError for a folder that holds a finished one, or anything else.
+    A demo that was stopped is continued. Raises InputError for a folder that holds a finished one, or anything else.
     """
-    folder = Path(config.run)
-    held = (
-        {path.name for path in folder.iterdir() if not path.name.startswith(".partial-")} if folder.exists() else set()
-    )
+    folder = config.run
+    paths = folder.iterdir() if folder.exists() else ()
+    held = {path.name for path in paths if not path.name.startswith(".partial-")}
     if held - {"phantom", *METHODS}:
         raise InputError(
-            f"{folder}: exists already and is not empty. Remove it (`make demo` removes runs/demo), or choose another place: scribbleseg demo --run FOLDER"
+            f"{folder}: exists and is not empty. Remove it (`make demo` removes runs/demo), or choose another folder: "
+            "scribbleseg demo --run FOLDER"
         )
     dataset = folder / "phantom"
     if not dataset.exists():
@@ -37,7 +38,7 @@ def demo(config: Demo) -> Path:
             resume(run)
         else:
             train(Train(dataset, run, method=method, device=config.device, **BUDGET))
-        predict(Predict(run, dataset, run / "predictions", device=config.device))
+        predict(Predict((run,), dataset, run / "predictions", device=config.device))
         rows, *_ = score_files(run / "predictions", dataset / "labelsTr_dense")
         write_rows(run / "metrics.csv", rows)
         tables[method] = summarise(rows)

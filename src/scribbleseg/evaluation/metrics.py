@@ -1,7 +1,7 @@
 """Dice, HD95 and ASSD of two masks, equal to medpy 0.5 (`dc`, `hd95`, `assd`) where medpy defines them.
 
-Masks are boolean, [D, H, W] (or any other number of axes), spacing_mm one number per axis. The surface S(A) of a mask is the set of
-its voxels that have a face neighbour outside of it; what lies beyond the edge of the volume is outside.
+Masks are boolean, [D, H, W] (or any other number of axes), and spacing_mm has one number per axis. The surface S(A) of
+a mask is the set of its voxels that have a face neighbour outside of it. Beyond the edge of the volume is outside.
 
     case                                 Dice   HD95, ASSD   missing   spurious
     both masks empty                     nan    nan          no        no         nothing to score: not counted
@@ -28,7 +28,10 @@ class Scores(NamedTuple):
 
 
 def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """2|A ∩ B| / (|A| + |B|), 0 to 1; nan when both masks are empty. Raises InputError for other than two boolean masks of one shape."""
+    """2|A ∩ B| / (|A| + |B|), 0 to 1; nan if both masks are empty.
+
+    Raises InputError unless the masks are boolean and of one shape.
+    """
     _check(prediction, truth)
     return _dice(prediction, truth)
 
@@ -45,16 +48,17 @@ def hd95_mm(prediction: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, 
 def assd_mm(prediction: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, ...]) -> float:
     """Mean of the surface distances of both directions taken together, mm; nan when a mask is empty.
 
-    (Σ_{a ∈ S(A)} d(a, S(B)) + Σ_{b ∈ S(B)} d(b, S(A))) / (|S(A)| + |S(B)|), as in medpy from 0.5 on. medpy 0.4 took the mean of the
-    two directions' means (medpy issue 108).
+    (Σ_{a ∈ S(A)} d(a, S(B)) + Σ_{b ∈ S(B)} d(b, S(A))) / (|S(A)| + |S(B)|), as in medpy from 0.5 on. medpy 0.4 took the
+    mean of the two directions' means (medpy issue 108).
     """
     return score(prediction, truth, spacing_mm).assd_mm
 
 
 def score(prediction: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, ...]) -> Scores:
-    """All three at once; what empty masks give is in the module's table.
+    """Dice, HD95 and ASSD at once. The table of the module says what empty masks give.
 
-    Raises InputError for masks that are not boolean or differ in shape, and for a spacing that is not one positive number per axis.
+    Raises InputError for masks that are not boolean or differ in shape, and for a spacing that is not one positive
+    number per axis.
     """
     _check(prediction, truth)
     spacing = np.asarray(spacing_mm, float)
@@ -77,21 +81,22 @@ def diagonal_mm(shape: tuple[int, ...], spacing_mm: tuple[float, ...]) -> float:
     return float(np.linalg.norm(np.multiply(shape, spacing_mm)))
 
 
-def _check(prediction, truth):
+def _check(prediction: np.ndarray, truth: np.ndarray) -> None:
     if prediction.dtype != bool or truth.dtype != bool:
         raise InputError(
-            f"masks have types {prediction.dtype} and {truth.dtype}; expected bool. Compare with a class first: label == 1."
+            f"masks have types {prediction.dtype} and {truth.dtype}; expected bool. "
+            "Compare with a class first: label == 1."
         )
     if prediction.shape != truth.shape:
         raise InputError(f"prediction has shape {prediction.shape}, truth {truth.shape}; expected the same.")
 
 
-def _dice(prediction, truth):
+def _dice(prediction: np.ndarray, truth: np.ndarray) -> float:
     total = np.count_nonzero(prediction) + np.count_nonzero(truth)
     return 2 * np.count_nonzero(prediction & truth) / total if total else np.nan
 
 
-def _box(mask):
+def _box(mask: np.ndarray) -> tuple[slice, ...]:
     """Slices of the bounding box; empty slices for an empty mask."""
     box = []
     for axis in range(mask.ndim):
@@ -101,7 +106,7 @@ def _box(mask):
     return tuple(box)
 
 
-def _surface(mask):
+def _surface(mask: np.ndarray) -> np.ndarray:
     padded = np.pad(mask, 1)
     inner = mask.copy()
     for axis in range(mask.ndim):
@@ -112,18 +117,17 @@ def _surface(mask):
     return mask & ~inner
 
 
-def _surface_distances(one, other, spacing):
-    """Distances of both directions. Only voxels that the surfaces do not share are looked up: shared ones are at 0, from both sides."""
-    tree = {
-        "leafsize": 24,
-        "compact_nodes": False,
-        "balanced_tree": False,
-    }  # quicker to build; grid points need no balancing
-    there = KDTree(_points(other, spacing), **tree).query(_points(one & ~other, spacing))[0]
-    back = KDTree(_points(one, spacing), **tree).query(_points(other & ~one, spacing))[0]
+def _surface_distances(one: np.ndarray, other: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """Distances of both directions. Only voxels that the surfaces do not share are looked up; the others are at 0."""
+    there = _tree(_points(other, spacing)).query(_points(one & ~other, spacing))[0]
+    back = _tree(_points(one, spacing)).query(_points(other & ~one, spacing))[0]
     return np.concatenate([there, back, np.zeros(2 * np.count_nonzero(one & other))])
 
 
-def _points(mask, spacing):
+def _tree(points: np.ndarray) -> KDTree:
+    return KDTree(points, leafsize=24, compact_nodes=False, balanced_tree=False)  # faster to build for grid points
+
+
+def _points(mask: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     """np.argwhere(mask) * spacing, several times faster."""
     return np.stack(np.unravel_index(np.flatnonzero(mask), mask.shape), 1) * spacing

@@ -1,7 +1,8 @@
-"""Pictures and charts: a label over an image for anybody's axes, and what a report shows, as data URIs."""
+"""Pictures and charts: a label over an image on any axes, and the figures of a report as data URIs."""
 
 import base64
 import io
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -14,12 +15,12 @@ from matplotlib.ticker import MaxNLocator
 from ..core.labels import UNLABELED
 from ..data.volume import Grid
 
-# class 0, 1, 2, …: safe for the colour-blind, and the first four differ by a fifth of the grey scale from their neighbours
+# class 0, 1, 2, …: colours that colour-blind readers can tell apart; the first four also differ in grey
 COLOURS = ("#FFFFFF", "#1A80E6", "#EE6BA6", "#F7E94A", "#00A87E", "#6FD0F5", "#D55E00", "#A9A6F0")
 OUTSIDE = "#E08A2E"  # of a mask
 LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#B0508A", "#7A6A00", "#3A3A8C")
 LINE_STYLES = ("-", "--", ":", "-.")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -30,17 +31,19 @@ STYLE = {
 
 
 def colour(value: int) -> str:
-    """The colour of a class, the same in every figure; beyond seven classes they come round again."""
+    """The colour of a class, the same in every figure. Foreground class 8 has the colour of class 1 again."""
     return COLOURS[0] if value == 0 else COLOURS[1 + (value - 1) % (len(COLOURS) - 1)]
 
 
 def draw_overlay(
     ax: Axes, image: np.ndarray, label: np.ndarray | None = None, spacing: tuple[float, float] = (1.0, 1.0)
 ) -> None:
-    """Draw an image [H, W] in [0, 1] and over it a label [H, W]; `spacing` is (row, column) distance, for the aspect.
+    """Draw an image [H, W] in [0, 1] and a label [H, W] over it. `spacing` is the (row, column) distance.
 
-    A dense label: translucent classes with contours, background clear. A label with UNLABELED pixels: those clear, background white;
-    opaque and without contours when it is strokes rather than areas (scribbles). A bool mask: what is outside is orange.
+    Dense label: classes are translucent and have contours, background is not coloured.
+    Label with UNLABELED pixels: these are not coloured, background is white. If it consists of strokes (scribbles), it
+    is opaque and has no contours.
+    Bool mask: the pixels outside of it are orange.
     """
     shown = np.clip(image.astype(np.float32), 0, 1)
     if label is not None:
@@ -67,19 +70,19 @@ def draw_overlay(
             _contour(ax, label == value, colour(value))
 
 
-def _strokes(known):
+def _strokes(known: np.ndarray) -> bool:
     """Whether few of the labelled pixels have labelled neighbours on all four sides."""
     inside = known[1:-1, 1:-1] & known[:-2, 1:-1] & known[2:, 1:-1] & known[1:-1, :-2] & known[1:-1, 2:]
-    return inside.sum() < 0.4 * known.sum()
+    return bool(inside.sum() < 0.4 * known.sum())
 
 
-def _contour(ax, mask, line):
+def _contour(ax: Axes, mask: np.ndarray, line: str) -> None:
     if mask.any() and not mask.all():
         ax.contour(mask, [0.5], colors=line, linewidths=1.4)
 
 
 def panel(image: np.ndarray, label: np.ndarray | None, spacing: tuple[float, float], inches: float = 2.4) -> str:
-    """One picture without a frame, PNG; a float `label` is drawn alone, as a map."""
+    """One picture without a frame, as PNG. A float `label` is drawn without the image, as a map."""
     height = inches * image.shape[0] * spacing[0] / (image.shape[1] * spacing[1])
     figure = Figure((inches, height), dpi=140)
     ax = figure.add_axes((0, 0, 1, 1))
@@ -93,8 +96,11 @@ def panel(image: np.ndarray, label: np.ndarray | None, spacing: tuple[float, flo
 
 
 def upright(plane: np.ndarray, grid: Grid) -> np.ndarray:
-    """Turn a plane [H, W] of a grid to the radiological convention: the columns run to the patient's left (or back), the rows to
-    the back (or feet). Oblique axes count as the direction they are nearest to."""
+    """Turn a plane [H, W] of a grid to the radiological convention.
+
+    Columns run to the patient's left (or back), rows to the back (or feet). An oblique axis counts as the direction
+    that it is nearest to.
+    """
     flips, swap = _turn(grid)
     plane = np.flip(plane, flips)
     return plane.T if swap else plane
@@ -106,7 +112,7 @@ def upright_spacing(grid: Grid) -> tuple[float, float]:
     return spacing[::-1] if _turn(grid)[1] else spacing
 
 
-def _turn(grid):
+def _turn(grid: Grid) -> tuple[tuple[int, ...], bool]:
     directions = grid.affine[:3, :3].T[list(grid.order[1:])]  # of rows and columns, RAS+
     nearest = np.abs(directions).argmax(1)
     flips = tuple(axis for axis in (0, 1) if directions[axis, nearest[axis]] > 0)
@@ -114,7 +120,7 @@ def _turn(grid):
 
 
 def crop(mask: np.ndarray, spacing: tuple[float, float], margin: float = 0.7) -> tuple[slice, slice]:
-    """The square (in mm) around a mask [H, W], wider than it by `margin` of its longer side; the whole plane for an empty mask."""
+    """A square (in mm) around a mask [H, W]: its longer side plus `margin` of it. Empty mask: the whole plane."""
     if not mask.any():
         return slice(None), slice(None)
     ends = [np.flatnonzero(mask.any(axis))[[0, -1]] for axis in (1, 0)]
@@ -124,7 +130,7 @@ def crop(mask: np.ndarray, spacing: tuple[float, float], margin: float = 0.7) ->
         length = min(size, max(round(side / step), 16))
         start = int(np.clip((low + high + 1 - length) // 2, 0, size - length))
         box.append(slice(start, start + length))
-    return tuple(box)
+    return box[0], box[1]
 
 
 def curves(
@@ -133,13 +139,16 @@ def curves(
     colours: dict[str, str] | None = None,
     height: float = 3.1,
 ) -> str:
-    """Lines over the iteration, {name: (iterations, values)}, SVG, `height` in inches. Black is for `total` and `mean`; lines in class
-    `colours` have a dark edge, and their axis is that of Dice, 0 to 1."""
+    """Lines over the iteration, {name: (iterations, values)}, as SVG. `height` is in inches.
+
+    `total` and `mean` are black. With `colours` ({name: colour}, for classes) the lines have a dark edge and the axis
+    is that of Dice, 0 to 1.
+    """
     with rc_context(STYLE):
         figure = Figure((4.6, height), layout="constrained")
         ax = figure.add_subplot()
         for index, (name, (x, y)) in enumerate(lines.items()):
-            look = {
+            look: dict[str, Any] = {
                 "color": LINE_COLOURS[index % len(LINE_COLOURS)],
                 "linestyle": LINE_STYLES[index // 2 % 4],
                 "linewidth": 1.3,
@@ -163,18 +172,21 @@ def curves(
 
 
 def distribution(values: dict[str, np.ndarray], ylabel: str, top: float | None = None) -> str:
-    """A box and every case as a dot, per class, {class: values}, SVG, the axis from 0 to `top`, else to a little above the highest; nan is left out.
-    Boxes: quartiles; whiskers: all cases."""
+    """A box and one dot per case for each class, {class: values}, as SVG. nan is left out.
+
+    The axis runs from 0 to `top`, or without it to a little above the highest value. Boxes: quartiles. Whiskers: all
+    cases.
+    """
     with rc_context(STYLE):
         figure = Figure((4.6, 3.1), layout="constrained")
         ax = figure.add_subplot()
         rng = np.random.default_rng(0)
         highest = max((scores[~np.isnan(scores)].max(initial=0) for scores in values.values()), default=0)
-        for place, (name, scores) in enumerate(values.items(), 1):
+        for place, scores in enumerate(values.values(), 1):
             scores = scores[~np.isnan(scores)]
             if not scores.size:
                 continue
-            look = {
+            look: dict[str, Any] = {
                 "boxprops": {"facecolor": colour(place), "alpha": 0.6},
                 "medianprops": {"color": "#111", "linewidth": 2},
             }
@@ -195,7 +207,7 @@ def distribution(values: dict[str, np.ndarray], ylabel: str, top: float | None =
         return _encode(figure, "svg")
 
 
-def _encode(figure, kind):
+def _encode(figure: Figure, kind: str) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
     mime = {"png": "image/png", "svg": "image/svg+xml"}[kind]
