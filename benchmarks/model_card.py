@@ -33,8 +33,8 @@ from scribbleseg.data.volume import read_label
 from scribbleseg.evaluation.metrics import dice
 from scribbleseg.evaluation.scores import read_rows, summarise
 from scribbleseg.methods import hyperparameters, method_class
-from scribbleseg.report.figures import STYLE
-from scribbleseg.report.page import rank_cases
+from scribbleseg.reporting.figures import STYLE
+from scribbleseg.reporting.page import rank_cases
 from scribbleseg.training.plan import BUDGETS, Plan, read_plan
 
 RESULTS, CARDS = Path("benchmarks/results"), Path("docs/models")

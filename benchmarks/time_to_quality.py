@@ -27,7 +27,7 @@ from scribbleseg.core.atomic import atomic_file
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.evaluation.scores import list_masks, score_cases, summarise
 from scribbleseg.inference.predict import predict
-from scribbleseg.report.figures import LINE_COLOURS, STYLE
+from scribbleseg.reporting.figures import LINE_COLOURS, STYLE
 from scribbleseg.training.plan import read_plan
 
 PLACES = {"acdc": ("cv5", "ACDC, 40 test cases of cv5 fold 0"), "mscmr": ("25-5-15", "MSCMR, 5 validation subjects")}

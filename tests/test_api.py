@@ -46,13 +46,6 @@ def test_from_a_data_set_to_a_report_with_paths_as_text(tmp_path, monkeypatch, c
         ss.report("nowhere")
 
 
-def test_the_package_report_and_its_modules_are_imported_as_usual():
-    import scribbleseg.report.figures as figures
-    from scribbleseg.report import collect
-
-    assert figures.colour(0) and collect.open_run and callable(ss.report)
-
-
 def test_settings_turn_text_into_paths():
     assert ss.Train("data", "run") == ss.Train(Path("data"), Path("run"))
     assert ss.Predict("a", "b", "c").runs == (Path("a"),) == ss.Predict(["a"], "b", "c").runs
@@ -63,9 +56,6 @@ def test_settings_turn_text_into_paths():
 def test_help_names_every_argument(name):
     function = getattr(ss, name)
     text = inspect.getdoc(function)
-    if name == "report":  # a package that can be called
-        assert 'ss.report("runs/a")' in text
-        return
     kind = {"import_dataset": ss.Import}.get(name) or getattr(ss, name.capitalize())
     parameters = inspect.signature(function).parameters
     assert list(parameters) == list(inspect.signature(kind).parameters)

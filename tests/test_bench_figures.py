@@ -18,7 +18,7 @@ from scribbleseg.bench.jobs import BenchPlan, Job, Result
 from scribbleseg.config import Bench
 from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
-from scribbleseg.report.figures import colour
+from scribbleseg.reporting.figures import colour
 
 CASES = ("a", "b", "c")
 

@@ -22,7 +22,7 @@ LAYERS = (
     {"methods"},
     {"training"},
     {"inference", "evaluation"},
-    {"report"},
+    {"reporting"},
     {"bench"},
     {"api", "cli", "demo", "__main__"},
 )

@@ -497,7 +497,9 @@ def test_maps_take_no_scans_and_no_masks_name(small, run, tmp_path):
                 overwrite=True,
             )
         )
-    with pytest.raises(InputError, match="a_entropy.nii.gz: the mask of one case and a map of another would have this name"):
+    with pytest.raises(
+        InputError, match="a_entropy.nii.gz: the mask of one case and a map of another would have this name"
+    ):
         predict(Predict(run, tmp_path / "in", tmp_path / "out", uncertainty=True))
     assert not (tmp_path / "out").exists()
 

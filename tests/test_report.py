@@ -24,10 +24,10 @@ from scribbleseg.data.volume import Grid
 from scribbleseg.evaluation.scores import COLUMNS, read_rows, summarise, write_rows
 from scribbleseg.inference.predict import predict
 from scribbleseg.inference.provenance import MADE_BY
-from scribbleseg.report import collect, figures
-from scribbleseg.report import page as module
-from scribbleseg.report.collect import case_planes, open_run, pick_cases, rank_cases, repeat_command
-from scribbleseg.report.report import report, write_report
+from scribbleseg.reporting import collect, figures
+from scribbleseg.reporting import page as module
+from scribbleseg.reporting.collect import case_planes, open_run, pick_cases, rank_cases, repeat_command
+from scribbleseg.reporting.report import report, write_report
 from scribbleseg.training.train import train
 
 SECTIONS = ("scores", "cases", "training", "course-of-training", "settings", "every-case")

@@ -95,7 +95,8 @@ def test_without_dense_masks_validation_is_on_scribbled_pixels(tmp_path, capsys)
     said = capsys.readouterr().err
     config, plan = read_plan(run)
     assert (
-        f"validation: 1 of 4 cases ({plan.fold.val[0]})\n" in said and "Dice is computed on their scribbled pixels only" in said
+        f"validation: 1 of 4 cases ({plan.fold.val[0]})\n" in said
+        and "Dice is computed on their scribbled pixels only" in said
     )
     assert plan.val_on_scribbles and len(plan.fold.val) == 1
     network, dtype, size = load_network(run, plan), pick_precision(config.precision, torch.device("cpu")), plan.size

@@ -19,7 +19,7 @@ from scribbleseg.data.case import load_volume
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.synthetic.phantom import phantom
 from scribbleseg.data.volume import read_label
-from scribbleseg.report.figures import colour, crop, draw_overlay, upright, upright_spacing
+from scribbleseg.reporting.figures import colour, crop, draw_overlay, upright, upright_spacing
 
 CASES = ("heart001_ed", "heart010_es")  # held out in the demo's fold
 PLACE = Path(__file__).with_name("phantom.png")

@@ -44,8 +44,6 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    if name == "report":  # the package, which can be called
-        return importlib.import_module(".report", __name__)
     module = ".core.errors" if name == "InputError" else ".config" if name[0].isupper() else ".api"
     return getattr(importlib.import_module(module, __name__), name)
 

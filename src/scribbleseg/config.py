@@ -338,7 +338,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "train": (Train, "training.train:train"),
     "predict": (Predict, "inference.predict:predict"),
     "evaluate": (Evaluate, "evaluation.scores:evaluate"),
-    "report": (Report, "report.report:report"),
+    "report": (Report, "reporting.report:report"),
     "bench": (Bench, "bench:bench"),
     "methods": (Methods, "methods.listing:methods"),
 }

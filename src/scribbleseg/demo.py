@@ -8,7 +8,7 @@ from .core.errors import InputError
 from .data.synthetic.phantom import phantom
 from .evaluation.scores import format_table, score_files, summarise, write_rows
 from .inference.predict import predict
-from .report.report import write_report
+from .reporting.report import write_report
 from .training.train import resume, train
 
 METHODS = ("pce", "effdnet")

@@ -13,7 +13,7 @@ from ..config import Bench
 from ..core.atomic import atomic_file
 from ..core.errors import InputError, nearest
 from ..methods import hyperparameters
-from ..report.figures import STYLE
+from ..reporting.figures import STYLE
 from .charts import NothingToDraw, boxplot, curves, sensitivity
 from .grid import grid
 from .jobs import BenchPlan, Job, Result

@@ -20,7 +20,7 @@ from ..data.case import Volume, load_volume
 from ..data.dataset import Case, Dataset
 from ..data.layout import read_dataset
 from ..data.volume import read_label
-from ..report.figures import colour, crop, draw_overlay, upright, upright_spacing
+from ..reporting.figures import colour, crop, draw_overlay, upright, upright_spacing
 from .charts import INK, NothingToDraw, which_runs, wrap
 from .jobs import Job, Result
 from .statistics import case_means

@@ -23,13 +23,13 @@ TITLES = {
 def render(content: Content) -> str:
     """The page. All text is escaped, and pictures are part of the file."""
     environment = Environment(
-        loader=PackageLoader("scribbleseg.report", ""), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("scribbleseg.reporting", ""), autoescape=True, undefined=StrictUndefined
     )
     plan, rows = content.run.plan, content.rows
     return environment.get_template("template.html").render(
         content=content,
         plan=plan,
-        style=Markup(files("scribbleseg.report").joinpath("style.css").read_text(encoding="utf-8")),
+        style=Markup(files("scribbleseg.reporting").joinpath("style.css").read_text(encoding="utf-8")),
         version=__version__,
         classes=[(colour(value), name) for value, name in enumerate(plan.classes)],
         mean=_mean(rows),
