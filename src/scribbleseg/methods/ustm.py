@@ -35,7 +35,9 @@ class USTM(Method):
         passes: Annotated[int, at_least(1), "T, noisy passes of the teacher"] = 8,
         noise: Annotated[float, at_least(0), "standard deviation of the noise, clipped at twice itself"] = 0.1,
         alpha: Annotated[float, between(0, 1), "upper limit of the teacher's decay"] = 0.99,
-        entropy_base: Annotated[str, one_of("classes", "two"), "h with ln K; two: with ln 2 [released code]"] = "classes",
+        entropy_base: Annotated[
+            str, one_of("classes", "two"), "h with ln K; two: with ln 2 [released code]"
+        ] = "classes",
     ):
         super().__init__(network)
         self.weight, self.passes, self.noise, self.alpha, self.entropy_base = weight, passes, noise, alpha, entropy_base
