@@ -97,16 +97,16 @@ def state_is_equal() -> bool:
 
 def sums_over_processes() -> dict[str, list[int]]:
     """How often each method sums over processes: in its losses, and in all else, which process 0 does alone."""
-    reduce, calls = dist.all_reduce, []
-    dist.all_reduce = lambda *args: calls.append(1) or reduce(*args)
-    counts = {}
+    reduce, calls, counts = dist.all_reduce, [], {}
     for name in METHODS:
         method = make_method(name)
         batch = make_batch(method)
         calls.clear()
+        dist.all_reduce = lambda *args: calls.append(1) or reduce(*args)
         method.losses(batch, torch.tensor(0.9))
         counts[name] = [len(calls)]
         calls.clear()
+        dist.all_reduce = lambda *args: calls.append(1)  # counted, but no waiting for process 1
         if dist.get_rank() == 0:
             method.monitor()
             method.after_step(torch.tensor(0.9))
@@ -118,8 +118,8 @@ def sums_over_processes() -> dict[str, list[int]]:
                 method.sweep(slices, torch.tensor(0.9))
                 method.resume(slices)
         counts[name].append(len(calls))
+        dist.all_reduce = reduce
         wait_for_all()
-    dist.all_reduce = reduce
     return counts
 
 

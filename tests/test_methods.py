@@ -60,7 +60,7 @@ def volume(case: str, kind: str = "scribbled", truth: bool = True) -> Volume:
 def make_method(name: str, seed: int = 0, full: bool = False) -> Method:
     """The method in train mode, its network sure of itself (as a trained one is) so that thresholds are passed.
 
-    `full`: at its defaults, on the network it is trained with; else on a small network of the same kind and SMALL's options.
+    `full`: at its defaults, on its own network; else on a small network of the same kind, with the options in SMALL.
     """
     torch.manual_seed(seed)
     kind = method_class(name)

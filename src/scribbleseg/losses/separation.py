@@ -15,9 +15,9 @@ def foreground_background_separation(
     """FBSL: contrast between blocks with and without foreground scribble (EFFDNet, MICCAI 2025).
 
     features [N, C, *space] (2-D or 3-D), scribble [N, *space] integer with UNLABELED. Each map is averaged over
-    `blocks` parts per axis and L2-normalised; a block is foreground when it holds any scribble pixel of a class
-    > 0. For anchor a and positive b (same kind, b ≠ a), over all N·blocks^d blocks of the batch, ℓ_ab =
-    −log[e^{s_ab/τ} / (e^{s_ab/τ} + Σ_{n of the other kind} e^{s_an/τ})], s = cosine; mean over positives, then
+    `blocks` parts per axis and L2-normalised; a block is foreground when it holds any scribble pixel of a class > 0.
+    For anchor a and positive b (same kind, b ≠ a), over all N·blocks^d blocks of the batch,
+    ℓ_ab = −log[e^{s_ab/τ} / (e^{s_ab/τ} + Σ_{n of the other kind} e^{s_an/τ})], s = cosine; mean over positives, then
     over anchors that have one. 0 when all blocks are of one kind: there is nothing to separate. The axes'
     lengths need not be multiples of `blocks`.
     """
