@@ -14,7 +14,8 @@ from matplotlib.transforms import ScaledTranslation
 from ..evaluation.scores import summarise
 from ..methods import hyperparameters, parse_options
 from ..report.figures import LINE_COLOURS, LINE_STYLES, colour
-from .jobs import Job, Result
+from .plan import Job
+from .store import Result
 from .statistics import mean_sd
 from .tables import spans
 

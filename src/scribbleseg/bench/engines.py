@@ -22,7 +22,9 @@ import torch
 from ..config import Bench
 from ..core.device import pick_device
 from ..core.errors import InputError
-from .jobs import Job, is_done, without_data
+from .plan import Job
+from .run import without_data
+from .store import is_done
 from .view import View
 from .worker import ELSEWHERE, STOPS, log_path, open_log, run_logged, to_json
 

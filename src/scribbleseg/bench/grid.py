@@ -20,7 +20,8 @@ from ..data.dataset import Case, Dataset, Volume, load_volume, read_dataset
 from ..data.volume import read_label
 from ..report.figures import colour, crop, draw_overlay, upright, upright_spacing
 from .charts import INK, NothingToDraw, which_runs, wrap
-from .jobs import Job, Result
+from .plan import Job
+from .store import Result
 from .statistics import case_means
 
 COLUMNS = 9  # at most, in a band

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import mean
 
 from ..config import Bench
-from .jobs import Job
+from .plan import Job
 from .worker import ELSEWHERE, log_path
 
 POLL_S = 2.0

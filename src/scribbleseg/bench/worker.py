@@ -18,7 +18,8 @@ from typing import BinaryIO, get_origin, get_type_hints
 
 from ..config import Bench
 from ..core.errors import InputError
-from .jobs import Job, run_job
+from .plan import Job
+from .run import run_job
 
 STOPS = {signal.SIGINT, signal.SIGTERM}
 ELSEWHERE = "running elsewhere"  # why a job was left alone
