@@ -15,7 +15,9 @@ import pytest
 from small import small_dataset
 
 from scribbleseg.bench import bench, engines
-from scribbleseg.bench.jobs import Job, read_bench_plan, read_results, run_job
+from scribbleseg.bench.plan import Job, read_bench_plan
+from scribbleseg.bench.run import run_job
+from scribbleseg.bench.store import read_results
 from scribbleseg.bench.worker import log_path, open_log
 from scribbleseg.config import Bench
 from scribbleseg.core.errors import InputError

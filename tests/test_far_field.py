@@ -1,4 +1,4 @@
-"""benchmarks/far_field.py: what lies in the boxes and out of them, and lines whose predictions are elsewhere."""
+"""benchmarks/studies/far_field.py: what lies in the boxes and out of them, and lines whose predictions are elsewhere."""
 
 import csv
 

@@ -1,4 +1,4 @@
-"""benchmarks/model_card.py: its rules on drawn hearts, and the committed cards against the committed scores."""
+"""benchmarks/studies/model_card.py: its rules on drawn hearts, and the committed cards against the committed scores."""
 
 import json
 import re
@@ -262,7 +262,7 @@ def test_a_data_set_without_terms_is_refused(run, tmp_path):
 def test_a_committed_card_shows_the_committed_scores(card):
     page = card.read_text(encoding="utf-8")
     rows = read_rows(card.parent / re.search(r"\[metrics.csv\]\((.+?)\)", page)[1])
-    assert model_card.score_table(rows) in page, "run benchmarks/model_card.py again"
+    assert model_card.score_table(rows) in page, "run benchmarks/studies/model_card.py again"
     line = next(
         line
         for line in (card.parent / "README.md").read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""benchmarks/preset_choice.py: it trains what is missing, skips what is done, and says what the runs' own files say."""
+"""benchmarks/studies/preset_choice.py: it trains what is missing, skips what is done, and says what the runs' own files say."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""benchmarks/results.py: the queue, the page that is made of committed scores, and the small run folders."""
+"""benchmarks/studies/results.py: the queue, the page that is made of committed scores, and the small run folders."""
 
 import csv
 import time
@@ -25,7 +25,7 @@ def test_the_page_shows_the_committed_scores(monkeypatch):
     monkeypatch.chdir(ROOT)
     page = Path("docs/results.md").read_text(encoding="utf-8")
     config = Bench(results.PLANS, results=Path("benchmarks/results"))
-    assert results.fill(page, results.blocks(config)) == page, "run: python benchmarks/results.py --table-only"
+    assert results.fill(page, results.blocks(config)) == page, "run: python benchmarks/studies/results.py --table-only"
 
 
 def test_the_queue_has_every_run_once_and_effdnet_first(monkeypatch):

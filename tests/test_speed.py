@@ -1,4 +1,4 @@
-"""benchmarks/speed.py: every kind of network is measured, and what was measured stays when other methods come later or fail."""
+"""benchmarks/timing/speed.py: every kind of network is measured, and what was measured stays when other methods come later or fail."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Least time of a training step on a machine of known rates, counted: python benchmarks/floor.py --tflops 790 --tbs 4.3 [--size 256]
+"""Least time of a training step on a machine of known rates, counted: python benchmarks/timing/floor.py --tflops 790 --tbs 4.3 [--size 256]
 
 Every method's step on fake tensors, which have shapes and no values: multiply-adds (as two operations) of convolutions and matrix products,
 and the bytes that operations read and write, in bfloat16 where autocast computes in it. `fused`: convolutions and matrix products alone, as if
@@ -7,7 +7,6 @@ over --tflops and bytes over --tbs. Nothing is measured. Writes benchmarks/resul
 """
 
 import argparse
-import csv
 import shlex
 import sys
 from pathlib import Path
@@ -20,13 +19,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from scribbleseg.core.atomic import atomic_file
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.voxels import Slices
 from scribbleseg.methods import METHODS, method_class
 from scribbleseg.networks import build_network
 from scribbleseg.networks.dropout import Dropout
 from scribbleseg.training.step import Step
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from common import markdown_table, RESULTS, write_csv, write_page
 
 MAPS = {"s2l": ("ensemble",), "fddseg": ("superpixel",)}  # what they are trained on beside the scribbles
 PRODUCTS = ("convolution", "convolution_backward", "mm", "addmm", "bmm", "baddbmm")
@@ -108,48 +110,17 @@ def count(name: str, size: int) -> dict:
     )
 
 
-def table(lines: list[dict], tflops: float, tbs: float, about: str) -> str:
-    head = [
-        "method",
-        "batch",
-        "GFLOP",
-        "convolution outputs, millions",
-        "GB fused",
-        "GB eager",
-        "operations",
-        "arithmetic, ms",
-        "memory fused, ms",
-        "memory eager, ms",
-        "floor, ms",
-        "at most, it/s",
-    ]
-    text = [
-        "# Counted floor of a training step",
-        "",
-        about,
-        "",
-        "| " + " | ".join(head) + " |",
-        "|" + "---|" * len(head),
-    ]
+def table(lines: list[dict], tflops: float, tbs: float) -> str:
+    head = ["method", "batch", "GFLOP", "convolution outputs, millions", "GB fused", "GB eager", "operations"]
+    head += ["arithmetic, ms", "memory fused, ms", "memory eager, ms", "floor, ms", "at most, it/s"]
+    rows = []
     for line in lines:
         times = line["gflop"] / tflops, line["fused_gb"] / tbs, line["eager_gb"] / tbs
         floor = max(times[:2])
-        cells = [
-            line["method"],
-            line["batch"],
-            f"{line['gflop']:.0f}",
-            f"{line['convolved_values'] / 1e6:.0f}",
-            *(f"{line[key]:.2f}" for key in ("fused_gb", "eager_gb")),
-            line["operations"],
-        ]
-        text.append(
-            "| "
-            + " | ".join(
-                map(str, [*cells, *(f"{value:.2f}" for value in times), f"{floor:.2f}", f"{1000 / floor:.0f}"])
-            )
-            + " |"
-        )
-    return "\n".join(text) + "\n"
+        cells = [line["method"], line["batch"], f"{line['gflop']:.0f}", f"{line['convolved_values'] / 1e6:.0f}"]
+        cells += [f"{line['fused_gb']:.2f}", f"{line['eager_gb']:.2f}", line["operations"]]
+        rows.append([*cells, *(f"{value:.2f}" for value in times), f"{floor:.2f}", f"{1000 / floor:.0f}"])
+    return markdown_table(head, rows)
 
 
 def main():
@@ -157,21 +128,19 @@ def main():
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--tflops", type=float, required=True, help="10¹² operations a second in bfloat16")
     parser.add_argument("--tbs", type=float, required=True, help="10¹² bytes a second")
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     lines = [count(name, given.size) for name in METHODS]
     about = (
-        f"At {given.size}², batch of the method's recipe, bfloat16, {given.tflops:g} TFLOP/s and {given.tbs:g} TB/s. Made by `python {shlex.join(sys.argv)}`; nothing is measured. "
-        "`fused`: convolutions and matrix products alone read and write; `eager`: every operation does, and `operations` counts them: each is a kernel at least. `floor`: the larger of arithmetic and fused memory."
+        f"At {given.size}², batch of the method's recipe, bfloat16, {given.tflops:g} TFLOP/s and {given.tbs:g} TB/s. "
+        f"Made by `python {shlex.join(sys.argv)}`; nothing is measured. `fused`: convolutions and matrix products "
+        "alone read and write; `eager`: every operation does, and `operations` counts them: each is at least one "
+        "kernel. `floor`: the larger of arithmetic and fused memory."
     )
-    stem = given.results / f"floor-{given.size}"
-    with atomic_file(Path(f"{stem}.csv")) as path, open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(lines)
-    with atomic_file(Path(f"{stem}.md")) as path:
-        path.write_text(table(lines, given.tflops, given.tbs, about), encoding="utf-8")
-    print(table(lines, given.tflops, given.tbs, about))
+    path, found = given.results / f"floor-{given.size}.md", table(lines, given.tflops, given.tbs)
+    write_csv(path.with_suffix(".csv"), lines, COLUMNS)
+    write_page(path, "# Counted floor of a training step", about, found)
+    print(found)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Time and values of Dice, HD95 and ASSD against medpy's: python benchmarks/scoring.py NAME PREDICTIONS TRUTH [NAME PREDICTIONS TRUTH ...]
+"""Time and values of Dice, HD95 and ASSD against medpy's: python benchmarks/timing/scoring.py NAME PREDICTIONS TRUTH [NAME PREDICTIONS TRUTH ...]
 
 NAME is what to call a set, PREDICTIONS and TRUTH are folders of masks as `scribbleseg evaluate` takes them. One core for both, reading not counted;
 then what `scribbleseg evaluate` does, files and all cores. Run it on a machine that does nothing else. Writes benchmarks/results/scoring-DEVICE.csv and .md.
@@ -6,10 +6,8 @@ then what `scribbleseg evaluate` does, files and all cores. Run it on a machine 
 
 import argparse
 import contextlib
-import csv
 import importlib.metadata
 import io
-import re
 import shlex
 import sys
 import time
@@ -19,12 +17,15 @@ import numpy as np
 from medpy.metric import binary
 
 from scribbleseg.config import Evaluate
-from scribbleseg.core.atomic import atomic_file
 from scribbleseg.core.device import pick_device, pick_precision
 from scribbleseg.data.volume import read_label
 from scribbleseg.evaluation.metrics import score
 from scribbleseg.evaluation.scores import evaluate, list_masks
 from scribbleseg.training.run_folder import environment
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from common import markdown_table, RESULTS, slug, write_csv, write_page
 
 COLUMNS = (
     "set",
@@ -90,52 +91,37 @@ def measure(name: str, predictions: Path, truth: Path) -> dict:
     )
 
 
-def table(lines: list[dict], about: str) -> str:
-    text = ["# Scoring against medpy", "", about, ""]
-    text += [
-        "| predictions | volumes | structures | ours, s | medpy, s | times faster | least of a volume | largest difference | `evaluate`, s |",
-        "|" + "---|" * 9,
-    ]
+def table(lines: list[dict]) -> str:
+    head = ["predictions", "volumes", "structures", "ours, s", "medpy, s", "times faster", "least of a volume"]
+    rows = []
     for line in lines:
-        cells = [
-            line["set"],
-            line["volumes"],
-            line["structures"],
-            *(f"{line[key]:.3g}" for key in ("ours_seconds", "medpy_seconds")),
-        ]
-        cells += [
-            *(f"{line[key]:.0f}" for key in ("times_faster", "least_times_faster")),
-            f"{line['largest_difference']:.1g}",
-            f"{line['evaluate_seconds']:.2g}",
-        ]
-        text.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(text) + "\n"
+        cells = [line["set"], line["volumes"], line["structures"]]
+        cells += [f"{line[key]:.3g}" for key in ("ours_seconds", "medpy_seconds")]
+        cells += [f"{line[key]:.0f}" for key in ("times_faster", "least_times_faster")]
+        rows.append([*cells, f"{line['largest_difference']:.1g}", f"{line['evaluate_seconds']:.2g}"])
+    return markdown_table([*head, "largest difference", "`evaluate`, s"], rows)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="+", metavar="NAME PREDICTIONS TRUTH")
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     if len(given.sets) % 3:
         parser.error(f"{len(given.sets)} words; expected three per set: NAME PREDICTIONS TRUTH")
     machine = environment(pick_device("cpu"), pick_precision("auto", pick_device("cpu")))
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("medpy", "scipy", "numpy"))
     about = (
-        f"{machine['device']}, {versions}, commit {machine['commit']}. Made by `python {shlex.join(sys.argv)}`. Dice, HD95 and ASSD of every structure that is in both masks; "
-        "`ours` and `medpy` on one core, without reading; `evaluate`: the function behind the command, with files and all cores."
+        f"{machine['device']}, {versions}, commit {machine['commit']}. Made by `python {shlex.join(sys.argv)}`. Dice, "
+        "HD95 and ASSD of every structure that is in both masks; `ours` and `medpy` on one core, without reading; "
+        "`evaluate`: the function behind the command, with files and all cores."
     )
-    stem = given.results / f"scoring-{re.sub(r'[^a-z0-9]+', '-', machine['device'].lower()).strip('-')}"
-    lines = []
+    path, lines = given.results / f"scoring-{slug(machine['device'])}.md", []
     for name, predictions, truth in zip(*[iter(given.sets)] * 3):
         lines.append(measure(name, Path(predictions), Path(truth)))
-        with atomic_file(Path(f"{stem}.csv")) as path, open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(lines)
-        with atomic_file(Path(f"{stem}.md")) as path:
-            path.write_text(table(lines, about), encoding="utf-8")
-    print(table(lines, about))
+        write_csv(path.with_suffix(".csv"), lines, COLUMNS)
+        write_page(path, "# Scoring against medpy", about, table(lines))
+    print(table(lines))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Wall-clock time to a mean Dice: python benchmarks/time_to_quality.py [--data acdc mscmr] [--recipes fast scn effdnet] [--minutes 60]
+"""Wall-clock time to a mean Dice: python benchmarks/timing/time_to_quality.py [--data acdc mscmr] [--recipes fast scn effdnet] [--minutes 60]
 
 Starts `scribbleseg train` as a user does, copies every checkpoint as it is written, with the seconds since the command was given (start-up and reading
 included), and scores the copies afterwards: ACDC's test cases of cv5 fold 0, MSCMR's validation subjects, at their own resolution. A recipe that is not
@@ -7,7 +7,6 @@ benchmarks/results/time-to-quality/ and, from all that lies there, time-to-quali
 """
 
 import argparse
-import csv
 import json
 import os
 import shlex
@@ -22,6 +21,7 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from scribbleseg.bench.figures import write_figure
 from scribbleseg.config import Predict
 from scribbleseg.core.atomic import atomic_file
 from scribbleseg.data.dataset import read_dataset
@@ -29,6 +29,10 @@ from scribbleseg.evaluation.scores import list_masks, score_cases, summarise
 from scribbleseg.inference.predict import predict
 from scribbleseg.report.figures import LINE_COLOURS, STYLE
 from scribbleseg.training.plan import read_plan
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from common import markdown_table, read_csv, read_log, RESULTS, safetensors_metadata, SCRIBBLESEG, write_csv, write_page
 
 PLACES = {"acdc": ("cv5", "ACDC, 40 test cases of cv5 fold 0"), "mscmr": ("25-5-15", "MSCMR, 5 validation subjects")}
 RECIPES = {
@@ -39,6 +43,11 @@ RECIPES = {
     "effdnet-quick": ["--method", "effdnet", "--budget", "quick"],
 }
 LEVELS = (0.70, 0.75, 0.80)
+ABOUT = (
+    "Minutes from the command to the first checkpoint whose mean Dice on the held-out cases is at the level or above; "
+    "start-up and reading included. A dash: not reached in the minutes that were run. Made by `python "
+    "benchmarks/timing/time_to_quality.py --table-only` from the CSV files in `time-to-quality/`."
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,7 @@ def _changed(path: Path) -> int:
 
 def _copy(run: Path, copies: Path, seconds: float) -> None:
     content = (run / "last.safetensors").read_bytes()
-    iteration = int(safe_metadata(content)["iteration"])
+    iteration = int(safetensors_metadata(content)["iteration"])
     if not iteration:
         return
     place = copies / f"{iteration:06d}"
@@ -98,11 +107,6 @@ def _copy(run: Path, copies: Path, seconds: float) -> None:
     (place / "last.safetensors").write_bytes(content)
     shutil.copy(run / "config.json", place)
     (place / "seconds").write_text(f"{seconds:.1f}")
-
-
-def safe_metadata(content: bytes) -> dict[str, str]:
-    """What a safetensors file says of itself: eight bytes of length, then JSON."""
-    return json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
 
 
 def score(run: Path, dataset_folder: Path) -> list[dict]:
@@ -130,16 +134,12 @@ def score(run: Path, dataset_folder: Path) -> list[dict]:
 
 def step_times(run: Path) -> list[dict]:
     """A line per line of the training's log: the mean time of its iterations, validation and checkpoints not counted."""
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [{key: entry[key] for key in ("iteration", "seconds_per_iteration")} for entry in log]
+    return [{key: entry[key] for key in ("iteration", "seconds_per_iteration")} for entry in read_log(run)]
 
 
 def write(stem: Path, lines: list[dict], steps: list[dict], record: dict) -> None:
     for path, rows in ((stem.with_suffix(".csv"), lines), (stem.with_suffix(".steps.csv"), steps)):
-        with atomic_file(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0] if rows else ("iteration", "seconds_per_iteration"))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(path, rows, list(rows[0]) if rows else ("iteration", "seconds_per_iteration"))
     with atomic_file(stem.with_suffix(".json")) as partial:
         partial.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -148,10 +148,8 @@ def read(results: Path) -> list[Run]:
     """Every run in a folder."""
     found = []
     for path in sorted(results.glob("*.json")):
-        tables = []
-        for end in (".csv", ".steps.csv"):
-            with open(path.with_suffix(end), newline="", encoding="utf-8") as file:
-                tables.append([{key: float(value) for key, value in line.items()} for line in csv.DictReader(file)])
+        texts = [read_csv(path.with_suffix(end)) for end in (".csv", ".steps.csv")]
+        tables = [[{key: float(value) for key, value in line.items()} for line in lines] for lines in texts]
         found.append(Run(json.loads(path.read_text(encoding="utf-8")), *tables))
     return found
 
@@ -162,53 +160,23 @@ def reached(lines: list[dict], level: float) -> float | None:
 
 
 def table(found: list[Run]) -> str:
-    text = [
-        "# Time to quality",
-        "",
-        "Minutes from the command to the first checkpoint whose mean Dice on the held-out cases is at the level or above; start-up and reading included. A dash: not reached in the minutes that were run. Made by `python benchmarks/time_to_quality.py --table-only` from the CSVs in `time-to-quality/`.",
-        "",
-    ]
-    head = [
-        "data",
-        "recipe",
-        "method",
-        "seed",
-        "machine",
-        "threads",
-        "commit",
-        *(f"{100 * level:.0f} %, min" for level in LEVELS),
-        "run, min",
-        "iterations of",
-        "Dice at the end",
-        "best",
-        "s / iteration: median, 95 %, slowest (means of N)",
-    ]
-    text += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    head = ["data", "recipe", "method", "seed", "machine", "threads", "commit"]
+    head += [*(f"{100 * level:.0f} %, min" for level in LEVELS), "run, min", "iterations of", "Dice at the end", "best"]
+    rows = []
     for run in found:
         record, lines, spent = run.record, run.lines, sorted(line["seconds_per_iteration"] for line in run.steps)
         machine, last = record["environment"], lines[-1]
+        cells = [record[key] for key in ("data", "recipe", "method", "seed")]
+        continued = ", carried on elsewhere" if "continued" in machine else ""
+        cells += [machine["device"], machine["threads"], machine["commit"] + continued]
         times = [reached(lines, level) for level in LEVELS]
-        cells = [
-            record["data"],
-            record["recipe"],
-            record["method"],
-            record["seed"],
-            machine["device"],
-            machine["threads"],
-            machine["commit"] + (", carried on elsewhere" if "continued" in machine else ""),
-        ]
         cells += ["–" if seconds is None else f"{seconds / 60:.1f}" for seconds in times]
-        cells += [
-            f"{last['seconds'] / 60:.1f}",
-            f"{last['iteration']:.0f} of {record['iterations']}",
-            f"{last['mean']:.1f}",
-            f"{max(line['mean'] for line in lines):.1f}",
-        ]
+        cells += [f"{last['seconds'] / 60:.1f}", f"{last['iteration']:.0f} of {record['iterations']}"]
+        cells += [f"{last['mean']:.1f}", f"{max(line['mean'] for line in lines):.1f}"]
         shown = ", ".join(f"{spent[round(share * (len(spent) - 1))]:.2f}" for share in (0.5, 0.95, 1) if spent)
         cells.append(f"{shown} ({run.steps[-1]['iteration'] / len(spent):.1f})" if spent else "–")
-        text.append("| " + " | ".join(map(str, cells)) + " |")
-    text += ["", "Commands:", "", *(f"- `{run.record['command']}`" for run in found)]
-    return "\n".join(text) + "\n"
+        rows.append(cells)
+    return markdown_table([*head, "s / iteration: median, 95 %, slowest (means of N)"], rows)
 
 
 def picture(found: list[Run]) -> Figure:
@@ -263,26 +231,15 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--datasets", type=Path, default=Path("datasets"))
     parser.add_argument("--runs", type=Path, default=Path("runs/time-to-quality"))
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table-only", action="store_true")
     given = parser.parse_args()
     folder = given.results / "time-to-quality"
     for data, recipe in [] if given.table_only else [(data, recipe) for recipe in given.recipes for data in given.data]:
         run, split = given.runs / f"{data}-{recipe}-s{given.seed}", PLACES[data][0]
-        words = [
-            "train",
-            str(given.datasets / data),
-            str(run),
-            *RECIPES[recipe],
-            "--split",
-            split,
-            "--fold",
-            "0",
-            "--seed",
-            str(given.seed),
-        ]
-        words += ["--checkpoint-every", f"{given.every:g}"]
-        train([sys.executable, "-m", "scribbleseg"], words, run, given.minutes)
+        words = ["train", str(given.datasets / data), str(run), *RECIPES[recipe], "--split", split, "--fold", "0"]
+        words += ["--seed", str(given.seed), "--checkpoint-every", f"{given.every:g}"]
+        train(SCRIBBLESEG, words, run, given.minutes)
         plan, machine = read_plan(run)[1], json.loads((run / "environment.json").read_text(encoding="utf-8"))
         record = {
             "data": data,
@@ -299,10 +256,10 @@ def main():
     found = read(folder)
     if not found:
         raise SystemExit(f"{folder}: nothing there yet. Run it without --table-only.")
-    with rc_context(STYLE), atomic_file(given.results / "time-to-quality.png") as partial:
-        picture(found).savefig(partial, dpi=150, format="png")
-    with atomic_file(given.results / "time-to-quality.md") as partial:
-        partial.write_text(table(found), encoding="utf-8")
+    with rc_context(STYLE):
+        write_figure(picture(found), given.results / "time-to-quality.png")
+    commands = "\n".join(f"- `{run.record['command']}`" for run in found)
+    write_page(given.results / "time-to-quality.md", "# Time to quality", ABOUT, table(found), "Commands:", commands)
     print(f"table: {given.results / 'time-to-quality.md'}")
 
 

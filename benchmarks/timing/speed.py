@@ -1,4 +1,4 @@
-"""Time of a training step of every method, split into its parts: python benchmarks/speed.py [--size 256] [--methods effdnet scn ...] [--compile] [--kernels]
+"""Time of a training step of every method, split into its parts: python benchmarks/timing/speed.py [--size 256] [--methods effdnet scn ...] [--compile] [--kernels]
 
 Each method is measured in a process of its own, so that its peak memory is its own, on the phantom's slices, at its own batch size and optimiser:
 the step as `scribbleseg train` takes it (on CUDA recorded as a graph; --compile: compiled too); as the reference, in one more process, the step of
@@ -9,9 +9,7 @@ that it is not asked for, or that fail, stay there, with the commit that they ar
 """
 
 import argparse
-import csv
 import json
-import re
 import shlex
 import statistics
 import subprocess
@@ -25,7 +23,6 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from scribbleseg.config import Phantom
-from scribbleseg.core.atomic import atomic_file
 from scribbleseg.core.device import peak_memory_mib, pick_device, pick_precision, prepare_cpu
 from scribbleseg.data.dataset import read_dataset
 from scribbleseg.data.synthetic.phantom import phantom
@@ -37,6 +34,10 @@ from scribbleseg.training.batches import Sampler, build_slices
 from scribbleseg.training.optimizer import make_optimizer
 from scribbleseg.training.run_folder import environment
 from scribbleseg.training.step import Step
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from common import markdown_table, read_csv, RESULTS, slug, write_csv, write_page
 
 PARTS = ("data", "networks", "terms", "backward", "optimizer")
 COLUMNS = (
@@ -270,100 +271,61 @@ def eager(line: dict) -> float:
     return line.get("eager_seconds", line["seconds"])
 
 
-def table(lines: list[dict], about: str) -> str:
+def table(lines: list[dict]) -> str:
     """Markdown: seconds, the parts as shares of a step, and how many times faster than the plain step."""
-    head = [
-        "method",
-        "commit",
-        "batch",
-        "step",
-        "s / step",
-        "95 %",
-        "slowest",
-        "images / s",
-        *(f"{part} %" for part in PARTS),
-        "plain fp32 s",
-        "times faster",
-        "eager s",
-        "compiled s (warm-up)",
-        "peak MiB",
-    ]
-    text = ["# Time of a training step", "", about, "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    head = ["method", "commit", "batch", "step", "s / step", "95 %", "slowest", "images / s"]
+    head += [*(f"{part} %" for part in PARTS), "plain fp32 s", "times faster", "eager s"]
+    rows = []
     for line in lines:
         whole = sum(line[part] for part in PARTS)
-        cells = [
-            line["method"],
-            line["commit"] or "–",
-            line["batch"],
-            line["kind"],
-            *(f"{line[key]:.3g}" for key in ("seconds", "p95", "slowest", "images_per_second")),
-        ]
+        cells = [line["method"], line["commit"] or "–", line["batch"], line["kind"]]
+        cells += [f"{line[key]:.3g}" for key in ("seconds", "p95", "slowest", "images_per_second")]
         cells += [f"{100 * line[part] / whole:.1f}" for part in PARTS]
         cells += [f"{line['reference_seconds']:.3g}", f"{line['reference_seconds'] / line['seconds']:.1f}"]
         cells += [f"{line['eager_seconds']:.3g}" if "eager_seconds" in line else "–"]
-        cells += [
-            f"{line['compiled_seconds']:.3g} ({line['compile_warm_up']:.0f})" if "compiled_seconds" in line else "–",
-            round(line["peak_memory_mib"]),
-        ]
-        text.append("| " + " | ".join(map(str, cells)) + " |")
-    singles = [(line, part, s) for line in lines for part, s in line["single_parts"].items()]
+        compiled = "compiled_seconds" in line
+        cells += [f"{line['compiled_seconds']:.3g} ({line['compile_warm_up']:.0f})" if compiled else "–"]
+        rows.append([*cells, round(line["peak_memory_mib"])])
+    text = markdown_table([*head, "compiled s (warm-up)", "peak MiB"], rows)
+    singles = [
+        [line["method"], part, f"{s:.4f}", f"{100 * s / eager(line):.1f}"]
+        for line in lines
+        for part, s in line["single_parts"].items()
+    ]
     if singles:
-        text += [
-            "",
-            "What single parts take (a loss with its backward pass), eager:",
-            "",
-            "| method | part | s | % of an eager step |",
-            "|---|---|---|---|",
-        ]
-        text += [f"| {line['method']} | {part} | {s:.4f} | {100 * s / eager(line):.1f} |" for line, part, s in singles]
-    return "\n".join(text) + "\n"
+        below = markdown_table(["method", "part", "s", "% of an eager step"], singles)
+        text += f"\n\nWhat single parts take (a loss with its backward pass), eager:\n\n{below}"
+    return text
 
 
 def read(results: Path, place: str) -> list[dict]:
     """The rows that are there already."""
-    if not (results / f"speed-{place}.csv").is_file():
-        return []
-    with (
-        open(results / f"speed-{place}.csv", newline="", encoding="utf-8") as rows,
-        open(results / f"speed-parts-{place}.csv", newline="", encoding="utf-8") as parts,
-    ):
-        singles = list(csv.DictReader(parts))
-        lines = [
-            {
-                key: value if key in ("method", "commit", "kind") else float(value)
-                for key, value in row.items()
-                if value or key == "commit"
-            }
-            for row in csv.DictReader(rows)
-        ]
+    lines: list[dict] = [
+        {
+            key: value if key in ("method", "commit", "kind") else float(value)
+            for key, value in row.items()
+            if value or key == "commit"
+        }
+        for row in read_csv(results / f"speed-{place}.csv")
+    ]
+    singles = read_csv(results / f"speed-parts-{place}.csv")
     for line in lines:
         line["batch"] = int(line["batch"])
-        line["single_parts"] = {
-            single["part"]: float(single["seconds"]) for single in singles if single["method"] == line["method"]
-        }
+        own = [single for single in singles if single["method"] == line["method"]]
+        line["single_parts"] = {single["part"]: float(single["seconds"]) for single in own}
     return lines
 
 
 def write(results: Path, place: str, lines: list[dict], about: str) -> None:
-    """The CSVs and the table, after each method: what comes after may be cut off."""
-    stem = results / f"speed-{place}"
-    with atomic_file(Path(f"{stem}.csv")) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(lines)
-    with (
-        atomic_file(results / f"speed-parts-{place}.csv") as partial,
-        open(partial, "w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(("method", "part", "seconds", "share_of_step"))
-        writer.writerows(
-            (line["method"], part, f"{s:.5f}", f"{s / eager(line):.4f}")
-            for line in lines
-            for part, s in line["single_parts"].items()
-        )
-    with atomic_file(Path(f"{stem}.md")) as partial:
-        partial.write_text(table(lines, about), encoding="utf-8")
+    """The CSV files and the table, after each method, because what comes after may be cut off."""
+    write_csv(results / f"speed-{place}.csv", lines, COLUMNS)
+    singles = [
+        {"method": line["method"], "part": part, "seconds": f"{s:.5f}", "share_of_step": f"{s / eager(line):.4f}"}
+        for line in lines
+        for part, s in line["single_parts"].items()
+    ]
+    write_csv(results / f"speed-parts-{place}.csv", singles, ("method", "part", "seconds", "share_of_step"))
+    write_page(results / f"speed-{place}.md", "# Time of a training step", about, table(lines))
 
 
 def main():
@@ -376,7 +338,7 @@ def main():
     parser.add_argument(
         "--kernels", action="store_true", help="also profile the step (the compiled one, with --compile)"
     )
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)  # the data set, in the process of one method
     parser.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -393,29 +355,22 @@ def main():
         return
     machine = environment(device, pick_precision("auto", device))
     name = machine["device"]
-    about = f"{name}, {machine['precision']}, torch {machine['torch']}, {given.size}². "
-    about += f"Median of {given.steps} × {20 if device.type == 'cuda' else 1} steps; parts from steps of their own. Made by `python {shlex.join(sys.argv[:1])} --size {given.size}`. "
-    about += "`networks`: forward passes of student and teacher; `terms`: what the method computes beside them; `plain fp32`: the same step in float32 (on CUDA with PyTorch's default, convolutions in TF32), contiguous, eager, in a process of its own that leaves memory and denormals to the defaults; on CUDA the parts are of the eager step; memory on a CPU is the process's."
-    place = f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{given.size}"
+    about = (
+        f"{name}, {machine['precision']}, torch {machine['torch']}, {given.size}². Median of {given.steps} × "
+        f"{20 if device.type == 'cuda' else 1} steps; parts from steps of their own. Made by `python "
+        f"{shlex.join(sys.argv[:1])} --size {given.size}`. `networks`: forward passes of student and teacher; `terms`: "
+        "what the method computes beside them; `plain fp32`: the same step in float32 (on CUDA with PyTorch's default, "
+        "convolutions in TF32), contiguous, eager, in a process of its own that leaves memory and denormals to the "
+        "defaults; on CUDA the parts are of the eager step; memory on a CPU is the process's."
+    )
+    place = f"{slug(name)}-{given.size}"
     kept, failed = {line["method"]: line for line in read(given.results, place)}, []
     with tempfile.TemporaryDirectory() as folder:
         dataset = Path(folder) / "phantom"
         phantom(Phantom(dataset, cases=12))
         for name in given.methods:
-            command = [
-                sys.executable,
-                __file__,
-                "--worker",
-                dataset,
-                "--methods",
-                name,
-                "--size",
-                given.size,
-                "--steps",
-                given.steps,
-                "--device",
-                given.device,
-            ]
+            command = [sys.executable, __file__, "--worker", dataset, "--methods", name, "--size", given.size]
+            command += ["--steps", given.steps, "--device", given.device]
             try:
                 ours, plain = (
                     json.loads(
@@ -434,13 +389,8 @@ def main():
                 flush=True,
             )
             if given.kernels:
-                with (
-                    atomic_file(given.results / f"speed-kernels-{place}-{name}.csv") as partial,
-                    open(partial, "w", newline="", encoding="utf-8") as file,
-                ):
-                    writer = csv.DictWriter(file, ("step", "name", "seconds", "calls"))
-                    writer.writeheader()
-                    writer.writerows(ours["kernels"])
+                path = given.results / f"speed-kernels-{place}-{name}.csv"
+                write_csv(path, ours["kernels"], ("step", "name", "seconds", "calls"))
             write(given.results, place, [kept[method] for method in METHODS if method in kept], about)
     if kept:
         print(f"table: {given.results / f'speed-{place}.md'}")

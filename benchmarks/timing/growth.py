@@ -1,12 +1,10 @@
-"""Time of a step against the number of training slices: python benchmarks/growth.py [--size 256] [--method pce] [--times 1 10]
+"""Time of a step against the number of training slices: python benchmarks/timing/growth.py [--size 256] [--method pce] [--times 1 10]
 
 Synthetic slices, as many as ACDC has (1902) and so many times more, in memory and in a mapped file: reading them in is not timed, steps are.
 Writes growth-DEVICE-SIZE.csv and .md into benchmarks/results.
 """
 
 import argparse
-import csv
-import re
 import shlex
 import statistics
 import sys
@@ -16,7 +14,6 @@ from pathlib import Path
 
 import torch
 
-from scribbleseg.core.atomic import atomic_file
 from scribbleseg.core.device import peak_memory_mib, pick_device, pick_precision, prepare_cpu
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.voxels import Slices, Stack
@@ -26,6 +23,10 @@ from scribbleseg.training.batches import Sampler
 from scribbleseg.training.optimizer import make_optimizer
 from scribbleseg.training.run_folder import environment
 from scribbleseg.training.step import Step
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from common import markdown_table, RESULTS, slug, write_csv, write_page
 
 ACDC = 1902  # slices
 COLUMNS = ("slices", "gib", "where", "seconds", "p95", "gather_seconds", "peak_memory_mib")
@@ -82,7 +83,7 @@ def main():
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--folder", type=Path, default=Path("runs"), help="where the mapped file lies")
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     device = pick_device(given.device)
     prepare_cpu()
@@ -99,30 +100,18 @@ def main():
                 print(lines[-1], flush=True)
                 del slices
     machine = environment(device, pick_precision("auto", device))
-    about = f"{given.method}, {machine['device']}, {machine['precision']}, torch {machine['torch']}, {given.size}², commit {machine['commit']}. Made by `python {shlex.join(sys.argv)}`. "
-    about += f"Median and 95 % of {given.steps} steps; gather: the slices of one batch, copied."
-    stem = given.results / f"growth-{re.sub(r'[^a-z0-9]+', '-', machine['device'].lower()).strip('-')}-{given.size}"
-    with atomic_file(Path(f"{stem}.csv")) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(lines)
-    table = [
-        "# Time of a step against the number of slices",
-        "",
-        about,
-        "",
-        "| " + " | ".join(COLUMNS) + " |",
-        "|" + "---|" * len(COLUMNS),
+    about = (
+        f"{given.method}, {machine['device']}, {machine['precision']}, torch {machine['torch']}, {given.size}², commit "
+        f"{machine['commit']}. Made by `python {shlex.join(sys.argv)}`. Median and 95 % of {given.steps} steps; gather: "
+        "the slices of one batch, copied."
+    )
+    path = given.results / f"growth-{slug(machine['device'])}-{given.size}.md"
+    write_csv(path.with_suffix(".csv"), lines, COLUMNS)
+    rows = [
+        [f"{line[key]:.3g}" if isinstance(line[key], float) else line[key] for key in COLUMNS] for line in lines
     ]
-    table += [
-        "| "
-        + " | ".join(f"{line[key]:.3g}" if isinstance(line[key], float) else str(line[key]) for key in COLUMNS)
-        + " |"
-        for line in lines
-    ]
-    with atomic_file(Path(f"{stem}.md")) as partial:
-        partial.write_text("\n".join(table) + "\n", encoding="utf-8")
-    print(f"table: {stem}.md")
+    write_page(path, "# Time of a step against the number of slices", about, markdown_table(COLUMNS, rows))
+    print(f"table: {path}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A card for each of several models: python benchmarks/model_card.py RUN [RUN ...], such as runs/quick/acdc/cv5-0/scn-s0
+"""A card for each of several models: python benchmarks/studies/model_card.py RUN [RUN ...], such as runs/quick/acdc/cv5-0/scn-s0
 
 From a run that `scribbleseg bench` has finished (its folder, with the predictions of the held-out cases), its data set (where config.json
 says) and its scores (benchmarks/results): docs/models/DATA-SPLIT-ROW.md and .png, and docs/models/README.md, the index of the cards made.
@@ -312,7 +312,7 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
         "",
         f"Budget `{train.budget}`: {plan.size} pixels, {recipe.iterations} iterations"
         + (f"; the paper's is {tall}." if train.budget != "paper" else "."),
-        f"Made by `python benchmarks/model_card.py {run}`; scores and settings: [metrics.csv]({scores}/metrics.csv), [run.json]({scores}/run.json).",
+        f"Made by `python benchmarks/studies/model_card.py {run}`; scores and settings: [metrics.csv]({scores}/metrics.csv), [run.json]({scores}/run.json).",
         "",
         "## The model",
         "",
@@ -499,7 +499,7 @@ def index(models: dict[str, Model]) -> str:
             table(head, lines),
             "",
             "Dice: mean over held-out cases; lowest case: its mean over classes; missing: structures with no predicted voxel.",
-            f"Made by `python benchmarks/model_card.py {runs}`",
+            f"Made by `python benchmarks/studies/model_card.py {runs}`",
             "",
         ]
     )

@@ -1,8 +1,8 @@
 """The papers' numbers: runs the queue in order of value and writes the tables of docs/results.md.
 
-python benchmarks/results.py                   budget paper on CUDA, quick on a CPU; carries on with what is not done
-python benchmarks/results.py --minutes 9       stops at a checkpoint after nine minutes; the same command carries on
-python benchmarks/results.py --table-only      runs nothing, makes the tables of what is done
+python benchmarks/studies/results.py                   budget paper on CUDA, quick on a CPU; carries on with what is not done
+python benchmarks/studies/results.py --minutes 9       stops at a checkpoint after nine minutes; the same command carries on
+python benchmarks/studies/results.py --table-only      runs nothing, makes the tables of what is done
 
 A run leaves its scores, curve and settings in benchmarks/results, and at budget paper its settings, log and last weights in half precision in
 benchmarks/models: a run folder that `scribbleseg predict` takes. Weights of over 8 MiB stay behind; at budget quick only SCN on MSCMR is kept.
@@ -194,7 +194,7 @@ def orders(section: Section, published: Published) -> str:
 
 
 def tenth(config: Bench, results: dict[Job, Result]) -> str:
-    """The runs of benchmarks/folds.py with a tenth of their method's iterations, each beside the same run at budget quick, which is in `results`."""
+    """The runs of benchmarks/studies/folds.py with a tenth of their method's iterations, each beside the same run at budget quick, which is in `results`."""
     quick = {(job.method, " ".join(job.set), job.data, job.split, str(job.fold), str(job.seed)): job for job in results}
     head = [
         "row",

@@ -1,4 +1,4 @@
-"""How `--preset fast` was chosen: python benchmarks/preset_choice.py [--candidates NAME ...] [--seeds 0 1] [--table-only]
+"""How `--preset fast` was chosen: python benchmarks/studies/preset_choice.py [--candidates NAME ...] [--seeds 0 1] [--table-only]
 
 Trains every candidate and compares them on the training side alone, by two figures of the run's end:
 - mean Dice of the validation cases of the `tuning` splits: 16 patients (32 cases) of ACDC cv5 fold 0's training groups, by dense masks; 5 of MSCMR's 25
@@ -10,25 +10,25 @@ carried on. Writes benchmarks/results/preset-choice.csv and .md from every finis
 """
 
 import argparse
-import csv
 import json
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 from far_field import boxes
-from time_to_quality import safe_metadata
 
-from scribbleseg.bench.jobs import training_time
+from scribbleseg.bench.run import training_time
 from scribbleseg.config import Train
-from scribbleseg.core.atomic import atomic_file
 from scribbleseg.core.device import pick_device, pick_precision
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.dataset import Dataset, load_volume, read_dataset
 from scribbleseg.inference.predict import load_network, predict_volume
 from scribbleseg.training.plan import make_plan, read_plan
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from common import markdown_table, read_log, RESULTS, safetensors_metadata, scribbleseg, write_csv, write_page
 
 ONCE = {"preset": "fast", "optimizer": "adamw", "batch": 12, "iterations": 900}
 CANDIDATES = {
@@ -46,23 +46,19 @@ CANDIDATES = {
 PLACES = (("acdc", "tuning"), ("mscmr", "tuning"), ("mscmr", "25-5-15"))
 EVERY, MARGIN = 5, 40  # training case; pixels
 COLUMNS = (
-    "candidate",
-    "data",
-    "split",
-    "seed",
-    "size",
-    "iterations",
-    "batch",
-    "optimizer",
-    "lr",
-    "schedule",
-    "ema",
-    "mean",
-    "per_class",
-    "far",
-    "minutes",
-    "commit",
-    "command",
+    *("candidate", "data", "split", "seed", "size", "iterations", "batch", "optimizer", "lr", "schedule", "ema"),
+    *("mean", "per_class", "far", "minutes", "commit", "command"),
+)
+ABOUT = (
+    "At the end of a run, in percent. Dice: on ACDC of the 16 validation patients (32 cases) of the `tuning` split, at "
+    "network resolution; on MSCMR of 5 of the 25 scribbled subjects, over scribbled pixels alone. Far: share of the "
+    "predicted foreground that lies outside a slice's box round the scribbled foreground, 40 pixels of the file wider on "
+    "all sides, in slices that have such scribbles; mean over every fifth training case; not comparable between data "
+    "sets. Split 25-5-15 trains on all 25 subjects and is judged by that alone: their logs have the Dice of the five "
+    "validation subjects, which this table does not read. Chosen: the highest Dice among the candidates of which no run "
+    "put a tenth of its foreground far away. `fast` is the preset as it stands: onecycle-1e-3 with a mean of the weights "
+    "that forgets the start sooner; `size-160` has that mean too, the other rows the one before. Minutes are of training "
+    "steps on a shared machine, no speed figures. Made by `python benchmarks/studies/preset_choice.py`."
 )
 
 
@@ -91,9 +87,9 @@ def read_run(settings: Train, dataset: Dataset) -> dict | None:
     plan = read_plan(run)[1]
     if plan != make_plan(settings):
         raise SystemExit(f"{run}: made with other settings, {plan}. Move it away, or give another --runs.")
-    if int(safe_metadata(weights.read_bytes())["iteration"]) < plan.recipe.iterations:
+    if int(safetensors_metadata(weights.read_bytes())["iteration"]) < plan.recipe.iterations:
         return None
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    log = read_log(run)
     last = log[-1]
     found = {key: getattr(plan.recipe, key) for key in ("iterations", "batch", "optimizer", "lr", "schedule", "ema")}
     found |= {"size": plan.size, "mean": "", "per_class": ""}
@@ -111,48 +107,15 @@ def read_run(settings: Train, dataset: Dataset) -> dict | None:
 
 
 def table(rows: list[dict]) -> str:
-    text = [
-        "# The choice of `--preset fast`",
-        "",
-        "At the end of a run, in percent. Dice: on ACDC of the 16 validation patients (32 cases) of the `tuning` split, at network resolution; on MSCMR of 5 of the 25 scribbled subjects, over scribbled pixels alone. Far: share of the predicted foreground that lies outside a slice's box round the scribbled foreground, 40 pixels of the file wider on all sides, in slices that have such scribbles; mean over every fifth training case; not comparable between data sets. Split 25-5-15 trains on all 25 subjects and is judged by that alone: their logs have the Dice of the five validation subjects, which this table does not read. Chosen: the highest Dice among the candidates of which no run put a tenth of its foreground far away. `fast` is the preset as it stands: onecycle-1e-3 with a mean of the weights that forgets the start sooner; `size-160` has that mean too, the other rows the one before. Minutes are of training steps on a shared machine, no speed figures. Made by `python benchmarks/preset_choice.py`.",
-        "",
-    ]
-    head = (
-        "candidate",
-        "size",
-        "iterations × batch",
-        "optimizer",
-        "schedule",
-        "mean of weights",
-        "data",
-        "seed",
-        "Dice",
-        "RV / Myo / LV",
-        "far",
-        "minutes",
-        "commit",
-    )
-    text += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    head = ["candidate", "size", "iterations × batch", "optimizer", "schedule", "mean of weights"]
+    head += ["data", "seed", "Dice", "RV / Myo / LV", "far", "minutes", "commit"]
+    lines = []
     for row in rows:
-        cells = [
-            row["candidate"],
-            row["size"],
-            f"{row['iterations']} × {row['batch']}",
-            f"{row['optimizer']} {row['lr']}",
-            row["schedule"],
-            row["ema"] or "–",
-        ]
-        cells += [
-            f"{row['data']} {row['split']}",
-            row["seed"],
-            row["mean"] or "–",
-            row["per_class"] or "–",
-            row["far"],
-            row["minutes"],
-            row["commit"],
-        ]
-        text.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join([*text, "", "Commands:", "", *(f"- `{row['command']}`" for row in rows)]) + "\n"
+        cells = [row["candidate"], row["size"], f"{row['iterations']} × {row['batch']}"]
+        cells += [f"{row['optimizer']} {row['lr']}", row["schedule"], row["ema"] or "–", f"{row['data']} {row['split']}"]
+        cells += [row["seed"], row["mean"] or "–", row["per_class"] or "–"]
+        lines.append([*cells, *(row[key] for key in ("far", "minutes", "commit"))])
+    return markdown_table(head, lines)
 
 
 def main():
@@ -161,7 +124,7 @@ def main():
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--datasets", type=Path, default=Path("datasets"))
     parser.add_argument("--runs", type=Path, default=Path("runs/preset-choice"))
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table-only", action="store_true", help="train nothing, read the runs that are there")
     given = parser.parse_args()
     rows = []
@@ -184,32 +147,19 @@ def main():
         command = ["train", str(settings.dataset), str(settings.run), *options]
         found = read_run(settings, dataset)
         if found is None and not given.table_only:
-            program, resumed = [sys.executable, "-m", "scribbleseg"], (settings.run / "config.json").is_file()
-            subprocess.run([*program, *(["train", str(settings.run), "--resume"] if resumed else command)], check=True)
+            resumed = (settings.run / "config.json").is_file()
+            scribbleseg(["train", str(settings.run), "--resume"] if resumed else command)
             found = read_run(settings, dataset)
         if found is not None:
-            rows.append(
-                {
-                    "candidate": name,
-                    "data": data,
-                    "split": split,
-                    "seed": seed,
-                    **found,
-                    "command": shlex.join(["scribbleseg", *command]),
-                }
-            )
+            row = {"candidate": name, "data": data, "split": split, "seed": seed, **found}
+            rows.append({**row, "command": shlex.join(["scribbleseg", *command])})
     if not rows:
         raise SystemExit(f"{given.runs}: no finished run. Run it without --table-only.")
-    with (
-        atomic_file(given.results / "preset-choice.csv") as partial,
-        open(partial, "w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    with atomic_file(given.results / "preset-choice.md") as partial:
-        partial.write_text(table(rows), encoding="utf-8")
-    print(f"table: {given.results / 'preset-choice.md'}")
+    page = given.results / "preset-choice.md"
+    write_csv(page.with_suffix(".csv"), rows, COLUMNS)
+    commands = "\n".join(f"- `{row['command']}`" for row in rows)
+    write_page(page, "# The choice of `--preset fast`", ABOUT, table(rows), "Commands:", commands)
+    print(f"table: {page}")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,16 @@
-"""Whole runs against the clock: python benchmarks/folds.py DATASET [--method effdnet] [--set KEY=VALUE ...] [--split cv5] [--folds 0 1] [--seeds 0]
+"""Whole runs against the clock: python benchmarks/studies/folds.py DATASET [--method effdnet] [--set KEY=VALUE ...] [--split cv5] [--folds 0 1] [--seeds 0]
 [--precisions bfloat16 float32] [--iterations N] [--size PIXELS] [--at-once K]
 
 Every combination is trained, predicted and scored by `scribbleseg` in processes of their own, K at a time, on one device. A line each: seconds of
 training (start-up, reading and compiling included), of prediction and of scoring; iterations a second in the second half of the run, where nothing
 is compiled any more; Dice of the held-out cases, over the whole volume and near the dense mask (`dice_in_box`), and percent of the predicted foreground
-that is not near (`outside`; benchmarks/far_field.py). So it says what a fold takes, what several at once take, and what bfloat16 changes. float32 is
+that is not near (`outside`; benchmarks/studies/far_field.py). So it says what a fold takes, what several at once take, and what bfloat16 changes. float32 is
 without TF32. Other lines stay in benchmarks/results/folds-DEVICE.csv and .md; a run that was cut off is carried on, and has no seconds of training.
 """
 
 import argparse
-import csv
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -24,37 +22,24 @@ from pathlib import Path
 
 import far_field
 
-from scribbleseg.core.atomic import atomic_file
 from scribbleseg.data.dataset import read_dataset
 from scribbleseg.evaluation.scores import read_rows, summarise
 
+sys.path.append(str(Path(__file__).parents[1]))
+
+from common import markdown_table, read_csv, read_log, RESULTS, scribbleseg, slug, write_csv, write_page
+
 KEY = ("method", "set", "data", "split", "fold", "seed", "precision", "size", "iterations", "at_once", "mps")
 COLUMNS = (
-    *KEY,
-    "step",
-    "training_s",
-    "prediction_s",
-    "scoring_s",
-    "iterations_per_s",
-    "dice",
-    "dice_per_class",
-    "dice_in_box",
-    "outside",
-    "device",
-    "torch",
-    "commit",
+    *(*KEY, "step", "training_s", "prediction_s", "scoring_s", "iterations_per_s"),
+    *("dice", "dice_per_class", "dice_in_box", "outside", "device", "torch", "commit"),
 )
 
 
 def clocked(words: list[object], environment: dict[str, str]) -> float:
     """Seconds of a verb of the command line. Raises CalledProcessError where it fails."""
     start = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-m", "scribbleseg", *map(str, words)],
-        env=os.environ | environment,
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    scribbleseg(words, environment, quiet=True)
     return time.perf_counter() - start
 
 
@@ -96,9 +81,8 @@ def measure(given: argparse.Namespace, fold: int, seed: int, precision: str) -> 
         "iterations": given.iterations,
         "size": given.size,
     }
-    words = [word for key, value in options.items() if value is not None for word in (f"--{key}", value)] + (
-        ["--set", *given.set] if given.set else []
-    )
+    words = [word for key, value in options.items() if value is not None for word in (f"--{key}", value)]
+    words += [word for option in given.set for word in ("--set", option)]
     begun, device = (run / "config.json").is_file(), ["--device", given.device]
     training = clocked(
         ["train", run, "--resume"] if begun else ["train", given.dataset, run, *words, *device], environment
@@ -112,7 +96,7 @@ def measure(given: argparse.Namespace, fold: int, seed: int, precision: str) -> 
     machine = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     scores = summarise(read_rows(run / "metrics.csv"))
     _, _, near, far, elsewhere = far_field.measure(run, read_dataset(given.dataset))
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    log = read_log(run)
     line = {
         **options,
         "set": " ".join(given.set),
@@ -143,34 +127,19 @@ def measure(given: argparse.Namespace, fold: int, seed: int, precision: str) -> 
 
 def write(line: dict, results: Path) -> Path:
     """Put the line among those of before; returns the table. A finished run that is asked for again has no new times and changes nothing."""
-    stem, key = (
-        results / f"folds-{re.sub(r'[^a-z0-9]+', '-', line['device'].lower()).strip('-')}",
-        tuple(line[name] for name in KEY),
-    )
-    kept = {}
-    if Path(f"{stem}.csv").is_file():
-        with open(f"{stem}.csv", newline="", encoding="utf-8") as file:
-            kept = {tuple(row[name] for name in KEY): row for row in csv.DictReader(file)}
+    path, key = results / f"folds-{slug(line['device'])}.md", tuple(line[name] for name in KEY)
+    kept = {tuple(row[name] for name in KEY): row for row in read_csv(path.with_suffix(".csv"))}
     if line["training_s"] or key not in kept:
         kept[key] = line
-    with atomic_file(Path(f"{stem}.csv")) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(kept.values())
-    text = [
-        "# Whole runs against the clock",
-        "",
-        f"{line['device']}. Made by `python {shlex.join(sys.argv)}` and its like. Seconds of training count from the command to its end. Several at once: iterations a second are each run's own.",
-        "",
-    ]
-    text += [
-        "| " + " | ".join(COLUMNS) + " |",
-        "|" + "---|" * len(COLUMNS),
-        *("| " + " | ".join(row[name] for name in COLUMNS) + " |" for row in kept.values()),
-    ]
-    with atomic_file(Path(f"{stem}.md")) as partial:
-        partial.write_text("\n".join(text) + "\n", encoding="utf-8")
-    return Path(f"{stem}.md")
+    rows = list(kept.values())
+    write_csv(path.with_suffix(".csv"), rows, COLUMNS)
+    about = (
+        f"{line['device']}. Made by `python {shlex.join(sys.argv)}` and its like. Seconds of training count from the "
+        "command to its end. Several at once: iterations a second are each run's own."
+    )
+    table = markdown_table(COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
+    write_page(path, "# Whole runs against the clock", about, table)
+    return path
 
 
 def main():
@@ -187,7 +156,7 @@ def main():
     parser.add_argument("--at-once", type=int, default=1)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--runs", type=Path, default=Path("runs/folds"))
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     failed = []
     with ThreadPoolExecutor(given.at_once) as pool:

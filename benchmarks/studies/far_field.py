@@ -1,32 +1,31 @@
-"""How much of a method's loss of Dice lies far from the heart: python benchmarks/far_field.py [RUNS] [DATASETS] [RESULTS]
+"""How much of a method's loss of Dice lies far from the heart: python benchmarks/studies/far_field.py [RUNS] [DATASETS] [RESULTS]
 
 For every run of the quick budget that has predictions: Dice over the whole volume, Dice inside each slice's box around the dense mask, 20 pixels
 wider on every side, and the share of the predicted foreground that lies outside these boxes: in slices with a heart, and in slices without one.
 Writes far-field-quick.csv and .md into RESULTS, where the lines of runs whose predictions are on another machine stay.
 """
 
-import csv
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from scribbleseg.core.atomic import atomic_file
+from scribbleseg.bench.store import read_scores
 from scribbleseg.data.dataset import read_dataset
 from scribbleseg.data.volume import read_label
 
+sys.path.append(str(Path(__file__).parents[1]))
+
+from common import markdown_table, read_csv, write_csv, write_page
+
 MARGIN = 20  # pixels
-COLUMNS = (
-    "data",
-    "split",
-    "row",
-    "seed",
-    "cases",
-    "dice",
-    "dice_in_box",
-    "foreground_outside",
-    "foreground_in_empty_slices",
+KEY = ("data", "split", "row", "seed")
+COLUMNS = (*KEY, "cases", "dice", "dice_in_box", "foreground_outside", "foreground_in_empty_slices")
+HEAD = (*KEY, "cases", "Dice", "Dice in the box", "predicted foreground outside the boxes", "in slices without a heart")
+ABOUT = (
+    "Made by `python benchmarks/studies/far_field.py` from the predictions of the runs; numbers in far-field-quick.csv.\n\n"
+    f"In the box: inside each slice's box around the dense mask, {MARGIN} pixels wider on every side."
 )
 
 
@@ -66,48 +65,27 @@ def measure(run: Path, dataset) -> tuple[int, float, float, float, float]:
 
 
 def main(runs: Path, datasets: Path, results: Path) -> None:
-    numbers, lines = results / "far-field-quick.csv", {}
-    if numbers.is_file():
-        with open(numbers, newline="", encoding="utf-8") as file:
-            lines = {tuple(line[:4]): line for line in list(csv.reader(file))[1:]}
+    page = results / "far-field-quick.md"
+    lines = {tuple(line[key] for key in KEY): line for line in read_csv(page.with_suffix(".csv"))}
+    scored = read_scores(results / "quick")
     for folder in sorted(runs.glob("quick/*/*/*/predictions")):
         data, split, row = folder.parts[-4:-1]
         label, _, seed = row.rpartition("-s")
-        if (results / "quick" / data / split / row / "metrics.csv").is_file():
+        if f"{data}/{split}/{row}" in scored:
             cases, *values = measure(folder.parent, read_dataset(datasets / data))
-            lines[data, split, label, seed] = [
-                data,
-                split,
-                label,
-                seed,
-                str(cases),
-                *(f"{value:.5f}" for value in values),
-            ]
-    with atomic_file(numbers) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(lines[key] for key in sorted(lines))
-    text = [
-        "# Near the heart and far from it, budget `quick`",
-        "",
-        "Made by `python benchmarks/far_field.py` from the predictions of the runs; numbers in far-field-quick.csv.",
-        "",
-    ]
-    text += [f"In the box: inside each slice's box around the dense mask, {MARGIN} pixels wider on every side.", ""]
-    text += [
-        "| data | split | row | seed | cases | Dice | Dice in the box | predicted foreground outside the boxes | in slices without a heart |",
-        "|" + "---|" * 9,
-    ]
-    for *words, dice, near, outside, elsewhere in (lines[key] for key in sorted(lines)):
-        cells = [
-            *words,
-            *(f"{100 * float(value):.1f}" for value in (dice, near)),
-            *(f"{100 * float(value):.0f} %" for value in (outside, elsewhere)),
-        ]
-        text.append("| " + " | ".join(cells) + " |")
-    with atomic_file(results / "far-field-quick.md") as partial:
-        partial.write_text("\n".join(text) + "\n", encoding="utf-8")
-    print("\n".join(text))
+            key = data, split, label, seed
+            cells = (*key, str(cases), *(f"{value:.5f}" for value in values))
+            lines[key] = dict(zip(COLUMNS, cells))
+    found = [lines[key] for key in sorted(lines)]
+    write_csv(page.with_suffix(".csv"), found, COLUMNS)
+    rows = []
+    for line in found:
+        *words, dice, near, outside, elsewhere = (line[key] for key in COLUMNS)
+        dices = [f"{100 * float(value):.1f}" for value in (dice, near)]
+        rows.append([*words, *dices, *(f"{100 * float(value):.0f} %" for value in (outside, elsewhere))])
+    table = markdown_table(HEAD, rows)
+    write_page(page, "# Near the heart and far from it, budget `quick`", ABOUT, table)
+    print(table)
 
 
 if __name__ == "__main__":

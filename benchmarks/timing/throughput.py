@@ -1,14 +1,12 @@
-"""Time of prediction, import and random walker, on one core and on all: python benchmarks/throughput.py --source NAME FOLDER [--dataset datasets/acdc]
+"""Time of prediction, import and random walker, on one core and on all: python benchmarks/timing/throughput.py --source NAME FOLDER [--dataset datasets/acdc]
 
 NAME and FOLDER as `scribbleseg import` takes them, such as acdc or wsl4mis. Every line comes from a process of its own, bound to so many cores, with an untrained U-Net at 256² where there is a
 network. Run it on a machine that does nothing else. Writes benchmarks/results/throughput-DEVICE.csv and .md.
 """
 
 import argparse
-import csv
 import json
 import os
-import re
 import shlex
 import shutil
 import statistics
@@ -24,7 +22,6 @@ import numpy as np
 import torch
 
 from scribbleseg.config import Import, Predict, Train
-from scribbleseg.core.atomic import atomic_file
 from scribbleseg.core.device import pick_device, pick_precision
 from scribbleseg.data.dataset import load_image, read_dataset
 from scribbleseg.data.importers import import_dataset
@@ -36,6 +33,10 @@ from scribbleseg.training.batches import build_slices
 from scribbleseg.training.loop import train
 from scribbleseg.training.plan import read_plan
 from scribbleseg.training.run_folder import environment
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from common import markdown_table, RESULTS, slug, write_csv, write_page
 
 FOLDER, REPEATS, WALKED = 100, 7, 20  # volumes in the folder; predictions of one volume; cases for the random walker
 COLUMNS = ("what", "cores", "items", "seconds", "per_item", "times_faster", "note")
@@ -116,33 +117,22 @@ def importing(name: str, source: str, out: Path) -> dict:
     }
 
 
-def write(stem: Path, lines: list[dict], about: str) -> None:
-    """The CSV and the table of what is measured so far."""
-    with atomic_file(Path(f"{stem}.csv")) as path, open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(lines)
-    text = [
-        "# Prediction, import, random walker",
-        "",
-        about,
-        "",
-        "| what | items | cores | s | s per item | faster than one core | note |",
-        "|" + "---|" * 7,
-    ]
-    text += [
-        f"| {line['what']} | {line['items']} | {line['cores']} | {line['seconds']:.3g} | {line['per_item']:.3g} | {line['times_faster']:.2f} | {line['note']} |"
-        for line in lines
-    ]
-    with atomic_file(Path(f"{stem}.md")) as path:
-        path.write_text("\n".join(text) + "\n", encoding="utf-8")
+def write(path: Path, lines: list[dict], about: str) -> None:
+    """The CSV file and the table of what is measured so far."""
+    write_csv(path.with_suffix(".csv"), lines, COLUMNS)
+    rows = []
+    for line in lines:
+        numbers = [f"{line['seconds']:.3g}", f"{line['per_item']:.3g}", f"{line['times_faster']:.2f}"]
+        rows.append([line["what"], line["items"], line["cores"], *numbers, line["note"]])
+    head = ["what", "items", "cores", "s", "s per item", "faster than one core", "note"]
+    write_page(path, "# Prediction, import, random walker", about, markdown_table(head, rows))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", nargs=2, metavar=("NAME", "FOLDER"), required=True)
     parser.add_argument("--dataset", type=Path, default=Path("datasets/acdc"))
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--worker", nargs=3, metavar=("WHAT", "CORES", "RUN"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     images = given.dataset / "imagesTr"
@@ -161,11 +151,11 @@ def main():
         return
     machine = environment(pick_device("cpu"), pick_precision("auto", pick_device("cpu")))
     about = f"{machine['device']}, {machine['precision']}, torch {machine['torch']}, commit {machine['commit']}. Made by `python {shlex.join(sys.argv[:1])} --source {given.source[0]} FOLDER`."
-    stem = given.results / f"throughput-{re.sub(r'[^a-z0-9]+', '-', machine['device'].lower()).strip('-')}"
+    path = given.results / f"throughput-{slug(machine['device'])}.md"
     lines, allowed = [], sorted(os.sched_getaffinity(0))
-    for path in Path(given.source[1]).rglob("*"):
-        if path.is_file():
-            path.read_bytes()  # into the page cache, for the first worker as for the last
+    for source in Path(given.source[1]).rglob("*"):
+        if source.is_file():
+            source.read_bytes()  # into the page cache, for the first worker as for the last
     with tempfile.TemporaryDirectory() as scratch:
         run = train(Train(given.dataset, Path(scratch) / "run", method="pce", iterations=1, batch=2, split="cv5"))
         for what in ("volume", "folder", "walker", "import"):
@@ -196,8 +186,8 @@ def main():
                     }
                 )
                 print(lines[-1], flush=True)
-                write(stem, lines, about)
-    print(f"table: {stem}.md")
+                write(path, lines, about)
+    print(f"table: {path}")
 
 
 if __name__ == "__main__":
