@@ -57,7 +57,7 @@ def test_a_plan_is_run_once_and_its_table_comes_from_the_scores(place, capsys):
     runs = [f"small/final-0/{name}" for name in ("no-fadc-s0", "no-fadc-s1", "pce-s0", "pce-s1")]
     assert list(records) == list(scores) == runs
     record = records[runs[0]]
-    assert scores[runs[0]] == read_rows(place.runs / "quick" / runs[0] / "metrics.csv")
+    assert repr(scores[runs[0]]) == repr(read_rows(place.runs / "quick" / runs[0] / "metrics.csv"))
     assert record["environment"] == json.loads(
         (place.runs / "quick" / runs[0] / "environment.json").read_text(encoding="utf-8")
     )
@@ -117,7 +117,7 @@ def leave(place: Bench, job, rows=(("a", "mm"),), more=(), **changed) -> None:
     plan = {
         "method": job.method,
         "options": parse_options(job.method, job.set),
-        "fold": {"train": ["x"]},
+        "fold": {"name": "0", "train": ["x"], "val": [], "test": ["a"]},
         "classes": ["background", "A"],
     }
     plan |= dict(zip(("recipe", "size", "network"), make_recipe(job.settings(place))))
@@ -134,7 +134,7 @@ def leave(place: Bench, job, rows=(("a", "mm"),), more=(), **changed) -> None:
 @pytest.mark.parametrize(
     "at, changed, what",
     [
-        (1, {"fold": {"train": ["y"]}}, "cases of the fold"),
+        (1, {"fold": {"name": "0", "train": ["y"], "val": [], "test": ["a"]}}, "cases of the fold"),
         (1, {"rows": [("a", "mm"), ("b", "mm")]}, "scored cases"),
         (1, {"classes": ["background", "B"]}, "classes"),
         (1, {"rows": [("a", "voxel")]}, "units"),
@@ -210,7 +210,7 @@ def test_results_of_a_method_of_ones_own_are_refused_once_its_file_has_changed(p
     "changed, words",
     [
         ({"recipe": {"lr": 0.2, "ema": 0.9}}, "lr 0.2, now 0.03; ema 0.9, now 0.0"),
-        ({"size": 64}, "size 64, now 128"),
+        ({"size": 64}, "size 64, now 32"),
         ({"network": "x"}, "network x, now unet"),
     ],
 )
@@ -377,10 +377,14 @@ def test_runs_of_the_layout_of_before_are_moved_and_nothing_is_lost(place, capsy
         leave(place, job)
     stored = {
         "command": "a --split 622",
-        "environment": {"commit": None, "torch": "2.10", "threads": 1, "continued": [{"commit": "1e5"}]},
+        "environment": {"commit": None, "device": "622", "precision": "float32", "threads": 1, "continued": [{"commit": "1e5"}]},
         "options": hyperparameters("pce"),
         "data_note": "",
         "wall_seconds": {"training": None, "scoring": 0.1},
+        "parameters": 7,
+        "seconds_per_iteration": 0.5,
+        "minutes": 1.0,
+        "held_out_cases": 1,
     }
     records = {name: record | stored for name, record in read_records(place.results / "quick").items()}
     del records[jobs[1].run]["options"]

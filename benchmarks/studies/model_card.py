@@ -21,6 +21,7 @@ from matplotlib import rc_context
 from PIL import Image
 
 from scribbleseg.bench.grid import Row, cut_row, draw_grid
+from scribbleseg.bench.store import read_records, read_scores
 from scribbleseg.config import Train
 from scribbleseg.core.atomic import atomic_file
 from scribbleseg.core.errors import InputError
@@ -28,13 +29,17 @@ from scribbleseg.data.dataset import Case, Dataset, load_volume, read_dataset, r
 from scribbleseg.data.preparation import normalise
 from scribbleseg.data.volume import read_label
 from scribbleseg.evaluation.metrics import dice
-from scribbleseg.evaluation.scores import read_rows, summarise
+from scribbleseg.evaluation.scores import summarise
 from scribbleseg.methods import hyperparameters, method_class
 from scribbleseg.report.figures import STYLE
 from scribbleseg.report.page import rank_cases
 from scribbleseg.training.plan import BUDGETS, Plan, read_plan
 
-RESULTS, CARDS = Path("benchmarks/results"), Path("docs/models")
+sys.path.append(str(Path(__file__).parents[1]))
+
+from common import RESULTS, markdown_table
+
+CARDS = Path("docs/models")
 THIRDS = ("base", "middle", "apex")
 
 
@@ -64,7 +69,7 @@ class Model:
 
     train: Train
     plan: Plan
-    record: dict  # run.json
+    record: dict  # of runs.csv
     dataset: Dataset
     info: dict  # dataset.json
     scans: list[Scan]
@@ -81,7 +86,7 @@ class Model:
         return self.dataset.held_out(self.plan.fold)[0]
 
 
-def read_model(run: Path, place: Path) -> Model:
+def read_model(run: Path, results: Path) -> Model:
     """Raises InputError for a data set without a class RV or without source and terms, and for scores that are not those of the run's predictions."""
     train, plan = read_plan(run)
     dataset = read_dataset(train.dataset)
@@ -94,7 +99,10 @@ def read_model(run: Path, place: Path) -> Model:
         raise InputError(
             f"{dataset.folder / 'dataset.json'}: has no {lacking[0]}. A card names source and terms: add {', '.join(lacking)}."
         )
-    rows = read_rows(place / "metrics.csv")
+    budget, name = results / run.parts[-4], "/".join(run.parts[-3:])
+    rows, record = read_scores(budget).get(name, []), read_records(budget).get(name, {})
+    if not rows:
+        raise InputError(f"{budget / 'scores.csv'}: has no scores of {name}. Run it with `scribbleseg bench` first.")
     scans = []
     for name in dict.fromkeys(row["case"] for row in rows):
         case = dataset.case(name)
@@ -105,8 +113,8 @@ def read_model(run: Path, place: Path) -> Model:
     for row, value in zip(rows, found, strict=True):
         if not np.isclose(row["dice"], value, equal_nan=True):
             got = f"{row['case']} {row['class']} has Dice {row['dice']:.4f}, its prediction in {run} has {value:.4f}"
-            raise InputError(f"{place / 'metrics.csv'}: {got}. Score the run again.")
-    return Model(train, plan, read_json(place / "run.json"), dataset, info, scans, rows, measure(run, dataset))
+            raise InputError(f"{budget / 'scores.csv'}: {got}. Score the run again.")
+    return Model(train, plan, record, dataset, info, scans, rows, measure(run, dataset))
 
 
 def base_to_apex(truth: np.ndarray, rv: int) -> np.ndarray:
@@ -175,10 +183,6 @@ def mean(values) -> float:
     return float(np.mean(defined)) if defined else np.nan
 
 
-def table(head: list[str], lines: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines])
-
-
 def score_table(rows: list[dict]) -> str:
     """Per class and mean: Dice (mean, sd, lowest case), HD95, structures not found or found where there is none."""
     summary = summarise(rows)
@@ -192,7 +196,7 @@ def score_table(rows: list[dict]) -> str:
         lines.append(
             [entry["class"], *numbers, *distances, *(str(entry[key]) for key in ("n_missing", "n_spurious", "cases"))]
         )
-    return table(
+    return markdown_table(
         [
             "class",
             "Dice mean (%)",
@@ -227,7 +231,7 @@ def thirds_table(scans: list[Scan], classes: tuple[str, ...]) -> str:
         missed = sum(not (truth & found).any() for truth, found in there)
         cells = [f"{100 * value:.1f}" for value in (*scores, mean(scores))]
         lines.append([name, str(sum(len(part) for _, part in parts)), *cells, str(len(there)), str(missed)])
-    return table(
+    return markdown_table(
         [
             "third",
             "slices",
@@ -278,7 +282,7 @@ def patients(model: Model, names: tuple[str, ...]) -> str:
 
 
 def card(model: Model, failures: list[Failure], picture: str | None, scores: str) -> str:
-    """The page; `picture` None where the data must not be shown; `scores` leads from its folder to that of metrics.csv and run.json."""
+    """The page; `picture` None where the data must not be shown; `scores` leads from its folder to that of scores.csv."""
     train, plan, record, dataset = model.train, model.plan, model.record, model.dataset
     recipe, environment = plan.recipe, record["environment"]
     words = shlex.split(record["command"])
@@ -312,11 +316,11 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
         "",
         f"Budget `{train.budget}`: {plan.size} pixels, {recipe.iterations} iterations"
         + (f"; the paper's is {tall}." if train.budget != "paper" else "."),
-        f"Made by `python benchmarks/studies/model_card.py {run}`; scores and settings: [metrics.csv]({scores}/metrics.csv), [run.json]({scores}/run.json).",
+        f"Made by `python benchmarks/studies/model_card.py {run}`; scores and settings: run `{'/'.join(Path(run).parts[-3:])}` in [scores.csv]({scores}/scores.csv) and [runs.csv]({scores}/runs.csv).",
         "",
         "## The model",
         "",
-        table(
+        markdown_table(
             ["", ""],
             [
                 [
@@ -353,7 +357,7 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
         "",
         "## The data",
         "",
-        table(
+        markdown_table(
             ["", ""],
             [
                 ["data set", f"{dataset.name}. {info['description']}"],
@@ -428,8 +432,8 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
         "```python",
         "from pathlib import Path",
         "",
-        "from scribbleseg.plan import read_plan",
-        "from scribbleseg.predict import load_network",
+        "from scribbleseg.training.plan import read_plan",
+        "from scribbleseg.inference.predict import load_network",
         "",
         f'run = Path("{run}")',
         "network = load_network(run, read_plan(run)[1])  # a torch module in eval mode: slices [N, channels, H, W] → logits [N, classes, H, W]",
@@ -438,13 +442,13 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
     return "\n".join(lines) + "\n"
 
 
-def write_card(run: Path, place: Path, path: Path) -> Model:
-    """Write the card of a run, and its pictures beside it if the data's licence is an open one; `place`: the folder of metrics.csv and run.json."""
-    model = read_model(run, place)
+def write_card(run: Path, results: Path, path: Path) -> Model:
+    """Write the card of a run, and its pictures beside it if the data's licence is an open one; from the scores in RESULTS."""
+    model = read_model(run, results)
     failures = find_failures(model.scans, model.rows, model.plan.classes)
     picture = path.with_suffix(".png") if model.info["licence"].startswith("CC") else run / "failures.png"
     draw_failures(model, failure_rows(model, failures), picture)
-    scores = Path(os.path.relpath(place, path.parent)).as_posix()
+    scores = Path(os.path.relpath(results / run.parts[-4], path.parent)).as_posix()
     with atomic_file(path) as partial:
         partial.write_text(
             card(model, failures, picture.name if picture.parent == path.parent else None, scores), encoding="utf-8"
@@ -496,7 +500,7 @@ def index(models: dict[str, Model]) -> str:
                 if quick
                 else []
             ),
-            table(head, lines),
+            markdown_table(head, lines),
             "",
             "Dice: mean over held-out cases; lowest case: its mean over classes; missing: structures with no predicted voxel.",
             f"Made by `python benchmarks/studies/model_card.py {runs}`",
@@ -509,7 +513,7 @@ if __name__ == "__main__":
     models = {}
     for run in map(Path, sys.argv[1:]):
         name = "-".join(run.parts[-3:]) + ".md"
-        models[name] = write_card(run, RESULTS.joinpath(*run.parts[-4:]), CARDS / name)
+        models[name] = write_card(run, RESULTS, CARDS / name)
         print(CARDS / name)
     with atomic_file(CARDS / "README.md") as partial:
         partial.write_text(index(models), encoding="utf-8")

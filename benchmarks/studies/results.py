@@ -4,12 +4,12 @@ python benchmarks/studies/results.py                   budget paper on CUDA, qui
 python benchmarks/studies/results.py --minutes 9       stops at a checkpoint after nine minutes; the same command carries on
 python benchmarks/studies/results.py --table-only      runs nothing, makes the tables of what is done
 
-A run leaves its scores, curve and settings in benchmarks/results, and at budget paper its settings, log and last weights in half precision in
-benchmarks/models: a run folder that `scribbleseg predict` takes. Weights of over 8 MiB stay behind; at budget quick only SCN on MSCMR is kept.
+A run leaves its scores, curve and settings in benchmarks/results, and at budget paper its settings, log and last weights
+in half precision in benchmarks/models: a run folder that `scribbleseg predict` takes. That folder is not committed, and
+weights of over 8 MiB are not copied.
 """
 
 import argparse
-import csv
 import shutil
 import signal
 import sys
@@ -23,15 +23,20 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from scribbleseg.bench.engines import run_jobs
-from scribbleseg.bench.formats import fold_lines, run_lines
-from scribbleseg.bench.jobs import BenchPlan, Job, Published, Result, is_done, read_bench_plan, read_results
+from scribbleseg.bench.formats import fold_lines
+from scribbleseg.bench.plan import BenchPlan, Job, Published, read_bench_plan
 from scribbleseg.bench.statistics import mean_sd
+from scribbleseg.bench.store import Result, convert, is_done, read_results
 from scribbleseg.bench.tables import Row, Section, aggregate, spans
 from scribbleseg.config import Bench
 from scribbleseg.core.atomic import atomic_file
 from scribbleseg.core.device import pick_device
 from scribbleseg.evaluation.scores import summarise
 from scribbleseg.methods import hyperparameters, method_class, parse_options
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from common import RESULTS, markdown_table, read_csv
 
 PLANS = Path("benchmarks/plans")
 QUEUE = (  # plan, and which of its rows: none named are all of them
@@ -59,7 +64,6 @@ SHOWN = (
     "effdnet-table1",
     "open-choices",
 )  # in docs/results.md
-SCORED_ELSEWHERE = ("mscmr", "scn")  # data, row: MSCMR's test subjects have no public masks; kept at any budget
 LARGEST = 8 * 2**20
 
 
@@ -82,11 +86,6 @@ def stopped_after(minutes: float | None) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def kept_jobs(jobs: list[Job], budget: str) -> list[Job]:
-    """Those whose run folders are committed."""
-    return [job for job in jobs if budget == "paper" or (job.data, job.label) == SCORED_ELSEWHERE]
-
-
 def keep_small(job: Job, config: Bench, models: Path) -> None:
     """Copy a finished run to MODELS, where it is here: config.json, environment.json, log.jsonl, and last.safetensors in half precision."""
     run, kept = config.runs / job.place, models / job.place
@@ -106,41 +105,14 @@ def keep_small(job: Job, config: Bench, models: Path) -> None:
 
 
 def section_text(section: Section) -> str:
-    """A line per row of the plan: what was run, the scores, the paper's mean Dice and what is missing to it, time and place."""
-    classes = section.classes if section.done else []
-    head = [
-        "method",
-        "folds",
-        "seeds",
-        "cases",
-        *(f"Dice {name}" for name in classes or ["mean"]),
-        "HD95 mean",
-        "paper",
-        "short by",
-        "min / run",
-        "device",
-    ]
-    lines = [row_cells(row, section) for row in section.rows]
+    """A line per row of the plan: folds and seeds, scores, the paper's mean Dice, the difference to it, minutes, device."""
+    classes = section.classes if section.done else ["mean"]
+    head = ["method", "folds", "seeds", "cases", *(f"Dice {name}" for name in classes), "HD95 mean"]
+    head += ["paper", "short by", "min / run", "device"]
+    how = "Mean (sd over folds, where there are two)." if section.done else "Nothing was run."
     held = [f"- {line}" for line in fold_lines(section)] if section.done else []
-    text = [
-        f"Budget `{section.budget}`. "
-        + ("Mean (sd over folds, where there are two)." if section.done else "Nothing was run."),
-        *held,
-        "",
-    ]
-    text += ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *lines)]
-    if section.done:
-        text += [
-            "",
-            "<details><summary>Commands, commits and devices</summary>",
-            "",
-            "```",
-            *run_lines(section),
-            "```",
-            "",
-            "</details>",
-        ]
-    return "\n".join(text)
+    table = markdown_table(head, [row_cells(row, section) for row in section.rows])
+    return "\n".join([f"Budget `{section.budget}`. {how}", *held, "", table])
 
 
 def _and_missing(row: Row, name: str) -> str:
@@ -156,8 +128,7 @@ def effects(section: Section) -> str:
         for row in section.rows
         if row.label == row.method
     }
-    head = ["method", "choice", "default", "against the default, seed by seed", "mean"]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for row in section.rows:
         runs = {
             job: result
@@ -173,7 +144,7 @@ def effects(section: Section) -> str:
                 for values in (options, {name: defaults[name] for name in options})
             ]
             lines.append([row.method, *shown, ", ".join(f"{value:+.1f}" for value in found), f"{np.mean(found):+.1f}"])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown_table(["method", "choice", "default", "against the default, per seed", "mean"], lines)
 
 
 def mean_dice(result: Result) -> float:
@@ -196,93 +167,41 @@ def orders(section: Section, published: Published) -> str:
 def tenth(config: Bench, results: dict[Job, Result]) -> str:
     """The runs of benchmarks/studies/folds.py with a tenth of their method's iterations, each beside the same run at budget quick, which is in `results`."""
     quick = {(job.method, " ".join(job.set), job.data, job.split, str(job.fold), str(job.seed)): job for job in results}
-    head = [
-        "row",
-        "data",
-        "fold",
-        "seed",
-        "size",
-        "iterations",
-        "Dice mean",
-        "by class",
-        "near the mask",
-        "foreground elsewhere, %",
-        "at `quick`",
-        "minutes",
-        "device",
-        "commit",
-    ]
-    lines = [head, ["---"] * len(head)]
-    for path in sorted(config.results.glob("folds-*.csv")):
-        with open(path, newline="", encoding="utf-8") as file:
-            found = [
-                line
-                for line in csv.DictReader(file)
-                if 10 * int(line["iterations"]) == method_class(line["method"]).recipe.iterations
-            ]
-        for line in found:
-            job = quick.get(tuple(line[key] for key in ("method", "set", "data", "split", "fold", "seed")))
-            name, short = (
-                (job.label, f"{mean_dice(results[job]):.2f}") if job else (f"{line['method']} {line['set']}", "not run")
-            )
-            minutes = f"{float(line['training_s']) / 60:.0f}" if line["training_s"] else ""
-            numbers = [line[key] for key in ("dice", "dice_per_class", "dice_in_box", "outside")]
-            lines.append(
-                [
-                    name,
-                    line["data"],
-                    f"{line['split']}-{line['fold']}",
-                    line["seed"],
-                    line["size"],
-                    line["iterations"],
-                    *numbers,
-                    short,
-                    minutes,
-                    line["device"],
-                    line["commit"],
-                ]
-            )
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    head = ["row", "data", "fold", "seed", "size", "iterations", "Dice mean", "by class", "near the mask"]
+    head += ["foreground elsewhere, %", "at `quick`", "minutes", "device", "commit"]
+    lines = []
+    for line in (line for path in sorted(config.results.glob("folds-*.csv")) for line in read_csv(path)):
+        if 10 * int(line["iterations"]) != method_class(line["method"]).recipe.iterations:
+            continue
+        job = quick.get(tuple(line[key] for key in ("method", "set", "data", "split", "fold", "seed")))
+        short = f"{mean_dice(results[job]):.2f}" if job else "not run"
+        name = job.label if job else f"{line['method']} {line['set']}"
+        minutes = f"{float(line['training_s']) / 60:.0f}" if line["training_s"] else ""
+        cells = [name, line["data"], f"{line['split']}-{line['fold']}", line["seed"], line["size"], line["iterations"]]
+        cells += [line[key] for key in ("dice", "dice_per_class", "dice_in_box", "outside")]
+        lines.append([*cells, short, minutes, line["device"], line["commit"]])
+    return markdown_table(head, lines)
 
 
 def row_cells(row: Row, section: Section) -> list[str]:
     paper = paper_mean(row.label, section.published)
     printed = "" if paper is None else f"{paper:.2f}"
     if not row.done:
-        return [
-            row.label,
-            "not run",
-            "",
-            "",
-            *[""] * len(section.classes if section.done else ["mean"]),
-            "",
-            printed,
-            "",
-            "",
-            "",
-        ]
+        empty = [""] * len(section.classes if section.done else ["mean"])
+        return [row.label, "not run", "", "", *empty, "", printed, "", "", ""]
     scores = [
-        f"{100 * entry['dice']:.2f}"
-        + ("" if entry["dice_sd"] != entry["dice_sd"] else f" ({100 * entry['dice_sd']:.2f})")
+        f"{100 * entry['dice']:.2f}" + ("" if np.isnan(entry["dice_sd"]) else f" ({100 * entry['dice_sd']:.2f})")
         for entry in row.folds
     ]
     records = [result.record for result in row.done.values()]
     tested = all(record["plan"]["fold"]["test"] for record in records)  # else validation cases were scored
-    comparable = paper is not None and section.split == section.published.ours and not row.missing and tested
-    short = f"{paper - 100 * row.folds[-1]['dice']:.2f}" if comparable else ""
-    devices = dict.fromkeys(record["environment"]["device"] for record in records)
-    minutes = mean_sd([record["minutes"] for record in records])[0]
+    short = ""
+    if paper is not None and section.published and section.split == section.published.ours and not row.missing and tested:
+        short = f"{paper - 100 * row.folds[-1]['dice']:.2f}"
+    devices = " / ".join(dict.fromkeys(record["environment"]["device"] for record in records))
+    minutes = f"{mean_sd([record['minutes'] for record in records])[0]:.1f}"
     place = [*(_and_missing(row, name) for name in ("fold", "seed")), str(row.cases[-1]["cases"])]
-    return [
-        row.label,
-        *place,
-        *scores,
-        f"{row.folds[-1]['hd95']:.2f}",
-        printed,
-        short,
-        f"{minutes:.1f}",
-        " / ".join(devices),
-    ]
+    return [row.label, *place, *scores, f"{row.folds[-1]['hd95']:.2f}", printed, short, minutes, devices]
 
 
 def paper_mean(label: str, published: Published | None) -> float | None:
@@ -346,23 +265,17 @@ def main():
     parser.add_argument("--device", default="auto")
     parser.add_argument("--datasets", type=Path, default=Path("datasets"))
     parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--models", type=Path, default=Path("benchmarks/models"))
     parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
     parser.add_argument("--table-only", action="store_true")
     given = parser.parse_args()
-    budget = (
-        given.budget if given.budget != "auto" else "paper" if pick_device(given.device).type == "cuda" else "quick"
-    )
-    config = Bench(
-        PLANS,
-        budget,
-        datasets=given.datasets,
-        runs=given.runs,
-        results=given.results,
-        jobs=given.jobs,
-        device=given.device,
-    )
+    auto = "paper" if pick_device(given.device).type == "cuda" else "quick"
+    budget = auto if given.budget == "auto" else given.budget
+    places = {key: getattr(given, key) for key in ("datasets", "runs", "results", "jobs", "device")}
+    config = Bench(PLANS, budget, **places)
+    if moved := convert(config.results):
+        print(f"{moved} runs of the layout before 0.2 were moved into the CSV files of {config.results}")
     plans = read_plans(config, budget)
     jobs = queue(plans)
     todo = [job for job in jobs if not is_done(job, config)]
@@ -370,14 +283,13 @@ def main():
     if not given.table_only:
         with stopped_after(given.minutes):
             failed = run_jobs(todo, config, len(jobs) - len(todo))
-        for job in kept_jobs(jobs, budget):
+        for job in jobs if budget == "paper" else ():
             if is_done(job, config):
                 keep_small(job, config, given.models)
     with atomic_file(given.page) as partial:
         partial.write_text(fill(given.page.read_text(encoding="utf-8"), blocks(config)), encoding="utf-8")
-    print(
-        f"{sum(is_done(job, config) for job in jobs)} of {len(jobs)} runs are done at budget {budget}; tables: {given.page}"
-    )
+    count = sum(is_done(job, config) for job in jobs)
+    print(f"{count} of {len(jobs)} runs are done at budget {budget}; tables: {given.page}")
     for job, reason in failed.items():
         print(f"{job.place}: {reason}", file=sys.stderr)
     sys.exit(bool(failed))

@@ -39,7 +39,7 @@ class RowEntry(Struct, forbid_unknown_fields=True):
     """`[[row]]`: a method with its options."""
 
     method: str
-    label: Name | None = None
+    label: Name = ""
     set: list[str] = []
 
 
@@ -230,22 +230,19 @@ def _read_toml(path: Path) -> dict:
         raise InputError(f"{path}: is not TOML: {error}.") from error
 
 
-def _convert(path: Path, content: dict, kind: type) -> Any:
-    """The content of a file as `kind`. Raises InputError with the place of the first wrong value, such as `data[0].folds`."""
+def _convert(path: Path, content: dict, kind: type, table: str = "") -> Any:
+    """A table of a file as `kind`. Raises InputError that names the place of the first wrong value: `data[0].folds`."""
     try:
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
-        raise InputError(_explain(path, content, kind, str(error))) from error
+        raise InputError(_explain(path, content, kind, table, str(error))) from error
 
 
-def _explain(path: Path, content: Any, kind: type, said: str) -> str:
+def _explain(path: Path, content: Any, kind: type, table: str, said: str) -> str:
     """msgspec's message with the value that was found, in the words of somebody who writes TOML."""
     text, _, place = said.partition(" - at `$")
     place = place.rstrip("`").lstrip(".")
-    found = content
-    for key, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", place):
-        found = found[int(index)] if index else found.get(key, {}) if isinstance(found, dict) else found
-    where = f"{path}: {place}" if place else str(path)
+    where = ": ".join(filter(None, (str(path), table, place)))
     if unknown := re.match(r"Object contains unknown field `(.*)`", text):
         return f"{where}: unknown key '{unknown[1]}'. {nearest(unknown[1], KEYS - {unknown[1]})}"
     if missing := re.match(r"Object missing required field `(.*)`", text):
@@ -253,7 +250,13 @@ def _explain(path: Path, content: Any, kind: type, said: str) -> str:
         return f"{where}: {missing[1]} is missing. {needs if kind is PlanFile else ''}".strip()
     for theirs, ours in OTHER_WORDS.items():
         text = text.replace(theirs, ours)
-    return f"{where} = {found!r}; {text[0].lower()}{text[1:]}."
+    text = f"{text[0].lower()}{text[1:]}."
+    if "[...]" in place:  # inside a table whose keys are free
+        return f"{where}: {text}"
+    found = content
+    for key, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", place):
+        found = found[int(index) if index else key]
+    return f"{where} = {found!r}; {text}"
 
 
 def _read_published(plan: Path, key: str) -> Published:
@@ -268,4 +271,4 @@ def _read_published(plan: Path, key: str) -> Published:
     known = _read_toml(path)
     if key not in known:
         raise InputError(f"{plan}: published = '{key}' is not in {path}. {nearest(key, known)}")
-    return _convert(path, {key: known[key]}, dict[str, Published])[key]
+    return _convert(path, known[key], Published, key)

@@ -6,7 +6,8 @@ scores.csv   a row per run, case and class
 curves.csv   at most 50 rows per run: training loss and validation Dice
 
 In runs.csv and folds.csv a cell is text as it is, or JSON for everything that is not text; an empty cell means that the
-run's record has no such entry. Runs are sorted by name. Whoever adds a run holds a lock, so that benches that end at the same time lose nothing.
+run's record has no such entry. Runs are sorted by name. Whoever adds a run holds a lock, so that benches that end at the
+same time lose nothing.
 """
 
 import dataclasses
@@ -32,6 +33,7 @@ from .plan import BenchPlan, Job
 
 CURVE = ("iteration", "loss", "val_mean_dice")
 LEAVES = ("options", "plan.options", "environment.continued")  # kept as JSON in one cell
+FLAGS = ("missing", "spurious")
 KEY = ("data", "split", "fold", "label", "seed")
 
 
@@ -53,7 +55,7 @@ def add_run(budget: Path, job: Job, record: dict, rows: list[dict], curve: list[
     run = {"run": job.run}
     new = {
         "folds": [_cells({"id": name} | fold)],
-        "scores": [run | {key: str(int(row[key]) if row[key] is True or row[key] is False else row[key]) for key in COLUMNS} for row in rows],
+        "scores": [run | {key: str(int(row[key]) if key in FLAGS else row[key]) for key in COLUMNS} for row in rows],
         "curves": [run | row for row in curve],
         "runs": [run | _cells(place | _flat(record))],
     }
@@ -82,7 +84,7 @@ def read_scores(budget: Path) -> dict[str, list[dict]]:
     table = _read(budget / "scores.csv")
     for key in ("dice", "hd95", "assd", "penalised_hd95"):
         table[key] = table[key].astype(float)
-    for key in ("missing", "spurious"):
+    for key in FLAGS:
         table[key] = table[key] == "1"
     return {name: rows[list(COLUMNS)].to_dict("records") for name, rows in table.groupby("run", sort=False)}
 
@@ -145,7 +147,7 @@ def read_results(plan: BenchPlan, config: Bench) -> dict[Job, Result]:
 
 
 def _check_alike(results: dict[Job, Result], table: Path) -> None:
-    """Raises InputError for runs on one fold with other cases, and for runs on one data set with other classes or units."""
+    """Raises InputError for runs of one fold with different cases, of one data set with different classes or units."""
     first: dict[tuple, tuple[Job, object]] = {}
     for job, result in results.items():
         plan, rows, data = result.record["plan"], result.rows, (job.data, job.split)
