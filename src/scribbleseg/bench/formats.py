@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 import pandas as pd
-from tabulate import tabulate
+from tabulate import DataRow, TableFormat, tabulate
 
 from ..config import Bench
 from ..core.atomic import atomic_file
@@ -18,6 +18,8 @@ LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "–": "--", "†": r"\textdagger{}",
 }  # fmt: skip
+PIPES = DataRow("| ", " | ", " |")
+UNPADDED = TableFormat(None, lambda widths, _: "|" + " --- |" * len(widths), None, None, PIPES, PIPES, 0, None)
 SCORES = ("dice", "hd95", "penalised_hd95")
 COLUMNS = (
     "data split budget row class unit status folds seeds cases dice_over_folds dice_sd_over_folds hd95_over_folds "
@@ -46,7 +48,7 @@ def write_tables(plan: BenchPlan, results: dict[Job, Result], folder: Path) -> P
 def pipe_table(head: list[str], body: list[list[str]]) -> str:
     """A Markdown table of texts, without padding."""
     rows = [[cell.replace("|", "\\|") for cell in line] for line in body]
-    return tabulate(rows, head, "pipe", disable_numparse=True, stralign=None, preserve_whitespace=True)
+    return tabulate(rows, head, UNPADDED, disable_numparse=True, stralign=None, preserve_whitespace=True)
 
 
 def markdown(plan: BenchPlan, sections: list[Section], results: Path) -> str:
