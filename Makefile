@@ -25,6 +25,7 @@ test: $(VENV)/test-installed
 # Every run of docs/results.md that is not done, in order of value, and its tables. Needs datasets/acdc and datasets/mscmr.
 # make results MINUTES=9 stops at a checkpoint; the same command carries on.
 results: $(VENV)/installed
+	$(PIP) -e '.[bench]'
 	$(BIN)/python benchmarks/studies/results.py $(if $(MINUTES),--minutes $(MINUTES))
 
 clean:

@@ -40,7 +40,7 @@ check)
     {
         "$python" -m scribbleseg evaluate runs/check/cuda runs/check/phantom/labelsTr_dense
         echo "the masks of CUDA against those of the CPU:"
-        "$python" -m scribbleseg evaluate runs/check/cuda runs/check/cpu --classes $("$python" -c 'import json; print(*list(json.load(open("runs/check/phantom/dataset.json"))["labels"])[1:-1])')
+        "$python" -m scribbleseg evaluate runs/check/cuda runs/check/cpu $("$python" -c 'import json; print(*(f"--class-name={name}" for name in list(json.load(open("runs/check/phantom/dataset.json"))["labels"])[1:-1]))')
     } | tee "$out/check.txt"
     cp runs/check/run/log.jsonl runs/check/run/environment.json "$out/"
     for chosen in "cuda or recorded and False" "recorded and True and (effdnet or scn or pce)"; do  # not compiled, compiled

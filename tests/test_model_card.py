@@ -200,7 +200,7 @@ def run(tmp_path) -> Path:
     }
     record = {
         "plan": {"fold": {}},
-        "command": "scribbleseg train datasets/drawn runs/drawn --method pce --budget quick",
+        "command": "scribbleseg train datasets/drawn runs/quick/drawn/final-0/pce-s0 --method pce --budget quick",
         "environment": environment,
         "parameters": 7,
         "minutes": 2.6,
@@ -216,7 +216,7 @@ def test_a_card_says_what_the_run_is_and_shows_its_failures(run, tmp_path):
         "# pce on Drawn, final fold 0\n", "**Not for clinical use.**", "128 pixels, 600 iterations", "a machine, float32; 3 minutes", "commit abc1234",
         "| source | nobody |", "| licence | CC0;", "1 cases of 1 patients (well 1); scribbles", "test: 3 cases of 2 patients (ill 2); 3 cases", "Not seen in training: ill",
         "the first slice of the file in 2 of 3 cases", "Without a heart, that is with an empty dense mask, whatever the image shows: 3 slices. 1 of them",
-        "**c, slice 3 of 7**. 0.0 % of 32 pixels of RV found.", "run `drawn/final-0/pce-s0` in [scores.csv](../results/quick/scores.csv)", "scribbleseg predict runs/drawn new_scans segmented",
+        "**c, slice 3 of 7**. 0.0 % of 32 pixels of RV found.", "run `drawn/final-0/pce-s0` in [scores.csv](../results/quick/scores.csv)", "scribbleseg predict runs/quick/drawn/final-0/pce-s0 new_scans segmented",
     ):  # fmt: skip
         assert part in page, part
     assert str(tmp_path) not in page, "no path of a machine"

@@ -82,7 +82,7 @@ def test_scores_of_validation_cases_are_no_distance_to_the_papers():
     plan = bench_plan(
         ["pce"], [0], published=Published("Somebody", "heart", "5 folds", "cv", {"pce": {"mean": {"dice": 86.0}}})
     )
-    found = of(plan, {("pce", 0): TWO_FOLDS["pce", 0]})
+    found = of(plan, {("pce", 0): result({"a": (0.5, 0.7), "b": (0.7, 0.9)})})
     (section,) = aggregate(plan, found)
     assert results.row_cells(section.rows[0], section)[-3] == "16.00"
     for one in found.values():
