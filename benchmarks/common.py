@@ -52,7 +52,7 @@ def read_log(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def scribbleseg(words: Iterable[object], environment: Mapping[str, str] = {}, quiet: bool = False) -> None:  # noqa: B006
+def scribbleseg(words: Iterable[object], environment: Mapping[str, str] = {}, quiet: bool = False) -> None:
     """Run a verb of the command line. Raises CalledProcessError if it fails."""
     stdout = subprocess.DEVNULL if quiet else None
     subprocess.run([*SCRIBBLESEG, *map(str, words)], env=os.environ | environment, check=True, stdout=stdout)

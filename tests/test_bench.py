@@ -83,10 +83,7 @@ def test_a_plan_is_run_once_and_its_table_comes_from_the_scores(place, capsys):
     shutil.rmtree(place.datasets)
     assert "already done" not in capsys.readouterr().out
     assert bench(place), "done runs are skipped: neither data nor runs are needed"
-    assert (
-        "4 of the plan's 4 runs are already done and are not run again\n"
-        in capsys.readouterr().out
-    )
+    assert "4 of the plan's 4 runs are already done and are not run again\n" in capsys.readouterr().out
 
 
 def test_a_failing_run_does_not_stop_the_others(place, capsys):
@@ -377,7 +374,13 @@ def test_runs_of_the_layout_of_before_are_moved_and_nothing_is_lost(place, capsy
         leave(place, job)
     stored = {
         "command": "a --split 622",
-        "environment": {"commit": None, "device": "622", "precision": "float32", "threads": 1, "continued": [{"commit": "1e5"}]},
+        "environment": {
+            "commit": None,
+            "device": "622",
+            "precision": "float32",
+            "threads": 1,
+            "continued": [{"commit": "1e5"}],
+        },
         "options": hyperparameters("pce"),
         "data_note": "",
         "wall_seconds": {"training": None, "scoring": 0.1},

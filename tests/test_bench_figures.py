@@ -338,7 +338,8 @@ def test_sensitivity_needs_two_values():
 
 @pytest.fixture
 def place(tmp_path):
-    """Nine cases, three held out; the dense mask of the middle slice is the largest. Two rows with predictions, one without."""
+    """Nine cases, three held out; the dense mask of the middle slice is the largest. Two rows with predictions, one
+    without."""
     folder = small_dataset(tmp_path / "datasets" / "small", cases=9)
     for number in (6, 7, 8):
         path = folder / "labelsTr_dense" / f"case.{number} a.nii.gz"
@@ -404,7 +405,8 @@ def test_pixels_keep_their_shape(place):
 
 
 def test_predictions_are_shown_in_their_images_order(place):
-    """By itself a prediction would be sliced across another axis: spacings lie on both sides of what counts as equal."""
+    """By itself a prediction would be sliced across another axis: spacings lie on both sides of what counts as
+    equal."""
     above, below = np.diag([1, 1, 0.999002, 1]), np.diag([1, 1, 0.998998, 1])
     for folder, affine in ((place.datasets, above), (place.runs, below)):
         for path in folder.rglob("case.6 a*.nii.gz"):

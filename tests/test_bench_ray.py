@@ -90,7 +90,8 @@ def parent(process: int) -> int:
 
 
 def kill_the_node_of(job: Job, config: Bench, cluster, killed: list) -> None:
-    """After the job's first checkpoint inside the run: the node's raylet, and the process that trains, as when the machine loses its power."""
+    """After the job's first checkpoint inside the run: the node's raylet, and the process that trains, as when the
+    machine loses its power."""
     until = time.monotonic() + PATIENCE_S
     run = config.runs / job.place
     while not (run / "resume.pt").is_file() or not read_checkpoint(run)["iteration"]:

@@ -1,4 +1,5 @@
-"""Tables from hand-made scores: spread, ranks, tests, published numbers, formats; and the committed plans agree with each other."""
+"""Tables from hand-made scores: spread, ranks, tests, published numbers, formats; and the committed plans agree with
+each other."""
 
 import csv
 import dataclasses
@@ -134,8 +135,8 @@ def test_seeds_are_averaged_per_case_and_missing_structures_counted():
     assert len(row.scores) == 4
     # seed 0: A (0 + .4)/2, B .5; seed 1: A (.2 + .8)/2, B .5
     assert (
-        "Mean Dice of each seed (seeds), over the folds that all of them have; sd and p do not include the difference between seeds: pce 35.00, 50.00 (0-1)."
-        in tables(aggregate(plan, of(plan, found))[0])[0].notes
+        "Mean Dice of each seed (seeds), over the folds that all of them have; sd and p do not include the difference "
+        "between seeds: pce 35.00, 50.00 (0-1)." in tables(aggregate(plan, of(plan, found))[0])[0].notes
     )
     lines = list(csv.DictReader(io.StringIO(tidy_csv(aggregate(plan, of(plan, found))))))
     assert [[float(value) for value in line["dice_by_seed"].split(" / ") if value] for line in lines] == [
@@ -183,7 +184,7 @@ def test_wilcoxon_by_hand():
     )
     better["case1"] = 0.525  # no tie with it
     assert paired_p(better, other | {"elsewhere": 1.0}) == (pytest.approx(4 / 2**6), 6)
-    assert paired_p({case: 0.3 for case in other}, {case: 0.1 + 0.2 for case in other}) == (1.0, 6), (
+    assert paired_p(dict.fromkeys(other, 0.3), dict.fromkeys(other, 0.1 + 0.2)) == (1.0, 6), (
         "equal but for the last bit"
     )
     few = {case: better[case] for case in list(better)[:5]}
@@ -206,7 +207,7 @@ def test_ranks_leave_out_incomplete_rows_and_the_upper_bound():
     plan = bench_plan(["pce", "scn", "tv", "part", "fullsup"], [0, 1])
 
     def run(dice, hd95, names="ab"):
-        return result({case: ((dice, hd95), (dice, hd95)) for case in names})
+        return result(dict.fromkeys(names, ((dice, hd95), (dice, hd95))))
 
     found = {
         ("pce", 0): run(0.61, 3.0),

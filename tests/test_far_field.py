@@ -1,4 +1,5 @@
-"""benchmarks/studies/far_field.py: what lies in the boxes and out of them, and lines whose predictions are elsewhere."""
+"""benchmarks/studies/far_field.py: what lies in the boxes and out of them, and lines whose predictions are
+elsewhere."""
 
 import csv
 
@@ -14,7 +15,8 @@ from scribbleseg.evaluation.scores import COLUMNS
 
 @pytest.fixture
 def runs(tmp_path):
-    """One case of 80 × 80 pixels, its second slice empty, as a finished run predicted it: half of class 1, one far block of 10 pixels, 5 in the empty slice."""
+    """One case of 80 × 80 pixels, its second slice empty, as a finished run predicted it: half of class 1, one far
+    block of 10 pixels, 5 in the empty slice."""
     truth = np.zeros((80, 80, 2), np.uint8)
     truth[10:20, 10:20, 0] = 1
     truth[12:14, 12:14, 0] = 2

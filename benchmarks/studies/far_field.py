@@ -1,8 +1,10 @@
-"""How much of a method's loss of Dice lies far from the heart: python benchmarks/studies/far_field.py [RUNS] [DATASETS] [RESULTS]
+"""How much of a method's loss of Dice lies far from the heart: python benchmarks/studies/far_field.py [RUNS] [DATASETS]
+[RESULTS]
 
-For every run of the quick budget that has predictions: Dice over the whole volume, Dice inside each slice's box around the dense mask, 20 pixels
-wider on every side, and the share of the predicted foreground that lies outside these boxes: in slices with a heart, and in slices without one.
-Writes far-field-quick.csv and .md into RESULTS, where the lines of runs whose predictions are on another machine stay.
+For every run of the quick budget that has predictions: Dice over the whole volume, Dice inside each slice's box around
+the dense mask, 20 pixels wider on every side, and the share of the predicted foreground that lies outside these boxes:
+in slices with a heart, and in slices without one. Writes far-field-quick.csv and .md into RESULTS, where the lines of
+runs whose predictions are on another machine stay.
 """
 
 import sys
@@ -24,13 +26,15 @@ KEY = ("data", "split", "row", "seed")
 COLUMNS = (*KEY, "cases", "dice", "dice_in_box", "foreground_outside", "foreground_in_empty_slices")
 HEAD = (*KEY, "cases", "Dice", "Dice in the box", "predicted foreground outside the boxes", "in slices without a heart")
 ABOUT = (
-    "Made by `python benchmarks/studies/far_field.py` from the predictions of the runs; numbers in far-field-quick.csv.\n\n"
+    "Made by `python benchmarks/studies/far_field.py` from the predictions of the runs; numbers in "
+    "far-field-quick.csv.\n\n"
     f"In the box: inside each slice's box around the dense mask, {MARGIN} pixels wider on every side."
 )
 
 
 def boxes(truth: np.ndarray, margin: int = MARGIN) -> np.ndarray:
-    """True inside the box around each slice's foreground and its margin; slices without foreground have none. [D, H, W] → bool [D, H, W]"""
+    """True inside the box around each slice's foreground and its margin; slices without foreground have none. [D, H, W]
+    → bool [D, H, W]"""
     inside = np.zeros(truth.shape, bool)
     for plane, mask in zip(inside, truth > 0):
         if mask.any():
@@ -46,7 +50,8 @@ def mean_dice(found: np.ndarray, truth: np.ndarray, classes: int) -> float:
 
 
 def measure(run: Path, dataset) -> tuple[int, float, float, float, float]:
-    """Cases; means of Dice, of Dice in the boxes, of the shares of predicted foreground outside them in slices with and without a heart."""
+    """Cases; means of Dice, of Dice in the boxes, of the shares of predicted foreground outside them in slices with and
+    without a heart."""
 
     def one(case):
         found, grid = read_label(run / "predictions" / f"{case.id}.nii.gz")

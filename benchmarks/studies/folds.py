@@ -1,11 +1,13 @@
-"""Whole runs against the clock: python benchmarks/studies/folds.py DATASET [--method effdnet] [--set KEY=VALUE ...] [--split cv5] [--folds 0 1] [--seeds 0]
-[--precisions bfloat16 float32] [--iterations N] [--size PIXELS] [--at-once K]
+"""Whole runs against the clock: python benchmarks/studies/folds.py DATASET [--method effdnet] [--set KEY=VALUE ...]
+[--split cv5] [--folds 0 1] [--seeds 0] [--precisions bfloat16 float32] [--iterations N] [--size PIXELS] [--at-once K]
 
-Every combination is trained, predicted and scored by `scribbleseg` in processes of their own, K at a time, on one device. A line each: seconds of
-training (start-up, reading and compiling included), of prediction and of scoring; iterations a second in the second half of the run, where nothing
-is compiled any more; Dice of the held-out cases, over the whole volume and near the dense mask (`dice_in_box`), and percent of the predicted foreground
-that is not near (`outside`; benchmarks/studies/far_field.py). So it says what a fold takes, what several at once take, and what bfloat16 changes. float32 is
-without TF32. Other lines stay in benchmarks/results/folds-DEVICE.csv and .md; a run that was cut off is carried on, and has no seconds of training.
+Every combination is trained, predicted and scored by `scribbleseg` in processes of their own, K at a time, on one
+device. A line each: seconds of training (start-up, reading and compiling included), of prediction and of scoring;
+iterations a second in the second half of the run, where nothing is compiled any more; Dice of the held-out cases, over
+the whole volume and near the dense mask (`dice_in_box`), and percent of the predicted foreground that is not near
+(`outside`; benchmarks/studies/far_field.py). So it says what a fold takes, what several at once take, and what bfloat16
+changes. float32 is without TF32. Other lines stay in benchmarks/results/folds-DEVICE.csv and .md; a run that was cut
+off is carried on, and has no seconds of training.
 """
 
 import argparse
@@ -17,7 +19,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import far_field
@@ -27,7 +29,7 @@ from scribbleseg.evaluation.scores import read_rows, summarise
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from common import markdown_table, read_csv, read_log, RESULTS, scribbleseg, slug, write_csv, write_page
+from common import RESULTS, markdown_table, read_csv, read_log, scribbleseg, slug, write_csv, write_page
 
 KEY = ("method", "set", "data", "split", "fold", "seed", "precision", "size", "iterations", "at_once", "mps")
 COLUMNS = (
@@ -47,7 +49,7 @@ def late_rate(log: list[dict]) -> float:
     """Iterations a second from the middle of a run to its end, from the lines of log.jsonl."""
     pairs = [
         (after["iteration"] - before["iteration"], after["seconds_per_iteration"])
-        for before, after in zip(log, log[1:])
+        for before, after in pairwise(log)
         if before["iteration"] >= log[-1]["iteration"] / 2
     ]
     pairs = pairs or [(1, log[-1]["seconds_per_iteration"])]
@@ -126,7 +128,8 @@ def measure(given: argparse.Namespace, fold: int, seed: int, precision: str) -> 
 
 
 def write(line: dict, results: Path) -> Path:
-    """Put the line among those of before; returns the table. A finished run that is asked for again has no new times and changes nothing."""
+    """Put the line among those of before; returns the table. A finished run that is asked for again has no new times
+    and changes nothing."""
     path, key = results / f"folds-{slug(line['device'])}.md", tuple(line[name] for name in KEY)
     kept = {tuple(row[name] for name in KEY): row for row in read_csv(path.with_suffix(".csv"))}
     if line["training_s"] or key not in kept:

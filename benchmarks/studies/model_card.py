@@ -1,9 +1,11 @@
-"""A card for each of several models: python benchmarks/studies/model_card.py RUN [RUN ...], such as runs/quick/acdc/cv5-0/scn-s0
+"""A card for each of several models: python benchmarks/studies/model_card.py RUN [RUN ...], such as
+runs/quick/acdc/cv5-0/scn-s0
 
-From a run that `scribbleseg bench` has finished (its folder, with the predictions of the held-out cases), its data set (where config.json
-says) and its scores (benchmarks/results): docs/models/DATA-SPLIT-ROW.md and .png, and docs/models/README.md, the index of the cards made.
-Data whose licence is no open one (CC…) is not shown there: its picture stays in the run's folder, as failures.png.
-For short-axis stacks of the heart with a class RV. What is shown is chosen by rule, and the card says by which.
+From a run that `scribbleseg bench` has finished (its folder, with the predictions of the held-out cases), its data set
+(where config.json says) and its scores (benchmarks/results): docs/models/DATA-SPLIT-ROW.md and .png, and
+docs/models/README.md, the index of the cards made. Data whose licence is no open one (CC…) is not shown there: its
+picture stays in the run's folder, as failures.png. For short-axis stacks of the heart with a class RV. What is shown is
+chosen by rule, and the card says by which.
 """
 
 import dataclasses
@@ -87,7 +89,8 @@ class Model:
 
 
 def read_model(run: Path, results: Path) -> Model:
-    """Raises InputError for a data set without a class RV or without source and terms, and for scores that are not those of the run's predictions."""
+    """Raises InputError for a data set without a class RV or without source and terms, and for scores that are not
+    those of the run's predictions."""
     train, plan = read_plan(run)
     dataset = read_dataset(train.dataset)
     if "RV" not in plan.classes:
@@ -97,7 +100,8 @@ def read_model(run: Path, results: Path) -> Model:
     info = read_json(dataset.folder / "dataset.json")
     if lacking := [key for key in ("description", "reference", "licence") if key not in info]:
         raise InputError(
-            f"{dataset.folder / 'dataset.json'}: has no {lacking[0]}. A card names source and terms: add {', '.join(lacking)}."
+            f"{dataset.folder / 'dataset.json'}: has no {lacking[0]}. A card names source and terms: add "
+            f"{', '.join(lacking)}."
         )
     budget, name = results / run.parts[-4], "/".join(run.parts[-3:])
     rows, record = read_scores(budget).get(name, []), read_records(budget).get(name, {})
@@ -126,7 +130,8 @@ def base_to_apex(truth: np.ndarray, rv: int) -> np.ndarray:
 
 
 def find_failures(scans: list[Scan], rows: list[dict], classes: tuple[str, ...]) -> list[Failure]:
-    """The slices that the rules choose, in the order of the card; of RV and of foreground where there is none only what is wrong."""
+    """The slices that the rules choose, in the order of the card; of RV and of foreground where there is none only what
+    is wrong."""
     rv = classes.index("RV")
     name, value = rank_cases(rows)[0]
     scan = next(scan for scan in scans if scan.case.id == name)
@@ -144,7 +149,10 @@ def find_failures(scans: list[Scan], rows: list[dict], classes: tuple[str, ...])
                     (mean_dice(scan.found[i], scan.truth[i], len(classes)), -int((scan.truth[i] > 0).sum()), n, int(i))
                 )
         value, _, n, i = min(scored)
-        rule = f"of every case the most {end} slice with foreground; the one with the lowest Dice, among equals that with most foreground"
+        rule = (
+            f"of every case the most {end} slice with foreground; the one with the lowest Dice, among equals that "
+            "with most foreground"
+        )
         chosen.append(Failure(rule, scans[n], i, f"Dice of the slice {percent(value)}"))
 
     shares = []  # (share of RV found, −its area, scan, slice)
@@ -158,12 +166,16 @@ def find_failures(scans: list[Scan], rows: list[dict], classes: tuple[str, ...])
             (far if i in scan.heart else empty).append((int(pixels), -n, -i))
     if shares and min(shares)[0] < 1:
         share, area, n, i = min(shares)
-        rule = "the slice with RV in the dense mask of which the smallest share is found, among equals the one with most RV"
+        rule = (
+            "the slice with RV in the dense mask of which the smallest share is found, among equals the one with most "
+            "RV"
+        )
         chosen.append(Failure(rule, scans[n], i, f"{percent(share)} of {-area} pixels of RV found"))
     for found, rule in (
         (
             far,
-            f"the slice with a heart and most predicted foreground outside the box around it, {MARGIN} pixels wider on every side",
+            f"the slice with a heart and most predicted foreground outside the box around it, {MARGIN} pixels wider "
+            "on every side",
         ),
         (empty, "the slice without a heart and with most predicted foreground"),
     ):
@@ -213,7 +225,8 @@ def score_table(rows: list[dict]) -> str:
 
 
 def thirds_table(scans: list[Scan], classes: tuple[str, ...]) -> str:
-    """Per third: Dice of its slices, taken together per case, mean over cases; slices whose RV was missed altogether."""
+    """Per third: Dice of its slices, taken together per case, mean over cases; slices whose RV was missed
+    altogether."""
     rv = classes.index("RV")
     lines = []
     for place, name in enumerate(THIRDS):
@@ -244,7 +257,8 @@ def thirds_table(scans: list[Scan], classes: tuple[str, ...]) -> str:
 
 
 def failure_rows(model: Model, failures: list[Failure]) -> list[Row]:
-    """Every slice once, with the numbers of its rules; cropped to the heart of the whole case and to what is predicted in the slice."""
+    """Every slice once, with the numbers of its rules; cropped to the heart of the whole case and to what is predicted
+    in the slice."""
     places: dict[tuple, list[int]] = {}
     for number, failure in enumerate(failures, 1):
         places.setdefault((failure.scan.case.id, failure.index), []).append(number)
@@ -282,12 +296,16 @@ def patients(model: Model, names: tuple[str, ...]) -> str:
 
 
 def card(model: Model, failures: list[Failure], picture: str | None, scores: str) -> str:
-    """The page; `picture` None where the data must not be shown; `scores` leads from its folder to that of scores.csv."""
+    """The page; `picture` None where the data must not be shown; `scores` leads from its folder to that of
+    scores.csv."""
     train, plan, record, dataset = model.train, model.plan, model.record, model.dataset
     recipe, environment = plan.recipe, record["environment"]
     words = shlex.split(record["command"])
     data, run = words[2:4]
-    shown = f"The terms of the data ({model.info['licence']}) do not let it be shown here: the command above draws the slices below into {run}/failures.png."
+    shown = (
+        f"The terms of the data ({model.info['licence']}) do not let it be shown here: the command above draws the "
+        f"slices below into {run}/failures.png."
+    )
     if picture:
         shown = f"![Failures by rule: image, dense mask, prediction]({picture})"
     info = model.info
@@ -312,11 +330,13 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
     lines = [
         f"# {model.title}",
         "",
-        "**Not for clinical use.** This model is for research. Nobody has tested it as a medical device, and its output must not guide the care of a patient.",
+        "**Not for clinical use.** This model is for research. Nobody has tested it as a medical device, and its "
+        "output must not guide the care of a patient.",
         "",
         f"Budget `{train.budget}`: {plan.size} pixels, {recipe.iterations} iterations"
         + (f"; the paper's is {tall}." if train.budget != "paper" else "."),
-        f"Made by `python benchmarks/studies/model_card.py {run}`; scores and settings: run `{'/'.join(Path(run).parts[-3:])}` in [scores.csv]({scores}/scores.csv) and [runs.csv]({scores}/runs.csv).",
+        f"Made by `python benchmarks/studies/model_card.py {run}`; scores and settings: run "
+        f"`{'/'.join(Path(run).parts[-3:])}` in [scores.csv]({scores}/scores.csv) and [runs.csv]({scores}/runs.csv).",
         "",
         "## The model",
         "",
@@ -325,7 +345,8 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
             [
                 [
                     "method",
-                    f"[`{plan.method}`](../methods/{plan.method}.md): {inspect.getdoc(inspect.getmodule(kind)).splitlines()[0]}",
+                    f"[`{plan.method}`](../methods/{plan.method}.md): "
+                    f"{inspect.getdoc(inspect.getmodule(kind)).splitlines()[0]}",
                 ],
                 [
                     "options",
@@ -335,7 +356,8 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
                 ["network", f"`{plan.network}`, 2-D, {record['parameters']} parameters"],
                 [
                     "input",
-                    f"{len(plan.channels)} channel ({', '.join(plan.channels)}), a slice at a time, resized to {plan.size} × {plan.size} pixels",
+                    f"{len(plan.channels)} channel ({', '.join(plan.channels)}), a slice at a time, resized to "
+                    f"{plan.size} × {plan.size} pixels",
                 ],
                 [
                     "output",
@@ -344,12 +366,14 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
                 ],
                 [
                     "training",
-                    f"{recipe.iterations} iterations of {recipe.batch} slices, {recipe.optimizer} from {recipe.lr:g}, schedule {recipe.schedule}, seed {train.seed}; weights of the last iteration",
+                    f"{recipe.iterations} iterations of {recipe.batch} slices, {recipe.optimizer} from "
+                    f"{recipe.lr:g}, schedule {recipe.schedule}, seed {train.seed}; weights of the last iteration",
                 ],
                 ["machine", f"{environment['device']}, {environment['precision']}; {record['minutes']:.0f} minutes"],
                 [
                     "versions",
-                    f"scribbleseg {environment['scribbleseg']}, commit {environment['commit']}, torch {environment['torch']}, Python {environment['python']}",
+                    f"scribbleseg {environment['scribbleseg']}, commit {environment['commit']}, torch "
+                    f"{environment['torch']}, Python {environment['python']}",
                 ],
                 ["command", f"`{record['command']}`"],
             ],
@@ -378,8 +402,11 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
         "",
         "## Intended use",
         "",
-        "Research on weakly supervised segmentation: to compare methods under one protocol, and to look at what scribbles leave open. Nothing else.",
-        f"It expects short-axis stacks of the heart like those it was trained on ({', '.join(plan.channels)}; {info['description'].partition('. ')[0]}), sliced along the axis of the largest spacing (the last on a tie). Every slice is segmented alone.",
+        "Research on weakly supervised segmentation: to compare methods under one protocol, and to look at what "
+        "scribbles leave open. Nothing else.",
+        f"It expects short-axis stacks of the heart like those it was trained on ({', '.join(plan.channels)}; "
+        f"{info['description'].partition('. ')[0]}), sliced along the axis of the largest spacing (the last on a "
+        "tie). Every slice is segmented alone.",
         f"Intensities are prepared by `predict` itself, per volume: {normalise.__doc__.strip().splitlines()[0]}",
         "Other views, sequences, scanners and centres were not tried.",
         "",
@@ -387,11 +414,14 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
         "",
         score_table(model.rows),
         "",
-        f"One run, seed {train.seed}; sd and lowest are over cases. HD95 is the mean over found structures; HD95* counts a missing structure as the volume's diagonal. Missing: in the dense mask, not predicted at all; spurious: the reverse."
+        f"One run, seed {train.seed}; sd and lowest are over cases. HD95 is the mean over found structures; HD95* "
+        "counts a missing structure as the volume's diagonal. Missing: in the dense mask, not predicted at all; "
+        "spurious: the reverse."
         + (" The files have no spacing, so distances are in voxels." if dataset.spacing_unit == "voxels" else ""),
         *(
             [
-                "These validation cases were scored during training as well; the weights are those of the last iteration and were not picked on them."
+                "These validation cases were scored during training as well; the weights are those of the last "
+                "iteration and were not picked on them."
             ]
             if model.part == "validation"
             else []
@@ -401,26 +431,35 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
         "",
         thirds_table(model.scans, plan.classes),
         "",
-        "The slices with foreground in the dense mask, split in three parts as equal as can be, the larger ones nearer the base. Dice of a part: its slices taken together, mean over the cases where it is defined.",
-        f"The base is the end whose half of these slices has the larger area of RV in the dense mask; the file's orientation is not used. By this rule it is the first slice of the file in {first} of {len(model.scans)} cases.",
+        "The slices with foreground in the dense mask, split in three parts as equal as can be, the larger ones "
+        "nearer the base. Dice of a part: its slices taken together, mean over the cases where it is defined.",
+        "The base is the end whose half of these slices has the larger area of RV in the dense mask; the file's "
+        f"orientation is not used. By this rule it is the first slice of the file in {first} of {len(model.scans)} "
+        "cases.",
         "",
         "## What it fails at",
         "",
         shown,
         "",
-        "Chosen by rule among the held-out cases, not by eye; the numbers are those beside the rows. Dice of a slice is the mean over the classes that are in the dense mask or in the prediction.",
+        "Chosen by rule among the held-out cases, not by eye; the numbers are those beside the rows. Dice of a slice "
+        "is the mean over the classes that are in the dense mask or in the prediction.",
         "",
         *(
-            f"{number}. {f.rule[0].upper()}{f.rule[1:]}: **{f.scan.case.id}, slice {f.index + 1} of {len(f.scan.truth)}**. {f.text}."
+            f"{number}. {f.rule[0].upper()}{f.rule[1:]}: **{f.scan.case.id}, slice {f.index + 1} of "
+            f"{len(f.scan.truth)}**. {f.text}."
             for number, f in enumerate(failures, 1)
         ),
         "",
-        f"- Without a heart, that is with an empty dense mask, whatever the image shows: {len(empty)} slices. {sum(empty)} of them have predicted foreground, {percent(elsewhere)} of all that is predicted, mean over cases.",
-        f"- In slices with a heart, {percent(outside)} of the predicted foreground lies outside the box around it, {MARGIN} pixels wider on every side, mean over cases.",
+        f"- Without a heart, that is with an empty dense mask, whatever the image shows: {len(empty)} slices. "
+        f"{sum(empty)} of them have predicted foreground, {percent(elsewhere)} of all that is predicted, mean over "
+        "cases.",
+        f"- In slices with a heart, {percent(outside)} of the predicted foreground lies outside the box around it, "
+        f"{MARGIN} pixels wider on every side, mean over cases.",
         "",
         "## Use it",
         "",
-        "The weights are not in the repository. The first command trains them again on your own copy of the data; without `--deterministic` not to the same numbers.",
+        "The weights are not in the repository. The first command trains them again on your own copy of the data; "
+        "without `--deterministic` not to the same numbers.",
         "",
         "```",
         record["command"],
@@ -436,14 +475,16 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
         "from scribbleseg.inference.predict import load_network",
         "",
         f'run = Path("{run}")',
-        "network = load_network(run, read_plan(run)[1])  # a torch module in eval mode: slices [N, channels, H, W] → logits [N, classes, H, W]",
+        "network = load_network(run, read_plan(run)[1])  # a torch module in eval mode: slices [N, channels, H, W] → "
+        "logits [N, classes, H, W]",
         "```",
     ]
     return "\n".join(lines) + "\n"
 
 
 def write_card(run: Path, results: Path, path: Path) -> Model:
-    """Write the card of a run, and its pictures beside it if the data's licence is an open one; from the scores in RESULTS."""
+    """Write the card of a run, and its pictures beside it if the data's licence is an open one; from the scores in
+    RESULTS."""
     model = read_model(run, results)
     failures = find_failures(model.scans, model.rows, model.plan.classes)
     picture = path.with_suffix(".png") if model.info["licence"].startswith("CC") else run / "failures.png"
@@ -490,11 +531,14 @@ def index(models: dict[str, Model]) -> str:
         [
             "# Model cards",
             "",
-            "**Not for clinical use.** Each card says what a model was trained on, what it is for, how it scores on held-out cases, and where it fails, with pictures chosen by rule.",
+            "**Not for clinical use.** Each card says what a model was trained on, what it is for, how it scores on "
+            "held-out cases, and where it fails, with pictures chosen by rule.",
             "",
             *(
                 [
-                    f"{len(quick)} of {len(models)} are models of the `quick` budget ({BUDGETS['quick']['size']} pixels, {BUDGETS['quick']['iterations']} iterations), far below the papers': they show the method at work, not its paper's number.",
+                    f"{len(quick)} of {len(models)} are models of the `quick` budget ({BUDGETS['quick']['size']} "
+                    f"pixels, {BUDGETS['quick']['iterations']} iterations), far below the papers': they show the "
+                    "method at work, not its paper's number.",
                     "",
                 ]
                 if quick
@@ -502,7 +546,8 @@ def index(models: dict[str, Model]) -> str:
             ),
             markdown_table(head, lines),
             "",
-            "Dice: mean over held-out cases; lowest case: its mean over classes; missing: structures with no predicted voxel.",
+            "Dice: mean over held-out cases; lowest case: its mean over classes; missing: structures with no "
+            "predicted voxel.",
             f"Made by `python benchmarks/studies/model_card.py {runs}`",
             "",
         ]

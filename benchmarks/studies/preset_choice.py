@@ -1,12 +1,16 @@
-"""How `--preset fast` was chosen: python benchmarks/studies/preset_choice.py [--candidates NAME ...] [--seeds 0 1] [--table-only]
+"""How `--preset fast` was chosen: python benchmarks/studies/preset_choice.py [--candidates NAME ...] [--seeds 0 1]
+[--table-only]
 
 Trains every candidate and compares them on the training side alone, by two figures of the run's end:
-- mean Dice of the validation cases of the `tuning` splits: 16 patients (32 cases) of ACDC cv5 fold 0's training groups, by dense masks; 5 of MSCMR's 25
+- mean Dice of the validation cases of the `tuning` splits: 16 patients (32 cases) of ACDC cv5 fold 0's training groups,
+    by dense masks; 5 of MSCMR's 25
   scribbled subjects, over scribbled pixels alone, as they have no dense masks;
-- the share of predicted foreground that lies far away, outside a slice's box round the scribbled foreground, 40 pixels (of the file) wider on all sides: mean of
-  every fifth training case. It needs no mask, so runs on all of MSCMR's 25 subjects (split 25-5-15) are judged by it as well.
-The rule: the highest Dice among the candidates of which no run put a tenth of its foreground far away. What is finished is skipped, what was interrupted is
-carried on. Writes benchmarks/results/preset-choice.csv and .md from every finished run that is there.
+- the share of predicted foreground that lies far away, outside a slice's box round the scribbled foreground, 40 pixels
+    (of the file) wider on all sides: mean of
+every fifth training case. It needs no mask, so runs on all of MSCMR's 25 subjects (split 25-5-15) are judged by it as
+well. The rule: the highest Dice among the candidates of which no run put a tenth of its foreground far away. What is
+finished is skipped, what was interrupted is carried on. Writes benchmarks/results/preset-choice.csv and .md from every
+finished run that is there.
 """
 
 import argparse
@@ -28,7 +32,7 @@ from scribbleseg.training.plan import make_plan, read_plan
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from common import markdown_table, read_log, RESULTS, safetensors_metadata, scribbleseg, write_csv, write_page
+from common import RESULTS, markdown_table, read_log, safetensors_metadata, scribbleseg, write_csv, write_page
 
 ONCE = {"preset": "fast", "optimizer": "adamw", "batch": 12, "iterations": 900}
 CANDIDATES = {
@@ -52,18 +56,23 @@ COLUMNS = (
 ABOUT = (
     "At the end of a run, in percent. Dice: on ACDC of the 16 validation patients (32 cases) of the `tuning` split, at "
     "network resolution; on MSCMR of 5 of the 25 scribbled subjects, over scribbled pixels alone. Far: share of the "
-    "predicted foreground that lies outside a slice's box round the scribbled foreground, 40 pixels of the file wider on "
+    "predicted foreground that lies outside a slice's box round the scribbled foreground, 40 pixels of the file wider "
+    "on "
     "all sides, in slices that have such scribbles; mean over every fifth training case; not comparable between data "
     "sets. Split 25-5-15 trains on all 25 subjects and is judged by that alone: their logs have the Dice of the five "
-    "validation subjects, which this table does not read. Chosen: the highest Dice among the candidates of which no run "
-    "put a tenth of its foreground far away. `fast` is the preset as it stands: onecycle-1e-3 with a mean of the weights "
-    "that forgets the start sooner; `size-160` has that mean too, the other rows the one before. Minutes are of training "
+    "validation subjects, which this table does not read. Chosen: the highest Dice among the candidates of which no "
+    "run "
+    "put a tenth of its foreground far away. `fast` is the preset as it stands: onecycle-1e-3 with a mean of the "
+    "weights "
+    "that forgets the start sooner; `size-160` has that mean too, the other rows the one before. Minutes are of "
+    "training "
     "steps on a shared machine, no speed figures. Made by `python benchmarks/studies/preset_choice.py`."
 )
 
 
 def far_away(run: Path, dataset: Dataset) -> float:
-    """Mean over every fifth training case of the share of predicted foreground outside the boxes, in slices with scribbled foreground; 1 where none is predicted."""
+    """Mean over every fifth training case of the share of predicted foreground outside the boxes, in slices with
+    scribbled foreground; 1 where none is predicted."""
     train, plan = read_plan(run)
     device, shares = pick_device("cpu"), []
     network = load_network(run, plan)
@@ -80,7 +89,8 @@ def far_away(run: Path, dataset: Dataset) -> float:
 
 
 def read_run(settings: Train, dataset: Dataset) -> dict | None:
-    """What the table says of a finished run; None where the run is not at its end. Refuses one that was made with other settings."""
+    """What the table says of a finished run; None where the run is not at its end. Refuses one that was made with other
+    settings."""
     run, weights = Path(settings.run), Path(settings.run) / "last.safetensors"
     if not weights.is_file():
         return None
@@ -112,7 +122,12 @@ def table(rows: list[dict]) -> str:
     lines = []
     for row in rows:
         cells = [row["candidate"], row["size"], f"{row['iterations']} × {row['batch']}"]
-        cells += [f"{row['optimizer']} {row['lr']}", row["schedule"], row["ema"] or "–", f"{row['data']} {row['split']}"]
+        cells += [
+            f"{row['optimizer']} {row['lr']}",
+            row["schedule"],
+            row["ema"] or "–",
+            f"{row['data']} {row['split']}",
+        ]
         cells += [row["seed"], row["mean"] or "–", row["per_class"] or "–"]
         lines.append([*cells, *(row[key] for key in ("far", "minutes", "commit"))])
     return markdown_table(head, lines)

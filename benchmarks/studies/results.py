@@ -1,12 +1,14 @@
 """The papers' numbers: runs the queue in order of value and writes the tables of docs/results.md.
 
-python benchmarks/studies/results.py                   budget paper on CUDA, quick on a CPU; carries on with what is not done
-python benchmarks/studies/results.py --minutes 9       stops at a checkpoint after nine minutes; the same command carries on
+python benchmarks/studies/results.py                   budget paper on CUDA, quick on a CPU; carries on with what is not
+    done
+python benchmarks/studies/results.py --minutes 9       stops at a checkpoint after nine minutes; the same command
+    carries on
 python benchmarks/studies/results.py --table-only      runs nothing, makes the tables of what is done
 
-A run leaves its scores, curve and settings in benchmarks/results, and at budget paper its settings, log and last weights
-in half precision in benchmarks/models: a run folder that `scribbleseg predict` takes. That folder is not committed, and
-weights of over 8 MiB are not copied.
+A run leaves its scores, curve and settings in benchmarks/results, and at budget paper its settings, log and last
+weights in half precision in benchmarks/models: a run folder that `scribbleseg predict` takes. That folder is not
+committed, and weights of over 8 MiB are not copied.
 """
 
 import argparse
@@ -87,7 +89,8 @@ def stopped_after(minutes: float | None) -> Iterator[None]:
 
 
 def keep_small(job: Job, config: Bench, models: Path) -> None:
-    """Copy a finished run to MODELS, where it is here: config.json, environment.json, log.jsonl, and last.safetensors in half precision."""
+    """Copy a finished run to MODELS, where it is here: config.json, environment.json, log.jsonl, and last.safetensors
+    in half precision."""
     run, kept = config.runs / job.place, models / job.place
     if not (run / "last.safetensors").is_file():
         return
@@ -105,7 +108,8 @@ def keep_small(job: Job, config: Bench, models: Path) -> None:
 
 
 def section_text(section: Section) -> str:
-    """A line per row of the plan: folds and seeds, scores, the paper's mean Dice, the difference to it, minutes, device."""
+    """A line per row of the plan: folds and seeds, scores, the paper's mean Dice, the difference to it, minutes,
+    device."""
     classes = section.classes if section.done else ["mean"]
     head = ["method", "folds", "seeds", "cases", *(f"Dice {name}" for name in classes), "HD95 mean"]
     head += ["paper", "short by", "min / run", "device"]
@@ -161,11 +165,15 @@ def orders(section: Section, published: Published) -> str:
         if ours[below] > ours[above]:
             turned.setdefault(below, []).append(f"`{above}`")
     found = "; ".join(f"`{below}` above {', '.join(others)}" for below, others in turned.items()) or "none"
-    return f"- {section.data}, {section.split}: {sum(map(len, turned.values()))} of {len(pairs)} pairs of {published.source}: {found}."
+    return (
+        f"- {section.data}, {section.split}: {sum(map(len, turned.values()))} of {len(pairs)} pairs of "
+        f"{published.source}: {found}."
+    )
 
 
 def tenth(config: Bench, results: dict[Job, Result]) -> str:
-    """The runs of benchmarks/studies/folds.py with a tenth of their method's iterations, each beside the same run at budget quick, which is in `results`."""
+    """The runs of benchmarks/studies/folds.py with a tenth of their method's iterations, each beside the same run at
+    budget quick, which is in `results`."""
     quick = {(job.method, " ".join(job.set), job.data, job.split, str(job.fold), str(job.seed)): job for job in results}
     head = ["row", "data", "fold", "seed", "size", "iterations", "Dice mean", "by class", "near the mask"]
     head += ["foreground elsewhere, %", "at `quick`", "minutes", "device", "commit"]
@@ -196,7 +204,13 @@ def row_cells(row: Row, section: Section) -> list[str]:
     records = [result.record for result in row.done.values()]
     tested = all(record["plan"]["fold"]["test"] for record in records)  # else validation cases were scored
     short = ""
-    if paper is not None and section.published and section.split == section.published.ours and not row.missing and tested:
+    if (
+        paper is not None
+        and section.published
+        and section.split == section.published.ours
+        and not row.missing
+        and tested
+    ):
         short = f"{paper - 100 * row.folds[-1]['dice']:.2f}"
     devices = " / ".join(dict.fromkeys(record["environment"]["device"] for record in records))
     minutes = f"{mean_sd([record['minutes'] for record in records])[0]:.1f}"
@@ -219,7 +233,8 @@ def read_plans(config: Bench, budget: str) -> dict[str, BenchPlan]:
 
 
 def blocks(config: Bench) -> dict[str, str]:
-    """Marker of docs/results.md → text. Of a plan the budget paper is shown as soon as it has a run, until then quick."""
+    """Marker of docs/results.md → text. Of a plan the budget paper is shown as soon as it has a run, until then
+    quick."""
     counts = {budget: queue(read_plans(config, budget)) for budget in ("paper", "quick")}
     done = " and ".join(
         f"{sum(is_done(job, config) for job in jobs)} at budget `{budget}`" for budget, jobs in counts.items()

@@ -1,9 +1,11 @@
-"""Least time of a training step on a machine of known rates, counted: python benchmarks/timing/floor.py --tflops 790 --tbs 4.3 [--size 256]
+"""Least time of a training step on a machine of known rates, counted: python benchmarks/timing/floor.py --tflops 790
+--tbs 4.3 [--size 256]
 
-Every method's step on fake tensors, which have shapes and no values: multiply-adds (as two operations) of convolutions and matrix products,
-and the bytes that operations read and write, in bfloat16 where autocast computes in it. `fused`: convolutions and matrix products alone, as if
-everything else happened inside of them; `eager`: every operation reads its inputs and writes its outputs. The floor is the larger of operations
-over --tflops and bytes over --tbs. Nothing is measured. Writes benchmarks/results/floor-SIZE.csv and .md.
+Every method's step on fake tensors, which have shapes and no values: multiply-adds (as two operations) of convolutions
+and matrix products, and the bytes that operations read and write, in bfloat16 where autocast computes in it. `fused`:
+convolutions and matrix products alone, as if everything else happened inside of them; `eager`: every operation reads
+its inputs and writes its outputs. The floor is the larger of operations over --tflops and bytes over --tbs. Nothing is
+measured. Writes benchmarks/results/floor-SIZE.csv and .md.
 """
 
 import argparse
@@ -28,7 +30,7 @@ from scribbleseg.training.step import Step
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from common import markdown_table, RESULTS, write_csv, write_page
+from common import RESULTS, markdown_table, write_csv, write_page
 
 MAPS = {"s2l": ("ensemble",), "fddseg": ("superpixel",)}  # what they are trained on beside the scribbles
 PRODUCTS = ("convolution", "convolution_backward", "mm", "addmm", "bmm", "baddbmm")
@@ -48,7 +50,8 @@ class CudaDropout(nn.Module):
 
 
 class Traffic(TorchDispatchMode):
-    """Bytes of what operations read and write, and how many operations, views aside; bytes of products alone; values that forward convolutions wrote."""
+    """Bytes of what operations read and write, and how many operations, views aside; bytes of products alone; values
+    that forward convolutions wrote."""
 
     def __init__(self):
         super().__init__()
@@ -81,7 +84,7 @@ def make_step(mode: FakeTensorMode, name: str, size: int) -> Step:
     count = kind.recipe.batch
     with mode:
         label = torch.full((count, size, size), UNLABELED, dtype=torch.uint8)
-        slices = Slices(torch.zeros(count, 1, size, size), label, {key: label for key in MAPS.get(name, ())}, None)
+        slices = Slices(torch.zeros(count, 1, size, size), label, dict.fromkeys(MAPS.get(name, ()), label), None)
         optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.01)
         step = Step(method, optimizer, slices, torch.bfloat16)
         step.index = torch.arange(count)

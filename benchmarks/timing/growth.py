@@ -1,7 +1,8 @@
-"""Time of a step against the number of training slices: python benchmarks/timing/growth.py [--size 256] [--method pce] [--times 1 10]
+"""Time of a step against the number of training slices: python benchmarks/timing/growth.py [--size 256] [--method pce]
+[--times 1 10]
 
-Synthetic slices, as many as ACDC has (1902) and so many times more, in memory and in a mapped file: reading them in is not timed, steps are.
-Writes growth-DEVICE-SIZE.csv and .md into benchmarks/results.
+Synthetic slices, as many as ACDC has (1902) and so many times more, in memory and in a mapped file: reading them in is
+not timed, steps are. Writes growth-DEVICE-SIZE.csv and .md into benchmarks/results.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from scribbleseg.training.step import Step
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from common import markdown_table, RESULTS, slug, write_csv, write_page
+from common import RESULTS, markdown_table, slug, write_csv, write_page
 
 ACDC = 1902  # slices
 COLUMNS = ("slices", "gib", "where", "seconds", "p95", "gather_seconds", "peak_memory_mib")
@@ -102,14 +103,13 @@ def main():
     machine = environment(device, pick_precision("auto", device))
     about = (
         f"{given.method}, {machine['device']}, {machine['precision']}, torch {machine['torch']}, {given.size}², commit "
-        f"{machine['commit']}. Made by `python {shlex.join(sys.argv)}`. Median and 95 % of {given.steps} steps; gather: "
+        f"{machine['commit']}. Made by `python {shlex.join(sys.argv)}`. Median and 95 % of {given.steps} steps; "
+        "gather: "
         "the slices of one batch, copied."
     )
     path = given.results / f"growth-{slug(machine['device'])}-{given.size}.md"
     write_csv(path.with_suffix(".csv"), lines, COLUMNS)
-    rows = [
-        [f"{line[key]:.3g}" if isinstance(line[key], float) else line[key] for key in COLUMNS] for line in lines
-    ]
+    rows = [[f"{line[key]:.3g}" if isinstance(line[key], float) else line[key] for key in COLUMNS] for line in lines]
     write_page(path, "# Time of a step against the number of slices", about, markdown_table(COLUMNS, rows))
     print(f"table: {path}")
 

@@ -1,7 +1,9 @@
-"""Time and values of Dice, HD95 and ASSD against medpy's: python benchmarks/timing/scoring.py NAME PREDICTIONS TRUTH [NAME PREDICTIONS TRUTH ...]
+"""Time and values of Dice, HD95 and ASSD against medpy's: python benchmarks/timing/scoring.py NAME PREDICTIONS TRUTH
+[NAME PREDICTIONS TRUTH ...]
 
-NAME is what to call a set, PREDICTIONS and TRUTH are folders of masks as `scribbleseg evaluate` takes them. One core for both, reading not counted;
-then what `scribbleseg evaluate` does, files and all cores. Run it on a machine that does nothing else. Writes benchmarks/results/scoring-DEVICE.csv and .md.
+NAME is what to call a set, PREDICTIONS and TRUTH are folders of masks as `scribbleseg evaluate` takes them. One core
+for both, reading not counted; then what `scribbleseg evaluate` does, files and all cores. Run it on a machine that does
+nothing else. Writes benchmarks/results/scoring-DEVICE.csv and .md.
 """
 
 import argparse
@@ -25,7 +27,7 @@ from scribbleseg.training.run_folder import environment
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from common import markdown_table, RESULTS, slug, write_csv, write_page
+from common import RESULTS, markdown_table, slug, write_csv, write_page
 
 COLUMNS = (
     "set",
@@ -49,7 +51,8 @@ def theirs(prediction: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, .
 
 
 def measure(name: str, predictions: Path, truth: Path) -> dict:
-    """A line of the table: sums over the volumes, the volume with the smallest gain, and the largest difference of any score."""
+    """A line of the table: sums over the volumes, the volume with the smallest gain, and the largest difference of any
+    score."""
     start = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
         evaluate(Evaluate(predictions, truth))

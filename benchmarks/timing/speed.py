@@ -1,11 +1,14 @@
-"""Time of a training step of every method, split into its parts: python benchmarks/timing/speed.py [--size 256] [--methods effdnet scn ...] [--compile] [--kernels]
+"""Time of a training step of every method, split into its parts: python benchmarks/timing/speed.py [--size 256]
+[--methods effdnet scn ...] [--compile] [--kernels]
 
-Each method is measured in a process of its own, so that its peak memory is its own, on the phantom's slices, at its own batch size and optimiser:
-the step as `scribbleseg train` takes it (on CUDA recorded as a graph; --compile: compiled too); as the reference, in one more process, the step of
-plain PyTorch (float32, contiguous, eager). On a CPU only the ratios count: run it on a machine that does nothing else. After each method it writes
-benchmarks/results/speed-DEVICE-SIZE.csv and .md, and what single parts of SCN and EFFDNet cost into speed-parts-DEVICE-SIZE.csv; the rows of methods
-that it is not asked for, or that fail, stay there, with the commit that they are of. --kernels: where the time of a step goes, by PyTorch's profiler
-(CUDA's kernels; on a CPU PyTorch's operations), into speed-kernels-DEVICE-SIZE-METHOD.csv.
+Each method is measured in a process of its own, so that its peak memory is its own, on the phantom's slices, at its own
+batch size and optimiser: the step as `scribbleseg train` takes it (on CUDA recorded as a graph; --compile: compiled
+too); as the reference, in one more process, the step of plain PyTorch (float32, contiguous, eager). On a CPU only the
+ratios count: run it on a machine that does nothing else. After each method it writes
+benchmarks/results/speed-DEVICE-SIZE.csv and .md, and what single parts of SCN and EFFDNet cost into
+speed-parts-DEVICE-SIZE.csv; the rows of methods that it is not asked for, or that fail, stay there, with the commit
+that they are of. --kernels: where the time of a step goes, by PyTorch's profiler (CUDA's kernels; on a CPU PyTorch's
+operations), into speed-kernels-DEVICE-SIZE-METHOD.csv.
 """
 
 import argparse
@@ -17,6 +20,7 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -37,7 +41,7 @@ from scribbleseg.training.step import Step
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from common import markdown_table, read_csv, RESULTS, slug, write_csv, write_page
+from common import RESULTS, markdown_table, read_csv, slug, write_csv, write_page
 
 PARTS = ("data", "networks", "terms", "backward", "optimizer")
 COLUMNS = (
@@ -107,7 +111,8 @@ class Steps:
         return times
 
     def parts(self, steps: int) -> dict[str, float]:
-        """Mean seconds of each part: in all networks' forward passes, in what the method computes beside them, and so on."""
+        """Mean seconds of each part: in all networks' forward passes, in what the method computes beside them, and so
+        on."""
         spent = dict.fromkeys(PARTS, 0.0)
         for _ in range(steps):
             clock = [self.now()]
@@ -121,14 +126,15 @@ class Steps:
             self.step.update()
             self.step.optimizer.zero_grad()
             clock.append(self.now())
-            data, forward, backward, optimizer = (after - before for before, after in zip(clock, clock[1:]))
+            data, forward, backward, optimizer = (after - before for before, after in pairwise(clock))
             for part, value in zip(PARTS, (data, networks[0], forward - networks[0], backward, optimizer)):
                 spent[part] += value / steps
         return spent
 
     @contextmanager
     def inside_networks(self):
-        """Adds up the time spent in the forward passes of `method.network` and its like (a teacher, a second network)."""
+        """Adds up the time spent in the forward passes of `method.network` and its like (a teacher, a second
+        network)."""
         kind, total, depth = type(self.method.network), [0.0], [0]
         names = [
             name
@@ -160,7 +166,8 @@ class Steps:
 
 
 def single_parts(steps: Steps, times: int) -> dict[str, float]:
-    """Median seconds of what SCN and EFFDNet compute beside the networks, on the inputs of a step; a loss with its backward pass."""
+    """Median seconds of what SCN and EFFDNet compute beside the networks, on the inputs of a step; a loss with its
+    backward pass."""
     if steps.name not in ("scn", "effdnet"):
         return {}
     method, batch = steps.method, steps.step.draw()
@@ -209,7 +216,8 @@ def single_parts(steps: Steps, times: int) -> dict[str, float]:
 
 
 def kernels(steps: Steps, times: int) -> list[dict]:
-    """What a step's time is spent in, the longest first: seconds and calls of a step; the last line is the step by the clock, with the sum of the calls."""
+    """What a step's time is spent in, the longest first: seconds and calls of a step; the last line is the step by the
+    clock, with the sum of the calls."""
     cuda = steps.device.type == "cuda"
     with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as profiler:
         whole = statistics.mean(steps.seconds(1, times))
@@ -259,7 +267,8 @@ def measure(
 
 
 def measure_plain(name: str, dataset: Path, size: int, device: torch.device, steps: int) -> float:
-    """Median seconds of the step as plain PyTorch has it: float32, contiguous, eager, memory and denormals as they are."""
+    """Median seconds of the step as plain PyTorch has it: float32, contiguous, eager, memory and denormals as they
+    are."""
     bench = Steps(name, dataset, size, device, torch.float32, torch.contiguous_format)
     together = 20 if device.type == "cuda" else 1
     bench.seconds(1, 2)

@@ -1,7 +1,9 @@
-"""Time of prediction, import and random walker, on one core and on all: python benchmarks/timing/throughput.py --source NAME FOLDER [--dataset datasets/acdc]
+"""Time of prediction, import and random walker, on one core and on all: python benchmarks/timing/throughput.py --source
+NAME FOLDER [--dataset datasets/acdc]
 
-NAME and FOLDER as `scribbleseg import` takes them, such as acdc or wsl4mis. Every line comes from a process of its own, bound to so many cores, with an untrained U-Net at 256² where there is a
-network. Run it on a machine that does nothing else. Writes benchmarks/results/throughput-DEVICE.csv and .md.
+NAME and FOLDER as `scribbleseg import` takes them, such as acdc or wsl4mis. Every line comes from a process of its own,
+bound to so many cores, with an untrained U-Net at 256² where there is a network. Run it on a machine that does nothing
+else. Writes benchmarks/results/throughput-DEVICE.csv and .md.
 """
 
 import argparse
@@ -36,7 +38,7 @@ from scribbleseg.training.run_folder import environment
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from common import markdown_table, RESULTS, slug, write_csv, write_page
+from common import RESULTS, markdown_table, slug, write_csv, write_page
 
 FOLDER, REPEATS, WALKED = 100, 7, 20  # volumes in the folder; predictions of one volume; cases for the random walker
 COLUMNS = ("what", "cores", "items", "seconds", "per_item", "times_faster", "note")
@@ -150,7 +152,10 @@ def main():
         print(json.dumps({**line, "cores": cores}))
         return
     machine = environment(pick_device("cpu"), pick_precision("auto", pick_device("cpu")))
-    about = f"{machine['device']}, {machine['precision']}, torch {machine['torch']}, commit {machine['commit']}. Made by `python {shlex.join(sys.argv[:1])} --source {given.source[0]} FOLDER`."
+    about = (
+        f"{machine['device']}, {machine['precision']}, torch {machine['torch']}, commit {machine['commit']}. Made by "
+        f"`python {shlex.join(sys.argv[:1])} --source {given.source[0]} FOLDER`."
+    )
     path = given.results / f"throughput-{slug(machine['device'])}.md"
     lines, allowed = [], sorted(os.sched_getaffinity(0))
     for source in Path(given.source[1]).rglob("*"):

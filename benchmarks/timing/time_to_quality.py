@@ -1,9 +1,12 @@
-"""Wall-clock time to a mean Dice: python benchmarks/timing/time_to_quality.py [--data acdc mscmr] [--recipes fast scn effdnet] [--minutes 60]
+"""Wall-clock time to a mean Dice: python benchmarks/timing/time_to_quality.py [--data acdc mscmr] [--recipes fast scn
+effdnet] [--minutes 60]
 
-Starts `scribbleseg train` as a user does, copies every checkpoint as it is written, with the seconds since the command was given (start-up and reading
-included), and scores the copies afterwards: ACDC's test cases of cv5 fold 0, MSCMR's validation subjects, at their own resolution. A recipe that is not
-at its end after --minutes is stopped; called again with more of them, it is carried on, and so is one that was interrupted: its clock does not start anew. Run it on a machine that does nothing else. Writes
-benchmarks/results/time-to-quality/ and, from all that lies there, time-to-quality.md and .png.
+Starts `scribbleseg train` as a user does, copies every checkpoint as it is written, with the seconds since the command
+was given (start-up and reading included), and scores the copies afterwards: ACDC's test cases of cv5 fold 0, MSCMR's
+validation subjects, at their own resolution. A recipe that is not at its end after --minutes is stopped; called again
+with more of them, it is carried on, and so is one that was interrupted: its clock does not start anew. Run it on a
+machine that does nothing else. Writes benchmarks/results/time-to-quality/ and, from all that lies there,
+time-to-quality.md and .png.
 """
 
 import argparse
@@ -32,7 +35,7 @@ from scribbleseg.training.plan import read_plan
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from common import markdown_table, read_csv, read_log, RESULTS, safetensors_metadata, SCRIBBLESEG, write_csv, write_page
+from common import RESULTS, SCRIBBLESEG, markdown_table, read_csv, read_log, safetensors_metadata, write_csv, write_page
 
 PLACES = {"acdc": ("cv5", "ACDC, 40 test cases of cv5 fold 0"), "mscmr": ("25-5-15", "MSCMR, 5 validation subjects")}
 RECIPES = {
@@ -60,7 +63,8 @@ class Run:
 
 
 def train(program: list[str], words: list[str], run: Path, minutes: float) -> None:
-    """Run or carry on a training for `minutes` in all; RUN-checkpoints receives a folder ITERATION per checkpoint, with its seconds."""
+    """Run or carry on a training for `minutes` in all; RUN-checkpoints receives a folder ITERATION per checkpoint, with
+    its seconds."""
     copies, weights = run.with_name(f"{run.name}-checkpoints"), run / "last.safetensors"
     if not (run / "config.json").is_file():
         shutil.rmtree(copies, ignore_errors=True)  # of a run that was removed
@@ -133,7 +137,8 @@ def score(run: Path, dataset_folder: Path) -> list[dict]:
 
 
 def step_times(run: Path) -> list[dict]:
-    """A line per line of the training's log: the mean time of its iterations, validation and checkpoints not counted."""
+    """A line per line of the training's log: the mean time of its iterations, validation and checkpoints not
+    counted."""
     return [{key: entry[key] for key in ("iteration", "seconds_per_iteration")} for entry in read_log(run)]
 
 
@@ -180,7 +185,8 @@ def table(found: list[Run]) -> str:
 
 
 def picture(found: list[Run]) -> Figure:
-    """Per data set: mean Dice over minutes, and below it the time of an iteration over the course of the run; a line per run."""
+    """Per data set: mean Dice over minutes, and below it the time of an iteration over the course of the run; a line
+    per run."""
     places = [data for data in PLACES if any(run.record["data"] == data for run in found)]
     recipes = list(dict.fromkeys(run.record["recipe"] for run in found))
     figure = Figure((1 + 4.6 * len(places), 5.6), layout="constrained")

@@ -24,7 +24,8 @@ SCORES = ("dice", "hd95", "penalised_hd95")
 COLUMNS = (
     "data split budget row class unit status folds seeds cases dice_over_folds dice_sd_over_folds hd95_over_folds "
     "hd95_sd_over_folds penalised_hd95_over_folds penalised_hd95_sd_over_folds dice_over_cases dice_sd_over_cases "
-    "hd95_over_cases hd95_sd_over_cases penalised_hd95_over_cases n_missing n_spurious dice_by_seed p_holm pairs leader "
+    "hd95_over_cases hd95_sd_over_cases penalised_hd95_over_cases n_missing n_spurious dice_by_seed p_holm pairs "
+    "leader "
     "published_dice published_dice_sd published_hd95 parameters seconds_per_iteration peak_memory_mib minutes_per_run "
     "size iterations batch optimiser"
 ).split()

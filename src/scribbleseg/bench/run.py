@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ def run_job(job: Job, config: Bench) -> None:
     clock.append(time.perf_counter())
     log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     median, minutes = training_time(log)
-    training, *others = (round(after - before, 1) for before, after in zip(clock, clock[1:]))
+    training, *others = (round(after - before, 1) for before, after in pairwise(clock))
     record = {
         "command": job.command(config),
         "environment": json.loads((run / "environment.json").read_text(encoding="utf-8")),

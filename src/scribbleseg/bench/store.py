@@ -6,8 +6,8 @@ scores.csv   a row per run, case and class
 curves.csv   at most 50 rows per run: training loss and validation Dice
 
 In runs.csv and folds.csv a cell is text as it is, or JSON for everything that is not text; an empty cell means that the
-run's record has no such entry. Runs are sorted by name. Whoever adds a run holds a lock, so that benches that end at the
-same time lose nothing.
+run's record has no such entry. Runs are sorted by name. Whoever adds a run holds a lock, so that benches that end at
+the same time lose nothing.
 """
 
 import dataclasses

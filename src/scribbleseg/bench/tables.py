@@ -224,7 +224,9 @@ def _score_notes(section: Section, kind: str, tested: bool, printed: bool) -> li
             "runs; for HD95 among those that miss no such structure."
         )
     if any("†" in _label(row, section) for row in section.done):
-        notes.append("† has other folds or seeds than the other rows: its means are over other cases; it is not ranked.")
+        notes.append(
+            "† has other folds or seeds than the other rows: its means are over other cases; it is not ranked."
+        )
     if any(row.method == ON_DENSE_MASKS for row in section.done):
         notes.append(f"{ON_DENSE_MASKS} trains on dense masks, which the others do not see: neither ranked nor tested.")
     if absent := [f"{row.label} ({_missing(row)})" for row in section.rows if row.missing]:
