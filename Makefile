@@ -35,7 +35,8 @@ test: $(VENV)/test-installed
 # Every run of docs/results.md that is not done, in order of value, and its tables. Needs datasets/acdc and datasets/mscmr.
 # make results MINUTES=9 stops at a checkpoint; the same command carries on.
 results: $(VENV)/installed
-	$(BIN)/python benchmarks/results.py $(if $(MINUTES),--minutes $(MINUTES))
+	$(PIP) -e '.[bench]'
+	$(BIN)/python benchmarks/studies/results.py $(if $(MINUTES),--minutes $(MINUTES))
 
 clean:
 	rm -rf $(VENV)

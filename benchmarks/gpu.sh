@@ -7,7 +7,7 @@
 #   bash benchmarks/gpu.sh OUT together           iterations a second of one run and of five at once
 #   bash benchmarks/gpu.sh OUT mps                five at once under NVIDIA's MPS, where that is installed
 #   bash benchmarks/gpu.sh OUT precision          bfloat16 against float32 without TF32, 6000 iterations, two seeds
-#   bash benchmarks/gpu.sh OUT results [MINUTES]  MINUTES (7) of the queue of benchmarks/results.py at budget paper, JOBS (1) runs at once
+#   bash benchmarks/gpu.sh OUT results [MINUTES]  MINUTES (7) of the queue of benchmarks/studies/results.py at budget paper, JOBS (1) runs at once
 #
 # PYTHON names the interpreter, SCRIBBLESEG_COMMIT the commit where there is no .git. datasets/ is where it always is; benchmarks/pack.py carries a
 # data set to a machine without network. runs/ stays on the machine: given again there, fold and results carry on with what was cut off.
@@ -19,7 +19,7 @@ mkdir -p "$out"
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv || true
 
 folds() {
-    "$python" benchmarks/folds.py datasets/acdc --results "$out" "$@" 2>&1 | tee -a "$out/folds.log"
+    "$python" benchmarks/studies/folds.py datasets/acdc --results "$out" "$@" 2>&1 | tee -a "$out/folds.log"
 }
 
 keep_results() {  # scores in one file, the weights of each run in one of its own
@@ -40,7 +40,7 @@ check)
     {
         "$python" -m scribbleseg evaluate runs/check/cuda runs/check/phantom/labelsTr_dense
         echo "the masks of CUDA against those of the CPU:"
-        "$python" -m scribbleseg evaluate runs/check/cuda runs/check/cpu --classes $("$python" -c 'import json; print(*list(json.load(open("runs/check/phantom/dataset.json"))["labels"])[1:-1])')
+        "$python" -m scribbleseg evaluate runs/check/cuda runs/check/cpu $("$python" -c 'import json; print(*(f"--class-name={name}" for name in list(json.load(open("runs/check/phantom/dataset.json"))["labels"])[1:-1]))')
     } | tee "$out/check.txt"
     cp runs/check/run/log.jsonl runs/check/run/environment.json "$out/"
     for chosen in "cuda or recorded and False" "recorded and True and (effdnet or scn or pce)"; do  # not compiled, compiled
@@ -48,15 +48,15 @@ check)
     done
     ;;
 speed)
-    "$python" benchmarks/speed.py --methods effdnet scn --compile --kernels --results "$out" 2>&1 | tee "$out/speed.log" || true
-    timeout -s INT 240 "$python" benchmarks/speed.py --methods pce ustm dmpls rloss s2l scribformer --results "$out" 2>&1 | tee -a "$out/speed.log"
+    "$python" benchmarks/timing/speed.py --methods effdnet scn --compile --kernels --results "$out" 2>&1 | tee "$out/speed.log" || true
+    timeout -s INT 240 "$python" benchmarks/timing/speed.py --methods pce ustm dmpls rloss s2l scribformer --results "$out" 2>&1 | tee -a "$out/speed.log"
     ;;
 fold)
     folds
     first=runs/paper/acdc/cv5-0/effdnet-s0  # of the queue: scored as such, it is not trained again
     mkdir -p "$(dirname $first)"
     [ -d $first ] || cp -r runs/folds/acdc-cv5-0-effdnet-auto-paper-paper-x1-s0 $first
-    "$python" benchmarks/results.py --budget paper --minutes 1 2>&1 | tee "$out/results.log" || true
+    "$python" benchmarks/studies/results.py --budget paper --minutes 1 2>&1 | tee "$out/results.log" || true
     keep_results
     ;;
 together)
@@ -74,7 +74,7 @@ precision)
     folds --iterations 6000 --seeds 0 1 --precisions bfloat16 float32 --at-once 2 --runs runs/folds-precision
     ;;
 results)
-    "$python" benchmarks/results.py --budget paper --minutes "$minutes" --jobs "${JOBS:-1}" > "$out/results.log" 2>&1 &
+    "$python" benchmarks/studies/results.py --budget paper --minutes "$minutes" --jobs "${JOBS:-1}" > "$out/results.log" 2>&1 &
     job=$!
     while kill -0 $job 2>/dev/null; do
         sleep 20

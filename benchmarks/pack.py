@@ -1,10 +1,12 @@
 """A data set as one small file, to carry it to a GPU machine that has no network: images in 8 bits, labels exact.
 
-python benchmarks/pack.py pack DATASET FILE [--part 1/2]      a half of the cases in each of two files, where one is too large
+python benchmarks/pack.py pack DATASET FILE [--part 1/2]      a half of the cases in each of two files, where one is too
+    large
 python benchmarks/pack.py unpack FILE [FILE ...] DATASET
 
-Each image is clipped at its 99th percentile, as in training, rounded to 256 steps, written as differences along a row, and compressed; ACDC takes
-half a byte a voxel. Results on it are not those on the originals: `unpack` notes it in dataset.json, and a bench beside each of its runs.
+Each image is clipped at its 99th percentile, as in training, rounded to 256 steps, written as differences along a row,
+and compressed; ACDC takes half a byte a voxel. Results on it are not those on the originals: `unpack` notes it in
+dataset.json, and a bench beside each of its runs.
 """
 
 import argparse

@@ -53,7 +53,7 @@ def quick_budget(tmp_path, monkeypatch):
         monkeypatch.setitem(plan.BUDGETS, "quick", budget)
         folder = tmp_path / "path"  # Python runs sitecustomize.py before anything else
         folder.mkdir()
-        hook = f"import sys\nif 'bench' in sys.orig_argv or 'scribbleseg.bench' in sys.orig_argv or any('default_worker' in word for word in sys.orig_argv):\n    from scribbleseg.plan import BUDGETS\n    BUDGETS['quick'] = {budget}\n"
+        hook = f"import sys\nif 'bench' in sys.orig_argv or 'scribbleseg.bench' in sys.orig_argv or any('default_worker' in word for word in sys.orig_argv):\n    from scribbleseg.training.plan import BUDGETS\n    BUDGETS['quick'] = {budget}\n"
         (folder / "sitecustomize.py").write_text(hook, encoding="utf-8")
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]))
         monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -1,14 +1,20 @@
 import dataclasses
 import json
+import math
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from small import small_dataset
 
 from scribbleseg.bench import bench, engines
-from scribbleseg.bench.jobs import is_done, read_bench_plan, read_results, run_job, training_time, write_curve
+from scribbleseg.bench.plan import Boxplot, Curves, read_bench_plan
+from scribbleseg.bench.run import run_job, short_curve, training_time
+from scribbleseg.bench.store import add_run, convert, is_done, read_records, read_results, read_scores
 from scribbleseg.bench.tables import aggregate
 from scribbleseg.config import Bench
 from scribbleseg.core.errors import InputError
@@ -47,9 +53,14 @@ def place(tmp_path, quick_budget):
 
 def test_a_plan_is_run_once_and_its_table_comes_from_the_scores(place, capsys):
     assert bench(place)
-    folder = place.results / "quick" / "small" / "final-0"
-    assert sorted(p.name for p in folder.iterdir()) == ["no-fadc-s0", "no-fadc-s1", "pce-s0", "pce-s1"]
-    record = json.loads((folder / "no-fadc-s0" / "run.json").read_text(encoding="utf-8"))
+    records, scores = read_records(place.results / "quick"), read_scores(place.results / "quick")
+    runs = [f"small/final-0/{name}" for name in ("no-fadc-s0", "no-fadc-s1", "pce-s0", "pce-s1")]
+    assert list(records) == list(scores) == runs
+    record = records[runs[0]]
+    assert repr(scores[runs[0]]) == repr(read_rows(place.runs / "quick" / runs[0] / "metrics.csv"))
+    assert record["environment"] == json.loads(
+        (place.runs / "quick" / runs[0] / "environment.json").read_text(encoding="utf-8")
+    )
     assert (
         record["plan"]["options"] == {"fadc": False}
         and "--set fadc=false" in record["command"]
@@ -65,17 +76,14 @@ def test_a_plan_is_run_once_and_its_table_comes_from_the_scores(place, capsys):
         and record["wall_seconds"]["training"] > 0
     )
     table = (place.results / "plan-quick.md").read_text(encoding="utf-8")
-    dice = [summarise(read_rows(folder / f"pce-s{seed}" / "metrics.csv"))[-1]["dice"] for seed in (0, 1)]
+    dice = [summarise(scores[run])[-1]["dice"] for run in runs[2:]]
     assert "| pce | 0 | 0-1 | 2 |" in table and f"{50 * sum(dice):.2f} (" in table and "not run" not in table
     assert {path.suffix for path in place.results.glob("plan-quick.*")} == {".md", ".csv", ".tex"}
     shutil.rmtree(place.runs)
     shutil.rmtree(place.datasets)
-    assert "runs are done" not in capsys.readouterr().out
+    assert "already done" not in capsys.readouterr().out
     assert bench(place), "done runs are skipped: neither data nor runs are needed"
-    assert (
-        "4 of the plan's 4 runs are done, by this bench or an earlier one, and not made again\n"
-        in capsys.readouterr().out
-    )
+    assert "4 of the plan's 4 runs are already done and are not run again\n" in capsys.readouterr().out
 
 
 def test_a_failing_run_does_not_stop_the_others(place, capsys):
@@ -89,45 +97,41 @@ def test_a_failing_run_does_not_stop_the_others(place, capsys):
     assert (
         "| no-fadc | not run |" in table
         and "no-fadc (seed 0 fold 0, seed 1 fold 0)" in table
-        and (place.results / "quick/small/final-0/pce-s1/metrics.csv").is_file()
+        and "small/final-0/pce-s1" in read_records(place.results / "quick")
     )
 
 
 def test_another_row_under_the_same_label_is_refused(place):
-    done = place.results / read_bench_plan(place).jobs[1].place
-    done.mkdir(parents=True)
-    (done / "metrics.csv").touch()
-    (done / "run.json").write_text('{"plan": {"method": "effdnet", "options": {"fadc": false}}}', encoding="utf-8")
+    leave(place, read_bench_plan(place).jobs[1])
     place.plan.write_text(PLAN.replace("fadc=false", "fbsl=false"), encoding="utf-8")
     with pytest.raises(InputError, match="another label"):
         bench(place)
 
 
-def leave(place: Bench, job, rows=(("a", "mm"),), **changed) -> None:
-    """What a finished run leaves, of one class and Dice .5."""
+def leave(place: Bench, job, rows=(("a", "mm"),), more=(), **changed) -> None:
+    """What a finished run leaves, of one class and Dice .5; `more`: of its record."""
+    more = dict(more)
     plan = {
         "method": job.method,
         "options": parse_options(job.method, job.set),
-        "fold": {"train": ["x"]},
+        "fold": {"name": "0", "train": ["x"], "val": [], "test": ["a"]},
         "classes": ["background", "A"],
     }
     plan |= dict(zip(("recipe", "size", "network"), make_recipe(job.settings(place))))
     plan["recipe"] = dataclasses.asdict(plan["recipe"]) | changed.pop("recipe", {})
     plan |= changed
-    folder = place.results / job.place
     scores = [
         dict.fromkeys(COLUMNS, 0.5) | {"case": case, "class": "A", "unit": unit, "missing": False, "spurious": False}
         for case, unit in rows
     ]
-    write_rows(folder / "metrics.csv", scores)
-    write_curve(folder / "curve.csv", [{"iteration": 1, "loss": 1.0}])
-    (folder / "run.json").write_text(json.dumps({"plan": plan}), encoding="utf-8")
+    record = {"plan": plan} | more
+    add_run(place.results / job.budget, job, record, scores, short_curve([{"iteration": 1, "loss": 1.0}]))
 
 
 @pytest.mark.parametrize(
     "at, changed, what",
     [
-        (1, {"fold": {"train": ["y"]}}, "cases of the fold"),
+        (1, {"fold": {"name": "0", "train": ["y"], "val": [], "test": ["a"]}}, "cases of the fold"),
         (1, {"rows": [("a", "mm"), ("b", "mm")]}, "scored cases"),
         (1, {"classes": ["background", "B"]}, "classes"),
         (1, {"rows": [("a", "voxel")]}, "units"),
@@ -139,16 +143,19 @@ def test_runs_that_cannot_stand_side_by_side_are_refused(place, at, changed, wha
         leave(place, job)
     assert len(read_results(plan, place)) == 4
     leave(place, plan.jobs[at], **changed)
-    with pytest.raises(InputError, match=f"pce-s0 and .*{plan.jobs[at].place.name}: their {what} differ"):
+    with pytest.raises(InputError, match=f"pce-s0 and .*{plan.jobs[at].place.name} have different {what}"):
         read_results(plan, place)
 
 
 def test_a_record_that_cannot_be_read_says_what_to_do(place):
     plan = read_bench_plan(place)
     leave(place, plan.jobs[0])
-    (place.results / plan.jobs[0].place / "run.json").write_text("<<<<<<< HEAD", encoding="utf-8")
-    with pytest.raises(InputError, match="run.json: cannot be read .* remove .*pce-s0 to have the run made again"):
-        bench(place)
+    table = place.results / "quick" / "runs.csv"
+    good = table.read_text(encoding="utf-8")
+    for bad in (f"<<<<<<< HEAD\n{good}", f"{good}<<<<<<< HEAD\n", f"{good}{good}", "", f'{good}"'):
+        table.write_text(bad, encoding="utf-8")
+        with pytest.raises(InputError, match="runs.csv: .* Restore it"):
+            bench(place)
 
 
 def test_a_data_set_goes_without_a_row_that_it_cannot_have(place):
@@ -164,15 +171,16 @@ def test_a_data_set_goes_without_a_row_that_it_cannot_have(place):
 def test_results_from_before_a_default_changed_are_refused(place):
     job = read_bench_plan(place).jobs[0]
     leave(place, job)
-    path = place.results / job.place / "run.json"
-    record = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**record, "options": hyperparameters("pce")}), encoding="utf-8")
+    leave(place, job, more={"options": hyperparameters("pce")})
     assert is_done(job, place)
-    path.write_text(json.dumps({**record, "options": {"weight": 0.25}}), encoding="utf-8")
-    with pytest.raises(InputError, match="pce-s0: is from when weight of pce was 0.25. Remove it"):
+    leave(place, job, more={"options": {"weight": 0.25}})
+    way_out = f"delete its row there and the folder {place.runs / job.place}"
+    with pytest.raises(InputError, match=f"pce-s0 was produced by pce with weight 0.25, now None. .*{way_out}"):
         is_done(job, place)
-    del record["plan"]["recipe"]["ema"]
-    path.write_text(json.dumps(record), encoding="utf-8")
+    leave(place, job)
+    path = place.results / "quick" / "runs.csv"
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table.drop(columns="plan.recipe.ema").to_csv(path, index=False)
     assert is_done(job, place), "an earlier run says nothing of a key that came later, and had its default"
 
 
@@ -190,7 +198,7 @@ def test_results_of_a_method_of_ones_own_are_refused_once_its_file_has_changed(p
     with open(file, "a", encoding="utf-8") as more:
         more.write("\n")
     with pytest.raises(
-        InputError, match="mine-s0: is from when the file of mine_of_one_file:Mine was another. Remove it"
+        InputError, match="mine-s0 was produced by another version of the file of mine_of_one_file:Mine. To run it"
     ):
         bench(place)
 
@@ -198,15 +206,15 @@ def test_results_of_a_method_of_ones_own_are_refused_once_its_file_has_changed(p
 @pytest.mark.parametrize(
     "changed, words",
     [
-        ({"recipe": {"lr": 0.2, "ema": 0.9}}, "lr, ema of pce was 0.2, 0.9"),
-        ({"size": 64}, "size of pce was 64"),
-        ({"network": "x"}, "network"),
+        ({"recipe": {"lr": 0.2, "ema": 0.9}}, "lr 0.2, now 0.03; ema 0.9, now 0.0"),
+        ({"size": 64}, "size 64, now 32"),
+        ({"network": "x"}, "network x, now unet"),
     ],
 )
 def test_results_of_another_recipe_are_refused(place, changed, words):
     job = read_bench_plan(place).jobs[0]
     leave(place, job, **changed)
-    with pytest.raises(InputError, match=f"pce-s0: is from when {words}"):
+    with pytest.raises(InputError, match=f"pce-s0 was produced by pce with {words}"):
         is_done(job, place)
 
 
@@ -219,7 +227,7 @@ def test_a_run_begun_with_other_settings_is_not_carried_on(place):
     job = read_bench_plan(place).jobs[0]
     begun = dataclasses.replace(job.settings(place), iterations=1, precision="float32")
     write_plan(begun, make_plan(begun))
-    with pytest.raises(InputError, match=r"pce-s0: was begun with another precision, recipe than .* Remove the folder"):
+    with pytest.raises(InputError, match=r"pce-s0: was begun with another precision, recipe than .* Delete the folder"):
         run_job(job, place)
     assert [path.name for path in (place.runs / job.place).iterdir()] == ["config.json"]
 
@@ -264,39 +272,39 @@ def test_table_only_runs_nothing(place):
 BAD = [
     ("seeds = [", "plan.toml: is not TOML: "),
     (PLAN.encode().replace(b"pce", b"pc\xe9"), f"byte {PLAN.index('pce') + 3} is not UTF-8"),
-    ("seeds = [0]", r"data is missing\. A bench plan needs \[\[data\]\]"),
-    (PLAN.replace('split = "final"', ""), r"\[\[data\]\] split is missing"),
-    (PLAN.replace('method = "pce"', ""), r"\[\[row\]\] method is missing"),
+    ("seeds = [0]", r"data is missing\. A plan needs \[\[data\]\]"),
+    (PLAN.replace('split = "final"', ""), r"data\[0\]: split is missing"),
+    (PLAN.replace('method = "pce"', ""), r"row\[0\]: method is missing"),
     (PLAN.replace('label = "no-fadc"', 'label = "pce"'), "same label"),
     (PLAN.replace("seeds", "seed"), "unknown key 'seed'. Did you mean 'seeds'"),
-    (PLAN.replace("folds = [0]", "folds = [0]\nfold = 0"), r"\[\[data\]\] unknown key 'fold'. Did you mean 'folds'"),
-    (PLAN.replace("method =", "methd ="), r"\[\[row\]\] unknown key 'methd'. Did you mean 'method'"),
+    (PLAN.replace("folds = [0]", "folds = [0]\nfold = 0"), r"data\[0\]: unknown key 'fold'. Did you mean 'folds'"),
+    (PLAN.replace("method =", "methd ="), r"row\[0\]: unknown key 'methd'. Did you mean 'method'"),
     (PLAN.replace("[[row]]", "[[rows]]"), "unknown key 'rows'. Did you mean 'row'"),
     (PLAN.replace("label", "lable"), "unknown key 'lable'. Did you mean 'label'"),
-    (PLAN.replace("[[data]]", "[data]"), r"data = \{.*\}; expected tables: \[\[data\]\]"),
-    ("data = []" + PLAN.replace("[[data]]", "[[row]]"), r"data = \[\]; expected tables"),
-    ("row = []" + PLAN.partition("[[row]]")[0], r"row = \[\]; expected tables"),
-    (PLAN.replace("[0, 1]", "3"), r"seeds = 3; expected a list of whole numbers from 0 on, such as \[0, 1\]"),
+    (PLAN.replace("[[data]]", "[data]"), r"data = \{.*\}; expected a list, got a table"),
+    ("data = []" + PLAN.replace("[[data]]", "[[row]]"), r"data = \[\]; expected a list with at least one entry"),
+    ("row = []" + PLAN.partition("[[row]]")[0], r"row = \[\]; expected a list with at least one entry"),
+    (PLAN.replace("[0, 1]", "3"), r"seeds = 3; expected a list, got a whole number"),
     (PLAN.replace("[0, 1]", "[]"), r"seeds = \[\]; expected a list"),
-    (PLAN.replace("[0, 1]", "[-1]"), r"seeds = \[-1\]; expected a list of whole numbers from 0 on"),
-    (PLAN.replace("[0, 1]", "[true]"), r"seeds = \[True\]; expected a list"),
+    (PLAN.replace("[0, 1]", "[-1]"), r"seeds\[0\] = -1; expected a whole number >= 0"),
+    (PLAN.replace("[0, 1]", "[true]"), r"seeds\[0\] = True; expected a whole number, got true or false"),
     (PLAN.replace("folds = [0]", "folds = '01'"), "folds = '01'; expected a list"),
-    (PLAN.replace("folds = [0]", "folds = []"), r"\[\[data\]\] folds = \[\]; expected a list"),
-    (PLAN.replace("folds = [0]", "folds = [0, -2]"), r"folds = \[0, -2\]; expected a list"),
+    (PLAN.replace("folds = [0]", "folds = []"), r"data\[0\].folds = \[\]; expected a list with"),
+    (PLAN.replace("folds = [0]", "folds = [0, -2]"), r"data\[0\].folds\[1\] = -2; expected a whole number"),
     (
         PLAN.replace('["fadc=false"]', '"fadc=false"'),
-        r"set = 'fadc=false'; expected a list of texts, such as \[\"fadc=false\"\]",
+        r"row\[1\].set = 'fadc=false'; expected a list, got a text",
     ),
-    (PLAN.replace('"no-fadc"', "3"), "label = 3; expected a text"),
-    (PLAN.replace('"no-fadc"', '"../no"'), "label = '../no'; expected a text .* without a slash"),
+    (PLAN.replace('"no-fadc"', "3"), r"row\[1\].label = 3; expected a text"),
+    (PLAN.replace('"no-fadc"', '"../no"'), "label = '../no'; expected a text .*without a slash"),
     (PLAN.replace('"small"', '"/small"'), "folder = '/small'; expected"),
     (PLAN.replace("[0, 1]", "[1, 1]"), "a run is there twice"),
     (PLAN.replace('"effdnet"', '"effdnett"'), "plan.toml: row 'no-fadc': no method 'effdnett'. Did you mean 'effdnet'"),
     (PLAN.replace("fadc=false", "x=1"), "plan.toml: row 'no-fadc': --set x=1: effdnet has no option 'x'"),
     (PLAN.replace("fadc=false", "fadc=no"), "plan.toml: row 'no-fadc': --set fadc=no: 'no' is not true or false"),
-    (PLAN + '[figure]\nkind = "grid"', r"expected tables: \[\[figure\]\]"),
+    (PLAN + '[figure]\nkind = "grid"', r"figure = \{.*\}; expected a list, got a table"),
     ('published = "table-9"' + PLAN, "table-1"),
-    ('published = "table-1"' + PLAN, "'table-1' has other keys than it needs"),
+    ('published = "table-1"' + PLAN, "published.toml: table-1: source is missing"),
 ]
 
 
@@ -316,7 +324,7 @@ def test_published_numbers_that_are_not_there(tmp_path):
     path.write_text('published = "table-1"' + PLAN, encoding="utf-8")
     with pytest.raises(
         InputError,
-        match=r"plan.toml: published = 'table-1', and there is no .*published.toml. Write .*, or leave the key out",
+        match=r"plan.toml: published = 'table-1', but there is no .*published.toml. Write .*, or leave the key out",
     ):
         read_bench_plan(Bench(path))
 
@@ -341,10 +349,65 @@ def test_folds_restricts_the_folds_and_nothing_else(place):
     place.folds = (0, 2)
     assert read_bench_plan(place).jobs == tuple(job for job in whole.jobs if job.fold in (0, 2))
     place.folds = (0, 3)
-    with pytest.raises(InputError, match=r"--folds 3: .*\[0, 1, 2\]"):
+    with pytest.raises(InputError, match=r"--fold 3: .*\[0, 1, 2\]"):
         read_bench_plan(place)
 
 
 def test_figures_are_kept(place):
-    place.plan.write_text(PLAN + '[[figure]]\nkind = "box"\n[[figure]]\nkind = "curves"\n', encoding="utf-8")
-    assert read_bench_plan(place).figures == ({"kind": "box"}, {"kind": "curves"})
+    place.plan.write_text(PLAN + '[[figure]]\nkind = "boxplot"\n[[figure]]\nkind = "curves"\n', encoding="utf-8")
+    assert read_bench_plan(place).figures == (Boxplot(), Curves())
+
+
+def before(place: Bench, job, record: dict) -> Path:
+    """A run as versions before 0.2 left it."""
+    folder = place.results / job.place
+    rows = [dict(zip(COLUMNS, ("001", "A", 0.1 + 0.2, math.nan, math.nan, "mm", True, False, 5.0)))]
+    write_rows(folder / "metrics.csv", rows)
+    (folder / "curve.csv").write_text("iteration,loss,val_mean_dice\n12,2.2587,nan\n", encoding="utf-8")
+    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    return folder
+
+
+def test_runs_of_the_layout_of_before_are_moved_and_nothing_is_lost(place, capsys):
+    jobs = read_bench_plan(place).jobs[:2]
+    for job in jobs:
+        leave(place, job)
+    stored = {
+        "command": "a --split 622",
+        "environment": {
+            "commit": None,
+            "device": "622",
+            "precision": "float32",
+            "threads": 1,
+            "continued": [{"commit": "1e5"}],
+        },
+        "options": hyperparameters("pce"),
+        "data_note": "",
+        "wall_seconds": {"training": None, "scoring": 0.1},
+        "parameters": 7,
+        "seconds_per_iteration": 0.5,
+        "minutes": 1.0,
+        "held_out_cases": 1,
+    }
+    records = {name: record | stored for name, record in read_records(place.results / "quick").items()}
+    del records[jobs[1].run]["options"]
+    shutil.rmtree(place.results)
+    for job in jobs:
+        before(place, job, records[job.run])
+    place.table_only = True
+    assert not bench(place)
+    assert "2 runs of the layout before 0.2 were moved" in capsys.readouterr().out
+    assert convert(place.results) == 0 and read_records(place.results / "quick") == records
+    (row,) = read_scores(place.results / "quick")[jobs[0].run]
+    assert row["case"] == "001" and row["dice"] == 0.1 + 0.2 and math.isnan(row["hd95"]) and row["missing"] is True
+    assert {path.name for path in (place.results / "quick").glob("[!.]*")} == {
+        *("runs.csv", "folds.csv", "scores.csv", "curves.csv")
+    }
+
+
+def test_benches_that_end_at_the_same_time_lose_nothing(place):
+    jobs = read_bench_plan(place).jobs
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        list(pool.map(lambda job: leave(place, job), jobs))
+    assert set(read_records(place.results / "quick")) == {job.run for job in jobs}
+    assert len(read_results(read_bench_plan(place), place)) == 4

@@ -15,7 +15,9 @@ import pytest
 from small import small_dataset
 
 from scribbleseg.bench import bench, engines
-from scribbleseg.bench.jobs import Job, read_bench_plan, read_results, run_job
+from scribbleseg.bench.plan import Job, read_bench_plan
+from scribbleseg.bench.run import run_job
+from scribbleseg.bench.store import read_results
 from scribbleseg.bench.worker import log_path, open_log
 from scribbleseg.config import Bench
 from scribbleseg.core.errors import InputError
@@ -88,7 +90,8 @@ def parent(process: int) -> int:
 
 
 def kill_the_node_of(job: Job, config: Bench, cluster, killed: list) -> None:
-    """After the job's first checkpoint inside the run: the node's raylet, and the process that trains, as when the machine loses its power."""
+    """After the job's first checkpoint inside the run: the node's raylet, and the process that trains, as when the
+    machine loses its power."""
     until = time.monotonic() + PATIENCE_S
     run = config.runs / job.place
     while not (run / "resume.pt").is_file() or not read_checkpoint(run)["iteration"]:

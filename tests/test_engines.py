@@ -15,7 +15,8 @@ from small import small_dataset
 
 from scribbleseg.bench import bench, engines, view
 from scribbleseg.bench.engines import run_local, worker_environments
-from scribbleseg.bench.jobs import Job, is_done, read_bench_plan
+from scribbleseg.bench.plan import Job, read_bench_plan
+from scribbleseg.bench.store import is_done
 from scribbleseg.bench.view import View, duration, read_reached
 from scribbleseg.bench.worker import ELSEWHERE, from_json, log_path, open_log, to_json
 from scribbleseg.config import Bench

@@ -1,4 +1,5 @@
-"""benchmarks/far_field.py: what lies in the boxes and out of them, and lines whose predictions are elsewhere."""
+"""benchmarks/studies/far_field.py: what lies in the boxes and out of them, and lines whose predictions are
+elsewhere."""
 
 import csv
 
@@ -7,10 +8,15 @@ import numpy as np
 import pytest
 from tiny import save, tiny_set
 
+from scribbleseg.bench.plan import Job
+from scribbleseg.bench.store import add_run
+from scribbleseg.evaluation.scores import COLUMNS
+
 
 @pytest.fixture
 def runs(tmp_path):
-    """One case of 80 × 80 pixels, its second slice empty, as a finished run predicted it: half of class 1, one far block of 10 pixels, 5 in the empty slice."""
+    """One case of 80 × 80 pixels, its second slice empty, as a finished run predicted it: half of class 1, one far
+    block of 10 pixels, 5 in the empty slice."""
     truth = np.zeros((80, 80, 2), np.uint8)
     truth[10:20, 10:20, 0] = 1
     truth[12:14, 12:14, 0] = 2
@@ -22,9 +28,10 @@ def runs(tmp_path):
     for part, array in (("imagesTr/case0_0000", truth), ("labelsTr/case0", truth), ("labelsTr_dense/case0", truth)):
         save(folder / f"{part}.nii.gz", array)
     save(tmp_path / "runs/quick/hearts/cv5-0/pce-s0/predictions/case0.nii.gz", found)
-    scores = tmp_path / "results/quick/hearts/cv5-0/pce-s0/metrics.csv"
-    scores.parent.mkdir(parents=True)
-    scores.touch()
+    job = Job("hearts", "cv5", 0, "pce", "pce", (), 0, "quick")
+    curve = [{"iteration": "1", "loss": "0.5", "val_mean_dice": "nan"}]
+    row = dict.fromkeys(COLUMNS, 0.0) | {"case": "case0", "class": "A", "unit": "mm"}
+    add_run(tmp_path / "results" / "quick", job, {"plan": {"fold": {}}}, [row], curve)
     return tmp_path / "runs", tmp_path / "datasets", tmp_path / "results"
 
 
@@ -60,6 +67,6 @@ def test_lines_of_runs_that_are_elsewhere_stay(runs):
 
 
 def test_a_run_without_committed_scores_has_no_line(runs):
-    (runs[2] / "quick/hearts/cv5-0/pce-s0/metrics.csv").unlink()
+    (runs[2] / "quick" / "scores.csv").unlink()
     far_field.main(*runs)
     assert not lines(runs[2])

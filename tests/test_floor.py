@@ -1,4 +1,4 @@
-"""benchmarks/floor.py: its counts against counts by hand."""
+"""benchmarks/timing/floor.py: its counts against counts by hand."""
 
 import contextlib
 import sys

@@ -1,4 +1,4 @@
-"""benchmarks/folds.py: whole runs, several at once, with their scores and times."""
+"""benchmarks/studies/folds.py: whole runs, several at once, with their scores and times."""
 
 import csv
 import subprocess

@@ -1,4 +1,4 @@
-"""benchmarks/model_card.py: its rules on drawn hearts, and the committed cards against the committed scores."""
+"""benchmarks/studies/model_card.py: its rules on drawn hearts, and the committed cards against the committed scores."""
 
 import json
 import re
@@ -10,14 +10,19 @@ import pytest
 from PIL import Image
 from small import save
 
+from scribbleseg.bench.plan import Job
+from scribbleseg.bench.store import add_run, read_records, read_scores
 from scribbleseg.config import Train
 from scribbleseg.core.errors import InputError
 from scribbleseg.data.layout import read_dataset
-from scribbleseg.evaluation.scores import COLUMNS, list_masks, read_rows, score_cases, summarise, write_rows
+from scribbleseg.evaluation.scores import COLUMNS, list_masks, score_cases, summarise
 from scribbleseg.training.plan import make_plan, write_plan
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ("background", "RV", "Myo", "LV")
+JOB = Job("drawn", "final", 0, "pce", "pce", (), 0, "quick")
+CURVE_ROWS = [{"iteration": "1", "loss": "0.5", "val_mean_dice": "nan"}]
+NAME = "quick/drawn/final-0/pce-s0"
 CARDS = sorted(path for path in (ROOT / "docs" / "models").glob("*.md") if path.name != "README.md")
 
 
@@ -155,7 +160,7 @@ def test_thirds():
 @pytest.fixture
 def run(tmp_path) -> Path:
     """A run folder as training, prediction and scoring leave it, of the drawn cases; RESULTS beside it."""
-    data, run, place = tmp_path / "data", tmp_path / "run", tmp_path / "results"
+    data, run = tmp_path / "data", tmp_path / "runs" / NAME
     rng = np.random.default_rng(0)
     for name, (truth, found) in (drawn() | {"t": (heart(), heart())}).items():
         save(
@@ -184,11 +189,7 @@ def run(tmp_path) -> Path:
     settings = Train(data, run, method="pce", budget="quick", device="cpu")
     write_plan(settings, make_plan(settings))
     dataset = read_dataset(data)
-    place.mkdir()
-    write_rows(
-        place / "metrics.csv",
-        score_cases(dataset, [dataset.case(name) for name in "abc"], list_masks(run / "predictions")),
-    )
+    rows = score_cases(dataset, [dataset.case(name) for name in "abc"], list_masks(run / "predictions"))
     environment = {
         "device": "a machine",
         "precision": "float32",
@@ -198,12 +199,13 @@ def run(tmp_path) -> Path:
         "python": "3",
     }
     record = {
-        "command": "scribbleseg train datasets/drawn runs/drawn --method pce --budget quick",
+        "plan": {"fold": {}},
+        "command": "scribbleseg train datasets/drawn runs/quick/drawn/final-0/pce-s0 --method pce --budget quick",
         "environment": environment,
         "parameters": 7,
         "minutes": 2.6,
     }
-    (place / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    add_run(tmp_path / "results" / "quick", JOB, record, rows, CURVE_ROWS)
     return run
 
 
@@ -214,11 +216,11 @@ def test_a_card_says_what_the_run_is_and_shows_its_failures(run, tmp_path):
         "# pce on Drawn, final fold 0\n", "**Not for clinical use.**", "128 pixels, 600 iterations", "a machine, float32; 3 minutes", "commit abc1234",
         "| source | nobody |", "| licence | CC0;", "1 cases of 1 patients (well 1); scribbles", "test: 3 cases of 2 patients (ill 2); 3 cases", "Not seen in training: ill",
         "the first slice of the file in 2 of 3 cases", "Without a heart, that is with an empty dense mask, whatever the image shows: 3 slices. 1 of them",
-        "**c, slice 3 of 7**. 0.0 % of 32 pixels of RV found.", "](../results/metrics.csv)", "scribbleseg predict runs/drawn new_scans segmented",
+        "**c, slice 3 of 7**. 0.0 % of 32 pixels of RV found.", "run `drawn/final-0/pce-s0` in [scores.csv](../results/quick/scores.csv)", "scribbleseg predict runs/quick/drawn/final-0/pce-s0 new_scans segmented",
     ):  # fmt: skip
         assert part in page, part
     assert str(tmp_path) not in page, "no path of a machine"
-    assert model_card.score_table(read_rows(tmp_path / "results" / "metrics.csv")) in page
+    assert model_card.score_table(read_scores(tmp_path / "results" / "quick")[JOB.run]) in page
     with Image.open(tmp_path / "cards" / "drawn.png") as picture:
         assert picture.height > 900
     assert "| [pce on Drawn, final fold 0](drawn.md) | quick | 128 | 600 | 3 test |" in model_card.index(
@@ -244,9 +246,10 @@ def test_a_slice_that_two_rules_choose_is_drawn_once(run, tmp_path):
 
 
 def test_scores_of_another_run_are_refused(run, tmp_path):
-    rows = read_rows(tmp_path / "results" / "metrics.csv")
+    budget = tmp_path / "results" / "quick"
+    rows, record = read_scores(budget)[JOB.run], read_records(budget)[JOB.run]
     rows[4]["dice"] += 0.01
-    write_rows(tmp_path / "results" / "metrics.csv", rows)
+    add_run(budget, JOB, record, rows, CURVE_ROWS)
     with pytest.raises(InputError, match="b Myo has Dice .* Score the run again"):
         model_card.read_model(run, tmp_path / "results")
 
@@ -261,8 +264,9 @@ def test_a_data_set_without_terms_is_refused(run, tmp_path):
 @pytest.mark.parametrize("card", CARDS, ids=lambda path: path.stem)
 def test_a_committed_card_shows_the_committed_scores(card):
     page = card.read_text(encoding="utf-8")
-    rows = read_rows(card.parent / re.search(r"\[metrics.csv\]\((.+?)\)", page)[1])
-    assert model_card.score_table(rows) in page, "run benchmarks/model_card.py again"
+    name, path = re.search(r"run `(.+?)` in \[scores.csv\]\((.+?)\)", page).groups()
+    rows = read_scores((card.parent / path).parent)[name]
+    assert model_card.score_table(rows) in page, "run benchmarks/studies/model_card.py again"
     line = next(
         line
         for line in (card.parent / "README.md").read_text(encoding="utf-8").splitlines()

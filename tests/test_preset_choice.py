@@ -1,4 +1,5 @@
-"""benchmarks/preset_choice.py: it trains what is missing, skips what is done, and says what the runs' own files say."""
+"""benchmarks/studies/preset_choice.py: it trains what is missing, skips what is done, and says what the runs' own files
+say."""
 
 import csv
 import json
@@ -120,7 +121,8 @@ def test_a_run_with_other_settings_is_refused(place, monkeypatch):
 
 
 def test_foreground_is_far_outside_the_boxes_round_the_scribbles(trained, small, monkeypatch):
-    """A network that says `square` everywhere: what is far is what lies outside the box of the scribbles, counted by hand."""
+    """A network that says `square` everywhere: what is far is what lies outside the box of the scribbles, counted by
+    hand."""
     monkeypatch.setattr(preset_choice, "MARGIN", 3)
 
     def everywhere(network, image, *rest):

@@ -1,4 +1,4 @@
-"""benchmarks/scoring.py: its table over a small set."""
+"""benchmarks/timing/scoring.py: its table over a small set."""
 
 import sys
 

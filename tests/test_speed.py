@@ -1,4 +1,5 @@
-"""benchmarks/speed.py: every kind of network is measured, and what was measured stays when other methods come later or fail."""
+"""benchmarks/timing/speed.py: every kind of network is measured, and what was measured stays when other methods come
+later or fail."""
 
 import json
 import subprocess
@@ -90,10 +91,9 @@ def test_rows_of_other_methods_stay(tmp_path, monkeypatch):
             "kind": "eager",
             "single_parts": {"FBSL": 0.25} if method == "effdnet" else {},
         }
-        ours |= {
-            key: seconds[method]
-            for key in ("seconds", "p95", "slowest", "images_per_second", "peak_memory_mib", *PARTS)
-        }
+        ours |= dict.fromkeys(
+            ("seconds", "p95", "slowest", "images_per_second", "peak_memory_mib", *PARTS), seconds[method]
+        )
         return subprocess.CompletedProcess(command, 0, json.dumps(4.0 if "--plain" in command else ours))
 
     def measure(*methods, commit):

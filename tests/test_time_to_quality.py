@@ -1,4 +1,4 @@
-"""benchmarks/time_to_quality.py: its clock, over interruptions too, and what it makes of the checkpoints."""
+"""benchmarks/timing/time_to_quality.py: its clock, over interruptions too, and what it makes of the checkpoints."""
 
 import json
 import signal

@@ -49,7 +49,8 @@ def make_figure(demo: Path, place: Path = PLACE) -> Path:
 
 
 def columns(dataset, name: str, predicted: Path) -> list:
-    """(title, image, label, spacing) of one case's slice with the largest heart, turned upright and cut to its surroundings."""
+    """(title, image, label, spacing) of one case's slice with the largest heart, turned upright and cut to its
+    surroundings."""
     volume = load_volume(dataset, dataset.case(name))
     index = int((volume.truth > 0).sum((1, 2)).argmax())
     planes = {"image": None, "scribble": volume.scribble[index]}

@@ -1,28 +1,39 @@
-"""Methods × data sets × folds × seeds: runs what is not done yet and makes the tables and figures from what they left."""
+"""Methods × data sets × folds × seeds: run what is not done yet, then make the tables and figures of what is done."""
 
 import sys
 
 from ..config import Bench
+from ..core.errors import InputError
 from ..training.plan import check_interval
-from .engines import run_jobs
-from .figures import check_figures, make_figures
-from .formats import write_tables
-from .jobs import is_done, read_bench_plan, read_results
+
+try:
+    from .engines import run_jobs
+    from .figures import make_figures
+    from .formats import write_tables
+    from .plan import read_bench_plan
+    from .store import convert, done_jobs, read_results
+except ModuleNotFoundError as missing:
+    if missing.name not in ("msgspec", "pandas", "tabulate"):
+        raise
+    raise InputError(f"scribbleseg bench needs {missing.name}. Run: pip install 'scribbleseg[bench]'") from missing
 
 
 def bench(config: Bench) -> bool:
-    """Run a plan and write its tables and figures; True when every run is done. A run that fails does not stop the others: it is listed at the end."""
+    """Run a plan and write its tables and figures; True when every run is done.
+
+    A run that fails does not stop the others; it is listed at the end.
+    """
     check_interval(config.checkpoint_every)
     plan = read_bench_plan(config)
-    check_figures(plan)
-    todo = [job for job in plan.jobs if not is_done(job, config)]
+    if moved := convert(config.results):
+        print(f"{moved} runs of the layout before 0.2 were moved into the CSV files of {config.results}")
+    done = done_jobs(plan, config)
+    todo = [job for job in plan.jobs if job not in set(done)]
     failed = dict.fromkeys(todo, "not run")
-    if done := len(plan.jobs) - len(todo):
-        print(
-            f"{done} of the plan's {len(plan.jobs)} runs are done, by this bench or an earlier one, and not made again"
-        )
+    if done:
+        print(f"{len(done)} of the plan's {len(plan.jobs)} runs are already done and are not run again")
     if todo and not config.table_only:
-        failed = run_jobs(todo, config, done)
+        failed = run_jobs(todo, config, len(done))
     results = read_results(plan, config)
     path = write_tables(plan, results, config.results)
     print(f"tables: {path}, and the same as .tex and .csv")

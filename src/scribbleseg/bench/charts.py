@@ -1,4 +1,5 @@
-"""Charts of a bench: box plots, training curves, sensitivity; each function takes finished runs and returns a matplotlib Figure."""
+"""Charts of a bench: box plots, training curves, sensitivity; each function takes finished runs and returns a
+matplotlib Figure."""
 
 import math
 import textwrap
@@ -14,8 +15,9 @@ from matplotlib.transforms import ScaledTranslation
 from ..evaluation.scores import summarise
 from ..methods import hyperparameters, parse_options
 from ..reporting.figures import LINE_COLOURS, LINE_STYLES, colour
-from .jobs import Job, Result
+from .plan import Job
 from .statistics import mean_sd
+from .store import Result
 from .tables import spans
 
 INK = "#222222"
@@ -37,7 +39,8 @@ class NothingToDraw(Exception):
 
 
 def boxplot(jobs: Sequence[Job], results: dict[Job, Result]) -> Figure:
-    """A panel per class, a line per row that has a run: the Dice of every held-out case (mean over seeds) as a dot, quartiles from six cases on, median."""
+    """A panel per class, a line per row that has a run: the Dice of every held-out case (mean over seeds) as a dot,
+    quartiles from six cases on, median."""
     scores = {
         label: _case_dice([results[job] for job in runs]) for label, runs in _by_label(jobs, results).items() if runs
     }
@@ -60,13 +63,17 @@ def boxplot(jobs: Sequence[Job], results: dict[Job, Result]) -> Figure:
         ax.grid(False, axis="y")
         ax.tick_params(axis="y", length=0)
     box = "; box: quartiles" if count >= BOX_CASES else ""
-    text = f"{count} held-out cases. Dot: a case{_over_seeds(jobs)}{box}; bar and number: median; line: all cases.{_lacking(jobs, results)}"
+    text = (
+        f"{count} held-out cases. Dot: a case{_over_seeds(jobs)}{box}; bar and number: median; line: all "
+        f"cases.{_lacking(jobs, results)}"
+    )
     _describe(figure, jobs, results, text)
     return figure
 
 
 def _draw_cases(ax: Axes, place: int, dice: np.ndarray, label: str, value: int, rng: np.random.Generator) -> None:
-    """A line of a box plot. Few dots are large, rimmed, in the cases' order from above and over box and median; many are faint, and below the median."""
+    """A line of a box plot. Few dots are large, rimmed, in the cases' order from above and over box and median; many
+    are faint, and below the median."""
     low, middle, high = np.quantile(dice, (0.25, 0.5, 0.75))
     ax.hlines(place, dice.min(), dice.max(), color=INK, linewidth=0.9)
     if dice.size >= BOX_CASES:
@@ -102,7 +109,8 @@ def _case_dice(runs: Sequence[Result]) -> dict[str, dict[str, float]]:
 
 
 def curves(jobs: Sequence[Job], results: dict[Job, Result]) -> Figure:
-    """Training loss, and validation Dice where there is any, over the iteration: a line per row, its mean over folds and seeds, the range shaded.
+    """Training loss, and validation Dice where there is any, over the iteration: a line per row, its mean over folds
+    and seeds, the range shaded.
 
     More than six rows have a small panel each, with the others in grey behind.
     """
@@ -122,7 +130,10 @@ def curves(jobs: Sequence[Job], results: dict[Job, Result]) -> Figure:
         if any(results[job].record["plan"].get("val_on_scribbles") for job in jobs if job in results)
         else ""
     )
-    text = f"Losses are sums of each method's own terms: compare their course, not their height.{blind}{shade}{behind}{_lacking(jobs, results)}"
+    text = (
+        "Losses are sums of each method's own terms: compare their course, not their "
+        f"height.{blind}{shade}{behind}{_lacking(jobs, results)}"
+    )
     _describe(figure, jobs, results, text)
     return figure
 
@@ -195,7 +206,8 @@ def _stack(runs: Sequence[dict[str, np.ndarray]], key: str) -> tuple[np.ndarray,
 
 
 def sensitivity(jobs: Sequence[Job], results: dict[Job, Result], option: str) -> Figure:
-    """Mean Dice over cases against one option, for the rows that differ in nothing else: per class and their mean; error bars: sd over folds and seeds, cut at 0 and 1.
+    """Mean Dice over cases against one option, for the rows that differ in nothing else: per class and their mean;
+    error bars: sd over folds and seeds, cut at 0 and 1.
 
     With bars the classes stand a few points beside each other, so that no bar hides another.
     """
@@ -269,7 +281,8 @@ def _unevenness(values: Sequence[float]) -> float:
 
 
 def _differing_in(option: str, jobs: Sequence[Job]) -> dict[Job, object]:
-    """The largest set of jobs whose rows differ in nothing but the option, each with its value there (the method's default where it says none)."""
+    """The largest set of jobs whose rows differ in nothing but the option, each with its value there (the method's
+    default where it says none)."""
     groups: dict[tuple, dict[Job, object]] = {}
     for job in jobs:
         full = hyperparameters(job.method) | parse_options(job.method, job.set)
@@ -302,7 +315,8 @@ def _look(index: int) -> dict:
 
 
 def _label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, dict]], height: float) -> None:
-    """Names (x, y, text, look) beside the right ends of lines, pushed apart, each with its line's marker; `height` of the axes in inches."""
+    """Names (x, y, text, look) beside the right ends of lines, pushed apart, each with its line's marker; `height` of
+    the axes in inches."""
     gap = 9.5 / (72 * height)
     ax.set(xlim=ax.get_xlim(), ylim=ax.get_ylim())
     ends = sorted(ends, key=lambda end: end[1])

@@ -1,8 +1,8 @@
 """How a bench runs its jobs: in processes of this machine, or as tasks of a Ray cluster.
 
-An engine takes the jobs to do and yields (job, None) or (job, why it failed) as they end; about once a second it calls `tick` with the jobs that it
-has started and those that another bench was seen to run. Such a job is left to that bench, and taken over when it has given it up. An engine that
-is closed early (Ctrl-C) stops its runs at a checkpoint.
+An engine takes the jobs to do and yields (job, None) or (job, why it failed) as they end; about once a second it calls
+`tick` with the jobs that it has started and those that another bench was seen to run. Such a job is left to that bench,
+and taken over when it has given it up. An engine that is closed early (Ctrl-C) stops its runs at a checkpoint.
 """
 
 import os
@@ -22,7 +22,9 @@ import torch
 from ..config import Bench
 from ..core.device import pick_device
 from ..core.errors import InputError
-from .jobs import Job, is_done, without_data
+from .plan import Job
+from .run import without_data
+from .store import is_done
 from .view import View
 from .worker import ELSEWHERE, STOPS, log_path, open_log, run_logged, to_json
 
@@ -34,7 +36,8 @@ Tick = Callable[[set[Job], set[Job]], None]
 
 
 def run_jobs(jobs: list[Job], config: Bench, done: int) -> dict[Job, str]:
-    """Run jobs on the chosen engine under one view; returns those that failed, with the reason. `done`: runs of the plan done before.
+    """Run jobs on the chosen engine under one view; returns those that failed, with the reason. `done`: runs of the
+    plan done before.
 
     Those whose data set, split or fold is not there fail before the first one starts.
     """
@@ -104,7 +107,8 @@ def run_local(jobs: list[Job], config: Bench, tick: Tick) -> Ended:
 
 
 def worker_environments(config: Bench) -> list[dict[str, str]]:
-    """Environment variables of each process that may run at once: threads share the cores, and on CUDA each process sees one of the GPUs in turn."""
+    """Environment variables of each process that may run at once: threads share the cores, and on CUDA each process
+    sees one of the GPUs in turn."""
     if config.jobs < 0:
         raise InputError(f"--jobs {config.jobs}: expected 1 or more runs at once, or 0 for one per GPU.")
     gpus = []
@@ -118,7 +122,8 @@ def worker_environments(config: Bench) -> list[dict[str, str]]:
 
 
 def _start(job: Job, config: Bench, log, environment: dict[str, str]) -> _Running:
-    """The process inherits the log and so its lock; in a session of its own, so that a terminal's Ctrl-C reaches the bench alone."""
+    """The process inherits the log and so its lock; in a session of its own, so that a terminal's Ctrl-C reaches the
+    bench alone."""
     command = [sys.executable, "-m", "scribbleseg.bench", to_json(job, config)]
     streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
     return _Running(
@@ -128,7 +133,8 @@ def _start(job: Job, config: Bench, log, environment: dict[str, str]) -> _Runnin
 
 @contextmanager
 def _stops_held() -> Iterator[None]:
-    """SIGINT and SIGTERM wait: here until the block ends, in a process that is started inside until it takes them (`worker.main`)."""
+    """SIGINT and SIGTERM wait: here until the block ends, in a process that is started inside until it takes them
+    (`worker.main`)."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
         yield
@@ -149,7 +155,8 @@ def _reason(code: int, log: Path) -> str | None:
 
 
 def run_ray(jobs: list[Job], config: Bench, tick: Tick) -> Ended:
-    """Each job as a Ray task with a GPU of its own (a CPU, where the cluster has no GPU); a task whose node dies goes on elsewhere, from its checkpoint."""
+    """Each job as a Ray task with a GPU of its own (a CPU, where the cluster has no GPU); a task whose node dies goes
+    on elsewhere, from its checkpoint."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that is started here reports to nobody
     try:
         import ray
@@ -157,7 +164,8 @@ def run_ray(jobs: list[Job], config: Bench, tick: Tick) -> Ended:
         raise InputError("--engine ray needs the ray package. Run: pip install ray") from error
     if config.jobs:
         raise InputError(
-            "--jobs is for --engine local; on Ray as many runs go on at once as the cluster has GPUs (or CPUs, where it has no GPU)."
+            "--jobs is for --engine local; on Ray as many runs go on at once as the cluster has GPUs (or CPUs, where "
+            "it has no GPU)."
         )
     host, _, port = config.address.rpartition(":")
     try:
@@ -167,7 +175,8 @@ def run_ray(jobs: list[Job], config: Bench, tick: Tick) -> Ended:
             ray.init(address=config.address, log_to_driver=False, logging_level="error")
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"--address {config.address}: no Ray cluster answers ({error}). Start one with `ray start --head`, or use --address local."
+            f"--address {config.address}: no Ray cluster answers ({error}). Start one with `ray start --head`, or use "
+            "--address local."
         ) from error
     gpu = config.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
     task = ray.remote(num_cpus=1, num_gpus=int(gpu), max_calls=1, max_retries=RETRIES, scheduling_strategy="SPREAD")(
@@ -196,7 +205,10 @@ def run_ray(jobs: list[Job], config: Bench, tick: Tick) -> Ended:
                     reason += f" (its last words may be in {log_path(running[ref], config)})"
                 job = running.pop(ref)
                 if reason is None and not is_done(job, config):
-                    reason = f"ended well, but {config.results / job.place} is not here. Is RESULTS on a file system that all nodes share?"
+                    reason = (
+                        f"ended well, but {config.results / job.place} is not here. Is RESULTS on a file system that "
+                        "all nodes share?"
+                    )
                 yield job, reason
     finally:
         if running:
@@ -215,11 +227,15 @@ def _is_free(job: Job, config: Bench) -> bool:
 
 
 def _run_on_node(job: Job, config: Bench, folder: str) -> str | None:
-    """The Ray task. Relative paths are of the bench's folder; a task that was started again waits until the lock of the dead one is free."""
+    """The Ray task. Relative paths are of the bench's folder; a task that was started again waits until the lock of the
+    dead one is free."""
     try:
         os.chdir(folder)
     except OSError as error:
-        return f"{folder} is not on {socket.gethostname()} ({error.strerror}). Start the bench in a folder on a file system that all nodes share."
+        return (
+            f"{folder} is not on {socket.gethostname()} ({error.strerror}). Start the bench in a folder on a file "
+            "system that all nodes share."
+        )
     until = time.monotonic() + LEASE_S
     while (log := open_log(job, config)) is None:
         if time.monotonic() > until:

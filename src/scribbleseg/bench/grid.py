@@ -22,15 +22,17 @@ from ..data.layout import read_dataset
 from ..data.volume import read_label
 from ..reporting.figures import colour, crop, draw_overlay, upright, upright_spacing
 from .charts import INK, NothingToDraw, which_runs, wrap
-from .jobs import Job, Result
+from .plan import Job
 from .statistics import case_means
+from .store import Result
 
 COLUMNS = 9  # at most, in a band
 
 
 @dataclass(frozen=True)
 class Row:
-    """A slice as the grid shows it: planes [H, W] of the crop, upright; None where a method did not predict the case."""
+    """A slice as the grid shows it: planes [H, W] of the crop, upright; None where a method did not predict the
+    case."""
 
     name: str
     image: np.ndarray
@@ -46,7 +48,8 @@ class Row:
 def grid(
     jobs: Sequence[Job], results: dict[Job, Result], config: Bench, names: Sequence[str] = (), slices: int = 1
 ) -> Figure:
-    """Rows: slices of cases; columns: scribble, dense mask, every method's first seed. The same slices and crops for all, chosen on dense masks."""
+    """Rows: slices of cases; columns: scribble, dense mask, every method's first seed. The same slices and crops for
+    all, chosen on dense masks."""
     folder = config.datasets / jobs[0].data
     if not (folder / "dataset.json").is_file():
         raise NothingToDraw(f"the data set {folder} is not here")
@@ -81,7 +84,11 @@ def grid(
         found = {label: files.get((label, case)) for label in labels}
         rows += _rows(dataset, dataset.case(case), found, {label: dice[label, case] for label in there}, slices)
     absent = [label for label in dict.fromkeys(job.label for job in jobs) if label not in labels]
-    note = f"{which_runs(jobs, results)}. Slices: {'the one' if slices == 1 else 'those'} with most foreground in the dense mask, cut out around it. Number: mean Dice of the case's whole volume, foreground outside the picture included."
+    note = (
+        f"{which_runs(jobs, results)}. Slices: {'the one' if slices == 1 else 'those'} with most foreground in the "
+        "dense mask, cut out around it. Number: mean Dice of the case's whole volume, foreground outside the picture "
+        "included."
+    )
     if len({job.seed for job in jobs if job in results}) > 1:
         note += " Pictures and numbers are of each method's first seed."
     return draw_grid(
@@ -114,7 +121,8 @@ def _rows(
 def cut_row(
     dataset: Dataset, volume: Volume, index: int, predictions: dict[str, np.ndarray | None], around: np.ndarray
 ) -> Row:
-    """A slice of a volume and of predictions [D, H, W], upright where the files say how they lie, cropped to the mask `around` [H, W]."""
+    """A slice of a volume and of predictions [D, H, W], upright where the files say how they lie, cropped to the mask
+    `around` [H, W]."""
     located = dataset.spacing_unit == "mm"
     spacing = upright_spacing(volume.grid) if located else volume.grid.spacing_mm[1:]
     turn = (lambda plane: upright(plane, volume.grid)) if located else (lambda plane: plane)
@@ -134,7 +142,8 @@ def cut_row(
 
 
 def draw_grid(rows: Sequence[Row], classes: Sequence[str], note: str = "") -> Figure:
-    """The grid of `rows`; contours differ in line style as in colour, scribbles are filled. Many methods stand in bands, one below the other."""
+    """The grid of `rows`; contours differ in line style as in colour, scribbles are filled. Many methods stand in
+    bands, one below the other."""
     labels = list(rows[0].predictions)
     drawn = any((row.scribble != UNLABELED).any() for row in rows)
     titles = ["image, scribble" if drawn else "image", "dense mask", *labels]
@@ -197,7 +206,8 @@ def _write_dice(ax: Axes, dice: float, found: bool) -> None:
 
 
 def draw_contours(ax: Axes, image: np.ndarray, label: np.ndarray | None, spacing: tuple[float, float]) -> None:
-    """An image [H, W] with the outline of every class but background, along the pixels' edges; without a label, a blank place that says so."""
+    """An image [H, W] with the outline of every class but background, along the pixels' edges; without a label, a blank
+    place that says so."""
     if label is None:
         ax.text(
             0.5, 0.5, "no prediction", ha="center", va="center", transform=ax.transAxes, fontsize=7.5, style="italic"

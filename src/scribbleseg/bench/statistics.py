@@ -1,4 +1,5 @@
-"""What the tables of a bench compute: seeds averaged per case, spread over folds, paired tests, best and second best."""
+"""What the tables of a bench compute: seeds averaged per case, spread over folds, paired tests, best and second
+best."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,8 @@ MIN_PAIRS = 6  # with five the smallest two-sided p is 2/2⁵ = .0625
 
 
 def average_seeds(runs: Sequence[list[dict]]) -> list[dict]:
-    """One row per case and class of several runs' rows (`evaluate.COLUMNS`): the seeds' mean where a value is defined, flags as counts over seeds."""
+    """One row per case and class of several runs' rows (`evaluate.COLUMNS`): the seeds' mean where a value is defined,
+    flags as counts over seeds."""
     groups: dict[tuple, list[dict]] = {}
     for rows in runs:
         for row in rows:
@@ -26,14 +28,16 @@ def average_seeds(runs: Sequence[list[dict]]) -> list[dict]:
 
 
 def mean_sd(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation of the values that are defined; nan where there is none, sd nan for fewer than two."""
+    """Mean and sample standard deviation of the values that are defined; nan where there is none, sd nan for fewer than
+    two."""
     defined = [value for value in values if not math.isnan(value)]
     mean = float(np.mean(defined)) if defined else math.nan
     return mean, float(np.std(defined, ddof=1)) if len(defined) > 1 else math.nan
 
 
 def over_folds(summaries: Sequence[list[dict]]) -> list[dict]:
-    """Per class, and `mean`: mean and sd over folds of each fold's mean over cases (`evaluate.summarise` of each fold)."""
+    """Per class, and `mean`: mean and sd over folds of each fold's mean over cases (`evaluate.summarise` of each
+    fold)."""
     lines = []
     for entries in zip(*summaries, strict=True):
         line = {"class": entries[0]["class"], "unit": entries[0]["unit"]}
@@ -65,7 +69,8 @@ def paired_p(one: Mapping[str, float], other: Mapping[str, float]) -> tuple[floa
 
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:
-    """Holm's correction: the i-th smallest of m gets max over j ≤ i of min(1, (m − j + 1) p_(j)). nan stays nan and is not counted among the m."""
+    """Holm's correction: the i-th smallest of m gets max over j ≤ i of min(1, (m − j + 1) p_(j)). nan stays nan and is
+    not counted among the m."""
     order = sorted((name for name in p if not math.isnan(p[name])), key=lambda name: p[name])
     corrected, largest = dict(p), 0.0
     for index, name in enumerate(order):
@@ -75,7 +80,8 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
 
 
 def rank(values: Mapping[str, float], higher: bool) -> dict[str, str]:
-    """Which names are `best` and which `second`; ties share the place, nan has none. Where all have the same value nothing is said."""
+    """Which names are `best` and which `second`; ties share the place, nan has none. Where all have the same value
+    nothing is said."""
     defined = {name: value for name, value in values.items() if not math.isnan(value)}
     if len(set(defined.values())) < 2:
         return {}

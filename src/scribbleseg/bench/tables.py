@@ -1,4 +1,4 @@
-"""Tables of a bench, made from the committed scores: `aggregate` them, `compare` the rows, lay them out. `formats` writes them."""
+"""Tables of a bench, made from the stored scores: `aggregate` them, `compare` the rows, lay them out for `formats`."""
 
 import math
 from collections.abc import Iterable
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..evaluation.scores import summarise
-from .jobs import BenchPlan, Job, Published, Result
+from .plan import BenchPlan, Job, Published
 from .statistics import MIN_PAIRS, SAME, average_seeds, case_means, holm, over_folds, paired_p, rank
+from .store import Result
 
 ON_DENSE_MASKS = "fullsup"  # the method that trains on dense masks
 ALPHA = 0.05
@@ -16,13 +17,16 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the plan on one data set and split: its runs, and what they come to. Without a run `scores`, `cases` and `folds` are empty."""
+    """A row of the plan on one data set and split, and the summary of its runs.
+
+    Without a run, `scores`, `cases` and `folds` are empty.
+    """
 
     label: str
     method: str
     done: dict[Job, Result]
     missing: tuple[Job, ...]
-    scores: list[dict]  # one per (fold, case) and class, seeds averaged
+    scores: list[dict]  # one per (fold, case) and class, averaged over seeds
     cases: list[dict]  # per class and `mean`, over all cases
     folds: list[dict]  # per class and `mean`, over folds
 
@@ -32,26 +36,19 @@ class Row:
 
     @property
     def by_seed(self) -> dict[int, float]:
-        """Seed → mean Dice over the held-out cases of the folds that all of the row's seeds have; empty where there is no such fold."""
-        folds = {
-            seed: {job.fold for job in self.done if job.seed == seed} for seed in sorted(job.seed for job in self.done)
-        }
+        """Seed → mean Dice over the cases of the folds that all of the row's seeds have; empty without such a fold."""
+        folds = {seed: {fold for fold, other in self.runs if other == seed} for _, seed in sorted(self.runs)}
         shared = set.intersection(*folds.values())
         means = {}
-        for seed in folds if shared else ():
-            scores = [
-                row
-                for job, result in self.done.items()
-                if job.seed == seed and job.fold in shared
-                for row in of_fold(job, result)
-            ]
-            means[seed] = summarise(scores)[-1]["dice"]
+        for seed in sorted(folds) if shared else ():
+            runs = [item for item in self.done.items() if item[0].seed == seed and item[0].fold in shared]
+            means[seed] = summarise([row for run in runs for row in of_fold(*run)])[-1]["dice"]
         return means
 
 
 @dataclass(frozen=True)
 class Section:
-    """One data set and split of a plan. `complete`: the folds and seeds that a row needs to be ranked."""
+    """One data set and split of a plan. `complete`: the (fold, seed) pairs that a row needs to be ranked."""
 
     data: str
     split: str
@@ -59,8 +56,8 @@ class Section:
     rows: list[Row]
     published: Published | None
     complete: set[tuple[int, int]]
-    leader: str  # of the ranked, the highest mean Dice over cases; "" when nothing is ranked or all have the same
-    p: dict[str, tuple[float, int]]  # label → Holm-corrected p against the leader, pairs
+    leader: str  # of the ranked rows, the one with the highest mean Dice over cases; "" if none or all have the same
+    p: dict[str, tuple[float, int]]  # label → Holm-corrected p against the leader, number of pairs
 
     @property
     def done(self) -> list[Row]:
@@ -77,7 +74,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Table:
-    """What Markdown and LaTeX write alike: cells are (text, mark), mark is `best`, `second` or nothing."""
+    """What Markdown and LaTeX both show. Cells are (text, mark); a mark is `best`, `second` or empty."""
 
     title: str
     head: list[str]
@@ -88,18 +85,13 @@ class Table:
 def aggregate(plan: BenchPlan, results: dict[Job, Result]) -> list[Section]:
     """A section per data set and split, in the plan's order."""
     sections = []
-    for data, split in dict.fromkeys((job.data, job.split) for job in plan.jobs):
-        part = [job for job in plan.jobs if (job.data, job.split) == (data, split)]
-        rows = [
-            _aggregate_row([job for job in part if job.label == label], results)
-            for label in plan.labels
-            if any(job.label == label for job in part)
-        ]
+    for (data, split), jobs in plan.places.items():
+        by_label = {label: [job for job in jobs if job.label == label] for label in plan.labels}
+        rows = [_aggregate_row(own, results) for own in by_label.values() if own]
         complete = complete_runs(rows)
         published = plan.published if plan.published and plan.published.data == data else None
-        sections.append(
-            Section(data, split, plan.budget, rows, published, complete, *compare(rows, ranked(rows, complete)))
-        )
+        compared = compare(rows, ranked(rows, complete))
+        sections.append(Section(data, split, plan.budget, rows, published, complete, *compared))
     return sections
 
 
@@ -116,25 +108,26 @@ def _aggregate_row(jobs: list[Job], results: dict[Job, Result]) -> Row:
 
 
 def of_fold(job: Job, result: Result) -> list[dict]:
-    """The scores of a run under names of (fold, case): a case may be held out in several folds."""
+    """The scores of a run with cases named by (fold, case), because a case may be held out in several folds."""
     return [row | {"case": f"{job.fold}/{row['case']}"} for row in result.rows]
 
 
 def complete_runs(rows: list[Row]) -> set[tuple[int, int]]:
-    """(fold, seed) of every run that any row has; the method on dense masks counts only where it stands alone."""
+    """(fold, seed) of every run that any row has; the method on dense masks counts only if there is no other row."""
     competitors = [row for row in rows if row.done and row.method != ON_DENSE_MASKS]
     return set().union(*(row.runs for row in competitors or rows))
 
 
 def ranked(rows: list[Row], complete: set[tuple[int, int]]) -> list[Row]:
-    """The rows that have exactly these runs; the method on dense masks is no competitor."""
+    """The rows that have exactly these runs; the method on dense masks is not ranked."""
     return [row for row in rows if row.done and row.method != ON_DENSE_MASKS and row.runs == complete]
 
 
 def compare(rows: list[Row], candidates: list[Row]) -> tuple[str, dict[str, tuple[float, int]]]:
-    """The leader of the candidates and, for every other row that has a run (the method on dense masks aside), Holm's p against it and the number of pairs.
+    """The candidate with the highest mean Dice, and Holm's p of every other row against it with the number of pairs.
 
-    Several candidates of the same mean Dice have no leader among them, and nothing is tested.
+    Rows without a run and the method on dense masks are not tested. If several candidates all have the same mean Dice,
+    none leads and nothing is tested.
     """
     means = {round(row.cases[-1]["dice"], SAME) for row in candidates}
     if not candidates or len(means) == 1 < len(candidates):
@@ -148,7 +141,7 @@ def compare(rows: list[Row], candidates: list[Row]) -> tuple[str, dict[str, tupl
 
 
 def tables(section: Section) -> list[Table]:
-    """What a section shows: over folds (where a row has two), over cases, cost. The published numbers stand in the first."""
+    """A section's tables: over folds (if a row has two), over cases, cost. Published numbers are in the first one."""
     kinds = ["folds"] * any(len({fold for fold, _ in row.runs}) > 1 for row in section.rows) + ["cases"]
     return [score_table(section, kind, with_published=kind == kinds[0]) for kind in kinds] + [cost_table(section)]
 
@@ -166,56 +159,38 @@ def score_table(section: Section, kind: str, with_published: bool) -> Table:
         places.append(rank({label: round(scale * entries[label][at][key], 2) for label in competing}, key == "dice"))
     tested = kind == "cases" and bool(section.p)
     printed = _published_columns(section) if with_published else []
-
+    head = ["method", "folds", "seeds", "cases", *(name for name, *_ in columns), "missing"]
+    head += [*(["p (Holm)", "pairs"] if tested else []), *(name for name, *_ in printed)]
     body = []
     for row in section.rows:
+        line = [(row.label, ""), ("not run", "")] + [("", "")] * (len(columns) + 3 + 2 * tested)
         if row.done:
-            cells = [
-                _label(row, section),
-                spans(job.fold for job in row.done),
-                spans(job.seed for job in row.done),
-                str(row.cases[-1]["cases"]),
-            ]
-            line = [(cell, "") for cell in cells]
+            folds, seeds = (spans(getattr(job, name) for job in row.done) for name in ("fold", "seed"))
+            line = [(text, "") for text in (_label(row, section), folds, seeds, str(row.cases[-1]["cases"]))]
             for (_, key, at, scale), place in zip(columns, places):
                 entry = entries[row.label][at]
-                line.append(
-                    (_number(scale * entry[key], scale * entry.get(f"{key}_sd", math.nan)), place.get(row.label, ""))
-                )
-            line += [(str(row.cases[-1]["n_missing"]), "")] + (
-                [(cell, "") for cell in _p_cells(row, section)] if tested else []
-            )
-        else:
-            line = [(row.label, ""), ("not run", "")] + [("", "")] * (len(columns) + 3 + 2 * tested)
-        numbers = section.published.rows.get(row.label, {}) if printed else {}
-        for _, name, key in printed:
-            known = numbers.get(name, {})
-            line.append((_number(known[key], known.get(f"{key}_sd", math.nan)) if key in known else "", ""))
+                text = _number(scale * entry[key], scale * entry.get(f"{key}_sd", math.nan))
+                line.append((text, place.get(row.label, "")))
+            last = [str(row.cases[-1]["n_missing"]), *(_p_cells(row, section) if tested else [])]
+            line += [(text, "") for text in last]
+        numbers = section.published.rows.get(row.label, {}) if section.published and printed else {}
+        known = [(numbers.get(name, {}), key) for _, name, key in printed]
+        line += [(_number(of[key], of.get(f"{key}_sd", math.nan)) if key in of else "", "") for of, key in known]
         body.append(line)
-    head = [
-        "method",
-        "folds",
-        "seeds",
-        "cases",
-        *(name for name, *_ in columns),
-        "missing",
-        *(["p (Holm)", "pairs"] if tested else []),
-    ]
     title = {"folds": "Mean over folds (sd over folds)", "cases": "Mean over cases (sd over cases)"}[kind]
-    return Table(title, head + [name for name, *_ in printed], body, _score_notes(section, kind, tested, bool(printed)))
+    return Table(title, head, body, _score_notes(section, kind, tested, bool(printed)))
 
 
 def _published_columns(section: Section) -> list[tuple[str, str, str]]:
     """(heading, class, key) of the columns that have a number for any row of the plan."""
-    if section.published is None:
-        return []
-    shown = [numbers for row in section.rows for numbers in [section.published.rows.get(row.label, {})]]
-    wanted = [
+    paper = section.published.rows if section.published else {}
+    shown = [paper[row.label] for row in section.rows if row.label in paper]
+    return [
         (f"published {title} {name}", name, key)
         for title, key in (("Dice", "dice"), ("HD95", "hd95"))
         for name in section.classes
+        if any(key in numbers.get(name, {}) for numbers in shown)
     ]
-    return [column for column in wanted if any(column[2] in numbers.get(column[1], {}) for numbers in shown)]
 
 
 def _label(row: Row, section: Section) -> str:
@@ -223,61 +198,58 @@ def _label(row: Row, section: Section) -> str:
 
 
 def _p_cells(row: Row, section: Section) -> tuple[str, str]:
-    if row.label == section.leader:
-        return "leading", ""
     if row.label not in section.p:
-        return "", ""
+        return "leading" if row.label == section.leader else "", ""
     p, pairs = section.p[row.label]
     text = "–" if math.isnan(p) else ("< 0.001" if p < 0.001 else f"{p:.3f}") + (" *" if p < ALPHA else "")
     return text, str(pairs)
 
 
 def _score_notes(section: Section, kind: str, tested: bool, printed: bool) -> list[str]:
-    notes = []
+    notes = ["All held-out cases of the finished folds together; several seeds of a case are averaged first."]
     if kind == "folds":
-        notes.append(
-            "The mean over cases within each fold first, then mean and sd over folds; no sd for a single fold."
-        )
-    else:
-        notes.append("All held-out cases of the folds done, pooled; several seeds of a case are averaged first.")
+        notes = ["First the mean over the cases of each fold, then mean and sd over folds; a single fold has no sd."]
     if by_seed := [
         f"{row.label} {', '.join(f'{100 * dice:.2f}' for dice in row.by_seed.values())} ({spans(row.by_seed)})"
         for row in section.done
         if len(row.by_seed) > 1
     ]:
         notes.append(
-            f"Mean Dice seed by seed (seeds), over the folds that these share; neither the sd nor p knows of it: {'; '.join(by_seed)}."
+            "Mean Dice of each seed (seeds), over the folds that all of them have; sd and p do not include the "
+            f"difference between seeds: {'; '.join(by_seed)}."
         )
     if len(section.ranked) > 1:
         notes.append(
-            "Best and second best of each column, as printed, are bold and underlined, among the rows with the same complete set of runs; of HD95 among those that miss no such structure."
+            "Best and second best of each column, as printed, are bold and underlined, among the rows that have all "
+            "runs; for HD95 among those that miss no such structure."
         )
     if any("†" in _label(row, section) for row in section.done):
         notes.append(
-            "† not the same folds and seeds as the other rows: its means are over other cases, and it is not ranked."
+            "† has other folds or seeds than the other rows: its means are over other cases; it is not ranked."
         )
     if any(row.method == ON_DENSE_MASKS for row in section.done):
         notes.append(f"{ON_DENSE_MASKS} trains on dense masks, which the others do not see: neither ranked nor tested.")
     if absent := [f"{row.label} ({_missing(row)})" for row in section.rows if row.missing]:
         notes.append(f"Not run: {'; '.join(absent)}.")
-    if tested:
-        m = sum(not math.isnan(p) for p, _ in section.p.values())
+    m = sum(not math.isnan(p) for p, _ in section.p.values())
     if tested and m:
         notes.append(
-            f"p: Wilcoxon signed-rank test against {section.leader}, the highest mean Dice of the ranked rows: two-sided, over the cases' mean Dice, "
-            f"paired by fold and case, zero differences dropped, Holm-corrected over {m} {'comparison' if m == 1 else 'comparisons'}; * p < {ALPHA}. "
-            "Cases count as independent, also two of one patient."
+            f"p: Wilcoxon signed-rank test against {section.leader}, which has the highest mean Dice of the ranked "
+            "rows: two-sided, over the cases' mean Dice, paired by fold and case, zero differences dropped, "
+            f"Holm-corrected over {m} {'comparison' if m == 1 else 'comparisons'}; * p < {ALPHA}. Cases count as "
+            "independent, even if two are of one patient."
         )
     if tested and m < len(section.p):
         notes.append(
-            f"p –: fewer than {MIN_PAIRS} pairs for Wilcoxon's signed-rank test against {section.leader}, of which no difference could reach p < {ALPHA}."
+            f"p –: fewer than {MIN_PAIRS} pairs for Wilcoxon's signed-rank test against {section.leader}; with so few, "
+            f"no difference can reach p < {ALPHA}."
         )
-    if printed:
-        paper = section.published
-        note = f"Published: {paper.source} ({paper.split}), in the paper's own set-up; the other columns are ours, at budget {section.budget}."
-        if section.split != paper.ours:
-            note += f" Its split is of the kind of `{paper.ours}`, not of `{section.split}`."
-        notes.append(f"{note} {paper.note}".strip())
+    if printed and (paper := section.published):
+        other = f" Its split is of the kind of `{paper.ours}`, not of `{section.split}`."
+        notes.append(
+            f"Published: {paper.source} ({paper.split}), in the paper's own set-up; the other columns are ours, at "
+            f"budget {section.budget}.{'' if section.split == paper.ours else other} {paper.note}".strip()
+        )
     return notes
 
 
@@ -307,7 +279,10 @@ def _number(mean: float, sd: float) -> str:
 
 
 def cost(row: Row) -> dict[str, object]:
-    """What the runs of a row took: medians and means over runs, the largest peak (None when a record has none), settings as they were."""
+    """What the runs of a row took: median seconds per iteration, mean minutes, largest peak, settings as recorded.
+
+    The peak is None when a record has none.
+    """
     records = [result.record for result in row.done.values()]
     peaks = [record.get("peak_memory_mib") for record in records]
     recipes = [record["plan"]["recipe"] for record in records]
@@ -328,18 +303,9 @@ def cost(row: Row) -> dict[str, object]:
 
 
 def cost_table(section: Section) -> Table:
-    """What each row that was run took, and on what."""
-    head = [
-        "method",
-        "parameters",
-        "s per iteration",
-        "peak memory (MiB)",
-        "minutes per run",
-        "size",
-        "iterations",
-        "batch",
-        "optimiser",
-    ]
+    """What each row took, and on which machines."""
+    head = ["method", "parameters", "s per iteration", "peak memory (MiB)", "minutes per run"]
+    head += ["size", "iterations", "batch", "optimiser"]
     body = []
     for row in section.done:
         values = cost(row)
@@ -351,12 +317,12 @@ def cost_table(section: Section) -> Table:
     notes = [
         f"Runs on: {'; '.join(machines)}.",
         "Median seconds per iteration of the runs, mean minutes, largest peak.",
+        "Seconds and minutes are those of the log; other work on the machine is included.",
     ]
-    notes.append("Seconds and minutes as the log has them; other work on the machine included.")
     return Table("Cost", head, body, notes)
 
 
 def _machine(record: dict) -> str:
-    machine = record["environment"]
+    machine, note = record["environment"], record.get("data_note")  # the oldest records lack a note
     threads = "" if "thread" in machine["device"] else f", {machine['threads']} threads"
-    return f"{machine['device']}{threads}, {machine['precision']}"
+    return f"{machine['device']}{threads}, {machine['precision']}" + (f", {note}" if note else "")

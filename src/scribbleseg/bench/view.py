@@ -1,6 +1,7 @@
 """One view over all runs of a bench: a few lines that are redrawn on a terminal, a line per event when piped.
 
-It reads the runs' own files, so it is the same for every engine, and on a shared file system sees the runs of other machines too.
+It reads the runs' own files, so it is the same for every engine, and on a shared file system sees the runs of other
+machines too.
 """
 
 import json
@@ -12,7 +13,7 @@ from pathlib import Path
 from statistics import mean
 
 from ..config import Bench
-from .jobs import Job
+from .plan import Job
 from .worker import ELSEWHERE, log_path
 
 POLL_S = 2.0
@@ -71,7 +72,7 @@ class View:
     def poll(self, started: set[Job], held: set[Job]) -> None:
         grown = {job for job, size in self.waiting.items() if _size(log_path(job, self.config)) > size}
         taken_over = self.elsewhere & started
-        begun = [job for job in self.jobs if job in grown | taken_over or job in held and job in self.waiting]
+        begun = [job for job in self.jobs if job in grown | taken_over or (job in held and job in self.waiting)]
         for job in begun:
             self.waiting.pop(job, None)
             self.running[job] = None
@@ -102,7 +103,8 @@ class View:
             self._draw()
 
     def seconds_left(self) -> float | None:
-        """Of the whole bench, with as many runs at once as there have been; a waiting run takes as long as those of its label, or of all. None while nothing is known."""
+        """Of the whole bench, with as many runs at once as there have been; a waiting run takes as long as those of its
+        label, or of all. None while nothing is known."""
         reached = {job: at for job, at in self.running.items() if at is not None}
         known = self.seconds | {job: at.total * at.seconds_per_iteration for job, at in reached.items()}
         if not known:
@@ -121,12 +123,15 @@ class View:
         about = f", about {duration(left)} left" if left else ""
         elsewhere = f", {len(self.elsewhere)} {ELSEWHERE}" if self.elsewhere else ""
         here = len(self.running.keys() - self.elsewhere)
-        head = f"{self.total} runs: {self.done} done, {self.failed} failed{elsewhere}, {here} running, {len(self.waiting)} waiting{about}"
+        head = (
+            f"{self.total} runs: {self.done} done, {self.failed} failed{elsewhere}, {here} running, "
+            f"{len(self.waiting)} waiting{about}"
+        )
         width = max((len(str(job.place)) for job in self.running), default=0)
         states = {
             job: f"{_state(at)}, elsewhere" if job in self.elsewhere else _state(at) for job, at in self.running.items()
         }
-        return [head, *(f"  {str(job.place):{width}}  {state}" for job, state in states.items())]
+        return [head, *(f"  {job.place!s:{width}}  {state}" for job, state in states.items())]
 
     def _say(self, line: str) -> None:
         self._erase()

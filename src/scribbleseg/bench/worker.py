@@ -1,7 +1,7 @@
 """One job in a process of its own: `python -m scribbleseg.bench JSON` with the job and the bench's settings.
 
-RUNS/PLACE.log receives all that the process says. It is also the run's lock: whoever trains the run holds a `flock` on it, which ends with
-the process, however that dies. So two benches on one RUNS folder never train the same run.
+RUNS/PLACE.log receives all that the process says. It is also the run's lock: whoever trains the run holds a `flock` on
+it, which ends with the process, however that dies. So two benches on one RUNS folder never train the same run.
 """
 
 import dataclasses
@@ -18,7 +18,8 @@ from typing import BinaryIO, get_origin, get_type_hints
 
 from ..config import Bench
 from ..core.errors import InputError
-from .jobs import Job, run_job
+from .plan import Job
+from .run import run_job
 
 STOPS = {signal.SIGINT, signal.SIGTERM}
 ELSEWHERE = "running elsewhere"  # why a job was left alone
@@ -44,13 +45,15 @@ def open_log(job: Job, config: Bench) -> BinaryIO | None:
         return None
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be locked ({error.strerror}). Choose --runs on a file system with locks, such as NFS 4 or a local disk."
+            f"{path}: cannot be locked ({error.strerror}). Choose --runs on a file system with locks, such as NFS 4 "
+            "or a local disk."
         ) from error
     return log
 
 
 def run_logged(job: Job, config: Bench) -> str | None:
-    """Run a job whose lock this process holds; None, or in one line why it failed. stderr gets when and where it began, and the traceback."""
+    """Run a job whose lock this process holds; None, or in one line why it failed. stderr gets when and where it began,
+    and the traceback."""
     print(
         f"-- {time.strftime('%Y-%m-%d %H:%M:%S')}, {socket.gethostname()}, process {os.getpid()}",
         file=sys.stderr,

@@ -1,0 +1,63 @@
+"""What the benchmark scripts share: places, CSV files, Markdown tables, and `scribbleseg` as a user starts it."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from scribbleseg.bench.formats import pipe_table
+from scribbleseg.core.atomic import atomic_file
+
+RESULTS = Path("benchmarks/results")
+SCRIBBLESEG = [sys.executable, "-m", "scribbleseg"]
+
+
+def slug(device: str) -> str:
+    """A device's name as part of a file name: `AMD EPYC, 2 threads` → `amd-epyc-2-threads`."""
+    return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    return pipe_table(list(head), [list(map(str, row)) for row in rows])
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file; none where there is no file."""
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write_csv(path: Path, rows: Sequence[Mapping], columns: Sequence[str]) -> None:
+    """Write the columns of the rows, atomically."""
+    with atomic_file(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_page(path: Path, *blocks: str) -> None:
+    """Write the blocks of a Markdown page, atomically."""
+    with atomic_file(path) as partial:
+        partial.write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
+
+
+def read_log(run: Path) -> list[dict]:
+    """The lines of RUN/log.jsonl."""
+    return [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def scribbleseg(words: Iterable[object], environment: Mapping[str, str] = {}, quiet: bool = False) -> None:
+    """Run a verb of the command line. Raises CalledProcessError if it fails."""
+    stdout = subprocess.DEVNULL if quiet else None
+    subprocess.run([*SCRIBBLESEG, *map(str, words)], env=os.environ | environment, check=True, stdout=stdout)
+
+
+def safetensors_metadata(content: bytes) -> dict[str, str]:
+    """The metadata of a safetensors file: eight bytes with the header's length, then the header as JSON."""
+    return json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]

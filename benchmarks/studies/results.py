@@ -1,0 +1,314 @@
+"""The papers' numbers: runs the queue in order of value and writes the tables of docs/results.md.
+
+python benchmarks/studies/results.py                   budget paper on CUDA, quick on a CPU; carries on with what is not
+    done
+python benchmarks/studies/results.py --minutes 9       stops at a checkpoint after nine minutes; the same command
+    carries on
+python benchmarks/studies/results.py --table-only      runs nothing, makes the tables of what is done
+
+A run leaves its scores, curve and settings in benchmarks/results, and at budget paper its settings, log and last
+weights in half precision in benchmarks/models: a run folder that `scribbleseg predict` takes. That folder is not
+committed, and weights of over 8 MiB are not copied.
+"""
+
+import argparse
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.torch import save
+
+from scribbleseg.bench.engines import run_jobs
+from scribbleseg.bench.formats import fold_lines
+from scribbleseg.bench.plan import BenchPlan, Job, Published, read_bench_plan
+from scribbleseg.bench.statistics import mean_sd
+from scribbleseg.bench.store import Result, convert, is_done, read_results
+from scribbleseg.bench.tables import Row, Section, aggregate, spans
+from scribbleseg.config import Bench
+from scribbleseg.core.atomic import atomic_file
+from scribbleseg.core.device import pick_device
+from scribbleseg.evaluation.scores import summarise
+from scribbleseg.methods import hyperparameters, method_class, parse_options
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from common import RESULTS, markdown_table, read_csv
+
+PLANS = Path("benchmarks/plans")
+QUEUE = (  # plan, and which of its rows: none named are all of them
+    ("effdnet-table2", ("effdnet",)),
+    ("scn-table1", ("scn",)),
+    ("scn-table2", ("scn",)),
+    ("effdnet-table2", ()),
+    ("effdnet-table1", ("pce", "dmpls", "fullsup")),
+    ("effdnet-table1", ()),
+    ("scn-table3", ()),
+    ("open-choices", ()),
+    ("scn-table2", ()),
+    ("scn-table1", ()),
+    ("comparison", ()),
+)
+PRINTED = {
+    "acdc": "effdnet-table1",
+    "mscmr": "scn-table2",
+}  # where a paper prints most of the methods of the plan comparison
+SHOWN = (
+    "effdnet-table2",
+    "scn-table1",
+    "scn-table2",
+    "scn-table3",
+    "effdnet-table1",
+    "open-choices",
+)  # in docs/results.md
+LARGEST = 8 * 2**20
+
+
+def queue(plans: dict[str, BenchPlan]) -> list[Job]:
+    """All runs, the most valuable first, each once."""
+    jobs = [job for name, rows in QUEUE for job in plans[name].jobs if not rows or job.label in rows]
+    return list(dict.fromkeys(jobs))
+
+
+@contextmanager
+def stopped_after(minutes: float | None) -> Iterator[None]:
+    """Ends the block as Ctrl-C would, without the error."""
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 60 * (minutes or 0))
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("stopped at a checkpoint; the same command carries on", file=sys.stderr)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def keep_small(job: Job, config: Bench, models: Path) -> None:
+    """Copy a finished run to MODELS, where it is here: config.json, environment.json, log.jsonl, and last.safetensors
+    in half precision."""
+    run, kept = config.runs / job.place, models / job.place
+    if not (run / "last.safetensors").is_file():
+        return
+    with safe_open(run / "last.safetensors", "pt") as file:
+        notes = file.metadata()
+        weights = {name: file.get_tensor(name) for name in file.keys()}
+    content = save(
+        {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}, notes
+    )
+    if len(content) <= LARGEST:
+        with atomic_file(kept / "last.safetensors") as partial:
+            partial.write_bytes(content)
+        for name in ("environment.json", "log.jsonl", "config.json"):
+            shutil.copyfile(run / name, kept / name)
+
+
+def section_text(section: Section) -> str:
+    """A line per row of the plan: folds and seeds, scores, the paper's mean Dice, the difference to it, minutes,
+    device."""
+    classes = section.classes if section.done else ["mean"]
+    head = ["method", "folds", "seeds", "cases", *(f"Dice {name}" for name in classes), "HD95 mean"]
+    head += ["paper", "short by", "min / run", "device"]
+    how = "Mean (sd over folds, where there are two)." if section.done else "Nothing was run."
+    held = [f"- {line}" for line in fold_lines(section)] if section.done else []
+    table = markdown_table(head, [row_cells(row, section) for row in section.rows])
+    return "\n".join([f"Budget `{section.budget}`. {how}", *held, "", table])
+
+
+def _and_missing(row: Row, name: str) -> str:
+    """The folds or seeds that were run, and those of which nothing was."""
+    done, lacking = ({getattr(job, name) for job in jobs} for jobs in (row.done, row.missing))
+    return spans(done) + (f" ({spans(lacking - done)} not run)" if lacking - done else "")
+
+
+def effects(section: Section) -> str:
+    """A line per row that sets options: its mean Dice less that of the method's own row with the same fold and seed."""
+    own = {
+        row.method: {(job.fold, job.seed): mean_dice(result) for job, result in row.done.items()}
+        for row in section.rows
+        if row.label == row.method
+    }
+    lines = []
+    for row in section.rows:
+        runs = {
+            job: result
+            for job, result in row.done.items()
+            if job.set and (job.fold, job.seed) in own.get(row.method, {})
+        }
+        if runs:
+            options = parse_options(row.method, next(iter(runs)).set)
+            defaults = hyperparameters(row.method)
+            found = [mean_dice(result) - own[row.method][job.fold, job.seed] for job, result in runs.items()]
+            shown = [
+                ", ".join(f"{name} {value}" for name, value in values.items())
+                for values in (options, {name: defaults[name] for name in options})
+            ]
+            lines.append([row.method, *shown, ", ".join(f"{value:+.1f}" for value in found), f"{np.mean(found):+.1f}"])
+    return markdown_table(["method", "choice", "default", "against the default, per seed", "mean"], lines)
+
+
+def mean_dice(result: Result) -> float:
+    return 100 * summarise(result.rows)[-1]["dice"]
+
+
+def orders(section: Section, published: Published) -> str:
+    """Which pairs of the rows that a paper prints stand the other way round in a section."""
+    ours = {row.label: row.folds[-1]["dice"] for row in section.rows if row.done}
+    paper = {label: mean for label in ours if (mean := paper_mean(label, published)) is not None}
+    pairs = [(above, below) for above, below in permutations(paper, 2) if paper[above] > paper[below]]
+    turned: dict[str, list[str]] = {}
+    for above, below in pairs:
+        if ours[below] > ours[above]:
+            turned.setdefault(below, []).append(f"`{above}`")
+    found = "; ".join(f"`{below}` above {', '.join(others)}" for below, others in turned.items()) or "none"
+    return (
+        f"- {section.data}, {section.split}: {sum(map(len, turned.values()))} of {len(pairs)} pairs of "
+        f"{published.source}: {found}."
+    )
+
+
+def tenth(config: Bench, results: dict[Job, Result]) -> str:
+    """The runs of benchmarks/studies/folds.py with a tenth of their method's iterations, each beside the same run at
+    budget quick, which is in `results`."""
+    quick = {(job.method, " ".join(job.set), job.data, job.split, str(job.fold), str(job.seed)): job for job in results}
+    head = ["row", "data", "fold", "seed", "size", "iterations", "Dice mean", "by class", "near the mask"]
+    head += ["foreground elsewhere, %", "at `quick`", "minutes", "device", "commit"]
+    lines = []
+    for line in (line for path in sorted(config.results.glob("folds-*.csv")) for line in read_csv(path)):
+        if 10 * int(line["iterations"]) != method_class(line["method"]).recipe.iterations:
+            continue
+        job = quick.get(tuple(line[key] for key in ("method", "set", "data", "split", "fold", "seed")))
+        short = f"{mean_dice(results[job]):.2f}" if job else "not run"
+        name = job.label if job else f"{line['method']} {line['set']}"
+        minutes = f"{float(line['training_s']) / 60:.0f}" if line["training_s"] else ""
+        cells = [name, line["data"], f"{line['split']}-{line['fold']}", line["seed"], line["size"], line["iterations"]]
+        cells += [line[key] for key in ("dice", "dice_per_class", "dice_in_box", "outside")]
+        lines.append([*cells, short, minutes, line["device"], line["commit"]])
+    return markdown_table(head, lines)
+
+
+def row_cells(row: Row, section: Section) -> list[str]:
+    paper = paper_mean(row.label, section.published)
+    printed = "" if paper is None else f"{paper:.2f}"
+    if not row.done:
+        empty = [""] * len(section.classes if section.done else ["mean"])
+        return [row.label, "not run", "", "", *empty, "", printed, "", "", ""]
+    scores = [
+        f"{100 * entry['dice']:.2f}" + ("" if np.isnan(entry["dice_sd"]) else f" ({100 * entry['dice_sd']:.2f})")
+        for entry in row.folds
+    ]
+    records = [result.record for result in row.done.values()]
+    tested = all(record["plan"]["fold"]["test"] for record in records)  # else validation cases were scored
+    short = ""
+    if (
+        paper is not None
+        and section.published
+        and section.split == section.published.ours
+        and not row.missing
+        and tested
+    ):
+        short = f"{paper - 100 * row.folds[-1]['dice']:.2f}"
+    devices = " / ".join(dict.fromkeys(record["environment"]["device"] for record in records))
+    minutes = f"{mean_sd([record['minutes'] for record in records])[0]:.1f}"
+    place = [*(_and_missing(row, name) for name in ("fold", "seed")), str(row.cases[-1]["cases"])]
+    return [row.label, *place, *scores, f"{row.folds[-1]['hd95']:.2f}", printed, short, minutes, devices]
+
+
+def paper_mean(label: str, published: Published | None) -> float | None:
+    """The paper's mean Dice, or the mean of its classes' where it prints those alone; None where it is not known."""
+    numbers = published.rows.get(label, {}) if published else {}
+    if "dice" in numbers.get("mean", {}):
+        return numbers["mean"]["dice"]
+    dice = [values["dice"] for name, values in numbers.items() if name != "mean" and "dice" in values]
+    return mean_sd(dice)[0] if len(dice) == 3 else None
+
+
+def read_plans(config: Bench, budget: str) -> dict[str, BenchPlan]:
+    names = dict.fromkeys(name for name, _ in QUEUE)
+    return {name: read_bench_plan(Bench(PLANS / f"{name}.toml", budget, results=config.results)) for name in names}
+
+
+def blocks(config: Bench) -> dict[str, str]:
+    """Marker of docs/results.md → text. Of a plan the budget paper is shown as soon as it has a run, until then
+    quick."""
+    counts = {budget: queue(read_plans(config, budget)) for budget in ("paper", "quick")}
+    done = " and ".join(
+        f"{sum(is_done(job, config) for job in jobs)} at budget `{budget}`" for budget, jobs in counts.items()
+    )
+    found = {"state": f"**Of the queue's {len(counts['paper'])} runs {done} are done.**"}
+    for name in SHOWN:
+        for budget in ("paper", "quick"):
+            plan = read_plans(config, budget)[name]
+            sections = aggregate(plan, read_results(plan, config))
+            if any(section.done for section in sections):
+                break
+        if name == "open-choices":
+            found[f"{name}: effects"] = "\n\n".join(map(effects, sections))
+        found[name] = "\n\n".join(
+            f"**{section.data}, {section.split}.** {section_text(section)}" for section in sections
+        )
+    quick = read_plans(config, "quick")
+    compared = aggregate(quick["comparison"], read_results(quick["comparison"], config))
+    found["orders"] = "\n".join(orders(section, quick[PRINTED[section.data]].published) for section in compared)
+    return found | {
+        "tenth": tenth(
+            config, {job: result for plan in quick.values() for job, result in read_results(plan, config).items()}
+        )
+    }
+
+
+def fill(text: str, found: dict[str, str]) -> str:
+    """The page with every `<!-- NAME -->` … `<!-- end -->` filled anew."""
+    for name, block in found.items():
+        before, start, rest = text.partition(f"<!-- {name} -->")
+        _, end, after = rest.partition("<!-- end -->")
+        if not start or not end:
+            raise SystemExit(f"docs/results.md has no <!-- {name} --> … <!-- end -->. Put it where the table belongs.")
+        text = f"{before}{start}\n{block}\n{end}{after}"
+    return text
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--budget", choices=("auto", "paper", "quick"), default="auto")
+    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--jobs", type=int, default=0, help="runs at once; 0: one per GPU, on a CPU one")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--datasets", type=Path, default=Path("datasets"))
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--models", type=Path, default=Path("benchmarks/models"))
+    parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
+    parser.add_argument("--table-only", action="store_true")
+    given = parser.parse_args()
+    auto = "paper" if pick_device(given.device).type == "cuda" else "quick"
+    budget = auto if given.budget == "auto" else given.budget
+    places = {key: getattr(given, key) for key in ("datasets", "runs", "results", "jobs", "device")}
+    config = Bench(PLANS, budget, **places)
+    if moved := convert(config.results):
+        print(f"{moved} runs of the layout before 0.2 were moved into the CSV files of {config.results}")
+    plans = read_plans(config, budget)
+    jobs = queue(plans)
+    todo = [job for job in jobs if not is_done(job, config)]
+    failed = {}
+    if not given.table_only:
+        with stopped_after(given.minutes):
+            failed = run_jobs(todo, config, len(jobs) - len(todo))
+        for job in jobs if budget == "paper" else ():
+            if is_done(job, config):
+                keep_small(job, config, given.models)
+    with atomic_file(given.page) as partial:
+        partial.write_text(fill(given.page.read_text(encoding="utf-8"), blocks(config)), encoding="utf-8")
+    count = sum(is_done(job, config) for job in jobs)
+    print(f"{count} of {len(jobs)} runs are done at budget {budget}; tables: {given.page}")
+    for job, reason in failed.items():
+        print(f"{job.place}: {reason}", file=sys.stderr)
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()

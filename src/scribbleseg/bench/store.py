@@ -1,0 +1,273 @@
+"""What the finished runs of a budget leave, as four CSV files in RESULTS/BUDGET, and how it is read back.
+
+runs.csv     a row per run: how it was trained, on which machine, how long it took; a run in it is done
+folds.csv    a row per fold: the names of its cases; runs.csv names the fold by `plan.fold`
+scores.csv   a row per run, case and class
+curves.csv   at most 50 rows per run: training loss and validation Dice
+
+In runs.csv and folds.csv a cell is text as it is, or JSON for everything that is not text; an empty cell means that the
+run's record has no such entry. Runs are sorted by name. Whoever adds a run holds a lock, so that benches that end at
+the same time lose nothing.
+"""
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..config import Bench
+from ..core.atomic import atomic_file
+from ..core.errors import InputError
+from ..evaluation.scores import COLUMNS
+from ..methods import hyperparameters, own_code, parse_options
+from ..training.plan import make_recipe, read_recipe
+from .plan import BenchPlan, Job
+
+CURVE = ("iteration", "loss", "val_mean_dice")
+LEAVES = ("options", "plan.options", "environment.continued")  # kept as JSON in one cell
+FLAGS = ("missing", "spurious")
+KEY = ("data", "split", "fold", "label", "seed")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run left: its record, its scores as `read_rows` gives them, its curve (nan: not validated)."""
+
+    record: dict
+    rows: list[dict]
+    curve: dict[str, np.ndarray]
+
+
+def add_run(budget: Path, job: Job, record: dict, rows: list[dict], curve: list[dict]) -> None:
+    """Put a finished run into the CSV files of BUDGET, in place of an earlier one of the same name."""
+    fold = record["plan"]["fold"]
+    name = hashlib.sha256(json.dumps(fold, sort_keys=True).encode()).hexdigest()[:8]
+    record = record | {"plan": record["plan"] | {"fold": name}}
+    place = {key: getattr(job, key) for key in KEY}
+    run = {"run": job.run}
+    new = {
+        "folds": [_cells({"id": name} | fold)],
+        "scores": [run | {key: str(int(row[key]) if key in FLAGS else row[key]) for key in COLUMNS} for row in rows],
+        "curves": [run | row for row in curve],
+        "runs": [run | _cells(place | _flat(record))],
+    }
+    with _lock(budget):
+        for part, lines in new.items():  # runs.csv last: what it names is complete
+            _replace(budget / f"{part}.csv", pd.DataFrame(lines))
+
+
+def read_records(budget: Path) -> dict[str, dict]:
+    """Name → record of the finished runs in BUDGET. Raises InputError for a table that cannot be read."""
+    table = budget / "runs.csv"
+    try:
+        folds = {fold.pop("id"): fold for fold in map(_nested, _read(budget / "folds.csv").to_dict("records"))}
+        records = {}
+        for line in _read(table).drop(columns=list(KEY)).to_dict("records"):
+            name, record = line.pop("run"), _nested(line)
+            record["plan"]["fold"] = folds[record["plan"]["fold"]]
+            records[name] = record
+        return records
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{table}: is damaged ({error!r}). Restore it and folds.csv, for example with git.") from error
+
+
+def read_scores(budget: Path) -> dict[str, list[dict]]:
+    """Name → scores, a dict per case and class, as `evaluation.scores.read_rows` gives them."""
+    table = _read(budget / "scores.csv")
+    for key in ("dice", "hd95", "assd", "penalised_hd95"):
+        table[key] = table[key].astype(float)
+    for key in FLAGS:
+        table[key] = table[key] == "1"
+    return {name: rows[list(COLUMNS)].to_dict("records") for name, rows in table.groupby("run", sort=False)}
+
+
+def read_curves(budget: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Name → column of curves.csv → its numbers."""
+    table = _read(budget / "curves.csv")
+    found = table.groupby("run", sort=False)
+    return {name: {key: rows[key].astype(float).to_numpy() for key in CURVE} for name, rows in found}
+
+
+def is_done(job: Job, config: Bench) -> bool:
+    """Whether runs.csv has the job.
+
+    Raises InputError when it was run with another method, other options, or with a recipe, defaults or own code that
+    have changed since.
+    """
+    return _is_done(job, config, read_records(config.results / job.budget))
+
+
+def _is_done(job: Job, config: Bench, records: dict[str, dict]) -> bool:
+    record = records.get(job.run)
+    if record is None:
+        return False
+    table, plan = config.results / job.budget / "runs.csv", record["plan"]
+    where = f"{table}: {job.run}"
+    check_same(job, plan, where)
+    way_out = f"To run it again, delete its row there and the folder {config.runs / job.place}."
+    recipe, size, network = make_recipe(job.settings(config))
+    own = {"size": size, "network": network}
+    now = all_options(job) | dataclasses.asdict(recipe) | own
+    was = record.get("options", {}) | dataclasses.asdict(read_recipe(plan["recipe"]))  # the oldest records lack options
+    was |= {key: plan[key] for key in own}
+    if changed := [f"{key} {value}, now {now.get(key)}" for key, value in was.items() if value != now.get(key)]:
+        raise InputError(f"{where} was produced by {job.method} with {'; '.join(changed)}. {way_out}")
+    code = own_code(job.method)
+    if plan.get("own_code", code) != code:
+        raise InputError(f"{where} was produced by another version of the file of {job.method}. {way_out}")
+    return True
+
+
+def done_jobs(plan: BenchPlan, config: Bench) -> list[Job]:
+    """The jobs of a plan that are done. Raises what `is_done` raises."""
+    records = read_records(config.results / plan.budget)
+    return [job for job in plan.jobs if _is_done(job, config, records)]
+
+
+def read_results(plan: BenchPlan, config: Bench) -> dict[Job, Result]:
+    """What the finished runs of a plan left, in the plan's order.
+
+    Raises InputError for runs that cannot be compared.
+    """
+    done, budget = done_jobs(plan, config), config.results / plan.budget
+    if not done:
+        return {}
+    records, scores, curves = read_records(budget), read_scores(budget), read_curves(budget)
+    results = {job: Result(records[job.run], scores[job.run], curves[job.run]) for job in done}
+    _check_alike(results, budget / "runs.csv")
+    return results
+
+
+def _check_alike(results: dict[Job, Result], table: Path) -> None:
+    """Raises InputError for runs of one fold with different cases, of one data set with different classes or units."""
+    first: dict[tuple, tuple[Job, object]] = {}
+    for job, result in results.items():
+        plan, rows, data = result.record["plan"], result.rows, (job.data, job.split)
+        shared = {
+            "cases of the fold": ((*data, job.fold), plan["fold"]),
+            "scored cases": ((*data, job.fold), {row["case"] for row in rows}),
+            "classes": (data, plan["classes"]),
+            "units": (data, {row["unit"] for row in rows}),
+        }
+        for what, (where, value) in shared.items():
+            other, known = first.setdefault((what, where), (job, value))
+            if value != known:
+                raise InputError(
+                    f"{table}: {other.run} and {job.run} have different {what}, so they cannot be compared. Were data, "
+                    "split or code changed in between? Delete the row and the run folder of the outdated one, and run "
+                    "the bench again."
+                )
+
+
+def check_same(job: Job, plan: dict, where: object) -> None:
+    """Raises InputError when the run at `where` is of another method or has other options than the plan's row."""
+    options = parse_options(job.method, job.set)
+    if (plan["method"], plan["options"]) != (job.method, options):
+        raise InputError(
+            f"{where} is a run of {plan['method']} {plan['options']}; the plan's row '{job.label}' says {job.method} "
+            f"{options}. Give the row another label."
+        )
+
+
+def all_options(job: Job) -> dict[str, object]:
+    """The method's hyperparameters in this run, defaults included, as JSON gives them back."""
+    return json.loads(json.dumps(hyperparameters(job.method) | parse_options(job.method, job.set)))
+
+
+def convert(results: Path) -> int:
+    """Move runs of the layout before 0.2, RESULTS/BUDGET/DATA/SPLIT-FOLD/LABEL-sSEED, into the CSV files; how many."""
+    folders = sorted({path.parent for path in results.glob("*/*/*/*/metrics.csv")})
+    for folder in folders:
+        budget, data, split_fold, label_seed = folder.relative_to(results).parts
+        (split, _, fold), (label, _, seed) = split_fold.rpartition("-"), label_seed.rpartition("-s")
+        try:
+            record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+            rows, curve = (
+                pd.read_csv(folder / name, dtype=str, keep_default_na=False).to_dict("records")
+                for name in ("metrics.csv", "curve.csv")
+            )
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder}: cannot be read ({error}). Restore its files, or delete the folder.") from error
+        job = Job(data, split, int(fold), label, record["plan"]["method"], (), int(seed), budget)
+        add_run(results / budget, job, record, rows, curve)
+        shutil.rmtree(folder)
+        for parent in list(folder.parents)[:2]:
+            if not any(parent.iterdir()):
+                parent.rmdir()
+    return len(folders)
+
+
+def _flat(record: dict, prefix: str = "") -> dict[str, object]:
+    """Nested dicts as `outer.inner`."""
+    found: dict[str, object] = {}
+    for key, value in record.items():
+        name = f"{prefix}{key}"
+        nested = isinstance(value, dict) and name not in LEAVES
+        found |= _flat(value, f"{name}.") if nested else {name: value}
+    return found
+
+
+def _nested(line: dict[str, str]) -> dict:
+    """The record of a row of runs.csv: the reverse of `_flat` and `_cell`."""
+    record: dict = {}
+    for name, text in line.items():
+        if text:
+            *outer, last = name.split(".")
+            part = record
+            for key in outer:
+                part = part.setdefault(key, {})
+            part[last] = _value(text)
+    return record
+
+
+def _cells(row: dict[str, object]) -> dict[str, str]:
+    return {key: _cell(value) for key, value in row.items()}
+
+
+def _cell(value: object) -> str:
+    """The text of a cell, from which `_value` makes the value again."""
+    return value if isinstance(value, str) and _value(value) == value != "" else json.dumps(value, ensure_ascii=False)
+
+
+def _value(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """A table of text; without rows where there is no file."""
+    names = ["run", "id", *KEY, *COLUMNS, *CURVE]
+    if not path.is_file():
+        return pd.DataFrame(columns=names)
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}). Restore it, for example with git.") from error
+
+
+def _replace(path: Path, rows: pd.DataFrame) -> None:
+    """Put rows into a table, in the place of those with the same name in the first column."""
+    key = rows.columns[0]
+    old = _read(path) if path.is_file() else rows[:0]
+    table = pd.concat([old[~old[key].isin(rows[key])], rows]).fillna("").sort_values(key, kind="stable")
+    with atomic_file(path) as partial:
+        table.to_csv(partial, index=False, lineterminator="\n")
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """One process at a time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
