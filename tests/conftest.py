@@ -46,14 +46,23 @@ def trained(small, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def quick_budget(tmp_path, monkeypatch):
-    """quick_budget(iterations): `--budget quick` is that short, at 32 pixels, in this process and in those that a bench starts."""
+    """quick_budget(iterations): `--budget quick` is that short, at 32 pixels, in this process and in those that a bench
+    starts.
+    """
 
     def set_budget(iterations: int) -> None:
         budget = {"size": 32, "iterations": iterations}
         monkeypatch.setitem(plan.BUDGETS, "quick", budget)
         folder = tmp_path / "path"  # Python runs sitecustomize.py before anything else
         folder.mkdir()
-        hook = f"import sys\nif 'bench' in sys.orig_argv or 'scribbleseg.bench' in sys.orig_argv or any('default_worker' in word for word in sys.orig_argv):\n    from scribbleseg.training.plan import BUDGETS\n    BUDGETS['quick'] = {budget}\n"
+        hook = (
+            "import sys\n"
+            "started = sys.orig_argv\n"
+            "ray = any('default_worker' in word for word in started)\n"
+            "if ray or 'bench' in started or 'scribbleseg.bench' in started:\n"
+            "    from scribbleseg.training.plan import BUDGETS\n"
+            f"    BUDGETS['quick'] = {budget}\n"
+        )
         (folder / "sitecustomize.py").write_text(hook, encoding="utf-8")
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]))
         monkeypatch.setenv("OMP_NUM_THREADS", "1")

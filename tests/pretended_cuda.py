@@ -1,7 +1,9 @@
-"""python tests/pretended_cuda.py LIBRARY: the step of every method on a CUDA device that is not there, for test_pretended_cuda.py.
+"""python tests/pretended_cuda.py LIBRARY: the step of every method on a CUDA device that is not there, for
+test_pretended_cuda.py.
 
-Fake tensors know their device and shape and hold no values; LIBRARY is pretended_cuda.cpp, which a CPU build of PyTorch needs to make them, and
-which has to be there before PyTorch is. Prints, as JSON, what went wrong per method and number format ("" for nothing).
+Fake tensors know their device and shape and hold no values; LIBRARY is pretended_cuda.cpp, which a CPU build of PyTorch
+needs to make them, and which has to be there before PyTorch is. Prints, as JSON, what went wrong per method and number
+format ("" for nothing).
 """
 
 import ctypes
@@ -28,9 +30,11 @@ FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class OnOneDevice(TorchDispatchMode):
-    """Refuses a copy from or to the host, which a graph cannot have and any other step waits for, and tensors of two devices in one operation.
+    """Refuses a copy from or to the host, which a graph cannot have and any other step waits for, and tensors of two
+    devices in one operation.
 
-    Numbers (0-d tensors of the CPU) are no tensors here: they travel with the call. `convolved`: the formats that convolutions were given.
+    Numbers (0-d tensors of the CPU) are no tensors here: they travel with the call. `convolved`: the formats that
+    convolutions were given.
     """
 
     def __init__(self):

@@ -1,4 +1,6 @@
-"""Issue 2, section 5, line by line through the command line: the message names file, value and way out, exit code 2, nothing half-written."""
+"""Issue 2, section 5, line by line through the command line: the message names file, value and way out, exit code 2,
+nothing half-written.
+"""
 
 import errno
 import json
@@ -126,10 +128,8 @@ def test_predictions_do_not_lie_among_a_data_sets_files(refused, run, data, tmp_
     for source in (data, data / "imagesTr", next((data / "imagesTr").iterdir())):
         for folder in ("imagesTr", "labelsTr", "labelsTr_dense", "labelsTs"):
             said = refused("predict", run, source, data / folder)
-            assert (
-                "holds the images or labels of the data set" in said
-                or source.is_file()
-                and "would replace an image" in said
+            assert "holds the images or labels of the data set" in said or (
+                source.is_file() and "would replace an image" in said
             )
     assert {path: path.read_bytes() for path in data.rglob("*.nii.gz")} == before
 
@@ -379,7 +379,8 @@ def test_a_place_that_cannot_be_written_is_refused_before_a_case_is_read(
     )
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may write everywhere
     not_trained(
-        f"new run: cannot be made, as {tmp_path} is no folder that can be written to. Choose another place, or change its permissions."
+        f"new run: cannot be made, as {tmp_path} is no folder that can be written to. "
+        f"Choose another place, or change its permissions."
     )
     assert "exists already" in refused("train", data, tmp_path / "data", *SHORT)
 
@@ -471,15 +472,15 @@ def test_a_folder_that_is_no_run(refused, data, run, tmp_path):
     for words in (("train", data, "--resume"), ("predict", data, data, tmp_path / "out")):
         message = refused(*words)
         assert (
-            f"{data}: a data set, not a run folder (no config.json). The run comes first: scribbleseg predict RUN INPUT OUTPUT"
-            in message
+            f"{data}: a data set, not a run folder (no config.json). The run comes first: "
+            f"scribbleseg predict RUN INPUT OUTPUT" in message
         )
         assert message.endswith(f"Make one with: scribbleseg train {data} RUN")
     for other, kind in ((data / "imagesTr", "a folder of volumes"), (data / "dataset.json", "a file")):
         message = refused("predict", other, run, tmp_path / "out")
         assert (
-            f"{other}: {kind}, not a run folder (no config.json). The run comes first: scribbleseg predict RUN INPUT OUTPUT"
-            in message
+            f"{other}: {kind}, not a run folder (no config.json). The run comes first: "
+            f"scribbleseg predict RUN INPUT OUTPUT" in message
         )
         assert message.endswith("Make one with: scribbleseg train DATASET RUN")
     assert (
@@ -508,10 +509,9 @@ def test_full_disk_while_a_run_begins(data, tmp_path, capsys, room):
 
 @pytest.mark.parametrize("name", ["last.safetensors", "resume.pt"])
 def test_full_disk_leaves_the_earlier_checkpoint_whole(small, tmp_path, capsys, monkeypatch, name):
-    """The disk fills up at iteration 3 of 4; with space again, the run ends in the weights of one that never stopped."""
-    settings = dict(
-        method="pce", iterations=4, size=32, batch=4, precision="float32", device="cpu", checkpoint_every=0.0
-    )
+    """The disk fills up at iteration 3 of 4; then the run ends in the weights of one that never stopped."""
+    settings = {"method": "pce", "iterations": 4, "size": 32, "batch": 4, "checkpoint_every": 0.0}
+    settings |= {"precision": "float32", "device": "cpu"}
     whole = train(Train(small, tmp_path / "whole", **settings))
     run, replace = tmp_path / "run", os.replace
     written = []
@@ -543,8 +543,8 @@ def test_full_disk_leaves_the_earlier_checkpoint_whole(small, tmp_path, capsys, 
     monkeypatch.setattr(os, "replace", replace)
     message = capsys.readouterr().err.splitlines()[-1]
     assert (
-        message
-        == f"scribbleseg: {run / name}: cannot be written (No space left on device). Free some space or choose another place."
+        message == f"scribbleseg: {run / name}: cannot be written (No space left on device). Free some space or "
+        f"choose another place."
     )
     assert torch.load(run / "resume.pt", weights_only=True)["iteration"] == 2 and not list(run.glob(".partial-*"))
     assert load_file(run / "last.safetensors").keys() == load_file(whole / "last.safetensors").keys()

@@ -241,7 +241,8 @@ def test_nothing_to_score_is_said_before_training(place):
 
 
 def test_data_that_is_not_there_is_said_before_the_first_run(place, monkeypatch, capsys):
-    others = '[[data]]\nfolder = "absent"\nsplit = "final"\nfolds = [0]\n[[data]]\nfolder = "small"\nsplit = "final"\nfolds = [7]\n'
+    others = '[[data]]\nfolder = "absent"\nsplit = "final"\nfolds = [0]\n'
+    others += '[[data]]\nfolder = "small"\nsplit = "final"\nfolds = [7]\n'
     place.plan.write_text(PLAN + others, encoding="utf-8")
     plan, started = read_bench_plan(place), []
 

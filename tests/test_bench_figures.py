@@ -62,7 +62,8 @@ def words(figure: Figure) -> str:
     return " ".join(text.get_text().replace("\n", " ") for text in texts if text is not None)
 
 
-def plan_of(*figures, jobs=(job(),), name="plan") -> BenchPlan:
+def plan_of(*figures, jobs=None, name="plan") -> BenchPlan:
+    jobs = jobs or (job(),)
     return BenchPlan(
         name,
         Path(f"{name}.toml"),

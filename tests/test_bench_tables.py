@@ -123,7 +123,8 @@ def test_seeds_are_averaged_per_case_and_missing_structures_counted():
     }
     row = aggregate(plan, of(plan, found))[0].rows[0]
     table = cells(tables(aggregate(plan, of(plan, found))[0])[0])
-    # A: case a (0 + .2)/2 = .1, case b .6; HD95 is of the seed that found it, 6 in a, 2 in b; HD95* (100 + 6)/2 = 53 and (2 + 100)/2 = 51; B 2 always
+    # A: case a (0 + .2)/2 = .1, case b .6; HD95 is of the seed that found it, 6 in a, 2 in b; HD95* (100 + 6)/2 =
+    # 53 and (2 + 100)/2 = 51; B 2 always
     assert (
         table["pce", "Dice A"][0] == "35.00 (35.36)"
         and table["pce", "cases"][0] == "2"
@@ -356,8 +357,8 @@ def test_rows_that_were_not_run_say_so_and_nothing_is_filled_in():
     assert page.endswith("## lung, cv\n\nnot run\n")
     lines = list(csv.DictReader(io.StringIO(tidy_csv(aggregate(plan, results)))))
     assert {line["status"] for line in lines if line["data"] == "heart" and line["row"] == "pce"} == {"incomplete"}
-    assert [(line["data"], line["row"], line["class"], line["status"]) for line in lines if line["row"] == "scn"] == [
-        ("heart", "scn", "A", "not run"), ("heart", "scn", "B", "not run"), ("heart", "scn", "mean", "not run"), ("lung", "scn", "", "not run")]  # fmt: skip
+    found = [(line["data"], line["class"], line["status"]) for line in lines if line["row"] == "scn"]
+    assert found == [(*place, "not run") for place in (("heart", "A"), ("heart", "B"), ("heart", "mean"), ("lung", ""))]
     names = ("data", "split", "budget", "row", "class", "status")
     assert not any(value for line in lines if line["row"] == "scn" for key, value in line.items() if key not in names)
 
@@ -422,8 +423,8 @@ def test_latex_escapes_and_balances(tmp_path):
     found["scn", 1] = result({"b": (0.6, 0.6)}, ("A_1", "B"))
     text = latex(plan, aggregate(plan, of(plan, found)))
     assert (
-        escape(label)
-        == r"50\%\_of \{a\}\&b \textbackslash{}cmd \textasciitilde{}\textasciicircum{} \#1 \$x\$ \textless{}|\textgreater{}"
+        escape(label) == r"50\%\_of \{a\}\&b \textbackslash{}cmd \textasciitilde{}\textasciicircum{} \#1 \$x\$ "
+        r"\textless{}|\textgreater{}"
     )
     assert escape(label) + r" \textdagger{} & 0 &" in text
     bare = re.sub(r"\\[&%$#_{}]", "", text)

@@ -99,8 +99,8 @@ def test_zero_written_where_nothing_was_drawn(folder, said):
         return text
 
     assert (
-        "warning: the labels of 1 of 4 cases cover every pixel, 3 (ignore) is nowhere in them: case0. Was 0 meant as 'not drawn'?"
-        in zero(1)
+        "warning: the labels of 1 of 4 cases cover every pixel, 3 (ignore) is nowhere in them: case0. "
+        "Was 0 meant as 'not drawn'?" in zero(1)
     )
     text = zero(4)
     assert "warning: the labels of 4 of 4 cases cover every pixel" in text
@@ -128,7 +128,8 @@ def test_a_class_that_no_training_case_of_a_fold_has(folder, said):
     usable, text = said(folder)
     problems = [line for line in text.splitlines() if line.startswith("problem: ")]
     assert not usable and problems == [
-        "problem: split final, fold '0': no training case has a scribble of class inner. Draw some, or correct the split."
+        "problem: split final, fold '0': no training case has a scribble of class inner. "
+        "Draw some, or correct the split."
     ]
 
 
@@ -175,8 +176,8 @@ def test_cases_without_scribble_are_a_warning_and_none_at_all_a_problem(folder, 
     for i in range(4):
         save(folder / "labelsTr" / f"case{i}.nii.gz", np.full(SHAPE, 3, np.uint8))
     assert (
-        f"problem: {folder / 'labelsTr'}: nothing is drawn. Draw some, or check that the ignore value (3) is not used for all."
-        in said(folder)[1]
+        f"problem: {folder / 'labelsTr'}: nothing is drawn. "
+        f"Draw some, or check that the ignore value (3) is not used for all." in said(folder)[1]
     )
     for path in (folder / "labelsTr").iterdir():
         path.unlink()
@@ -253,8 +254,8 @@ def test_files_of_another_ending_are_a_warning(folder, said):
     usable, text = said(folder)
     assert usable and text.count("warning: ") == 1
     assert (
-        "warning: files that are not read: imagesTr 1 .NII.GZ, imagesTr 2 .nrrd, labelsTr 2 .nrrd. A data set has one file ending, '.nii.gz' in"
-        in text
+        "warning: files that are not read: imagesTr 1 .NII.GZ, imagesTr 2 .nrrd, labelsTr 2 .nrrd. "
+        "A data set has one file ending, '.nii.gz' in" in text
     )
 
 

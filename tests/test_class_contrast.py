@@ -15,7 +15,9 @@ PSEUDO = torch.tensor(
 
 
 def contrast_by_loops(features, scribble, pseudo_label, classes, temperature):
-    """μ_c: the normalised mean of the unit vectors with scribble c; −log softmax_c(F_i · μ_c / T), its mean over Ω and over M∖Ω."""
+    """μ_c: the normalised mean of the unit vectors with scribble c; −log softmax_c(F_i · μ_c / T), its mean over Ω and
+    over M∖Ω.
+    """
     slices, rows, columns = scribble.shape
     pixels = [(n, i, j) for n in range(slices) for i in range(rows) for j in range(columns)]
     unit = {(n, i, j): features[n, :, i, j] / features[n, :, i, j].square().sum().sqrt() for n, i, j in pixels}

@@ -84,7 +84,9 @@ def test_equal_spacings_stay_equal_in_float32(spacing_mm):
 
 
 def test_what_belongs_to_an_image_is_read_in_its_order(tmp_path):
-    """Of two files at the same place one takes another slice axis by itself: their spacings lie on both sides of what counts as equal."""
+    """Of two files at the same place one takes another slice axis by itself: their spacings lie on both sides of what
+    counts as equal.
+    """
     above, below = np.diag([1, 1, 0.999002, 1]), np.diag([1, 1, 0.998998, 1])
     cube = np.random.default_rng(0).integers(0, 3, (6, 6, 6), dtype=np.uint8)
     first = save(tmp_path / "first.nii.gz", cube.astype(np.int16), above)
@@ -261,13 +263,15 @@ def test_an_nnunet_set_with_two_channels_another_ending_and_no_extras(tmp_path):
     (folder / "imagesTr" / "left_knee_b_0001.nii").unlink()
     with pytest.raises(
         InputError,
-        match=r"imagesTr: 1 of 2 cases lacks channels: dataset.json names 2 channels \(0000, 0001\). Add left_knee_b_0001.nii, or",
+        match=r"imagesTr: 1 of 2 cases lacks channels: dataset.json names 2 channels \(0000, 0001\). Add "
+        r"left_knee_b_0001.nii, or",
     ):
         read_dataset(folder)
     (folder / "imagesTr" / "left_knee_b_0000.nii").rename(folder / "imagesTr" / "left_knee_b_0007.nii")
     with pytest.raises(
         InputError,
-        match=r"lacks channels: .* Add left_knee_b_0000.nii, left_knee_b_0001.nii, or .* left_knee_b_0007.nii: no such channel",
+        match=r"lacks channels: .* Add left_knee_b_0000.nii, left_knee_b_0001.nii, or .* "
+        r"left_knee_b_0007.nii: no such channel",
     ):
         read_dataset(folder)
 
@@ -373,7 +377,8 @@ def test_misnamed_image_and_doubled_case(folder):
     save(folder / "imagesTr" / "anna_1.nii.gz", image(9))
     with pytest.raises(
         InputError,
-        match=r"imagesTr: expected CASE_0000.nii.gz, .* got anna_1.nii.gz, scan.nii.gz. Rename anna_1.nii.gz to anna_1_0000.nii.gz. .*: case0. A case",
+        match=r"imagesTr: expected CASE_0000.nii.gz, .* got anna_1.nii.gz, scan.nii.gz. Rename "
+        r"anna_1.nii.gz to anna_1_0000.nii.gz. .*: case0. A case",
     ):
         read_dataset(folder)
 
@@ -383,7 +388,8 @@ def test_a_patients_number_is_no_channel(folder):
         save(folder / "imagesTr" / f"anna_{number:04d}.nii.gz", image(9))
     with pytest.raises(
         InputError,
-        match="anna_0001.nii.gz, anna_0012.nii.gz: no such channel, .*the patient's, rename anna_0001.nii.gz to anna_0001_0000.nii.gz.$",
+        match="anna_0001.nii.gz, anna_0012.nii.gz: no such channel, .*the patient's, rename "
+        "anna_0001.nii.gz to anna_0001_0000.nii.gz.$",
     ):
         read_dataset(folder)
 
@@ -405,7 +411,8 @@ def test_labels_that_do_not_fit(folder):
     turned = nibabel.Nifti1Image(scribble(), OBLIQUE).as_reoriented(np.array([[2, 1], [1, -1], [0, -1]]))
     nibabel.save(turned, path)
     fails(
-        r"has its axes in another order or direction, over the same voxels \(save it in the same orientation, without resampling\), than its image"
+        r"has its axes in another order or direction, over the same voxels \(save it in the same "
+        r"orientation, without resampling\), than its image"
     )
     odd = scribble()
     odd[0, 0, 0] = 7

@@ -5,7 +5,8 @@ import torch
 
 from scribbleseg.core import device
 
-TWO_CORES = "processor\t: 0\ncpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n\nprocessor\t: 1\ncpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n"
+CORE = "processor\t: {}\ncpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n"
+TWO_CORES = f"{CORE.format(0)}\n{CORE.format(1)}"
 
 
 @pytest.mark.parametrize(

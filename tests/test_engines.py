@@ -114,7 +114,7 @@ def test_a_run_is_taken_over_when_the_other_bench_gives_it_up(tmp_path, monkeypa
         return engines._Running(job, subprocess.Popen([sys.executable, "-S", "-c", ""], stderr=log), environment)
 
     monkeypatch.setattr(engines, "_start", start)
-    for job, reason in run_local([held, free], config, lambda *_: None):
+    for _, reason in run_local([held, free], config, lambda *_: None):
         assert reason is None
         lock.close()
     assert started == [free, held]
@@ -265,7 +265,8 @@ def test_the_view_counts_and_estimates(tmp_path):
     fake_run(config, scn, 10, seconds=6.0)
     look.poll(set(jobs), set())
     assert read_reached(config.runs / pce.place) == view.Reached(40, 100, 2.0)
-    # 120 s and 540 s are left of the two that run, two at once; the two that wait are pce, so 200 s each: 530 s, but the longest needs 540 s
+    # 120 s and 540 s are left of the two that run, two at once; the two that wait are pce, so 200 s each: 530 s,
+    # but the longest needs 540 s
     assert look.seconds_left() == 540
     fake_run(config, pce, 20, seconds=2.0)
     look.poll(set(jobs), set())

@@ -1,4 +1,6 @@
-"""benchmarks/gpu.sh, with a Python that only writes down what it was asked: every part ends well and asks for scripts, verbs and options that there are."""
+"""benchmarks/gpu.sh, with a Python that only writes down what it was asked: every part ends well and asks for scripts,
+verbs and options that there are.
+"""
 
 import os
 import shlex
@@ -12,7 +14,10 @@ from scribbleseg.cli import VERBS
 ROOT = Path(__file__).parents[1]
 STUB = """#!/bin/bash
 printf '%q ' "$@" >> {asked}; echo >> {asked}
-case "$*" in *" train "*) mkdir -p runs/check/run; touch runs/check/run/log.jsonl runs/check/run/environment.json;; *folds.py*) mkdir -p runs/folds/acdc-cv5-0-effdnet-auto-paper-paper-x1-s0;; esac
+case "$*" in
+*" train "*) mkdir -p runs/check/run; touch runs/check/run/log.jsonl runs/check/run/environment.json ;;
+*folds.py*) mkdir -p runs/folds/acdc-cv5-0-effdnet-auto-paper-paper-x1-s0 ;;
+esac
 """
 
 

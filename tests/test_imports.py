@@ -323,7 +323,9 @@ PATIENTS = (
 
 @pytest.fixture(scope="module")
 def nci_isbi(tmp_path_factory):
-    """TCIA's tree: collection/patient/study/series/*.dcm with file names that do not follow position, masks apart from it."""
+    """TCIA's tree: collection/patient/study/series/*.dcm with file names that do not follow position, masks apart from
+    it.
+    """
     itk = pytest.importorskip("SimpleITK")
     src = tmp_path_factory.mktemp("nci-isbi")
     for index, patient in enumerate(PATIENTS):

@@ -70,7 +70,8 @@ def test_partial_cross_entropy_gradcheck():
 
 
 def test_dice_loss_by_hand():
-    # class 0: p = .8 .6 | .5 undrawn, t = 1 0: 2·.8 / (.64 + .36 + 1) = .8; class 1: p = .2 .4, t = 0 1: 2·.4 / (.04 + .16 + 1) = ⅔
+    # class 0: p = .8 .6 | .5 undrawn, t = 1 0: 2·.8 / (.64 + .36 + 1) = .8; class 1: p = .2 .4, t = 0 1: 2·.4 /
+    # (.04 + .16 + 1) = ⅔
     probs = torch.tensor([[[0.8, 0.6, 0.5], [0.2, 0.4, 0.5]]])
     label = torch.tensor([[0, 1, U]])
     assert dice_loss(probs, label, smooth=0.0).item() == pytest.approx(1 - (0.8 + 2 / 3) / 2)
@@ -96,10 +97,8 @@ def test_dice_loss_limits():
 @pytest.mark.parametrize("space", [(4, 5), (3, 4, 5)])
 def test_dice_loss_agrees_with_monai(space, options):
     probs, label = softmaxed(2, 3, *space), scribble(2, *space) % 3
-    judge = DiceLoss(
-        include_background=options.get("background", True), squared_pred=options.get("squared", True), batch=True, to_onehot_y=True,
-        smooth_nr=1e-5, smooth_dr=1e-5,
-    )  # fmt: skip
+    theirs = {"include_background": options.get("background", True), "squared_pred": options.get("squared", True)}
+    judge = DiceLoss(**theirs, batch=True, to_onehot_y=True, smooth_nr=1e-5, smooth_dr=1e-5)
     torch.testing.assert_close(dice_loss(probs, label, **options), judge(probs, label.unsqueeze(1)))
 
 
@@ -158,7 +157,8 @@ def test_separation_equals_the_loop(space, blocks):
 
 
 def test_separation_by_hand():
-    # two blocks a side, τ = 1: the two foreground blocks are alike (s = 1), the two others as well, and s = 0 between the kinds:
+    # two blocks a side, τ = 1: the two foreground blocks are alike (s = 1), the two others as well, and s = 0
+    # between the kinds:
     # each anchor has one positive and two negatives: ln(1 + 2 e^(0 − 1))
     features = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [1.0, 1.0]]]])
     label = torch.tensor([[[1, 2], [0, U]]])
@@ -174,7 +174,7 @@ def test_separation_is_zero_for_one_kind_and_small_when_separated():
         torch.ones(1, 8, 8, dtype=torch.long),
     ):
         assert foreground_background_separation(features, label, 4) == 0
-        assert not gradient(lambda x: foreground_background_separation(x, label, 4), features).any()
+        assert not gradient(lambda x, label=label: foreground_background_separation(x, label, 4), features).any()
     label = torch.zeros(1, 8, 8, dtype=torch.long)
     label[:, :4] = 1
     apart = (label * 2.0 - 1).unsqueeze(1)

@@ -27,7 +27,9 @@ CARDS = sorted(path for path in (ROOT / "docs" / "models").glob("*.md") if path.
 
 
 def heart() -> np.ndarray:
-    """[7, 96, 96]: slice 0 empty, then from base to apex an LV of 8 × 8 in a Myo of 12 × 12, and beside it an RV that thins: 8 × 10, 8, 6, 4, 2, 0."""
+    """[7, 96, 96]: slice 0 empty, then from base to apex an LV of 8 × 8 in a Myo of 12 × 12, and beside it an RV that
+    thins: 8 × 10, 8, 6, 4, 2, 0.
+    """
     truth = np.zeros((7, 96, 96), np.uint8)
     for k, plane in enumerate(truth[1:]):
         plane[30:42, 30:42], plane[32:40, 32:40] = 2, 3
@@ -213,10 +215,15 @@ def test_a_card_says_what_the_run_is_and_shows_its_failures(run, tmp_path):
     model = model_card.write_card(run, tmp_path / "results", tmp_path / "cards" / "drawn.md")
     page = (tmp_path / "cards" / "drawn.md").read_text(encoding="utf-8")
     for part in (
-        "# pce on Drawn, final fold 0\n", "**Not for clinical use.**", "128 pixels, 600 iterations", "a machine, float32; 3 minutes", "commit abc1234",
-        "| source | nobody |", "| licence | CC0;", "1 cases of 1 patients (well 1); scribbles", "test: 3 cases of 2 patients (ill 2); 3 cases", "Not seen in training: ill",
-        "the first slice of the file in 2 of 3 cases", "Without a heart, that is with an empty dense mask, whatever the image shows: 3 slices. 1 of them",
-        "**c, slice 3 of 7**. 0.0 % of 32 pixels of RV found.", "run `drawn/final-0/pce-s0` in [scores.csv](../results/quick/scores.csv)", "scribbleseg predict runs/quick/drawn/final-0/pce-s0 new_scans segmented",
+        "# pce on Drawn, final fold 0\n", "**Not for clinical use.**", "128 pixels, 600 iterations", "a machine, "
+        "float32; 3 minutes", "commit abc1234",
+        "| source | nobody |", "| licence | CC0;", "1 cases of 1 patients (well 1); scribbles", "test: "
+        "3 cases of 2 patients (ill 2); 3 cases", "Not seen in training: ill",
+        "the first slice of the file in 2 of 3 cases", "Without a heart, that is with an empty dense mask, whatever "
+        "the image shows: 3 slices. 1 of them",
+        "**c, slice 3 of 7**. 0.0 % of 32 pixels of RV found.", "run `drawn/final-0/pce-s0` in "
+        "[scores.csv](../results/quick/scores.csv)", "scribbleseg predict runs/quick/drawn/final-0/pce-s0 new_scans "
+        "segmented",
     ):  # fmt: skip
         assert part in page, part
     assert str(tmp_path) not in page, "no path of a machine"

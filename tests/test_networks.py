@@ -28,7 +28,9 @@ def test_unet_has_the_published_shape():
 
 
 def test_unet_computes_what_is_published():
-    """Against the same weights in a U-Net written down here: 3×3 convolutions, batch norm, LeakyReLU .01, max-pool, bilinear ×2, [skip, up]."""
+    """Against the same weights in a U-Net written down here: 3×3 convolutions, batch norm, LeakyReLU .01, max-pool,
+    bilinear ×2, [skip, up].
+    """
     network = UNet(2, 3, (4, 6, 8), (0.1, 0.2, 0.3))
     network(torch.rand(4, 2, 16, 16))  # moves the running statistics
     weights, x = network.eval().state_dict(), torch.rand(2, 2, 16, 12)

@@ -49,7 +49,9 @@ def test_the_right_ventricle_is_one_piece_beside_the_ring(hearts):
 
 
 def test_outlines_follow_what_is_seen(hearts):
-    """Blood ends where the label ends: the first pixel outside the right ventricle is darker, as is that outside the left."""
+    """Blood ends where the label ends: the first pixel outside the right ventricle is darker, as is that outside the
+    left.
+    """
     for heart in hearts:
         for label in (RV, LV):
             inside = heart.truth == label

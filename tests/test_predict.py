@@ -1,4 +1,6 @@
-"""Volume in, volume out: a network that only reads brightness makes the right mask known voxel by voxel, in the file's own order."""
+"""Volume in, volume out: a network that only reads brightness makes the right mask known voxel by voxel, in the file's
+own order.
+"""
 
 import json
 import math
@@ -368,7 +370,8 @@ def test_only_what_predict_wrote_is_replaced(small, run, tmp_path, capfd):
     kept = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()}
     with pytest.raises(
         InputError,
-        match=r"case.5 a.nii.gz: exists already, and no made_by.json says that predict wrote it as it is. .* give predict --overwrite",
+        match=r"case.5 a.nii.gz: exists already, and no made_by.json says that predict wrote it as it is. "
+        r".* give predict --overwrite",
     ):
         predict(Predict(run, small, out))
     assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()} == kept, (

@@ -1,4 +1,5 @@
-"""What can be known of a CUDA step without a GPU: where every tensor lies, that nothing crosses to the host, what autocast makes of it.
+"""What can be known of a CUDA step without a GPU: where every tensor lies, that nothing crosses to the host, what
+autocast makes of it.
 
 Not the optimisers of CUDA, nor how a batch gets there from the host.
 """

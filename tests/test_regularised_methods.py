@@ -1,4 +1,6 @@
-"""pce, fullsup, rw, entmin, tv, rloss, mloss, nnunet-pl: each term's value by hand, on a network that says what it is told to."""
+"""pce, fullsup, rw, entmin, tv, rloss, mloss, nnunet-pl: each term's value by hand, on a network that says what it is
+told to.
+"""
 
 import math
 

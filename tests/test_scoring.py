@@ -31,7 +31,7 @@ def test_values_and_times_of_a_small_set(tmp_path, monkeypatch, capsys):
     assert "| small | 3 | 5 |" in capsys.readouterr().out
 
     for wrong, seen in ((0.0, lambda difference: difference > 0.1), (float("nan"), np.isnan)):
-        monkeypatch.setattr(scoring, "theirs", lambda *given: (wrong,) * 3)
+        monkeypatch.setattr(scoring, "theirs", lambda *given, wrong=wrong: (wrong,) * 3)
         scoring.main()
         (line,) = scoring.csv.DictReader(stem.read_text(encoding="utf-8").splitlines())
         assert seen(float(line["largest_difference"])), "scores that differ are seen"

@@ -1,5 +1,7 @@
 """Simulated scribbles: never wrong, repeatable, like the hand's."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -81,7 +83,7 @@ def test_the_same_seed_draws_the_same():
 def test_more_coverage_adds_strokes_and_keeps_those_there():
     truth = ring_and_disc()
     volumes = [simulate_scribbles(truth, 4, coverage=coverage, seed=1) for coverage in (0.2, 0.5, 0.8, 1.0)]
-    for less, more in zip(volumes, volumes[1:], strict=False):
+    for less, more in itertools.pairwise(volumes):
         assert (more[less != UNLABELED] != UNLABELED).all()
         assert (counts(more) > counts(less)).all()
     share = counts(volumes[1]).sum() / counts(volumes[3]).sum()

@@ -62,7 +62,11 @@ def test_the_clock_counts_start_up_and_goes_on_after_a_stop(tmp_path):
 
 def test_ctrl_c_lets_the_training_save_and_keeps_its_time(tmp_path):
     run = tmp_path / "run"
-    code = f"import sys; sys.path.insert(0, {str(Path(ttq.__file__).parent)!r}); import time_to_quality as ttq; from pathlib import Path; ttq.train({program(60)!r}, ['train', 'data', {str(run)!r}], Path({str(run)!r}), 5)"
+    code = (
+        "import sys; from pathlib import Path; "
+        f"sys.path.insert(0, {str(Path(ttq.__file__).parent)!r}); import time_to_quality as ttq; "
+        f"ttq.train({program(60)!r}, ['train', 'data', {str(run)!r}], Path({str(run)!r}), 5)"
+    )
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     while not (run / "last.safetensors").is_file():
         time.sleep(0.05)

@@ -407,10 +407,8 @@ def test_ctrl_c_leaves_a_resumable_run(dataset, tmp_path):
         "4",
     ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while (
-        process.poll() is None
-        and not (run / "log.jsonl").is_file()
-        or not (run / "log.jsonl").read_text(encoding="utf-8")
+    while (process.poll() is None and not (run / "log.jsonl").is_file()) or not (run / "log.jsonl").read_text(
+        encoding="utf-8"
     ):
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)

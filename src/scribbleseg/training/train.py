@@ -116,7 +116,7 @@ def _say_what_is_left_out(dataset: Dataset, plan: Plan) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[list[int]]:
-    """Ctrl-C fills the list, so that no step is cut in two. A second one stops at once; so does any with several processes."""
+    """Ctrl-C fills the list, so that no step is cut in two. A second one, or several processes, stop at once."""
     stop: list[int] = []
     if threading.current_thread() is not threading.main_thread() or distributed.processes() > 1:
         yield stop
