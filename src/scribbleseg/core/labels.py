@@ -1,3 +1,3 @@
-"""Labels: values, recoding, boxes."""
+"""The value that stands for "not drawn" in every label array."""
 
 UNLABELED = 255
