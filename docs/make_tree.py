@@ -14,8 +14,8 @@ def about(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".sh":
         return re.search(r"^# ([^\n]+?)[.:]?$", text, re.MULTILINE)[1]
-    words = " ".join((ast.get_docstring(ast.parse(text)) or "").split())
-    return re.split(r"(?<=[\w`)])\. (?=[A-Z`])", words)[0].rstrip(".")
+    paragraph = (ast.get_docstring(ast.parse(text)) or "").split("\n\n")[0]
+    return re.split(r":? python |(?<=[\w`)])\. (?=[A-Z`])", " ".join(paragraph.split()))[0].rstrip(".:")
 
 
 def tree() -> str:

@@ -118,7 +118,7 @@ def test_missing_nifti(refused, run, data, tmp_path):
         "predict", run, tmp_path / "nowhere.nii.gz", tmp_path / "out"
     )
     assert "nowhere: no such file or folder." in refused("evaluate", tmp_path / "nowhere", data / "labelsTr_dense")
-    assert "nowhere: no such file or folder. TRUTH has the dense masks" in refused(
+    assert "nowhere: no such file or folder. TRUTH holds the dense masks" in refused(
         "evaluate", data / "labelsTr", tmp_path / "nowhere"
     )
 

@@ -157,7 +157,7 @@ def test_refinement_refuses_sizes_and_words_that_do_not_fit():
     rows, label, mask, classes = random_case(0)
     with pytest.raises(InputError, match="multiple"):
         region_refinement(rows, label[:, :7], mask[:, :7], torch.tensor(0.5), classes)
-    with pytest.raises(KeyError, match="both"):
+    with pytest.raises(InputError, match="overlap is 'both'; expected 'region' or 'mask'"):
         region_refinement(rows, label, mask, torch.tensor(0.5), classes, "both")
 
 
@@ -171,7 +171,7 @@ def test_correlation_map_by_hand():
     assert torch.allclose(
         correlation_map(f1, f2, "outside"), torch.tensor([[[e / (e + 1), 1 / (e + 1)], [0.5, 0.5]]]) / 2
     )
-    with pytest.raises(KeyError, match="around"):
+    with pytest.raises(InputError, match="scale is 'around'; expected"):
         correlation_map(f1, f2, "around")
 
 

@@ -77,7 +77,7 @@ def test_the_table_divides_by_the_rates(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["floor.py", "--tflops", "1000", "--tbs", "2", "--results", str(tmp_path)])
     floor.main()
     assert (
-        capsys.readouterr().out.splitlines()[-2]
+        capsys.readouterr().out.splitlines()[-1]
         == "| pce | 12 | 500 | 5 | 3.00 | 10.00 | 700 | 0.50 | 1.50 | 5.00 | 1.50 | 667 |"
     )
     assert (tmp_path / "floor-256.csv").read_text(encoding="utf-8").splitlines()[

@@ -93,7 +93,7 @@ def test_a_verb_is_clocked_and_its_failure_is_one(monkeypatch, capfd):
     assert 0 < folds.clocked(["--version"], {}) < 60
     with pytest.raises(subprocess.CalledProcessError):
         folds.clocked(["nothing"], {})
-    assert "no verb 'nothing'" in capfd.readouterr().err
+    assert "No such command 'nothing'" in capfd.readouterr().err
 
 
 def test_the_rate_is_of_the_second_half():

@@ -129,9 +129,9 @@ def test_a_monai_network_by_name():
         build_network("monai:BasicUNett", 1, 4)
     with pytest.raises(InputError, match="cannot be built"):
         build_network("monai:UNETR", 1, 4)
-    with pytest.raises(InputError, match="BasicUNetPlusPlus makes a list of a slice"):
+    with pytest.raises(InputError, match="BasicUNetPlusPlus maps a slice to a list"):
         build_network("monai:BasicUNetPlusPlus", 1, 4)
-    with pytest.raises(InputError, match=r"DenseNet121 makes \(1, 4\) of a slice"):
+    with pytest.raises(InputError, match=r"DenseNet121 maps a slice to \(1, 4\)"):
         build_network("monai:DenseNet121", 1, 4)
 
 

@@ -61,9 +61,7 @@ def test_missing_runs_are_trained_and_finished_ones_skipped(place, monkeypatch):
     made = weights.stat().st_mtime_ns
     monkeypatch.setattr(preset_choice, "PLACES", preset_choice.PLACES[:1])
     with monkeypatch.context() as patch:
-        patch.setattr(
-            preset_choice.subprocess, "run", lambda *given, **more: pytest.fail("a finished run was started again")
-        )
+        patch.setattr(preset_choice, "scribbleseg", lambda *_: pytest.fail("a finished run was started again"))
         choose(monkeypatch, place, "--candidates", "short")
     rows = choose(monkeypatch, place)
     assert [row["candidate"] for row in rows] == ["short", "longer"] and weights.stat().st_mtime_ns == made

@@ -5,6 +5,7 @@ import sys
 import nibabel
 import numpy as np
 import pytest
+from common import read_csv
 from small import AFFINE, save, small_dataset
 
 
@@ -24,7 +25,7 @@ def test_values_and_times_of_a_small_set(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", words)
     scoring.main()
     (stem,) = tmp_path.glob("scoring-*.csv")
-    (line,) = scoring.csv.DictReader(stem.read_text(encoding="utf-8").splitlines())
+    (line,) = read_csv(stem)
     assert (line["set"], line["volumes"], line["structures"]) == ("small", "3", "5")
     assert float(line["largest_difference"]) < 1e-12
     assert float(line["times_faster"]) == pytest.approx(float(line["medpy_seconds"]) / float(line["ours_seconds"]))
@@ -33,7 +34,7 @@ def test_values_and_times_of_a_small_set(tmp_path, monkeypatch, capsys):
     for wrong, seen in ((0.0, lambda difference: difference > 0.1), (float("nan"), np.isnan)):
         monkeypatch.setattr(scoring, "theirs", lambda *given, wrong=wrong: (wrong,) * 3)
         scoring.main()
-        (line,) = scoring.csv.DictReader(stem.read_text(encoding="utf-8").splitlines())
+        (line,) = read_csv(stem)
         assert seen(float(line["largest_difference"])), "scores that differ are seen"
     monkeypatch.setattr(sys, "argv", [words[0], "other", *words[1:]])
     with pytest.raises(SystemExit):

@@ -51,9 +51,9 @@ def test_parts_are_shares_of_the_step_that_they_are_of():
     line |= dict.fromkeys(
         ("seconds", "p95", "slowest", "images_per_second", "peak_memory_mib", "reference_seconds", *PARTS), 0.5
     )
-    assert "| effdnet | FBSL | 0.2500 | 25.0 |" in speed.table([line], "")
+    assert "| effdnet | FBSL | 0.2500 | 25.0 |" in speed.table([line])
     del line["eager_seconds"]
-    assert "| effdnet | FBSL | 0.2500 | 50.0 |" in speed.table([line], "")
+    assert "| effdnet | FBSL | 0.2500 | 50.0 |" in speed.table([line])
 
 
 def test_a_method_that_fails_does_not_end_the_table(tmp_path, monkeypatch):

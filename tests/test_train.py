@@ -115,7 +115,7 @@ def test_scans_of_another_ending_are_not_passed_over_in_silence(tmp_path, capsys
     (data / "imagesTr" / "far_0000.nrrd").touch()
     train(settings(data, tmp_path / "run", iterations=1))
     assert (
-        f"{data}: files that are not read: imagesTr 1 .nrrd. A data set has one ending, '.nii.gz'"
+        f"{data}: files that are not read: imagesTr 1 .nrrd. A data set has one file ending, '.nii.gz'"
         in capsys.readouterr().err
     )
 
@@ -158,7 +158,7 @@ def test_whole_patients_are_set_aside(tmp_path):
 
 def test_val_share_that_leaves_nobody_to_train_on_names_itself(dataset, tmp_path):
     with pytest.raises(
-        InputError, match=r"--val-share 0.9: sets the 4 training patients aside, all there are. Give a smaller share"
+        InputError, match=r"--val-share 0.9: would set all 4 training patients aside. Give a smaller share"
     ):
         make_plan(settings(dataset, tmp_path / "run", val_share=0.9))
     data = small_dataset(tmp_path / "empty")

@@ -4,6 +4,7 @@ matplotlib Figure."""
 import math
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -79,14 +80,14 @@ def _draw_cases(ax: Axes, place: int, dice: np.ndarray, label: str, value: int, 
     if dice.size >= BOX_CASES:
         ax.barh(place, high - low, 0.62, low, facecolor=colour(value), edgecolor=INK, linewidth=0.9, alpha=0.55)
     few = dice.size <= FEW_CASES
-    look = (
+    look: dict[str, Any] = (
         {"markersize": 4.6, "markeredgecolor": "white", "markeredgewidth": 0.6, "zorder": 4}
         if few
         else {"alpha": 0.5, "markersize": 2.6, "markeredgewidth": 0}
     )
     height = np.linspace(-0.24, 0.24, dice.size) if few else rng.uniform(-0.2, 0.2, dice.size)
     ax.plot(dice, place + height, "o", color=INK, label=label, **look)
-    bar = {
+    bar: dict[str, Any] = {
         "color": "#000000",
         "linewidth": 2.2,
         "solid_capstyle": "butt",
@@ -177,7 +178,7 @@ def _curves_apart(stacks: Stacks) -> Figure:
     return figure
 
 
-def _draw_curve(ax: Axes, label: str, x: np.ndarray, values: np.ndarray, color: str, **look) -> None:
+def _draw_curve(ax: Axes, label: str, x: np.ndarray, values: np.ndarray, color: str, **look: Any) -> None:
     if len(values) > 1:
         ax.fill_between(x, values.min(0), values.max(0), color=color, alpha=0.15, linewidth=0)
     ax.plot(x, values.mean(0), label=label, color=color, **look)
@@ -212,7 +213,7 @@ def sensitivity(jobs: Sequence[Job], results: dict[Job, Result], option: str) ->
     With bars the classes stand a few points beside each other, so that no bar hides another.
     """
     runs = _differing_in(option, jobs)
-    dice: dict[object, dict[str, list[float]]] = {}  # option's value → class → one mean per fold and seed
+    dice: dict[Any, dict[str, list[float]]] = {}  # option's value → class → one mean per fold and seed
     for job, value in runs.items():
         for entry in summarise(results[job].rows) if job in results else ():
             dice.setdefault(value, {}).setdefault(entry["class"], []).append(entry["dice"])
@@ -220,7 +221,7 @@ def sensitivity(jobs: Sequence[Job], results: dict[Job, Result], option: str) ->
         raise NothingToDraw(f"fewer than two values of '{option}' were run")
     values = sorted(dice)
     numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
-    x = values if numbers else range(len(values))
+    x = values if numbers else list(range(len(values)))
     figure = Figure((5.2, 3.7), layout="constrained")
     ax = figure.subplots()
     ends = []
@@ -247,7 +248,7 @@ def sensitivity(jobs: Sequence[Job], results: dict[Job, Result], option: str) ->
         FuncFormatter(lambda _, place: str(values[place]) if place is not None and place < len(values) else "")
     )
     method = next(iter(runs)).method
-    default = hyperparameters(method)[option]
+    default: Any = hyperparameters(method)[option]
     if default in values:
         at = default if numbers else values.index(default)
         ax.axvline(at, color="#777777", linewidth=1, linestyle=(0, (1, 2)), zorder=0)
@@ -275,15 +276,15 @@ def sensitivity(jobs: Sequence[Job], results: dict[Job, Result], option: str) ->
     return figure
 
 
-def _unevenness(values: Sequence[float]) -> float:
+def _unevenness(values: Sequence[float] | np.ndarray) -> float:
     steps = np.diff(values)
     return float(steps.std() / steps.mean())
 
 
-def _differing_in(option: str, jobs: Sequence[Job]) -> dict[Job, object]:
+def _differing_in(option: str, jobs: Sequence[Job]) -> dict[Job, Any]:
     """The largest set of jobs whose rows differ in nothing but the option, each with its value there (the method's
     default where it says none)."""
-    groups: dict[tuple, dict[Job, object]] = {}
+    groups: dict[tuple, dict[Job, Any]] = {}
     for job in jobs:
         full = hyperparameters(job.method) | parse_options(job.method, job.set)
         if option in full:

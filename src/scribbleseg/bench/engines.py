@@ -5,6 +5,7 @@ An engine takes the jobs to do and yields (job, None) or (job, why it failed) as
 and taken over when it has given it up. An engine that is closed early (Ctrl-C) stops its runs at a checkpoint.
 """
 
+import logging
 import os
 import signal
 import socket
@@ -12,10 +13,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
 
@@ -31,7 +33,7 @@ from .worker import ELSEWHERE, STOPS, log_path, open_log, run_logged, to_json
 RETRIES = 3  # how often a Ray task whose node died is started again
 LEASE_S = 150  # NFS frees the locks of a dead machine after its lease, 90 s
 
-Ended = Iterator[tuple[Job, str | None]]
+Ended = Generator[tuple[Job, str | None], None, None]
 Tick = Callable[[set[Job], set[Job]], None]
 
 
@@ -49,10 +51,10 @@ def run_jobs(jobs: list[Job], config: Bench, done: int) -> dict[Job, str]:
     if not able:
         return failed
     with _stoppable(), closing(engine(able, config, view.tick)) as ended:
-        for job, reason in ended:
-            view.end(job, reason)
-            if reason is not None:
-                failed[job] = reason
+        for job, why in ended:
+            view.end(job, why)
+            if why is not None:
+                failed[job] = why
     return failed
 
 
@@ -68,7 +70,8 @@ class _Running:
 
 def run_local(jobs: list[Job], config: Bench, tick: Tick) -> Ended:
     """Each job in its own process, `config.jobs` of them at once."""
-    free, waiting, running, look = worker_environments(config), list(jobs), [], True
+    free, waiting, look = worker_environments(config), list(jobs), True
+    running: list[_Running] = []
     try:
         while True:
             for run in [run for run in running if run.process.poll() is not None]:
@@ -116,16 +119,16 @@ def worker_environments(config: Bench) -> list[dict[str, str]]:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         gpus = visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
     count = config.jobs or max(1, len(gpus))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // count)))}
     return [threads | ({"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} if gpus else {}) for index in range(count)]
 
 
-def _start(job: Job, config: Bench, log, environment: dict[str, str]) -> _Running:
+def _start(job: Job, config: Bench, log: BinaryIO, environment: dict[str, str]) -> _Running:
     """The process inherits the log and so its lock; in a session of its own, so that a terminal's Ctrl-C reaches the
     bench alone."""
     command = [sys.executable, "-m", "scribbleseg.bench", to_json(job, config)]
-    streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
     return _Running(
         job, subprocess.Popen(command, env=os.environ | environment, start_new_session=True, **streams), environment
     )
@@ -172,7 +175,7 @@ def run_ray(jobs: list[Job], config: Bench, tick: Tick) -> Ended:
         if host:
             socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself would try for minutes
         with _stoppable():  # ray.init leaves a SIGTERM handler of its own
-            ray.init(address=config.address, log_to_driver=False, logging_level="error")
+            ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
             f"--address {config.address}: no Ray cluster answers ({error}). Start one with `ray start --head`, or use "
@@ -191,7 +194,7 @@ def run_ray(jobs: list[Job], config: Bench, tick: Tick) -> Ended:
             if not running:
                 yield from ((job, None if is_done(job, config) else ELSEWHERE) for job in waiting)
                 return
-            ended = []
+            ended: list = []
             while not ended:
                 tick(set(running.values()), set(waiting))
                 ended, _ = ray.wait(list(running), timeout=1)

@@ -28,7 +28,7 @@ def make_figures(plan: BenchPlan, results: dict[Job, Result], config: Bench) -> 
     """
     written = []
     for entry in plan.figures:
-        kind = [entry.__struct_config__.tag, *([entry.option] if isinstance(entry, Sensitivity) else [])]
+        kind = [str(entry.__struct_config__.tag), *([entry.option] if isinstance(entry, Sensitivity) else [])]
         for (data, split), jobs in plan.places.items():
             path = config.results / ("-".join([plan.name, plan.budget, *kind, data, split]) + ".png")
             try:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from contourpy import contour_generator
@@ -55,7 +56,7 @@ def grid(
         raise NothingToDraw(f"the data set {folder} is not here")
     dataset = read_dataset(folder)
     rows_of = Counter(fold for fold, _ in {(job.fold, job.label): None for job in jobs if job in results})
-    held = {}  # case → fold
+    held: dict[str, int] = {}  # case → fold
     for fold in rows_of:
         held |= {
             case.id: fold for case in dataset.held_out(dataset.fold(jobs[0].split, fold))[1] if case.truth is not None
@@ -108,12 +109,14 @@ def _rows(
     predictions = {
         label: None if path is None else read_label(path, volume.grid.order)[0] for label, path in files.items()
     }
-    area = (volume.truth > 0).sum((1, 2))
+    assert volume.truth is not None  # only cases with a dense mask are chosen
+    foreground = volume.truth > 0
+    area = foreground.sum((1, 2))
     there = np.flatnonzero(area)
     rows = []
     for part in np.array_split(there, min(slices, len(there))) if len(there) else ():
         index = int(part[area[part].argmax()])
-        row = cut_row(dataset, volume, index, predictions, volume.truth[index] > 0)
+        row = cut_row(dataset, volume, index, predictions, foreground[index])
         rows.append(dataclasses.replace(row, dice=dice))
     return rows
 
@@ -127,18 +130,11 @@ def cut_row(
     spacing = upright_spacing(volume.grid) if located else volume.grid.spacing_mm[1:]
     turn = (lambda plane: upright(plane, volume.grid)) if located else (lambda plane: plane)
     box = crop(turn(around), spacing)
-    image, scribble, truth, *found = (
-        None if array is None else turn(array[index])[box]
-        for array in (volume.image[0], volume.scribble, volume.truth, *predictions.values())
-    )
-    return Row(
-        f"{volume.case.id}\nslice {index + 1} of {len(volume.truth)}",
-        image,
-        scribble,
-        truth,
-        dict(zip(predictions, found)),
-        spacing,
-    )
+    name = f"{volume.case.id}\nslice {index + 1} of {volume.image.shape[1]}"
+    planes = (volume.image[0], volume.scribble, volume.truth)
+    image, scribble, truth = (turn(np.asarray(array)[index])[box] for array in planes)
+    found = {label: None if array is None else turn(array[index])[box] for label, array in predictions.items()}
+    return Row(name, image, scribble, truth, found, spacing)
 
 
 def draw_grid(rows: Sequence[Row], classes: Sequence[str], note: str = "") -> Figure:
@@ -165,12 +161,12 @@ def draw_grid(rows: Sequence[Row], classes: Sequence[str], note: str = "") -> Fi
             else:
                 draw_contours(ax, row.image, row.truth if place == 1 else row.predictions[title], row.spacing)
             if title in row.dice and place > 1:
-                _write_dice(ax, row.dice[title], bool(row.predictions[title].any()))
+                _write_dice(ax, row.dice[title], bool(np.any(row.predictions[title])))
             if column == 0:
                 ax.text(-0.05, 0.5, row.name, transform=ax.transAxes, ha="right", va="center", fontsize=8.5)
             if index == 0:
                 ax.set_title(title, fontsize=min(9, 160 / len(title)), pad=3)
-    look = {"linewidth": 2, "path_effects": [withStroke(linewidth=3.4, foreground=INK)]}
+    look: dict[str, Any] = {"linewidth": 2, "path_effects": [withStroke(linewidth=3.4, foreground=INK)]}
     key = [
         Line2D([], [], color=colour(value), linestyle=_class_line(value), label=name, **look)
         for value, name in enumerate(classes)
@@ -215,9 +211,9 @@ def draw_contours(ax: Axes, image: np.ndarray, label: np.ndarray | None, spacing
         ax.set_axis_off()
         return
     draw_overlay(ax, image, None, spacing)
-    width = min(1.5, 1.2 * ax.get_position().width * ax.figure.get_figwidth())  # thinner in small cells
+    width = min(1.5, 1.2 * ax.get_window_extent().width / ax.figure.dpi)  # thinner in small cells
     for value in [int(value) for value in np.unique(label) if value]:
-        parts = contour_generator(z=(label == value).astype(float)).lines(0.5)
+        parts: list[Any] = list(contour_generator(z=(label == value).astype(float)).lines(0.5))
         x, y = np.concatenate([np.vstack([part, (np.nan, np.nan)]) for part in parts] or [np.empty((0, 2))]).T
         ax.plot(
             x, y, color=INK, linewidth=1.6 * width
@@ -225,5 +221,5 @@ def draw_contours(ax: Axes, image: np.ndarray, label: np.ndarray | None, spacing
         ax.plot(x, y, color=colour(value), linewidth=width, linestyle=_class_line(value), label=f"class {value}")
 
 
-def _class_line(value: int):
+def _class_line(value: int) -> Any:
     return ("-", (0, (3.5, 1.4)), (0, (1, 0.9)), (0, (5, 1, 1, 1)))[(value - 1) % 4]

@@ -4,7 +4,7 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -13,11 +13,13 @@ from ..config import Bench, Train
 from ..core.errors import InputError, nearest
 from ..methods import hyperparameters, parse_options
 
+Budget = Literal["paper", "quick"]
 Name = Annotated[str, Meta(pattern="^[^/]+$")]  # of a folder
 Numbers = Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=1)]
 OTHER_WORDS = {
     "matching regex '^[^/]+$'": "that names a folder, so without a slash",
     "`array`": "a list",
+    "`list`": "a list",
     "`object`": "a table",
     "`str`": "a text in quotes",
     "`int`": "a whole number",
@@ -47,19 +49,19 @@ class FigureEntry(Struct, forbid_unknown_fields=True, frozen=True, tag_field="ki
     """`[[figure]]`, of one of the kinds below."""
 
 
-class Boxplot(FigureEntry, tag="boxplot"):
+class Boxplot(FigureEntry, frozen=True, tag="boxplot"):
     pass
 
 
-class Curves(FigureEntry, tag="curves"):
+class Curves(FigureEntry, frozen=True, tag="curves"):
     pass
 
 
-class Sensitivity(FigureEntry, tag="sensitivity"):
+class Sensitivity(FigureEntry, frozen=True, tag="sensitivity"):
     option: str
 
 
-class Grid(FigureEntry, tag="grid"):
+class Grid(FigureEntry, frozen=True, tag="grid"):
     cases: list[str] = []
     slices: Annotated[int, Meta(ge=1)] = 1
 
@@ -105,7 +107,7 @@ class Job:
     method: str
     set: tuple[str, ...]
     seed: int
-    budget: str
+    budget: Budget
 
     @property
     def run(self) -> str:
@@ -146,7 +148,7 @@ class BenchPlan:
 
     name: str
     path: Path
-    budget: str
+    budget: Budget
     labels: tuple[str, ...]
     jobs: tuple[Job, ...]  # data set by data set, fold by fold, seed by seed, row by row
     title: str

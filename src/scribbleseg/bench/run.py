@@ -67,7 +67,7 @@ def run_job(job: Job, config: Bench) -> None:
     else:
         train(settings)
     clock.append(time.perf_counter())
-    predict(Predict(run, settings.dataset, run / "predictions", device=config.device))
+    predict(Predict((run,), settings.dataset, run / "predictions", device=config.device))
     clock.append(time.perf_counter())
     rows = score_cases(dataset, cases, list_masks(run / "predictions"))
     write_rows(run / "metrics.csv", rows)

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ from ..core.errors import InputError
 from ..evaluation.scores import COLUMNS
 from ..methods import hyperparameters, own_code, parse_options
 from ..training.plan import make_recipe, read_recipe
-from .plan import BenchPlan, Job
+from .plan import BenchPlan, Budget, Job
 
 CURVE = ("iteration", "loss", "val_mean_dice")
 LEAVES = ("options", "plan.options", "environment.continued")  # kept as JSON in one cell
@@ -196,7 +197,7 @@ def convert(results: Path) -> int:
             )
         except (OSError, ValueError) as error:
             raise InputError(f"{folder}: cannot be read ({error}). Restore its files, or delete the folder.") from error
-        job = Job(data, split, int(fold), label, record["plan"]["method"], (), int(seed), budget)
+        job = Job(data, split, int(fold), label, record["plan"]["method"], (), int(seed), cast(Budget, budget))
         add_run(results / budget, job, record, rows, curve)
         shutil.rmtree(folder)
         for parent in list(folder.parents)[:2]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -284,7 +285,7 @@ def cost(row: Row) -> dict[str, object]:
     The peak is None when a record has none.
     """
     records = [result.record for result in row.done.values()]
-    peaks = [record.get("peak_memory_mib") for record in records]
+    peaks: list[Any] = [record.get("peak_memory_mib") for record in records]
     recipes = [record["plan"]["recipe"] for record in records]
 
     def same(values: Iterable) -> str:

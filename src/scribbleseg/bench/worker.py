@@ -4,9 +4,7 @@ RUNS/PLACE.log receives all that the process says. It is also the run's lock: wh
 it, which ends with the process, however that dies. So two benches on one RUNS folder never train the same run.
 """
 
-import dataclasses
 import fcntl
-import json
 import os
 import signal
 import socket
@@ -14,7 +12,9 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import BinaryIO, get_origin, get_type_hints
+from typing import BinaryIO
+
+import msgspec
 
 from ..config import Bench
 from ..core.errors import InputError
@@ -71,20 +71,11 @@ def run_logged(job: Job, config: Bench) -> str | None:
 
 
 def to_json(job: Job, config: Bench) -> str:
-    return json.dumps({"job": dataclasses.asdict(job), "config": dataclasses.asdict(config)}, default=str)
+    return msgspec.json.encode((job, config), enc_hook=str).decode()
 
 
 def from_json(text: str) -> tuple[Job, Bench]:
-    stored = json.loads(text)
-    return _rebuild(Job, stored["job"]), _rebuild(Bench, stored["config"])
-
-
-def _rebuild(kind: type, stored: dict):
-    hints = get_type_hints(kind)
-    makers = {
-        name: Path if hint is Path else tuple if get_origin(hint) is tuple else None for name, hint in hints.items()
-    }
-    return kind(**{name: makers[name](value) if makers[name] else value for name, value in stored.items()})
+    return msgspec.json.decode(text, type=tuple[Job, Bench], dec_hook=lambda kind, value: kind(value))
 
 
 def main() -> int:

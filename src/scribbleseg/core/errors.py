@@ -1,7 +1,10 @@
 """The error that a user can mend."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+Choice = TypeVar("Choice")
 
 
 class InputError(ValueError):
@@ -18,6 +21,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 SHOWN = 5  # names in a message
+
+
+def choose(name: str, value: str, among: Mapping[str, Choice]) -> Choice:
+    """What `value` stands for. Raises InputError, naming the argument and its choices, for another value."""
+    if value not in among:
+        raise InputError(f"{name} is {value!r}; expected {' or '.join(map(repr, among))}.")
+    return among[value]
 
 
 def first_names(names: list[str]) -> str:

@@ -39,7 +39,9 @@ def check_outputs(source: Path, outputs: Mapping[Job, Sequence[Path]], overwrite
         )
     folder = paths[0].parent.resolve()
     if folder.name in IMAGES + LABELS and (folder.parent / "dataset.json").is_file():
-        raise InputError(f"{folder}: holds images or labels of the data set {folder.parent}. Choose another OUTPUT.")
+        raise InputError(
+            f"{folder}: holds the images or labels of the data set {folder.parent}. Choose another OUTPUT."
+        )
     if (folder / "dataset.json").is_file():
         raise InputError(f"{folder}: is a data set. Choose another OUTPUT, such as a folder in it.")
     if source.resolve() == folder:

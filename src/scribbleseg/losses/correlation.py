@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.distributed import batch_cat, batch_sum
-from ..core.errors import InputError
+from ..core.errors import InputError, choose
 from ..core.labels import UNLABELED
 from .supervised import partial_cross_entropy
 
@@ -17,9 +17,9 @@ def correlation_map(f1: Tensor, f2: Tensor, scale: str = "inside") -> Tensor:
     """Eq. 2: C_ij = softmax_j(f1_i · f2_j / √D), float32 [N, S, S] with S the number of positions.
 
     f1, f2 [N, D, *space]. "inside" divides before the softmax (CorrMatch's order): every row sums to 1. "outside" is as
-    the paper prints it, softmax(·)/√D: every row sums to 1/√D. Raises KeyError for another `scale`.
+    the paper prints it, softmax(·)/√D: every row sums to 1/√D. Raises InputError for another `scale`.
     """
-    inside = {"inside": True, "outside": False}[scale]
+    inside = choose("scale", scale, {"inside": True, "outside": False})
     root = f1.shape[1] ** 0.5
     f1 = f1.flatten(2).transpose(1, 2)
     scores = ((f1 / root if inside else f1) @ f2.flatten(2)).float()  # f1 / √D: not another copy of [N, S, S]
@@ -57,9 +57,9 @@ def region_refinement(
     wins, the earlier row among equals.
 
     Returns (label [N, H, W] int64, mask [N, H, W], accepted [N, R] bool). A constant row has no region. No host
-    synchronisation. Raises KeyError for another `overlap`, and InputError for sizes that do not fit.
+    synchronisation. Raises InputError for another `overlap`, and for sizes that do not fit.
     """
-    over_region = {"region": True, "mask": False}[overlap]
+    over_region = choose("overlap", overlap, {"region": True, "mask": False})
     n, _, h, w = rows.shape
     down, right = label.shape[1] // h, label.shape[2] // w
     if (h * down, w * right) != tuple(label.shape[1:]):

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.distributed import batch_cat
+from ..core.errors import choose
 from ..core.labels import UNLABELED
 from .supervised import as_float
 
@@ -51,9 +52,10 @@ def foreground_augmentation(
     in all three alike. `box`: bounding box of all annotated pixels, background scribble included ("annotated",
     the released code), or of foreground scribble only ("foreground", a reading of the paper). `donor` [N]:
     indices into the batch; by default drawn with replacement among the samples that have a box. Samples without
-    a box stay as they are. Raises KeyError for another `box`.
+    a box stay as they are. Raises InputError for another `box`.
     """
-    boxes, found = annotated_box(scribble, foreground_only={"annotated": False, "foreground": True}[box])
+    foreground_only = choose("box", box, {"annotated": False, "foreground": True})
+    boxes, found = annotated_box(scribble, foreground_only)
     count = len(image)
     if donor is None:
         donor = (torch.rand(count, count, device=image.device) + found).argmax(1)

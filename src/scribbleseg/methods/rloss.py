@@ -19,7 +19,7 @@ class RLoss(Method):
         network: nn.Module,
         *,
         weight: Annotated[float, at_least(0), "w, weight of the energy"] = 0.1,
-        radius: Annotated[int, at_least(1), "neighbours lie within so many pixels along each axis"] = 5,
+        radius: Annotated[int, at_least(0), "neighbours lie within so many pixels along each axis"] = 5,
         sigma_px: Annotated[float, above(0), "width of the kernel in space, in pixels"] = 6.0,
         sigma_intensity: Annotated[float, above(0), "width of the kernel in intensity, images in [0, 1]"] = 0.1,
     ):
