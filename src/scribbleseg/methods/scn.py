@@ -38,8 +38,8 @@ class SCN(Method):
         weight_decay=0.0,
         batch=24,
         iterations=30_000,
-        step_at=(0.25, 0.5, 0.75),  # StepLR: equal steps; how many and γ are ours
-        gamma=0.5,
+        step_at=(0.5, 0.75),
+        gamma=0.1,
     )
     needs = ("encode", "decode", "head", "widths")
     threshold: Tensor
@@ -70,8 +70,8 @@ class SCN(Method):
             str, one_of("class maximum", "class mean", "pixel mean"), "what τ follows: eq. 12, or other readings [ours]"
         ] = "class maximum",
         region_threshold: Annotated[
-            float, between(0, 1), "t, share of ĉ in M and of its class that accepts ĉ [ours]; 0: τ, as printed"
-        ] = 0.85,
+            float, between(0, 1), "t of RSR, share of ĉ in M and of its class that accepts ĉ [ours]; 0: τ, as printed"
+        ] = 0.0,
         temperature: Annotated[float, above(0), "T of CACL [ours]"] = 0.1,
     ):
         super().__init__(network)
