@@ -228,7 +228,7 @@ def test_the_slurm_script_stops_at_a_checkpoint_requeues_and_carries_on(tmp_path
     assert (
         process.returncode == 130
         and "stopping 1 run at a checkpoint" in said
-        and "Carry on with the same command; with --table-only it makes the tables of what is done." in said
+        and "Continue with the same command. With --table-only it makes the tables of the runs that are done." in said
     ), said
     assert (tmp_path / "requeued").read_text(encoding="utf-8") == "requeue 41_3\n"
     reached = read_checkpoint(run)["iteration"]

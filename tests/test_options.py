@@ -78,7 +78,7 @@ REFUSED = [
     ("ustm", "entropy_base", "three", "classes or two"),
     ("ustm", "passes", 0, "a whole number of 1 or more"),
     ("rw", "missing", "backgroud", "present or background"),
-    ("rloss", "radius", 0, "a whole number of 1 or more"),
+    ("rloss", "radius", -1, "a whole number of 0 or more"),
     ("rloss", "sigma_px", 0.0, "a number above 0"),
     ("s2l", "confidence", 1.5, "a number from 0 to 1"),
     ("s2l", "sweep_batch", 0, "a whole number of 1 or more"),

@@ -342,6 +342,20 @@ def test_the_log_is_on_the_disk_before_each_checkpoint(dataset, tmp_path, monkey
     ]
 
 
+@pytest.mark.parametrize("in_its_place", ["nothing", "a folder", "a dangling link"])
+def test_resume_never_replaces_trained_weights(dataset, tmp_path, in_its_place):
+    run = train(settings(dataset, tmp_path / "run", iterations=3))
+    (run / "resume.pt").unlink()
+    if in_its_place == "a folder":
+        (run / "resume.pt").mkdir()
+    elif in_its_place == "a dangling link":
+        (run / "resume.pt").symlink_to("elsewhere")
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    with pytest.raises(InputError, match=r"run: has weights of iteration 3, but no checkpoint \(resume.pt\)"):
+        resume(run)
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+
+
 def test_a_run_killed_before_its_first_checkpoint_resumes(dataset, tmp_path):
     whole = train(settings(dataset, tmp_path / "whole", iterations=3))
     run = train(settings(dataset, tmp_path / "run", iterations=3))

@@ -89,8 +89,11 @@ def make_recipe(config: Train) -> tuple[Recipe, int, str]:
     return recipe, size, config.network or kind.network_name
 
 
-def make_plan(config: Train) -> Plan:
-    """Resolve defaults and check everything that can be checked without reading a voxel."""
+def make_plan(config: Train, dataset: Dataset | None = None) -> Plan:
+    """Resolve defaults and check everything that can be checked without reading a voxel.
+
+    `dataset`: that of the config, where it was read already.
+    """
     check_interval(config.checkpoint_every)
     method = method_name(config)
     options = parse_options(method, config.set)
@@ -98,7 +101,7 @@ def make_plan(config: Train) -> Plan:
     if not 0 <= config.val_share < 1:
         raise InputError(f"--val-share {config.val_share}: expected a share from 0 to below 1, such as 0.2.")
     pick_device(config.device)
-    dataset = read_dataset(config.dataset)
+    dataset = dataset or read_dataset(config.dataset)
     split = dataset.default_split() if config.split == "auto" else config.split
     fold = dataset.fold(split, config.fold)
     if not fold.train:

@@ -12,6 +12,7 @@ import torch
 from ..config import Train
 from ..core import distributed
 from ..core.device import prepare_cpu
+from ..core.errors import InputError
 from ..core.progress import Progress
 from ..data.dataset import Dataset
 from ..data.layout import read_dataset
@@ -20,7 +21,7 @@ from ..networks import build_network
 from .average import Average
 from .batches import build_slices, check_trainable, resident
 from .calendar import Calendar
-from .checkpoint import read_checkpoint
+from .checkpoint import read_checkpoint, weights_iteration
 from .loop import run_to_end
 from .machine import determinism, pick_machine
 from .optimizer import make_optimizer
@@ -38,10 +39,11 @@ def train(config: Train) -> Path:
     a method that returns no named terms. If the first step fails, the run folder is removed again.
     """
     with distributed.joined():
-        plan = make_plan(config)
+        dataset = read_dataset(config.dataset)
+        plan = make_plan(config, dataset)
         folder = RunFolder(Path(config.run), writes=distributed.rank() == 0)
         folder.check_new(plan.recipe.iterations)
-        _run(config, plan, folder, stored=None)
+        _run(config, plan, dataset, folder, stored=None)
     return Path(config.run)
 
 
@@ -52,21 +54,33 @@ def resume(run: Path) -> Path:
         config, plan = read_plan(run)
         folder = RunFolder(run, writes=distributed.rank() == 0)
         stored = read_checkpoint(run) if (run / "resume.pt").is_file() else None  # none: cut off before the first one
+        if stored is None:
+            _check_untrained(run, plan)
         if stored is None or stored["iteration"] < plan.recipe.iterations:
-            _run(config, plan, folder, stored)
+            _run(config, plan, read_dataset(config.dataset), folder, stored)
         elif folder.writes:
             print(f"{run}: is finished ({plan.recipe.iterations} iterations)", file=sys.stderr)
     return run
 
 
-def _run(config: Train, plan: Plan, folder: RunFolder, stored: dict | None) -> None:
+def _check_untrained(run: Path, plan: Plan) -> None:
+    """Raises InputError for a run that has trained weights and no checkpoint: starting anew would replace them."""
+    weights = run / "last.safetensors"
+    reached = weights_iteration(weights, plan.recipe.iterations) if weights.is_file() else 0
+    if reached:
+        raise InputError(
+            f"{run}: has weights of iteration {reached}, but no checkpoint (resume.pt), so it cannot be carried on. "
+            "Put resume.pt back, or train a new run in another folder."
+        )
+
+
+def _run(config: Train, plan: Plan, dataset: Dataset, folder: RunFolder, stored: dict | None) -> None:
     machine = pick_machine(
         config.device, config.precision, config.compile, config.deterministic, plan.recipe.iterations
     )
     part = distributed.own_part(plan.recipe.batch)
     prepare_cpu()
     torch.manual_seed(config.seed)
-    dataset = read_dataset(config.dataset)
     if folder.writes:
         _say_what_is_left_out(dataset, plan)
     network = build_network(plan.network, len(plan.channels), len(plan.classes))
