@@ -182,7 +182,8 @@ def test_a_run_whose_dense_masks_went_away_says_so(tmp_path):
     data = small_dataset(tmp_path / "some")
     run = train(settings(data, tmp_path / "run", val_share=0.3))
     shutil.rmtree(data / "labelsTr_dense")
-    (run / "resume.pt").unlink()  # as if cut off before its first checkpoint
+    for name in ("resume.pt", "last.safetensors"):  # as if cut off before its first checkpoint
+        (run / name).unlink()
     with pytest.raises(InputError, match="no validation case has a mask in labelsTr_dense any more"):
         resume(run)
 
@@ -207,7 +208,7 @@ def test_the_log_carries_what_scn_monitors(dataset, tmp_path, dense):
 @pytest.mark.parametrize("method, preset", [("effdnet", "paper"), ("ustm", "paper"), ("pce", "fast")])
 def test_a_killed_run_resumes_to_the_same_weights(dataset, tmp_path, method, preset):
     whole = train(
-        settings(dataset, tmp_path / "whole", method=method, preset=preset, iterations=30, checkpoint_every=0.0)
+        settings(dataset, tmp_path / "whole", method=method, preset=preset, iterations=12, checkpoint_every=0.0)
     )
     killed = tmp_path / "killed"
     command = [
@@ -224,7 +225,7 @@ def test_a_killed_run_resumes_to_the_same_weights(dataset, tmp_path, method, pre
         "--preset",
         preset,
         "--iterations",
-        "30",
+        "12",
         "--size",
         "32",
         "--batch",
