@@ -238,14 +238,14 @@ def test_a_killed_run_resumes_to_the_same_weights(dataset, tmp_path, method, pre
         lines = (
             (killed / "log.jsonl").read_text(encoding="utf-8").count("\n") if (killed / "log.jsonl").is_file() else 0
         )
-        if lines >= 7:
+        if lines >= 3:
             process.send_signal(signal.SIGKILL)
         time.sleep(0.005)
     reached = torch.load(killed / "resume.pt", weights_only=True)["iteration"]
-    assert process.returncode == -signal.SIGKILL and 0 < reached < 30
+    assert process.returncode == -signal.SIGKILL and 0 < reached < 12
     resume(killed)
     assert same_weights(whole, killed)
-    assert [entry["iteration"] for entry in log(killed)] == list(range(1, 31))
+    assert [entry["iteration"] for entry in log(killed)] == list(range(1, 13))
     assert untimed_log(killed) == untimed_log(whole)
 
 
