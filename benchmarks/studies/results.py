@@ -290,7 +290,7 @@ def main():
     places = {key: getattr(given, key) for key in ("datasets", "runs", "results", "jobs", "device")}
     config = Bench(PLANS, budget, **places)
     if moved := convert(config.results):
-        print(f"{moved} runs of the layout before 0.2 were moved into the CSV files of {config.results}")
+        print(f"moved {moved} runs from the layout before 0.2 into the CSV files of {config.results}")
     plans = read_plans(config, budget)
     jobs = queue(plans)
     todo = [job for job in jobs if not is_done(job, config)]
