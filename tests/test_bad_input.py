@@ -504,7 +504,7 @@ def test_full_disk_while_a_run_begins(data, tmp_path, capsys, room):
         message.startswith(f"scribbleseg: {tmp_path / 'run'}")
         and "cannot be written (File too large). Free some space" in message
     )
-    assert {path.name for path in (tmp_path / "run").iterdir()} <= {"config.json", "environment.json", "log.jsonl"}
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", ["last.safetensors", "resume.pt"])

@@ -343,6 +343,13 @@ def test_the_log_is_on_the_disk_before_each_checkpoint(dataset, tmp_path, monkey
     ]
 
 
+def test_a_run_that_cannot_begin_leaves_nothing(dataset, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(InputError, match="pip install tensorboard"):
+        train(settings(dataset, tmp_path / "run", tensorboard=True))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("in_its_place", ["nothing", "a folder", "a dangling link"])
 def test_resume_never_replaces_trained_weights(dataset, tmp_path, in_its_place):
     run = train(settings(dataset, tmp_path / "run", iterations=3))

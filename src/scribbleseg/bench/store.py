@@ -14,7 +14,6 @@ import dataclasses
 import fcntl
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,9 +68,10 @@ def read_records(budget: Path) -> dict[str, dict]:
     """Name → record of the finished runs in BUDGET. Raises InputError if a table cannot be read."""
     table = budget / "runs.csv"
     try:
+        runs = _read(table)  # before the folds, which are written first: every run finds its fold
         folds = {fold.pop("id"): fold for fold in map(_nested, _read(budget / "folds.csv").to_dict("records"))}
         records = {}
-        for line in _read(table).drop(columns=list(KEY)).to_dict("records"):
+        for line in runs.drop(columns=list(KEY)).to_dict("records"):
             name, record = line.pop("run"), _nested(line)
             record["plan"]["fold"] = folds[record["plan"]["fold"]]
             records[name] = record
@@ -188,27 +188,37 @@ def all_options(job: Job) -> dict[str, object]:
 def convert(results: Path) -> int:
     """Move runs of the layout before 0.2 into the CSV files, and return their number.
 
-    That layout had a folder per run: RESULTS/BUDGET/DATA/SPLIT-FOLD/LABEL-sSEED.
+    That layout had a folder per run: RESULTS/BUDGET/DATA/SPLIT-FOLD/LABEL-sSEED. Its three files are deleted once the
+    CSV files hold the run; other files stay. A run that the CSV files hold already is not replaced, and its folder
+    stays.
     """
-    folders = sorted({path.parent for path in results.glob("*/*/*/*/metrics.csv")})
-    for folder in folders:
-        budget, data, split_fold, label_seed = folder.relative_to(results).parts
-        (split, _, fold), (label, _, seed) = split_fold.rpartition("-"), label_seed.rpartition("-s")
-        try:
-            record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-            rows, curve = (
-                pd.read_csv(folder / name, dtype=str, keep_default_na=False).to_dict("records")
-                for name in ("metrics.csv", "curve.csv")
-            )
-        except (OSError, ValueError) as error:
-            raise InputError(f"{folder}: cannot be read ({error}). Restore its files, or delete the folder.") from error
-        job = Job(data, split, int(fold), label, record["plan"]["method"], (), int(seed), cast(Budget, budget))
-        add_run(results / budget, job, record, rows, curve)
-        shutil.rmtree(folder)
-        for parent in list(folder.parents)[:2]:
-            if not any(parent.iterdir()):
-                parent.rmdir()
-    return len(folders)
+    if not any(results.glob("*/*/*/*/metrics.csv")):
+        return 0
+    with _lock(results):  # two benches at once: the second one finds nothing left
+        return sum(_convert(results, path.parent) for path in sorted(results.glob("*/*/*/*/metrics.csv")))
+
+
+def _convert(results: Path, folder: Path) -> bool:
+    budget, data, split_fold, label_seed = folder.relative_to(results).parts
+    (split, _, fold), (label, _, seed) = split_fold.rpartition("-"), label_seed.rpartition("-s")
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        rows, curve = (
+            pd.read_csv(folder / name, dtype=str, keep_default_na=False).to_dict("records")
+            for name in ("metrics.csv", "curve.csv")
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: cannot be read ({error}). Restore its files, or delete the folder.") from error
+    job = Job(data, split, int(fold), label, record["plan"]["method"], (), int(seed), cast(Budget, budget))
+    if job.run in read_records(results / budget):
+        return False
+    add_run(results / budget, job, record, rows, curve)
+    for name in ("metrics.csv", "curve.csv", "run.json"):
+        (folder / name).unlink()
+    for place in (folder, *list(folder.parents)[:2]):
+        if not any(place.iterdir()):
+            place.rmdir()
+    return True
 
 
 def _flat(record: dict, prefix: str = "") -> dict[str, object]:
