@@ -277,7 +277,7 @@ def test_acdc(acdc, tmp_path, above, capsys):
     for path, kind in ((case.images[0], ""), (case.scribble, "_scribble"), (case.truth, "_gt")):
         assert path.read_bytes() == (acdc / "patient030" / f"patient030_frame12{kind}.nii.gz").read_bytes()
     assert dataset.tests["patient101_frame01"].truth and dataset.case("patient070_frame12").scribble is None
-    assert "1 of 8 frames have no scribble (patient070_frame12" in capsys.readouterr().out
+    assert "1 of 8 frames have no scribble (first: patient070_frame12" in capsys.readouterr().out
     strata = json.loads((tmp_path / "set" / "dataset.json").read_text(encoding="utf-8"))["strata"]
     assert strata == {
         "patient001": "dilated",
