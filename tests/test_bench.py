@@ -397,7 +397,7 @@ def test_runs_of_the_layout_of_before_are_moved_and_nothing_is_lost(place, capsy
         before(place, job, records[job.run])
     place.table_only = True
     assert not bench(place)
-    assert "2 runs of the layout before 0.2 were moved" in capsys.readouterr().out
+    assert "moved 2 runs from the layout before 0.2" in capsys.readouterr().out
     assert convert(place.results) == 0 and read_records(place.results / "quick") == records
     (row,) = read_scores(place.results / "quick")[jobs[0].run]
     assert row["case"] == "001" and row["dice"] == 0.1 + 0.2 and math.isnan(row["hd95"]) and row["missing"] is True
