@@ -30,7 +30,7 @@ format: $(VENV)/test-installed
 	$(BIN)/ruff format
 
 test: $(VENV)/test-installed
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Every run of docs/results.md that is not done, in order of value, and its tables. Needs datasets/acdc and datasets/mscmr.
 # make results MINUTES=9 stops at a checkpoint; the same command carries on.

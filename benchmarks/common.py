@@ -1,4 +1,4 @@
-"""What the benchmark scripts share: places, CSV files, Markdown tables, and `scribbleseg` as a user starts it."""
+"""Functions that the benchmark scripts share: paths, CSV files, Markdown tables, and the `scribbleseg` command."""
 
 import csv
 import json

@@ -1,12 +1,11 @@
-"""A data set as one small file, to carry it to a GPU machine that has no network: images in 8 bits, labels exact.
+"""Pack a data set into one small file for a GPU machine without network: images in 8 bits, labels exact.
 
-python benchmarks/pack.py pack DATASET FILE [--part 1/2]      a half of the cases in each of two files, where one is too
-    large
+python benchmarks/pack.py pack DATASET FILE [--part 1/2]      with --part 1/2 and 2/2: half of the cases in each file
 python benchmarks/pack.py unpack FILE [FILE ...] DATASET
 
-Each image is clipped at its 99th percentile, as in training, rounded to 256 steps, written as differences along a row,
-and compressed; ACDC takes half a byte a voxel. Results on it are not those on the originals: `unpack` notes it in
-dataset.json, and a bench beside each of its runs.
+The script clips each image at its 99th percentile, as training does, rounds it to 256 steps, stores differences along a
+row, and compresses them. ACDC takes half a byte per voxel. Results on the packed data set are not those on the
+originals: `unpack` notes this in dataset.json, and a bench notes it with each of its runs.
 """
 
 import argparse
@@ -104,11 +103,11 @@ def main():
     verbs = parser.add_subparsers(dest="verb", required=True)
     packing = verbs.add_parser("pack")
     packing.add_argument("dataset", type=Path)
-    packing.add_argument("file", type=Path)
-    packing.add_argument("--part", default="1/1")
+    packing.add_argument("file", type=Path, help="file to write")
+    packing.add_argument("--part", default="1/1", help="K/N: pack only the K-th of N parts of the cases")
     unpacking = verbs.add_parser("unpack")
-    unpacking.add_argument("files", type=Path, nargs="+")
-    unpacking.add_argument("dataset", type=Path)
+    unpacking.add_argument("files", type=Path, nargs="+", help="all parts of a packed data set")
+    unpacking.add_argument("dataset", type=Path, help="folder to write")
     given = parser.parse_args()
     if given.verb == "pack":
         pack(given.dataset, given.file, *map(int, given.part.split("/")))

@@ -169,7 +169,7 @@ def test_truncated_nifti(not_trained, refused, data, run, tmp_path, part, keep):
     path = data / part / (f"{CASE}_0000.nii.gz" if part == "imagesTr" else f"{CASE}.nii.gz")
     whole = path.read_bytes()
     path.write_bytes(whole[: int(keep * len(whole))])
-    not_trained(path, "cannot be read as NIfTI", "Is it truncated", "Copy or convert it again")
+    not_trained(path, "cannot be read as NIfTI", "It may be truncated", "Copy or convert it again")
     if part == "imagesTr":
         assert f"{path}: cannot be read as NIfTI" in refused("predict", run, path, tmp_path / "out")
 
@@ -268,7 +268,7 @@ def test_ignore_is_not_the_highest(not_trained, data):
     describe(data, labels={"background": 0, "square": 1, "ignore": 2, "core": 3})
     not_trained(data / "dataset.json", "without a gap")
     describe(data, labels={"background": 0, "square": 1, "core": 2, "ignore": 9})
-    not_trained(data / "dataset.json", "'ignore' has value 9; it must be the highest label, here 3")
+    not_trained(data / "dataset.json", "'ignore' has value 9; it must be the highest label. Write 3")
 
 
 def test_scribbles_without_foreground_anywhere(not_trained, data):
@@ -504,7 +504,7 @@ def test_full_disk_while_a_run_begins(data, tmp_path, capsys, room):
         message.startswith(f"scribbleseg: {tmp_path / 'run'}")
         and "cannot be written (File too large). Free some space" in message
     )
-    assert {path.name for path in (tmp_path / "run").iterdir()} <= {"config.json", "environment.json", "log.jsonl"}
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", ["last.safetensors", "resume.pt"])

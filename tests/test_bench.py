@@ -83,7 +83,7 @@ def test_a_plan_is_run_once_and_its_table_comes_from_the_scores(place, capsys):
     shutil.rmtree(place.datasets)
     assert "already done" not in capsys.readouterr().out
     assert bench(place), "done runs are skipped: neither data nor runs are needed"
-    assert "4 of the plan's 4 runs are already done and are not run again\n" in capsys.readouterr().out
+    assert "4 of the plan's 4 runs are already done and are skipped\n" in capsys.readouterr().out
 
 
 def test_a_failing_run_does_not_stop_the_others(place, capsys):
@@ -175,7 +175,7 @@ def test_results_from_before_a_default_changed_are_refused(place):
     assert is_done(job, place)
     leave(place, job, more={"options": {"weight": 0.25}})
     way_out = f"delete its row there and the folder {place.runs / job.place}"
-    with pytest.raises(InputError, match=f"pce-s0 was produced by pce with weight 0.25, now None. .*{way_out}"):
+    with pytest.raises(InputError, match=f"pce-s0 was produced with weight=0.25, the method now has None. .*{way_out}"):
         is_done(job, place)
     leave(place, job)
     path = place.results / "quick" / "runs.csv"
@@ -198,7 +198,7 @@ def test_results_of_a_method_of_ones_own_are_refused_once_its_file_has_changed(p
     with open(file, "a", encoding="utf-8") as more:
         more.write("\n")
     with pytest.raises(
-        InputError, match="mine-s0 was produced by another version of the file of mine_of_one_file:Mine. To run it"
+        InputError, match="mine-s0 was produced by another version of the file that defines mine_of_one_file:Mine. To"
     ):
         bench(place)
 
@@ -206,15 +206,15 @@ def test_results_of_a_method_of_ones_own_are_refused_once_its_file_has_changed(p
 @pytest.mark.parametrize(
     "changed, words",
     [
-        ({"recipe": {"lr": 0.2, "ema": 0.9}}, "lr 0.2, now 0.03; ema 0.9, now 0.0"),
-        ({"size": 64}, "size 64, now 32"),
-        ({"network": "x"}, "network x, now unet"),
+        ({"recipe": {"lr": 0.2, "ema": 0.9}}, "lr=0.2, the method now has 0.03; ema=0.9, the method now has 0.0"),
+        ({"size": 64}, "size=64, the method now has 32"),
+        ({"network": "x"}, "network=x, the method now has unet"),
     ],
 )
 def test_results_of_another_recipe_are_refused(place, changed, words):
     job = read_bench_plan(place).jobs[0]
     leave(place, job, **changed)
-    with pytest.raises(InputError, match=f"pce-s0 was produced by pce with {words}"):
+    with pytest.raises(InputError, match=f"pce-s0 was produced with {words}"):
         is_done(job, place)
 
 
@@ -227,7 +227,7 @@ def test_a_run_begun_with_other_settings_is_not_carried_on(place):
     job = read_bench_plan(place).jobs[0]
     begun = dataclasses.replace(job.settings(place), iterations=1, precision="float32")
     write_plan(begun, make_plan(begun))
-    with pytest.raises(InputError, match=r"pce-s0: was begun with another precision, recipe than .* Delete the folder"):
+    with pytest.raises(InputError, match=r"pce-s0: began with another precision, recipe than .* Delete the folder"):
         run_job(job, place)
     assert [path.name for path in (place.runs / job.place).iterdir()] == ["config.json"]
 
@@ -299,7 +299,7 @@ BAD = [
     (PLAN.replace('"no-fadc"', "3"), r"row\[1\].label = 3; expected a text"),
     (PLAN.replace('"no-fadc"', '"../no"'), "label = '../no'; expected a text .*without a slash"),
     (PLAN.replace('"small"', '"/small"'), "folder = '/small'; expected"),
-    (PLAN.replace("[0, 1]", "[1, 1]"), "a run is there twice"),
+    (PLAN.replace("[0, 1]", "[1, 1]"), "a run is listed twice"),
     (PLAN.replace('"effdnet"', '"effdnett"'), "plan.toml: row 'no-fadc': no method 'effdnett'. Did you mean 'effdnet'"),
     (PLAN.replace("fadc=false", "x=1"), "plan.toml: row 'no-fadc': --set x=1: effdnet has no option 'x'"),
     (PLAN.replace("fadc=false", "fadc=no"), "plan.toml: row 'no-fadc': --set fadc=no: 'no' is not true or false"),
@@ -397,7 +397,7 @@ def test_runs_of_the_layout_of_before_are_moved_and_nothing_is_lost(place, capsy
         before(place, job, records[job.run])
     place.table_only = True
     assert not bench(place)
-    assert "2 runs of the layout before 0.2 were moved" in capsys.readouterr().out
+    assert "moved 2 runs from the layout before 0.2" in capsys.readouterr().out
     assert convert(place.results) == 0 and read_records(place.results / "quick") == records
     (row,) = read_scores(place.results / "quick")[jobs[0].run]
     assert row["case"] == "001" and row["dice"] == 0.1 + 0.2 and math.isnan(row["hd95"]) and row["missing"] is True

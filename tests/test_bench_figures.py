@@ -501,7 +501,7 @@ def test_many_methods_stand_in_bands():
     assert low > 0 and max(ax.get_position().x1 for ax in axes) <= 1
 
 
-@pytest.mark.parametrize("gone, said", [("datasets", "data set .* is not here"), ("runs", "no predictions")])
+@pytest.mark.parametrize("gone, said", [("datasets", "data set .* does not exist"), ("runs", "no predictions")])
 def test_a_grid_needs_data_and_predictions(place, gone, said):
     setattr(place, gone, place.results / "nowhere")
     with pytest.raises(NothingToDraw, match=said):

@@ -81,7 +81,7 @@ def test_a_folder_that_cannot_be_written_is_said_once(folder, volume, capsys):
     for _ in range(2):
         cached(folder, volume, {}, compute)
     assert len(calls) == 2
-    said = f"{folder}: cannot be written, so the next run computes its targets again\n"
+    said = f"{folder}: cannot be written, so the next run must compute its targets again\n"
     assert capsys.readouterr().err == said
 
 
@@ -139,6 +139,6 @@ def test_a_stack_on_a_full_disk_names_the_folder_and_a_way_out(tmp_path, monkeyp
     monkeypatch.setattr("tempfile.TemporaryFile", lambda dir: Full())
     with pytest.raises(
         InputError,
-        match="cache: the slices do not fit into memory, nor onto this disk .*No space left.*Free some space",
+        match="cache: the slices do not fit into memory, nor on this disk .*No space left.*Free some space",
     ):
         Stack(tmp_path / "cache", 10).append(torch.zeros(16, dtype=torch.uint8))

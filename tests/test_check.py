@@ -81,7 +81,7 @@ def test_a_class_that_nobody_drew(folder, said):
     assert not usable and "problem: class 2 (inner) is in no scribble" in text and text.count("problem: ") == 1
     for i in range(4):
         save(folder / "labelsTr" / f"case{i}.nii.gz", np.where(scribble() == 0, 0, 3).astype(np.uint8))
-    assert "problem: " + str(folder / "labelsTr") + ": the scribbles hold no foreground" in said(folder)[1]
+    assert "problem: " + str(folder / "labelsTr") + ": the scribbles have only background" in said(folder)[1]
 
 
 def test_background_is_never_to_be_removed(folder, said):
@@ -95,17 +95,18 @@ def test_zero_written_where_nothing_was_drawn(folder, said):
         for i in range(count):
             save(folder / "labelsTr" / f"case{i}.nii.gz", np.where(scribble() == 3, 0, scribble()).astype(np.uint8))
         usable, text = said(folder)
-        assert usable and "in the same order?" not in text
+        assert usable and "may be in another order" not in text
         return text
 
     assert (
-        "warning: the labels of 1 of 4 cases cover every pixel, 3 (ignore) is nowhere in them: case0. "
-        "Was 0 meant as 'not drawn'?" in zero(1)
+        "warning: the labels of 1 of 4 cases cover every pixel and have no 3 (ignore): case0. "
+        "0 means background, not 'not drawn'" in zero(1)
     )
     text = zero(4)
     assert "warning: the labels of 4 of 4 cases cover every pixel" in text
     assert (
-        "warning: over 5 % of the scribbled pixels contradict the dense masks: was 0 meant as 'not drawn', or" in text
+        "warning: over 5 % of the scribbled pixels contradict the dense masks: 0 may have been used for 'not drawn', or"
+        in text
     )
 
 
@@ -169,7 +170,7 @@ def test_cases_without_scribble_are_a_warning_and_none_at_all_a_problem(folder, 
     usable, text = said(folder)
     assert (
         usable
-        and "warning: 2 of 4 cases have no scribble: case2, case3. A scribble method has no label of them" in text
+        and "warning: 2 of 4 cases have no scribble: case2, case3. A scribble method cannot learn from these" in text
     )
     save(folder / "labelsTr" / "case3.nii.gz", scribble())
     assert "warning: 1 of 4 cases has no scribble: case2." in said(folder)[1]
@@ -177,7 +178,7 @@ def test_cases_without_scribble_are_a_warning_and_none_at_all_a_problem(folder, 
         save(folder / "labelsTr" / f"case{i}.nii.gz", np.full(SHAPE, 3, np.uint8))
     assert (
         f"problem: {folder / 'labelsTr'}: nothing is drawn. "
-        f"Draw some, or check that the ignore value (3) is not used for all." in said(folder)[1]
+        f"Draw some, or check that not all pixels have the ignore value (3)." in said(folder)[1]
     )
     for path in (folder / "labelsTr").iterdir():
         path.unlink()
@@ -206,7 +207,7 @@ def test_one_slice_stray_label_and_no_split(folder, said):
     (folder / "splits_final.json").unlink()
     usable, text = said(folder)
     assert usable and "slices    13 in all, 1 to 4 a case, of 10 × 12 pixels" in text
-    assert "warning: case0: one slice only" in text and "warning: labelsTr: who.nii.gz belongs to no image" in text
+    assert "warning: case0: one slice only" in text and "warning: labelsTr: who.nii.gz has no image" in text
     assert "warning: no splits_final.json" in text
 
 
@@ -222,7 +223,7 @@ def test_a_group_without_an_image_is_named_and_does_no_harm(folder, said):
     info["groups"] |= {"gone": "p9"}
     (folder / "dataset.json").write_text(json.dumps(info), encoding="utf-8")
     usable, text = said(folder)
-    assert usable and "warning: groups of dataset.json has gone, of which there is no image" in text
+    assert usable and "warning: groups of dataset.json names gone, for which there is no image" in text
 
 
 def test_every_case_that_lacks_a_channel_is_named_and_the_rest_is_checked(folder, said):
@@ -241,7 +242,7 @@ def test_every_case_that_lacks_a_channel_is_named_and_the_rest_is_checked(folder
         "imagesTr: 2 of 4 cases lack channels" in problems[0]
         and "Add case0_0000.nii.gz, case1_0001.nii.gz, or" in problems[0]
     )
-    assert "warning: 1 of 4 cases has no scribble: case3" in text and "belongs to no image" not in text
+    assert "warning: 1 of 4 cases has no scribble: case3" in text and "has no image" not in text
     assert "slices    16 in all" in text and "2 cases with scribbles" in text
 
 
@@ -255,7 +256,7 @@ def test_files_of_another_ending_are_a_warning(folder, said):
     assert usable and text.count("warning: ") == 1
     assert (
         "warning: files that are not read: imagesTr 1 .NII.GZ, imagesTr 2 .nrrd, labelsTr 2 .nrrd. "
-        "A data set has one file ending, '.nii.gz' in" in text
+        "A data set has one file ending, here '.nii.gz' (dataset.json)" in text
     )
 
 

@@ -182,7 +182,11 @@ def test_volume_errors_name_the_file(tmp_path):
     colours = np.zeros(SHAPE, [(colour, np.uint8) for colour in "RGB"])
     for name, array in (("rgb", colours), ("complex", np.ones(SHAPE, np.complex64))):
         for read in (read_image, read_label):
-            fails(save(tmp_path / f"{name}.nii.gz", array), "has voxels of type .* expected one real number each", read)
+            fails(
+                save(tmp_path / f"{name}.nii.gz", array),
+                "has voxels of type .* expected one real number per voxel",
+                read,
+            )
     for value in (np.nan, np.inf):
         odd = image(0).astype(np.float32)
         odd[1, 2, 3] = value
@@ -285,7 +289,7 @@ LABELS = {"background": 0, "outer": 1, "inner": 2}
         (LABELS, '"ignore": 3'),
         (LABELS | {"ignore": 1, "inner": 3}, "without a gap"),
         ({"background": 0, "outer": 1, "inner": 3, "ignore": 4}, "without a gap"),
-        ({"background": 0, "outer": 1, "ignore": 9}, "'ignore' has value 9; it must be the highest label, here 2"),
+        ({"background": 0, "outer": 1, "ignore": 9}, "'ignore' has value 9; it must be the highest label. Write 2"),
         (LABELS | {"ignore": 3, "both": [1, 2]}, "region-based"),
         ({"background": 0, "ignore": 1}, "without a gap"),
     ],
@@ -333,15 +337,15 @@ def test_folders_that_are_no_data_set(folder, tmp_path):
         ({"groups": [["case0", "case1"]]}, r"'groups' is \[\['case0', 'case1'\]\]; expected an object, case → patient"),
         (
             {"groups": {"case0.nii.gz": "p0"}},
-            "groups names no case that has an image .first: 'case0.nii.gz'.; it lists case → patient. Known: case0,",
+            "groups names no case that has an image .first: 'case0.nii.gz'.; expected case → patient. Known: case0,",
         ),
         (
             {"groups": {"p0": ["case0", "case1"]}},
-            "groups names no case that has an image .first: 'p0'.; it lists case → patient",
+            "groups names no case that has an image .first: 'p0'.; expected case → patient",
         ),
         (
             {"groups": {"case0": ["p0"]}},
-            r"groups has \['p0'\] for case 'case0'; expected its patient, text or a number",
+            r"groups has \['p0'\] for case 'case0'; expected its patient as text or a number",
         ),
         ({"groups": {"case0": True}}, "groups has True for case 'case0'"),
     ],
@@ -371,7 +375,7 @@ def test_patients_may_be_numbers(folder):
 
 def test_misnamed_image_and_doubled_case(folder):
     save(folder / "imagesTs" / "case0_0000.nii.gz", image(9))
-    with pytest.raises(InputError, match="in imagesTr and in imagesTs: case0. A case is in one"):
+    with pytest.raises(InputError, match="in imagesTr and in imagesTs: case0. A case must be in one"):
         read_dataset(folder)
     save(folder / "imagesTr" / "scan.nii.gz", image(9))
     save(folder / "imagesTr" / "anna_1.nii.gz", image(9))

@@ -100,7 +100,8 @@ def test_a_batch_that_cannot_be_shared_is_refused_once(spread):
     assert spread[1].returncode != 0
     assert (
         spread[1].stderr.count(
-            "scribbleseg: --batch 3 is shared by all processes, and 2 cannot share it evenly. Use a multiple of 2."
+            "scribbleseg: --batch 3 is the batch of all 2 processes together; expected a multiple of 2. "
+            "Choose another --batch."
         )
         == 1
     )

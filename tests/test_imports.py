@@ -88,7 +88,7 @@ def test_wsl4mis_slices_are_put_together_by_number(wsl4mis, tmp_path):
 
 def test_wsl4mis_bad_input(wsl4mis, tmp_path):
     slices, volumes, dst = wsl4mis / "slices", wsl4mis / "volumes", tmp_path / "set"
-    fails("wsl4mis", tmp_path / "none", dst, "no patient001_frame01.h5")
+    fails("wsl4mis", tmp_path / "none", dst, "has no files such as patient001_frame01.h5")
     (slices / "patient061_frame01_slice_5.h5").unlink()
     fails("wsl4mis", slices, dst, r"patient061_frame01 has slices \[0, 1, 2, 3, 4, 6,.*expected 0 to 11")
     path = volumes / "patient007_frame01.h5"
@@ -277,7 +277,7 @@ def test_acdc(acdc, tmp_path, above, capsys):
     for path, kind in ((case.images[0], ""), (case.scribble, "_scribble"), (case.truth, "_gt")):
         assert path.read_bytes() == (acdc / "patient030" / f"patient030_frame12{kind}.nii.gz").read_bytes()
     assert dataset.tests["patient101_frame01"].truth and dataset.case("patient070_frame12").scribble is None
-    assert "1 of 8 frames have no scribble (patient070_frame12" in capsys.readouterr().out
+    assert "1 of 8 frames have no scribble (first: patient070_frame12" in capsys.readouterr().out
     strata = json.loads((tmp_path / "set" / "dataset.json").read_text(encoding="utf-8"))["strata"]
     assert strata == {
         "patient001": "dilated",
@@ -294,7 +294,7 @@ def test_acdc(acdc, tmp_path, above, capsys):
 
 def test_acdc_bad_input(acdc, tmp_path):
     dst = tmp_path / "set"
-    fails("acdc", tmp_path / "none", dst, "no patient001/patient001_frame01.nii.gz")
+    fails("acdc", tmp_path / "none", dst, "has no files such as patient001/patient001_frame01.nii.gz")
     info = acdc / "patient001" / "Info.cfg"
     info.write_text("Group: XYZ\n", encoding="utf-8")
     fails("acdc", acdc, dst, "Group 'XYZ'; expected one of DCM")
@@ -431,7 +431,7 @@ def test_nci_isbi_prefers_the_corrected_mask(nci_isbi, tmp_path):
 def test_nci_isbi_bad_input(nci_isbi, tmp_path):
     itk = pytest.importorskip("SimpleITK")
     dst, src = tmp_path / "set", tmp_path / "src"
-    fails("nci-isbi", tmp_path / "none", dst, "no Prostate3T-01-0001.nrrd")
+    fails("nci-isbi", tmp_path / "none", dst, "has no masks such as Prostate3T-01-0001.nrrd")
     shutil.copytree(nci_isbi, src)
     path = src / "masks" / f"{PATIENTS[0]}.nrrd"
     mask = itk.ReadImage(str(path))

@@ -219,8 +219,8 @@ def test_a_card_says_what_the_run_is_and_shows_its_failures(run, tmp_path):
         "float32; 3 minutes", "commit abc1234",
         "| source | nobody |", "| licence | CC0;", "1 cases of 1 patients (well 1); scribbles", "test: "
         "3 cases of 2 patients (ill 2); 3 cases", "Not seen in training: ill",
-        "the first slice of the file in 2 of 3 cases", "Without a heart, that is with an empty dense mask, whatever "
-        "the image shows: 3 slices. 1 of them",
+        "the first slice of the file in 2 of 3 cases", "3 slices have no heart, that is an empty dense mask, whatever "
+        "the image shows. 1 of them",
         "**c, slice 3 of 7**. 0.0 % of 32 pixels of RV found.", "run `drawn/final-0/pce-s0` in "
         "[scores.csv](../results/quick/scores.csv)", "scribbleseg predict runs/quick/drawn/final-0/pce-s0 new_scans "
         "segmented",
@@ -241,7 +241,7 @@ def test_data_without_an_open_licence_is_not_shown(run, tmp_path):
     model_card.write_card(run, tmp_path / "results", tmp_path / "cards" / "drawn.md")
     assert [file.name for file in (tmp_path / "cards").iterdir()] == ["drawn.md"] and (run / "failures.png").is_file()
     page = (tmp_path / "cards" / "drawn.md").read_text(encoding="utf-8")
-    assert "![" not in page and "(research use) do not let it be shown here" in page
+    assert "![" not in page and "(research use) do not allow us to show it here" in page
 
 
 def test_a_slice_that_two_rules_choose_is_drawn_once(run, tmp_path):

@@ -131,7 +131,8 @@ def test_an_edited_run_folder_is_refused(small, tmp_path, changed, said):
     stored = json.loads((run / "config.json").read_text(encoding="utf-8"))
     stored["plan"]["options"] = changed
     (run / "config.json").write_text(json.dumps(stored), encoding="utf-8")
-    (run / "resume.pt").unlink()
+    for name in ("resume.pt", "last.safetensors"):
+        (run / name).unlink()
     with pytest.raises(InputError, match=said):
         resume(run)
 

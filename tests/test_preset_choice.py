@@ -114,7 +114,7 @@ def test_a_run_with_other_settings_is_refused(place, monkeypatch):
     monkeypatch.setattr(preset_choice, "PLACES", preset_choice.PLACES[:1])
     choose(monkeypatch, place, "--candidates", "short")
     monkeypatch.setitem(preset_choice.CANDIDATES["short"], "lr", 0.5)
-    with pytest.raises(SystemExit, match="made with other settings"):
+    with pytest.raises(SystemExit, match="has other settings"):
         choose(monkeypatch, place, "--candidates", "short")
 
 

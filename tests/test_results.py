@@ -207,7 +207,7 @@ def test_minutes_stop_like_ctrl_c(capsys):
     with results.stopped_after(0.01):
         time.sleep(20)
     assert time.monotonic() - start < 10
-    assert "carries on" in capsys.readouterr().err
+    assert "continues" in capsys.readouterr().err
 
 
 def test_a_page_without_its_marker_is_refused():

@@ -4,13 +4,18 @@ import math
 import numpy as np
 import pytest
 import torch
+from small import small_dataset
 from torch import nn
 
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.case import Volume
 from scribbleseg.data.dataset import Case
+from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.voxels import Batch
 from scribbleseg.methods import rw
+from scribbleseg.methods.rw import RandomWalker
+from scribbleseg.networks.unet import UNet
+from scribbleseg.training.batches import build_slices
 
 U = UNLABELED
 
@@ -133,3 +138,18 @@ def test_real_slice_comes_close_to_the_dense_mask(shared_data):
     found = rw.walk(image[None], np.where(scribble == 4, U, scribble).astype(np.uint8), 4)
     dice = [2 * ((found == c) & (truth == c)).sum() / ((found == c).sum() + (truth == c).sum()) for c in (1, 2, 3)]
     assert min(dice) > 0.6 and dice[2] > 0.85
+
+
+class Spread(RandomWalker):
+    """Derived from rw, with targets of its own."""
+
+    def targets(self, volume):
+        return {"label": np.zeros_like(volume.scribble)}
+
+
+def test_kept_targets_belong_to_the_class_that_made_them(tmp_path):
+    dataset = read_dataset(small_dataset(tmp_path / "small", cases=3))
+    network = UNet(1, 3, (4, 8), (0.0, 0.0))
+    first, _ = build_slices(dataset, tuple(dataset.cases), RandomWalker(network), 16)
+    second, _ = build_slices(dataset, tuple(dataset.cases), Spread(network), 16)
+    assert first.label.any() and not second.label.any()

@@ -182,7 +182,8 @@ def test_a_run_whose_dense_masks_went_away_says_so(tmp_path):
     data = small_dataset(tmp_path / "some")
     run = train(settings(data, tmp_path / "run", val_share=0.3))
     shutil.rmtree(data / "labelsTr_dense")
-    (run / "resume.pt").unlink()  # as if cut off before its first checkpoint
+    for name in ("resume.pt", "last.safetensors"):  # as if cut off before its first checkpoint
+        (run / name).unlink()
     with pytest.raises(InputError, match="no validation case has a mask in labelsTr_dense any more"):
         resume(run)
 
@@ -207,7 +208,7 @@ def test_the_log_carries_what_scn_monitors(dataset, tmp_path, dense):
 @pytest.mark.parametrize("method, preset", [("effdnet", "paper"), ("ustm", "paper"), ("pce", "fast")])
 def test_a_killed_run_resumes_to_the_same_weights(dataset, tmp_path, method, preset):
     whole = train(
-        settings(dataset, tmp_path / "whole", method=method, preset=preset, iterations=30, checkpoint_every=0.0)
+        settings(dataset, tmp_path / "whole", method=method, preset=preset, iterations=12, checkpoint_every=0.0)
     )
     killed = tmp_path / "killed"
     command = [
@@ -224,7 +225,7 @@ def test_a_killed_run_resumes_to_the_same_weights(dataset, tmp_path, method, pre
         "--preset",
         preset,
         "--iterations",
-        "30",
+        "12",
         "--size",
         "32",
         "--batch",
@@ -237,14 +238,14 @@ def test_a_killed_run_resumes_to_the_same_weights(dataset, tmp_path, method, pre
         lines = (
             (killed / "log.jsonl").read_text(encoding="utf-8").count("\n") if (killed / "log.jsonl").is_file() else 0
         )
-        if lines >= 7:
+        if lines >= 3:
             process.send_signal(signal.SIGKILL)
         time.sleep(0.005)
     reached = torch.load(killed / "resume.pt", weights_only=True)["iteration"]
-    assert process.returncode == -signal.SIGKILL and 0 < reached < 30
+    assert process.returncode == -signal.SIGKILL and 0 < reached < 12
     resume(killed)
     assert same_weights(whole, killed)
-    assert [entry["iteration"] for entry in log(killed)] == list(range(1, 31))
+    assert [entry["iteration"] for entry in log(killed)] == list(range(1, 13))
     assert untimed_log(killed) == untimed_log(whole)
 
 
@@ -340,6 +341,13 @@ def test_the_log_is_on_the_disk_before_each_checkpoint(dataset, tmp_path, monkey
         "log.jsonl",
         "resume.pt",
     ]
+
+
+def test_a_run_that_cannot_begin_leaves_nothing(dataset, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(InputError, match="pip install tensorboard"):
+        train(settings(dataset, tmp_path / "run", tensorboard=True))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("in_its_place", ["nothing", "a folder", "a dangling link"])

@@ -1,10 +1,11 @@
-"""How much of a method's loss of Dice lies far from the heart: python benchmarks/studies/far_field.py [RUNS] [DATASETS]
-[RESULTS]
+"""How much of a method's loss of Dice lies far from the heart.
 
-For every run of the quick budget that has predictions: Dice over the whole volume, Dice inside each slice's box around
-the dense mask, 20 pixels wider on every side, and the share of the predicted foreground that lies outside these boxes:
-in slices with a heart, and in slices without one. Writes far-field-quick.csv and .md into RESULTS, where the lines of
-runs whose predictions are on another machine stay.
+python benchmarks/studies/far_field.py [RUNS] [DATASETS] [RESULTS]
+
+For every run of the quick budget that has predictions, the script computes the Dice over the whole volume, the Dice
+inside each slice's box around the dense mask, 20 pixels wider on every side, and the share of the predicted foreground
+that lies outside these boxes: in slices with a heart, and in slices without one. Writes far-field-quick.csv and .md
+into RESULTS. Lines of runs whose predictions are on another machine stay there.
 """
 
 import sys

@@ -1,13 +1,18 @@
-"""Whole runs against the clock: python benchmarks/studies/folds.py DATASET [--method effdnet] [--set KEY=VALUE ...]
-[--split cv5] [--folds 0 1] [--seeds 0] [--precisions bfloat16 float32] [--iterations N] [--size PIXELS] [--at-once K]
+"""Time and scores of whole runs.
 
-Every combination is trained, predicted and scored by `scribbleseg` in processes of their own, K at a time, on one
-device. A line each: seconds of training (start-up, reading and compiling included), of prediction and of scoring;
-iterations a second in the second half of the run, where nothing is compiled any more; Dice of the held-out cases, over
-the whole volume and near the dense mask (`dice_in_box`), and percent of the predicted foreground that is not near
-(`outside`; benchmarks/studies/far_field.py). So it says what a fold takes, what several at once take, and what bfloat16
-changes. float32 is without TF32. Other lines stay in benchmarks/results/folds-DEVICE.csv and .md; a run that was cut
-off is carried on, and has no seconds of training.
+python benchmarks/studies/folds.py DATASET [--method effdnet] [--set KEY=VALUE ...] [--split cv5] [--folds 0 1]
+    [--seeds 0] [--precisions bfloat16 float32] [--iterations N] [--size PIXELS] [--at-once K]
+
+The script trains, predicts and scores every combination with `scribbleseg` in processes of their own, K at a time, on
+one device. The table shows how long a fold takes, how long several at once take, and what bfloat16 changes. A line has
+
+- the seconds of training (start-up, reading and compiling included), of prediction and of scoring;
+- the iterations per second in the second half of the run, where nothing is compiled any more;
+- the Dice of the held-out cases over the whole volume and near the dense mask (`dice_in_box`), and the percentage of
+  the predicted foreground that is not near it (`outside`); benchmarks/studies/far_field.py defines both.
+
+float32 is without TF32. Other lines stay in benchmarks/results/folds-DEVICE.csv and .md. The script continues a run
+that was cut off; such a run has no seconds of training.
 """
 
 import argparse
@@ -147,19 +152,19 @@ def write(line: dict, results: Path) -> Path:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", type=Path)
-    parser.add_argument("--method", default="effdnet")
+    parser.add_argument("dataset", type=Path, help="folder of the data set")
+    parser.add_argument("--method", default="effdnet", help="method to train")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="the method's own settings")
-    parser.add_argument("--split", default="cv5")
-    parser.add_argument("--folds", type=int, nargs="+", default=[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--split", default="cv5", help="protocol of the data set")
+    parser.add_argument("--folds", type=int, nargs="+", default=[0], help="folds to run")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds to run")
     parser.add_argument("--precisions", nargs="+", default=["auto"], choices=("auto", "bfloat16", "float32"))
-    parser.add_argument("--iterations", type=int, help="default: the paper's")
-    parser.add_argument("--size", type=int)
-    parser.add_argument("--at-once", type=int, default=1)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--runs", type=Path, default=Path("runs/folds"))
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--iterations", type=int, help="length of a run; default: the paper's")
+    parser.add_argument("--size", type=int, help="rows and columns of a slice, pixels; default: the paper's")
+    parser.add_argument("--at-once", type=int, default=1, help="runs at the same time")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--runs", type=Path, default=Path("runs/folds"), help="folder for the runs")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the tables")
     given = parser.parse_args()
     failed = []
     with ThreadPoolExecutor(given.at_once) as pool:

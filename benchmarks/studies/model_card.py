@@ -1,11 +1,11 @@
-"""A card for each of several models: python benchmarks/studies/model_card.py RUN [RUN ...], such as
-runs/quick/acdc/cv5-0/scn-s0
+"""Write model cards: python benchmarks/studies/model_card.py RUN [RUN ...]
 
-From a run that `scribbleseg bench` has finished (its folder, with the predictions of the held-out cases), its data set
-(where config.json says) and its scores (benchmarks/results): docs/models/DATA-SPLIT-ROW.md and .png, and
-docs/models/README.md, the index of the cards made. Data whose licence is no open one (CC…) is not shown there: its
-picture stays in the run's folder, as failures.png. For short-axis stacks of the heart with a class RV. What is shown is
-chosen by rule, and the card says by which.
+RUN is the folder of a run that `scribbleseg bench` has finished, such as runs/quick/acdc/cv5-0/scn-s0, with the
+predictions of the held-out cases. The script reads the run, its data set (config.json has the path) and its scores
+(benchmarks/results). It writes docs/models/DATA-SPLIT-ROW.md and .png for each run, and docs/models/README.md, the
+index of these cards. If the licence of the data is not an open one (CC…), the picture stays in the run's folder, as
+failures.png. The script is for short-axis stacks of the heart with a class RV. It chooses the slices to show by rules,
+and the card states the rules.
 """
 
 import dataclasses
@@ -70,7 +70,7 @@ class Failure:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """What a card is made from."""
+    """The run, data set and scores of a card."""
 
     train: Train
     plan: Plan
@@ -92,13 +92,17 @@ class Model:
 
 
 def read_model(run: Path, results: Path) -> Model:
-    """Raises InputError for a data set without a class RV or without source and terms, and for scores that are not
-    those of the run's predictions."""
+    """Read the run, its data set and its scores.
+
+    Raises InputError if the data set has no class RV or no source and terms, and if the scores are not those of the
+    run's predictions.
+    """
     train, plan = read_plan(run)
     dataset = read_dataset(train.dataset)
     if "RV" not in plan.classes:
         raise InputError(
-            f"{run}: has classes {plan.classes}; a card needs RV among them, which says where the base of the heart is."
+            f"{run}: has classes {plan.classes}; expected RV among them, because RV shows where the base of the heart "
+            "is. Choose another run."
         )
     info = read_json(dataset.folder / "dataset.json")
     if lacking := [key for key in ("description", "reference", "licence") if key not in info]:
@@ -125,7 +129,7 @@ def read_model(run: Path, results: Path) -> Model:
 
 
 def base_to_apex(truth: np.ndarray, rv: int) -> np.ndarray:
-    """The slices with foreground; first comes the end whose half has the larger area of RV."""
+    """The slices with foreground, starting at the end whose half has the larger area of RV."""
     heart = np.flatnonzero((truth > 0).any((1, 2)))
     area = (truth[heart] == rv).sum((1, 2))
     half = len(heart) // 2
@@ -133,13 +137,15 @@ def base_to_apex(truth: np.ndarray, rv: int) -> np.ndarray:
 
 
 def find_failures(scans: list[Scan], rows: list[dict], classes: tuple[str, ...]) -> list[Failure]:
-    """The slices that the rules choose, in the order of the card; of RV and of foreground where there is none only what
-    is wrong."""
+    """The slices that the rules choose, in the order of the card.
+
+    The rules for RV and for false foreground choose a slice only if something is wrong there.
+    """
     rv = classes.index("RV")
     name, value = rank_cases(rows)[0]
     scan = next(scan for scan in scans if scan.case.id == name)
     wrong = (scan.found != scan.truth).sum((1, 2))
-    rule = "the case with the lowest mean Dice; of it the slice with most pixels of a wrong class"
+    rule = "the case with the lowest mean Dice; the slice of it with the most pixels of a wrong class"
     chosen = [
         Failure(rule, scan, int(wrong.argmax()), f"Dice of the case {percent(value)}, {wrong.max()} wrong pixels")
     ]
@@ -153,8 +159,8 @@ def find_failures(scans: list[Scan], rows: list[dict], classes: tuple[str, ...])
                 )
         value, _, n, i = min(scored)
         rule = (
-            f"of every case the most {end} slice with foreground; the one with the lowest Dice, among equals that "
-            "with most foreground"
+            f"the most {end} slices with foreground of all cases; the one with the lowest Dice, and if several have "
+            "it, the one with the most foreground"
         )
         chosen.append(Failure(rule, scans[n], i, f"Dice of the slice {percent(value)}"))
 
@@ -170,17 +176,17 @@ def find_failures(scans: list[Scan], rows: list[dict], classes: tuple[str, ...])
     if shares and min(shares)[0] < 1:
         share, area, n, i = min(shares)
         rule = (
-            "the slice with RV in the dense mask of which the smallest share is found, among equals the one with most "
-            "RV"
+            "the slice with RV in the dense mask of which the smallest share is found; if several have it, the one "
+            "with the most RV"
         )
         chosen.append(Failure(rule, scans[n], i, f"{percent(share)} of {-area} pixels of RV found"))
     for found, rule in (
         (
             far,
-            f"the slice with a heart and most predicted foreground outside the box around it, {MARGIN} pixels wider "
-            "on every side",
+            "of the slices with a heart, the one with the most predicted foreground outside the box around the heart "
+            f"(wider by {MARGIN} pixels on every side)",
         ),
-        (empty, "the slice without a heart and with most predicted foreground"),
+        (empty, "of the slices without a heart, the one with the most predicted foreground"),
     ):
         if found and max(found)[0]:
             pixels, n, i = max(found)
@@ -193,13 +199,13 @@ def percent(share: float) -> str:
 
 
 def mean(values) -> float:
-    """Over those that are defined; nan where none is."""
+    """The mean of the defined values; nan if there is none."""
     defined = [value for value in values if not np.isnan(value)]
     return float(np.mean(defined)) if defined else np.nan
 
 
 def score_table(rows: list[dict]) -> str:
-    """Per class and mean: Dice (mean, sd, lowest case), HD95, structures not found or found where there is none."""
+    """Per class and mean: Dice (mean, sd, lowest case), HD95, missing and spurious structures."""
     summary = summarise(rows)
     unit = summary[0]["unit"]
     lines = []
@@ -228,8 +234,7 @@ def score_table(rows: list[dict]) -> str:
 
 
 def thirds_table(scans: list[Scan], classes: tuple[str, ...]) -> str:
-    """Per third: Dice of its slices, taken together per case, mean over cases; slices whose RV was missed
-    altogether."""
+    """Per third: Dice of its slices, taken together per case, mean over cases; slices whose RV was not found at all."""
     rv = classes.index("RV")
     lines = []
     for place, name in enumerate(THIRDS):
@@ -253,15 +258,17 @@ def thirds_table(scans: list[Scan], classes: tuple[str, ...]) -> str:
             "slices",
             *(f"Dice {name} (%)" for name in (*classes[1:], "mean")),
             "slices with RV",
-            "of them RV not found at all",
+            "of these, RV not found at all",
         ],
         lines,
     )
 
 
 def failure_rows(model: Model, failures: list[Failure]) -> list[Row]:
-    """Every slice once, with the numbers of its rules; cropped to the heart of the whole case and to what is predicted
-    in the slice."""
+    """Every slice once, with the numbers of its rules.
+
+    It is cropped to the heart of the whole case and the foreground predicted in the slice.
+    """
     places: dict[tuple, list[int]] = {}
     for number, failure in enumerate(failures, 1):
         places.setdefault((failure.scan.case.id, failure.index), []).append(number)
@@ -282,7 +289,7 @@ def draw_failures(model: Model, rows: list[Row], path: Path) -> None:
     buffer = io.BytesIO()
     with rc_context(STYLE):
         draw_grid(rows, model.plan.classes, note).savefig(buffer, format="png", dpi=120)
-    with atomic_file(path) as partial:  # with all its colours it would be more than twice as large
+    with atomic_file(path) as partial:  # with all colours it would be more than twice as large
         Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(
             partial, format="png", optimize=True
         )
@@ -299,14 +306,13 @@ def patients(model: Model, names: tuple[str, ...]) -> str:
 
 
 def card(model: Model, failures: list[Failure], picture: str | None, scores: str) -> str:
-    """The page; `picture` None where the data must not be shown; `scores` leads from its folder to that of
-    scores.csv."""
+    """The page. `picture` is None if the data must not be shown. `scores` is the path from the page to scores.csv."""
     train, plan, record, dataset = model.train, model.plan, model.record, model.dataset
     recipe, environment = plan.recipe, record["environment"]
     words = shlex.split(record["command"])
     data, run = words[2:4]
     shown = (
-        f"The terms of the data ({model.info['licence']}) do not let it be shown here: the command above draws the "
+        f"The terms of the data ({model.info['licence']}) do not allow us to show it here. The command above draws the "
         f"slices below into {run}/failures.png."
     )
     if picture:
@@ -333,12 +339,12 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
     lines = [
         f"# {model.title}",
         "",
-        "**Not for clinical use.** This model is for research. Nobody has tested it as a medical device, and its "
-        "output must not guide the care of a patient.",
+        "**Not for clinical use.** This model is for research. Nobody has tested it as a medical device. Do not use "
+        "its output for the care of a patient.",
         "",
         f"Budget `{train.budget}`: {plan.size} pixels, {recipe.iterations} iterations"
         + (f"; the paper's is {tall}." if train.budget != "paper" else "."),
-        f"Made by `python benchmarks/studies/model_card.py {run}`; scores and settings: run "
+        f"Made by `python benchmarks/studies/model_card.py {run}`. Scores and settings are those of run "
         f"`{'/'.join(Path(run).parts[-3:])}` in [scores.csv]({scores}/scores.csv) and [runs.csv]({scores}/runs.csv).",
         "",
         "## The model",
@@ -359,12 +365,12 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
                 ["network", f"`{plan.network}`, 2-D, {record['parameters']} parameters"],
                 [
                     "input",
-                    f"{len(plan.channels)} channel ({', '.join(plan.channels)}), a slice at a time, resized to "
+                    f"{len(plan.channels)} channel ({', '.join(plan.channels)}), one slice at a time, resized to "
                     f"{plan.size} × {plan.size} pixels",
                 ],
                 [
                     "output",
-                    "a class for every pixel of the volume: "
+                    "a class for every voxel of the volume: "
                     + ", ".join(f"{value} {name}" for value, name in enumerate(plan.classes)),
                 ],
                 [
@@ -389,7 +395,7 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
             [
                 ["data set", f"{dataset.name}. {info['description']}"],
                 ["source", info["reference"]],
-                ["licence", info["licence"] + ("; it holds for the pictures of this page too" if picture else "")],
+                ["licence", info["licence"] + ("; it also covers the pictures of this page" if picture else "")],
                 ["protocol", f"[`{plan.split}`](../data.md#protocols), fold {train.fold}"],
                 [
                     "trained on",
@@ -405,26 +411,26 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
         "",
         "## Intended use",
         "",
-        "Research on weakly supervised segmentation: to compare methods under one protocol, and to look at what "
-        "scribbles leave open. Nothing else.",
-        f"It expects short-axis stacks of the heart like those it was trained on ({', '.join(plan.channels)}; "
-        f"{info['description'].partition('. ')[0]}), sliced along the axis of the largest spacing (the last on a "
-        "tie). Every slice is segmented alone.",
-        f"Intensities are prepared by `predict` itself, per volume: {normalise.__doc__.strip().splitlines()[0]}",
-        "Other views, sequences, scanners and centres were not tried.",
+        "Research on weakly supervised segmentation: to compare methods under one protocol, and to study the errors "
+        "of training on scribbles. Do not use it for anything else.",
+        f"The input must be short-axis stacks of the heart like those of the training ({', '.join(plan.channels)}; "
+        f"{info['description'].partition('. ')[0]}). The slice axis is the axis with the largest spacing (the "
+        "last one on a tie). The model segments every slice alone.",
+        f"`predict` prepares the intensities of each volume: {normalise.__doc__.strip().splitlines()[0]}",
+        "We did not test other views, sequences, scanners or centres.",
         "",
         "## Scores on held-out cases",
         "",
         score_table(model.rows),
         "",
-        f"One run, seed {train.seed}; sd and lowest are over cases. HD95 is the mean over found structures; HD95* "
-        "counts a missing structure as the volume's diagonal. Missing: in the dense mask, not predicted at all; "
-        "spurious: the reverse."
+        f"This is one run with seed {train.seed}; sd and lowest case are over cases. HD95 is the mean over structures "
+        "that were found. HD95* counts a missing structure as the volume's diagonal. A missing structure is in the "
+        "dense mask and not predicted at all; a spurious one is predicted and not in the dense mask."
         + (" The files have no spacing, so distances are in voxels." if dataset.spacing_unit == "voxels" else ""),
         *(
             [
-                "These validation cases were scored during training as well; the weights are those of the last "
-                "iteration and were not picked on them."
+                "These validation cases were also scored during training. The weights are those of the last iteration; "
+                "they were not chosen by these scores."
             ]
             if model.part == "validation"
             else []
@@ -434,18 +440,20 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
         "",
         thirds_table(model.scans, plan.classes),
         "",
-        "The slices with foreground in the dense mask, split in three parts as equal as can be, the larger ones "
-        "nearer the base. Dice of a part: its slices taken together, mean over the cases where it is defined.",
-        "The base is the end whose half of these slices has the larger area of RV in the dense mask; the file's "
-        f"orientation is not used. By this rule it is the first slice of the file in {first} of {len(model.scans)} "
-        "cases.",
+        "The slices with foreground in the dense mask are divided into three parts of equal size; if that is not "
+        "possible, parts nearer the base are larger. For the Dice of a part, the slices of the part are taken "
+        "together in each case. The table has the mean over the cases for which it is defined.",
+        "The base is the end whose half of these slices has the larger area of RV in the dense mask. The orientation "
+        f"in the file is not used. By this rule the base is the first slice of the file in {first} of "
+        f"{len(model.scans)} cases.",
         "",
         "## What it fails at",
         "",
         shown,
         "",
-        "Chosen by rule among the held-out cases, not by eye; the numbers are those beside the rows. Dice of a slice "
-        "is the mean over the classes that are in the dense mask or in the prediction.",
+        "The rules below choose these slices from the held-out cases; nobody chose them by eye. The numbers are those "
+        "beside the rows of the picture. Dice of a slice is the mean over the classes that are in the dense mask or in "
+        "the prediction.",
         "",
         *(
             f"{number}. {f.rule[0].upper()}{f.rule[1:]}: **{f.scan.case.id}, slice {f.index + 1} of "
@@ -453,16 +461,15 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
             for number, f in enumerate(failures, 1)
         ),
         "",
-        f"- Without a heart, that is with an empty dense mask, whatever the image shows: {len(empty)} slices. "
-        f"{sum(empty)} of them have predicted foreground, {percent(elsewhere)} of all that is predicted, mean over "
-        "cases.",
-        f"- In slices with a heart, {percent(outside)} of the predicted foreground lies outside the box around it, "
-        f"{MARGIN} pixels wider on every side, mean over cases.",
+        f"- {len(empty)} slices have no heart, that is an empty dense mask, whatever the image shows. {sum(empty)} of "
+        f"them have predicted foreground. It is {percent(elsewhere)} of all predicted foreground (mean over cases).",
+        f"- In slices with a heart, {percent(outside)} of the predicted foreground lies outside the box around the "
+        f"heart, wider by {MARGIN} pixels on every side (mean over cases).",
         "",
         "## Use it",
         "",
-        "The weights are not in the repository. The first command trains them again on your own copy of the data; "
-        "without `--deterministic` not to the same numbers.",
+        "The weights are not in the repository. The first command trains the model again on your copy of the data. "
+        "Without `--deterministic` the numbers will not be the same.",
         "",
         "```",
         record["command"],
@@ -486,8 +493,7 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
 
 
 def write_card(run: Path, results: Path, path: Path) -> Model:
-    """Write the card of a run, and its pictures beside it if the data's licence is an open one; from the scores in
-    RESULTS."""
+    """Write the card of a run from the scores in RESULTS, and its picture beside it if the data's licence is open."""
     model = read_model(run, results)
     failures = find_failures(model.scans, model.rows, model.plan.classes)
     picture = path.with_suffix(".png") if model.info["licence"].startswith("CC") else run / "failures.png"
@@ -501,7 +507,7 @@ def write_card(run: Path, results: Path, path: Path) -> Model:
 
 
 def index(models: dict[str, Model]) -> str:
-    """A line per card, {file name: model}."""
+    """The page with a line per card. `models`: file name → model."""
     lines = []
     for name, model in models.items():
         scores = [f"{100 * entry['dice']:.1f}" for entry in summarise(model.rows)]
@@ -535,13 +541,13 @@ def index(models: dict[str, Model]) -> str:
             "# Model cards",
             "",
             "**Not for clinical use.** Each card says what a model was trained on, what it is for, how it scores on "
-            "held-out cases, and where it fails, with pictures chosen by rule.",
+            "held-out cases, and where it fails. Rules choose the pictures of failures.",
             "",
             *(
                 [
-                    f"{len(quick)} of {len(models)} are models of the `quick` budget ({BUDGETS['quick']['size']} "
-                    f"pixels, {BUDGETS['quick']['iterations']} iterations), far below the papers': they show the "
-                    "method at work, not its paper's number.",
+                    f"{len(quick)} of {len(models)} models were trained at budget `quick` ({BUDGETS['quick']['size']} "
+                    f"pixels, {BUDGETS['quick']['iterations']} iterations), which is far below the papers' training. "
+                    "They show how the method works. They do not reproduce its paper's number.",
                     "",
                 ]
                 if quick
@@ -549,8 +555,8 @@ def index(models: dict[str, Model]) -> str:
             ),
             markdown_table(head, lines),
             "",
-            "Dice: mean over held-out cases; lowest case: its mean over classes; missing: structures with no "
-            "predicted voxel.",
+            "Dice is the mean over held-out cases. The lowest case is given by its mean over classes. Missing counts "
+            "structures with no predicted voxel.",
             f"Made by `python benchmarks/studies/model_card.py {runs}`",
             "",
         ]

@@ -1,16 +1,19 @@
-"""How `--preset fast` was chosen: python benchmarks/studies/preset_choice.py [--candidates NAME ...] [--seeds 0 1]
-[--table-only]
+"""How `--preset fast` was chosen.
 
-Trains every candidate and compares them on the training side alone, by two figures of the run's end:
-- mean Dice of the validation cases of the `tuning` splits: 16 patients (32 cases) of ACDC cv5 fold 0's training groups,
-    by dense masks; 5 of MSCMR's 25
-  scribbled subjects, over scribbled pixels alone, as they have no dense masks;
-- the share of predicted foreground that lies far away, outside a slice's box round the scribbled foreground, 40 pixels
-    (of the file) wider on all sides: mean of
-every fifth training case. It needs no mask, so runs on all of MSCMR's 25 subjects (split 25-5-15) are judged by it as
-well. The rule: the highest Dice among the candidates of which no run put a tenth of its foreground far away. What is
-finished is skipped, what was interrupted is carried on. Writes benchmarks/results/preset-choice.csv and .md from every
-finished run that is there.
+python benchmarks/studies/preset_choice.py [--candidates NAME ...] [--seeds 0 1] [--table-only]
+
+The script trains every candidate and compares them on the training side only, by two figures at the end of the run:
+
+- Mean Dice of the validation cases of the `tuning` splits: 16 patients (32 cases) of the groups that ACDC cv5 fold 0
+  trains on, by dense masks, and 5 of MSCMR's 25 scribbled subjects, over scribbled pixels only, because they have no
+  dense masks.
+- The share of predicted foreground that lies far away: outside a slice's box around the scribbled foreground, 40 pixels
+  (of the file) wider on all sides; the mean over every fifth training case. It needs no mask, so runs on all of MSCMR's
+  25 subjects (split 25-5-15) are judged by it as well.
+
+The rule takes the candidate with the highest Dice, among those of which no run put a tenth of its foreground far away.
+The script skips finished runs and continues interrupted ones. It writes benchmarks/results/preset-choice.csv and .md
+from every finished run that it finds.
 """
 
 import argparse
@@ -99,7 +102,7 @@ def read_run(settings: Train, dataset: Dataset) -> dict | None:
         return None
     plan = read_plan(run)[1]
     if plan != make_plan(settings):
-        raise SystemExit(f"{run}: made with other settings, {plan}. Move it away, or give another --runs.")
+        raise SystemExit(f"{run}: has other settings ({plan}). Move it elsewhere, or give another --runs.")
     if int(safetensors_metadata(weights.read_bytes())["iteration"]) < plan.recipe.iterations:
         return None
     log = read_log(run)
@@ -138,12 +141,14 @@ def table(rows: list[dict]) -> str:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--candidates", nargs="+", default=list(CANDIDATES), choices=CANDIDATES)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--datasets", type=Path, default=Path("datasets"))
-    parser.add_argument("--runs", type=Path, default=Path("runs/preset-choice"))
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--table-only", action="store_true", help="train nothing, read the runs that are there")
+    parser.add_argument(
+        "--candidates", nargs="+", default=list(CANDIDATES), choices=CANDIDATES, help="recipes to compare"
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1], help="seeds to run")
+    parser.add_argument("--datasets", type=Path, default=Path("datasets"), help="folder of the data sets")
+    parser.add_argument("--runs", type=Path, default=Path("runs/preset-choice"), help="folder for the runs")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the tables")
+    parser.add_argument("--table-only", action="store_true", help="train nothing, make the table of the runs there")
     given = parser.parse_args()
     rows = []
     for (data, split), name, seed in [
@@ -172,7 +177,7 @@ def main():
             row = {"candidate": name, "data": data, "split": split, "seed": seed, **found}
             rows.append({**row, "command": shlex.join(["scribbleseg", *command])})
     if not rows:
-        raise SystemExit(f"{given.runs}: no finished run. Run it without --table-only.")
+        raise SystemExit(f"{given.runs}: has no finished run. Run the script without --table-only.")
     page = given.results / "preset-choice.md"
     write_csv(page.with_suffix(".csv"), rows, COLUMNS)
     commands = "\n".join(f"- `{row['command']}`" for row in rows)

@@ -1,14 +1,12 @@
-"""The papers' numbers: runs the queue in order of value and writes the tables of docs/results.md.
+"""Run the papers' experiments in order of value, and write the tables of docs/results.md.
 
-python benchmarks/studies/results.py                   budget paper on CUDA, quick on a CPU; carries on with what is not
-    done
-python benchmarks/studies/results.py --minutes 9       stops at a checkpoint after nine minutes; the same command
-    carries on
-python benchmarks/studies/results.py --table-only      runs nothing, makes the tables of what is done
+python benchmarks/studies/results.py                   budget paper on CUDA, quick on a CPU; does the missing runs
+python benchmarks/studies/results.py --minutes 9       stops at a checkpoint after nine minutes; run again to continue
+python benchmarks/studies/results.py --table-only      runs nothing, makes the tables of the finished runs
 
-A run leaves its scores, curve and settings in benchmarks/results, and at budget paper its settings, log and last
-weights in half precision in benchmarks/models: a run folder that `scribbleseg predict` takes. That folder is not
-committed, and weights of over 8 MiB are not copied.
+A run leaves its scores, curve and settings in benchmarks/results. At budget paper it also leaves its settings, log and
+last weights in half precision in benchmarks/models, as a run folder that `scribbleseg predict` takes. That folder is
+not committed, and weights of over 8 MiB are not copied.
 """
 
 import argparse
@@ -83,7 +81,7 @@ def stopped_after(minutes: float | None) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print("stopped at a checkpoint; the same command carries on", file=sys.stderr)
+        print("stopped at a checkpoint; the same command continues", file=sys.stderr)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -274,23 +272,25 @@ def fill(text: str, found: dict[str, str]) -> str:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--budget", choices=("auto", "paper", "quick"), default="auto")
-    parser.add_argument("--minutes", type=float)
-    parser.add_argument("--jobs", type=int, default=0, help="runs at once; 0: one per GPU, on a CPU one")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--datasets", type=Path, default=Path("datasets"))
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--models", type=Path, default=Path("benchmarks/models"))
-    parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
-    parser.add_argument("--table-only", action="store_true")
+    parser.add_argument(
+        "--budget", choices=("auto", "paper", "quick"), default="auto", help="auto: paper on a GPU, quick on a CPU"
+    )
+    parser.add_argument("--minutes", type=float, help="stop at a checkpoint after this time")
+    parser.add_argument("--jobs", type=int, default=0, help="runs at once; 0: one per GPU, or one on a CPU")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--datasets", type=Path, default=Path("datasets"), help="folder of the data sets")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder for the runs")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the tables")
+    parser.add_argument("--models", type=Path, default=Path("benchmarks/models"), help="folder for weights")
+    parser.add_argument("--page", type=Path, default=Path("docs/results.md"), help="page with the tables")
+    parser.add_argument("--table-only", action="store_true", help="run nothing, make the tables of the finished runs")
     given = parser.parse_args()
     auto = "paper" if pick_device(given.device).type == "cuda" else "quick"
     budget = auto if given.budget == "auto" else given.budget
     places = {key: getattr(given, key) for key in ("datasets", "runs", "results", "jobs", "device")}
     config = Bench(PLANS, budget, **places)
     if moved := convert(config.results):
-        print(f"{moved} runs of the layout before 0.2 were moved into the CSV files of {config.results}")
+        print(f"moved {moved} runs from the layout before 0.2 into the CSV files of {config.results}")
     plans = read_plans(config, budget)
     jobs = queue(plans)
     todo = [job for job in jobs if not is_done(job, config)]

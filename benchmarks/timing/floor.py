@@ -1,11 +1,12 @@
-"""Least time of a training step on a machine of known rates, counted: python benchmarks/timing/floor.py --tflops 790
---tbs 4.3 [--size 256]
+"""Count the least time of a training step on a machine of known rates.
 
-Every method's step on fake tensors, which have shapes and no values: multiply-adds (as two operations) of convolutions
-and matrix products, and the bytes that operations read and write, in bfloat16 where autocast computes in it. `fused`:
-convolutions and matrix products alone, as if everything else happened inside of them; `eager`: every operation reads
-its inputs and writes its outputs. The floor is the larger of operations over --tflops and bytes over --tbs. Nothing is
-measured. Writes benchmarks/results/floor-SIZE.csv and .md.
+python benchmarks/timing/floor.py --tflops 790 --tbs 4.3 [--size 256]
+
+The script runs every method's step on fake tensors, which have shapes and no values. It counts multiply-adds (as two
+operations) of convolutions and matrix products, and the bytes that operations read and write, in bfloat16 where
+autocast computes in it. `fused` counts the bytes of convolutions and matrix products only, as if everything else
+happened inside them. In `eager` every operation reads its inputs and writes its outputs. The floor is the larger of
+operations over --tflops and bytes over --tbs. Nothing is measured. Writes benchmarks/results/floor-SIZE.csv and .md.
 """
 
 import argparse
@@ -128,10 +129,12 @@ def table(lines: list[dict], tflops: float, tbs: float) -> str:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--tflops", type=float, required=True, help="10¹² operations a second in bfloat16")
-    parser.add_argument("--tbs", type=float, required=True, help="10¹² bytes a second")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--size", type=int, default=256, help="rows and columns of a slice, pixels")
+    parser.add_argument(
+        "--tflops", type=float, required=True, help="rate of the machine in bfloat16, 10¹² operations per second"
+    )
+    parser.add_argument("--tbs", type=float, required=True, help="rate of its memory, 10¹² bytes per second")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the tables")
     given = parser.parse_args()
     lines = [count(name, given.size) for name in METHODS]
     about = (

@@ -1,8 +1,10 @@
-"""Time of a step against the number of training slices: python benchmarks/timing/growth.py [--size 256] [--method pce]
-[--times 1 10]
+"""Time of a training step against the number of training slices.
 
-Synthetic slices, as many as ACDC has (1902) and so many times more, in memory and in a mapped file: reading them in is
-not timed, steps are. Writes growth-DEVICE-SIZE.csv and .md into benchmarks/results.
+python benchmarks/timing/growth.py [--size 256] [--method pce] [--times 1 10]
+
+The slices are synthetic: as many as ACDC has (1902), and that number times each of --times, in memory and in a mapped
+file. The script times the steps and not the reading of the slices. Writes growth-DEVICE-SIZE.csv and .md into
+benchmarks/results.
 """
 
 import argparse
@@ -78,13 +80,13 @@ def measure(slices: Slices, where: str, method: str, device: torch.device, steps
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--method", default="pce")
-    parser.add_argument("--times", type=int, nargs="+", default=[1, 10])
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--folder", type=Path, default=Path("runs"), help="where the mapped file lies")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--size", type=int, default=256, help="rows and columns of a slice, pixels")
+    parser.add_argument("--method", default="pce", help="method whose step is timed")
+    parser.add_argument("--times", type=int, nargs="+", default=[1, 10], help="numbers of slices, as multiples of 1902")
+    parser.add_argument("--steps", type=int, default=20, help="steps to time")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--folder", type=Path, default=Path("runs"), help="folder for the mapped file")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the tables")
     given = parser.parse_args()
     device = pick_device(given.device)
     prepare_cpu()

@@ -1,9 +1,10 @@
-"""Time and values of Dice, HD95 and ASSD against medpy's: python benchmarks/timing/scoring.py NAME PREDICTIONS TRUTH
-[NAME PREDICTIONS TRUTH ...]
+"""Compare Dice, HD95 and ASSD with medpy's, in time and values.
 
-NAME is what to call a set, PREDICTIONS and TRUTH are folders of masks as `scribbleseg evaluate` takes them. One core
-for both, reading not counted; then what `scribbleseg evaluate` does, files and all cores. Run it on a machine that does
-nothing else. Writes benchmarks/results/scoring-DEVICE.csv and .md.
+python benchmarks/timing/scoring.py NAME PREDICTIONS TRUTH [NAME PREDICTIONS TRUTH ...]
+
+NAME is a name for the set. PREDICTIONS and TRUTH are folders of masks as `scribbleseg evaluate` takes them. Both
+implementations run on one core, and reading is not counted. Then the script times `scribbleseg evaluate` itself, with
+files and all cores. Run it on a machine that does nothing else. Writes benchmarks/results/scoring-DEVICE.csv and .md.
 """
 
 import argparse
@@ -74,7 +75,7 @@ def measure(name: str, predictions: Path, truth: Path) -> dict:
         ours.append(spent[0])
         other.append(spent[1])
     if not structures:
-        sys.exit(f"{predictions}: no structure is both predicted and in {truth}; nothing to compare.")
+        sys.exit(f"{predictions}: no structure is both predicted and in {truth}. Give other folders.")
     ratios = [b / a for a, b in zip(ours, other) if a]
     return dict(
         zip(
@@ -107,11 +108,11 @@ def table(lines: list[dict]) -> str:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sets", nargs="+", metavar="NAME PREDICTIONS TRUTH")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("sets", nargs="+", metavar="NAME PREDICTIONS TRUTH", help="three words per set")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the tables")
     given = parser.parse_args()
     if len(given.sets) % 3:
-        parser.error(f"{len(given.sets)} words; expected three per set: NAME PREDICTIONS TRUTH")
+        parser.error(f"{len(given.sets)} words; expected three per set: NAME PREDICTIONS TRUTH. Correct the command.")
     machine = environment(pick_device("cpu"), pick_precision("auto", pick_device("cpu")))
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("medpy", "scipy", "numpy"))
     about = (

@@ -1,14 +1,16 @@
-"""Time of a training step of every method, split into its parts: python benchmarks/timing/speed.py [--size 256]
-[--methods effdnet scn ...] [--compile] [--kernels]
+"""Time of a training step of every method and of its parts.
 
-Each method is measured in a process of its own, so that its peak memory is its own, on the phantom's slices, at its own
-batch size and optimiser: the step as `scribbleseg train` takes it (on CUDA recorded as a graph; --compile: compiled
-too); as the reference, in one more process, the step of plain PyTorch (float32, contiguous, eager). On a CPU only the
-ratios count: run it on a machine that does nothing else. After each method it writes
-benchmarks/results/speed-DEVICE-SIZE.csv and .md, and what single parts of SCN and EFFDNet cost into
-speed-parts-DEVICE-SIZE.csv; the rows of methods that it is not asked for, or that fail, stay there, with the commit
-that they are of. --kernels: where the time of a step goes, by PyTorch's profiler (CUDA's kernels; on a CPU PyTorch's
-operations), into speed-kernels-DEVICE-SIZE-METHOD.csv.
+python benchmarks/timing/speed.py [--size 256] [--methods effdnet scn ...] [--compile] [--kernels]
+
+The script measures each method in a process of its own, so that its peak memory is its own. It uses the phantom's
+slices and the method's batch size and optimiser, and takes the step as `scribbleseg train` does (on CUDA recorded as a
+graph; with --compile also compiled). One more process times the reference: the step of plain PyTorch (float32,
+contiguous, eager). On a CPU only the ratios count: run the script on a machine that does nothing else.
+
+After each method it writes benchmarks/results/speed-DEVICE-SIZE.csv and .md. The cost of single parts of SCN and
+EFFDNet goes into speed-parts-DEVICE-SIZE.csv. Rows of methods that were not asked for, or that failed, stay there with
+their commit. --kernels also writes the time of each kernel of a step, by PyTorch's profiler (CUDA's kernels; on a CPU
+PyTorch's operations), into speed-kernels-DEVICE-SIZE-METHOD.csv.
 """
 
 import argparse
@@ -339,15 +341,15 @@ def write(results: Path, place: str, lines: list[dict], about: str) -> None:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--size", type=int, default=256, help="rows and columns of a slice, pixels")
+    parser.add_argument("--steps", type=int, default=12, help="steps to time")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, help="methods to measure")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--compile", action="store_true", help="also measure with torch.compile")
     parser.add_argument(
         "--kernels", action="store_true", help="also profile the step (the compiled one, with --compile)"
     )
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the tables")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)  # the data set, in the process of one method
     parser.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()

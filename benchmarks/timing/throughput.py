@@ -1,9 +1,10 @@
-"""Time of prediction, import and random walker, on one core and on all: python benchmarks/timing/throughput.py --source
-NAME FOLDER [--dataset datasets/acdc]
+"""Time of prediction, import and random walker, on one core and on all cores.
 
-NAME and FOLDER as `scribbleseg import` takes them, such as acdc or wsl4mis. Every line comes from a process of its own,
-bound to so many cores, with an untrained U-Net at 256² where there is a network. Run it on a machine that does nothing
-else. Writes benchmarks/results/throughput-DEVICE.csv and .md.
+python benchmarks/timing/throughput.py --source NAME FOLDER [--dataset datasets/acdc]
+
+NAME and FOLDER are those of `scribbleseg import`, such as acdc or wsl4mis. Every line comes from a process of its own
+that is bound to that number of cores. If a network is needed, it is an untrained U-Net at 256². Run the script on a
+machine that does nothing else. Writes benchmarks/results/throughput-DEVICE.csv and .md.
 """
 
 import argparse
@@ -135,9 +136,9 @@ def write(path: Path, lines: list[dict], about: str) -> None:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", nargs=2, metavar=("NAME", "FOLDER"), required=True)
-    parser.add_argument("--dataset", type=Path, default=Path("datasets/acdc"))
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--source", nargs=2, metavar=("NAME", "FOLDER"), required=True, help="a source to import")
+    parser.add_argument("--dataset", type=Path, default=Path("datasets/acdc"), help="data set to predict")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the tables")
     parser.add_argument("--worker", nargs=3, metavar=("WHAT", "CORES", "RUN"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     images = given.dataset / "imagesTr"

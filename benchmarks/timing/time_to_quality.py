@@ -1,12 +1,13 @@
-"""Wall-clock time to a mean Dice: python benchmarks/timing/time_to_quality.py [--data acdc mscmr] [--recipes fast scn
-effdnet] [--minutes 60]
+"""Wall-clock time until a training reaches a mean Dice.
 
-Starts `scribbleseg train` as a user does, copies every checkpoint as it is written, with the seconds since the command
-was given (start-up and reading included), and scores the copies afterwards: ACDC's test cases of cv5 fold 0, MSCMR's
-validation subjects, at their own resolution. A recipe that is not at its end after --minutes is stopped; called again
-with more of them, it is carried on, and so is one that was interrupted: its clock does not start anew. Run it on a
-machine that does nothing else. Writes benchmarks/results/time-to-quality/ and, from all that lies there,
-time-to-quality.md and .png.
+python benchmarks/timing/time_to_quality.py [--data acdc mscmr] [--recipes fast scn effdnet] [--minutes 60]
+
+The script starts `scribbleseg train` as a user does. It copies every checkpoint when it is written and notes the
+seconds since the command was given (start-up and reading included). Afterwards it scores the copies on ACDC's test
+cases of cv5 fold 0 or MSCMR's validation subjects, at their own resolution. It stops a recipe that has not ended after
+--minutes. Call it again with more --minutes to continue; it also continues a recipe that was interrupted. In both
+cases the clock continues too. Run it on a machine that does nothing else. Writes benchmarks/results/time-to-quality/
+and, from all results there, time-to-quality.md and .png.
 """
 
 import argparse
@@ -230,15 +231,17 @@ def picture(found: list[Run]) -> Figure:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", default=list(PLACES), choices=PLACES)
-    parser.add_argument("--recipes", nargs="+", default=["fast", "scn", "effdnet"], choices=RECIPES)
-    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--data", nargs="+", default=list(PLACES), choices=PLACES, help="data sets to train on")
+    parser.add_argument(
+        "--recipes", nargs="+", default=["fast", "scn", "effdnet"], choices=RECIPES, help="recipes to time"
+    )
+    parser.add_argument("--minutes", type=float, default=60, help="stop a recipe after this time")
     parser.add_argument("--every", type=float, default=30, help="seconds between checkpoints")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--datasets", type=Path, default=Path("datasets"))
-    parser.add_argument("--runs", type=Path, default=Path("runs/time-to-quality"))
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--table-only", action="store_true")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the training")
+    parser.add_argument("--datasets", type=Path, default=Path("datasets"), help="folder of the data sets")
+    parser.add_argument("--runs", type=Path, default=Path("runs/time-to-quality"), help="folder for the runs")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the tables")
+    parser.add_argument("--table-only", action="store_true", help="train nothing, make the table of the runs there")
     given = parser.parse_args()
     folder = given.results / "time-to-quality"
     for data, recipe in [] if given.table_only else [(data, recipe) for recipe in given.recipes for data in given.data]:
@@ -261,7 +264,7 @@ def main():
         write(folder / run.name, lines, step_times(run), record)
     found = read(folder)
     if not found:
-        raise SystemExit(f"{folder}: nothing there yet. Run it without --table-only.")
+        raise SystemExit(f"{folder}: has no results yet. Run the script without --table-only.")
     with rc_context(STYLE):
         write_figure(picture(found), given.results / "time-to-quality.png")
     commands = "\n".join(f"- `{run.record['command']}`" for run in found)

@@ -1,4 +1,4 @@
-"""Methods × data sets × folds × seeds: run what is not done yet, then make the tables and figures of what is done."""
+"""Methods × data sets × folds × seeds: do the missing runs, then make tables and figures of all finished ones."""
 
 import sys
 
@@ -19,19 +19,19 @@ except ModuleNotFoundError as missing:
 
 
 def bench(config: Bench) -> bool:
-    """Run a plan and write its tables and figures; True when every run is done.
+    """Run a plan and write its tables and figures. Returns True if every run is done.
 
-    A run that fails does not stop the others; it is listed at the end.
+    If a run fails, the others continue. The failed runs are listed at the end.
     """
     check_interval(config.checkpoint_every)
     plan = read_bench_plan(config)
     if moved := convert(config.results):
-        print(f"{moved} runs of the layout before 0.2 were moved into the CSV files of {config.results}")
+        print(f"moved {moved} runs from the layout before 0.2 into the CSV files of {config.results}")
     done = done_jobs(plan, config)
     todo = [job for job in plan.jobs if job not in set(done)]
     failed = dict.fromkeys(todo, "not run")
     if done:
-        print(f"{len(done)} of the plan's {len(plan.jobs)} runs are already done and are not run again")
+        print(f"{len(done)} of the plan's {len(plan.jobs)} runs are already done and are skipped")
     if todo and not config.table_only:
         failed = run_jobs(todo, config, len(done))
     results = read_results(plan, config)

@@ -1,5 +1,4 @@
-"""Charts of a bench: box plots, training curves, sensitivity; each function takes finished runs and returns a
-matplotlib Figure."""
+"""Charts of a bench: box plots, training curves, sensitivity. Each function returns a matplotlib Figure."""
 
 import math
 import textwrap
@@ -22,9 +21,9 @@ from .store import Result
 from .tables import spans
 
 INK = "#222222"
-FEW_CASES = 10  # up to here dots lie above the box
-BOX_CASES = 6  # fewer have no box: their quartiles would be single cases
-TOGETHER = 6  # rows whose curves one panel can hold
+FEW_CASES = 10  # up to this number dots are drawn over the box
+BOX_CASES = 6  # with fewer there is no box, because its quartiles would be single cases
+TOGETHER = 6  # most rows whose curves share a panel
 MARKERS = "osD^vPX<>p*"  # eleven: with six colours and four styles no two of 132 rows look the same
 
 
@@ -33,15 +32,18 @@ Stacks = dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]  # quantity → row
 
 
 class NothingToDraw(Exception):
-    """Why a figure is not made."""
+    """The reason why a figure is not made."""
 
 
 # --- box plots
 
 
 def boxplot(jobs: Sequence[Job], results: dict[Job, Result]) -> Figure:
-    """A panel per class, a line per row that has a run: the Dice of every held-out case (mean over seeds) as a dot,
-    quartiles from six cases on, median."""
+    """A panel per class, and a line per row that has a run.
+
+    A dot is the Dice of a held-out case (mean over seeds). A bar marks the median. With six or more cases a box shows
+    the quartiles.
+    """
     scores = {
         label: _case_dice([results[job] for job in runs]) for label, runs in _by_label(jobs, results).items() if runs
     }
@@ -73,8 +75,11 @@ def boxplot(jobs: Sequence[Job], results: dict[Job, Result]) -> Figure:
 
 
 def _draw_cases(ax: Axes, place: int, dice: np.ndarray, label: str, value: int, rng: np.random.Generator) -> None:
-    """A line of a box plot. Few dots are large, rimmed, in the cases' order from above and over box and median; many
-    are faint, and below the median."""
+    """Draw one line of a box plot.
+
+    Few dots are large with a rim, in the order of the cases from above, over box and median. Many dots are faint and
+    below the median.
+    """
     low, middle, high = np.quantile(dice, (0.25, 0.5, 0.75))
     ax.hlines(place, dice.min(), dice.max(), color=INK, linewidth=0.9)
     if dice.size >= BOX_CASES:
@@ -98,7 +103,7 @@ def _draw_cases(ax: Axes, place: int, dice: np.ndarray, label: str, value: int, 
 
 
 def _case_dice(runs: Sequence[Result]) -> dict[str, dict[str, float]]:
-    """{class: {case: Dice, the mean over the runs that held the case out and where it is defined}}."""
+    """{class: {case: mean Dice over the runs that held the case out and have a defined value}}."""
     found: dict[str, dict[str, list[float]]] = {}
     for run in runs:
         for row in run.rows:
@@ -110,10 +115,10 @@ def _case_dice(runs: Sequence[Result]) -> dict[str, dict[str, float]]:
 
 
 def curves(jobs: Sequence[Job], results: dict[Job, Result]) -> Figure:
-    """Training loss, and validation Dice where there is any, over the iteration: a line per row, its mean over folds
-    and seeds, the range shaded.
+    """Training loss and, if there is any, validation Dice over the iteration: a line per row.
 
-    More than six rows have a small panel each, with the others in grey behind.
+    The line is the mean over folds and seeds, the shade is the range. With more than six rows each has a small panel,
+    with the other rows in grey behind it.
     """
     by_label = {label: [results[job].curve for job in runs] for label, runs in _by_label(jobs, results).items() if runs}
     stacks = {
@@ -185,7 +190,7 @@ def _draw_curve(ax: Axes, label: str, x: np.ndarray, values: np.ndarray, color: 
 
 
 def _scale(ax: Axes, key: str, lines: dict[str, tuple[np.ndarray, np.ndarray]], ticks: int) -> None:
-    """Losses on a logarithmic axis where all are positive."""
+    """Set a logarithmic axis for losses if all are positive."""
     if key == "loss" and all((values > 0).all() for _, values in lines.values()):
         ax.set_yscale("log")
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -195,7 +200,7 @@ def _scale(ax: Axes, key: str, lines: dict[str, tuple[np.ndarray, np.ndarray]], 
 
 
 def _stack(runs: Sequence[dict[str, np.ndarray]], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """(iterations, values [runs, iterations]) of the runs that have any, at the first one's iterations."""
+    """(iterations, values [runs, iterations]) of the runs that have values, at the iterations of the first run."""
     known = [(run["iteration"][mask], run[key][mask]) for run in runs if (mask := np.isfinite(run[key])).any()]
     if not known:
         return np.array([]), np.array([])
@@ -207,10 +212,10 @@ def _stack(runs: Sequence[dict[str, np.ndarray]], key: str) -> tuple[np.ndarray,
 
 
 def sensitivity(jobs: Sequence[Job], results: dict[Job, Result], option: str) -> Figure:
-    """Mean Dice over cases against one option, for the rows that differ in nothing else: per class and their mean;
-    error bars: sd over folds and seeds, cut at 0 and 1.
+    """Mean Dice over cases against one option, per class and for their mean, for the rows that differ in nothing else.
 
-    With bars the classes stand a few points beside each other, so that no bar hides another.
+    Error bars are the sd over folds and seeds, cut at 0 and 1. If there are bars, the classes are drawn a few points
+    apart, so that no bar hides another.
     """
     runs = _differing_in(option, jobs)
     dice: dict[Any, dict[str, list[float]]] = {}  # option's value → class → one mean per fold and seed
@@ -282,8 +287,7 @@ def _unevenness(values: Sequence[float] | np.ndarray) -> float:
 
 
 def _differing_in(option: str, jobs: Sequence[Job]) -> dict[Job, Any]:
-    """The largest set of jobs whose rows differ in nothing but the option, each with its value there (the method's
-    default where it says none)."""
+    """The largest set of jobs whose rows differ in the option only, each with its value (or the method's default)."""
     groups: dict[tuple, dict[Job, Any]] = {}
     for job in jobs:
         full = hyperparameters(job.method) | parse_options(job.method, job.set)
@@ -299,7 +303,7 @@ def _differing_in(option: str, jobs: Sequence[Job]) -> dict[Job, Any]:
 
 
 def _by_label(jobs: Sequence[Job], results: dict[Job, Result]) -> dict[str, list[Job]]:
-    """The finished runs of each row, in the plan's order; an empty list where none is."""
+    """The finished runs of each row, in the plan's order. The list is empty for a row that was not run."""
     return {
         label: [job for job in jobs if job.label == label and job in results]
         for label in dict.fromkeys(job.label for job in jobs)
@@ -316,8 +320,10 @@ def _look(index: int) -> dict:
 
 
 def _label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, dict]], height: float) -> None:
-    """Names (x, y, text, look) beside the right ends of lines, pushed apart, each with its line's marker; `height` of
-    the axes in inches."""
+    """Write names (x, y, text, look) beside the right ends of lines, each with the marker of its line.
+
+    The names are moved apart so that they do not overlap. `height` of the axes is in inches.
+    """
     gap = 9.5 / (72 * height)
     ax.set(xlim=ax.get_xlim(), ylim=ax.get_ylim())
     ends = sorted(ends, key=lambda end: end[1])
@@ -342,7 +348,7 @@ def _label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, dict]], height
 
 
 def _describe(figure: Figure, jobs: Sequence[Job], results: dict[Job, Result], text: str) -> None:
-    """Which runs above, how to read them below."""
+    """Write above the figure which runs it shows, and below it how to read it."""
     figure.suptitle(which_runs(jobs, results), x=0.01, ha="left", fontsize=9, color="#444444")
     figure.supxlabel(wrap(text, figure.get_figwidth()), x=0.01, ha="left", fontsize=7.5, color="#444444")
 
@@ -367,7 +373,7 @@ def _over_seeds(jobs: Sequence[Job]) -> str:
 
 
 def _lacking(jobs: Sequence[Job], results: dict[Job, Result]) -> str:
-    """Which rows were run in some of the plan's folds and seeds only, and which not at all."""
+    """The rows that were run in only some of the plan's folds and seeds, and those that were not run."""
     by_label = _by_label(jobs, results)
     parts: dict[str, list[str]] = {}
     for label, done in by_label.items():
@@ -380,7 +386,7 @@ def _lacking(jobs: Sequence[Job], results: dict[Job, Result]) -> str:
 
 
 def _part(done: Sequence[Job], wanted: Sequence[Job]) -> str:
-    """`fold 0 of 0-4`, `seed 0 of 0-1`, both, or the number of runs where they are not all of some folds and seeds."""
+    """`fold 0 of 0-4`, `seed 0 of 0-1` or both; the number of runs if they are not all of some folds and seeds."""
     numbers = {
         word: ({getattr(job, word) for job in done}, {getattr(job, word) for job in wanted})
         for word in ("fold", "seed")

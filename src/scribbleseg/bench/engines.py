@@ -1,8 +1,8 @@
-"""How a bench runs its jobs: in processes of this machine, or as tasks of a Ray cluster.
+"""Run the jobs of a bench: in processes of this machine, or as tasks of a Ray cluster.
 
-An engine takes the jobs to do and yields (job, None) or (job, why it failed) as they end; about once a second it calls
-`tick` with the jobs that it has started and those that another bench was seen to run. Such a job is left to that bench,
-and taken over when it has given it up. An engine that is closed early (Ctrl-C) stops its runs at a checkpoint.
+An engine takes the jobs to do. When a job ends, it yields (job, None) or (job, why it failed). About once a second it
+calls `tick` with the jobs that it has started and those that another bench is running. It defers the latter, and takes
+one over if the other bench gives it up. If an engine is closed early (Ctrl-C), it stops its runs at a checkpoint.
 """
 
 import logging
@@ -38,10 +38,10 @@ Tick = Callable[[set[Job], set[Job]], None]
 
 
 def run_jobs(jobs: list[Job], config: Bench, done: int) -> dict[Job, str]:
-    """Run jobs on the chosen engine under one view; returns those that failed, with the reason. `done`: runs of the
-    plan done before.
+    """Run jobs on the chosen engine and show their progress. Returns the failed jobs, each with the reason.
 
-    Those whose data set, split or fold is not there fail before the first one starts.
+    `done`: the number of the plan's runs that were done before. Jobs whose data set, split or fold does not exist fail
+    before the first one starts.
     """
     engine = {"local": run_local, "ray": run_ray}[config.engine]
     view, failed = View(jobs, config, done), without_data(jobs, config)
@@ -110,8 +110,10 @@ def run_local(jobs: list[Job], config: Bench, tick: Tick) -> Ended:
 
 
 def worker_environments(config: Bench) -> list[dict[str, str]]:
-    """Environment variables of each process that may run at once: threads share the cores, and on CUDA each process
-    sees one of the GPUs in turn."""
+    """Environment variables for each of the processes that run at once: its number of threads and, on CUDA, its GPU.
+
+    The processes divide the cores among them. Each sees one of the GPUs, in turn.
+    """
     if config.jobs < 0:
         raise InputError(f"--jobs {config.jobs}: expected 1 or more runs at once, or 0 for one per GPU.")
     gpus = []
@@ -125,8 +127,10 @@ def worker_environments(config: Bench) -> list[dict[str, str]]:
 
 
 def _start(job: Job, config: Bench, log: BinaryIO, environment: dict[str, str]) -> _Running:
-    """The process inherits the log and so its lock; in a session of its own, so that a terminal's Ctrl-C reaches the
-    bench alone."""
+    """Start the process, which inherits the log and with it the lock.
+
+    It gets a session of its own, so that Ctrl-C in the terminal reaches the bench only.
+    """
     command = [sys.executable, "-m", "scribbleseg.bench", to_json(job, config)]
     streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
     return _Running(
@@ -136,8 +140,7 @@ def _start(job: Job, config: Bench, log: BinaryIO, environment: dict[str, str]) 
 
 @contextmanager
 def _stops_held() -> Iterator[None]:
-    """SIGINT and SIGTERM wait: here until the block ends, in a process that is started inside until it takes them
-    (`worker.main`)."""
+    """Block SIGINT and SIGTERM until the block ends. A process started inside unblocks them itself (`worker.main`)."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
         yield
@@ -149,7 +152,7 @@ def _reason(code: int, log: Path) -> str | None:
     if code == 0:
         return None
     if code < 0:
-        return f"killed by {signal.Signals(-code).name}; its last words may be in {log}"
+        return f"killed by {signal.Signals(-code).name}; its last output is in {log}"
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     return f"{[line for line in lines if line.strip()][-1].strip()} (log: {log})"
 
@@ -158,23 +161,25 @@ def _reason(code: int, log: Path) -> str | None:
 
 
 def run_ray(jobs: list[Job], config: Bench, tick: Tick) -> Ended:
-    """Each job as a Ray task with a GPU of its own (a CPU, where the cluster has no GPU); a task whose node dies goes
-    on elsewhere, from its checkpoint."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that is started here reports to nobody
+    """Each job as a Ray task with a GPU of its own, or a CPU if the cluster has no GPU.
+
+    If a node dies, Ray starts its task on another one, where it continues from its checkpoint.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster started here must not send usage statistics
     try:
         import ray
     except ImportError as error:
         raise InputError("--engine ray needs the ray package. Run: pip install ray") from error
     if config.jobs:
         raise InputError(
-            "--jobs is for --engine local; on Ray as many runs go on at once as the cluster has GPUs (or CPUs, where "
-            "it has no GPU)."
+            "--jobs is for --engine local. Ray runs as many at once as the cluster has GPUs (or CPUs, if it has no "
+            "GPU). Leave --jobs out."
         )
     host, _, port = config.address.rpartition(":")
     try:
         if host:
-            socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself would try for minutes
-        with _stoppable():  # ray.init leaves a SIGTERM handler of its own
+            socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself would retry for minutes
+        with _stoppable():  # ray.init installs its own SIGTERM handler
             ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
@@ -205,12 +210,12 @@ def run_ray(jobs: list[Job], config: Bench, tick: Tick) -> Ended:
                     reason = " ".join(f"{type(error.cause).__name__}: {error.cause}".split())
                 except ray.exceptions.RayError as error:  # the process or its node died, more than RETRIES times
                     reason = " ".join(f"{type(error).__name__}: {error}".split())
-                    reason += f" (its last words may be in {log_path(running[ref], config)})"
+                    reason += f" (its last output is in {log_path(running[ref], config)})"
                 job = running.pop(ref)
                 if reason is None and not is_done(job, config):
                     reason = (
-                        f"ended well, but {config.results / job.place} is not here. Is RESULTS on a file system that "
-                        "all nodes share?"
+                        f"the run ended, but {config.results / job.budget} has no results of it. Put RESULTS on a file "
+                        "system that all nodes share."
                     )
                 yield job, reason
     finally:
@@ -230,13 +235,15 @@ def _is_free(job: Job, config: Bench) -> bool:
 
 
 def _run_on_node(job: Job, config: Bench, folder: str) -> str | None:
-    """The Ray task. Relative paths are of the bench's folder; a task that was started again waits until the lock of the
-    dead one is free."""
+    """The Ray task. Relative paths start at the bench's folder.
+
+    A task that was started again waits until the lock of the dead one is free.
+    """
     try:
         os.chdir(folder)
     except OSError as error:
         return (
-            f"{folder} is not on {socket.gethostname()} ({error.strerror}). Start the bench in a folder on a file "
+            f"{folder}: not found on {socket.gethostname()} ({error.strerror}). Start the bench in a folder on a file "
             "system that all nodes share."
         )
     until = time.monotonic() + LEASE_S
@@ -258,7 +265,7 @@ def _say_stopping(count: int) -> None:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """SIGTERM, which a scheduler sends, ends a bench as Ctrl-C does."""
+    """Make SIGTERM, which schedulers send, end the bench as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,6 +1,6 @@
 """Figures of a bench: box plots, training curves, sensitivity and a grid of segmentations, as PNG beside the tables.
 
-A plan asks for them with `[[figure]]` tables. Runs that are not done are left out and named under the figure.
+A plan asks for them with `[[figure]]` tables. A figure leaves out runs that are not done and names them below.
 """
 
 import io
@@ -24,7 +24,7 @@ from .store import Result
 def make_figures(plan: BenchPlan, results: dict[Job, Result], config: Bench) -> list[Path]:
     """Write every figure of the plan, per data set and split, to RESULTS/NAME-BUDGET-KIND[-OPTION]-DATA-SPLIT.png.
 
-    A figure that cannot be drawn is left out, stderr says why, and an earlier one stays. Returns the files written.
+    If a figure cannot be drawn, stderr says why, and an earlier one is kept. Returns the files written.
     """
     written = []
     for entry in plan.figures:
@@ -56,7 +56,7 @@ def _draw(entry: FigureEntry, jobs: list[Job], results: dict[Job, Result], confi
 
 
 def write_figure(figure: Figure, path: Path) -> None:
-    """A PNG with 64 colours, a third of the size that all colours would take. The same figure gives the same bytes."""
+    """Write a PNG with 64 colours, a third of the size with all colours. The same figure gives the same bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=96, metadata={"Software": None})
     with atomic_file(path) as partial:

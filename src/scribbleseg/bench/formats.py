@@ -38,7 +38,7 @@ ABOUT = (
 
 
 def write_tables(plan: BenchPlan, results: dict[Job, Result], folder: Path) -> Path:
-    """Write FOLDER/NAME-BUDGET.md, .tex and .csv; returns the first."""
+    """Write FOLDER/NAME-BUDGET.md, .tex and .csv. Returns the path of the first."""
     sections, path = aggregate(plan, results), Path(folder) / f"{plan.name}-{plan.budget}.md"
     texts = {".tex": latex(plan, sections), ".csv": tidy_csv(sections), ".md": markdown(plan, sections, folder)}
     for ending, text in texts.items():
@@ -54,7 +54,7 @@ def pipe_table(head: list[str], body: list[list[str]]) -> str:
 
 
 def markdown(plan: BenchPlan, sections: list[Section], results: Path) -> str:
-    """A page: the command that makes it, and per section its folds and its tables with notes."""
+    """The page: the command that makes it and, per section, its folds and its tables with notes."""
     made = ["scribbleseg", "bench", plan.path, "--budget", plan.budget]
     made += [word for fold in plan.folds for word in ("--fold", fold)]
     made += [] if results == Bench(plan.path).results else ["--results", results]
@@ -78,12 +78,12 @@ def markdown(plan: BenchPlan, sections: list[Section], results: Path) -> str:
 
 
 def about(plan: BenchPlan) -> str:
-    """What holds for all tables of a page."""
+    """The note that holds for all tables of a page."""
     return ABOUT + (f" Only folds {spans(plan.folds)} of the plan." if plan.folds else "")
 
 
 def fold_lines(section: Section) -> list[str]:
-    """Per fold its name and the number of cases that were trained on and scored."""
+    """A line per fold: its name and the numbers of training and scored cases."""
     records = {job.fold: result.record for row in section.done for job, result in row.done.items()}
     lines = []
     for number, record in sorted(records.items()):
@@ -126,15 +126,15 @@ def _latex_table(table: Table, place: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Text whose every character LaTeX prints as it is."""
+    """Escape a text so that LaTeX prints every character as it is."""
     return "".join(LATEX.get(char, char) for char in text)
 
 
 def tidy_csv(sections: list[Section]) -> str:
     """A row per data set, split, row of the plan and class (and `mean`).
 
-    Numbers are unrounded, Dice in percent, undefined values empty. Status: complete, incomplete (some of the plan's
-    folds or seeds), not run.
+    Numbers are not rounded, Dice is in percent, and undefined values are empty. The status is complete, incomplete
+    (only some of the plan's folds or seeds were run) or not run.
     """
     lines = [
         {"data": section.data, "split": section.split, "budget": section.budget, "row": row.label} | line

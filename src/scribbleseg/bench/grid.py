@@ -1,4 +1,4 @@
-"""The qualitative grid of a bench: rows of slices, columns of methods, outlines over the image."""
+"""The grid of segmentations of a bench: a row per slice, a column per method, outlines over the image."""
 
 import dataclasses
 import math
@@ -27,13 +27,12 @@ from .plan import Job
 from .statistics import case_means
 from .store import Result
 
-COLUMNS = 9  # at most, in a band
+COLUMNS = 9  # most columns in a band
 
 
 @dataclass(frozen=True)
 class Row:
-    """A slice as the grid shows it: planes [H, W] of the crop, upright; None where a method did not predict the
-    case."""
+    """A slice as the grid shows it: cropped, upright planes [H, W]; None if a method did not predict the case."""
 
     name: str
     image: np.ndarray
@@ -41,19 +40,19 @@ class Row:
     truth: np.ndarray
     predictions: dict[str, np.ndarray | None]
     spacing: tuple[float, float]
-    dice: dict[str, float] = field(
-        default_factory=dict
-    )  # of the whole case, mean over its classes; written where known
+    dice: dict[str, float] = field(default_factory=dict)  # of the whole case, mean over its classes; shown if known
 
 
 def grid(
     jobs: Sequence[Job], results: dict[Job, Result], config: Bench, names: Sequence[str] = (), slices: int = 1
 ) -> Figure:
-    """Rows: slices of cases; columns: scribble, dense mask, every method's first seed. The same slices and crops for
-    all, chosen on dense masks."""
+    """Rows: slices of cases. Columns: scribble, dense mask, and the first seed of every method.
+
+    All methods are shown with the same slices and crops, which are chosen by the dense masks.
+    """
     folder = config.datasets / jobs[0].data
     if not (folder / "dataset.json").is_file():
-        raise NothingToDraw(f"the data set {folder} is not here")
+        raise NothingToDraw(f"the data set {folder} does not exist")
     dataset = read_dataset(folder)
     rows_of = Counter(fold for fold, _ in {(job.fold, job.label): None for job in jobs if job in results})
     held: dict[str, int] = {}  # case → fold
@@ -68,7 +67,7 @@ def grid(
     files, dice = {}, {}  # (label, case) → prediction; → its Dice
     for job in sorted(
         (job for job in jobs if job in results), key=lambda job: -job.seed
-    ):  # the first seed is written last
+    ):  # the first seed comes last and overwrites the others
         means = case_means(results[job].rows)
         for case in chosen:
             path = config.runs / job.place / "predictions" / f"{case}{dataset.file_ending}"
@@ -104,7 +103,7 @@ def _first_middle_last(names: list[str]) -> list[str]:
 def _rows(
     dataset: Dataset, case: Case, files: dict[str, Path | None], dice: dict[str, float], slices: int
 ) -> list[Row]:
-    """The slices with foreground in the dense mask, parted evenly; of each part the one with most."""
+    """Divide the slices with foreground in the dense mask evenly; of each part take the one with most."""
     volume = load_volume(dataset, case)
     predictions = {
         label: None if path is None else read_label(path, volume.grid.order)[0] for label, path in files.items()
@@ -124,8 +123,10 @@ def _rows(
 def cut_row(
     dataset: Dataset, volume: Volume, index: int, predictions: dict[str, np.ndarray | None], around: np.ndarray
 ) -> Row:
-    """A slice of a volume and of predictions [D, H, W], upright where the files say how they lie, cropped to the mask
-    `around` [H, W]."""
+    """A slice of a volume and of predictions [D, H, W], cropped to the mask `around` [H, W].
+
+    It is turned upright if the files have an orientation.
+    """
     located = dataset.spacing_unit == "mm"
     spacing = upright_spacing(volume.grid) if located else volume.grid.spacing_mm[1:]
     turn = (lambda plane: upright(plane, volume.grid)) if located else (lambda plane: plane)
@@ -138,8 +139,10 @@ def cut_row(
 
 
 def draw_grid(rows: Sequence[Row], classes: Sequence[str], note: str = "") -> Figure:
-    """The grid of `rows`; contours differ in line style as in colour, scribbles are filled. Many methods stand in
-    bands, one below the other."""
+    """Draw the grid of `rows`. Contours differ in line style and colour; scribbles are filled.
+
+    Many methods are divided into bands, one below the other.
+    """
     labels = list(rows[0].predictions)
     drawn = any((row.scribble != UNLABELED).any() for row in rows)
     titles = ["image, scribble" if drawn else "image", "dense mask", *labels]
@@ -188,7 +191,7 @@ def draw_grid(rows: Sequence[Row], classes: Sequence[str], note: str = "") -> Fi
 
 
 def _write_dice(ax: Axes, dice: float, found: bool) -> None:
-    """In the corner of a panel; `found`: whether the prediction has any foreground in it."""
+    """Write the Dice into the corner of a panel. `found`: whether the prediction has foreground there."""
     words = ([] if found else ["nothing found"]) + ([] if math.isnan(dice) else [f"{dice:.2f}"])
     ax.text(
         0.03,
@@ -202,8 +205,10 @@ def _write_dice(ax: Axes, dice: float, found: bool) -> None:
 
 
 def draw_contours(ax: Axes, image: np.ndarray, label: np.ndarray | None, spacing: tuple[float, float]) -> None:
-    """An image [H, W] with the outline of every class but background, along the pixels' edges; without a label, a blank
-    place that says so."""
+    """Draw an image [H, W] with the outline of every class but background, along the edges of the pixels.
+
+    Without a label the panel is blank and says `no prediction`.
+    """
     if label is None:
         ax.text(
             0.5, 0.5, "no prediction", ha="center", va="center", transform=ax.transAxes, fontsize=7.5, style="italic"
@@ -215,9 +220,7 @@ def draw_contours(ax: Axes, image: np.ndarray, label: np.ndarray | None, spacing
     for value in [int(value) for value in np.unique(label) if value]:
         parts: list[Any] = list(contour_generator(z=(label == value).astype(float)).lines(0.5))
         x, y = np.concatenate([np.vstack([part, (np.nan, np.nan)]) for part in parts] or [np.empty((0, 2))]).T
-        ax.plot(
-            x, y, color=INK, linewidth=1.6 * width
-        )  # dark and solid under it: covers the outline of the class next to it
+        ax.plot(x, y, color=INK, linewidth=1.6 * width)  # a dark, solid line below covers the outline of the next class
         ax.plot(x, y, color=colour(value), linewidth=width, linestyle=_class_line(value), label=f"class {value}")
 
 

@@ -1,4 +1,4 @@
-"""A bench plan, a TOML file: read, checked, and turned into the runs that it asks for."""
+"""Read a bench plan (a TOML file), check it, and list its runs."""
 
 import re
 import shlex
@@ -25,11 +25,11 @@ OTHER_WORDS = {
     "`int`": "a whole number",
     "`bool`": "true or false",
     "of length >= 1": "with at least one entry",
-}  # msgspec's words → those of a user of TOML
+}  # msgspec's words → words for a user of TOML
 
 
 class DataEntry(Struct, forbid_unknown_fields=True):
-    """`[[data]]`: a data set, a split and the folds to run; `without` names rows that it cannot have."""
+    """`[[data]]`: a data set, a split and the folds to run. `without` lists labels of rows that it cannot have."""
 
     folder: Name
     split: Name
@@ -67,7 +67,7 @@ class Grid(FigureEntry, frozen=True, tag="grid"):
 
 
 class PlanFile(Struct, forbid_unknown_fields=True):
-    """A plan as it is written."""
+    """The content of a plan file."""
 
     data: Annotated[list[DataEntry], Meta(min_length=1)]
     row: Annotated[list[RowEntry], Meta(min_length=1)]
@@ -144,7 +144,7 @@ class Job:
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """A plan file, read: `name` is the file's stem, `labels` its rows in order."""
+    """A plan and its runs. `name` is the stem of the file, `labels` are those of its rows in order."""
 
     name: str
     path: Path
@@ -152,7 +152,7 @@ class BenchPlan:
     labels: tuple[str, ...]
     jobs: tuple[Job, ...]  # data set by data set, fold by fold, seed by seed, row by row
     title: str
-    folds: tuple[int, ...]  # the folds that the command line chose; empty: all of the plan's
+    folds: tuple[int, ...]  # the folds chosen on the command line; empty: all folds of the plan
     published: Published | None
     figures: tuple[FigureEntry, ...]
 
@@ -184,10 +184,10 @@ def read_bench_plan(config: Bench) -> BenchPlan:
     left_out = {(entry.folder, entry.split, label) for entry in plan.data for label in entry.without}
     labels = tuple(label for label, _, _ in rows)
     if len(set(labels)) < len(labels):
-        raise InputError(f'{path}: two rows have the same label among {labels}. Name them apart with label = "…".')
+        raise InputError(f'{path}: two rows have the same label among {labels}. Give one of them another label = "…".')
     if missing := set(config.folds) - {fold for _, _, fold in data}:
         known = sorted({fold for _, _, fold in data})
-        raise InputError(f"--fold {min(missing)}: {path} has only the folds {known}.")
+        raise InputError(f"--fold {min(missing)}: {path} has the folds {known}. Choose one of them.")
     data = [place for place in data if not config.folds or place[2] in config.folds]
     if odd := {label for *_, label in left_out} - set(labels):
         raise InputError(f'{path}: without = ["{min(odd)}"] names no row. {nearest(min(odd), labels)}')
@@ -199,7 +199,7 @@ def read_bench_plan(config: Bench) -> BenchPlan:
         if (*place[:2], row[0]) not in left_out
     )
     if len(set(jobs)) < len(jobs):
-        raise InputError(f"{path}: a run is there twice. Name every seed, and every fold of a data set's split, once.")
+        raise InputError(f"{path}: a run is listed twice. List every seed, and every fold of a split, once.")
     _check_figures(path, plan.figure, jobs)
     published = _read_published(path, plan.published) if plan.published else None
     title, folds = plan.title or path.stem, tuple(config.folds)
@@ -215,25 +215,25 @@ def _check_figures(path: Path, figures: list, jobs: tuple[Job, ...]) -> None:
             expected = f"expected an option of the plan's methods. {nearest(option, known)}"
             raise InputError(f"{path}: figure[{number}].option = {option!r}; {expected}")
         if (type(figure), option) in seen:
-            raise InputError(f"{path}: figure[{number}] is there twice and would replace the first. Remove one.")
+            raise InputError(f"{path}: figure[{number}] is listed twice and would overwrite the first one. Remove one.")
         seen.add((type(figure), option))
 
 
 def _read_toml(path: Path) -> dict:
     if path.is_dir():
-        raise InputError(f"{path}: is a folder; expected a TOML file.")
+        raise InputError(f"{path}: is a folder; expected a TOML file. Correct the path.")
     try:
         return msgspec.toml.decode(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file.") from error
+        raise InputError(f"{path}: no such file. Correct the path.") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: byte {error.start + 1} is not UTF-8. Save the file as UTF-8.") from error
     except msgspec.DecodeError as error:
-        raise InputError(f"{path}: is not TOML: {error}.") from error
+        raise InputError(f"{path}: is not TOML: {error}. Correct the file.") from error
 
 
 def _convert(path: Path, content: dict, kind: type, table: str = "") -> Any:
-    """A table of a file as `kind`. Raises InputError that names the place of the first wrong value: `data[0].folds`."""
+    """Convert a table of a file to `kind`. Raises InputError that names the first wrong value: `data[0].folds`."""
     try:
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
@@ -241,7 +241,7 @@ def _convert(path: Path, content: dict, kind: type, table: str = "") -> Any:
 
 
 def _explain(path: Path, content: Any, kind: type, table: str, said: str) -> str:
-    """msgspec's message with the value that was found, in the words of somebody who writes TOML."""
+    """msgspec's message in the words of a TOML user, with the value that was found."""
     text, _, place = said.partition(" - at `$")
     place = place.rstrip("`").lstrip(".")
     where = ": ".join(filter(None, (str(path), table, place)))
@@ -253,7 +253,7 @@ def _explain(path: Path, content: Any, kind: type, table: str, said: str) -> str
     for theirs, ours in OTHER_WORDS.items():
         text = text.replace(theirs, ours)
     text = f"{text[0].lower()}{text[1:]}."
-    if "[...]" in place:  # inside a table whose keys are free
+    if "[...]" in place:  # inside a table that may have any keys
         return f"{where}: {text}"
     found = content
     for key, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", place):
@@ -262,13 +262,13 @@ def _explain(path: Path, content: Any, kind: type, table: str, said: str) -> str
 
 
 def _read_published(plan: Path, key: str) -> Published:
-    """A key of published.toml, which lies beside the folder of the plan.
+    """The table `key` of published.toml, in the folder above the plan's.
 
-    Raises InputError when there is no such file or key.
+    Raises InputError if there is no such file or key.
     """
     path = plan.resolve().parents[1] / "published.toml"
     if not path.exists():
-        way_out = "Write the paper's numbers there, or leave the key out."
+        way_out = "Write the paper's numbers there, or leave the key out of the plan."
         raise InputError(f"{plan}: published = '{key}', but there is no {path}. {way_out}")
     known = _read_toml(path)
     if key not in known:

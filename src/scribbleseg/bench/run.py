@@ -1,4 +1,4 @@
-"""One job of a bench: train (or carry on), predict the held-out cases, score them, and add the run to RESULTS."""
+"""One job of a bench: train (or continue), predict the held-out cases, score them, and add the run to RESULTS."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ from .store import CURVE, add_run, all_options, check_same
 
 
 def scored_cases(dataset: Dataset, fold: Fold) -> list[Case]:
-    """The held-out cases that have a dense mask. Raises InputError where there is none."""
+    """The held-out cases that have a dense mask. Raises InputError if there are none."""
     cases = [case for case in dataset.held_out(fold)[1] if case.truth is not None]
     if not cases:
         raise InputError(
@@ -34,7 +34,7 @@ def scored_cases(dataset: Dataset, fold: Fold) -> list[Case]:
 
 
 def without_data(jobs: list[Job], config: Bench) -> dict[Job, str]:
-    """The jobs whose data set, split, fold or dense masks are missing, and why."""
+    """The jobs whose data set, split, fold or dense masks are missing, each with the error."""
     reasons: dict[tuple, str | None] = {}
     for job in jobs:
         place = job.data, job.split, job.fold
@@ -51,10 +51,10 @@ def without_data(jobs: list[Job], config: Bench) -> dict[Job, str]:
 
 
 def run_job(job: Job, config: Bench) -> None:
-    """Train (or carry on), predict the held-out cases, score them, and add the run to the CSV files in RESULTS.
+    """Train (or continue), predict the held-out cases, score them, and add the run to the CSV files in RESULTS.
 
-    Raises InputError, before it trains, for a run that was begun with other settings and for a fold that holds out no
-    case with a dense mask.
+    Before it trains, raises InputError for a run that began with other settings, and for a fold that holds out no case
+    with a dense mask.
     """
     settings = job.settings(config)
     run, plan = Path(settings.run), make_plan(settings)
@@ -92,9 +92,9 @@ def run_job(job: Job, config: Bench) -> None:
 
 
 def training_time(log: list[dict]) -> tuple[float, float]:
-    """Median seconds of an iteration and minutes of all iterations, from the lines of log.jsonl.
+    """Median seconds per iteration and total minutes of all iterations, from the lines of log.jsonl.
 
-    Validation and checkpoints are not counted.
+    Validation and checkpoints are not included.
     """
     before = [0, *(entry["iteration"] for entry in log)]
     seconds = [entry["seconds_per_iteration"] for entry in log]
@@ -105,7 +105,7 @@ def training_time(log: list[dict]) -> tuple[float, float]:
 def short_curve(log: list[dict]) -> list[dict[str, str]]:
     """At most 50 rows of a training log.
 
-    A loss is the mean over the entries since the row before; a validation Dice is the last one of these entries.
+    A loss is the mean over the entries since the previous row. A validation Dice is the last of these entries.
     """
     rows = []
     for part in np.array_split(np.array(log, dtype=object), min(50, len(log))):
@@ -117,7 +117,7 @@ def short_curve(log: list[dict]) -> list[dict[str, str]]:
 
 
 def _check_begun(job: Job, settings: Train, plan: Plan, folder: Path) -> None:
-    """Raises InputError when a run that is to be carried on was begun with other settings than the bench's."""
+    """Raises InputError if the run to continue began with other settings than the bench's."""
     run = folder / job.place
     begun, found = read_plan(run)
     check_same(job, dataclasses.asdict(found), run)
@@ -125,6 +125,6 @@ def _check_begun(job: Job, settings: Train, plan: Plan, folder: Path) -> None:
     pairs += [(field.name, getattr(plan, field.name), getattr(found, field.name)) for field in dataclasses.fields(Plan)]
     if changed := [name for name, wanted, stored in pairs if wanted != stored]:
         raise InputError(
-            f"{run}: was begun with another {', '.join(changed)} than the bench has now. Delete the folder to train "
-            "this run again."
+            f"{run}: began with another {', '.join(changed)} than the bench has now. Delete the folder to train this "
+            "run again."
         )

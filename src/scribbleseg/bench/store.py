@@ -1,20 +1,19 @@
-"""What the finished runs of a budget leave, as four CSV files in RESULTS/BUDGET, and how it is read back.
+"""Write and read the results of a budget's finished runs: four CSV files in RESULTS/BUDGET.
 
-runs.csv     a row per run: how it was trained, on which machine, how long it took; a run in it is done
+runs.csv     a row per run: how it was trained, on which machine, how long it took; a run listed here is done
 folds.csv    a row per fold: the names of its cases; runs.csv names the fold by `plan.fold`
 scores.csv   a row per run, case and class
 curves.csv   at most 50 rows per run: training loss and validation Dice
 
-In runs.csv and folds.csv a cell is text as it is, or JSON for everything that is not text; an empty cell means that the
-run's record has no such entry. Runs are sorted by name. Whoever adds a run holds a lock, so that benches that end at
-the same time lose nothing.
+In runs.csv and folds.csv a cell is plain text, or JSON for everything that is not text. An empty cell means that the
+run's record has no such entry. Runs are sorted by name. A process that adds a run holds a lock, so that benches that
+end at the same time do not overwrite each other's rows.
 """
 
 import dataclasses
 import fcntl
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,7 +39,7 @@ KEY = ("data", "split", "fold", "label", "seed")
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished run left: its record, its scores as `read_rows` gives them, its curve (nan: not validated)."""
+    """The results of a finished run: record, scores as `read_rows` gives them, and curve (nan: not validated)."""
 
     record: dict
     rows: list[dict]
@@ -48,7 +47,7 @@ class Result:
 
 
 def add_run(budget: Path, job: Job, record: dict, rows: list[dict], curve: list[dict]) -> None:
-    """Put a finished run into the CSV files of BUDGET, in place of an earlier one of the same name."""
+    """Add a finished run to the CSV files of BUDGET. It replaces an earlier run of the same name."""
     fold = record["plan"]["fold"]
     name = hashlib.sha256(json.dumps(fold, sort_keys=True).encode()).hexdigest()[:8]
     record = record | {"plan": record["plan"] | {"fold": name}}
@@ -61,17 +60,18 @@ def add_run(budget: Path, job: Job, record: dict, rows: list[dict], curve: list[
         "runs": [run | _cells(place | _flat(record))],
     }
     with _lock(budget):
-        for part, lines in new.items():  # runs.csv last: what it names is complete
+        for part, lines in new.items():  # runs.csv last: a run listed there is complete
             _replace(budget / f"{part}.csv", pd.DataFrame(lines))
 
 
 def read_records(budget: Path) -> dict[str, dict]:
-    """Name → record of the finished runs in BUDGET. Raises InputError for a table that cannot be read."""
+    """Name → record of the finished runs in BUDGET. Raises InputError if a table cannot be read."""
     table = budget / "runs.csv"
     try:
+        runs = _read(table)  # before the folds, which are written first: every run finds its fold
         folds = {fold.pop("id"): fold for fold in map(_nested, _read(budget / "folds.csv").to_dict("records"))}
         records = {}
-        for line in _read(table).drop(columns=list(KEY)).to_dict("records"):
+        for line in runs.drop(columns=list(KEY)).to_dict("records"):
             name, record = line.pop("run"), _nested(line)
             record["plan"]["fold"] = folds[record["plan"]["fold"]]
             records[name] = record
@@ -100,8 +100,8 @@ def read_curves(budget: Path) -> dict[str, dict[str, np.ndarray]]:
 def is_done(job: Job, config: Bench) -> bool:
     """Whether runs.csv has the job.
 
-    Raises InputError when it was run with another method, other options, or with a recipe, defaults or own code that
-    have changed since.
+    Raises InputError if the run had another method or other options, or if the recipe, a default or the file of a
+    method of the user's own has changed since.
     """
     return _is_done(job, config, read_records(config.results / job.budget))
 
@@ -119,11 +119,13 @@ def _is_done(job: Job, config: Bench, records: dict[str, dict]) -> bool:
     now = all_options(job) | dataclasses.asdict(recipe) | own
     was = record.get("options", {}) | dataclasses.asdict(read_recipe(plan["recipe"]))  # the oldest records lack options
     was |= {key: plan[key] for key in own}
-    if changed := [f"{key} {value}, now {now.get(key)}" for key, value in was.items() if value != now.get(key)]:
-        raise InputError(f"{where} was produced by {job.method} with {'; '.join(changed)}. {way_out}")
+    if changed := [
+        f"{key}={value}, the method now has {now.get(key)}" for key, value in was.items() if value != now.get(key)
+    ]:
+        raise InputError(f"{where} was produced with {'; '.join(changed)}. {way_out}")
     code = own_code(job.method)
     if plan.get("own_code", code) != code:
-        raise InputError(f"{where} was produced by another version of the file of {job.method}. {way_out}")
+        raise InputError(f"{where} was produced by another version of the file that defines {job.method}. {way_out}")
     return True
 
 
@@ -134,9 +136,9 @@ def done_jobs(plan: BenchPlan, config: Bench) -> list[Job]:
 
 
 def read_results(plan: BenchPlan, config: Bench) -> dict[Job, Result]:
-    """What the finished runs of a plan left, in the plan's order.
+    """The results of a plan's finished runs, in the plan's order.
 
-    Raises InputError for runs that cannot be compared.
+    Raises InputError if runs cannot be compared.
     """
     done, budget = done_jobs(plan, config), config.results / plan.budget
     if not done:
@@ -148,7 +150,7 @@ def read_results(plan: BenchPlan, config: Bench) -> dict[Job, Result]:
 
 
 def _check_alike(results: dict[Job, Result], table: Path) -> None:
-    """Raises InputError for runs of one fold with different cases, of one data set with different classes or units."""
+    """Raises InputError if runs of one fold differ in cases, or runs of one data set in classes or units."""
     first: dict[tuple, tuple[Job, object]] = {}
     for job, result in results.items():
         plan, rows, data = result.record["plan"], result.rows, (job.data, job.split)
@@ -162,14 +164,14 @@ def _check_alike(results: dict[Job, Result], table: Path) -> None:
             other, known = first.setdefault((what, where), (job, value))
             if value != known:
                 raise InputError(
-                    f"{table}: {other.run} and {job.run} have different {what}, so they cannot be compared. Were data, "
-                    "split or code changed in between? Delete the row and the run folder of the outdated one, and run "
-                    "the bench again."
+                    f"{table}: {other.run} and {job.run} have different {what}, so they cannot be compared. Data, "
+                    "split or code may have changed in between. Delete the row and the run folder of the outdated "
+                    "run, and run the bench again."
                 )
 
 
 def check_same(job: Job, plan: dict, where: object) -> None:
-    """Raises InputError when the run at `where` is of another method or has other options than the plan's row."""
+    """Raises InputError if the run at `where` has another method or other options than the plan's row."""
     options = parse_options(job.method, job.set)
     if (plan["method"], plan["options"]) != (job.method, options):
         raise InputError(
@@ -184,30 +186,43 @@ def all_options(job: Job) -> dict[str, object]:
 
 
 def convert(results: Path) -> int:
-    """Move runs of the layout before 0.2, RESULTS/BUDGET/DATA/SPLIT-FOLD/LABEL-sSEED, into the CSV files; how many."""
-    folders = sorted({path.parent for path in results.glob("*/*/*/*/metrics.csv")})
-    for folder in folders:
-        budget, data, split_fold, label_seed = folder.relative_to(results).parts
-        (split, _, fold), (label, _, seed) = split_fold.rpartition("-"), label_seed.rpartition("-s")
-        try:
-            record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-            rows, curve = (
-                pd.read_csv(folder / name, dtype=str, keep_default_na=False).to_dict("records")
-                for name in ("metrics.csv", "curve.csv")
-            )
-        except (OSError, ValueError) as error:
-            raise InputError(f"{folder}: cannot be read ({error}). Restore its files, or delete the folder.") from error
-        job = Job(data, split, int(fold), label, record["plan"]["method"], (), int(seed), cast(Budget, budget))
-        add_run(results / budget, job, record, rows, curve)
-        shutil.rmtree(folder)
-        for parent in list(folder.parents)[:2]:
-            if not any(parent.iterdir()):
-                parent.rmdir()
-    return len(folders)
+    """Move runs of the layout before 0.2 into the CSV files, and return their number.
+
+    That layout had a folder per run: RESULTS/BUDGET/DATA/SPLIT-FOLD/LABEL-sSEED. Its three files are deleted once the
+    CSV files hold the run; other files stay. A run that the CSV files hold already is not replaced, and its folder
+    stays.
+    """
+    if not any(results.glob("*/*/*/*/metrics.csv")):
+        return 0
+    with _lock(results):  # two benches at once: the second one finds nothing left
+        return sum(_convert(results, path.parent) for path in sorted(results.glob("*/*/*/*/metrics.csv")))
+
+
+def _convert(results: Path, folder: Path) -> bool:
+    budget, data, split_fold, label_seed = folder.relative_to(results).parts
+    (split, _, fold), (label, _, seed) = split_fold.rpartition("-"), label_seed.rpartition("-s")
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        rows, curve = (
+            pd.read_csv(folder / name, dtype=str, keep_default_na=False).to_dict("records")
+            for name in ("metrics.csv", "curve.csv")
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: cannot be read ({error}). Restore its files, or delete the folder.") from error
+    job = Job(data, split, int(fold), label, record["plan"]["method"], (), int(seed), cast(Budget, budget))
+    if job.run in read_records(results / budget):
+        return False
+    add_run(results / budget, job, record, rows, curve)
+    for name in ("metrics.csv", "curve.csv", "run.json"):
+        (folder / name).unlink()
+    for place in (folder, *list(folder.parents)[:2]):
+        if not any(place.iterdir()):
+            place.rmdir()
+    return True
 
 
 def _flat(record: dict, prefix: str = "") -> dict[str, object]:
-    """Nested dicts as `outer.inner`."""
+    """Flatten nested dicts: their keys become `outer.inner`."""
     found: dict[str, object] = {}
     for key, value in record.items():
         name = f"{prefix}{key}"
@@ -234,7 +249,7 @@ def _cells(row: dict[str, object]) -> dict[str, str]:
 
 
 def _cell(value: object) -> str:
-    """The text of a cell, from which `_value` makes the value again."""
+    """The text of a cell; `_value` gives the value back."""
     return value if isinstance(value, str) and _value(value) == value != "" else json.dumps(value, ensure_ascii=False)
 
 
@@ -246,7 +261,7 @@ def _value(text: str) -> object:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """A table of text; without rows where there is no file."""
+    """A table of text. It has no rows if there is no file."""
     names = ["run", "id", *KEY, *COLUMNS, *CURVE]
     if not path.is_file():
         return pd.DataFrame(columns=names)
@@ -257,7 +272,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _replace(path: Path, rows: pd.DataFrame) -> None:
-    """Put rows into a table, in the place of those with the same name in the first column."""
+    """Put rows into a table. They replace rows with the same name in the first column."""
     key = rows.columns[0]
     old = _read(path) if path.is_file() else rows[:0]
     table = pd.concat([old[~old[key].isin(rows[key])], rows]).fillna("").sort_values(key, kind="stable")
@@ -267,7 +282,7 @@ def _replace(path: Path, rows: pd.DataFrame) -> None:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """One process at a time."""
+    """Hold the lock of the folder, which one process can hold at a time."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

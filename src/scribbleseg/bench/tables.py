@@ -1,4 +1,4 @@
-"""Tables of a bench, made from the stored scores: `aggregate` them, `compare` the rows, lay them out for `formats`."""
+"""Tables of a bench from the stored scores: `aggregate` them, `compare` the rows, prepare the tables for `formats`."""
 
 import math
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ ALPHA = 0.05
 class Row:
     """A row of the plan on one data set and split, and the summary of its runs.
 
-    Without a run, `scores`, `cases` and `folds` are empty.
+    If it has no run, `scores`, `cases` and `folds` are empty.
     """
 
     label: str
@@ -37,7 +37,7 @@ class Row:
 
     @property
     def by_seed(self) -> dict[int, float]:
-        """Seed → mean Dice over the cases of the folds that all of the row's seeds have; empty without such a fold."""
+        """Seed → mean Dice over the cases of the folds that all of the row's seeds have. Empty if there is none."""
         folds = {seed: {fold for fold, other in self.runs if other == seed} for _, seed in sorted(self.runs)}
         shared = set.intersection(*folds.values())
         means = {}
@@ -75,7 +75,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Table:
-    """What Markdown and LaTeX both show. Cells are (text, mark); a mark is `best`, `second` or empty."""
+    """A table as Markdown and LaTeX show it. Cells are (text, mark); a mark is `best`, `second` or empty."""
 
     title: str
     head: list[str]
@@ -114,21 +114,21 @@ def of_fold(job: Job, result: Result) -> list[dict]:
 
 
 def complete_runs(rows: list[Row]) -> set[tuple[int, int]]:
-    """(fold, seed) of every run that any row has; the method on dense masks counts only if there is no other row."""
+    """(fold, seed) of every run that any row has. The method on dense masks counts only if there is no other row."""
     competitors = [row for row in rows if row.done and row.method != ON_DENSE_MASKS]
     return set().union(*(row.runs for row in competitors or rows))
 
 
 def ranked(rows: list[Row], complete: set[tuple[int, int]]) -> list[Row]:
-    """The rows that have exactly these runs; the method on dense masks is not ranked."""
+    """The rows that have exactly these runs. The method on dense masks is not ranked."""
     return [row for row in rows if row.done and row.method != ON_DENSE_MASKS and row.runs == complete]
 
 
 def compare(rows: list[Row], candidates: list[Row]) -> tuple[str, dict[str, tuple[float, int]]]:
-    """The candidate with the highest mean Dice, and Holm's p of every other row against it with the number of pairs.
+    """The candidate with the highest mean Dice, and for every other row Holm's p against it and the number of pairs.
 
     Rows without a run and the method on dense masks are not tested. If several candidates all have the same mean Dice,
-    none leads and nothing is tested.
+    there is no leader and no test.
     """
     means = {round(row.cases[-1]["dice"], SAME) for row in candidates}
     if not candidates or len(means) == 1 < len(candidates):
@@ -255,7 +255,7 @@ def _score_notes(section: Section, kind: str, tested: bool, printed: bool) -> li
 
 
 def _missing(row: Row) -> str:
-    """The runs that a row lacks: `folds 0-4`, or by seed where the plan has several."""
+    """The runs that a row lacks: `folds 0-4`, or by seed if the plan has several."""
     seeds = {job.seed for job in (*row.done, *row.missing)}
     folds = {seed: [job.fold for job in row.missing if job.seed == seed] for seed in sorted(seeds)}
     names = {seed: f"fold{'s' * (len(part) > 1)} {spans(part)}" for seed, part in folds.items() if part}
@@ -280,9 +280,9 @@ def _number(mean: float, sd: float) -> str:
 
 
 def cost(row: Row) -> dict[str, object]:
-    """What the runs of a row took: median seconds per iteration, mean minutes, largest peak, settings as recorded.
+    """The cost of a row's runs: median seconds per iteration, mean minutes, largest peak, settings as recorded.
 
-    The peak is None when a record has none.
+    The peak is None if a record has none.
     """
     records = [result.record for result in row.done.values()]
     peaks: list[Any] = [record.get("peak_memory_mib") for record in records]
@@ -304,7 +304,7 @@ def cost(row: Row) -> dict[str, object]:
 
 
 def cost_table(section: Section) -> Table:
-    """What each row took, and on which machines."""
+    """The cost of each row, and the machines."""
     head = ["method", "parameters", "s per iteration", "peak memory (MiB)", "minutes per run"]
     head += ["size", "iterations", "batch", "optimiser"]
     body = []

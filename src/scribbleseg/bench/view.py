@@ -1,7 +1,7 @@
-"""One view over all runs of a bench: a few lines that are redrawn on a terminal, a line per event when piped.
+"""Progress of all runs of a bench: a few lines that are redrawn on a terminal, or a line per event if piped.
 
-It reads the runs' own files, so it is the same for every engine, and on a shared file system sees the runs of other
-machines too.
+It reads the files of the runs, so it is the same for every engine. On a shared file system it also shows runs on other
+machines.
 """
 
 import json
@@ -21,7 +21,7 @@ POLL_S = 2.0
 
 @dataclass(frozen=True)
 class Reached:
-    """How far a training has come."""
+    """The progress of a training."""
 
     iteration: int
     total: int
@@ -33,7 +33,7 @@ class Reached:
 
 
 def read_reached(run: Path) -> Reached | None:
-    """From RUN/config.json and RUN/log.jsonl; None before the first log entry."""
+    """Read the progress from RUN/config.json and RUN/log.jsonl. None before the first log entry."""
     try:
         total = json.loads((run / "config.json").read_text(encoding="utf-8"))["plan"]["recipe"]["iterations"]
         lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
@@ -46,7 +46,7 @@ def read_reached(run: Path) -> Reached | None:
 
 
 class View:
-    """`tick(started, held)` about once a second, as the engine does; `end(job, reason)` for each job that has ended."""
+    """The engine calls `tick(started, held)` about once a second, and `end(job, reason)` when a job has ended."""
 
     def __init__(self, jobs: list[Job], config: Bench, done: int):
         self.jobs, self.config, self.done = jobs, config, done
@@ -54,7 +54,7 @@ class View:
         self.failed = self.at_once = 0
         self.waiting = {
             job: _size(log_path(job, config)) for job in jobs
-        }  # of the logs: a run has begun when its log has grown
+        }  # sizes of the logs: a run has begun if its log has grown
         self.running: dict[Job, Reached | None] = {}  # here or elsewhere
         self.elsewhere: set[Job] = set()
         self.seconds: dict[Job, float] = {}  # of whole trainings that have ended
@@ -103,8 +103,11 @@ class View:
             self._draw()
 
     def seconds_left(self) -> float | None:
-        """Of the whole bench, with as many runs at once as there have been; a waiting run takes as long as those of its
-        label, or of all. None while nothing is known."""
+        """An estimate for the whole bench, or None while nothing is known.
+
+        It assumes that as many runs go on at once as before. For a waiting run it takes the mean of the runs with its
+        label, or of all runs.
+        """
         reached = {job: at for job, at in self.running.items() if at is not None}
         known = self.seconds | {job: at.total * at.seconds_per_iteration for job, at in reached.items()}
         if not known:
@@ -118,7 +121,7 @@ class View:
         return max([sum(left) / max(1, self.at_once), *left])
 
     def lines(self) -> list[str]:
-        """The summary, then each running job."""
+        """The summary, then a line per running job."""
         left = self.seconds_left()
         about = f", about {duration(left)} left" if left else ""
         elsewhere = f", {len(self.elsewhere)} {ELSEWHERE}" if self.elsewhere else ""

@@ -1,7 +1,8 @@
 """One job in a process of its own: `python -m scribbleseg.bench JSON` with the job and the bench's settings.
 
-RUNS/PLACE.log receives all that the process says. It is also the run's lock: whoever trains the run holds a `flock` on
-it, which ends with the process, however that dies. So two benches on one RUNS folder never train the same run.
+The process writes its output to RUNS/PLACE.log. That file is also the run's lock: the process that trains the run holds
+a `flock` on it, which ends with the process, also after a crash. So two benches on one RUNS folder never train the same
+run.
 """
 
 import fcntl
@@ -22,7 +23,7 @@ from .plan import Job
 from .run import run_job
 
 STOPS = {signal.SIGINT, signal.SIGTERM}
-ELSEWHERE = "running elsewhere"  # why a job was left alone
+ELSEWHERE = "running elsewhere"  # the reason why this bench did not run a job
 
 
 def log_path(job: Job, config: Bench) -> Path:
@@ -31,9 +32,9 @@ def log_path(job: Job, config: Bench) -> Path:
 
 
 def open_log(job: Job, config: Bench) -> BinaryIO | None:
-    """The job's log, to append to, and with it its lock; None while another process has that.
+    """Open the job's log to append to it, and lock it. None if another process holds the lock.
 
-    Raises InputError where the file system has no locks.
+    Raises InputError if the file system has no locks.
     """
     path = log_path(job, config)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,8 +53,10 @@ def open_log(job: Job, config: Bench) -> BinaryIO | None:
 
 
 def run_logged(job: Job, config: Bench) -> str | None:
-    """Run a job whose lock this process holds; None, or in one line why it failed. stderr gets when and where it began,
-    and the traceback."""
+    """Run a job whose lock this process holds. Returns None, or one line that says why the job failed.
+
+    stderr gets time and machine of the start, and the traceback.
+    """
     print(
         f"-- {time.strftime('%Y-%m-%d %H:%M:%S')}, {socket.gethostname()}, process {os.getpid()}",
         file=sys.stderr,
@@ -61,7 +64,7 @@ def run_logged(job: Job, config: Bench) -> str | None:
     )
     try:
         run_job(job, config)
-    except Exception as error:  # whatever one run dies of, the others go on
+    except Exception as error:  # whatever the error is, the other runs must continue
         if not isinstance(error, InputError):
             traceback.print_exc()
         reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -81,11 +84,11 @@ def from_json(text: str) -> tuple[Job, Bench]:
 def main() -> int:
     signal.signal(
         signal.SIGINT, signal.default_int_handler
-    )  # a bench in the background of a shell script was told to ignore it
+    )  # a shell script starts its background jobs with SIGINT ignored
     try:
         signal.pthread_sigmask(
             signal.SIG_UNBLOCK, STOPS
-        )  # held since the bench started this process: torch had to be imported
+        )  # blocked by the bench until now, because importing torch takes seconds
         return 0 if run_logged(*from_json(sys.argv[1])) is None else 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Write a file or a folder so that it appears under its name only when it is complete."""
 
 import errno
 import os
@@ -12,10 +12,10 @@ from .errors import InputError
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` when the block ends well, delete it otherwise.
+    """Yield a temporary path beside `path`. If the block succeeds, rename it to `path`; otherwise delete it.
 
-    The temporary name keeps the ending, so that a writer that looks at it (`.nii.gz`) sees the right one.
-    Raises InputError when the disk is full or the folder cannot be written to.
+    The temporary name keeps the ending (`.nii.gz`), because some writers choose the format by it.
+    Raises InputError if the disk is full or the folder cannot be written to.
     """
     path = Path(path)
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
@@ -40,9 +40,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; rename it to `path` when the block ends well, delete it otherwise.
+    """Yield a temporary folder beside `path`. If the block succeeds, rename it to `path`; otherwise delete it.
 
-    Raises InputError when `path` exists and holds anything, or when the disk is full.
+    Raises InputError if `path` exists and is not an empty folder, or if the disk is full.
     """
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -54,7 +54,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         if path.exists():
             path.rmdir()
         os.replace(partial, path)
-    except InputError as error:  # of a file inside: named as the user knows the place
+    except InputError as error:  # about a file inside: name the final path, which the user knows
         raise InputError(str(error).replace(str(partial), str(path))) from error
     except OSError as error:
         if (

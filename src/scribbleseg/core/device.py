@@ -1,4 +1,4 @@
-"""Which device, and which number format pays on it."""
+"""Choose the device and its number format; the device's name and memory for the records."""
 
 import ctypes
 import re
@@ -15,7 +15,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
 def pick_device(name: str) -> torch.device:
-    """auto → CUDA when there is one, else the CPU. Raises InputError for a device that is not here."""
+    """auto → CUDA if there is a GPU, else the CPU. Raises InputError for a device that this machine does not have."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -33,7 +33,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """auto → bfloat16 where the device computes in it, else float32."""
+    """auto → bfloat16 if the device computes in it, else float32."""
     if name != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
     if device.type == "cuda":
@@ -43,7 +43,7 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def prepare_cpu() -> None:
-    """Treat denormals as zero, and keep freed memory: returning pages and requesting them in every step is slower."""
+    """Treat denormals as zero. Keep freed memory, because to return and request pages in every step is slower."""
     torch.set_flush_denormal(True)
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):  # glibc
         libc.mallopt(M_MMAP_MAX, 0)
@@ -51,14 +51,14 @@ def prepare_cpu() -> None:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be taken: of the GPU's memory, or of the machine's."""
+    """Free bytes of the GPU's memory or, for a CPU, of the machine's."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
 
 
 def device_name(device: torch.device) -> str:
-    """The device's name for tables of times. CPUs on Linux get family and model, as unlike ones share a name."""
+    """The device's name for tables of times. On Linux with family and model, because different CPUs share a name."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     count = torch.get_num_threads()
@@ -66,14 +66,14 @@ def device_name(device: torch.device) -> str:
 
 
 def _cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """As in ` family 26 model 2`; nothing where the file is not there or does not say (not Linux, not x86)."""
+    """For example ` family 26 model 2`. Empty if the file is missing or has no such lines (not Linux, not x86)."""
     text = cpuinfo.read_text() if cpuinfo.is_file() else ""
     family, model = (re.search(rf"^{key}\s*: (\d+)$", text, re.MULTILINE) for key in ("cpu family", "model"))
     return f" family {family[1]} model {model[1]}" if family and model else ""
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """Peak memory so far: allocated tensors on CUDA; on a CPU the whole process with Python and the data set."""
+    """Peak memory so far. On CUDA of allocated tensors; on a CPU of the whole process, Python and data set included."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,8 +1,8 @@
-"""One run over several processes, started by torchrun: who is who, and what they compute together.
+"""One run on several processes, started by torchrun: ranks, parts of a batch, and sums over the whole batch.
 
 Every process holds the whole model and all slices, and takes an equal part of every batch. DistributedDataParallel
-averages the gradients; sums of a loss over the batch go through `batch_sum`, so that a loss is that of the whole batch.
-In one process everything here does nothing.
+averages the gradients. Losses pass their sums over the batch through `batch_sum`, so that a loss is that of the whole
+batch. In one process these functions change nothing.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,8 +21,8 @@ from .errors import InputError
 def joined() -> Iterator[None]:
     """Join the processes that torchrun started into one group: nccl between GPUs, gloo between CPUs.
 
-    Without torchrun nothing happens. Of the processes that end with an InputError the first one passes it on;
-    the others end silently.
+    Without torchrun this does nothing. If processes end with an InputError, the first of them raises it and the
+    others exit without a message.
     """
     if not dist.is_torchelastic_launched() or dist.is_initialized():
         yield
@@ -56,7 +56,7 @@ def wait_for_all() -> None:
 
 @contextmanager
 def first_process_first() -> Iterator[None]:
-    """Process 0 runs the block alone, then the others do: they find on disk what process 0 wrote there."""
+    """Process 0 runs the block first, alone. Then the others run it and can read the files that process 0 wrote."""
     if rank():
         wait_for_all()
     yield
@@ -65,24 +65,24 @@ def first_process_first() -> Iterator[None]:
 
 
 def own_device(name: str) -> str:
-    """The --device of this process: on CUDA each has its own GPU. Raises InputError when one GPU is named for all."""
+    """The --device of this process. On CUDA each has its own GPU. Raises InputError if one GPU is named for all."""
     if processes() == 1:
         return name
     if name.startswith("cuda:"):
         raise InputError(
-            f"--device {name}: {processes()} processes cannot share one GPU. Use --device cuda: each takes its own."
+            f"--device {name}: {processes()} processes cannot share one GPU. Use --device cuda; each takes its own."
         )
     cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
     return f"cuda:{dist.get_node_local_rank()}" if cuda else name
 
 
 def own_part(batch: int) -> slice:
-    """Which slices of a batch this process takes. Raises InputError when the batch cannot be shared evenly."""
+    """Which slices of a batch this process takes. Raises InputError if the batch cannot be divided evenly."""
     count = processes()
     if batch % count:
         raise InputError(
-            f"--batch {batch} is shared by all processes, and {count} cannot share it evenly. "
-            f"Use a multiple of {count}."
+            f"--batch {batch} is the batch of all {count} processes together; expected a multiple of {count}. "
+            "Choose another --batch."
         )
     size = batch // count
     return slice(rank() * size, (rank() + 1) * size)
@@ -90,7 +90,7 @@ def own_part(batch: int) -> slice:
 
 @contextmanager
 def own_noise(seed: int, progress: float, device: torch.device) -> Iterator[None]:
-    """In the block this process draws its own random numbers, for one step; outside all processes draw the same."""
+    """In the block, which is one step, this process draws its own random numbers. Outside all draw the same ones."""
     if processes() == 1:
         yield
         return
@@ -116,18 +116,18 @@ class _Sum(torch.autograd.Function):
 def batch_sum(part: Tensor) -> Tensor:
     """Σ over the whole batch, from the Σ over this process's part of it.
 
-    A loss of such sums has the value and, after averaging over processes, the gradient that one process would
-    have found. All processes have to call it, in the same order. So only `Method.losses` and the loss functions
-    that it calls may use it: sweeps, pictures, monitoring and validation may run in one process alone, which
-    would wait for the others forever.
+    A loss made of such sums has the value that one process would have found and, after averaging over processes,
+    the gradient too. All processes must call it, in the same order. So only `Method.losses` and the loss functions
+    that it calls may use it. Sweeps, pictures, monitoring and validation may run in one process alone, and that
+    process would wait for the others forever.
     """
     return _Sum.apply(part) if processes() > 1 else part
 
 
 def batch_cat(part: Tensor) -> Tensor:
-    """The parts of all processes, of equal shape, joined along the first axis. For small tensors.
+    """Join the parts of all processes, which have equal shapes, along the first axis. For small tensors.
 
-    Like `batch_sum` it is for `Method.losses` only.
+    Like `batch_sum` it may be called in `Method.losses` only.
     """
     if processes() == 1:
         return part
@@ -147,7 +147,7 @@ def process_mean(value: Tensor) -> Tensor:
 
 @torch.no_grad()
 def agree(method: nn.Module) -> None:
-    """0-d floating-point buffers (thresholds, counts) become their means over processes."""
+    """Replace 0-d floating-point buffers (thresholds, counts) by their means over processes."""
     if processes() == 1:
         return
     buffers = [buffer for buffer in method.buffers() if buffer.is_floating_point() and not buffer.dim()]
@@ -157,7 +157,7 @@ def agree(method: nn.Module) -> None:
 
 
 def spread(method: Any, device: torch.device) -> Callable[..., dict[str, Tensor]]:
-    """`method.losses`, so that `backward` averages the gradients over processes and batch norms see the whole batch."""
+    """`method.losses`, whose `backward` averages gradients over processes and whose batch norms see the whole batch."""
     if processes() == 1:
         losses: Callable[..., dict[str, Tensor]] = method.losses
         return losses
@@ -175,7 +175,7 @@ def spread(method: Any, device: torch.device) -> Callable[..., dict[str, Tensor]
 class _Losses(nn.Module):
     """A method's losses as a forward pass, and the parameters whose gradients DistributedDataParallel averages.
 
-    The buffers are left out: they may be large.
+    It leaves out the buffers, which may be large.
     """
 
     def __init__(self, method: Any):
@@ -188,7 +188,7 @@ class _Losses(nn.Module):
 
 
 class _BatchNormOfAll(nn.BatchNorm2d):
-    """Batch norm over the parts of all processes, which have equal sizes. For CPUs: SyncBatchNorm needs GPUs."""
+    """Batch norm over the equal parts of all processes. For CPUs, because SyncBatchNorm needs GPUs."""
 
     running_mean: Tensor
     running_var: Tensor

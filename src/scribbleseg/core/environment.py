@@ -1,4 +1,4 @@
-"""Versions, commit and machine: what a reader needs beside a number."""
+"""Versions, commit and machine, which are stored with every result."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ from .device import device_name
 
 
 def environment(device: torch.device, dtype: torch.dtype) -> dict:
-    """What this process runs with; `commit` is None where the package is not in a git checkout."""
+    """Versions, commit and machine of this process. `commit` is None if the package is not in a git checkout."""
     return {
         "scribbleseg": __version__,
         "commit": _commit() or os.environ.get("SCRIBBLESEG_COMMIT") or None,
@@ -31,7 +31,7 @@ def environment(device: torch.device, dtype: torch.dtype) -> dict:
 
 
 def _commit() -> str | None:
-    """`git describe` of the repository that tracks this file; None if the repository around it is another project's."""
+    """`git describe` of the repository that tracks this file. None if no repository tracks it."""
     if shutil.which("git") is None:
         return None
     file = Path(__file__)

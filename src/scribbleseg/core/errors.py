@@ -1,4 +1,4 @@
-"""The error that a user can mend."""
+"""InputError, the error that a user can correct, and the words of its messages."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -8,13 +8,13 @@ Choice = TypeVar("Choice")
 
 
 class InputError(ValueError):
-    """Bad input: the message says what was found, what was expected and what to do. The command line exits with 2."""
+    """Bad input. The message says what was found, what was expected and what to do. The command line exits with 2."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint that names the closest known word and lists all: `Did you mean 'effdnet'? Known: effdnet, pce.`"""
     known = sorted(known)
-    bare = {word.lstrip("-"): word for word in known}  # the dashes that all options share make none of them near
+    bare = {word.lstrip("-"): word for word in known}  # the dashes would make all options look alike
     close = difflib.get_close_matches(name.lstrip("-"), bare, n=1)
     hint = f"Did you mean '{bare[close[0]]}'? " if close else ""
     return f"{hint}Known: {', '.join(known)}."
@@ -24,12 +24,12 @@ SHOWN = 5  # names in a message
 
 
 def choose(name: str, value: str, among: Mapping[str, Choice]) -> Choice:
-    """What `value` stands for. Raises InputError, naming the argument and its choices, for another value."""
+    """The entry of `among` for `value`. If there is none, raises InputError that lists the choices."""
     if value not in among:
         raise InputError(f"{name} is {value!r}; expected {' or '.join(map(repr, among))}.")
     return among[value]
 
 
 def first_names(names: list[str]) -> str:
-    """The names for a message; of more than five, the first five and their number."""
+    """The names as text for a message. Of more than five names it shows five, and says how many there are."""
     return ", ".join(names[:SHOWN]) + (f", … ({len(names)} in all)" if len(names) > SHOWN else "")

@@ -8,7 +8,7 @@ from .errors import InputError
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file; InputError when it cannot be read."""
+    """The content of a JSON file. Raises InputError if it cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

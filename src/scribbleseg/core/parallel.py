@@ -1,4 +1,4 @@
-"""Work on many cases at once, on threads."""
+"""Process several cases at once, on threads."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 def for_each(label: str, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """function(item) of every item, on threads, with progress. Reading and unpacking files release the interpreter."""
+    """Apply `function` to every item on threads and show progress. Reading and unpacking files release the GIL."""
     items = list(items)
     results = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, Progress(label, len(items), "cases") as bar:
@@ -24,7 +24,7 @@ def for_each(label: str, function: Callable[[Item], Result], items: Iterable[Ite
 
 
 def ahead(pool: ThreadPoolExecutor, function: Callable, items: Sequence, count: int) -> Iterator:
-    """`map` that works at most `count` items ahead of who takes the results."""
+    """`map` on a thread pool, which computes at most `count` results before they are taken."""
     rest = iter(items)
     waiting = [pool.submit(function, item) for item in islice(rest, count)]
     while waiting:

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, plain lines when piped."""
+"""Progress of a long task: a bar on a terminal, plain lines if the output is piped."""
 
 import sys
 import time
@@ -30,7 +30,7 @@ class Progress:
             self._say()
 
     def note(self, text: str) -> None:
-        """A short text behind the bar."""
+        """Show a short text after the bar."""
         self.text = text
         if self.bar is not None:
             self.bar.set_postfix_str(text, refresh=False)

@@ -1,11 +1,11 @@
-"""How a method is trained: what its paper says of optimiser, schedule and length."""
+"""How a method is trained: optimiser, schedule and length, as its paper gives them."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a method is trained, as its paper has it. Printed with the results."""
+    """The training settings of a method, as its paper gives them. They are printed with the results."""
 
     optimizer: str = "sgd"  # sgd | adam | adamw
     lr: float = 0.01

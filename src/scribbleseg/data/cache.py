@@ -1,4 +1,4 @@
-"""What is expensive to compute from a case, kept on disk."""
+"""A cache on disk for arrays that are expensive to compute from a case."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from ..core.atomic import atomic_file
 from ..core.errors import InputError
 from .case import Volume
 
-_not_kept: set[Path] = set()  # folders of which the user has been told
+_not_kept: set[Path] = set()  # folders for which the message was printed
 _saying = Lock()
 
 
@@ -23,8 +23,8 @@ def cached(
 ) -> dict[str, np.ndarray]:
     """The named arrays of `compute()`, or what an earlier call with the same key, image and scribble returned.
 
-    They lie in FOLDER/CASE-HASH.npz. HASH is of `key` (JSON values: everything else that the arrays depend on,
-    versions of libraries included) and of the case's image and scribble. Without a key, and where the folder
+    The file is FOLDER/CASE-HASH.npz. HASH is made from the case's image and scribble and from `key` (JSON values:
+    everything else that the arrays depend on, versions of libraries included). Without a key, or if the folder
     cannot be written to, every call computes them.
     """
     if key is None:
@@ -42,9 +42,9 @@ def cached(
     try:
         with atomic_file(path) as partial:
             np.savez_compressed(partial, **named)
-    except InputError:  # a read-only share is no reason not to train
+    except InputError:  # training works without the cache, for example on a read-only share
         with _saying:
             if folder not in _not_kept:
                 _not_kept.add(folder)
-                print(f"{folder}: cannot be written, so the next run computes its targets again", file=sys.stderr)
+                print(f"{folder}: cannot be written, so the next run must compute its targets again", file=sys.stderr)
     return arrays

@@ -1,4 +1,4 @@
-"""What is in a data set, and everything that is wrong with it."""
+"""Report what is in a data set, and every problem in it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from .volume import Grid, read_label
 
 @dataclass
 class Found:
-    """One case: its grid, what is drawn on it, and what is wrong."""
+    """What was found in one case: its grid, its scribbles and its problems."""
 
     case: str
     grid: Grid | None = None
@@ -31,16 +31,17 @@ class Found:
     pixels: int = 0
     dense: bool = False
     compared: int = 0  # scribbled pixels of a case that also has a dense mask
-    disagree: int = 0  # … whose dense mask says another class
+    disagree: int = 0  # of these, pixels whose dense mask has another class
     problems: list[str] = field(default_factory=list)
 
 
 def check(settings: config.Check) -> bool:
-    """Print what is in a data set and all that is wrong with it, a line each; return whether it can be trained on.
+    """Print what is in a data set, and a line for every problem. Return whether it can be used for training.
 
-    A problem makes a data set unusable: a misnamed image, a channel that is missing or too many, an unreadable,
-    constant or NaN image, a label that does not fit its image or dataset.json, no scribble at all, a class that no
-    scribble holds or none of a fold's training cases, a split that leaks or names unknown cases. A warning does not.
+    A data set with a problem cannot be used. Problems are: a misnamed image, a channel that is missing or too many, an
+    unreadable, constant or NaN image, a label that does not fit its image or dataset.json, no scribble at all, a class
+    without scribbles in all cases or in a fold's training cases, and a split that leaks or names unknown cases. A data
+    set with warnings can be used.
     """
     try:
         dataset, problems = survey(settings.dataset)
@@ -135,24 +136,26 @@ def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], wa
         if tilted:
             warnings.append(
                 f"{first_names(tilted)}: the slices lie over 45° from those of the other cases. "
-                "They are taken across the axis of the largest spacing; "
-                "where that is not the plane that is drawn on, resample image and labels."
+                "Slices are taken across the axis with the largest spacing. "
+                "If that is not the plane in which you drew, resample image and labels."
             )
     ungrouped = [case for case in dataset.groups if case not in dataset.cases and case not in dataset.tests]
     if ungrouped:
         warnings.append(
-            f"groups of dataset.json has {first_names(ungrouped)}, of which there is no image. "
-            "Correct the name, or take it out: a case that groups does not name is a patient of its own."
+            f"groups of dataset.json names {first_names(ungrouped)}, for which there is no image. "
+            "Correct or remove the name. A case that groups does not name counts as a patient of its own."
         )
     for part, known in (("labelsTr", dataset.cases), ("labelsTr_dense", dataset.cases), ("labelsTs", dataset.tests)):
         names = [path.name for path in sorted((dataset.folder / part).glob(f"[!.]*{dataset.file_ending}"))]
         strays = [name for name in names if name.removesuffix(dataset.file_ending) not in known]
         if strays:
-            warnings.append(f"{part}: {first_names(strays)} belongs to no image and is never read")
+            warnings.append(
+                f"{part}: {first_names(strays)} has no image and is not read. Add the image, or remove the label"
+            )
 
 
 def _tilted(grids: list[Grid]) -> np.ndarray:
-    """Whose slices lie more than 45° from those of the largest group, bool [cases]."""
+    """Whether the slices of a case lie more than 45° from those of the largest group, bool [cases]."""
     normals = np.array([np.cross(*grid.affine[:3, list(grid.order[1:])].T) for grid in grids])
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     near = np.abs(normals @ normals.T) > np.cos(np.pi / 4)
@@ -172,7 +175,7 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
         if any(found.has_scribble for found in train):
             problems.append(
                 f"{dataset.folder / 'labelsTr'}: nothing is drawn. "
-                f"Draw some, or check that the ignore value ({dataset.ignore}) is not used for all."
+                f"Draw some, or check that not all pixels have the ignore value ({dataset.ignore})."
             )
         elif all(case.scribble is None for case in dataset.cases.values()):
             hint = (
@@ -203,16 +206,16 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
             )
     if not counts[1:].any():
         problems.append(
-            f"{dataset.folder / 'labelsTr'}: the scribbles hold no foreground anywhere, only background. "
+            f"{dataset.folder / 'labelsTr'}: the scribbles have only background and no foreground. "
             "Draw the structures too."
         )
     covered = [found.case for found in drawn if found.drawn.sum() == found.pixels]
     if covered:
         warnings.append(
-            f"the labels of {len(covered)} of {len(drawn)} cases cover every pixel, {dataset.ignore} (ignore) is "
-            f"nowhere in them: {first_names(covered)}. "
-            f"Was 0 meant as 'not drawn'? 0 means background: write {dataset.ignore} where nothing was drawn. "
-            "A case that is labelled completely is right as it is."
+            f"the labels of {len(covered)} of {len(drawn)} cases cover every pixel and have no "
+            f"{dataset.ignore} (ignore): {first_names(covered)}. "
+            f"0 means background, not 'not drawn': write {dataset.ignore} where nothing was drawn. "
+            "If these cases are labelled completely, change nothing."
         )
     bare = sum(found.bare_slices for found in drawn)
     print(
@@ -227,17 +230,17 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
         )
         if disagree > 0.05 * compared:
             cause = (
-                "was 0 meant as 'not drawn', or are the class values in another order?"
+                "0 may have been used for 'not drawn', or the class values are in another order. Correct the labels"
                 if covered
-                else "are the class values in the same order?"
+                else "the class values may be in another order. Correct the labels"
             )
             warnings.append(f"over 5 % of the scribbled pixels contradict the dense masks: {cause}")
     undrawn = [found.case for found in train if not found.problems and not found.drawn.any()]
     if undrawn:
         warnings.append(
             f"{len(undrawn)} of {len(train)} cases {'has' if len(undrawn) == 1 else 'have'} no scribble: "
-            f"{first_names(undrawn)}. A scribble method has no label of them to train on; "
-            "tests, and validation where it can, use dense masks."
+            f"{first_names(undrawn)}. A scribble method cannot learn from these cases. "
+            "Tests use their dense masks, and so does validation if it can."
         )
 
 
@@ -248,7 +251,7 @@ def _describe_splits(dataset: Dataset, train: list[Found], problems: list[str], 
     )
     anywhere = sum(drawn.values(), none)
     if not dataset.splits():
-        warnings.append("no splits_final.json and no splits/: nothing is held out for testing")
+        warnings.append("no splits_final.json and no splits/: no case is held out for testing")
     by_split = {}
     for split in dataset.splits():
         try:

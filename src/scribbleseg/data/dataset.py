@@ -1,4 +1,4 @@
-"""A data set: its cases, patients, classes, and the folds of its protocols.
+"""A data set: its cases, patients and classes, and the folds of its protocols.
 
 On disk it has the nnU-Net raw layout with an `ignore` label:
 
@@ -24,7 +24,7 @@ from .volume import ITK, NIFTI
 
 @dataclass(frozen=True)
 class Case:
-    """The files of one case; `scribble` and `truth` are None where there is none."""
+    """The files of one case. `scribble` and `truth` are None if there is no such file."""
 
     id: str
     images: tuple[Path, ...]  # one per channel
@@ -44,7 +44,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What dataset.json and the folders say; nothing of an image is read yet."""
+    """The content of dataset.json and the list of files. No image is read yet."""
 
     folder: Path
     name: str
@@ -61,7 +61,7 @@ class Dataset:
         return self.groups.get(case, case)
 
     def unread(self) -> str:
-        """Which volumes are not read because of their file ending, in words; empty if there are none."""
+        """A message that lists the volumes with another file ending, which are not read. Empty if there are none."""
         parts = []
         for part in ("imagesTr", "labelsTr", "labelsTr_dense", "imagesTs", "labelsTs"):
             names = [
@@ -71,7 +71,7 @@ class Dataset:
             parts += [f"{part} {count} {end}" for end, count in sorted(ends.items())]
         if not parts:
             return ""
-        ending = f"A data set has one file ending, '{self.file_ending}' in dataset.json. Convert them to it."
+        ending = f"A data set has one file ending, here '{self.file_ending}' (dataset.json). Convert the files to it."
         return f"files that are not read: {', '.join(parts)}. {ending}"
 
     def splits(self) -> list[str]:
@@ -106,28 +106,30 @@ class Dataset:
         return folds
 
     def fold(self, split: str, index: int) -> Fold:
-        """One fold; raises InputError when there is no such number."""
+        """One fold. Raises InputError if there is no fold with this number."""
         folds = self.folds(split)
         if not 0 <= index < len(folds):
-            raise InputError(f"{self.folder}: split '{split}' has folds 0 to {len(folds) - 1}; got {index}.")
+            raise InputError(
+                f"{self.folder}: split '{split}' has folds 0 to {len(folds) - 1}; got {index}. Choose one of them."
+            )
         return folds[index]
 
     def default_split(self) -> str:
-        """The only named protocol (`tuning`, to choose settings on, is none), else `final`, else `all`."""
+        """The only named protocol (`tuning`, for choosing settings, does not count), else `final`, else `all`."""
         named = [name for name in self.splits() if name not in ("final", "tuning")]
         return named[0] if len(named) == 1 else "final" if "final" in self.splits() else "all"
 
     def held_out(self, fold: Fold) -> tuple[str, list[Case]]:
-        """What a run of this fold is judged on: ("test", cases); ("validation", cases) if the fold has no test case.
+        """The cases that score a run of this fold: ("test", cases), or ("validation", cases) if it has no test case.
 
-        Raises InputError when one of them is not in this data set.
+        Raises InputError if one of them is not in this data set.
         """
         names = fold.test or fold.val
         missing = [name for name in names if name not in self.cases and name not in self.tests]
         if missing:
             raise InputError(
                 f"{self.folder}: has no image of {len(missing)} of {len(names)} held-out cases (first: {missing[0]}). "
-                "Is it the data set of the run?"
+                "Use the data set of the run."
             )
         return ("test" if fold.test else "validation"), [self.case(name) for name in names]
 

@@ -1,4 +1,4 @@
-"""The nnU-Net raw layout: dataset.json and the files of a data set's folders."""
+"""Read the nnU-Net raw layout: dataset.json and the files in the folders of a data set."""
 
 import json
 from collections.abc import Collection
@@ -13,8 +13,8 @@ from .dataset import Case, Dataset
 def read_dataset(folder: Path) -> Dataset:
     """Read dataset.json and list the files.
 
-    Raises InputError where `survey` does, for misnamed images, for cases that lack a channel or have one too many,
-    and for one that is in imagesTr and in imagesTs.
+    Raises InputError as `survey` does, and for misnamed images, for cases that lack a channel or have one too many,
+    and for a case that is in both imagesTr and imagesTs.
     """
     dataset, faults = survey(folder)
     if faults:
@@ -23,10 +23,10 @@ def read_dataset(folder: Path) -> Dataset:
 
 
 def survey(folder: Path) -> tuple[Dataset, list[str]]:
-    """The data set as its files are, and what is wrong with their names: cases may lack channels or have too many.
+    """The data set as its files are, and a message for every fault in their names, such as a channel that is missing.
 
-    Raises InputError for no dataset.json or one of other types, no `ignore` label, an ignore that is not the highest,
-    values with gaps, region labels, no images, or groups of no case that is there.
+    Raises InputError if there is no dataset.json or it has values of other types, if there is no `ignore` label or it
+    is not the highest, for values with gaps, region labels, no images, and groups that name no existing case.
     """
     folder = Path(folder)
     path = folder / "dataset.json"
@@ -42,7 +42,7 @@ def survey(folder: Path) -> tuple[Dataset, list[str]]:
     info = read_description(path)
     for key in ("labels", "file_ending"):
         if key not in info:
-            raise InputError(f"{path}: has no '{key}'. It lists {', '.join(info) or 'nothing'}.")
+            raise InputError(f"{path}: has no '{key}'. It has {', '.join(info) or 'nothing'}. Add '{key}'.")
     classes, ignore = _classes(path, info["labels"])
     channels = tuple(info.get("channel_names", {"0": "image"}).values())
     end = info["file_ending"]
@@ -58,8 +58,8 @@ def survey(folder: Path) -> tuple[Dataset, list[str]]:
     twice = cases.keys() & tests.keys()
     if twice:
         faults.append(
-            f"{folder}: in imagesTr and in imagesTs: {first_names(sorted(twice))}. A case is in one of the two: "
-            "remove the other."
+            f"{folder}: in imagesTr and in imagesTs: {first_names(sorted(twice))}. A case must be in one of them only. "
+            "Remove the other file."
         )
     groups = _groups(path, info.get("groups", {}), cases.keys() | tests.keys())
     dataset = Dataset(
@@ -108,13 +108,13 @@ def read_description(path: Path) -> dict:
 def _groups(path: Path, groups: dict, known: Collection[str]) -> dict[str, str]:
     if groups and not groups.keys() & known:
         raise InputError(
-            f"{path}: groups names no case that has an image (first: '{min(groups)}'); it lists case → patient. "
+            f"{path}: groups names no case that has an image (first: '{min(groups)}'); expected case → patient. "
             f"{nearest(min(groups), known)}"
         )
     for case, patient in groups.items():
         if type(patient) not in (str, int, float):
             raise InputError(
-                f"{path}: groups has {patient!r} for case '{case}'; expected its patient, text or a number: "
+                f"{path}: groups has {patient!r} for case '{case}'; expected its patient as text or a number. Write "
                 f'"groups": {{"{case}": "PATIENT"}}.'
             )
     return {case: str(patient) for case, patient in groups.items()}
@@ -146,9 +146,11 @@ def _classes(path: Path, labels: dict) -> tuple[tuple[str, ...], int]:
             f"{path}: labels have values {sorted(classes)}; expected 0 (background), 1, 2, … without a gap."
         )
     if ignore != len(classes):
-        raise InputError(f"{path}: 'ignore' has value {ignore}; it must be the highest label, here {len(classes)}.")
+        raise InputError(f"{path}: 'ignore' has value {ignore}; it must be the highest label. Write {len(classes)}.")
     if ignore >= UNLABELED:
-        raise InputError(f"{path}: {len(classes)} classes; at most {UNLABELED - 1} are supported.")
+        raise InputError(
+            f"{path}: {len(classes)} classes; at most {UNLABELED - 1} are supported. Remove or merge classes."
+        )
     return tuple(classes[value] for value in range(len(classes))), ignore
 
 
@@ -178,7 +180,7 @@ def _cases(
 
 
 def _channel_faults(images: Path, found: dict[str, dict[int, Path]], end: str, channels: int) -> list[str]:
-    """What is wrong with the channels: a line for missing files, one for files that dataset.json does not name."""
+    """The faults of the channels: a message for missing files, one for files that dataset.json does not name."""
     known, faults = set(range(channels)), []
     numbers = ", ".join(f"{channel:04d}" for channel in range(channels))
     named = f"dataset.json names {channels} channel{'s' * (channels != 1)} ({numbers})"

@@ -1,4 +1,4 @@
-"""What happens to a scan before the network sees it: intensity and size."""
+"""Prepare a scan for the network: intensity and size."""
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ def resize_label(label: np.ndarray, size: int) -> Tensor:
 
 
 def grey_range(image: np.ndarray) -> tuple[float, float]:
-    """The volume's minimum and 99th percentile; its maximum instead if both are equal (an almost empty volume)."""
+    """The volume's minimum and 99th percentile. If both are equal (an almost empty volume): minimum and maximum."""
     low, high = float(image.min()), float(np.percentile(image, 99))
     return low, high if high > low else float(image.max())
 

@@ -1,8 +1,8 @@
 """Read and write one volume file with its geometry: NIfTI through nibabel, NRRD and MetaImage through SimpleITK.
 
-Arrays are slices first: [D, H, W], where D is the axis that holds one voxel, or else the one of the largest spacing
-(the last axis of the file where spacings are equal to a thousandth). What belongs to an image is read in the image's
-order.
+Arrays are slices first: [D, H, W]. D is the axis that has one voxel, or else the axis with the largest spacing (the
+last axis of the file if spacings are equal to a thousandth). Labels and predictions are read in the axis order of their
+image.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ ITK = (".nrrd", ".mha")
 
 @dataclass(frozen=True)
 class Grid:
-    """Where a volume lies: what must survive from an image to its prediction."""
+    """The geometry of a volume, which a prediction takes from its image."""
 
     shape: tuple[int, ...]  # as stored in the file
     affine: np.ndarray  # 4×4, voxel index (x, y, z) → mm, RAS+
@@ -54,7 +54,7 @@ class Grid:
         return bool(apart <= 0.01 * max(min(self.spacing_mm), 1e-6))
 
     def turned(self, other: "Grid") -> bool:
-        """Whether both have the same voxels at the same points, but the axes in another order or direction."""
+        """Whether both have the same voxels at the same points, but with the axes in another order or direction."""
         from nibabel.orientations import inv_ornt_aff, io_orientation, ornt_transform
 
         if (
@@ -71,7 +71,7 @@ class Grid:
 
 
 def ending(path: Path) -> str:
-    """The file ending that decides the format (`.nii.gz`, `.nii`, `.nrrd`, `.mha`); InputError for any other."""
+    """The file ending that decides the format (`.nii.gz`, `.nii`, `.nrrd`, `.mha`). Raises InputError for another."""
     for known in NIFTI + ITK:
         if str(path).lower().endswith(known):
             return known
@@ -81,13 +81,13 @@ def ending(path: Path) -> str:
 def read_volume(path: Path, order: tuple[int, int, int] | None = None) -> tuple[np.ndarray, Grid]:
     """The voxels [D, H, W] in the file's own number type (scaled if the header says so), and their grid.
 
-    `order`: of the file's axes; its own grid's where none is given. Raises InputError for a missing, truncated or 4-D
-    file, one without voxels, and voxels that are no real numbers.
+    `order` of the file's axes; by default that of its own grid. Raises InputError for a missing, truncated or 4-D
+    file, for a file without voxels, and for voxels that are not real numbers.
     """
     path = Path(path)
     kind = ending(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file.")
+        raise InputError(f"{path}: no such file. Correct the path.")
     stored, affine, header = _read_nifti(path) if kind in NIFTI else _read_itk(path)
     if stored.ndim < 2 or stored.size == 0:
         raise InputError(
@@ -100,7 +100,7 @@ def read_volume(path: Path, order: tuple[int, int, int] | None = None) -> tuple[
         )
     if stored.dtype.kind not in "biuf":
         raise InputError(
-            f"{path}: has voxels of type {stored.dtype}; expected one real number each. "
+            f"{path}: has voxels of type {stored.dtype}; expected one real number per voxel. "
             "Convert colours to grey, complex values to magnitudes."
         )
     grid = Grid(stored.shape, affine, header)
@@ -127,7 +127,7 @@ def read_label(path: Path, order: tuple[int, int, int] | None = None) -> tuple[n
         worst = voxels[label != voxels].flat[0]
         raise InputError(
             f"{path}: has label value {worst}; expected whole numbers. "
-            "Was it resampled with interpolation? Use nearest neighbour."
+            "It may have been resampled with interpolation. Use nearest neighbour."
         )
     return label, grid
 
@@ -148,7 +148,8 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, object]:
         return np.asanyarray(file.dataobj), file.affine, file.header
     except Exception as error:  # nibabel lets zlib, OSError and its own errors through
         raise InputError(
-            f"{path}: cannot be read as NIfTI ({error}). Is it truncated, or another format? Copy or convert it again."
+            f"{path}: cannot be read as NIfTI ({error}). It may be truncated, or in another format. "
+            "Copy or convert it again."
         ) from error
 
 
@@ -181,7 +182,8 @@ def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray, object]:
         file = itk.ReadImage(str(path))
     except RuntimeError as error:
         raise InputError(
-            f"{path}: cannot be read ({str(error).splitlines()[-1]}). Is it truncated, or another format?"
+            f"{path}: cannot be read ({str(error).splitlines()[-1]}). It may be truncated, or in another format. "
+            "Copy or convert it again."
         ) from error
     if (numbers := file.GetNumberOfComponentsPerPixel()) > 1:
         raise InputError(

@@ -18,7 +18,7 @@ class Batch:
 
     image: Tensor  # float [N, channels, H, W], in [0, 1]
     label: Tensor  # int64 [N, H, W]: 0..C, UNLABELED where nothing is known
-    maps: dict[str, Tensor] = field(default_factory=dict)  # further targets of the method, int64 [N, H, W]
+    maps: dict[str, Tensor] = field(default_factory=dict)  # other targets of the method, int64 [N, H, W]
     truth: Tensor | None = None  # dense label where there is one, for monitoring only: no loss may read it
 
 
@@ -50,8 +50,8 @@ class Slices:
 class Stack:
     """Tensors joined along their first axis: in memory, or in a mapped file once they exceed `limit` bytes.
 
-    The file lies in `folder`, has no name and disappears with the process. If memory gets short, the system drops pages
-    of it and reads them again when they are needed.
+    The file is in `folder`, has no name and is deleted when the process ends. If memory is short, the system drops
+    pages of the file and reads them again when they are needed.
     """
 
     def __init__(self, folder: Path, limit: float):
@@ -77,7 +77,7 @@ class Stack:
             self._spill(self.file)
 
     def tensor(self) -> Tensor:
-        """All parts; the stack is empty afterwards."""
+        """All parts joined. The stack is empty afterwards."""
         if self.file is None:
             whole, self.parts = torch.cat(self.parts), []
             return whole
@@ -93,7 +93,7 @@ class Stack:
             file.flush()
         except OSError as error:
             raise InputError(
-                f"{self.folder}: the slices do not fit into memory, nor onto this disk ({error}). "
+                f"{self.folder}: the slices do not fit into memory, nor on this disk ({error}). "
                 "Free some space, or train at a smaller --size."
             ) from error
         self.parts = []

@@ -56,7 +56,7 @@ def method_class(name: str) -> type[Any]:
 
 def own_code(name: str) -> str | None:
     """SHA-256 of the file of somebody else's method; None for one of METHODS, whose code the commit names."""
-    if name in METHODS:
+    if name in METHODS or name in METHODS.values():
         return None
     return hashlib.sha256(Path(inspect.getfile(method_class(name))).read_bytes()).hexdigest()
 
@@ -86,6 +86,8 @@ def parse_options(name: str, given: Sequence[str]) -> dict[str, object]:
         key, equals, text = item.partition("=")
         if key not in known:
             raise InputError(f"--set {item}: {name} has {no_option(key, known)} Write NAME=VALUE.")
+        if key in options:
+            raise InputError(f"--set {item}: {key} is given twice. Give each option once.")
         option = known[key]
         if not equals:
             raise InputError(f"--set {item}: the value is missing. Write NAME=VALUE, such as {key}={option.shown}.")

@@ -1,4 +1,4 @@
-"""`scribbleseg methods`: the list, or one method's settings."""
+"""`scribbleseg methods`: list the methods, or show the settings of one."""
 
 import inspect
 
@@ -29,7 +29,7 @@ def methods(config: Methods) -> None:
 
 
 def _first_line(name: str) -> str:
-    """The first line of the docstring of the method's module; of the class where the module has none."""
+    """The first line of the docstring of the method's module, or of its class if the module has none."""
     kind = method_class(name)
     module = inspect.getmodule(kind)
     text = (module.__doc__ if module else None) or kind.__doc__ or "no description"

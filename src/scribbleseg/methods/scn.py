@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.errors import InputError
 from ..core.labels import UNLABELED
 from ..core.recipe import Recipe
 from ..data.voxels import Batch
@@ -83,6 +84,9 @@ class SCN(Method):
         self.momentum, self.towards, self.region_threshold = momentum, towards, region_threshold
         self.temperature = temperature
         self.register_buffer("threshold", torch.tensor(float(threshold)))
+        if self.level >= len(self.network.widths):
+            strides = ", ".join(str(2**level) for level in range(len(self.network.widths)))
+            raise InputError(f"SCN: stride is {stride}; the encoder of this network has maps at strides {strides}.")
         if pap or rsr:
             self.query = nn.Conv2d(self.network.widths[self.level], dim, 1, bias=False)
             self.key = copy.deepcopy(self.query)  # alike at the start, so that f1_i · f2_j starts as a similarity

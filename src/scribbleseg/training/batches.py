@@ -21,6 +21,7 @@ from ..data.case import load_volume
 from ..data.dataset import Dataset
 from ..data.preparation import resize_image, resize_label
 from ..data.voxels import Batch, Slices, Stack
+from ..methods import own_code
 from ..methods.base import Method
 from .augment import warp
 
@@ -32,12 +33,15 @@ def build_slices(dataset: Dataset, cases: tuple[str, ...], method: Method | None
     and None if no case has one. Slices that do not fit into memory are put into a mapped file.
     """
     cache = dataset.folder / ".scribbleseg"
+    code = None if method is None else own_code(f"{type(method).__module__}:{type(method).__qualname__}")
 
     def load(name: str) -> tuple[Tensor, dict[str, Tensor], Tensor | None, dict[str, int]]:
         volume = load_volume(dataset, dataset.case(name))
         targets = {"label": volume.scribble}
         if method is not None:
-            targets = cached(cache, volume, method.target_key(volume), lambda: method.targets(volume))
+            key = method.target_key(volume)
+            key = None if key is None else key | {"code": code}
+            targets = cached(cache, volume, key, lambda: method.targets(volume))
         notes = method.notes(volume) if method is not None else {}
         truth = None if volume.truth is None else resize_label(volume.truth, size)
         return (

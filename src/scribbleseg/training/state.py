@@ -73,7 +73,8 @@ class State:
         except (RuntimeError, ValueError, KeyError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise InputError(
-                f"{path}: this checkpoint belongs to another architecture ({reason}). "
+                f"{path}: this checkpoint belongs to another architecture than {type(self.method).__name__} on "
+                f"{type(self.method.network).__name__} ({reason}). "
                 "Do config.json and resume.pt belong to one run?"
             ) from error
         if (self.device.type == "cuda") != ("cuda_rng" in stored):

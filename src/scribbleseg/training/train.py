@@ -110,8 +110,11 @@ def _run(config: Train, plan: Plan, dataset: Dataset, folder: RunFolder, stored:
         state.restore(stored, slices, folder.path / "resume.pt")
     elif folder.writes and folder.fresh:
         folder.check_new(plan.recipe.iterations)  # another training may have begun there while the cases were read
-    (folder.begin if stored is None else folder.carry_on)(config, plan, machine, step.kind, state)
     with folder.removed_if_nothing_was_trained(state), determinism(machine.deterministic), _interruptible() as stop:
+        if stored is None:
+            folder.begin(config, plan, machine, step.kind, state)
+        else:
+            folder.carry_on(config, plan, machine, step.kind, state)
         validations = config.validations if plan.fold.val else 0
         calendar = Calendar(plan.recipe.iterations, method.sweeps, validations, config.checkpoint_every)
         label, done = f"training {plan.method}", state.iteration

@@ -1,4 +1,4 @@
-"""Public data sets, by name."""
+"""The importers of public data sets, by name."""
 
 from ... import config
 from .acdc import import_acdc
@@ -10,8 +10,8 @@ IMPORTERS = {"acdc": import_acdc, "wsl4mis": import_wsl4mis, "mscmr": import_msc
 
 
 def import_dataset(settings: config.Import) -> None:
-    """Bring a public data set into the nnU-Net raw layout.
+    """Convert a public data set to the nnU-Net raw layout.
 
-    Raises InputError when `src` is not what the source ships, and when `dst` exists already.
+    Raises InputError if `src` does not have the files of the source, and if `dst` exists already.
     """
     IMPORTERS[settings.source](settings.src, settings.dst)

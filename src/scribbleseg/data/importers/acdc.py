@@ -1,4 +1,4 @@
-"""The ACDC challenge's NIfTI files, with the scribbles of Valvano et al. beside them."""
+"""Import the ACDC challenge's NIfTI files, with the scribbles of Valvano et al. beside them."""
 
 import re
 from pathlib import Path
@@ -25,10 +25,11 @@ def import_acdc(src: Path, dst: Path) -> None:
     """Copy patient001/patient001_frame01{,_gt,_scribble}.nii.gz, at any depth below `src`, to the new data set `dst`.
 
     Values: 1 RV, 2 Myo, 3 LV; 4 = not drawn. Patients 1-100 (the challenge's training set) go to imagesTr, 101-150 (its
-    test set) to imagesTs. patient001_4d.nii.gz is not read. A patient's pathology is Info.cfg's `Group`, or the
-    documented order's where there is no Info.cfg. Frames without scribble are imported without one.
+    test set) to imagesTs. patient001_4d.nii.gz is not read. A patient's pathology is the `Group` in Info.cfg.
+    Without an Info.cfg it follows from the documented order of the patients. Frames without scribble are imported
+    without one.
 
-    Raises InputError for no files, a file twice, a label without image, and what copy_case raises.
+    Raises InputError if there are no files, a file exists twice or a label has no image, and what copy_case raises.
     """
     files: dict[str, dict[str, Path]] = {}
     for path in sorted(Path(src).rglob("patient*.nii.gz")):
@@ -39,7 +40,7 @@ def import_acdc(src: Path, dst: Path) -> None:
             kinds[match[3]] = path
     if not files:
         raise InputError(
-            f"{src}: no patient001/patient001_frame01.nii.gz or the like in it. Give the challenge's folder (training)."
+            f"{src}: has no files such as patient001/patient001_frame01.nii.gz. Give the challenge's folder (training)."
         )
     for case, kinds in files.items():
         if "" not in kinds:
@@ -69,13 +70,13 @@ def import_acdc(src: Path, dst: Path) -> None:
     bare = [case for case, kinds in files.items() if "_scribble" not in kinds and number[case] in ACDC_GROUPS]
     if bare:
         print(
-            f"{len(bare)} of {len(files)} frames have no scribble ({bare[0]}, …); "
+            f"{len(bare)} of {len(files)} frames have no scribble (first: {bare[0]}); "
             f"`scribbleseg simulate {dst}` draws scribbles from the masks"
         )
 
 
 def _pathology(info: Path) -> str | None:
-    """The patient's group, or None without Info.cfg. Raises InputError for a group the challenge does not have."""
+    """The patient's group, or None without Info.cfg. Raises InputError for a group that the challenge does not have."""
     if not info.is_file():
         return None
     group = re.search(r"^Group:\s*(\w+)", info.read_text(encoding="utf-8"), re.MULTILINE)

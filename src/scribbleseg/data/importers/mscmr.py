@@ -1,4 +1,4 @@
-"""MSCMR late-enhancement MR as CycleMix ships it: train (scribbles), val and TestSet (dense masks), NIfTI."""
+"""Import MSCMR late-enhancement MR in CycleMix's layout: train (scribbles), val and TestSet (dense masks), NIfTI."""
 
 import re
 from pathlib import Path
@@ -27,12 +27,12 @@ def import_mscmr(src: Path, dst: Path) -> None:
     train → imagesTr with scribbles; val → imagesTr with dense masks and no scribble; TestSet, where there is one →
     imagesTs.
 
-    Values, found on the five dense masks of val: the rings of value 2, filled slice by slice, hold value 3 (26 931 to
-    44 332 voxels a subject, 93 to 100 % of it) and never value 1: 2 is myocardium, 3 the left ventricle's blood pool.
-    The centroid of value 1 lies 36 to 42 mm to the right and 15 to 23 mm to the front of 3's: the right ventricle. So 1
-    RV, 2 Myo, 3 LV, as in ACDC; 4 = not drawn.
+    Values: 1 RV, 2 Myo, 3 LV, as in ACDC; 4 = not drawn. We found them on the five dense masks of val. If the rings of
+    value 2 are filled slice by slice, they contain value 3 (26 931 to 44 332 voxels per subject, 93 to 100 % of it) and
+    never value 1. So 2 is myocardium, and 3 is the left ventricle's blood pool. The centroid of value 1 lies 36 to
+    42 mm to the right and 15 to 23 mm to the front of that of value 3. So 1 is the right ventricle.
 
-    Raises InputError for a missing folder, a training image without scribble, and what copy_case raises.
+    Raises InputError if a folder is missing or a training image has no scribble, and what copy_case raises.
     """
     src = Path(src)
     root = next((folder for folder in (src, src / "MSCMR_dataset") if (folder / "train" / "images").is_dir()), None)
@@ -42,7 +42,7 @@ def import_mscmr(src: Path, dst: Path) -> None:
         )
     parts = {part: _subjects(root / part / "images") for part in ("train", "val", "TestSet")}
     if not parts["train"]:
-        raise InputError(f"{root / 'train' / 'images'}: no subject1_DE.nii.gz or the like in it.")
+        raise InputError(f"{root / 'train' / 'images'}: has no files such as subject1_DE.nii.gz. Add the images.")
     for case in parts["train"]:
         scribble = _label(root, "train", case, "scribble")
         if not scribble.is_file():
@@ -72,7 +72,7 @@ def import_mscmr(src: Path, dst: Path) -> None:
 
 
 def _tuning(train: list[str]) -> dict:
-    """The split for choosing settings: a seeded fifth of the scribbled subjects is validated on its scribbles."""
+    """The split for choosing settings: a seeded fifth of the scribbled subjects is for validation, on its scribbles."""
     held = set(
         np.random.RandomState(0).permutation(sorted(train))[: len(train) // 5].tolist()
     )  # the legacy stream is frozen

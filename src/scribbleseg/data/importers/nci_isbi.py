@@ -1,4 +1,4 @@
-"""NCI-ISBI 2013 prostate MR as TCIA ships it: DICOM series per patient and NRRD masks."""
+"""Import NCI-ISBI 2013 prostate MR in TCIA's layout: DICOM series per patient and NRRD masks."""
 
 import re
 from collections.abc import Callable
@@ -31,20 +31,20 @@ def import_nci_isbi(src: Path, dst: Path) -> None:
     """Write the cases below `src` that have a mask and a DICOM series, at any depth, to the new data set `dst`.
 
     Masks: NRRD named by their patient (Prostate3T-01-0001.nrrd, ProstateDx-01-0006_correctedLabels.nrrd, …_truth.nrrd;
-    a corrected one goes first). Values: 1 peripheral zone, 2 central gland. The series is the one of the mask's
-    PatientID that has the mask's size; its slices are sorted by position. The mask is brought to the image's grid by
-    nearest neighbour, which only flips or reorders axes: no labelled voxel may be lost. Scribbles are optional: NIfTI
-    or NRRD files named by their patient, with `scribble` in the name or in their folder's (0-2; 3 = not drawn), on the
-    image's grid.
+    a corrected one is preferred). Values: 1 peripheral zone, 2 central gland. The series is the one with the mask's
+    PatientID and size; its slices are sorted by position. The mask is resampled to the image's grid with nearest
+    neighbour, which may only flip or reorder axes: no labelled voxel may be lost. Scribbles are optional: NIfTI or NRRD
+    files on the image's grid, named by their patient, with `scribble` in their name or that of their folder (0-2;
+    3 = not drawn).
 
-    Raises InputError for no masks, a mask without series of its size (or with several), another place, and unlisted
-    values.
+    Raises InputError if there are no masks, if a mask has no series of its size (or several) or lies elsewhere, and for
+    unlisted values.
     """
     _itk(src)
     masks, scribbles = _labels(Path(src))
     if not masks:
         raise InputError(
-            f"{src}: no Prostate3T-01-0001.nrrd or the like in it. "
+            f"{src}: has no masks such as Prostate3T-01-0001.nrrd. "
             "Give the folder that holds the masks and the DICOM series."
         )
     series = _series(Path(src))
@@ -119,7 +119,7 @@ def _pair(path: Path, series: list[tuple[str, ...]]) -> tuple[Any, Any]:
     if len(images) != 1:
         numbers = [len(files) for files in series]
         raise InputError(
-            f"{path}: {len(images)} DICOM series of its patient have its size {mask.GetSize()}; exactly one is needed. "
+            f"{path}: {len(images)} DICOM series of its patient have its size {mask.GetSize()}; expected one. "
             f"The patient's series have {numbers or 'no'} slices. Add the T2 series, or remove the others."
         )
     moved = itk.Resample(mask, images[0], itk.Transform(), itk.sitkNearestNeighbor)
@@ -140,5 +140,5 @@ def _read(path: Path, read: Callable[[], Any]) -> Any:
         return read()
     except RuntimeError as error:
         raise InputError(
-            f"{path}: cannot be read ({str(error).splitlines()[-1]}). Is it truncated? Copy it again."
+            f"{path}: cannot be read ({str(error).splitlines()[-1]}). It may be truncated. Copy it again."
         ) from error

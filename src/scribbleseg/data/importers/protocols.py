@@ -1,4 +1,4 @@
-"""Named splits: which patients train, validate and test."""
+"""Named splits: which patients are for training, validation and test."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -38,11 +38,15 @@ def acdc_protocols(
 ) -> dict[str, list[Row]]:
     """ACDC's protocols for the patients that exist; cases: patient number → case names, groups: number → pathology.
 
-    cv5: consecutive twenties. The patients are ordered by pathology, so every fold tests on a group that training never
-    saw. strat5: a fifth of every group (4 of 20) in each fold, seeded. 622: 12 / 4 / 4 patients of every group, seeded.
-    tuning: to choose settings on; 16 / 4 patients of the groups that fold 0 of cv5 trains on, seeded, the latter for
-    validation, and nobody to test on. maag35, maag70: MAAGNet's lists. A patient that is not among the hundred is in no
-    fold.
+    - cv5: groups of twenty consecutive patients. They are ordered by pathology, so every fold tests on a pathology that
+      training never saw.
+    - strat5: a fifth of every pathology (4 of 20 patients) in each fold, seeded.
+    - 622: 12 / 4 / 4 patients of every pathology, seeded.
+    - tuning, for choosing settings: of the pathologies that fold 0 of cv5 trains on, 16 patients each for training and
+      4 for validation, seeded; no test cases.
+    - maag35, maag70: MAAGNet's lists.
+
+    A patient that is not among the hundred is in no fold.
     """
 
     def row(name: str, train: Iterable[int], val: Iterable[int], test: Iterable[int]) -> Row:
@@ -93,17 +97,17 @@ def consecutive_fifths(cases: Iterable[str]) -> list[Row]:
 
 
 def write_splits(folder: Path, protocols: Mapping[str, list[Row]], final: str) -> None:
-    """Write splits/NAME.json, and the folds of `final` as nnU-Net's splits_final.json (its `val` is what is held out).
+    """Write splits/NAME.json, and the folds of `final` as nnU-Net's splits_final.json (its `val` is held out).
 
-    A fold that has nothing to train on, or nothing held out, is left out and named on the terminal. In
-    splits_final.json a fold's validation cases are held out where it has any, its test cases otherwise.
+    A fold without training cases or without held-out cases is left out, and a message names it. In splits_final.json a
+    fold holds out its validation cases if it has any, otherwise its test cases.
     """
     (folder / "splits").mkdir()
     for name, rows in protocols.items():
         kept = [row for row in rows if row["train"] and (row["val"] or row["test"])]
         if len(kept) < len(rows):
             dropped = ", ".join(f"'{row['name']}'" for row in rows if row not in kept)
-            print(f"split {name}: {dropped} left out, the source lacks its patients for training or for testing")
+            print(f"split {name}: left out {dropped}, because the source has no patients for training or for testing")
         if not kept:
             continue
         _write_json(folder / "splits" / f"{name}.json", kept)

@@ -11,7 +11,7 @@ END = ".nii.gz"
 
 
 def case_paths(dst: Path, case: str, held_out: bool = False) -> tuple[Path, Path, Path]:
-    """Where image, scribble and dense mask of a case go; those of a held-out case go to imagesTs and labelsTs."""
+    """The paths of a case's image, scribble and dense mask. Those of a held-out case are in imagesTs and labelsTs."""
     images, truths = ("imagesTs", "labelsTs") if held_out else ("imagesTr", "labelsTr_dense")
     paths = dst / images / f"{case}_0000{END}", dst / "labelsTr" / f"{case}{END}", dst / truths / f"{case}{END}"
     for path in paths:
@@ -22,7 +22,7 @@ def case_paths(dst: Path, case: str, held_out: bool = False) -> tuple[Path, Path
 def copy_case(
     dst: Path, case: str, image: Path, scribble: Path | None, truth: Path | None, ignore: int, held_out: bool = False
 ) -> None:
-    """Copy NIfTI files byte for byte, after having read them.
+    """Read NIfTI files to check them, then copy them byte for byte.
 
     Raises InputError for an unreadable or constant image, and for a label with another grid or with unlisted values.
     """

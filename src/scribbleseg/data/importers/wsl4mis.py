@@ -1,4 +1,4 @@
-"""ACDC as WSL4MIS ships it: h5 files with `image`, `label` and `scribble`."""
+"""Import ACDC in WSL4MIS's layout: h5 files with `image`, `label` and `scribble`."""
 
 import re
 from pathlib import Path
@@ -23,11 +23,11 @@ ABOUT = {
 
 
 def import_wsl4mis(src: Path, dst: Path) -> None:
-    """Write the volumes below `src` to the new data set `dst`; without volumes, its slice files are joined to volumes.
+    """Write the volumes below `src` to the new data set `dst`. If there are none, join its slice files to volumes.
 
     The files have no spacing: the affine is the identity, and dataset.json says "spacing": "voxels".
     An h5 array [D, H, W] becomes a NIfTI [W, H, D], which read_volume gives back as [D, H, W].
-    Raises InputError for no files, unreadable ones, arrays of different shapes, unlisted values and missing slices.
+    Raises InputError if files or slices are missing or unreadable, and for different shapes and unlisted values.
     """
     cases = find_cases(src)
     with atomic_folder(dst) as folder:
@@ -55,7 +55,8 @@ def find_cases(src: Path) -> dict[str, list[Path]]:
     slices = [(match[1], int(match[3]), path) for path in paths if (match := SLICE.fullmatch(path.name))]
     if not volumes and not slices:
         raise InputError(
-            f"{src}: no patient001_frame01.h5 or patient001_frame01_slice_0.h5 in it. Give WSL4MIS's folder data/ACDC."
+            f"{src}: has no files such as patient001_frame01.h5 or patient001_frame01_slice_0.h5. "
+            "Give WSL4MIS's folder data/ACDC."
         )
     if volumes:
         cases = {case: [path] for case, path in volumes}
@@ -108,11 +109,11 @@ def _read(path: Path) -> list[np.ndarray]:
             if missing:
                 raise InputError(
                     f"{path}: has no '{min(missing)}'. It holds {', '.join(file) or 'nothing'}; "
-                    "image, scribble and label are needed."
+                    "expected image, scribble and label. Replace the file."
                 )
             arrays = [file[key][()] for key in ("image", "scribble", "label")]
     except OSError as error:
-        raise InputError(f"{path}: cannot be read as HDF5 ({error}). Is it truncated? Copy it again.") from error
+        raise InputError(f"{path}: cannot be read as HDF5 ({error}). It may be truncated. Copy it again.") from error
     if len({array.shape for array in arrays}) > 1:
         raise InputError(
             f"{path}: image, scribble and label have shapes {[array.shape for array in arrays]}; they must be equal. "

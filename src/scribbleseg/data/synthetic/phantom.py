@@ -1,4 +1,4 @@
-"""Synthetic short-axis hearts: right ventricle (1), ring of myocardium (2), LV cavity (3), in a misleading chest."""
+"""Synthetic short-axis hearts: right ventricle (1), ring of myocardium (2), LV cavity (3), among similar structures."""
 
 import json
 import os
@@ -37,12 +37,12 @@ WALL_MM = (7.0, 10.5)
 EJECTION = (0.6, 0.82)  # LV radius at end systole over that at end diastole
 RV_LENGTH = (1.0, 1.3)  # half of the crescent's length over the outer radius of the myocardium
 RV_WIDTH = (0.62, 0.85)  # half of its width over the same
-OFF_CENTRE_MM = 14.0  # deviation of the heart's place in the picture
-TILT_MM = (-14.0, 14.0)  # drift of the heart's centre from base to apex
+OFF_CENTRE_MM = 14.0  # deviation of the heart's position in the slice
+TILT_MM = (-14.0, 14.0)  # shift of the heart's centre from base to apex
 BREATHING_MM = 1.2  # deviation of each slice's place
 OUTLINE = 0.04  # deviation of each harmonic of an outline, as a share of its radius
 
-# Picture; intensities before the bias field, blood being near 1
+# Image; intensities before the bias field, with blood near 1
 BLOOD = (0.75, 1.0)
 MYOCARDIUM = (0.26, 0.42)
 LUNG = (0.05, 0.14)
@@ -54,7 +54,7 @@ FLOW = 0.1  # the same within blood
 BIAS = 0.28  # deviation of each coefficient of the logarithmic bias field
 BLUR_PIXELS = (0.5, 0.9)
 NOISE = (0.025, 0.055)  # deviation of each of the two channels of the Rician noise
-VESSELS = (2, 4)  # bright discs per patient, some with a wall: a left ventricle at a glance
+VESSELS = (2, 4)  # bright discs per patient, some with a wall, which look like a left ventricle
 VESSEL_RADIUS_MM = (6.0, 15.0)
 WALLED_SHARE = 0.2  # of the vessels
 
@@ -73,7 +73,7 @@ class Heart:
 
 
 def draw_patient(seed: int) -> tuple[Heart, Heart]:
-    """End diastole and end systole of one patient: same chest, affine and contrast; another heart size and noise."""
+    """End diastole and end systole of one patient: same chest, affine and contrast, other heart size and noise."""
     rng = np.random.default_rng(seed)
     shape = (int(rng.integers(SLICES[0], SLICES[1] + 1)), *(int(rng.integers(SIZE[0], SIZE[1] + 1)) for _ in range(2)))
     spacing_mm = rng.uniform(*SPACING_MM)
@@ -262,11 +262,11 @@ def _heart(
 
 
 def phantom(config: config.Phantom) -> None:
-    """Write a data set of `cases` hearts with simulated scribbles, dense masks and splits_final.json, as the seed says.
+    """Write a data set of `cases` hearts with simulated scribbles, dense masks and splits_final.json; seeded.
 
     Cases come in pairs, end diastole (ed) and end systole (es) of one patient, named in `groups`. Each of up to three
-    folds holds out a share of the patients. Raises InputError for fewer than three cases and for a folder that holds
-    anything.
+    folds holds out a share of the patients. Raises InputError for fewer than three cases and for a folder that is not
+    empty.
     """
     if config.cases < 3:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Scribbles drawn from dense masks, the way a hand draws them: seeded, and never outside the structure."""
+"""Draw scribbles from dense masks, similar to those of a hand: seeded, and never outside the structure."""
 
 import os
 import tempfile
@@ -27,7 +27,7 @@ CONTOUR_DEPTH = (0.25, 0.5)  # where the inner contour runs, as a share of the s
 AROUND = (0.25, 0.85)  # distance of the background curve, as a share of the radius of all structures together
 ELSEWHERE = (1.4, 2.2)  # distance of the second background curve, as a multiple of the first one's
 ELSEWHERE_SHARE = 0.25  # its strokes are this much shorter
-JITTER = 0.2  # sideways wobble of a curve, as a share of its distance from the structure's edge
+JITTER = 0.2  # sideways displacement of a curve, as a share of its distance from the structure's edge
 
 
 def simulate_scribbles(
@@ -35,12 +35,12 @@ def simulate_scribbles(
 ) -> np.ndarray:
     """Scribbles for a dense mask, slice by slice.
 
-    A class gets the long axis of each component's skeleton and, where it is wide, part of an inner contour; the
-    background a curve around all structures and a short one further out. Curves are smoothed and wobble; `coverage` is
-    the share of each that is drawn, `thickness` the width in pixels. The same seed draws the same curves at any
-    coverage and thickness. truth [D, H, W], 0..classes-1. Returns uint8 [D, H, W], UNLABELED where nothing is drawn;
-    every labelled pixel equals the truth. A class that is present in a slice gets at least one pixel, a class that is
-    absent none. Raises InputError for a coverage outside (0, 1] and a thickness below 1.
+    A class gets the long axis of each component's skeleton and, if the component is wide, part of an inner contour. The
+    background gets a curve around all structures and a short one further out. Curves are smoothed and displaced
+    sideways. `coverage` is the share of each curve that is drawn, `thickness` its width in pixels. The same seed draws
+    the same curves at any coverage and thickness. truth [D, H, W], 0..classes-1. Returns uint8 [D, H, W], UNLABELED
+    where nothing is drawn; every labelled pixel equals the truth. A class that is present in a slice gets at least one
+    pixel, a class that is absent none. Raises InputError for a coverage outside (0, 1] and a thickness below 1.
     """
     if not 0 < coverage <= 1:
         raise InputError(
@@ -78,7 +78,7 @@ def _structure(mask: np.ndarray, coverage: float, thickness: int, rng: np.random
 
 
 def _background(mask: np.ndarray, coverage: float, thickness: int, rng: np.random.Generator) -> np.ndarray:
-    """A curve around everything that is not background, at a distance that wobbles, and a short one further out."""
+    """A curve around everything that is not background, at a varying distance, and a short one further out."""
     if not mask.any():
         return mask
     centre = np.array(mask.shape) * rng.uniform(0.4, 0.6, 2)
@@ -108,7 +108,7 @@ def _smooth_noise(shape: tuple[int, int], sigma: float, rng: np.random.Generator
 
 
 def _longest_contour(field: np.ndarray, level: float) -> np.ndarray:
-    """The longest line [N, 2] on which `field` has this level; empty where there is none."""
+    """The longest line [N, 2] on which `field` has this level; empty if there is none."""
     return max(find_contours(field, level), key=len, default=np.zeros((0, 2)))
 
 
@@ -136,7 +136,7 @@ def _farthest(distance: np.ndarray) -> int:
 
 
 def _wobble(curve: np.ndarray, depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Smooth a curve and move it sideways by a slowly changing share of its distance from the edge."""
+    """Smooth a curve and displace it sideways by a slowly changing share of its distance from the edge."""
     if len(curve) < 6:
         return curve
     closed = np.allclose(curve[0], curve[-1])
@@ -148,7 +148,7 @@ def _wobble(curve: np.ndarray, depth: np.ndarray, rng: np.random.Generator) -> n
 
 
 def _draw(curves: list, mask: np.ndarray, thickness: int, rng: np.random.Generator) -> np.ndarray:
-    """Strokes along the curves, cut to the mask; its deepest pixel when no stroke falls into it."""
+    """Strokes along the curves, cut to the mask. If no stroke falls into the mask: its deepest pixel."""
     line = np.zeros_like(mask)
     for curve, share in curves:
         strokes, phase = rng.integers(1, 4), rng.random()
@@ -171,27 +171,28 @@ def _draw(curves: list, mask: np.ndarray, thickness: int, rng: np.random.Generat
 
 
 def case_seed(seed: int, case: str) -> int:
-    """A seed of its own for every case, whatever other cases there are."""
+    """A seed for the case that does not depend on which other cases there are."""
     return zlib.crc32(f"{seed} {case}".encode())
 
 
 def simulate(config: config.Simulate) -> None:
-    """Draw labelsTr/CASE from labelsTr_dense/CASE for every case with a dense mask and no scribble; all cases or none.
+    """Draw labelsTr/CASE from labelsTr_dense/CASE for every case with a dense mask and no scribble.
 
-    With `overwrite` also for those that have a scribble. Raises InputError when there is no dense mask, or no case left
-    to draw.
+    With `overwrite` also for those that have a scribble. If one case fails, no file is written. Raises InputError if
+    there is no dense mask, or no case left to draw.
     """
     dataset = read_dataset(config.dataset)
     dense = [case for case in dataset.cases.values() if case.truth is not None]
     if not dense:
         raise InputError(
-            f"{dataset.folder}: no dense masks to draw from. Expected labelsTr_dense/CASE{dataset.file_ending}."
+            f"{dataset.folder}: no dense masks to draw from; expected labelsTr_dense/CASE{dataset.file_ending}. "
+            "Add them."
         )
     cases = [case for case in dense if config.overwrite or case.scribble is None]
     if not cases:
         raise InputError(
-            f"{dense[0].scribble}: exists already, as of every case with a dense mask ({len(dense)}). "
-            "Add --overwrite to replace them."
+            f"{dense[0].scribble}: exists already, and so do the scribbles of all cases with a dense mask "
+            f"({len(dense)}). Add --overwrite to replace them."
         )
 
     def draw(case: Case, folder: Path) -> Path:
@@ -216,6 +217,6 @@ def simulate(config: config.Simulate) -> None:
             os.replace(path, dataset.folder / "labelsTr" / path.name)
     if len(cases) < len(dense):
         print(
-            f"{len(dense) - len(cases)} of {len(dense)} cases had a scribble, which was kept; scribbles drawn: "
-            f"{len(cases)}"
+            f"{len(dense) - len(cases)} of {len(dense)} cases had a scribble, which was kept. Drew scribbles for "
+            f"{len(cases)} cases"
         )
