@@ -1,7 +1,7 @@
 """Does SCN's region shape refinement stay alive? python benchmarks/studies/rsr.py [--variants NAME ...] [--table-only]
 
-Trains readings of eq. 4-12 with equal budgets and writes benchmarks/results/scn-rsr.csv and .md. A run that was cut off is
-carried on, a finished one is skipped.
+Trains readings of eq. 4-12 with equal budgets and writes benchmarks/results/scn-rsr.csv and .md. A run that was cut off
+is carried on, a finished one is skipped.
 """
 
 import argparse
@@ -24,10 +24,14 @@ VARIANTS = {
 BUDGET = {"method": "scn", "split": "tuning", "size": 96, "batch": 8, "iterations": 2000, "set": "momentum=0.985"}
 MONITORED = ("threshold", "coverage", "coverage_refined", "accepted", "changed")
 ABOUT = (
-    "MSCMR's `tuning` split: 20 of the 25 scribbled subjects are trained on, 5 are validated on their scribbled pixels. None "
-    "of them has a dense mask, and none is a validation or test subject of the paper's split. The momentum of τ is .985 for "
-    "2000 iterations of 8 slices at 96 pixels, so that τ moves as far as with .999 in the paper's 30 000. `changed` is the "
-    "share of pixels whose pseudo-label RSR adds or changes. Dice in percent. Made by `python benchmarks/studies/rsr.py`."
+    "MSCMR's `tuning` split: 20 of the 25 scribbled subjects are trained on, 5 are validated on their scribbled "
+    "pixels. None "
+    "of them has a dense mask, and none is a validation or test subject of the paper's split. "
+    "The momentum of τ is .985 for "
+    "2000 iterations of 8 slices at 96 pixels, so that τ moves as far as with .999 in the paper's 30 000. "
+    "`changed` is the "
+    "share of pixels whose pseudo-label RSR adds or changes. Dice in percent. "
+    "Made by `python benchmarks/studies/rsr.py`."
 )
 COLUMNS = ("variant", "seed", "iteration", *MONITORED, "dice", "device", "commit", "command")
 
