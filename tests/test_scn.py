@@ -18,7 +18,8 @@ TERMS = {"pce", "pap", "pcl", "region", "cacl_scribble", "cacl_unlabel"}
 
 def scn(**options):
     torch.manual_seed(0)
-    return SCN(UNet(1, 4, widths=(4, 8, 8, 8, 8), dropout=(0.0,) * 5), **{"threshold": 0.3, "dim": 6, "region_threshold": 0.0, **options})
+    network = UNet(1, 4, widths=(4, 8, 8, 8, 8), dropout=(0.0,) * 5)
+    return SCN(network, **{"threshold": 0.3, "dim": 6, **options})
 
 
 def make_batch(n=2, size=32):
@@ -173,7 +174,7 @@ def test_the_overlap_rule_is_the_one_asked_for(options, expected):
 
 
 def test_rsr_still_changes_pixels_after_a_long_run():
-    """τ follows eq. 12 for the paper's 30 000 steps; each class has a pixel of confidence .9999, one in ten is unsure."""
+    """τ follows eq. 12 for the paper's 30 000 steps; every class has sure pixels (.9999), one pixel in ten is unsure."""
     generator = torch.Generator().manual_seed(0)
     label = torch.arange(4).repeat_interleave(8)[None].expand(32, 32).clone()[None]  # four stripes
     confidence = torch.where(torch.rand(1, 32, 32, generator=generator) < 0.1, 0.6, 0.9999)
