@@ -174,7 +174,7 @@ def test_the_overlap_rule_is_the_one_asked_for(options, expected):
 
 
 def test_rsr_still_changes_pixels_after_a_long_run():
-    """τ follows eq. 12 for the paper's 30 000 steps; every class has sure pixels (.9999), one pixel in ten is unsure."""
+    """τ follows eq. 12 for the paper's 30 000 steps; every class has sure pixels (.9999), one in ten is unsure."""
     generator = torch.Generator().manual_seed(0)
     label = torch.arange(4).repeat_interleave(8)[None].expand(32, 32).clone()[None]  # four stripes
     confidence = torch.where(torch.rand(1, 32, 32, generator=generator) < 0.1, 0.6, 0.9999)
