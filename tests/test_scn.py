@@ -18,7 +18,8 @@ TERMS = {"pce", "pap", "pcl", "region", "cacl_scribble", "cacl_unlabel"}
 
 def scn(**options):
     torch.manual_seed(0)
-    return SCN(UNet(1, 4, widths=(4, 8, 8, 8, 8), dropout=(0.0,) * 5), **{"threshold": 0.3, "dim": 6, **options})
+    network = UNet(1, 4, widths=(4, 8, 8, 8, 8), dropout=(0.0,) * 5)
+    return SCN(network, **{"threshold": 0.3, "dim": 6, **options})
 
 
 def make_batch(n=2, size=32):
@@ -139,7 +140,7 @@ def test_scribbles_are_never_overwritten(rsr):
     assert bool(method.latest["accepted"].any()) == rsr
     unsure = scn(threshold=1.0, rsr=rsr)
     unsure.losses(batch, torch.tensor(0.0))
-    assert torch.equal(unsure.latest["confident"], drawn)
+    assert torch.equal(unsure.latest["before"] != UNLABELED, drawn)
     assert torch.equal(unsure.latest["pseudo_label"], batch.label)
 
 
@@ -150,8 +151,8 @@ def test_scribbles_vote_with_their_class_however_unsure_the_prediction():
     probs = torch.tensor([[[0.1, 0.8, 0.1], [0.3, 0.4, 0.3], [0.4, 0.3, 0.3], [0.4, 0.3, 0.3]]]).transpose(1, 2)[
         :, :, None
     ]
-    label, confident, accepted = method.refine(probs, correlation, torch.tensor([[[2, 2, UNLABELED, UNLABELED]]]))
-    assert confident.flatten().tolist() == [True, True, False, False] and accepted.all()
+    label, before, accepted = method.refine(probs, correlation, torch.tensor([[[2, 2, UNLABELED, UNLABELED]]]))
+    assert before.flatten().tolist() == [2, 2, UNLABELED, UNLABELED] and accepted.all()
     assert label.flatten().tolist() == [2, 2, 2, UNLABELED]
     label, _, accepted = method.refine(
         probs, correlation, torch.full((1, 1, 4), UNLABELED)
@@ -170,6 +171,38 @@ def test_the_overlap_rule_is_the_one_asked_for(options, expected):
     )
     assert accepted.all(1).tolist() == accepted.any(1).tolist() == expected
     assert label[1, 0].tolist() == [2, *([2, 2] if expected[1] else [UNLABELED] * 2), UNLABELED]
+
+
+def test_rsr_still_changes_pixels_after_a_long_run():
+    """τ follows eq. 12 for the paper's 30 000 steps; every class has sure pixels (.9999), one in ten is unsure."""
+    generator = torch.Generator().manual_seed(0)
+    label = torch.arange(4).repeat_interleave(8)[None].expand(32, 32).clone()[None]  # four stripes
+    confidence = torch.where(torch.rand(1, 32, 32, generator=generator) < 0.1, 0.6, 0.9999)
+    probs = torch.full((1, 4, 32, 32), 0.0).scatter(1, label[:, None], confidence[:, None])
+    probs = torch.where(probs == 0, ((1 - confidence) / 3)[:, None], probs)
+    stripes = label.view(-1, 1) == label.view(1, -1)
+    nothing = torch.full_like(label, UNLABELED)
+    changed = {}
+    for threshold in (0.0, 0.85):
+        method = scn(threshold=0.85, stride=1, region_threshold=threshold)
+        with torch.no_grad():
+            for _ in range(30_000 // 100):
+                method.threshold.copy_(update_threshold(method.threshold, probs, 0.999**100))
+        assert method.threshold > 0.9998
+        after, before, _ = method.refine(probs, stripes.float()[None], nothing)
+        changed[threshold] = (after != before).float().mean().item()
+    assert changed == {0.0: 0.0, 0.85: pytest.approx((confidence < 0.9).float().mean().item())}
+
+
+@pytest.mark.parametrize("towards, expected", [("class mean", (0.75 + 0.8) / 2), ("pixel mean", 0.77)])
+def test_other_readings_of_what_the_threshold_follows(towards, expected):
+    """Class 0 has the confidences .6 and .9, class 1 .8, .75 and .8; class 2 is nowhere."""
+    largest = torch.tensor([0.6, 0.9, 0.8, 0.75, 0.8])
+    probs = torch.stack([largest, 1 - largest, torch.zeros(5)])
+    probs[:, 2:] = probs[[1, 0, 2], 2:]
+    found = update_threshold(torch.tensor(0.5), probs[None, :, None], momentum=0.0, towards=towards)
+    by_class = {"class mean": (largest[:2].mean() + largest[2:].mean()) / 2, "pixel mean": largest.mean()}
+    assert found.item() == pytest.approx(by_class[towards].item()) == pytest.approx(expected, abs=0.02)
 
 
 @pytest.mark.parametrize("label", [UNLABELED, 2])
@@ -225,13 +258,13 @@ def test_monitor_by_hand():
     pseudo = torch.tensor([[[0, 1, 1, UNLABELED], [2, 2, 0, 0]]])
     method.latest = {
         "pseudo_label": pseudo,
-        "confident": pseudo == 0,
+        "before": torch.where(pseudo == 0, pseudo, UNLABELED),
         "accepted": torch.tensor([[True, False, False, False]]),
         "scribble": torch.tensor([[[0, UNLABELED, UNLABELED, UNLABELED], [UNLABELED] * 4]]),
         "truth": torch.tensor([[[0, 1, 2, 3], [2, UNLABELED, 0, 1]]]),
     }
     got = {name: value.item() for name, value in method.monitor().items()}
-    expected = {"threshold": 0.3, "coverage": 3 / 8, "coverage_refined": 7 / 8, "accepted": 1 / 4}
+    expected = {"threshold": 0.3, "coverage": 3 / 8, "coverage_refined": 7 / 8, "changed": 4 / 8, "accepted": 1 / 4}
     assert got == pytest.approx(expected | {"pseudo_accuracy": 3 / 5, "pseudo_accuracy_foreground": 2 / 3})
     method.latest["truth"] = None
     assert {name: value.item() for name, value in method.monitor().items()} == pytest.approx(expected)
@@ -246,7 +279,7 @@ def test_pictures_show_what_training_uses():
     assert list(pictures) == ["image", "scribble", "confident", "pseudo_label"]
     assert {value.shape for value in pictures.values()} == {batch.label.shape}
     assert torch.equal(pictures["image"], batch.image[:, 0]) and torch.equal(pictures["scribble"], batch.label)
-    assert torch.equal(pictures["confident"], method.latest["confident"])
+    assert torch.equal(pictures["confident"], method.latest["before"] != UNLABELED)
     assert torch.equal(pictures["pseudo_label"], method.latest["pseudo_label"])
     assert scn(pap=False, rsr=False, cacl=False).pictures(batch) == {}
 

@@ -43,14 +43,14 @@ def draw_rows(correlation: Tensor, rows: int) -> Tensor:
 
 
 def region_refinement(
-    rows: Tensor, label: Tensor, mask: Tensor, threshold: Tensor, classes: int, overlap: str = "region"
+    rows: Tensor, label: Tensor, mask: Tensor, threshold: Tensor | float, classes: int, overlap: str = "region"
 ) -> tuple[Tensor, Tensor, Tensor]:
     """RSR, eq. 4-8: grow the confident mask M by the regions that correlate, where they agree on a class.
 
     rows [N, R, h, w] of the correlation map, label [N, H, W] integer 0..classes−1 (read inside M only), mask M
-    [N, H, W] bool, threshold τ 0-d; H and W are multiples of h and w, and a position stands for its block of
-    pixels. Each row, min-max normalised, is > .5 on its region ĉ. A region is accepted if |ĉ∩M|/|ĉ| ≥ τ
-    ("region"; "mask": |ĉ∩M|/|M| ≥ τ, eq. 6 as printed) and one class c* fills more than τ of ĉ∩M. The label
+    [N, H, W] bool, threshold t; H and W are multiples of h and w, and a position stands for its block of
+    pixels. Each row, min-max normalised, is > .5 on its region ĉ. A region is accepted if |ĉ∩M|/|ĉ| ≥ t
+    ("region"; "mask": |ĉ∩M|/|M| ≥ t, eq. 6 as printed) and one class c* fills more than t of ĉ∩M. The label
     becomes c* on ĉ and M becomes M ∪ ĉ. Where accepted regions meet, the one with the larger share of its class
     wins, the earlier row among equals.
 
@@ -86,17 +86,26 @@ def region_refinement(
     return torch.where(grown, value, label.long()), mask | grown, accepted
 
 
-def update_threshold(threshold: Tensor, probs: Tensor, momentum: float = 0.999) -> Tensor:
-    """CGTM, eq. 12: τ ← m τ + (1 − m) · mean over the predicted classes of the class's largest confidence.
+def update_threshold(
+    threshold: Tensor, probs: Tensor, momentum: float = 0.999, towards: str = "class maximum"
+) -> Tensor:
+    """CGTM, eq. 12: τ ← m τ + (1 − m) · mean over the predicted classes of the class's confidence.
 
-    threshold 0-d, probs [N, K, *space]; a class is present where it is the argmax of a pixel of the batch.
-    Stays in [0, 1].
+    threshold 0-d, probs [N, K, *space]; a class is predicted where it is the argmax of a pixel of the batch. `towards`:
+    a class's confidence is its largest one ("class maximum", eq. 12), or the mean over its pixels ("class mean"). With
+    "pixel mean" τ moves towards the mean confidence of all pixels, without classes (FreeMatch, ICLR 2023). Stays in
+    [0, 1]. Raises KeyError for another `towards`.
     """
-    confidence, prediction = probs.max(1)
-    classes = torch.arange(probs.shape[1], device=probs.device)
-    highest = torch.where(prediction.flatten()[:, None] == classes, confidence.flatten()[:, None], 0.0).amax(0)
-    highest = batch_cat(highest.unsqueeze(0)).amax(0)
-    return threshold.lerp((highest.sum() / (highest > 0).sum()).to(threshold.dtype), 1 - momentum)
+    confidence, prediction = (x.flatten() for x in probs.max(1))
+    of = prediction[:, None] == torch.arange(probs.shape[1], device=probs.device)
+    by_class = torch.where(of, confidence[:, None], 0.0)  # [pixels, K]
+    count = batch_sum(of.sum(0))
+    found = {
+        "class maximum": lambda: batch_cat(by_class.amax(0, keepdim=True)).amax(0).sum() / (count > 0).sum(),
+        "class mean": lambda: (batch_sum(by_class.sum(0)) / count.clamp(min=1)).sum() / (count > 0).sum(),
+        "pixel mean": lambda: batch_sum(confidence.sum()) / count.sum(),
+    }[towards]()
+    return threshold.lerp(found.to(threshold.dtype), 1 - momentum)
 
 
 def propagation_loss(propagated: Tensor, label: Tensor) -> Tensor:

@@ -67,6 +67,12 @@ class SCN(Method):
         ] = "region",
         threshold: Annotated[float, between(0, 1), "τ at the start"] = 0.85,
         momentum: Annotated[float, between(0, 1), "m, share of τ that stays in a step [CorrMatch]"] = 0.999,
+        towards: Annotated[
+            str, one_of("class maximum", "class mean", "pixel mean"), "what τ follows: eq. 12, or other readings [ours]"
+        ] = "class maximum",
+        region_threshold: Annotated[
+            float, between(0, 1), "t of RSR, share of ĉ in M and of its class that accepts ĉ [ours]; 0: τ, as printed"
+        ] = 0.0,
         temperature: Annotated[float, above(0), "T of CACL [ours]"] = 0.1,
     ):
         super().__init__(network)
@@ -75,7 +81,8 @@ class SCN(Method):
         self.lambda1, self.lambda2, self.lambda3, self.lambda4 = lambda1, lambda2, lambda3, lambda4
         self.stride, self.level = stride, stride.bit_length() - 1
         self.scale, self.rows, self.overlap = scale, rows, overlap
-        self.momentum, self.temperature = momentum, temperature
+        self.momentum, self.towards, self.region_threshold = momentum, towards, region_threshold
+        self.temperature = temperature
         self.register_buffer("threshold", torch.tensor(float(threshold)))
         if self.level >= len(self.network.widths):
             strides = ", ".join(str(2**level) for level in range(len(self.network.widths)))
@@ -98,16 +105,16 @@ class SCN(Method):
         if self.pap:
             # max is 8 times faster than argmax on a CPU
             terms["pap"] = self.lambda2 * F.cross_entropy(logits, propagated.max(1).indices)
-        pseudo_label, confident, accepted = self.refine(probs, correlation, batch.label)  # eq. 4-8
+        pseudo_label, before, accepted = self.refine(probs, correlation, batch.label)  # eq. 4-8
         if self.rsr:
             terms["pcl"] = self.lambda3 * propagation_loss(propagated, pseudo_label)
             terms["region"] = self.lambda3 * partial_cross_entropy(logits, pseudo_label)
         if self.cgtm:
-            self.next_threshold = update_threshold(self.threshold, probs, self.momentum)  # eq. 12
+            self.next_threshold = update_threshold(self.threshold, probs, self.momentum, self.towards)  # eq. 12
         if self.cacl:
             contrast = class_contrast(features, batch.label, pseudo_label, logits.shape[1], self.temperature)
             terms["cacl_scribble"], terms["cacl_unlabel"] = (self.lambda4 * term for term in contrast)  # eq. 13-17
-        self.latest = {"confident": confident, "pseudo_label": pseudo_label, "accepted": accepted}
+        self.latest = {"before": before, "pseudo_label": pseudo_label, "accepted": accepted}
         self.latest |= {"scribble": batch.label, "truth": batch.truth}
         return terms
 
@@ -123,21 +130,23 @@ class SCN(Method):
         return F.interpolate(coarse, scale_factor=self.stride, mode="bilinear")
 
     def refine(self, probs: Tensor, correlation: Tensor | None, scribble: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The pseudo-label after RSR, M before it, and which regions were accepted.
+        """The pseudo-label after RSR and before it, and which regions were accepted.
 
-        int64 [N, H, W] with UNLABELED outside M, bool [N, H, W], bool [N, R].
+        int64 [N, H, W] with UNLABELED outside M, twice, and bool [N, R].
         """
         confidence, label = probs.max(1)
         drawn = scribble != UNLABELED
-        confident = mask = (confidence > self.threshold) | drawn
+        mask = (confidence > self.threshold) | drawn
         label = torch.where(drawn, scribble, label)
+        before = torch.where(mask, label, UNLABELED)
         accepted = drawn.new_zeros(len(drawn), 1)
         if self.rsr and correlation is not None:
             size = [side // self.stride for side in label.shape[1:]]
             rows = draw_rows(correlation.detach(), self.rows).unflatten(2, size)
-            label, mask, accepted = region_refinement(rows, label, mask, self.threshold, probs.shape[1], self.overlap)
+            least = self.region_threshold or self.threshold
+            label, mask, accepted = region_refinement(rows, label, mask, least, probs.shape[1], self.overlap)
             label = torch.where(drawn, scribble, label)
-        return torch.where(mask, label, UNLABELED), confident, accepted
+        return torch.where(mask, label, UNLABELED), before, accepted
 
     def after_step(self, progress: Tensor) -> None:
         """τ moves here, once per optimiser step: `losses` depends on weights, τ and batch only, and can be repeated."""
@@ -147,7 +156,8 @@ class SCN(Method):
     def monitor(self) -> dict[str, Tensor]:
         """τ, and the state of M and its pseudo-labels in the latest batch.
 
-        coverage, coverage_refined: share of pixels in M before and after RSR. accepted: share of regions. With dense
+        coverage, coverage_refined: share of pixels in M before and after RSR. changed: share of pixels whose
+        pseudo-label RSR adds or changes. accepted: share of regions. With dense
         masks, pseudo_accuracy: share of right pseudo-labels inside M, scribbles aside, and the same among those of
         foreground (0 where there are none).
         """
@@ -157,8 +167,9 @@ class SCN(Method):
         known = seen["pseudo_label"] != UNLABELED
         values = {
             "threshold": self.threshold,
-            "coverage": seen["confident"].float().mean(),
+            "coverage": (seen["before"] != UNLABELED).float().mean(),
             "coverage_refined": known.float().mean(),
+            "changed": (seen["pseudo_label"] != seen["before"]).float().mean(),
             "accepted": seen["accepted"].float().mean(),
         }
         if seen["truth"] is not None:
@@ -174,10 +185,10 @@ class SCN(Method):
             return {}
         maps = self.network.encode(batch.image)
         probs = self.network.head(self.network.decode(maps)).float().softmax(1)
-        pseudo_label, confident, _ = self.refine(probs, self.correlation(maps), batch.label)
+        pseudo_label, before, _ = self.refine(probs, self.correlation(maps), batch.label)
         return {
             "image": batch.image[:, 0],
             "scribble": batch.label,
-            "confident": confident,
+            "confident": before != UNLABELED,
             "pseudo_label": pseudo_label,
         }
