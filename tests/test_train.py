@@ -115,7 +115,7 @@ def test_scans_of_another_ending_are_not_passed_over_in_silence(tmp_path, capsys
     (data / "imagesTr" / "far_0000.nrrd").touch()
     train(settings(data, tmp_path / "run", iterations=1))
     assert (
-        f"{data}: files that are not read: imagesTr 1 .nrrd. A data set has one file ending, '.nii.gz'"
+        f"{data}: files that are not read: imagesTr 1 .nrrd. A data set has one file ending, here '.nii.gz'"
         in capsys.readouterr().err
     )
 

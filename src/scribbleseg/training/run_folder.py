@@ -63,7 +63,8 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         write_plan(config, plan)
         self._write_environment(environment(machine.device, machine.dtype) | {"step": step})
-        self._cut_log(0)  # a run that was cut off before its first checkpoint begins anew
+        if (self.path / "log.jsonl").exists():  # a run that was cut off before its first checkpoint begins anew
+            self._cut_log(0)
         self.open(plan.network, config.tensorboard)
         self.save(state)
 
