@@ -95,7 +95,9 @@ def test_a_partial_source_keeps_the_patients_where_they_belong(tmp_path, capsys)
             for part in ("train", "val", "test"):
                 assert set(row[part]) == set(full[part]) & {case for cases in some.values() for case in cases}
     write_splits(tmp_path, protocols, "cv5")
-    assert "split cv5: left out '41-60 infarct', '61-80 normal', '81-100 abnormal RV', because" in capsys.readouterr().out
+    assert (
+        "split cv5: left out '41-60 infarct', '61-80 normal', '81-100 abnormal RV', because" in capsys.readouterr().out
+    )
     final = json.loads((tmp_path / "splits_final.json").read_text(encoding="utf-8"))
     assert final == [
         {"train": CASES[21], "val": CASES[1] + CASES[2]},
