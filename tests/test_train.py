@@ -191,7 +191,7 @@ def test_a_run_whose_dense_masks_went_away_says_so(tmp_path):
 @pytest.mark.parametrize("dense", [True, False])
 def test_the_log_carries_what_scn_monitors(dataset, tmp_path, dense):
     data = dataset if dense else small_dataset(tmp_path / "bare", dense=False)
-    names = {"threshold", "coverage", "coverage_refined", "accepted"}
+    names = {"threshold", "coverage", "coverage_refined", "changed", "accepted"}
     entries = log(train(settings(data, tmp_path / "run", method="scn", iterations=3, batch=2, set=("threshold=0.4",))))
     assert len(entries) == 3
     for entry in entries:
