@@ -58,10 +58,11 @@ EXPECTED = {  # what differs from the shared recipe, and the options
     "fddseg": ({"batch": 4}, FDDSEG),
     "scn": (
         {"optimizer": "adam", "lr": 1e-3, "schedule": "step", "weight_decay": 0.0, "batch": 24, "iterations": 30_000}
-        | {"step_at": (0.5, 0.75), "gamma": 0.1},
+        | {"step_at": (0.25, 0.5, 0.75), "gamma": 0.5},
         SCN
         | {"stride": 8, "dim": 64, "scale": "inside", "rows": 128, "overlap": "region"}
-        | {"threshold": 0.85, "momentum": 0.999, "temperature": 0.1},
+        | {"threshold": 0.85, "momentum": 0.999, "towards": "class maximum", "region_threshold": 0.85}
+        | {"temperature": 0.1},
     ),
 }
 

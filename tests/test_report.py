@@ -336,7 +336,7 @@ def test_a_prediction_that_was_killed_before_its_first_volume_is_made_anew(run):
 
 
 def test_a_prediction_corrected_in_its_place_is_not_called_the_models_own(run):
-    assert "changed" not in report(Report(run)).read_text(encoding="utf-8")
+    assert "changed since" not in report(Report(run)).read_text(encoding="utf-8")
     path = run / "predictions" / "case.4 a.nii.gz"
     shutil.copyfile(open_run(run).train.dataset / "labelsTr_dense" / path.name, path)
     page = report(Report(run)).read_text(encoding="utf-8")

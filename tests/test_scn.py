@@ -19,7 +19,7 @@ TERMS = {"pce", "pap", "pcl", "region", "cacl_scribble", "cacl_unlabel"}
 def scn(**options):
     torch.manual_seed(0)
     network = UNet(1, 4, widths=(4, 8, 8, 8, 8), dropout=(0.0,) * 5)
-    return SCN(network, **{"threshold": 0.3, "dim": 6, **options})
+    return SCN(network, **{"threshold": 0.3, "region_threshold": 0.0, "dim": 6, **options})
 
 
 def make_batch(n=2, size=32):

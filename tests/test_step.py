@@ -200,16 +200,18 @@ def test_slices_that_leave_no_room_on_the_device_stay_on_the_host(monkeypatch, c
 
 def test_which_step_is_taken(monkeypatch):
     monkeypatch.setattr("scribbleseg.training.machine.pick_device", torch.device)
-    for device, compile, deterministic, compiled, recorded in (
-        ("cpu", "auto", False, False, False),
-        ("cpu", "on", False, True, False),
-        ("cuda", "auto", False, False, True),  # too short for a compiler
-        ("cuda", "off", False, False, False),
-        ("cuda", "on", False, True, True),
-        ("cuda", "auto", True, False, False),
+    for device, compile, graph, deterministic, compiled, recorded in (
+        ("cpu", "auto", "auto", False, False, False),
+        ("cpu", "on", "auto", False, True, False),
+        ("cuda", "auto", "auto", False, False, True),  # too short for a compiler
+        ("cuda", "off", "auto", False, False, True),
+        ("cuda", "off", "off", False, False, False),
+        ("cuda", "on", "off", False, True, False),
+        ("cuda", "on", "auto", False, True, True),
+        ("cuda", "auto", "auto", True, False, False),
     ):
-        machine = pick_machine(device, "float32", compile, deterministic, iterations=100)
-        assert (machine.compiled, machine.recorded) == (compiled, recorded), (device, compile, deterministic)
+        machine = pick_machine(device, "float32", compile, graph, deterministic, iterations=100)
+        assert (machine.compiled, machine.recorded) == (compiled, recorded), (device, compile, graph, deterministic)
 
 
 def test_a_compiled_run_says_so(tmp_path, monkeypatch, capsys):

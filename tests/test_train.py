@@ -549,6 +549,30 @@ def test_a_checkpoint_from_before_its_log_could_lag_is_carried_on(dataset, tmp_p
     assert [entry["iteration"] for entry in log(run)] == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_checkpoint_of_cuda_is_carried_on_on_a_cpu(dataset, tmp_path, monkeypatch, optimizer):
+    """As CUDA leaves it: a fused, capturable optimiser, the rate a tensor, and the state of CUDA's random numbers."""
+    changes = {"method": "scn", "optimizer": optimizer, "schedule": "poly", "iterations": 6}
+    whole = train(settings(dataset, tmp_path / "whole", **changes))
+    cut = tmp_path / "cut"
+
+    def stop(recipe, progress):
+        if progress >= 0.5:
+            raise KeyboardInterrupt
+        return learning_rate(recipe, progress)
+
+    monkeypatch.setattr("scribbleseg.training.loop.learning_rate", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(dataset, cut, checkpoint_every=0.0, **changes))
+    monkeypatch.undo()
+    stored = torch.load(cut / "resume.pt", weights_only=True)
+    (group,) = stored["optimizer"]["param_groups"]
+    group |= {"fused": True, "lr": torch.tensor(group["lr"])} | ({"capturable": True} if optimizer == "adam" else {})
+    torch.save(stored | {"cuda_rng": torch.zeros(16, dtype=torch.uint8)}, cut / "resume.pt")
+    resume(cut)
+    assert same_weights(cut, whole)
+
+
 def test_what_is_not_a_run_or_checkpoint_is_refused(dataset, tmp_path):
     with pytest.raises(InputError, match="not a run folder"):
         resume(tmp_path)

@@ -15,11 +15,11 @@ sys.path.append(str(Path(__file__).parents[1]))
 from common import RESULTS, markdown_table, read_log, scribbleseg, write_csv, write_page
 
 VARIANTS = {
-    "as printed": (),
+    "as printed": ("region_threshold=0",),
     "t = .85": ("region_threshold=0.85",),
-    "class mean": ("towards=class mean",),
+    "class mean": ("towards=class mean", "region_threshold=0"),
     "class mean, t = .85": ("towards=class mean", "region_threshold=0.85"),
-    "pixel mean": ("towards=pixel mean",),
+    "pixel mean": ("towards=pixel mean", "region_threshold=0"),
 }
 BUDGET = {"method": "scn", "split": "tuning", "size": 96, "batch": 8, "iterations": 2000, "set": "momentum=0.985"}
 MONITORED = ("threshold", "coverage", "coverage_refined", "accepted", "changed")

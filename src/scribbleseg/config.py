@@ -123,9 +123,12 @@ class Train:
         Literal["auto", "on", "off"],
         Option(
             "",
-            "torch.compile, and on CUDA one CUDA graph per step. auto: on CUDA if the run is long enough to gain from "
-            "it. On CPUs it is off, because it is slower there.",
+            "torch.compile. auto: on CUDA if the run is long enough to gain from it. On CPUs it is off, because it is "
+            "slower there.",
         ),
+    ] = "auto"
+    graph: Annotated[
+        Literal["auto", "off"], Option("", "auto: on CUDA a step is recorded as a CUDA graph and replayed.")
     ] = "auto"
     deterministic: Annotated[bool, Option("", "Make the run repeatable bit for bit on the same machine.")] = False
     checkpoint_every: Annotated[float, CHECKPOINT_EVERY] = 60.0

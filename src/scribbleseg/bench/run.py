@@ -10,7 +10,6 @@ import numpy as np
 
 from ..config import Bench, Predict, Train
 from ..core.errors import InputError
-from ..core.json_file import read_json
 from ..data.dataset import Case, Dataset, Fold
 from ..data.layout import read_dataset
 from ..evaluation.scores import list_masks, score_cases, write_rows
@@ -75,12 +74,13 @@ def run_job(job: Job, config: Bench) -> None:
     log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     median, minutes = training_time(log)
     training, *others = (round(after - before, 1) for before, after in pairwise(clock))
+    machine = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     record = {
         "command": job.command(config),
-        "environment": json.loads((run / "environment.json").read_text(encoding="utf-8")),
+        "environment": {key: value for key, value in machine.items() if key != "data_note"},
         "plan": json.loads(json.dumps(dataclasses.asdict(plan))),
         "options": all_options(job),
-        "data_note": read_json(settings.dataset / "dataset.json").get("scribbleseg_note", ""),
+        "data_note": machine.get("data_note", dataset.note),
         "held_out_cases": len({row["case"] for row in rows}),
         "parameters": sum(p.numel() for p in load_network(run, plan).parameters()),
         "seconds_per_iteration": median,

@@ -56,6 +56,7 @@ class Dataset:
     tests: dict[str, Case]  # imagesTs
     groups: dict[str, str]  # case → patient; a case that is not listed is its own patient
     spacing_unit: str = "mm"  # "voxels" where the files have no spacing
+    note: str = ""  # scribbleseg_note of dataset.json: is kept with every run on the data set
 
     def patient(self, case: str) -> str:
         return self.groups.get(case, case)

@@ -73,6 +73,7 @@ def survey(folder: Path) -> tuple[Dataset, list[str]]:
         tests,
         groups,
         info.get("spacing", "mm"),
+        info.get("scribbleseg_note", ""),
     )
     return dataset, faults
 

@@ -39,8 +39,8 @@ class SCN(Method):
         weight_decay=0.0,
         batch=24,
         iterations=30_000,
-        step_at=(0.5, 0.75),
-        gamma=0.1,
+        step_at=(0.25, 0.5, 0.75),
+        gamma=0.5,
     )
     needs = ("encode", "decode", "head", "widths")
     threshold: Tensor
@@ -72,7 +72,7 @@ class SCN(Method):
         ] = "class maximum",
         region_threshold: Annotated[
             float, between(0, 1), "t of RSR, share of ĉ in M and of its class that accepts ĉ [ours]; 0: τ, as printed"
-        ] = 0.0,
+        ] = 0.85,
         temperature: Annotated[float, above(0), "T of CACL [ours]"] = 0.1,
     ):
         super().__init__(network)

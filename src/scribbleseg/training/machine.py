@@ -28,19 +28,20 @@ class Machine:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
 
-def pick_machine(device: str, precision: str, compile: str, deterministic: bool, iterations: int) -> Machine:
+def pick_machine(
+    device: str, precision: str, compile: str, graph: str, deterministic: bool, iterations: int
+) -> Machine:
     """Resolve `auto` for this process. Raises InputError for a device that is not here.
 
-    compile="auto": a step is recorded on CUDA; it is also compiled there if the run has 5000 iterations or more, which
-    pays for the minutes that compiling takes. On CPUs compiled steps were slower (docs/speed.md). Deterministic runs
-    and runs of several processes are neither compiled nor recorded unless compile="on", which compiles.
+    compile="auto": a step is compiled on CUDA if the run has 5000 iterations or more, which pays for the minutes that
+    compiling takes. On CPUs compiled steps were slower (docs/speed.md). graph="auto": a step is recorded on CUDA.
+    Deterministic runs and runs of several processes are not recorded, and are compiled only with compile="on".
     """
     place = pick_device(distributed.own_device(device))
-    graph = place.type == "cuda" and distributed.processes() == 1 and not deterministic
-    if compile == "auto":
-        compiled, recorded = graph and iterations >= 5000 and importlib.util.find_spec("triton") is not None, graph
-    else:
-        compiled, recorded = compile == "on", graph and compile == "on"
+    able = place.type == "cuda" and distributed.processes() == 1 and not deterministic
+    pays = able and iterations >= 5000 and importlib.util.find_spec("triton") is not None
+    compiled = pays if compile == "auto" else compile == "on"
+    recorded = able and graph == "auto"
     return Machine(place, pick_precision(precision, place), compiled, recorded, deterministic)
 
 

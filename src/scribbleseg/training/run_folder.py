@@ -56,24 +56,27 @@ class RunFolder:
                 "Choose another place, or change its permissions."
             )
 
-    def begin(self, config: Train, plan: Plan, machine: Machine, step: str, state: State) -> None:
-        """Make the folder, with a checkpoint of iteration 0; from here on the run can be resumed."""
+    def begin(self, config: Train, plan: Plan, machine: Machine, notes: dict[str, str], state: State) -> None:
+        """Make the folder, with a checkpoint of iteration 0; from here on the run can be resumed.
+
+        environment.json gets the `notes` too.
+        """
         if not self.writes:
             return
         self.path.mkdir(parents=True, exist_ok=True)
         write_plan(config, plan)
-        self._write_environment(environment(machine.device, machine.dtype) | {"step": step})
+        self._write_environment(environment(machine.device, machine.dtype) | notes)
         if (self.path / "log.jsonl").exists():  # a run that was cut off before its first checkpoint begins anew
             self._cut_log(0)
         self.open(plan.network, config.tensorboard)
         self.save(state)
 
-    def carry_on(self, config: Train, plan: Plan, machine: Machine, step: str, state: State) -> None:
+    def carry_on(self, config: Train, plan: Plan, machine: Machine, notes: dict[str, str], state: State) -> None:
         """Drop log lines that are newer than the checkpoint, and note in environment.json what has changed."""
         if not self.writes:
             return
         self._cut_log(state.iteration)
-        self.add_environment(environment(machine.device, machine.dtype) | {"step": step})
+        self.add_environment(environment(machine.device, machine.dtype) | notes)
         self.open(plan.network, config.tensorboard)
 
     def open(self, network: str, tensorboard: bool) -> None:

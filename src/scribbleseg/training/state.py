@@ -63,11 +63,12 @@ class State:
     def restore(self, stored: dict, slices: Slices, path: Path) -> None:
         """Go on from `stored`, the content of `path`.
 
-        Raises InputError when it belongs to another architecture or kind of device.
+        A run may go on on another kind of device than it began on; its random numbers are others then. Raises
+        InputError when the checkpoint belongs to another architecture.
         """
         try:
             self.method.load_state_dict(stored["method"])
-            self.optimizer.load_state_dict(stored["optimizer"])
+            self._restore_optimizer(stored["optimizer"])
             if self.average is not None:
                 self.average.load_state_dict(stored["average"])
         except (RuntimeError, ValueError, KeyError) as error:
@@ -77,16 +78,18 @@ class State:
                 f"{type(self.method.network).__name__} ({reason}). "
                 "Do config.json and resume.pt belong to one run?"
             ) from error
-        if (self.device.type == "cuda") != ("cuda_rng" in stored):
-            was = "CUDA" if "cuda_rng" in stored else "a CPU"
-            raise InputError(
-                f"{path}: the run was trained on {was}, and this device is {self.device}. "
-                "Carry it on where it began, or start again."
-            )
         self.iteration, self.best = stored["iteration"], stored["best"]
         sums, self.tally.steps, self.tally.seconds = stored["unlogged"]
         self.tally.sums = sums.to(self.device)
         self.method.resume(slices)
         torch.set_rng_state(stored["rng"])
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and "cuda_rng" in stored:
             torch.cuda.set_rng_state(stored["cuda_rng"], self.device)
+
+    def _restore_optimizer(self, stored: dict) -> None:
+        """Moments and rates from the checkpoint; how a step is computed stays this device's (fused, capturable)."""
+        groups = [
+            before | {key: own[key] for key in ("fused", "capturable", "foreach") if key in own}
+            for before, own in zip(stored["param_groups"], self.optimizer.param_groups, strict=True)
+        ]
+        self.optimizer.load_state_dict({**stored, "param_groups": groups})

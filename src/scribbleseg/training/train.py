@@ -76,7 +76,7 @@ def _check_untrained(run: Path, plan: Plan) -> None:
 
 def _run(config: Train, plan: Plan, dataset: Dataset, folder: RunFolder, stored: dict | None) -> None:
     machine = pick_machine(
-        config.device, config.precision, config.compile, config.deterministic, plan.recipe.iterations
+        config.device, config.precision, config.compile, config.graph, config.deterministic, plan.recipe.iterations
     )
     part = distributed.own_part(plan.recipe.batch)
     prepare_cpu()
@@ -111,10 +111,11 @@ def _run(config: Train, plan: Plan, dataset: Dataset, folder: RunFolder, stored:
     elif folder.writes and folder.fresh:
         folder.check_new(plan.recipe.iterations)  # another training may have begun there while the cases were read
     with folder.removed_if_nothing_was_trained(state), determinism(machine.deterministic), _interruptible() as stop:
+        notes = {"step": step.kind} | ({"data_note": dataset.note} if dataset.note else {})
         if stored is None:
-            folder.begin(config, plan, machine, step.kind, state)
+            folder.begin(config, plan, machine, notes, state)
         else:
-            folder.carry_on(config, plan, machine, step.kind, state)
+            folder.carry_on(config, plan, machine, notes, state)
         validations = config.validations if plan.fold.val else 0
         calendar = Calendar(plan.recipe.iterations, method.sweeps, validations, config.checkpoint_every)
         label, done = f"training {plan.method}", state.iteration
