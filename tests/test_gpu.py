@@ -82,7 +82,7 @@ def test_it_ends_in_time_and_leaves_checkpoints(folder):
     _, seconds = call(folder, steps=600, seconds=28)
     assert seconds < 15
     for name in ("scn-s0", "effdnet-s0"):
-        assert (folder / "out" / f"{name}.log").read_text().splitlines() == ["compiled in 1 s", "stopped"]
+        assert (folder / "runs" / "gpu" / f"{name}.log").read_text().splitlines() == ["compiled in 1 s", "stopped"]
 
 
 def test_a_data_set_that_is_not_there_is_passed_over(folder):
