@@ -50,7 +50,7 @@ def pack(folder: Path, target: Path, part: int, parts: int, fold: tuple[str, int
     cases = sorted({**dataset.cases, **dataset.tests})[part - 1 :: parts]
     wanted = [
         path
-        for path in sorted(folder.rglob(f"*{dataset.file_ending}"))
+        for path in sorted(folder.rglob(f"[!.]*{dataset.file_ending}"))
         if any(path.name.startswith(case) for case in cases)
     ]
 
@@ -73,7 +73,7 @@ def pack(folder: Path, target: Path, part: int, parts: int, fold: tuple[str, int
         ThreadPoolExecutor() as pool,
         Progress("packing", len(wanted), "file") as bar,
     ):
-        for path in [*sorted(folder.glob("*.json")), *sorted(folder.glob("splits/*.json"))]:
+        for path in [*sorted(folder.glob("[!.]*.json")), *sorted(folder.glob("splits/[!.]*.json"))]:
             file.writestr(path.relative_to(folder).as_posix(), path.read_bytes(), zipfile.ZIP_DEFLATED)
         for name, head, content in pool.map(read, wanted):
             file.writestr(name, head + content)

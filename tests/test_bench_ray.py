@@ -163,7 +163,7 @@ def test_sigterm_stops_a_bench_also_when_ray_has_taken_it(place, monkeypatch):
     taken.remote = lambda **_: lambda task: task
     monkeypatch.setitem(engines.sys.modules, "ray", taken)
     job = read_bench_plan(place).jobs[0]
-    with open_log(job, place), engines._stoppable():
+    with open_log(job, place), engines.stops():
         for _ in engines.run_ray([job], dataclasses.replace(place, address="local"), lambda *_: None):
             assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
 

@@ -182,7 +182,7 @@ def test_a_run_whose_dense_masks_went_away_says_so(tmp_path):
     data = small_dataset(tmp_path / "some")
     run = train(settings(data, tmp_path / "run", val_share=0.3))
     shutil.rmtree(data / "labelsTr_dense")
-    for name in ("resume.pt", "last.safetensors"):  # as if cut off before its first checkpoint
+    for name in ("resume.pt", "last.safetensors", "best.safetensors"):  # as if cut off before its first checkpoint
         (run / name).unlink()
     with pytest.raises(InputError, match="no validation case has a mask in labelsTr_dense any more"):
         resume(run)

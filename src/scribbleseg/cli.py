@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import importlib
 import inspect
+import io
 import os
 import shlex
 import sys
@@ -15,12 +16,24 @@ import click
 
 from . import __version__, config
 from .config import VERBS
+from .core.console import say
 from .core.errors import InputError
+from .core.signals import stops
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb. Exit code 0, 1 (`check`: the data set cannot be used), 2 (bad input), 130 (Ctrl-C)."""
+    """Run one verb.
+
+    Exit code 0, 1 (`check`: the data set cannot be used), 2 (bad input), 130 (Ctrl-C, SIGTERM, SIGHUP).
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without → and λ, a file's name that is no text
+    with stops():
+        return _main(argv)
+
+
+def _main(argv: list[str]) -> int:
     settings = None
     try:
         if argv[:1] == ["train"] and "--resume" in argv:
@@ -29,10 +42,10 @@ def main(argv: list[str] | None = None) -> int:
         settings = parse(argv)
         return 0 if settings is None else _run(VERBS[argv[0]][1], settings)
     except InputError as error:
-        print(f"scribbleseg: {error}", file=sys.stderr)
+        say(f"scribbleseg: {error}")
         return 2
     except KeyboardInterrupt:
-        print(f"scribbleseg: stopped.{_how_to_continue(settings)}", file=sys.stderr)
+        say(f"scribbleseg: stopped.{_how_to_continue(settings)}")
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -40,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:  # disk full, no permission, a file where a folder is needed: the system's own words
         denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
         advice = " Choose another place, or change its permissions." if denied else _how_to_continue(settings)
-        print(f"scribbleseg: {error}.{advice}", file=sys.stderr)
+        say(f"scribbleseg: {error}.{advice}")
         return 2
 
 
@@ -143,7 +156,7 @@ def _run(target: str, settings: Any) -> int:
         return 1
     said = _what_next(settings, result)
     if said and os.environ.get("RANK", "0") == "0":  # only one of torchrun's processes prints it
-        print(said, file=sys.stderr)
+        say(said)
     return 0
 
 

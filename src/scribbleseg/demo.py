@@ -22,7 +22,7 @@ def demo(config: Demo) -> Path:
     """
     folder = config.run
     paths = folder.iterdir() if folder.exists() else ()
-    held = {path.name for path in paths if not path.name.startswith(".partial-")}
+    held = {path.name for path in paths if not path.name.startswith(".")}
     if held - {"phantom", *METHODS}:
         raise InputError(
             f"{folder}: exists and is not empty. Remove it (`make demo` removes runs/demo), or choose another folder: "

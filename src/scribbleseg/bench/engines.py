@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
@@ -24,6 +23,7 @@ import torch
 from ..config import Bench
 from ..core.device import pick_device
 from ..core.errors import InputError
+from ..core.signals import stops
 from .plan import Job
 from .run import without_data
 from .store import is_done
@@ -50,7 +50,7 @@ def run_jobs(jobs: list[Job], config: Bench, done: int) -> dict[Job, str]:
     able = [job for job in jobs if job not in failed]
     if not able:
         return failed
-    with _stoppable(), closing(engine(able, config, view.tick)) as ended:
+    with stops(), closing(engine(able, config, view.tick)) as ended:
         for job, why in ended:
             view.end(job, why)
             if why is not None:
@@ -83,7 +83,11 @@ def run_local(jobs: list[Job], config: Bench, tick: Tick) -> Ended:
                 held, look = [], False
                 while free and waiting:
                     job = waiting.pop(0)
-                    log = open_log(job, config)
+                    try:
+                        log = open_log(job, config)
+                    except OSError as error:  # such as a file in the place of a folder
+                        yield job, f"{error.strerror}: {error.filename}"
+                        continue
                     if log is None:
                         held.append(job)
                         continue
@@ -179,7 +183,7 @@ def run_ray(jobs: list[Job], config: Bench, tick: Tick) -> Ended:
     try:
         if host:
             socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself would retry for minutes
-        with _stoppable():  # ray.init installs its own SIGTERM handler
+        with stops():  # ray.init installs its own SIGTERM handler
             ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
@@ -261,16 +265,3 @@ def _run_on_node(job: Job, config: Bench, folder: str) -> str | None:
 
 def _say_stopping(count: int) -> None:
     print(f"stopping {count} run{'s' * (count > 1)} at a checkpoint", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Make SIGTERM, which schedulers send, end the bench as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

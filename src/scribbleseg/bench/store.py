@@ -11,7 +11,6 @@ end at the same time do not overwrite each other's rows.
 """
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ import pandas as pd
 from ..config import Bench
 from ..core.atomic import atomic_file
 from ..core.errors import InputError
+from ..core.lock import lock
 from ..evaluation.scores import COLUMNS
 from ..methods import hyperparameters, own_code, parse_options
 from ..training.plan import make_recipe, read_recipe
@@ -284,6 +284,7 @@ def _replace(path: Path, rows: pd.DataFrame) -> None:
 def _lock(folder: Path) -> Iterator[None]:
     """Hold the lock of the folder, which one process can hold at a time."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    held = lock(folder / ".lock", wait=True)
+    assert held is not None
+    with held:
         yield

@@ -33,16 +33,17 @@ class Reached:
 
 
 def read_reached(run: Path) -> Reached | None:
-    """Read the progress from RUN/config.json and RUN/log.jsonl. None before the first log entry."""
+    """Read the progress from RUN/config.json and RUN/log.jsonl.
+
+    None before the first log entry, and if they cannot be read: the run itself says so when it is started.
+    """
     try:
         total = json.loads((run / "config.json").read_text(encoding="utf-8"))["plan"]["recipe"]["iterations"]
         lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    except FileNotFoundError:
+        last = [json.loads(line) for line in lines if line.endswith("\n")][-5:]
+        return Reached(last[-1]["iteration"], total, mean(entry["seconds_per_iteration"] for entry in last))
+    except (OSError, ValueError, LookupError, TypeError):
         return None
-    last = [json.loads(line) for line in lines if line.endswith("\n")][-5:]
-    return (
-        Reached(last[-1]["iteration"], total, mean(entry["seconds_per_iteration"] for entry in last)) if last else None
-    )
 
 
 class View:

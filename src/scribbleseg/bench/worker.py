@@ -5,7 +5,6 @@ a `flock` on it, which ends with the process, also after a crash. So two benches
 run.
 """
 
-import fcntl
 import os
 import signal
 import socket
@@ -19,10 +18,11 @@ import msgspec
 
 from ..config import Bench
 from ..core.errors import InputError
+from ..core.lock import NO_LOCKS, lock
 from .plan import Job
 from .run import run_job
 
-STOPS = {signal.SIGINT, signal.SIGTERM}
+STOPS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 ELSEWHERE = "running elsewhere"  # the reason why this bench did not run a job
 
 
@@ -38,18 +38,15 @@ def open_log(job: Job, config: Bench) -> BinaryIO | None:
     """
     path = log_path(job, config)
     path.parent.mkdir(parents=True, exist_ok=True)
-    log = open(path, "ab")
     try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        log.close()
-        return None
+        return lock(path)
     except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
         raise InputError(
             f"{path}: cannot be locked ({error.strerror}). Choose --runs on a file system with locks, such as NFS 4 "
             "or a local disk."
         ) from error
-    return log
 
 
 def run_logged(job: Job, config: Bench) -> str | None:

@@ -1,30 +1,37 @@
 """Write a file or a folder so that it appears under its name only when it is complete."""
 
 import errno
+import glob
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import InputError
+
+LEFTOVER_SECONDS = 3600  # a partial file that is older, and whose process does not run here, was left by a killed one
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`. If the block succeeds, rename it to `path`; otherwise delete it.
 
-    The temporary name keeps the ending (`.nii.gz`), because some writers choose the format by it.
-    Raises InputError if the disk is full or the folder cannot be written to.
+    The temporary name keeps the ending (`.nii.gz`), because some writers choose the format by it. What a killed process
+    left of the same file is deleted. Raises InputError if the disk is full or the folder cannot be written to.
     """
     path = Path(path)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    partial = _partial(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent, glob.escape(path.name))
         yield partial
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
+        _sync(path.parent)
     except OSError as error:
         if (
             error.filename is not None
@@ -42,18 +49,21 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`. If the block succeeds, rename it to `path`; otherwise delete it.
 
-    Raises InputError if `path` exists and is not an empty folder, or if the disk is full.
+    What a killed process left of the same folder is deleted. Raises InputError if `path` exists and is not an empty
+    folder, or if the disk is full.
     """
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path}: exists already and is not empty. Choose another folder, or remove it first.")
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    partial = _partial(path)
     try:
         partial.mkdir(parents=True)
+        sweep(path.parent, glob.escape(path.name))
         yield partial
         if path.exists():
             path.rmdir()
         os.replace(partial, path)
+        _sync(path.parent)
     except InputError as error:  # about a file inside: name the final path, which the user knows
         raise InputError(str(error).replace(str(partial), str(path))) from error
     except OSError as error:
@@ -66,6 +76,43 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise _unwritable(path, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def sweep(folder: Path, pattern: str, seconds: float = LEFTOVER_SECONDS) -> None:
+    """Delete what killed processes left unfinished in `folder`, of files whose names match `pattern`.
+
+    That is: partial files of processes that do not run on this machine, older than `seconds` (another machine may be
+    writing). Who holds the lock of a folder gives 0.
+    """
+    for left in folder.glob(f".partial-*-{pattern}"):
+        found = re.match(r"\.partial-(\d{1,9})-", left.name)
+        with suppress(OSError):
+            if found and not _runs(int(found[1])) and time.time() - left.lstat().st_mtime >= seconds:
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".partial-{os.getpid()}-{path.name}")
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _sync(folder: Path) -> None:
+    """Write the folder's list of names to the disk, where the file system can."""
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:

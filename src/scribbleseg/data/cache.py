@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Lock
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..core.atomic import atomic_file
+from ..core.console import say
 from ..core.errors import InputError
 from .case import Volume
 
@@ -46,5 +46,5 @@ def cached(
         with _saying:
             if folder not in _not_kept:
                 _not_kept.add(folder)
-                print(f"{folder}: cannot be written, so the next run must compute its targets again", file=sys.stderr)
+                say(f"{folder}: cannot be written, so the next run must compute its targets again")
     return arrays

@@ -59,6 +59,11 @@ def load_image(paths: Iterable[Path]) -> tuple[np.ndarray, Grid]:
                 f"{path}: constant image (every voxel is {image.flat[0]:g}); nothing can be seen in it. "
                 "Replace or remove the case."
             )
+        if float(image.max()) - float(image.min()) > np.finfo(np.float32).max:
+            raise InputError(
+                f"{path}: has voxels from {image.min():g} to {image.max():g}, too far apart for 32-bit numbers. "
+                "Replace them in the file, then try again."
+            )
         channels.append(normalise(image))
     assert first is not None
     return np.stack(channels), first

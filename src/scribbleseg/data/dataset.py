@@ -77,7 +77,7 @@ class Dataset:
 
     def splits(self) -> list[str]:
         """Names of the protocols: files in `splits/`, and `final` for nnU-Net's splits_final.json."""
-        named = sorted(path.stem for path in (self.folder / "splits").glob("*.json"))
+        named = sorted(path.stem for path in (self.folder / "splits").glob("[!.]*.json"))
         return (["final"] if (self.folder / "splits_final.json").is_file() else []) + named
 
     def folds(self, split: str) -> list[Fold]:

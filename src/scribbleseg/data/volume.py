@@ -5,6 +5,7 @@ last axis of the file if spacings are equal to a thousandth). Labels and predict
 image.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,12 +133,18 @@ def read_label(path: Path, order: tuple[int, int, int] | None = None) -> tuple[n
     return label, grid
 
 
-def write_volume(path: Path, array: np.ndarray, grid: Grid) -> None:
-    """Write [D, H, W] atomically, in the format of `path`'s ending; shape, affine and header come from the grid."""
+def write_volume(
+    path: Path, array: np.ndarray, grid: Grid, complete: Callable[[Path], object] = lambda partial: None
+) -> None:
+    """Write [D, H, W] atomically, in the format of `path`'s ending; shape, affine and header come from the grid.
+
+    `complete` is called with the complete file before it gets its name.
+    """
     kind = ending(path)
     stored = np.ascontiguousarray(array.transpose(np.argsort(grid.order)).reshape(grid.shape))
     with atomic_file(path) as partial:
         (_write_nifti if kind in NIFTI else _write_itk)(partial, stored, grid)
+        complete(partial)
 
 
 def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, object]:

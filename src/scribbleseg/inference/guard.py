@@ -1,14 +1,14 @@
 """What a prediction may write and replace: never a scan, a label, or a mask that somebody has changed."""
 
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from ..core.console import say
 from ..core.errors import InputError
 from ..data.volume import ending
 from .inputs import LABELS, Job
-from .provenance import MADE_BY, checksum, written
+from .provenance import MADE_BY, is_own, written
 
 IMAGES = ("imagesTr", "imagesTs")  # folders of a data set
 
@@ -53,17 +53,13 @@ def check_outputs(source: Path, outputs: Mapping[Job, Sequence[Path]], overwrite
         check_replaceable(paths)
     if stale := _maps_of(written(folder), outputs) - {path.name for path in paths}:
         maps = f"{len(stale)} map{'s' * (len(stale) > 1)}"
-        print(
-            f"{folder}: {maps} of an earlier prediction will not belong to the new masks (first: {min(stale)})",
-            file=sys.stderr,
-        )
+        say(f"{folder}: {maps} of an earlier prediction will not belong to the new masks (first: {min(stale)})")
 
 
 def check_replaceable(files: Sequence[Path]) -> None:
     """Raises InputError for a file that exists and is not what `predict` wrote, such as a mask corrected by hand."""
-    known = {folder: written(folder) for folder in {path.parent for path in files}}
     for path in files:
-        if path.is_file() and known[path.parent].get(path.name) != checksum(path):
+        if path.is_file() and not is_own(path):
             raise InputError(
                 f"{path}: exists already, and no {MADE_BY} says that predict wrote it as it is. "
                 "Move it elsewhere, choose another OUTPUT, or give predict --overwrite."

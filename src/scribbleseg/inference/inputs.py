@@ -1,10 +1,10 @@
 """What is to be segmented: a file, a folder of volumes, or the held-out cases of a data set."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core.console import say
 from ..core.errors import InputError
 from ..data.layout import read_dataset
 from ..data.volume import ITK, NIFTI, ending
@@ -77,7 +77,7 @@ def _held_out(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
             "Give a folder of volumes that none was trained on, or one run."
         )
     kinds = " or ".join(dict.fromkeys(parts))
-    print(f"predicting the {len(cases)} {kinds} case{'s' * (len(cases) != 1)} of fold {folds}", file=sys.stderr)
+    say(f"predicting the {len(cases)} {kinds} case{'s' * (len(cases) != 1)} of fold {folds}")
     return [Job(case.images, output / f"{case.id}{dataset.file_ending}") for case in cases]
 
 

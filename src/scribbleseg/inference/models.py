@@ -1,6 +1,5 @@
 """The trained networks of run folders."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ import torch
 from torch import nn
 
 from ..config import Train
+from ..core.console import say
 from ..core.device import pick_precision
 from ..core.errors import InputError
 from ..data.layout import read_dataset
@@ -45,7 +45,7 @@ def load_models(runs: Sequence[Path], weights: str, device: torch.device) -> lis
                 f"Carry on first: scribbleseg train {run} --resume"
             )
         if weights == "last" and reached < total:
-            print(f"{run}: training is not finished, iteration {reached} of {total}", file=sys.stderr)
+            say(f"{run}: training is not finished, iteration {reached} of {total}")
         models.append(Model(Path(run), network, train, plan, pick_precision(train.precision, device), reached))
     return models
 
@@ -66,6 +66,10 @@ def load_network(run: Path, plan: Plan, weights: str = "last") -> nn.Module:
         raise InputError(
             f"{path}: weights of another architecture than '{plan.network}' with {len(plan.classes)} classes "
             f"(differs at {min(odd)}). Do config.json and weights belong to one run?"
+        )
+    if bad := [name for name, value in stored.items() if not torch.isfinite(value).all()]:
+        raise InputError(
+            f"{path}: the weights are NaN or infinite ({bad[0]}). Copy the run folder again, or train a new run."
         )
     network.load_state_dict(stored)
     return network.eval()

@@ -1,6 +1,5 @@
 """The verb `predict`. A prediction has its image's shape, affine and header; several runs are averaged."""
 
-import sys
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..config import Predict
+from ..core.console import say
 from ..core.device import pick_device, prepare_cpu
 from ..core.errors import InputError
 from ..core.parallel import ahead
@@ -18,7 +18,7 @@ from .guard import check_outputs, output_files
 from .inputs import Job, list_jobs
 from .models import load_models, trained_on
 from .probabilities import entropy, mean_probs
-from .provenance import MADE_BY, write_note
+from .provenance import MADE_BY, checksum, write_note
 
 
 def predict(config: Predict) -> list[Path]:
@@ -55,9 +55,14 @@ def predict(config: Predict) -> list[Path]:
     def write(job: Job, probs: np.ndarray, grid: Grid, began_ns: int | None) -> None:
         maps = [*(probs if config.probabilities else ()), *([entropy(probs)] if config.uncertainty else ())]
         for path, array in zip(outputs[job], [probs.argmax(0).astype(np.uint8), *maps], strict=True):
-            write_volume(path, array, grid)
+
+            def note(partial: Path, name: str = path.name) -> None:
+                write_note(folder, said, {name: checksum(partial)}, began_ns)
+
             if noted:
-                write_note(folder, said, [path], began_ns)
+                write_volume(path, array, grid, complete=note)
+            else:
+                write_volume(path, array, grid)
         done.append(job)
 
     # reading, network and writing overlap; at most four volumes are in memory
@@ -71,6 +76,11 @@ def predict(config: Predict) -> list[Path]:
             began_ns = None
             for job, (image, grid) in zip(jobs, ahead(reader, lambda job: load_image(job.images), jobs, 2)):
                 probs = mean_probs(models, image, device, config.batch, config.tta)
+                if not np.isfinite(probs).all():
+                    raise InputError(
+                        f"{job.images[0]}: the network's output for it is NaN or infinite. Nothing was written of this "
+                        "case. Check the weights of the run, or try --device cpu."
+                    )
                 if noted and job is jobs[0]:  # the note is older than the predictions that it is about
                     began_ns = write_note(folder, said)
                 writing.append(writer.submit(write, job, probs, grid, began_ns))
@@ -81,10 +91,7 @@ def predict(config: Predict) -> list[Path]:
                 future.result()
     finally:
         if 0 < len(done) < len(jobs):
-            print(
-                f"{len(done)} of {len(jobs)} cases were predicted and written, the last one to {done[-1].output}",
-                file=sys.stderr,
-            )
+            say(f"{len(done)} of {len(jobs)} cases were predicted and written, the last one to {done[-1].output}")
     return [path for job in jobs for path in outputs[job]]
 
 
@@ -92,6 +99,4 @@ def _warn_of_known(jobs: Sequence[Job], known: set[Path]) -> None:
     images = {path.resolve() for job in jobs for path in job.images}
     if seen := images & known:
         count = f"{len(seen)} of {len(images)} image{'s' * (len(images) != 1)}"
-        print(
-            f"the run was trained on {count} ({min(seen)}): scores on them say nothing about new scans", file=sys.stderr
-        )
+        say(f"the run was trained on {count} ({min(seen)}): scores on them say nothing about new scans")

@@ -1,9 +1,13 @@
-"""made_by.json, the note beside predictions: what made them, and a checksum of every file that `predict` wrote."""
+"""made_by.json, the note beside predictions: what made them, and a checksum of every file that `predict` wrote.
+
+A file is noted before it gets its name, so that a `predict` that was killed in between knows its own files. Until then
+an earlier file may have the name: `replaced` in the note holds the earlier checksums.
+"""
 
 import hashlib
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ..core.atomic import atomic_file
@@ -24,35 +28,49 @@ def written(folder: Path) -> dict[str, str]:
 
     Empty where there is no note. Raises InputError for a made_by.json that is not such a note.
     """
+    return {name: value for name, value in _read(folder)["sha256"].items() if (folder / name).is_file()}
+
+
+def _read(folder: Path) -> dict[str, dict[str, str]]:
     note = folder / MADE_BY
     said = read_json(note) if note.is_file() else {}
-    sums = said.get("sha256", {}) if isinstance(said, dict) else None
-    if not isinstance(sums, dict):
-        raise InputError(
-            f'{note}: is not the note of `scribbleseg predict`: expected "sha256": {{file: checksum}}. '
-            "Remove it; the files in the folder then count as yours."
-        )
-    return {name: value for name, value in sums.items() if (folder / name).is_file()}
+    found = {}
+    for key in ("sha256", "replaced"):
+        sums = said.get(key, {}) if isinstance(said, dict) else None
+        if not isinstance(sums, dict):
+            raise InputError(
+                f'{note}: is not the note of `scribbleseg predict`: expected "sha256": {{file: checksum}}. '
+                "Remove it; the files in the folder then count as yours."
+            )
+        found[key] = sums
+    return found
+
+
+def is_own(path: Path) -> bool:
+    """Whether `predict` wrote this file as it is."""
+    said = _read(path.parent)
+    known = [said[key].get(path.name) for key in ("sha256", "replaced")]
+    return path.is_file() and any(known) and checksum(path) in known
 
 
 def changed(folder: Path, among: Collection[str] | None = None) -> list[str]:
     """The files, of all or `among` these, that are no longer what `predict` wrote."""
-    return [
-        name
-        for name, value in written(folder).items()
-        if (among is None or name in among) and checksum(folder / name) != value
-    ]
+    return [name for name in written(folder) if (among is None or name in among) and not is_own(folder / name)]
 
 
-def write_note(folder: Path, said: dict, new: Sequence[Path] = (), began_ns: int | None = None) -> int:
-    """Write the note with checksums of the `new` files and of earlier ones; returns its modification time in ns.
+def write_note(folder: Path, said: dict, new: Mapping[str, str] | None = None, began_ns: int | None = None) -> int:
+    """Write the note with the checksums of `new` files (name → checksum) and earlier ones.
 
-    `began_ns` sets that time, so that the note stays older than the predictions that it is about.
+    Returns its modification time in ns. `began_ns` sets that time, so that the note stays older than the predictions
+    that it is about.
     """
     note = folder / MADE_BY
-    sums = written(folder) | {path.name: checksum(path) for path in new}
+    sums, new = written(folder), dict(new or {})
+    before = {name: value for name, value in _read(folder)["replaced"].items() if (folder / name).is_file()}
+    before |= {name: checksum(folder / name) for name in new if name in sums and is_own(folder / name)}
+    stored = {**said, "sha256": sums | new} | ({"replaced": before} if before else {})
     with atomic_file(note) as partial:
-        partial.write_text(json.dumps({**said, "sha256": sums}, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
         if began_ns is not None:
             os.utime(partial, ns=(began_ns, began_ns))
     return note.stat().st_mtime_ns

@@ -3,12 +3,15 @@
 import dataclasses
 import json
 import shlex
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..config import Train
+from ..core.console import say
 from ..core.errors import InputError
 from ..core.json_file import read_json
 from ..core.labels import UNLABELED
@@ -273,9 +276,12 @@ def case_planes(
 def _course(run: Run) -> dict[int, dict[str, np.ndarray]]:
     """The first slice of each of RUN/pictures: image, scribble, the method's own, prediction, truth; cropped."""
     pages = {}
-    for file in sorted((run.folder / "pictures").glob("*.npz")):
-        with np.load(file) as stored:
-            pages[int(file.stem)] = {name: stored[name][0] for name in stored.files}
+    for file in sorted((run.folder / "pictures").glob("[!.]*.npz")):
+        try:
+            with np.load(file) as stored:
+                pages[int(file.stem)] = {name: stored[name][0] for name in stored.files}
+        except (OSError, ValueError, EOFError, IndexError, zipfile.BadZipFile, zlib.error) as error:
+            say(f"{file}: cannot be read ({error}); the page does not show it")
     if not pages:
         return {}
     last = pages[max(pages)]

@@ -1,10 +1,10 @@
 """The verb `report`: predict and score the held-out cases where needed, then write the page."""
 
-import sys
 from pathlib import Path
 
 from ..config import Predict, Report
 from ..core.atomic import atomic_file
+from ..core.console import say
 from ..evaluation.scores import score_cases, write_rows
 from ..inference.predict import predict
 from ..inference.provenance import MADE_BY
@@ -29,7 +29,7 @@ def write_report(folder: Path, path: Path) -> Path:
     """The same with the page at `path`; returns it."""
     run = open_run(folder)
     if run.dataset is None:
-        print(f"{folder}: {not_found(run)} The report shows no case, and no scores are computed.", file=sys.stderr)
+        say(f"{folder}: {not_found(run)} The report shows no case, and no scores are computed.")
     elif run.finished and run.held_out and run.weights.is_file():
         update_scores(run)
     page = render(collect(run))

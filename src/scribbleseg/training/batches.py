@@ -1,7 +1,6 @@
 """The slices of cases as a method trains on them, and augmented batches of them."""
 
 import os
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..core import distributed
+from ..core.console import say
 from ..core.device import free_memory
 from ..core.errors import InputError
 from ..core.labels import UNLABELED
@@ -66,12 +66,11 @@ def build_slices(dataset: Dataset, cases: tuple[str, ...], method: Method | None
             said += Counter(notes)
             bar.advance()
     for text, count in said.items() if shown else ():
-        print(f"{text}: {count}", file=sys.stderr)
+        say(f"{text}: {count}")
     if shown and stacks["image"].file is not None:
-        print(
+        say(
             f"the slices take {sum(stack.bytes for stack in stacks.values()) / 2**30:.1f} GiB, too much for memory: "
-            f"they are kept in a file under {cache}",
-            file=sys.stderr,
+            f"they are kept in a file under {cache}"
         )
     maps = {name: stack.tensor() for name, stack in stacks.items()}
     image, truth = maps.pop("image"), maps.pop("truth") if has_truth else None
@@ -101,7 +100,7 @@ def resident(slices: Slices, device: torch.device) -> Slices:
     size = sum(layer.nbytes for layer in slices.layers())
     if device.type == "cpu" or size < free_memory(device) / 2:
         return slices.to(device)
-    print(f"the slices take {size / 2**30:.1f} GiB, too much for {device}: they stay in main memory", file=sys.stderr)
+    say(f"the slices take {size / 2**30:.1f} GiB, too much for {device}: they stay in main memory")
     return slices
 
 

@@ -1,6 +1,5 @@
 """The one training loop, from top to bottom."""
 
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core import distributed
+from ..core.console import say
 from ..core.device import peak_memory_mib
 from ..core.errors import InputError
 from ..core.progress import Progress
@@ -50,7 +50,7 @@ def run_to_end(
         state.tally.add(step(sampler(state.iteration), progress, rate))
         state.iteration += 1
         if step.compiled and step.taken == 1:
-            print(f"compiled in {time.perf_counter() - began:.0f} s", file=sys.stderr)
+            say(f"compiled in {time.perf_counter() - began:.0f} s")
         if calendar.sweeps_at(state.iteration):
             share = torch.full((), state.iteration / recipe.iterations, device=machine.device)
             state.method.sweep(step.slices, share)

@@ -188,7 +188,9 @@ def _input_kind(path: Path) -> str | None:
         return "a data set"
     if path.is_file():
         return "a file"
-    volumes = path.is_dir() and any(str(file).lower().endswith(NIFTI + ITK) for file in path.iterdir())
+    volumes = path.is_dir() and any(
+        not file.name.startswith(".") and str(file).lower().endswith(NIFTI + ITK) for file in path.iterdir()
+    )
     return "a folder of volumes" if volumes else None
 
 

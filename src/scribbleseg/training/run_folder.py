@@ -6,21 +6,35 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..config import Train
-from ..core.atomic import atomic_file
+from ..core.atomic import atomic_file, sweep
+from ..core.console import say
 from ..core.environment import environment
 from ..core.errors import InputError
+from ..core.lock import NO_LOCKS, lock
 from .board import Board
 from .checkpoint import weights_iteration, write_checkpoint, write_weights
 from .machine import Machine
 from .plan import Plan, write_plan
 from .state import State
+
+OWN = (
+    "config.json",
+    "environment.json",
+    "log.jsonl",
+    "last.safetensors",
+    "best.safetensors",
+    "resume.pt",
+    "pictures",
+    "tensorboard",
+    ".lock",
+)  # what a training writes into its folder
 
 
 class RunFolder:
@@ -33,12 +47,45 @@ class RunFolder:
         self.network = ""
         self.board: Board | None = None
         self.log_file: TextIO | None = None
+        self.lock_file: BinaryIO | None = None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock of the folder, RUN/.lock, so that no other process trains there. A block inside is free.
+
+        Raises InputError if another process holds it.
+        """
+        if not self.writes or self.lock_file is not None:
+            yield
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.lock_file = lock(self.path / ".lock")
+            if self.lock_file is None:
+                raise InputError(
+                    f"{self.path}: another process is training in this folder. Wait until it ends, or choose another "
+                    "folder."
+                )
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise InputError(
+                    f"{self.path}: cannot be written ({error.strerror}). Choose another place, or change its "
+                    "permissions."
+                ) from error
+            say(f"{self.path}: this file system has no locks. Start no other training in this folder meanwhile.")
+        try:
+            yield
+        finally:
+            if self.lock_file is not None:
+                self.lock_file.close()
+                self.lock_file = None
 
     def check_new(self, iterations: int) -> None:
         """Raises InputError when the folder of a new run holds anything, or cannot be made."""
         path = self.path
         if path.exists() and (
-            not path.is_dir() or any(not file.name.startswith(".partial-") for file in path.iterdir())
+            not path.is_dir()
+            or any(file.name != ".lock" and not file.name.startswith(".partial-") for file in path.iterdir())
         ):
             weights = path / "last.safetensors"
             if weights.is_file() and weights_iteration(weights, iterations) == 0:
@@ -64,6 +111,7 @@ class RunFolder:
         if not self.writes:
             return
         self.path.mkdir(parents=True, exist_ok=True)
+        self._sweep()
         write_plan(config, plan)
         self._write_environment(environment(machine.device, machine.dtype) | notes)
         if (self.path / "log.jsonl").exists():  # a run that was cut off before its first checkpoint begins anew
@@ -75,9 +123,16 @@ class RunFolder:
         """Drop log lines that are newer than the checkpoint, and note in environment.json what has changed."""
         if not self.writes:
             return
+        self._sweep()
         self._cut_log(state.iteration)
         self.add_environment(environment(machine.device, machine.dtype) | notes)
         self.open(plan.network, config.tensorboard)
+
+    def _sweep(self) -> None:
+        """Delete partial files of killed trainings. The lock says that no other process writes them now."""
+        for folder, names in ((self.path, OWN), (self.path / "pictures", ("*",))):
+            for name in names:
+                sweep(folder, name, seconds=0)
 
     def open(self, network: str, tensorboard: bool) -> None:
         self.network = network
@@ -89,9 +144,17 @@ class RunFolder:
             self.log_file.close()
 
     def save(self, state: State) -> None:
-        """Write last.safetensors and resume.pt, each atomically, after the log lines that they count on."""
+        """Write last.safetensors and resume.pt, each atomically, after the log lines that they count on.
+
+        Raises InputError if a weight is not finite.
+        """
         if self.log_file is None:
             return
+        if not all(bool(value.isfinite().all()) for value in state.evaluated.state_dict().values()):
+            raise InputError(
+                f"{self.path}: the weights became NaN or infinite by iteration {state.iteration}; the checkpoint "
+                "before is kept. Lower --lr, or try --precision float32."
+            )
         os.fsync(self.log_file.fileno())
         self.save_weights("last", state)
         write_checkpoint(self.path, state.stored())
@@ -114,15 +177,16 @@ class RunFolder:
 
     @contextmanager
     def removed_if_nothing_was_trained(self, state: State) -> Iterator[None]:
-        """If a new run fails in its first step, its folder is emptied, and removed if the run made it."""
+        """If a new run fails in its first step, its files are removed, and its folder if the run made it."""
         try:
             yield
         except Exception:  # whatever it is, it is raised again
             self.close()
             if self.writes and self.fresh and state.iteration == 0:
                 with suppress(OSError):
-                    for path in self.path.iterdir():
-                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    for name in OWN:
+                        path = self.path / name
+                        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
                     if self.made:
                         self.path.rmdir()
             raise

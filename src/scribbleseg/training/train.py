@@ -1,8 +1,6 @@
 """The verb `train`: settings are resolved, data read, the run folder made; then the loop takes over."""
 
-import signal
-import sys
-import threading
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +9,11 @@ import torch
 
 from ..config import Train
 from ..core import distributed
+from ..core.console import say
 from ..core.device import prepare_cpu
 from ..core.errors import InputError
 from ..core.progress import Progress
+from ..core.signals import stops
 from ..data.dataset import Dataset
 from ..data.layout import read_dataset
 from ..methods import method_class
@@ -23,13 +23,13 @@ from .batches import build_slices, check_trainable, resident
 from .calendar import Calendar
 from .checkpoint import read_checkpoint, weights_iteration
 from .loop import run_to_end
-from .machine import determinism, pick_machine
+from .machine import Machine, determinism, pick_machine
 from .optimizer import make_optimizer
 from .plan import Plan, make_plan, read_plan
 from .run_folder import RunFolder
 from .state import State
 from .step import Step
-from .validation import read_validation
+from .validation import Validation, read_validation
 
 
 def train(config: Train) -> Path:
@@ -53,25 +53,45 @@ def resume(run: Path) -> Path:
     with distributed.joined():
         config, plan = read_plan(run)
         folder = RunFolder(run, writes=distributed.rank() == 0)
-        stored = read_checkpoint(run) if (run / "resume.pt").is_file() else None  # none: cut off before the first one
-        if stored is None:
-            _check_untrained(run, plan)
-        if stored is None or stored["iteration"] < plan.recipe.iterations:
-            _run(config, plan, read_dataset(config.dataset), folder, stored)
-        elif folder.writes:
-            print(f"{run}: is finished ({plan.recipe.iterations} iterations)", file=sys.stderr)
+        if _is_finished(_checkpoint(run, plan), plan):
+            if folder.writes:
+                say(f"{run}: is finished ({plan.recipe.iterations} iterations)")
+            return run
+        dataset = read_dataset(config.dataset)
+        with folder.locked():
+            stored = _checkpoint(run, plan)  # of now: another process may have trained until the lock was free
+            if not _is_finished(stored, plan):
+                _run(config, plan, dataset, folder, stored)
     return run
 
 
-def _check_untrained(run: Path, plan: Plan) -> None:
-    """Raises InputError for a run that has trained weights and no checkpoint: starting anew would replace them."""
-    weights = run / "last.safetensors"
-    reached = weights_iteration(weights, plan.recipe.iterations) if weights.is_file() else 0
-    if reached:
-        raise InputError(
-            f"{run}: has weights of iteration {reached}, but no checkpoint (resume.pt), so it cannot be carried on. "
-            "Put resume.pt back, or train a new run in another folder."
-        )
+def _is_finished(stored: dict | None, plan: Plan) -> bool:
+    return stored is not None and stored["iteration"] >= plan.recipe.iterations
+
+
+def _checkpoint(run: Path, plan: Plan) -> dict | None:
+    """The checkpoint of a run, None where it was cut off before its first one.
+
+    Raises InputError for a run that has trained weights and no checkpoint: starting anew would replace them.
+    """
+    if (run / "resume.pt").is_file():
+        return read_checkpoint(run)
+    for name in ("last", "best"):
+        weights = run / f"{name}.safetensors"
+        if weights.is_file():
+            reached = weights_iteration(weights, plan.recipe.iterations)
+            if reached:
+                raise InputError(
+                    f"{run}: has weights of iteration {reached}, but no checkpoint (resume.pt), so it cannot be "
+                    "carried on. Put resume.pt back, or train a new run in another folder."
+                )
+    for name in ("resume.pt", "last.safetensors", "best.safetensors"):
+        if os.path.lexists(run / name) and not (run / name).is_file():
+            raise InputError(
+                f"{run / name}: is not a file (a folder, a pipe, or a link to nowhere?), so it is not known how far "
+                "the run has come. Put the file back, or train a new run in another folder."
+            )
+    return None
 
 
 def _run(config: Train, plan: Plan, dataset: Dataset, folder: RunFolder, stored: dict | None) -> None:
@@ -108,16 +128,32 @@ def _run(config: Train, plan: Plan, dataset: Dataset, folder: RunFolder, stored:
     )
     if stored is not None:
         state.restore(stored, slices, folder.path / "resume.pt")
-    elif folder.writes and folder.fresh:
-        folder.check_new(plan.recipe.iterations)  # another training may have begun there while the cases were read
+    with folder.locked():
+        if stored is None and folder.writes and folder.fresh:
+            folder.check_new(plan.recipe.iterations)  # another training may have begun there meanwhile
+        _begin(config, plan, dataset, folder, validation, machine, state, step, stored is None)
+
+
+def _begin(
+    config: Train,
+    plan: Plan,
+    dataset: Dataset,
+    folder: RunFolder,
+    validation: Validation | None,
+    machine: Machine,
+    state: State,
+    step: Step,
+    new: bool,
+) -> None:
+    """Write the folder of a new run, or get that of an earlier one ready, and train to the end."""
     with folder.removed_if_nothing_was_trained(state), determinism(machine.deterministic), _interruptible() as stop:
         notes = {"step": step.kind} | ({"data_note": dataset.note} if dataset.note else {})
-        if stored is None:
+        if new:
             folder.begin(config, plan, machine, notes, state)
         else:
             folder.carry_on(config, plan, machine, notes, state)
         validations = config.validations if plan.fold.val else 0
-        calendar = Calendar(plan.recipe.iterations, method.sweeps, validations, config.checkpoint_every)
+        calendar = Calendar(plan.recipe.iterations, state.method.sweeps, validations, config.checkpoint_every)
         label, done = f"training {plan.method}", state.iteration
         with Progress(label, plan.recipe.iterations, "it", done, folder.writes) as bar:
             run_to_end(state, step, plan.recipe, calendar, folder, validation, machine, config.seed, stop=stop, bar=bar)
@@ -125,18 +161,21 @@ def _run(config: Train, plan: Plan, dataset: Dataset, folder: RunFolder, stored:
 
 def _say_what_is_left_out(dataset: Dataset, plan: Plan) -> None:
     if unread := dataset.unread():
-        print(f"{dataset.folder}: {unread}", file=sys.stderr)
+        say(f"{dataset.folder}: {unread}")
     bare = [name for name in plan.fold.train if dataset.case(name).scribble is None]
     if bare:
         count = f"{len(bare)} of {len(plan.fold.train)}"
-        print(f"{count} training cases have no scribble (first: {bare[0]})", file=sys.stderr)
+        say(f"{count} training cases have no scribble (first: {bare[0]})")
 
 
 @contextmanager
 def _interruptible() -> Iterator[list[int]]:
-    """Ctrl-C fills the list, so that no step is cut in two. A second one, or several processes, stop at once."""
+    """Ctrl-C, SIGTERM and SIGHUP fill the list, so that no step is cut in two; a second one stops at once.
+
+    With several processes they all stop at once.
+    """
     stop: list[int] = []
-    if threading.current_thread() is not threading.main_thread() or distributed.processes() > 1:
+    if distributed.processes() > 1:
         yield stop
         return
 
@@ -145,8 +184,5 @@ def _interruptible() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         stop.append(number)
 
-    before = signal.signal(signal.SIGINT, handle)
-    try:
+    with stops(handle):
         yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -1,12 +1,12 @@
 """Dice on the validation cases of a fold, at the network's resolution."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from ..core.console import say
 from ..core.errors import InputError
 from ..core.labels import UNLABELED
 from ..data.dataset import Dataset
@@ -39,13 +39,12 @@ def read_validation(dataset: Dataset, plan: Plan) -> Validation:
     if not plan.val_on_scribbles and judged not in (0, len(names)):
         scored = f"; Dice is computed on the {judged} with a dense mask"
     shown = f"{', '.join(names[:3])}{', …' * (len(names) > 3)}"
-    print(f"validation: {len(names)} of {len(train) + len(names)} cases ({shown}){scored}", file=sys.stderr)
+    say(f"validation: {len(names)} of {len(train) + len(names)} cases ({shown}){scored}")
     slices, owner = build_slices(dataset, names, None, plan.size)
     if plan.val_on_scribbles:
-        print(
+        say(
             "no validation case has a dense mask: Dice is computed on their scribbled pixels only "
-            "and says nothing about pixels where nothing was drawn",
-            file=sys.stderr,
+            "and says nothing about pixels where nothing was drawn"
         )
         slices = replace(slices, truth=slices.label)
     if slices.truth is None:

@@ -89,5 +89,5 @@ def _label(root: Path, part: str, case: str, kind: str) -> Path:
 
 
 def _subjects(images: Path) -> dict[str, Path]:
-    paths = sorted(images.glob("*.nii.gz")) if images.is_dir() else []
+    paths = sorted(images.glob("[!.]*.nii.gz")) if images.is_dir() else []
     return {match[1]: path for path in paths if (match := IMAGE.fullmatch(path.name))}

@@ -84,7 +84,7 @@ def _labels(src: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     """Case → mask, case → scribble."""
     masks: dict[str, Path] = {}
     scribbles: dict[str, Path] = {}
-    for path in sorted(p for kind in ("*.nrrd", "*.nii.gz") for p in src.rglob(kind)):
+    for path in sorted(p for kind in ("*.nrrd", "*.nii.gz") for p in src.rglob(f"[!.]{kind}")):
         match = CASE.match(path.name)
         if not match:
             continue
@@ -100,7 +100,7 @@ def _series(src: Path) -> dict[str, list[tuple[str, ...]]]:
     itk = _itk(src)
     found: dict[str, list[tuple[str, ...]]] = {}
     header = itk.ImageFileReader()
-    for folder in sorted({path.parent for path in src.rglob("*.dcm")}):
+    for folder in sorted({path.parent for path in src.rglob("[!.]*.dcm")}):
         for series in itk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)):
             files = itk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series)
             header.SetFileName(files[0])

@@ -13,6 +13,7 @@ from skimage.measure import euler_number, find_contours
 from skimage.morphology import skeletonize
 
 from ... import config
+from ...core.atomic import sweep
 from ...core.errors import InputError
 from ...core.labels import UNLABELED
 from ...core.parallel import for_each
@@ -210,7 +211,8 @@ def simulate(config: config.Simulate) -> None:
         write_volume(path, scribble, volume.grid)
         return path
 
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=dataset.folder) as folder:
+    sweep(dataset.folder, "labelsTr-*")
+    with tempfile.TemporaryDirectory(prefix=f".partial-{os.getpid()}-labelsTr-", dir=dataset.folder) as folder:
         paths = for_each("drawing scribbles", lambda case: draw(case, Path(folder)), cases)
         (dataset.folder / "labelsTr").mkdir(exist_ok=True)
         for path in paths:

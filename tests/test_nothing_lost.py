@@ -1,0 +1,348 @@
+"""What is on the disk survives: a second process, a kill at any moment, a closed terminal, a broken file beside it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from scribbleseg.cli import main
+from scribbleseg.config import Predict, Train
+from scribbleseg.core import atomic, console
+from scribbleseg.core.atomic import atomic_file
+from scribbleseg.core.errors import InputError
+from scribbleseg.core.lock import lock
+from scribbleseg.core.progress import Progress
+from scribbleseg.core.signals import STOPS, stops
+from scribbleseg.data.layout import read_dataset
+from scribbleseg.inference import predict as predicting
+from scribbleseg.inference.predict import predict
+from scribbleseg.inference.provenance import MADE_BY, changed
+from scribbleseg.reporting.report import write_report
+from scribbleseg.training.train import resume, train
+
+SHORT = ["--method", "pce", "--size", "32", "--batch", "4", "--device", "cpu", "--precision", "float32"]
+PYTHON = "import sys, torch; torch.set_num_threads(1); from scribbleseg.cli import main; sys.exit(main())"
+DEAD = 99_999_999  # more than any process number
+
+
+def settings(data: Path, run: Path, **changes) -> Train:
+    return Train(data, run, **{"method": "pce", "size": 32, "batch": 4, "device": "cpu", "iterations": 2} | changes)
+
+
+def start(*words: object, **streams) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", PYTHON, *map(str, words)], text=True, **streams)
+
+
+def wait_for_line(process: subprocess.Popen, run: Path) -> None:
+    while process.poll() is None and not ((run / "log.jsonl").is_file() and (run / "log.jsonl").stat().st_size):
+        time.sleep(0.005)
+
+
+def log(run: Path) -> list[int]:
+    return [json.loads(line)["iteration"] for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def run(trained, tmp_path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+# --- one process at a time
+
+
+def test_a_second_training_in_one_folder_is_refused_and_changes_nothing(small, tmp_path):
+    run = tmp_path / "run"
+    first = start("train", small, run, *SHORT, "--iterations", "60", stderr=subprocess.PIPE)
+    wait_for_line(first, run)
+    for attempt in (lambda: train(settings(small, run)), lambda: resume(run)):
+        with pytest.raises(InputError, match="exists already|another process is training in this folder"):
+            attempt()
+    _, said = first.communicate(timeout=60)
+    assert first.returncode == 0, said
+    assert log(run) == list(range(1, 61))
+
+
+def test_two_trainings_that_begin_at_once(small, tmp_path, monkeypatch):
+    """Both found the folder empty; while one read its cases, the other began."""
+    other = tmp_path / "run"
+
+    def begun_meanwhile(*args):
+        monkeypatch.undo()
+        held.append(train(settings(small, other, seed=7)))
+        return build(*args)
+
+    from scribbleseg.training import train as module
+
+    held, build = [], module.build_slices
+    monkeypatch.setattr(module, "build_slices", begun_meanwhile)
+    with pytest.raises(InputError, match="exists already and is not empty"):
+        train(settings(small, other))
+    assert json.loads((other / "config.json").read_text(encoding="utf-8"))["train"]["seed"] == 7
+    assert log(other) == [1, 2]
+
+
+def test_a_lock_whose_file_was_removed_is_taken_anew(tmp_path):
+    path = tmp_path / "lock"
+    first = lock(path)
+    assert lock(path) is None
+    path.unlink()
+    second = lock(path)
+    assert second is not None and lock(path) is None
+    first.close(), second.close()
+    assert lock(path) is not None
+
+
+def test_a_failed_first_step_removes_only_what_the_run_wrote(small, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / ".partial-7-mine").write_text("somebody's", encoding="utf-8")
+    monkeypatch.setattr("scribbleseg.training.train.run_to_end", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(settings(small, run))
+    assert [path.name for path in run.iterdir()] == [".partial-7-mine"]
+
+
+# --- --resume never replaces what was trained
+
+
+@pytest.mark.parametrize("in_its_place", ["nothing", "folder", "link", "pipe", "device"])
+@pytest.mark.parametrize("weights", ["last", "best"])
+def test_resume_refuses_without_a_checkpoint(run, in_its_place, weights):
+    (run / "resume.pt").unlink()
+    if weights == "best":
+        (run / "last.safetensors").rename(run / "best.safetensors")
+    match in_its_place:
+        case "folder":
+            (run / "resume.pt").mkdir()
+        case "link":
+            (run / "resume.pt").symlink_to("nowhere")
+        case "pipe":
+            os.mkfifo(run / "resume.pt")
+        case "device":
+            (run / "resume.pt").symlink_to(os.devnull)
+    kept = (run / f"{weights}.safetensors").read_bytes()
+    with pytest.raises(InputError, match=r"has weights of iteration 2, but no checkpoint \(resume.pt\)"):
+        resume(run)
+    assert (run / f"{weights}.safetensors").read_bytes() == kept
+
+
+def test_resume_refuses_weights_that_are_no_file(run):
+    for name in ("resume.pt", "last.safetensors"):
+        (run / name).unlink()
+    os.mkfifo(run / "last.safetensors")
+    with pytest.raises(InputError, match="last.safetensors: is not a file"):
+        resume(run)
+
+
+def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(small, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    from scribbleseg.training import loop
+
+    def poisoned(recipe, progress):
+        if round(8 * progress) == 6:
+            with torch.no_grad():
+                next(iter(states[0].method.network.parameters())).fill_(torch.nan)
+        return rate(recipe, progress)
+
+    class Kept(loop.State):
+        def __init__(self, *args):
+            super().__init__(*args)
+            states.append(self)
+
+    states, rate = [], loop.learning_rate
+    monkeypatch.setattr("scribbleseg.training.train.State", Kept)
+    monkeypatch.setattr(loop, "learning_rate", poisoned)
+    with pytest.raises(InputError, match="NaN or infinite by iteration 7"):
+        train(settings(small, run, iterations=8, checkpoint_every=0.0))
+    assert torch.load(run / "resume.pt", weights_only=True)["iteration"] == 6
+    assert all(value.isfinite().all() for value in load_file(run / "last.safetensors").values())
+
+
+# --- kills and signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_scheduler_or_a_closed_terminal_stops_at_a_checkpoint(small, tmp_path, number):
+    run = tmp_path / "run"
+    process = start("train", small, run, *SHORT, "--iterations", "60", stderr=subprocess.PIPE)
+    wait_for_line(process, run)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "--resume" in said and "Traceback" not in said
+    reached = torch.load(run / "resume.pt", weights_only=True)["iteration"]
+    assert 0 < reached < 60 and log(run)[-1] == reached
+
+
+def test_signals_are_given_back_and_nohup_is_respected():
+    before = [signal.getsignal(number) for number in STOPS]
+    with stops():
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+    assert [signal.getsignal(number) for number in STOPS] == before
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stops():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before[2])
+
+
+def test_training_goes_on_when_nobody_reads_its_progress(small, tmp_path):
+    reader, writer = os.pipe()
+    process = start("train", small, tmp_path / "run", *SHORT, "--iterations", "3", stderr=writer, stdout=writer)
+    os.close(writer), os.close(reader)  # a `tee` that died
+    assert process.wait(60) == 0
+    assert torch.load(tmp_path / "run" / "resume.pt", weights_only=True)["iteration"] == 3
+
+
+class Closed:
+    def write(self, text):
+        raise OSError(5, "Input/output error")
+
+    def isatty(self):
+        return True
+
+    def flush(self):
+        pass
+
+    encoding = "utf-8"
+
+
+def test_a_closed_terminal_ends_the_bar_and_nothing_else(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Closed())
+    with Progress("training", 3, "it") as bar:
+        for _ in range(3):
+            bar.advance()
+            bar.note("loss")
+    console.say("done")
+    assert bar.done == 3
+
+
+def test_escape_codes_in_a_name_are_shown():
+    assert console.visible("a\x1b[2Jb\tc\udcff\n") == "a\\x1b[2Jb\\tc\\udcff\n"
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_prediction_killed_between_its_note_and_its_name_is_made_again(run, small, tmp_path, monkeypatch, earlier):
+    out = tmp_path / "out"
+    if earlier:
+        predict(Predict((run,), small, out, device="cpu"))
+    replace = os.replace
+
+    def killed(partial, path):
+        if Path(path).name != MADE_BY:
+            raise KeyboardInterrupt
+        replace(partial, path)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        predict(Predict((run,), small, out, device="cpu", tta=True))
+    monkeypatch.setattr(os, "replace", replace)
+    assert changed(out) == []
+    files = predict(Predict((run,), small, out, device="cpu", tta=True))
+    assert changed(out) == [] and all(path.is_file() for path in files)
+    files[0].write_bytes(files[0].read_bytes() + b" ")
+    assert changed(out) == [files[0].name]
+    with pytest.raises(InputError, match="exists already"):
+        predict(Predict((run,), small, out, device="cpu"))
+
+
+def test_the_note_knows_a_mask_before_it_has_its_name(run, small, tmp_path, monkeypatch):
+    order = []
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda partial, path: (order.append(Path(path).name), replace(partial, path)))
+    files = predict(Predict((run,), small, tmp_path / "out", device="cpu"))
+    assert order == [MADE_BY, *(name for path in files for name in (MADE_BY, path.name))]
+
+
+# --- partial and hidden files
+
+
+def test_what_killed_processes_left_is_swept(tmp_path):
+    old, new, live = (tmp_path / f".partial-{number}-a" for number in (DEAD, DEAD - 1, os.getppid()))
+    for path in (old, new, live):
+        path.write_text("half", encoding="utf-8")
+    for path in (old, live):
+        os.utime(path, (0, 0))
+    (tmp_path / f".partial-{DEAD}-other").touch()
+    with atomic_file(tmp_path / "a") as partial:
+        partial.write_text("whole", encoding="utf-8")
+    assert {path.name for path in tmp_path.iterdir()} == {"a", new.name, live.name, f".partial-{DEAD}-other"}
+    atomic.sweep(tmp_path, "*", seconds=0)
+    assert {path.name for path in tmp_path.iterdir()} == {"a", live.name}
+
+
+def test_resume_sweeps_the_runs_own_partial_files(small, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    monkeypatch.setattr("scribbleseg.training.loop.pictures", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(small, run, iterations=6, checkpoint_every=0.0))
+    monkeypatch.undo()
+    (run / "pictures").mkdir(exist_ok=True)
+    left = [run / f".partial-{DEAD}-resume.pt", run / "pictures" / f".partial-{DEAD}-000001.npz"]
+    other = run / f".partial-{DEAD}-report.html"
+    for path in (*left, other):
+        path.touch()
+    resume(run)
+    assert not any(path.exists() for path in left) and other.exists()
+
+
+def test_the_report_is_not_stopped_by_pictures_that_cannot_be_read(run, tmp_path, capsys):
+    pictures = sorted((run / "pictures").glob("*.npz"))
+    whole = pictures[0].read_bytes()
+    pictures[0].write_bytes(b"")
+    (run / "pictures" / f".partial-{DEAD}-000001.npz").write_bytes(whole[:100])
+    (run / "pictures" / "000009.npz").write_bytes(whole[:200])
+    assert write_report(run, tmp_path / "report.html").is_file()
+    said = capsys.readouterr().err
+    assert f"{pictures[0]}: cannot be read" in said and ".partial" not in said
+
+
+def test_names_that_begin_with_a_dot_are_no_splits(small, tmp_path):
+    data = Path(shutil.copytree(small, tmp_path / "data"))
+    (data / "splits").mkdir()
+    (data / "splits" / "mine.json").write_text(
+        json.dumps([{"name": "a", "train": ["case.0 a"], "test": ["case.1 a"]}]), encoding="utf-8"
+    )
+    (data / "splits" / "._mine.json").write_bytes(b"\0\5\x16\7")
+    for folder in ("imagesTr", "labelsTr", "labelsTr_dense"):
+        (data / folder / "._case.0 a_0000.nii.gz").write_bytes(b"\0\5\x16\7")
+    dataset = read_dataset(data)
+    assert dataset.default_split() == "mine" and len(dataset.cases) == 6 and dataset.splits() == ["final", "mine"]
+
+
+# --- numbers that are none
+
+
+def test_predictions_that_are_not_finite_are_an_error(run, small, tmp_path, capsys, monkeypatch):
+    weights = load_file(run / "last.safetensors")
+    name = next(name for name in weights if weights[name].is_floating_point())
+    kept = weights[name].clone()
+    weights[name].view(-1)[0] = torch.nan
+    save_file(weights, run / "last.safetensors", {"iteration": "2", "network": "unet"})
+    assert main(["predict", str(run), str(small), str(tmp_path / "out")]) == 2
+    assert f"last.safetensors: the weights are NaN or infinite ({name})" in capsys.readouterr().err
+    weights[name] = kept
+    save_file(weights, run / "last.safetensors", {"iteration": "2", "network": "unet"})
+    monkeypatch.setattr(predicting, "mean_probs", lambda *_: np.full((3, 3, 36, 40), np.nan, np.float32))
+    assert main(["predict", str(run), str(small), str(tmp_path / "out")]) == 2
+    assert "the network's output for it is NaN or infinite" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_image_too_wide_for_its_numbers_is_named(run, tmp_path, capsys):
+    image = np.linspace(-3.3e38, 3.3e38, 40 * 36 * 3, dtype=np.float32).reshape(40, 36, 3)
+    nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), tmp_path / "wide.nii.gz")
+    assert main(["predict", str(run), str(tmp_path / "wide.nii.gz"), str(tmp_path / "out.nii.gz")]) == 2
+    assert "wide.nii.gz: has voxels from -3.3e+38 to 3.3e+38, too far apart" in capsys.readouterr().err
