@@ -253,7 +253,8 @@ def test_files_of_another_ending_are_a_warning(folder, said):
     (folder / "imagesTr" / "off.NII.GZ").touch()
     (folder / "labelsTr" / "notes.txt").touch()
     usable, text = said(folder)
-    assert usable and text.count("warning: ") == 1
+    assert usable and text.count("warning: ") == 2
+    assert "warning: labelsTr: notes.txt: not a volume, and not read" in text
     assert (
         "warning: files that are not read: imagesTr 1 .NII.GZ, imagesTr 2 .nrrd, labelsTr 2 .nrrd. "
         "A data set has one file ending, here '.nii.gz' (dataset.json)" in text

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -35,8 +38,9 @@ def cached(
         digest.update(np.ascontiguousarray(array).data)
     path = folder / f"{volume.case.id}-{digest.hexdigest()[:16]}.npz"
     if path.is_file():
-        with np.load(path) as file:
-            return dict(file)
+        with suppress(OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):  # damaged: computed again
+            with np.load(path) as file:
+                return dict(file)
     arrays = compute()
     named: dict[str, Any] = {**arrays}
     try:

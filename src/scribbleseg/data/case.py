@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,8 +52,8 @@ def load_image(paths: Iterable[Path]) -> tuple[np.ndarray, Grid]:
         first = first or grid
         if not grid.same_place(first):
             raise InputError(
-                f"{path}: {difference(grid, first)} than {first_path}. All channels of a case need the same grid; "
-                "resample one."
+                f"{path}: {difference(grid, first)} than {first_path}. All channels of a case need the same grid. "
+                f"{way_out(grid, first, first_path)}"
             )
         if image.max() == image.min():
             raise InputError(
@@ -77,8 +78,7 @@ def load_label(path: Path, image: Grid, image_path: Path, ignore: int, ignored: 
     label, grid = read_label(path, image.order)
     if not grid.same_place(image):
         raise InputError(
-            f"{path}: {difference(grid, image)} than its image {image_path}. "
-            "Draw on the image itself, or resample the label with nearest neighbour."
+            f"{path}: {difference(grid, image)} than its image {image_path}. {way_out(grid, image, image_path)}"
         )
     return recode(label, ignore, path, ignored)
 
@@ -101,6 +101,22 @@ def recode(label: np.ndarray, ignore: int, path: Path, ignored: bool = True) -> 
     return recoded
 
 
+def way_out(grid: Grid, other: Grid, path: Path) -> str:
+    """What can be done about two grids that differ; `path` is the file of the other one."""
+    if grid.turned(other):
+        return "No voxel needs to be resampled."
+    if grid.sizes == other.sizes:
+        return (
+            f"Only the headers differ. If it was made on {path.name}, give it the header of {path.name} and keep its "
+            "voxels: nibabel.Nifti1Image(label.dataobj, image.affine, image.header). Do not resample it: that moves "
+            "voxels, and thin strokes are lost."
+        )
+    return (
+        f"Export it again on the grid of {path.name}. Resampling can lose strokes that are thinner than a voxel: count "
+        "the drawn voxels before and after."
+    )
+
+
 def difference(grid: Grid, other: Grid) -> str:
     """How two grids differ, in words for a message."""
     if grid.turned(other):
@@ -108,6 +124,13 @@ def difference(grid: Grid, other: Grid) -> str:
             "has its axes in another order or direction, over the same voxels "
             "(save it in the same orientation, without resampling),"
         )
-    if grid.shape != other.shape:
-        return f"has another shape ({' × '.join(map(str, grid.shape))} and not {' × '.join(map(str, other.shape))})"
-    return f"has another affine (largest difference {np.abs(grid.affine - other.affine).max():.4g})"
+    if grid.sizes != other.sizes:
+        return f"has another shape ({' × '.join(map(str, grid.sizes))} and not {' × '.join(map(str, other.sizes))})"
+    apart = np.abs(grid.affine - other.affine).max()
+    return f"has another affine (largest difference {apart:.4g}{_without_place(grid)})"
+
+
+def _without_place(grid: Grid) -> str:
+    header: Any = grid.header
+    placed = not hasattr(header, "keys") or header["sform_code"] or header["qform_code"]
+    return "" if placed else "; its header says no place: sform_code and qform_code are 0"

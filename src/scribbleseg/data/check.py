@@ -109,11 +109,9 @@ def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], wa
         f"{dataset.name}: {len(train)} cases of {patients} patients{alone}, {len(tests)} in imagesTs; channels: "
         f"{', '.join(dataset.channels)}"
     )
-    unread = dataset.unread()
-    if unread:
-        warnings.append(unread)
-    said = read_description(dataset.folder / "dataset.json").get("numTraining", len(train))
-    if said != len(train):
+    warnings += dataset.left_out()
+    said = read_description(dataset.folder / "dataset.json")[0].numTraining
+    if said not in (None, len(train)):
         warnings.append(
             f"numTraining of dataset.json is {said}, and imagesTr has {len(train)} cases. "
             "Correct it, or add the images that are missing; nnU-Net needs it to be right."
@@ -137,7 +135,8 @@ def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], wa
             warnings.append(
                 f"{first_names(tilted)}: the slices lie over 45° from those of the other cases. "
                 "Slices are taken across the axis with the largest spacing. "
-                "If that is not the plane in which you drew, resample image and labels."
+                "If that is not the plane in which you drew, write image and labels with that plane across the largest "
+                "spacing. Resampling thin strokes loses some of them."
             )
     ungrouped = [case for case in dataset.groups if case not in dataset.cases and case not in dataset.tests]
     if ungrouped:
@@ -145,13 +144,6 @@ def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], wa
             f"groups of dataset.json names {first_names(ungrouped)}, for which there is no image. "
             "Correct or remove the name. A case that groups does not name counts as a patient of its own."
         )
-    for part, known in (("labelsTr", dataset.cases), ("labelsTr_dense", dataset.cases), ("labelsTs", dataset.tests)):
-        names = [path.name for path in sorted((dataset.folder / part).glob(f"[!.]*{dataset.file_ending}"))]
-        strays = [name for name in names if name.removesuffix(dataset.file_ending) not in known]
-        if strays:
-            warnings.append(
-                f"{part}: {first_names(strays)} has no image and is not read. Add the image, or remove the label"
-            )
 
 
 def _tilted(grids: list[Grid]) -> np.ndarray:

@@ -17,7 +17,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.errors import InputError, nearest
+from msgspec import Struct
+
+from ..core.errors import InputError, first_names, nearest
 from ..core.json_file import read_json
 from .volume import ITK, NIFTI
 
@@ -42,6 +44,22 @@ class Fold:
     test: tuple[str, ...]
 
 
+class FinalEntry(Struct):
+    """A fold of splits_final.json."""
+
+    train: list[str]
+    val: list[str]
+
+
+class FoldEntry(Struct):
+    """A fold of splits/NAME.json."""
+
+    train: list[str]
+    test: list[str]
+    val: list[str] = []
+    name: str | int | None = None
+
+
 @dataclass(frozen=True)
 class Dataset:
     """The content of dataset.json and the list of files. No image is read yet."""
@@ -57,12 +75,36 @@ class Dataset:
     groups: dict[str, str]  # case → patient; a case that is not listed is its own patient
     spacing_unit: str = "mm"  # "voxels" where the files have no spacing
     note: str = ""  # scribbleseg_note of dataset.json: is kept with every run on the data set
+    unknown_keys: tuple[str, ...] = ()  # of dataset.json
 
     def patient(self, case: str) -> str:
         return self.groups.get(case, case)
 
-    def unread(self) -> str:
-        """A message that lists the volumes with another file ending, which are not read. Empty if there are none."""
+    def left_out(self) -> list[str]:
+        """A message for every kind of file that is not read, and for keys of dataset.json that are not known."""
+        return [*filter(None, (self._other_endings(), *self._stray_labels(), self._other_keys()))]
+
+    def _other_keys(self) -> str:
+        if not self.unknown_keys:
+            return ""
+        return f"{self.folder / 'dataset.json'}: unknown keys are not read: {', '.join(self.unknown_keys)}."
+
+    def _stray_labels(self) -> list[str]:
+        messages = []
+        for part, known in (("labelsTr", self.cases), ("labelsTr_dense", self.cases), ("labelsTs", self.tests)):
+            names = sorted(path.name for path in (self.folder / part).glob("[!.]*"))
+            own = [name for name in names if name.endswith(self.file_ending)]
+            strays = [name for name in own if name.removesuffix(self.file_ending) not in known]
+            if strays:
+                messages.append(
+                    f"{part}: {first_names(strays)} has no image and is not read. Add the image, or remove the label"
+                )
+            others = [name for name in names if not name.lower().endswith((self.file_ending, *NIFTI, *ITK))]
+            if others:
+                messages.append(f"{part}: {first_names(others)}: not a volume, and not read")
+        return messages
+
+    def _other_endings(self) -> str:
         parts = []
         for part in ("imagesTr", "labelsTr", "labelsTr_dense", "imagesTs", "labelsTs"):
             names = [
@@ -93,13 +135,14 @@ class Dataset:
             raise InputError(f"{self.folder}: no split '{split}'. {nearest(split, [*self.splits(), 'all'])}")
         if split == "final":
             path = self.folder / "splits_final.json"
-            rows = _rows(path, {"train", "val"})
-            rows = [{"train": row["train"], "test": row["val"]} for row in rows]
+            rows = [FoldEntry(row.train, row.val) for row in read_json(path, list[FinalEntry])]
         else:
             path = self.folder / "splits" / f"{split}.json"
-            rows = _rows(path, {"train", "test"})
+            rows = read_json(path, list[FoldEntry])
+        if not rows:
+            raise InputError(f"{path}: has no fold. Expected a list of folds, each with train and val or test.")
         folds = [
-            Fold(row.get("name", str(index)), *(tuple(row.get(part, ())) for part in ("train", "val", "test")))
+            Fold(str(index) if row.name is None else str(row.name), tuple(row.train), tuple(row.val), tuple(row.test))
             for index, row in enumerate(rows)
         ]
         for index, fold in enumerate(folds):
@@ -139,7 +182,10 @@ class Dataset:
 
     def _check_fold(self, path: Path, index: int, fold: Fold) -> None:
         known = self.cases.keys() | self.tests.keys()
-        for name in (*fold.train, *fold.val, *fold.test):
+        names = (*fold.train, *fold.val, *fold.test)
+        if twice := [name for name, count in Counter(names).items() if count > 1 and name not in _shared(fold)]:
+            raise InputError(f"{path}: fold {index} names {first_names(twice)} twice. Name every case once.")
+        for name in names:
             if name not in known:
                 raise InputError(
                     f"{path}: fold {index} names case '{name}', which has no image. {nearest(name, known)}"
@@ -155,11 +201,7 @@ class Dataset:
                 )
 
 
-def _rows(path: Path, keys: set[str]) -> list[dict]:
-    rows = read_json(path)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and keys <= row.keys() for row in rows):
-        raise InputError(
-            f"{path}: expected a list of folds, each with {' and '.join(sorted(keys))}: "
-            '[{"train": [...], ...}]. Correct the file.'
-        )
-    return rows
+def _shared(fold: Fold) -> set[str]:
+    """Cases in two parts of a fold: a leak, which has a message of its own."""
+    train, val, test = map(set, (fold.train, fold.val, fold.test))
+    return (train & val) | (train & test) | (val & test)

@@ -1,13 +1,19 @@
 """Read the nnU-Net raw layout: dataset.json and the files in the folders of a data set."""
 
 import json
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
 
 from ..core.errors import InputError, first_names, nearest
-from ..core.json_file import read_json
+from ..core.json_file import convert, read_json
 from ..core.labels import UNLABELED
 from .dataset import Case, Dataset
+
+SUFFIX = re.compile(r"([._-](\d{4}|seg|segmentation|label|labels|mask|gt|scribble|scribbles))+$", re.IGNORECASE)
 
 
 def read_dataset(folder: Path) -> Dataset:
@@ -20,6 +26,36 @@ def read_dataset(folder: Path) -> Dataset:
     if faults:
         raise InputError(" ".join(faults))
     return dataset
+
+
+class Listed(Struct):
+    """The files of a case in nnU-Net's `dataset`."""
+
+    images: list[str]
+    label: str | None = None
+
+
+class Description(Struct, omit_defaults=True):
+    """dataset.json. Of the keys that nnU-Net or we may write, those that are read; every key may be missing."""
+
+    labels: dict[str, int | str | list[int]] = {}
+    channel_names: dict[str, str] | None = None
+    file_ending: Annotated[str, Meta(pattern=r"^\.")] | None = None
+    name: str | None = None
+    groups: dict[str, str | int | float] = {}
+    spacing: Literal["mm", "voxels"] = "mm"
+    scribbleseg_note: str = ""
+    numTraining: int | None = None  # nnU-Net's name
+    dataset: dict[str, Listed] | None = None
+
+
+READ = set(Description.__struct_fields__)
+WITHOUT_MEANING = {
+    *("strata", "description", "reference", "licence", "license", "release", "citation", "authors", "version"),
+    *("tensorImageSize", "numTest", "test", "training", "modality", "converted_by", "nnunet_version"),
+    *("dataset_name", "dataset_release", "dataset_license", "dataset_description", "dataset_reference"),
+    *("overwrite_image_reader_writer", "image_reader_writer"),
+}  # keys that say nothing about which files are read and what their values mean
 
 
 def survey(folder: Path) -> tuple[Dataset, list[str]]:
@@ -39,13 +75,17 @@ def survey(folder: Path) -> tuple[Dataset, list[str]]:
             f"{folder}: has no dataset.json. A data set is a folder in the nnU-Net raw layout; "
             "see `scribbleseg import --help`."
         )
-    info = read_description(path)
+    info, keys = read_description(path)
     for key in ("labels", "file_ending"):
-        if key not in info:
-            raise InputError(f"{path}: has no '{key}'. It has {', '.join(info) or 'nothing'}. Add '{key}'.")
-    classes, ignore = _classes(path, info["labels"])
-    channels = tuple(info.get("channel_names", {"0": "image"}).values())
-    end = info["file_ending"]
+        if key not in keys:
+            raise InputError(f"{path}: has no '{key}'. It has {', '.join(keys) or 'nothing'}. Add '{key}'.")
+    if "regions_class_order" in keys:
+        raise InputError(f"{path}: has regions_class_order; region-based labels are not supported. Remove the key.")
+    if "modality" in keys and info.channel_names is None:
+        raise InputError(f"{path}: 'modality' is nnU-Net v1's word. Rename it to channel_names.")
+    classes, ignore = _classes(path, info.labels)
+    channels = tuple((info.channel_names or {"0": "image"}).values())
+    end = info.file_ending or ""
     truths = folder / "labelsTr_dense"
     faults: list[str] = []
     cases = _cases(folder / "imagesTr", end, len(channels), folder / "labelsTr", truths, faults)
@@ -61,10 +101,14 @@ def survey(folder: Path) -> tuple[Dataset, list[str]]:
             f"{folder}: in imagesTr and in imagesTs: {first_names(sorted(twice))}. A case must be in one of them only. "
             "Remove the other file."
         )
-    groups = _groups(path, info.get("groups", {}), cases.keys() | tests.keys())
+    for part, known in (("labelsTr", cases), ("labelsTr_dense", cases), ("labelsTs", tests)):
+        faults += _label_faults(folder / part, end, known)
+    if info.dataset is not None:
+        faults += _listed_faults(path, info.dataset, cases)
+    groups = _groups(path, info.groups, cases.keys() | tests.keys())
     dataset = Dataset(
         folder,
-        info.get("name", folder.name),
+        info.name or folder.name,
         classes,
         ignore,
         channels,
@@ -72,52 +116,32 @@ def survey(folder: Path) -> tuple[Dataset, list[str]]:
         cases,
         tests,
         groups,
-        info.get("spacing", "mm"),
-        info.get("scribbleseg_note", ""),
+        info.spacing,
+        info.scribbleseg_note,
+        tuple(sorted(keys - READ - WITHOUT_MEANING)),
     )
     return dataset, faults
 
 
-def read_description(path: Path) -> dict:
-    """The content of a dataset.json; every key may be missing. Raises InputError for a value of another type."""
-    info = read_json(path)
-    if not isinstance(info, dict):
+def read_description(path: Path) -> tuple[Description, set[str]]:
+    """The content of a dataset.json and its keys. Raises InputError for a value of another type."""
+    content = read_json(path, dict)
+    info: Description = convert(content, Description, path)
+    names = info.channel_names or {}
+    if sorted(names) != sorted(map(str, range(len(names)))):
         raise InputError(
-            f"{path}: is a {type(info).__name__}; expected an object with labels, channel_names and file_ending. "
-            "Correct the file."
-        )
-    pairs = {"labels": "name → value", "channel_names": "number → name", "groups": "case → patient"}
-    for key, words in pairs.items():
-        if not isinstance(info.get(key, {}), dict):
-            raise InputError(f"{path}: '{key}' is {info[key]!r}; expected an object, {words}. Correct the file.")
-    for number, name in info.get("channel_names", {}).items():
-        if not isinstance(name, str):
-            raise InputError(f"{path}: channel '{number}' has name {name!r}; expected text. Correct channel_names.")
-    if sorted(info.get("channel_names", {})) != sorted(map(str, range(len(info.get("channel_names", {}))))):
-        raise InputError(
-            f"{path}: channel_names has the numbers {', '.join(info['channel_names'])}; "
+            f"{path}: channel_names has the numbers {', '.join(names)}; "
             "expected 0, 1, … as in the files' _0000, _0001. Correct the file."
         )
-    end = info.get("file_ending", ".nii.gz")
-    if not isinstance(end, str) or not end.startswith("."):
-        raise InputError(
-            f"{path}: 'file_ending' is {end!r}; expected text with its dot, such as '.nii.gz'. Correct the file."
-        )
-    return info
+    return info, set(content)
 
 
-def _groups(path: Path, groups: dict, known: Collection[str]) -> dict[str, str]:
+def _groups(path: Path, groups: dict[str, str | int | float], known: Collection[str]) -> dict[str, str]:
     if groups and not groups.keys() & known:
         raise InputError(
             f"{path}: groups names no case that has an image (first: '{min(groups)}'); expected case → patient. "
             f"{nearest(min(groups), known)}"
         )
-    for case, patient in groups.items():
-        if type(patient) not in (str, int, float):
-            raise InputError(
-                f"{path}: groups has {patient!r} for case '{case}'; expected its patient as text or a number. Write "
-                f'"groups": {{"{case}": "PATIENT"}}.'
-            )
     return {case: str(patient) for case, patient in groups.items()}
 
 
@@ -128,7 +152,7 @@ def _classes(path: Path, labels: dict) -> tuple[tuple[str, ...], int]:
             f"{path}: 'labels' is value → name, as in nnU-Net v1; expected name → value. Write \"labels\": {swapped}."
         )
     for name, value in labels.items():
-        if not isinstance(value, int) or isinstance(value, bool):
+        if not isinstance(value, int):
             raise InputError(
                 f"{path}: label '{name}' has value {value!r}; expected one whole number (region-based labels are not "
                 "supported)."
@@ -140,7 +164,7 @@ def _classes(path: Path, labels: dict) -> tuple[tuple[str, ...], int]:
             f"{path}: no 'ignore' label among {labels}. Scribbles need a value for 'not drawn': "
             f'add "ignore": {max(labels.values(), default=0) + 1} and write that value where nothing was drawn.'
         )
-    ignore = labels["ignore"]
+    ignore: int = labels["ignore"]
     classes = {value: name for name, value in labels.items() if name != "ignore"}
     if sorted(classes) != list(range(len(classes))) or len(classes) < 2:
         raise InputError(
@@ -177,7 +201,41 @@ def _cases(
         label = [folder / f"{name}{end}" if folder is not None else None for folder in (scribbles, truths)]
         label = [path if path is not None and path.is_file() else None for path in label]
         cases[name] = Case(name, tuple(files[channel] for channel in sorted(files)), *label)
+    for path in [path for files in found.values() for path in files.values() if not path.is_file()]:
+        faults.append(f"{path}: is not a file (a folder, or a link to nowhere?). Put the image there, or remove it.")
     return cases
+
+
+def _label_faults(folder: Path, end: str, known: Collection[str]) -> list[str]:
+    """Messages for what looks like a case's label and is not read as such: the case would count as not drawn."""
+    faults, cases = [], {case.casefold(): case for case in known}
+    for path in sorted(folder.glob("[!.]*")):
+        stem = path.name[: -len(end)] if path.name.lower().endswith(end.lower()) else None
+        if stem in known and path.name.endswith(end):
+            if not path.is_file():
+                faults.append(f"{path}: is not a file (a folder, or a link to nowhere?). Put the label there.")
+            continue
+        case = cases.get(SUFFIX.sub("", stem).casefold()) if stem is not None else None
+        if case is not None and not (folder / f"{case}{end}").is_file():
+            faults.append(f"{path}: is not read; the label of {case} is named {case}{end}. Rename it.")
+    return faults
+
+
+def _listed_faults(path: Path, listed: dict[str, Listed], cases: Mapping[str, Case]) -> list[str]:
+    """A message where nnU-Net's `dataset`, its list of files, is not what the folders hold."""
+    folder = path.parent
+    ours = {name: {file.resolve() for file in (*case.images, case.scribble) if file} for name, case in cases.items()}
+    theirs = {
+        name: {(folder / file).resolve() for file in (*case.images, case.label) if file}
+        for name, case in listed.items()
+    }
+    if ours == theirs:
+        return []
+    odd = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+    return [
+        f"{path}: 'dataset' lists other files than imagesTr and labelsTr hold: {first_names(odd)}. Only the folders "
+        "are read. Put the files there (or links to them), or correct 'dataset', or remove it."
+    ]
 
 
 def _channel_faults(images: Path, found: dict[str, dict[int, Path]], end: str, channels: int) -> list[str]:

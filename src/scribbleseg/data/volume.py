@@ -1,4 +1,4 @@
-"""Read and write one volume file with its geometry: NIfTI through nibabel, NRRD and MetaImage through SimpleITK.
+"""Read and write one volume file with its geometry: NIfTI, NRRD and MetaImage.
 
 Arrays are slices first: [D, H, W]. D is the axis that has one voxel, or else the axis with the largest spacing (the
 last axis of the file if spacings are equal to a thousandth). Labels and predictions are read in the axis order of their
@@ -8,13 +8,19 @@ image.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..core.atomic import atomic_file
 from ..core.errors import InputError
+from .itk import read_itk, write_itk
+from .nifti import read_nifti, write_nifti
 
+APART = 0.05  # of the smallest voxel size: how far apart two places may be that count as one
+THIN, THICK = 1e-4, 1e4  # mm: voxel sizes outside are no voxel sizes
+FAR = 1e6  # mm from the origin
+FLAT = 1e-3  # volume of a voxel over the product of its sizes: below, two axes have one direction
+WHOLE = 1e-3  # how far a label may be from a whole number, by the rounding of a scale in the header
 NIFTI = (".nii.gz", ".nii")
 ITK = (".nrrd", ".mha")
 
@@ -25,13 +31,19 @@ class Grid:
 
     shape: tuple[int, ...]  # as stored in the file
     affine: np.ndarray  # 4×4, voxel index (x, y, z) → mm, RAS+
-    header: object  # nibabel header, or SimpleITK (spacing, origin, direction)
+    header: object  # nibabel header (in the file's unit), or SimpleITK (spacing, origin, direction) in mm
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Voxels along the three axes of the file; a slice without a third axis has 1."""
+        x, y, z = (*self.shape, 1, 1)[:3]
+        return x, y, z
 
     @property
     def order(self) -> tuple[int, int, int]:
         """File axes in array order: the slice axis, then the other two reversed (rows before columns)."""
         spacing = np.linalg.norm(self.affine[:3, :3], axis=0)
-        single = [size == 1 for size in (*self.shape, 1)[:3]]
+        single = [size == 1 for size in self.sizes]
         slice_axis = max(range(3), key=lambda axis: (single[axis], spacing[axis] >= 0.999 * spacing.max(), axis))
         rows, columns = (axis for axis in (2, 1, 0) if axis != slice_axis)
         return slice_axis, rows, columns
@@ -44,15 +56,15 @@ class Grid:
         return between, rows, columns
 
     def same_place(self, other: "Grid") -> bool:
-        """Whether both grids put every voxel at the same point, to a hundredth of the smallest voxel size."""
-        if self.shape != other.shape:
+        """Whether both grids put every voxel at the same point, to a twentieth of the smallest voxel size."""
+        if self.sizes != other.sizes:
             return False
         corners = np.array([(*corner, 1) for corner in np.ndindex(2, 2, 2)]) * (
-            *np.maximum(np.array(self.shape[:3] + (1,) * (3 - len(self.shape[:3]))) - 1, 1),
+            *np.maximum(np.array(self.sizes) - 1, 1),
             1,
         )
         apart = np.abs(corners @ (self.affine - other.affine).T).max()
-        return bool(apart <= 0.01 * max(min(self.spacing_mm), 1e-6))
+        return bool(apart <= APART * min(self.spacing_mm))
 
     def turned(self, other: "Grid") -> bool:
         """Whether both have the same voxels at the same points, but with the axes in another order or direction."""
@@ -82,14 +94,14 @@ def ending(path: Path) -> str:
 def read_volume(path: Path, order: tuple[int, int, int] | None = None) -> tuple[np.ndarray, Grid]:
     """The voxels [D, H, W] in the file's own number type (scaled if the header says so), and their grid.
 
-    `order` of the file's axes; by default that of its own grid. Raises InputError for a missing, truncated or 4-D
-    file, for a file without voxels, and for voxels that are not real numbers.
+    `order` of the file's axes; by default that of its own grid. Raises InputError for a missing, damaged or 4-D
+    file, for a file without voxels, for a geometry that is none, and for voxels that are not real numbers.
     """
     path = Path(path)
     kind = ending(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file. Correct the path.")
-    stored, affine, header = _read_nifti(path) if kind in NIFTI else _read_itk(path)
+    stored, affine, header = read_nifti(path) if kind in NIFTI else read_itk(path)
     if stored.ndim < 2 or stored.size == 0:
         raise InputError(
             f"{path}: has shape {stored.shape}; expected a 3-D volume, or one 2-D slice. Export the scan again."
@@ -104,8 +116,29 @@ def read_volume(path: Path, order: tuple[int, int, int] | None = None) -> tuple[
             f"{path}: has voxels of type {stored.dtype}; expected one real number per voxel. "
             "Convert colours to grey, complex values to magnitudes."
         )
+    check_geometry(path, affine)
     grid = Grid(stored.shape, affine, header)
     return stored.reshape((*stored.shape, 1)[:3]).transpose(order or grid.order), grid
+
+
+def check_geometry(path: Path, affine: np.ndarray) -> None:
+    """Raises InputError for an affine (voxel index → mm) that places no volume in space, with what is wrong in it."""
+    sizes = np.linalg.norm(np.nan_to_num(affine[:3, :3], posinf=np.inf, neginf=np.inf), axis=0)
+    shown = " × ".join(f"{size:g}" for size in sizes)
+    wrong = ""
+    if not np.isfinite(affine).all():
+        wrong = "the matrix from voxels to mm has values that are NaN or infinite"
+    elif not ((sizes >= THIN) & (sizes <= THICK)).all():
+        wrong = f"the voxel size is {shown} mm; expected {THIN:g} to {THICK:g} mm"
+    elif abs(np.linalg.det(affine[:3, :3] / sizes)) < FLAT:
+        wrong = "two of its axes have the same direction"
+    elif np.abs(affine[:3, 3]).max() > FAR:
+        wrong = f"the first voxel lies {np.abs(affine[:3, 3]).max():g} mm from the origin"
+    if wrong:
+        raise InputError(
+            f"{path}: its geometry cannot be used: {wrong}. Correct the header (in NIfTI: pixdim, the quaternion and "
+            "the rows srow_x, srow_y, srow_z), or convert the scan again."
+        )
 
 
 def read_image(path: Path, order: tuple[int, int, int] | None = None) -> tuple[np.ndarray, Grid]:
@@ -123,14 +156,19 @@ def read_image(path: Path, order: tuple[int, int, int] | None = None) -> tuple[n
 def read_label(path: Path, order: tuple[int, int, int] | None = None) -> tuple[np.ndarray, Grid]:
     """Label values, int32 [D, H, W], and their grid; `order` as in read_volume. Raises InputError for fractions."""
     voxels, grid = read_volume(path, order)
-    label = np.ascontiguousarray(np.rint(voxels), dtype=np.int32)
-    if voxels.dtype.kind == "f" and not np.array_equal(label, voxels):
-        worst = voxels[label != voxels].flat[0]
-        raise InputError(
-            f"{path}: has label value {worst}; expected whole numbers. "
-            "It may have been resampled with interpolation. Use nearest neighbour."
-        )
-    return label, grid
+    if voxels.dtype.kind == "f":
+        whole = np.rint(voxels)
+        wrong = ~(np.abs(voxels - whole) <= WHOLE)  # NaN too
+        if wrong.any():
+            raise InputError(
+                f"{path}: has label value {voxels[wrong].flat[0]}; expected whole numbers. It may have been resampled "
+                "with interpolation. Go back to the label as it was drawn."
+            )
+        voxels = whole
+    odd = voxels[(voxels < -(2**31)) | (voxels >= 2**31)]
+    if odd.size:
+        raise InputError(f"{path}: has label value {odd.flat[0]}; expected the values of dataset.json.")
+    return np.ascontiguousarray(voxels, dtype=np.int32), grid
 
 
 def write_volume(
@@ -143,90 +181,5 @@ def write_volume(
     kind = ending(path)
     stored = np.ascontiguousarray(array.transpose(np.argsort(grid.order)).reshape(grid.shape))
     with atomic_file(path) as partial:
-        (_write_nifti if kind in NIFTI else _write_itk)(partial, stored, grid)
+        (write_nifti if kind in NIFTI else write_itk)(partial, stored, grid.affine, grid.header)
         complete(partial)
-
-
-def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, object]:
-    import nibabel
-
-    try:
-        file: Any = nibabel.load(path)
-        return np.asanyarray(file.dataobj), file.affine, file.header
-    except Exception as error:  # nibabel lets zlib, OSError and its own errors through
-        raise InputError(
-            f"{path}: cannot be read as NIfTI ({error}). It may be truncated, or in another format. "
-            "Copy or convert it again."
-        ) from error
-
-
-def _write_nifti(path: Path, stored: np.ndarray, grid: Grid) -> None:
-    import nibabel
-
-    header = grid.header.copy() if isinstance(grid.header, nibabel.Nifti1Header) else None
-    kind = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
-    file = kind(stored, grid.affine, header)
-    file.set_data_dtype(stored.dtype)
-    if header is not None:
-        file.header["cal_max"] = file.header["cal_min"] = 0
-    nibabel.save(file, path)
-
-
-def _simpleitk(path: Path) -> Any:
-    try:
-        import SimpleITK
-    except ImportError as error:
-        raise InputError(f"{path}: this format needs SimpleITK. Run: pip install SimpleITK") from error
-    return SimpleITK
-
-
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-
-def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray, object]:
-    itk = _simpleitk(path)
-    try:
-        file = itk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise InputError(
-            f"{path}: cannot be read ({str(error).splitlines()[-1]}). It may be truncated, or in another format. "
-            "Copy or convert it again."
-        ) from error
-    if (numbers := file.GetNumberOfComponentsPerPixel()) > 1:
-        raise InputError(
-            f"{path}: has {numbers} numbers in every voxel; expected one. "
-            "Convert colours to grey, and split channels into one file each."
-        )
-    return from_itk(file)
-
-
-def from_itk(file: Any) -> tuple[np.ndarray, np.ndarray, object]:
-    """(voxels [x, y, z], affine in RAS+ mm, header) of a SimpleITK image; vector and 4-D images keep that axis."""
-    import SimpleITK as itk
-
-    stored = itk.GetArrayFromImage(file).T
-    header = (file.GetSpacing(), file.GetOrigin(), file.GetDirection())
-    if file.GetDimension() != 3:
-        return stored, np.eye(4), header
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(header[2], (3, 3)) * header[0]
-    affine[:3, 3] = header[1]
-    return stored, _LPS_TO_RAS @ affine, header
-
-
-def _write_itk(path: Path, stored: np.ndarray, grid: Grid) -> None:
-    itk = _simpleitk(path)
-    file = itk.GetImageFromArray(stored.T)
-    if isinstance(grid.header, tuple):
-        spacing, origin, direction = grid.header
-    else:
-        affine = _LPS_TO_RAS @ grid.affine
-        spacing = np.linalg.norm(affine[:3, :3], axis=0)
-        origin, direction = affine[:3, 3], (affine[:3, :3] / spacing).ravel()
-    file.SetSpacing([float(v) for v in spacing])
-    file.SetOrigin([float(v) for v in origin])
-    file.SetDirection([float(v) for v in direction])
-    try:
-        itk.WriteImage(file, str(path), useCompression=True)
-    except RuntimeError as error:
-        raise OSError(str(error).splitlines()[-1]) from error

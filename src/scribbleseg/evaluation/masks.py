@@ -1,7 +1,7 @@
 """Which files are masks, which belong together, and what their values are called."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -45,17 +45,12 @@ def _is_map(name: str, files: dict[str, Path]) -> bool:
     return any(owner in files for owner in owners)
 
 
-def class_names(path: Path, info: dict) -> tuple[str, ...]:
+def class_names(path: Path, labels: Mapping[str, object]) -> tuple[str, ...]:
     """The foreground classes that a dataset.json names, by value. Raises InputError unless these are 1, 2, … ."""
-    values = {value: name for name, value in info["labels"].items() if name != "ignore" and isinstance(value, int)}
-    if (
-        len(values) != len(info["labels"].keys() - {"ignore"})
-        or sorted(values) != list(range(len(values)))
-        or len(values) < 2
-    ):
-        got = info["labels"]
+    values = {value: name for name, value in labels.items() if name != "ignore" and isinstance(value, int)}
+    if len(values) != len(labels.keys() - {"ignore"}) or sorted(values) != list(range(len(values))) or len(values) < 2:
         raise InputError(
-            f"{path}: labels are {got}; expected 0 (background), 1, 2, … "
+            f"{path}: labels are {labels}; expected 0 (background), 1, 2, … "
             "Correct them, or name the classes with --class-name."
         )
     return tuple(values[value] for value in range(1, len(values)))

@@ -17,9 +17,9 @@ import numpy as np
 from ..config import Evaluate
 from ..core.errors import InputError
 from ..core.progress import Progress
-from ..data.case import difference, load_label
+from ..data.case import difference, load_label, way_out
 from ..data.dataset import Case, Dataset
-from ..data.layout import read_description
+from ..data.layout import Description, read_description
 from ..data.volume import read_label
 from ..inference.provenance import MADE_BY, changed
 from .masks import check_values, class_names, list_masks, numbered_classes
@@ -89,10 +89,14 @@ def score_files(predictions: Path, truth: Path, classes: Sequence[str] = ()) -> 
             f"{next(iter(predicted))}, first mask: {next(iter(true))}). Rename the files of one of the folders."
         )
     info_path = (truth if truth.is_dir() else truth.parent).parent / "dataset.json"
-    info = read_description(info_path) if info_path.is_file() else {}
+    info, keys = read_description(info_path) if info_path.is_file() else (Description(), set())
     names = tuple(classes)
     if not names:
-        names = class_names(info_path, info) if "labels" in info else numbered_classes([true[case] for case in cases])
+        names = (
+            class_names(info_path, info.labels)
+            if "labels" in keys
+            else numbered_classes([true[case] for case in cases])
+        )
 
     def score_case(case: str) -> list[dict]:
         prediction, grid = read_label(predicted[case])
@@ -100,11 +104,11 @@ def score_files(predictions: Path, truth: Path, classes: Sequence[str] = ()) -> 
         if not grid.same_place(mask_grid):
             raise InputError(
                 f"{predicted[case]}: {difference(grid, mask_grid)} than {true[case]}. "
-                "Predict on the original image, or resample with nearest neighbour."
+                f"{way_out(grid, mask_grid, true[case])}"
             )
         check_values(prediction, predicted[case], names)
         check_values(mask, true[case], names)
-        return score_volume(case, prediction, mask, grid.spacing_mm, names, _unit(info.get("spacing"), grid.spacing_mm))
+        return score_volume(case, prediction, mask, grid.spacing_mm, names, _unit(info.spacing, grid.spacing_mm))
 
     return (
         _in_parallel(score_case, cases),

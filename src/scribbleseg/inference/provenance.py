@@ -66,7 +66,11 @@ def write_note(folder: Path, said: dict, new: Mapping[str, str] | None = None, b
     """
     note = folder / MADE_BY
     sums, new = written(folder), dict(new or {})
-    before = {name: value for name, value in _read(folder)["replaced"].items() if (folder / name).is_file()}
+    before = {
+        name: value
+        for name, value in _read(folder)["replaced"].items()
+        if (folder / name).is_file() and checksum(folder / name) != sums.get(name)
+    }
     before |= {name: checksum(folder / name) for name in new if name in sums and is_own(folder / name)}
     stored = {**said, "sha256": sums | new} | ({"replaced": before} if before else {})
     with atomic_file(note) as partial:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,9 @@ def read_checkpoint(run: Path) -> dict:
     if not path.is_file():
         raise InputError(f"{run}: has no checkpoint (resume.pt). Remove the folder and start again.")
     try:
+        with zipfile.ZipFile(path) as file:
+            if damaged := file.testzip():
+                raise ValueError(f"the checksum of {damaged} is wrong")
         stored = torch.load(path, map_location="cpu", weights_only=True)
         before = {"unlogged": (torch.zeros(()), 0, 0.0)}  # earlier checkpoints were made at lines of the log only
         return before | {name: stored[name] for name in ("iteration", "best", "method", "optimizer", "rng")} | stored

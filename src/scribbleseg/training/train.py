@@ -160,8 +160,8 @@ def _begin(
 
 
 def _say_what_is_left_out(dataset: Dataset, plan: Plan) -> None:
-    if unread := dataset.unread():
-        say(f"{dataset.folder}: {unread}")
+    for message in dataset.left_out():
+        say(f"{dataset.folder}: {message}")
     bare = [name for name in plan.fold.train if dataset.case(name).scribble is None]
     if bare:
         count = f"{len(bare)} of {len(plan.fold.train)}"

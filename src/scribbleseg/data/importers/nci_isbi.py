@@ -12,7 +12,8 @@ from ...core.atomic import atomic_folder
 from ...core.errors import InputError
 from ...core.parallel import for_each
 from ..case import load_label, recode
-from ..volume import Grid, ending, from_itk, write_volume
+from ..itk import from_itk
+from ..volume import Grid, ending, write_volume
 from .protocols import consecutive_fifths, write_splits
 from .write import case_paths, write_description
 

@@ -1,0 +1,186 @@
+"""Read and write NRRD and MetaImage through SimpleITK. A file is held to its length and its checksum."""
+
+import bz2
+import math
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import InputError
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+RATIO = 1040  # deflate makes nothing smaller than by this factor
+MM = {"mm": 1.0, "millimeter": 1.0, "um": 0.001, "µm": 0.001, "micron": 0.001, "cm": 10.0, "m": 1000.0, "meter": 1000.0}
+NRRD_BYTES = {
+    1: ("signed char", "int8", "int8_t", "uchar", "unsigned char", "uint8", "uint8_t"),
+    2: ("short", "short int", "signed short", "signed short int", "int16", "int16_t")
+    + ("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"),
+    4: ("int", "signed int", "int32", "int32_t", "uint", "unsigned int", "uint32", "uint32_t", "float"),
+    8: ("longlong", "long long", "long long int", "signed long long", "signed long long int", "int64", "int64_t")
+    + ("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t", "double"),
+}
+MHA_BYTES = {
+    1: ("MET_CHAR", "MET_UCHAR", "MET_ASCII_CHAR"),
+    2: ("MET_SHORT", "MET_USHORT"),
+    4: ("MET_INT", "MET_UINT", "MET_FLOAT"),
+    8: ("MET_LONG", "MET_ULONG", "MET_LONG_LONG", "MET_ULONG_LONG", "MET_DOUBLE"),
+}
+
+
+def read_itk(path: Path) -> tuple[np.ndarray, np.ndarray, object]:
+    """(voxels [x, y, z], affine in RAS+ mm, header in mm).
+
+    Raises InputError for a file that is shorter or longer than its header says, whose checksum is wrong, that keeps its
+    voxels in another file, or that has several numbers in a voxel.
+    """
+    itk = _simpleitk(path)
+    try:
+        unit_mm = (_check_nrrd if path.name.lower().endswith(".nrrd") else _check_mha)(path)
+        file = itk.ReadImage(str(path))
+    except MemoryError as error:
+        raise InputError(f"{path}: does not fit into memory. Use a machine with more, or cut the volume.") from error
+    except (RuntimeError, ValueError, OSError, EOFError, zlib.error) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[-1]
+        raise InputError(
+            f"{path}: cannot be read ({said}). It may be truncated, damaged, or in another format. "
+            "Copy or convert it again."
+        ) from error
+    if (numbers := file.GetNumberOfComponentsPerPixel()) > 1:
+        raise InputError(
+            f"{path}: has {numbers} numbers in every voxel; expected one. "
+            "Convert colours to grey, and split channels into one file each."
+        )
+    if unit_mm != 1:
+        file.SetSpacing([value * unit_mm for value in file.GetSpacing()])
+        file.SetOrigin([value * unit_mm for value in file.GetOrigin()])
+    return from_itk(file)
+
+
+def from_itk(file: Any) -> tuple[np.ndarray, np.ndarray, object]:
+    """(voxels [x, y, z], affine in RAS+ mm, header) of a SimpleITK image; vector and 4-D images keep that axis."""
+    import SimpleITK as itk
+
+    stored = itk.GetArrayFromImage(file).T
+    header = (file.GetSpacing(), file.GetOrigin(), file.GetDirection())
+    axes, count = min(3, file.GetDimension()), file.GetDimension()
+    affine = np.eye(4)
+    affine[:axes, :axes] = (np.reshape(header[2], (count, count)) * header[0])[:axes, :axes]
+    affine[:axes, 3] = header[1][:axes]
+    return stored, LPS_TO_RAS @ affine, header
+
+
+def write_itk(path: Path, stored: np.ndarray, affine: np.ndarray, header: object) -> None:
+    """Write voxels [x, y, z] with the header of an ITK image, or with an affine in RAS+ mm."""
+    itk = _simpleitk(path)
+    file = itk.GetImageFromArray(stored.T)
+    if isinstance(header, tuple):
+        spacing, origin, direction = header
+    else:
+        affine = LPS_TO_RAS @ affine
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        origin, direction = affine[:3, 3], (affine[:3, :3] / spacing).ravel()
+    file.SetSpacing([float(v) for v in spacing])
+    file.SetOrigin([float(v) for v in origin])
+    file.SetDirection([float(v) for v in direction])
+    try:
+        itk.WriteImage(file, str(path), useCompression=True)
+    except RuntimeError as error:
+        raise OSError(str(error).splitlines()[-1]) from error
+
+
+def _simpleitk(path: Path) -> Any:
+    try:
+        import SimpleITK
+    except ImportError as error:
+        raise InputError(f"{path}: this format needs SimpleITK. Run: pip install SimpleITK") from error
+    return SimpleITK
+
+
+def _check_nrrd(path: Path) -> float:
+    """Check that the voxels are as long as the header says and fit their checksum; return the unit of length in mm."""
+    with open(path, "rb") as file:
+        if not file.readline(80).startswith(b"NRRD"):
+            raise ValueError("no NRRD header")
+        fields: dict[str, str] = {}
+        for _ in range(1000):
+            line = file.readline(1 << 16).decode("utf-8", "replace").strip()
+            if not line:
+                break
+            name, colon, value = line.partition(":")
+            if colon and not line.startswith("#") and not value.startswith("="):
+                fields[name.strip().lower()] = value.strip()
+        if "data file" in fields or "datafile" in fields:
+            raise ValueError("its voxels are in another file; convert it to one file")
+        encoding = fields.get("encoding", "").lower()
+        expected = _bytes_of(fields.get("sizes", "").split(), fields.get("type", "").lower(), NRRD_BYTES)
+        _check_room(path, expected)
+        if encoding == "raw":
+            _compare(os.path.getsize(path) - file.tell(), expected)
+        elif encoding in ("gzip", "gz"):
+            _compare(_unpacked(file.read(), zlib.decompressobj(31), expected), expected)
+        elif encoding in ("bzip2", "bz2"):
+            _compare(_unpacked(file.read(), bz2.BZ2Decompressor(), expected), expected)
+    units = set(fields.get("space units", '"mm"').replace('"', " ").split())
+    return _unit(units)
+
+
+def _check_mha(path: Path) -> float:
+    with open(path, "rb") as file:
+        fields: dict[str, str] = {}
+        while "ElementDataFile" not in fields:
+            name, equals, value = file.readline(1 << 16).decode("utf-8", "replace").partition("=")
+            if not equals or len(fields) > 1000:
+                raise ValueError("no MetaImage header")
+            fields[name.strip()] = value.strip()
+        if fields["ElementDataFile"].upper() != "LOCAL":
+            raise ValueError("its voxels are in another file; convert it to one file")
+        sizes = [*fields.get("DimSize", "").split(), fields.get("ElementNumberOfChannels", "1")]
+        expected = _bytes_of(sizes, fields.get("ElementType", ""), MHA_BYTES)
+        _check_room(path, expected)
+        binary = fields.get("BinaryData", "True").lower() == "true"
+        if fields.get("CompressedData", "False").lower() == "true":
+            _compare(_unpacked(file.read(), zlib.decompressobj(47), expected), expected)
+        elif binary and fields.get("HeaderSize", "0") == "0":
+            _compare(os.path.getsize(path) - file.tell(), expected)
+    return _unit({fields.get("DistanceUnits", "mm")})
+
+
+def _bytes_of(sizes: list[str], kind: str, widths: dict[int, tuple[str, ...]]) -> int:
+    width = next((width for width, names in widths.items() if kind in names), 0)
+    if not width or not sizes or not all(size.isascii() and size.isdecimal() for size in sizes):
+        raise ValueError(f"says sizes {' '.join(sizes) or 'none'} and type {kind or 'none'}")
+    return math.prod(map(int, sizes)) * width
+
+
+def _check_room(path: Path, expected: int) -> None:
+    most = os.path.getsize(path) * RATIO
+    if expected > most:
+        raise ValueError(f"its header promises {expected} bytes of voxels, the file can hold {most} at most")
+
+
+def _unpacked(content: bytes, reader: Any, expected: int) -> int:
+    """The length of what is packed. Raises the reader's error if it is damaged, ValueError if it ends early."""
+    length = 0
+    for start in range(0, len(content), 1 << 20):
+        if not reader.eof:
+            length += len(reader.decompress(content[start : start + (1 << 20)]))
+        if length > expected:
+            break
+    if not reader.eof and length <= expected:
+        raise ValueError("its packed voxels end early")
+    return length
+
+
+def _compare(found: int, expected: int) -> None:
+    if found != expected:
+        raise ValueError(f"its header promises {expected} bytes of voxels, the file has {found}")
+
+
+def _unit(units: set[str]) -> float:
+    lengths = {MM.get(unit.lower(), 0.0) for unit in units if unit not in ("???", "?")} or {1.0}
+    if len(lengths) != 1 or 0.0 in lengths:
+        raise ValueError(f"lengths are in {' and '.join(sorted(units))}; expected mm, um, cm or m on all axes")
+    return lengths.pop()

@@ -1,0 +1,140 @@
+"""Read and write NIfTI through nibabel. The file is held to the length and the checksum that it carries."""
+
+import gzip
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import InputError
+
+MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}  # length of the unit of `xyzt_units`
+RATIO = 1040  # deflate makes nothing smaller than by this factor
+NEAR_UNIT = 1e-4  # by how much the square of a quaternion's length may exceed 1, as rounding in other programs makes it
+
+
+def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, object]:
+    """(voxels [x, y, z], affine in mm, header in the file's own unit).
+
+    Raises InputError for a file that is shorter or longer than its header says, whose checksum is wrong, or that is
+    no NIfTI.
+    """
+    import nibabel
+
+    try:
+        content = _content(path)
+        kind: Any = nibabel.Nifti2Image if _is_nifti2(content) else nibabel.Nifti1Image
+        with np.errstate(all="ignore"):
+            file: Any = kind.from_bytes(content)
+            voxels, affine, header = np.asanyarray(file.dataobj), file.affine, file.header
+    except InputError:
+        raise
+    except MemoryError as error:
+        raise InputError(f"{path}: does not fit into memory. Use a machine with more, or cut the volume.") from error
+    except Exception as error:  # nibabel lets zlib, OSError and its own errors through
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"{path}: cannot be read as NIfTI ({said}). It may be truncated, damaged, or in another format. "
+            "Copy or convert it again."
+        ) from error
+    if affine is None:
+        raise InputError(f"{path}: says no place of its voxels. Convert it again.")
+    affine = affine.copy()
+    affine[:3] *= _unit_mm(header)
+    return voxels, affine, header
+
+
+def write_nifti(path: Path, stored: np.ndarray, affine: np.ndarray, header: object) -> None:
+    """Write voxels [x, y, z] with an affine in mm, in the unit and with the other entries of `header` if it is one."""
+    import nibabel
+
+    own: Any = header.copy() if isinstance(header, nibabel.Nifti1Header) else None
+    kind = nibabel.Nifti2Image if isinstance(own, nibabel.Nifti2Header) else nibabel.Nifti1Image
+    if own is not None:
+        affine = affine.copy()
+        affine[:3] /= _unit_mm(own)
+    file = kind(stored, affine, own)
+    file.set_data_dtype(stored.dtype)
+    if own is not None:
+        file.header["cal_max"] = file.header["cal_min"] = 0
+    else:
+        file.header.set_xyzt_units("mm")
+    nibabel.save(file, path)
+
+
+def _unit_mm(header: Any) -> float:
+    return MM[header.get_xyzt_units()[0]]
+
+
+def _content(path: Path) -> bytes:
+    """The whole file, unpacked, whose length is what its header says. Its gzip checksum is checked at its end."""
+    import nibabel
+
+    packed = path.name.lower().endswith(".gz")
+    with gzip.open(path) if packed else open(path, "rb") as file:
+        head = file.read(540)
+        size, most = _expected(head), os.path.getsize(path) * (RATIO if packed else 1)
+        if size > most:
+            raise ValueError(f"its header promises {size} bytes, the file can hold {most} at most")
+        kind = nibabel.Nifti2Header if _is_nifti2(head) else nibabel.Nifti1Header
+        head = _corrected(head, kind)
+        content = head + file.read(max(0, size - len(head)))
+        if len(content) < size:
+            raise ValueError(f"its header promises {size} bytes, the file has {len(content)}")
+        if len(content) > size and any(content[size:]):
+            raise ValueError(f"its header promises {size} bytes, the file has more")
+        while rest := file.read(1 << 20):  # to the end: gzip checks length and checksum there
+            if any(rest):
+                raise ValueError(f"its header promises {size} bytes, the file has more")
+    return content
+
+
+def _expected(head: bytes) -> int:
+    """How long the header says that the file is. Raises ValueError for what is no NIfTI header."""
+    import nibabel
+
+    kind = nibabel.Nifti2Header if _is_nifti2(head) else nibabel.Nifti1Header
+    if len(head) < kind.template_dtype.itemsize:
+        raise ValueError(f"has {len(head)} bytes")
+    header: Any = kind(bytes(head[: kind.template_dtype.itemsize]), check=False)
+    if header["magic"].item() not in (b"n+1", b"n+2"):
+        raise ValueError("no NIfTI header in front of its voxels")
+    if not 1 <= int(header["dim"][0]) <= 7 or (header["dim"][1 : int(header["dim"][0]) + 1] < 0).any():
+        raise ValueError(f"has the sizes {header['dim'].tolist()}")
+    offset, bits = float(header["vox_offset"]), header.get_data_dtype().itemsize * 8
+    if bits != int(header["bitpix"]):
+        raise ValueError(f"says {header['bitpix']} bits per voxel, and a type of {bits}")
+    if not kind.template_dtype.itemsize <= offset < 2**31 or offset != int(offset):
+        raise ValueError(f"says that its voxels begin at byte {offset:g}")
+    sizes = header["dim"][1 : int(header["dim"][0]) + 1].tolist()
+    if 0 in sizes:
+        raise ValueError(f"has shape {tuple(sizes)}; expected a 3-D volume")
+    return int(offset) + math.prod(sizes) * bits // 8
+
+
+def _is_nifti2(head: bytes) -> bool:
+    return bytes(head[:4]) in ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))
+
+
+def _corrected(head: bytes, kind: Any) -> bytes:
+    """The header with a quaternion that rounding made a little longer than 1, which nibabel refuses, made shorter.
+
+    Raises ValueError for voxel sizes of 0 or less, which nibabel makes 1, where the geometry depends on them.
+    """
+    size = kind.template_dtype.itemsize
+    header: Any = kind(head[:size], check=False)
+    count = min(3, int(header["dim"][0]))
+    used = header["pixdim"][1 : count + 1][header["dim"][1 : count + 1] > 1]
+    if not header["sform_code"] and not (used > 0).all():
+        raise ValueError(f"voxel sizes (pixdim) of {' × '.join(f'{size:g}' for size in used)}")
+
+    names = ("quatern_b", "quatern_c", "quatern_d")
+    parts = np.array([header[name] for name in names], np.float64)
+    square = float(parts @ parts)
+    if not 1 < square <= 1 + NEAR_UNIT:
+        return head
+    for name, part in zip(names, parts / np.sqrt(square) * (1 - 1e-7)):
+        header[name] = part
+    return bytes(header.binaryblock) + head[size:]

@@ -1,0 +1,422 @@
+"""Volumes and descriptions that are damaged, or say other things than one expects: named, or read as they are meant."""
+
+import gzip
+import shutil
+import struct
+import zlib
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from small import AFFINE, save
+from tiny import edit, image, scribble, tiny_set
+
+from scribbleseg.cli import main
+from scribbleseg.config import Check, Predict
+from scribbleseg.core.errors import InputError
+from scribbleseg.data import cache
+from scribbleseg.data.case import load_volume
+from scribbleseg.data.check import check
+from scribbleseg.data.layout import read_dataset, survey
+from scribbleseg.data.volume import Grid, read_image, read_label, read_volume, write_volume
+from scribbleseg.evaluation.scores import score_files
+from scribbleseg.inference.predict import predict
+from scribbleseg.training.checkpoint import read_checkpoint
+
+SHAPE = (12, 10, 4)
+STRAIGHT = np.diag([0.8, 0.9, 5.0, 1.0])
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return tiny_set(tmp_path / "set")
+
+
+@pytest.fixture
+def said(capsys):
+    def run(folder: Path) -> tuple[bool, str]:
+        return check(Check(folder)), capsys.readouterr().out
+
+    return run
+
+
+def itk(array: np.ndarray, path: Path, compressed: bool = True, spacing=(0.8, 0.9, 5.0)) -> Path:
+    sitk = pytest.importorskip("SimpleITK")
+    file = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
+    file.SetSpacing(spacing)
+    sitk.WriteImage(file, str(path), useCompression=compressed)
+    return path
+
+
+def patched(path: Path, *changes: tuple[int, str, object]) -> Path:
+    """A .nii whose header has other values at these offsets."""
+    content = bytearray(path.read_bytes())
+    for offset, kind, value in changes:
+        struct.pack_into(f"<{kind}", content, offset, value)
+    path.write_bytes(content)
+    return path
+
+
+def with_qform(path: Path, affine: np.ndarray, codes: tuple[int, int] = (1, 0)) -> Path:
+    """A volume whose place is in its quaternion; codes of qform and sform."""
+    file = nibabel.Nifti1Image(image(0), affine)
+    file.set_qform(affine, codes[0])
+    file.set_sform(None if codes[1] == 0 else affine, codes[1])
+    nibabel.save(file, path)
+    return path
+
+
+# --- checksums and lengths
+
+
+@pytest.mark.parametrize("kind", [".nii.gz", ".nrrd", ".mha"])
+def test_a_flipped_bit_never_gives_another_image(tmp_path, kind):
+    stored = np.repeat(np.arange(4, dtype=np.uint8), 120).reshape(SHAPE)
+    path = tmp_path / f"a{kind}"
+    save(path, stored, STRAIGHT) if kind == ".nii.gz" else itk(stored, path)
+    whole, (true, _) = path.read_bytes(), read_volume(path)
+    start = 0 if kind == ".nii.gz" else whole.index(b"LOCAL\n") + 6 if kind == ".mha" else whole.index(b"\x1f\x8b")
+    refused = 0
+    for bit in np.random.default_rng(0).choice(np.arange(start * 8, len(whole) * 8), 80, replace=False):
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(content)
+        try:
+            assert np.array_equal(read_volume(path)[0], true), f"bit {bit}"
+        except InputError as error:
+            refused += 1
+            assert str(path) in str(error) and "damaged" in str(error)
+    assert refused > 60  # the others lie in entries without meaning, such as the time in gzip's header
+
+
+@pytest.mark.parametrize("kind", [".nii", ".nii.gz", ".nrrd", ".mha"])
+@pytest.mark.parametrize("change", ["shorter", "longer"])
+def test_a_length_that_is_not_the_headers(tmp_path, kind, change):
+    path = tmp_path / f"a{kind}"
+    save(path, image(0)) if "nii" in kind else itk(image(0), path, compressed=False)
+    content = gzip.decompress(path.read_bytes()) if kind == ".nii.gz" else path.read_bytes()
+    content = content[:-7] if change == "shorter" else content + b"rest of another file"
+    path.write_bytes(gzip.compress(content) if kind == ".nii.gz" else content)
+    with pytest.raises(InputError, match=r"its header promises \d+ bytes.*(has|can hold)"):
+        read_volume(path)
+
+
+def test_zeros_after_the_voxels_do_no_harm(tmp_path):
+    save(tmp_path / "a.nii", image(0))
+    (tmp_path / "a.nii").write_bytes((tmp_path / "a.nii").read_bytes() + bytes(700))
+    assert np.array_equal(read_volume(tmp_path / "a.nii")[0].T, image(0))
+
+
+def test_a_small_file_that_claims_gigabytes_is_refused_before_they_are_taken(tmp_path):
+    save(tmp_path / "a.nii", np.zeros((2, 2, 2), np.uint8))
+    header = patched(tmp_path / "a.nii", (42, "h", 1500), (44, "h", 1500), (46, "h", 1500)).read_bytes()
+    (tmp_path / "bomb.nii.gz").write_bytes(gzip.compress(header))
+    pytest.importorskip("SimpleITK")
+    head = (
+        "NRRD0004\ntype: uchar\ndimension: 3\nspace: left-posterior-superior\nsizes: 1500 1500 1500\nencoding: gzip\n\n"
+    )
+    (tmp_path / "bomb.nrrd").write_bytes(head.encode() + gzip.compress(bytes(100)))
+    head = (
+        "NDims = 3\nCompressedData = True\nDimSize = 1500 1500 1500\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n"
+    )
+    (tmp_path / "bomb.mha").write_bytes(head.encode() + zlib.compress(bytes(100)))
+    for name in ("bomb.nii.gz", "bomb.nrrd", "bomb.mha"):
+        with pytest.raises(InputError, match=rf"{name}: .*promises 33750\d+ bytes.*can hold \d+ at most"):
+            read_volume(tmp_path / name)
+
+
+def test_voxels_in_another_file_are_not_followed(tmp_path):
+    pytest.importorskip("SimpleITK")
+    (tmp_path / "secret").write_bytes(bytes(480))
+    head = "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 12 10 4\nencoding: raw\ndata file: secret\n\n"
+    (tmp_path / "a.nrrd").write_text(head)
+    (tmp_path / "a.mha").write_text("NDims = 3\nDimSize = 12 10 4\nElementType = MET_UCHAR\nElementDataFile = secret\n")
+    for name in ("a.nrrd", "a.mha"):
+        with pytest.raises(InputError, match="its voxels are in another file; convert it to one file"):
+            read_volume(tmp_path / name)
+
+
+def test_a_damaged_checkpoint_is_named(trained, tmp_path):
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    content = bytearray((run / "resume.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (run / "resume.pt").write_bytes(content)
+    torch.load(run / "resume.pt", weights_only=True)  # torch itself does not look at the checksums
+    with pytest.raises(InputError, match="resume.pt: not a checkpoint"):
+        read_checkpoint(run)
+
+
+def test_a_damaged_cache_is_computed_again(folder, tmp_path):
+    dataset = read_dataset(folder)
+    volume = load_volume(dataset, dataset.case("case0"))
+    for _ in range(2):
+        found = cache.cached(tmp_path / "cache", volume, {"a": 1}, lambda: {"x": np.arange(3)})
+        assert found["x"].tolist() == [0, 1, 2]
+        (file,) = (tmp_path / "cache").iterdir()
+        file.write_bytes(file.read_bytes()[:40])
+
+
+# --- lengths
+
+
+@pytest.mark.parametrize(("unit", "mm"), [("micron", 0.001), ("meter", 1000.0), ("mm", 1.0), ("unknown", 1.0)])
+def test_lengths_are_millimetres_whatever_the_header_counts_in(tmp_path, unit, mm):
+    affine = np.diag([0.8 / mm, 0.9 / mm, 5.0 / mm, 1])
+    affine[:3, 3] = np.array([10, 20, 30]) / mm
+    file = nibabel.Nifti1Image(image(0), affine)
+    file.header.set_xyzt_units(unit)
+    nibabel.save(file, tmp_path / "a.nii.gz")
+    voxels, grid = read_volume(tmp_path / "a.nii.gz")
+    assert grid.spacing_mm == pytest.approx((5, 0.9, 0.8)) and grid.affine[:3, 3] == pytest.approx((10, 20, 30))
+    write_volume(tmp_path / "b.nii.gz", voxels, grid)
+    copy = nibabel.load(tmp_path / "b.nii.gz")
+    assert copy.header.get_xyzt_units()[0] == unit and np.allclose(copy.affine, affine, rtol=1e-6)
+    pytest.importorskip("SimpleITK")
+    write_volume(tmp_path / "c.nrrd", voxels, grid)
+    assert read_volume(tmp_path / "c.nrrd")[1].same_place(grid)
+
+
+def test_distances_are_millimetres_too(tmp_path):
+    for part, moved in (("a", 0), ("b", 3)):
+        mask = np.zeros((20, 20, 3), np.uint8)
+        mask[5 + moved : 10 + moved, 5:10] = 1
+        mask[12:15, 12:15] = 2
+        file = nibabel.Nifti1Image(mask, np.diag([1000, 1000, 5000, 1]))
+        file.header.set_xyzt_units("micron")
+        (tmp_path / part).mkdir()
+        nibabel.save(file, tmp_path / part / "x.nii.gz")
+    rows = score_files(tmp_path / "a", tmp_path / "b", ("one", "two"))[0]
+    assert rows[0]["hd95"] == pytest.approx(3) and rows[0]["unit"] == "mm"
+
+
+@pytest.mark.parametrize("kind", [".nrrd", ".mha"])
+def test_units_of_other_formats(tmp_path, kind):
+    path = itk(image(0), tmp_path / f"a{kind}", compressed=False, spacing=(800, 900, 5000))
+    content = path.read_bytes()
+    if kind == ".nrrd":
+        content = content.replace(b"\nendian", b'\nspace units: "um" "um" "um"\nendian', 1)
+    else:
+        content = content.replace(b"ElementDataFile", b"DistanceUnits = um\nElementDataFile", 1)
+    path.write_bytes(content)
+    _, grid = read_volume(path)
+    assert grid.spacing_mm == pytest.approx((5, 0.9, 0.8))
+    write_volume(tmp_path / f"b{kind}", read_volume(path)[0], grid)
+    assert read_volume(tmp_path / f"b{kind}")[1].same_place(grid)
+
+
+def test_a_spacing_that_is_no_unit_is_refused(folder):
+    edit(folder, spacing="voxel")
+    with pytest.raises(InputError, match="'spacing' is 'voxel': invalid enum value 'voxel'"):
+        read_dataset(folder)
+
+
+# --- geometry
+
+
+GEOMETRY = {
+    "a row of nan": [(280, "f", np.nan)],
+    "a row of 0": [(280, "f", 0), (296, "f", 0), (312, "f", 0)],
+    "a row of 1e30": [(280, "f", 1e30)],
+    "an infinite place": [(292, "f", np.inf)],
+    "a place at 1e30": [(292, "f", 1e30)],
+    "two axes of one direction": [
+        (280, "f", 0.8),
+        (284, "f", 0.8),
+        (296, "f", 0),
+        (300, "f", 0),
+        (312, "f", 0),
+        (316, "f", 0),
+    ],
+}
+QUATERNION = {
+    "a quaternion of nan": [(256, "f", np.nan)],
+    "a quaternion of 1e30": [(260, "f", 1e30)],
+    "a spacing of 0": [(88, "f", 0)],
+    "a spacing of nan": [(80, "f", np.nan)],
+    "a spacing below 0": [(84, "f", -2)],
+}
+
+
+@pytest.mark.parametrize("name", [*GEOMETRY, *QUATERNION])
+def test_geometry_that_is_none_is_named_by_every_verb(folder, trained, tmp_path, capsys, said, name):
+    edit(folder, file_ending=".nii")
+    for part in ("imagesTr", "labelsTr", "labelsTr_dense"):
+        for path in list((folder / part).iterdir()):
+            (folder / part / path.name.removesuffix(".gz")).write_bytes(gzip.decompress(path.read_bytes()))
+            path.unlink()
+    broken = folder / "imagesTr" / "case0_0000.nii"
+    if name in QUATERNION:
+        with_qform(broken, STRAIGHT)
+    patched(broken, *(GEOMETRY | QUATERNION)[name])
+    usable, text = said(folder)
+    assert not usable and f"problem: {broken}: " in text
+    commands = [
+        ["train", str(folder), str(tmp_path / "run"), "--method", "pce", "--size", "32", "--iterations", "1"],
+        ["predict", str(trained), str(broken), str(tmp_path / "out.nii")],
+        ["evaluate", str(broken), str(broken)],
+    ]
+    for words in commands:
+        capsys.readouterr()
+        assert main(words) == 2
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last.startswith(f"scribbleseg: {broken}: ") and ("geometry" in last or "cannot be read" in last), last
+
+
+def test_harmless_differences_pass(tmp_path):
+    turned = np.eye(4)
+    turned[:3, :3] = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]]) * (0.8, 0.8, 5.0)
+    path = with_qform(tmp_path / "a.nii", turned)
+    true = read_volume(path)[1]
+    for length in (1 + 4e-6, 1.0):  # as if the first of its four numbers were 0
+        parts = np.array([0, 0, 1.0]) * length
+        place = patched(path, *((256 + 4 * i, "f", value) for i, value in enumerate(parts)))
+        assert np.isfinite(read_volume(place)[1].affine).all()
+    moved = turned.copy()
+    moved[0, 3] += 0.8 / 50
+    assert true.same_place(Grid(SHAPE, moved, None)) and true.same_place(Grid((*SHAPE, 1), turned, None))
+    scaled = nibabel.Nifti1Image(scribble(), STRAIGHT)
+    scaled.header.set_slope_inter(1, 0)
+    nibabel.save(scaled, tmp_path / "label.nii")
+    content = bytearray((tmp_path / "label.nii").read_bytes())
+    content[352:] = bytes(value * 51 for value in content[352:])  # 3 = 153 / 51
+    (tmp_path / "label.nii").write_bytes(content)
+    patched(tmp_path / "label.nii", (112, "f", 1 / 51), (116, "f", 0))
+    assert np.array_equal(read_label(tmp_path / "label.nii")[0].T, scribble())
+
+
+def test_no_advice_loses_strokes_without_saying_so(folder):
+    dataset, path = read_dataset(folder), folder / "labelsTr" / "case0.nii.gz"
+
+    def message() -> str:
+        with pytest.raises(InputError) as error:
+            load_volume(dataset, dataset.case("case0"))
+        return str(error.value)
+
+    file = nibabel.Nifti1Image(scribble(), None)
+    nibabel.save(file, path)
+    file.header["pixdim"][1:4] = (0.75, 0.74, 5)
+    content = bytearray(file.to_bytes())
+    struct.pack_into("<hh", content, 252, 0, 0)
+    path.write_bytes(gzip.compress(content))
+    text = message()
+    assert "its header says no place: sform_code and qform_code are 0" in text
+    assert "give it the header of case0_0000.nii.gz" in text and "Do not resample it" in text
+    # as told: the header of the image, the label's own voxels
+    source = nibabel.load(folder / "imagesTr" / "case0_0000.nii.gz")
+    told = nibabel.Nifti1Image(np.asarray(nibabel.load(path).dataobj), source.affine, source.header)
+    told.set_data_dtype(np.uint8)
+    nibabel.save(told, path)
+    kept = load_volume(dataset, dataset.case("case0")).scribble
+    assert (kept != 255).sum() == (scribble() != 3).sum()
+    save(path, scribble()[:-1])
+    assert "Resampling can lose strokes" in message()
+
+
+# --- every file is used or named
+
+
+@pytest.mark.parametrize("part", ["labelsTr", "labelsTr_dense"])
+def test_a_label_that_is_there_and_not_matched_is_a_problem(folder, said, part):
+    path = folder / part / "case0.nii.gz"
+    for change in ("link", "folder", "case0_0000.nii.gz", "Case0.nii.gz", "case0.seg.nii.gz"):
+        kept = path.read_bytes()
+        path.unlink()
+        if change == "link":
+            path.symlink_to("gone")
+        elif change == "folder":
+            path.mkdir()
+        else:
+            path.with_name(change).write_bytes(kept)
+        faults = survey(folder)[1]
+        assert len(faults) == 1 and (
+            f"{path}: is not a file" in faults[0] or f"{change}: is not read; the label" in faults[0]
+        )
+        usable, text = said(folder)
+        assert not usable and faults[0] in text
+        with pytest.raises(InputError, match="is not a file|is not read"):
+            read_dataset(folder)
+        for found in (path, path.with_name(change)):
+            if found.is_dir():
+                found.rmdir()
+            else:
+                found.unlink(missing_ok=True)
+        path.write_bytes(kept)
+    assert survey(folder)[1] == []
+
+
+def test_files_without_a_use_are_named(folder, said):
+    for name in ("notes.txt", "who.nii.gz", "case0.nrrd", ".DS_Store"):
+        (folder / "labelsTr" / name).touch()
+    text = " ".join(read_dataset(folder).left_out())
+    assert "notes.txt" in text and "who.nii.gz" in text and "1 .nrrd" in text and ".DS" not in text
+
+
+# --- dataset.json and splits
+
+
+def test_nnunets_list_of_files_is_held_against_the_folders(folder):
+    listed = {
+        f"case{i}": {"images": [f"imagesTr/case{i}_0000.nii.gz"], "label": f"labelsTr/case{i}.nii.gz"} for i in range(4)
+    }
+    edit(folder, dataset=listed)
+    assert len(read_dataset(folder).cases) == 4
+    edit(folder, dataset={name: value for name, value in listed.items() if name != "case3"})
+    with pytest.raises(InputError, match="'dataset' lists other files than imagesTr and labelsTr hold: case3"):
+        read_dataset(folder)
+    edit(folder, dataset=listed | {"case3": {"images": ["../elsewhere.nii.gz"]}})
+    with pytest.raises(InputError, match="'dataset' lists other files"):
+        read_dataset(folder)
+
+
+def test_keys_that_change_the_meaning_are_refused_and_others_named(folder, said):
+    edit(folder, modality={"0": "MR"}, licence="CC", tensorImageSize="3D")
+    assert read_dataset(folder).left_out() == []
+    edit(folder, colour="red")
+    assert "unknown keys are not read: colour" in said(folder)[1]
+    edit(folder, channel_names=None)
+    with pytest.raises(InputError, match="'modality' is nnU-Net v1's word. Rename it to channel_names"):
+        read_dataset(folder)
+    edit(folder, channel_names={"0": "MR"}, regions_class_order=[1, 2])
+    with pytest.raises(InputError, match="region-based labels are not supported"):
+        read_dataset(folder)
+
+
+def test_a_byte_order_mark_is_skipped(folder):
+    for name in ("dataset.json", "splits_final.json"):
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + (folder / name).read_bytes())
+    assert len(read_dataset(folder).folds("final")) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[{"train": [1], "val": ["case1"]}]', r"'\[0\].train\[0\]' is 1: expected text; got a whole number"),
+        ('[{"train": null, "val": []}]', r"'\[0\].train' is None: expected a list; got null"),
+        ('[{"train": "case0", "val": []}]', r"'\[0\].train' is 'case0': expected a list; got text"),
+        ('{"train": []}', "expected a list; got an object"),
+        ("[]", "has no fold"),
+        ('[{"train": ["case0", "case0"], "val": []}]', "fold 0 names case0 twice"),
+        ('[{"train": ["case0"], "train": ["case1"], "val": []}]', "'train' is named twice"),
+        ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
+    ],
+)
+def test_splits_of_other_types(folder, text, words):
+    (folder / "splits_final.json").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=words) as error:
+        read_dataset(folder).folds("final")
+    assert "splits_final.json" in str(error.value)
+
+
+def test_an_oblique_prediction_keeps_its_place_in_micrometres(trained, small, tmp_path):
+    scan = nibabel.load(small / "imagesTr" / "case.0 a_0000.nii.gz")
+    thousand = np.diag([1000, 1000, 1000, 1])
+    file = nibabel.Nifti1Image(np.asarray(scan.dataobj), thousand @ AFFINE)
+    file.header.set_xyzt_units("micron")
+    nibabel.save(file, tmp_path / "scan.nii.gz")
+    (path,) = predict(Predict((trained,), tmp_path / "scan.nii.gz", tmp_path / "mask.nii.gz", device="cpu"))
+    assert np.allclose(nibabel.load(path).affine, thousand @ AFFINE, rtol=1e-5, atol=1e-3)
+    pytest.importorskip("SimpleITK")
+    (path,) = predict(Predict((trained,), tmp_path / "scan.nii.gz", tmp_path / "mask.nrrd", device="cpu"))
+    assert read_image(path)[1].spacing_mm == pytest.approx(read_image(tmp_path / "scan.nii.gz")[1].spacing_mm, rel=1e-3)
