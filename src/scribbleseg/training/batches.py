@@ -24,6 +24,7 @@ from ..data.voxels import Batch, Slices, Stack
 from ..methods import own_code
 from ..methods.base import Method
 from .augment import warp
+from .plan import Plan
 
 
 def build_slices(dataset: Dataset, cases: tuple[str, ...], method: Method | None, size: int) -> tuple[Slices, Tensor]:
@@ -79,6 +80,27 @@ def build_slices(dataset: Dataset, cases: tuple[str, ...], method: Method | None
     return Slices(image, maps.pop("label"), maps, truth), torch.repeat_interleave(
         torch.arange(len(counts)), torch.tensor(counts)
     )
+
+
+def read_training(dataset: Dataset, plan: Plan, method: Method, device: torch.device) -> Slices:
+    """The slices that a run trains on, on the device if they fit there. Says what was left out.
+
+    Raises InputError unless every class is drawn in them.
+    """
+    if distributed.rank() == 0:
+        _say_what_is_left_out(dataset, plan)
+    slices, _ = build_slices(dataset, plan.fold.train, method, plan.size)
+    check_trainable(slices, plan.classes, dataset.folder)
+    return resident(slices, device)
+
+
+def _say_what_is_left_out(dataset: Dataset, plan: Plan) -> None:
+    if unread := dataset.unread():
+        print(f"{dataset.folder}: {unread}", file=sys.stderr)
+    bare = [name for name in plan.fold.train if dataset.case(name).scribble is None]
+    if bare:
+        count = f"{len(bare)} of {len(plan.fold.train)}"
+        print(f"{count} training cases have no scribble (first: {bare[0]})", file=sys.stderr)
 
 
 def check_trainable(slices: Slices, classes: Sequence[str], folder: Path) -> None:

@@ -8,11 +8,9 @@ from pathlib import Path
 from .. import __version__
 from ..config import Train
 from ..core.atomic import atomic_file
-from ..core.device import pick_device
 from ..core.errors import InputError
 from ..core.recipe import Recipe
 from ..data.dataset import Dataset, Fold
-from ..data.layout import read_dataset
 from ..data.volume import ITK, NIFTI
 from ..methods import method_class, own_code, parse_options
 
@@ -89,19 +87,14 @@ def make_recipe(config: Train) -> tuple[Recipe, int, str]:
     return recipe, size, config.network or kind.network_name
 
 
-def make_plan(config: Train, dataset: Dataset | None = None) -> Plan:
-    """Resolve defaults and check everything that can be checked without reading a voxel.
-
-    `dataset`: that of the config, where it was read already.
-    """
+def make_plan(config: Train, dataset: Dataset) -> Plan:
+    """Resolve defaults and check everything that can be checked without reading a voxel. `dataset`: the config's."""
     check_interval(config.checkpoint_every)
     method = method_name(config)
     options = parse_options(method, config.set)
     recipe, size, network = make_recipe(config)
     if not 0 <= config.val_share < 1:
         raise InputError(f"--val-share {config.val_share}: expected a share from 0 to below 1, such as 0.2.")
-    pick_device(config.device)
-    dataset = dataset or read_dataset(config.dataset)
     split = dataset.default_split() if config.split == "auto" else config.split
     fold = dataset.fold(split, config.fold)
     if not fold.train:
