@@ -11,6 +11,7 @@ from ..core.atomic import atomic_file
 from ..core.errors import InputError
 from ..core.recipe import Recipe
 from ..data.dataset import Dataset, Fold
+from ..data.preparation import Fitted
 from ..data.volume import ITK, NIFTI
 from ..methods import method_class, own_code, parse_options
 
@@ -43,11 +44,13 @@ class Plan:
     fold: Fold
     val_on_scribbles: bool = False  # no validation case has a dense mask: Dice is computed on scribbled pixels only
     own_code: str | None = None  # `methods.own_code` when the run began
+    preparation: str = "slices"  # slices of size² pixels | patches of size² pixels
+    fitted: Fitted = dataclasses.field(default_factory=Fitted)
 
 
 def method_name(config: Train) -> str:
-    """The method that is trained; if none was named, effdnet, or scn with the preset fast."""
-    return config.method or ("scn" if config.preset == "fast" else "effdnet")
+    """The method that is trained; if none was named, effdnet, or corral with the preset fast."""
+    return config.method or ("corral" if config.preset == "fast" else "effdnet")
 
 
 def check_interval(seconds: float) -> None:
@@ -119,7 +122,30 @@ def make_plan(config: Train, dataset: Dataset) -> Plan:
         fold,
         on_scribbles,
         own_code(method),
+        preparation_of(config),
     )
+
+
+def preparation_of(config: Train) -> str:
+    """slices or patches. Raises InputError for a method that cannot have patches, because it sweeps over all slices."""
+    wanted = config.preparation or ("patches" if config.preset == "fast" else "slices")
+    method = method_name(config)
+    if wanted == "patches" and method_class(method).sweeps:
+        raise InputError(f"--preparation patches: {method} labels whole slices anew. Use --preparation slices.")
+    return wanted
+
+
+def enclosure_of(config: Train) -> str:
+    """on, off, or auto (the strokes decide). Raises InputError for a method that has no term for it."""
+    reads = method_class(method_name(config)).reads_enclosure
+    if config.enclosure == "on" and not reads:
+        raise InputError(
+            f"--enclosure on: {method_name(config)} has no term for the enclosed background. "
+            "Methods that have one: pce, scn, effdnet, corral."
+        )
+    if config.enclosure == "auto":
+        return "auto" if config.preset == "fast" and reads else "off"
+    return config.enclosure
 
 
 def _carve(dataset: Dataset, fold: Fold, share: float, seed: int) -> Fold:
@@ -165,7 +191,8 @@ def read_plan(run: Path) -> tuple[Train, Plan]:
         recipe = read_recipe(plan["recipe"])
         fold = Fold(plan["fold"]["name"], *(tuple(plan["fold"][part]) for part in ("train", "val", "test")))
         lists = {key: tuple(plan[key]) for key in ("classes", "channels")}
-        plan = Plan(**{**plan, **lists, "recipe": recipe, "fold": fold})
+        fitted = Fitted(**plan.get("fitted", {}))
+        plan = Plan(**{**plan, **lists, "recipe": recipe, "fold": fold, "fitted": fitted})
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: not a run's settings ({error!r}). Was it edited, or written by another version "

@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,13 +21,13 @@ from ..data.layout import read_dataset
 from ..methods import method_class
 from ..networks import build_network
 from .average import Average
-from .batches import read_training
+from .batches import fit, read_training
 from .calendar import Calendar
 from .checkpoint import read_checkpoint, weights_iteration
 from .loop import run_to_end
 from .machine import Machine, determinism, pick_machine
 from .optimizer import make_optimizer
-from .plan import Plan, make_plan, read_plan, write_plan
+from .plan import Plan, enclosure_of, make_plan, read_plan, write_plan
 from .run_folder import RunFolder
 from .state import State
 from .step import Step
@@ -79,6 +80,9 @@ def _check_untrained(run: Path, plan: Plan) -> None:
 
 def _run(config: Train, plan: Plan, machine: Machine, dataset: Dataset, folder: RunFolder, stored: dict | None) -> None:
     prepare_cpu()
+    wanted = enclosure_of(config)
+    if stored is None and (wanted != "off" or plan.preparation == "patches"):
+        plan = replace(plan, fitted=fit(dataset, plan, wanted))
     torch.manual_seed(config.seed)
     network = build_network(plan.network, len(plan.channels), len(plan.classes))
     method = method_class(plan.method)(network, **plan.options)
@@ -95,6 +99,7 @@ def _run(config: Train, plan: Plan, machine: Machine, dataset: Dataset, folder: 
         optimizer,
         slices,
         machine.dtype,
+        size=plan.size,
         part=distributed.own_part(plan.recipe.batch),
         seed=config.seed,
         average=average,
