@@ -75,7 +75,7 @@ def predict(config: Predict) -> list[Path]:
             writing: list[Future] = []
             began_ns = None
             for job, (image, grid) in zip(jobs, ahead(reader, lambda job: load_image(job.images), jobs, 2)):
-                probs = mean_probs(models, image, device, config.batch, config.tta)
+                probs = mean_probs(models, image, grid.spacing_mm[1:], device, config.batch, config.tta)
                 if not np.isfinite(probs).all():
                     raise InputError(
                         f"{job.images[0]}: the network's output for it is NaN or infinite. Nothing was written of this "
