@@ -21,6 +21,7 @@ from scribbleseg.cli import main
 from scribbleseg.config import Train
 from scribbleseg.core.atomic import atomic_file, atomic_folder
 from scribbleseg.core.errors import InputError
+from scribbleseg.evaluation.tables import COLUMNS
 from scribbleseg.networks import build_network
 from scribbleseg.training.checkpoint import write_weights
 from scribbleseg.training.train import resume, train
@@ -598,14 +599,14 @@ def test_full_disk_while_a_prediction_is_written(run, data, tmp_path, capsys):
 
 def test_full_disk_while_the_scores_are_written(data, tmp_path, capsys):
     table = tmp_path / "scores.csv"
-    table.write_text("an earlier table", encoding="utf-8")
+    table.write_text(earlier := ",".join(COLUMNS) + "\n", encoding="utf-8")
     with small_disk(0):
         assert main(["evaluate", str(data / "labelsTr_dense"), str(data / "labelsTr_dense"), "--out", str(table)]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
     assert (
         message == f"scribbleseg: {table}: cannot be written (File too large). Free some space or choose another place."
     )
-    assert table.read_text(encoding="utf-8") == "an earlier table" and not list(tmp_path.glob(".partial-*"))
+    assert table.read_text(encoding="utf-8") == earlier and not list(tmp_path.glob(".partial-*"))
 
 
 def test_full_disk_while_a_data_set_is_made(tmp_path, capsys):

@@ -38,7 +38,7 @@ def _main(argv: list[str]) -> int:
     try:
         if argv[:1] == ["train"] and "--resume" in argv:
             settings = _run_to_resume(argv[1:])
-            return _run("training.train:resume", settings)
+            return _run("training.train:carry_on", settings)
         settings = parse(argv)
         return 0 if settings is None else _run(VERBS[argv[0]][1], settings)
     except InputError as error:
@@ -139,14 +139,20 @@ def _repeat(error: click.UsageError) -> str:
     return ""
 
 
-def _run_to_resume(words: list[str]) -> Path:
+def _run_to_resume(words: list[str]) -> config.Resume:
     rest = [word for word in words if word != "--resume"]
+    method = None
+    if "--method" in rest[:-1]:
+        at = rest.index("--method")
+        method = rest[at + 1]
+        del rest[at : at + 2]
     if len(rest) != 1 or rest[0].startswith("-"):
         raise InputError(
-            "--resume takes only the run folder; the settings are those that the run was started with: "
+            "--resume takes only the run folder (and a --method that is not one of scribbleseg's); "
+            "the settings are those that the run was started with: "
             "scribbleseg train RUN --resume"
         )
-    return Path(rest[0])
+    return config.Resume(Path(rest[0]), method)
 
 
 def _run(target: str, settings: Any) -> int:
@@ -167,9 +173,10 @@ def _how_to_continue(settings: Any) -> str:
             return " Continue with the same command. With --table-only it makes the tables of the runs that are done."
         case config.Demo():
             return " Continue with the same command."
-        case config.Train(run=run) | (Path() as run):
+        case config.Train(run=run, method=method) | config.Resume(run=run, method=method):
             if (run / "config.json").is_file():
-                return f" Continue with: {_order('train', run, '--resume')}"
+                named = ("--method", method) if method and ":" in method else ()
+                return f" Continue with: {_order('train', run, '--resume', *named)}"
             return " The run had not started yet: give the same command again."
     return ""
 
@@ -177,7 +184,7 @@ def _how_to_continue(settings: Any) -> str:
 def _what_next(settings: Any, result: Any) -> str:
     """What a verb wrote and what comes after it, where the verb has not said so; may be empty."""
     match settings:
-        case config.Train(run=run) | (Path() as run):  # a path: train RUN --resume
+        case config.Train(run=run) | config.Resume(run=run):
             return f"run: {run}; next: {_order('predict', run, 'INPUT', 'OUTPUT')}, or {_order('report', run)}"
         case config.Predict(input=source, output=output):
             truths = [

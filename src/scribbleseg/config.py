@@ -348,6 +348,17 @@ class Demo:
         _as_paths(self, "run")
 
 
+@dataclass
+class Resume:
+    """`train RUN --resume`: carry on a run that was stopped."""
+
+    run: Path
+    method: str | None = None  # repeats the name of a method that is not one of scribbleseg's
+
+    def __post_init__(self) -> None:
+        _as_paths(self, "run")
+
+
 # verb → (settings, module:function that takes them), in the order of a user's work
 VERBS: dict[str, tuple[type, str]] = {
     "demo": (Demo, "demo:demo"),

@@ -62,7 +62,7 @@ def run_job(job: Job, config: Bench) -> None:
     begun, clock = (run / "config.json").is_file(), [time.perf_counter()]
     if begun:
         _check_begun(job, settings, plan, config.runs)
-        resume(run)
+        resume(run, job.method)
     else:
         train(settings)
     clock.append(time.perf_counter())

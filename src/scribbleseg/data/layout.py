@@ -157,6 +157,8 @@ def _classes(path: Path, labels: dict) -> tuple[tuple[str, ...], int]:
                 f"{path}: label '{name}' has value {value!r}; expected one whole number (region-based labels are not "
                 "supported)."
             )
+    if odd := [name for name in labels if not name.isprintable() or not name.strip()]:
+        raise InputError(f"{path}: label {odd[0]!r} is no name; expected text without control characters.")
     if odd := [name for name in labels if name != "ignore" and name.lower() == "ignore"]:
         raise InputError(f"{path}: label '{odd[0]}' is read in lower case only: write \"ignore\": {labels[odd[0]]}.")
     if "ignore" not in labels:

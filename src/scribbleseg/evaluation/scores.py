@@ -24,7 +24,7 @@ from ..data.volume import read_label
 from ..inference.provenance import MADE_BY, changed
 from .masks import check_values, class_names, list_masks, numbered_classes
 from .metrics import diagonal_mm, score
-from .tables import COLUMNS, format_table, read_rows, summarise, table_cells, write_rows
+from .tables import COLUMNS, check_table, format_table, read_rows, summarise, table_cells, write_rows
 
 __all__ = [
     "COLUMNS",
@@ -48,6 +48,8 @@ def evaluate(config: Evaluate) -> list[dict]:
 
     Raises what `score_files` raises.
     """
+    if config.out is not None:
+        check_table(Path(config.out))
     rows, unpredicted, unscored = score_files(config.predictions, config.truth, config.classes)
     if config.out is not None:
         write_rows(Path(config.out), rows)

@@ -1,7 +1,11 @@
 """Tables of scores: per case as CSV, summarised over cases as numbers and as text."""
 
 import csv
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tabulate import tabulate
@@ -9,34 +13,55 @@ from tabulate import tabulate
 from ..core.atomic import atomic_file
 from ..core.errors import InputError
 
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
+TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}  # also a file's name that is no text
 COLUMNS = ("case", "class", "dice", "hd95", "assd", "unit", "missing", "spurious", "penalised_hd95")
+
+
+def check_table(path: Path) -> None:
+    """Raises InputError for a file that exists and is no table of scores, so that it must not be replaced."""
+    if not os.path.lexists(path):
+        return
+    if path.is_file():
+        with open(path, "rb") as file:
+            if file.readline(200).decode("utf-8", "replace").strip() in ("", ",".join(COLUMNS)):
+                return
+    raise InputError(f"{path}: exists already and is no table of scores. Choose another name for the scores.")
 
 
 def write_rows(path: Path, rows: list[dict]) -> None:
     """Write the scores of every case as CSV, atomically. Undefined values are nan, flags 0 or 1."""
-    with atomic_file(Path(path)) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+    with atomic_file(Path(path)) as partial, open(partial, "w", newline="", **TEXT) as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        writer.writerows(
-            {key: int(value) if isinstance(value, bool) else value for key, value in row.items()} for row in rows
-        )
+        writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+
+
+def _cell(value: object) -> object:
+    """Flags as 0 and 1. Text that a spreadsheet would take for a formula gets an apostrophe in front of it."""
+    if isinstance(value, bool):
+        return int(value)
+    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
 
 
 def read_rows(path: Path) -> list[dict]:
     """What `write_rows` wrote. Raises InputError when the file has other columns or cannot be read."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", **TEXT) as file:
             rows = list(csv.DictReader(file))
         texts, flags = ("case", "class", "unit"), ("missing", "spurious")
-        kinds = {
-            key: str if key in texts else (lambda text: bool(int(text))) if key in flags else float for key in COLUMNS
-        }
+        kinds: dict[str, Callable] = dict.fromkeys(COLUMNS, float) | dict.fromkeys(texts, _plain)
+        kinds |= dict.fromkeys(flags, lambda text: bool(int(text)))
         return [{key: kind(row[key]) for key, kind in kinds.items()} for row in rows]
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise InputError(
             f"{path}: not a table of scores ({error}). Write it again: "
             f"scribbleseg evaluate PREDICTIONS TRUTH --out {path}"
         ) from error
+
+
+def _plain(text: str) -> str:
+    return text[1:] if text.startswith("'") and FORMULA.match(text[1:]) else text
 
 
 def summarise(rows: list[dict]) -> list[dict]:

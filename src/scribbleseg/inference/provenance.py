@@ -10,11 +10,24 @@ import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from msgspec import Struct
+
 from ..core.atomic import atomic_file
 from ..core.errors import InputError
 from ..core.json_file import read_json
 
 MADE_BY = "made_by.json"
+
+
+class Note(Struct):
+    """made_by.json."""
+
+    runs: list[str] = []
+    weights: str = ""
+    iterations: list[int] = []
+    tta: bool = False
+    sha256: dict[str, str] = {}
+    replaced: dict[str, str] = {}
 
 
 def checksum(path: Path) -> str:
@@ -33,17 +46,17 @@ def written(folder: Path) -> dict[str, str]:
 
 def _read(folder: Path) -> dict[str, dict[str, str]]:
     note = folder / MADE_BY
-    said = read_json(note) if note.is_file() else {}
-    found = {}
-    for key in ("sha256", "replaced"):
-        sums = said.get(key, {}) if isinstance(said, dict) else None
-        if not isinstance(sums, dict):
-            raise InputError(
-                f'{note}: is not the note of `scribbleseg predict`: expected "sha256": {{file: checksum}}. '
-                "Remove it; the files in the folder then count as yours."
-            )
-        found[key] = sums
-    return found
+    try:
+        said = read_json(note, Note) if note.is_file() else Note()
+    except InputError as error:
+        raise InputError(
+            f"{error} It is not the note of `scribbleseg predict`. Remove it; the files in the folder then count as "
+            "yours."
+        ) from error
+    names = [name for name in said.sha256.keys() | said.replaced.keys() if "/" in name or "\0" in name]
+    if names:
+        raise InputError(f"{note}: names {names[0]!r}; expected files beside it. Remove it.")
+    return {"sha256": said.sha256, "replaced": said.replaced}
 
 
 def is_own(path: Path) -> bool:

@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import inspect
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,13 @@ METHODS = {
     "corral": "scribbleseg.methods.corral:Corral",
 }
 
+NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # of somebody else's method
+
+
+def is_own(name: str) -> bool:
+    """Whether a method is one of ours, so that no code from elsewhere is imported for it."""
+    return name in METHODS or name in METHODS.values()
+
 
 def method_class(name: str) -> type[Any]:
     """The class of a method. Raises InputError for an unknown name, with the nearest one, and for what is no Method."""
@@ -40,15 +48,17 @@ def method_class(name: str) -> type[Any]:
         raise InputError(
             f"no method '{name}'. {nearest(name, METHODS)} A method of your own is named package.module:Class."
         )
+    if name not in METHODS and not NAME.fullmatch(name):
+        raise InputError(f"method '{name}': expected package.module:Class.")
     module, _, attribute = METHODS.get(name, name).partition(":")
     try:
         found: type[Any] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SyntaxError) as error:
         raise InputError(
             f"method '{name}' cannot be imported ({error}). Is its package installed, or its folder in PYTHONPATH, "
             f"and the class named {attribute}?"
         ) from error
-    if not hasattr(found, "recipe"):
+    if not isinstance(found, type) or not hasattr(found, "recipe"):
         raise InputError(
             f"method '{name}': {attribute} is no method. Derive the class from scribbleseg.methods.base.Method."
         )
@@ -57,7 +67,7 @@ def method_class(name: str) -> type[Any]:
 
 def own_code(name: str) -> str | None:
     """SHA-256 of the file of somebody else's method; None for one of METHODS, whose code the commit names."""
-    if name in METHODS or name in METHODS.values():
+    if is_own(name):
         return None
     return hashlib.sha256(Path(inspect.getfile(method_class(name))).read_bytes()).hexdigest()
 

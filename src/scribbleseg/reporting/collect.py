@@ -6,21 +6,24 @@ import shlex
 import zipfile
 import zlib
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from msgspec import Meta, Struct
 
 from ..config import Train
 from ..core.console import say
 from ..core.errors import InputError
-from ..core.json_file import read_json
+from ..core.json_file import convert, read_json
 from ..core.labels import UNLABELED
 from ..data.case import Volume, load_volume
 from ..data.dataset import Case, Dataset
 from ..data.layout import read_dataset
 from ..data.volume import read_label
 from ..evaluation.scores import list_masks, read_rows
-from ..inference.provenance import MADE_BY, changed
+from ..inference.provenance import MADE_BY, Note, changed
 from ..training.checkpoint import weights_iteration
 from ..training.plan import Plan, read_plan
 from .figures import crop, upright, upright_spacing
@@ -126,18 +129,48 @@ def collect(run: Run) -> Content:
     )
 
 
+class Entry(Struct):
+    """A line of log.jsonl."""
+
+    iteration: Annotated[int, Meta(ge=1)]
+    seconds_per_iteration: float
+    loss: float
+    losses: dict[str, float]
+    monitor: dict[str, float]
+    val_dice: dict[str, float] | None = None
+    val_mean_dice: float | None = None
+
+
 def not_found(run: Run) -> str:
     return f"the data set {run.train.dataset} was not found."
 
 
 def _read_log(path: Path) -> list[dict]:
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-    try:  # a running training may be in the middle of its last line
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-    except ValueError as error:
-        raise InputError(
-            f"{path}: not the log of a run ({error}). If it was edited, remove the broken line."
-        ) from error
+    entries: list[dict] = []
+    first: Entry | None = None
+    for number, line in enumerate(lines, 1):
+        if line.endswith("\n"):  # a running training may be in the middle of its last line
+            try:
+                entries.append(json.loads(line))
+                entry = convert(entries[-1], Entry, f"line {number}")
+                _check_alike(entry, first := first or entry, number)
+            except (ValueError, RecursionError) as error:
+                raise InputError(
+                    f"{path}: not the log of a run ({error}). If it was edited, remove the broken line."
+                ) from error
+    if any(one["iteration"] >= other["iteration"] for one, other in pairwise(entries)):
+        raise InputError(f"{path}: its iterations do not rise. If it was edited, remove the broken lines.")
+    return entries
+
+
+def _check_alike(entry: Entry, first: Entry, number: int) -> None:
+    """Raises ValueError for a line that logs other things than the first one."""
+    for one, other in ((entry.losses, first.losses), (entry.monitor, first.monitor)):
+        if one.keys() != other.keys():
+            raise ValueError(f"line {number} logs {', '.join(one)}, line 1 {', '.join(other)}")
+    if (entry.val_dice is None) != (entry.val_mean_dice is None):
+        raise ValueError(f"line {number} has one of val_dice and val_mean_dice")
 
 
 def _read_scores(run: Run) -> tuple[list[dict], str]:
@@ -173,14 +206,14 @@ def _maker(folder: Path) -> str:
     path = folder / "predictions" / MADE_BY
     if not path.is_file():
         return "it is not known what made the predictions"
-    made = read_json(path)
-    own = [Path(name).resolve() for name in made["runs"]] == [folder.resolve()]
-    others = "" if own else f" of {' and '.join(made['runs'])}"
-    means = [name for name, taken in (("runs", len(made["runs"]) > 1), ("flips", made["tta"])) if taken]
+    made = read_json(path, Note)
+    own = [Path(name).resolve() for name in made.runs] == [folder.resolve()]
+    others = "" if own else f" of {' and '.join(made.runs)}"
+    means = [name for name, taken in (("runs", len(made.runs) > 1), ("flips", made.tta)) if taken]
     mean = f", mean over {' and '.join(means)}" if means else ""
     altered = changed(path.parent)
-    since = f"; {len(altered)} of {len(made['sha256'])} files changed since" if altered else ""
-    return f"{made['weights']} checkpoint{others}, iteration {' and '.join(map(str, made['iterations']))}{mean}{since}"
+    since = f"; {len(altered)} of {len(made.sha256)} files changed since" if altered else ""
+    return f"{made.weights} checkpoint{others}, iteration {' and '.join(map(str, made.iterations))}{mean}{since}"
 
 
 def rank_cases(rows: list[dict]) -> list[tuple[str, float]]:
@@ -322,7 +355,7 @@ def _settings(run: Run) -> dict[str, str]:
         settings["Time"] = f"{seconds / 60:.1f} min of training steps, {seconds / run.log[-1]['iteration']:.3f} s each"
     environment = run.folder / "environment.json"
     if environment.is_file():
-        named = json.loads(environment.read_text(encoding="utf-8"))
+        named = read_json(environment, dict)
         settings["Environment"] = ", ".join(f"{name} {value}" for name, value in named.items() if value is not None)
     return settings
 

@@ -27,6 +27,7 @@ STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "grid.color": "#e4e7eb",
     "axes.axisbelow": True,
+    "text.parse_math": False,  # a class named $x$ is text, no formula
 }
 
 

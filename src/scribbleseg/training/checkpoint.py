@@ -27,7 +27,14 @@ def read_checkpoint(run: Path) -> dict:
                 raise ValueError(f"the checksum of {damaged} is wrong")
         stored = torch.load(path, map_location="cpu", weights_only=True)
         before = {"unlogged": (torch.zeros(()), 0, 0.0)}  # earlier checkpoints were made at lines of the log only
-        return before | {name: stored[name] for name in ("iteration", "best", "method", "optimizer", "rng")} | stored
+        stored = before | {name: stored[name] for name in ("iteration", "best", "method", "optimizer", "rng")} | stored
+        kinds = {"iteration": int, "best": float, "method": dict, "optimizer": dict, "rng": torch.Tensor}
+        for name, kind in kinds.items():
+            if not isinstance(stored[name], kind) or isinstance(stored[name], bool):
+                raise TypeError(f"{name} is a {type(stored[name]).__name__}")
+        if stored["iteration"] < 0:
+            raise ValueError(f"iteration {stored['iteration']}")
+        return stored
     except Exception as error:  # torch lets pickle, zip and OS errors through
         raise InputError(
             f"{path}: not a checkpoint of scribbleseg ({type(error).__name__}). Remove the folder and start again."
@@ -64,6 +71,9 @@ def open_weights(path: Path) -> Iterator[safe_open]:
 
 
 def weights_iteration(path: Path, total: int) -> int:
-    """The iteration that the weights are of; `total` where they do not say it."""
+    """The iteration that the weights are of; `total` where they do not say it. Raises InputError for no number."""
     with open_weights(path) as file:
-        return int((file.metadata() or {}).get("iteration", total))
+        text = (file.metadata() or {}).get("iteration", str(total))
+    if not (text.isascii() and text.isdecimal()) or len(text) > 12:
+        raise InputError(f"{path}: is of iteration {text!r}; expected a number. Copy the run folder again.")
+    return int(text)

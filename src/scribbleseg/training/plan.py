@@ -5,11 +5,16 @@ import json
 import random
 from pathlib import Path
 
+from msgspec import Struct
+
 from .. import __version__
 from ..config import Train
 from ..core.atomic import atomic_file
 from ..core.errors import InputError
+from ..core.json_file import read_json
+from ..core.labels import UNLABELED
 from ..core.recipe import Recipe
+from ..core.seeds import check_seed
 from ..data.dataset import Dataset, Fold
 from ..data.preparation import Fitted
 from ..data.volume import ITK, NIFTI
@@ -26,6 +31,9 @@ FAST = {
     "ema": 0.99,
 }
 FAST_SIZE = 128
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("poly", "cosine", "onecycle", "step", "constant")
+HIGHEST_LR = 10
 QUICK_SGD_LR = 0.03  # every SGD method starts at the comparison's pCE rate: the schedule is a hundred times shorter
 
 
@@ -46,6 +54,14 @@ class Plan:
     own_code: str | None = None  # `methods.own_code` when the run began
     preparation: str = "slices"  # slices of size² pixels | patches of size² pixels
     fitted: Fitted = dataclasses.field(default_factory=Fitted)
+
+
+class Stored(Struct):
+    """config.json. What an older version did not write gets its default."""
+
+    train: Train
+    plan: Plan
+    version: str = ""
 
 
 def method_name(config: Train) -> str:
@@ -78,21 +94,34 @@ def make_recipe(config: Train) -> tuple[Recipe, int, str]:
     if config.budget == "quick" and recipe.optimizer == "sgd" and config.lr is None:
         recipe = dataclasses.replace(recipe, lr=QUICK_SGD_LR)
     size = budget["size"] if config.size is None else config.size
+    check_recipe(recipe, size, method)
+    return recipe, size, config.network or kind.network_name
+
+
+def check_recipe(recipe: Recipe, size: int, method: str) -> None:
+    """Raises InputError for a value that no training can have."""
     for name, value, step in (("iterations", recipe.iterations, 1), ("batch", recipe.batch, 1), ("size", size, 16)):
         if value < step or value % step:
             raise InputError(
                 f"--{name} {value}: expected a positive {'number' if step == 1 else f'multiple of {step}'}."
             )
+    for name, word, words in (("optimizer", recipe.optimizer, OPTIMIZERS), ("schedule", recipe.schedule, SCHEDULES)):
+        if word not in words:
+            raise InputError(f"--{name} {word}: expected one of {', '.join(words)}.")
     if recipe.schedule == "step" and not recipe.step_at:
         raise InputError(f"--schedule step: {method} names no steps. Use poly, cosine, onecycle or constant.")
-    if recipe.lr <= 0:
-        raise InputError(f"--lr {recipe.lr}: expected a positive number.")
-    return recipe, size, config.network or kind.network_name
+    if not 0 < recipe.lr <= HIGHEST_LR:
+        raise InputError(f"--lr {recipe.lr}: expected a positive number, {HIGHEST_LR} at most.")
+    shares = {"ema": recipe.ema, "weight_decay": recipe.weight_decay, "gamma": recipe.gamma}
+    for name, share in (*shares.items(), *(("step_at", share) for share in recipe.step_at)):
+        if not 0 <= share <= 1:
+            raise InputError(f"the recipe's {name} is {share}; expected a number from 0 to 1.")
 
 
 def make_plan(config: Train, dataset: Dataset) -> Plan:
     """Resolve defaults and check everything that can be checked without reading a voxel. `dataset`: the config's."""
     check_interval(config.checkpoint_every)
+    check_seed(config.seed)
     method = method_name(config)
     options = parse_options(method, config.set)
     recipe, size, network = make_recipe(config)
@@ -185,21 +214,38 @@ def read_plan(run: Path) -> tuple[Train, Plan]:
     if not path.is_file():
         raise InputError(f"{run}: not a run folder (no config.json). Make one with: scribbleseg train DATASET {run}")
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        config = Train(**{**stored["train"], "set": tuple(stored["train"]["set"])})
-        plan = stored["plan"]
-        recipe = read_recipe(plan["recipe"])
-        fold = Fold(plan["fold"]["name"], *(tuple(plan["fold"][part]) for part in ("train", "val", "test")))
-        lists = {key: tuple(plan[key]) for key in ("classes", "channels")}
-        fitted = Fitted(**plan.get("fitted", {}))
-        plan = Plan(**{**plan, **lists, "recipe": recipe, "fold": fold, "fitted": fitted})
-    except (ValueError, KeyError, TypeError) as error:
+        stored = read_json(path, Stored)
+        _check_stored(stored)
+    except InputError as error:
         raise InputError(
-            f"{path}: not a run's settings ({error!r}). Was it edited, or written by another version "
+            f"{path}: not a run's settings. {error} Was it edited, or written by another version "
             f"(this is {__version__})?"
         ) from error
-    config.dataset, config.run = Path(config.dataset), Path(run)
-    return config, plan
+    stored.train.run = Path(run)
+    return stored.train, stored.plan
+
+
+def _check_stored(stored: Stored) -> None:
+    plan = stored.plan
+    check_recipe(plan.recipe, plan.size, plan.method)
+    check_interval(stored.train.checkpoint_every)
+    check_seed(stored.train.seed)
+    if len(plan.classes) < 2 or not plan.channels or not all(map(str.isprintable, (*plan.classes, *plan.channels))):
+        raise InputError(f"classes {plan.classes} and channels {plan.channels}: expected their names.")
+    if len(plan.classes) >= UNLABELED or len(plan.channels) >= UNLABELED:
+        raise InputError(f"{len(plan.classes)} classes and {len(plan.channels)} channels: too many.")
+    names = [name for name in (*plan.fold.train, *plan.fold.val, *plan.fold.test) if not _is_file_name(name)]
+    if names:
+        raise InputError(f"{names[0]!r} in its fold is not the name of a case.")
+    side = plan.fitted.pixel
+    if plan.preparation not in ("slices", "patches") or not (side == 0 or 1e-4 <= side <= 1e4):
+        raise InputError(f"preparation {plan.preparation} with pixels of {side} {plan.fitted.unit}: not known.")
+    if plan.preparation == "patches" and not side:
+        raise InputError("preparation patches without the side of a pixel.")
+
+
+def _is_file_name(name: str) -> bool:
+    return bool(name) and "/" not in name and name.isprintable() and not name.startswith(".")
 
 
 def _input_kind(path: Path) -> str | None:

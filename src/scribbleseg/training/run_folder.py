@@ -10,11 +10,13 @@ from typing import BinaryIO, TextIO
 
 import numpy as np
 import torch
+from msgspec import Struct
 from torch import Tensor
 
 from ..core.atomic import atomic_file, sweep
 from ..core.console import say
 from ..core.errors import InputError
+from ..core.json_file import convert, read_json
 from ..core.lock import NO_LOCKS, lock
 from .board import Board
 from .checkpoint import weights_iteration, write_checkpoint, write_weights
@@ -195,7 +197,8 @@ class RunFolder:
         if not path.is_file():
             self._write_environment(now)
             return
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_json(path, dict)
+        convert(stored.get("continued", []), list[dict], path)
         last = {key: value for part in (stored, *stored.get("continued", [])) for key, value in part.items()}
         if changed := {key: value for key, value in now.items() if last.get(key) != value}:
             self._write_environment(stored | {"continued": [*stored.get("continued", []), changed]})
@@ -203,9 +206,22 @@ class RunFolder:
     def _cut_log(self, iteration: int) -> None:
         log = self.path / "log.jsonl"
         lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.is_file() else []
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["iteration"] <= iteration]
+        kept = [line for line in lines if line.endswith("\n") and _iteration(line, log) <= iteration]
         with atomic_file(log) as partial:
             partial.write_text("".join(kept), encoding="utf-8")
+
+
+def _iteration(line: str, log: Path) -> int:
+    try:
+        return convert(json.loads(line), Logged, log).iteration
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{log}: not the log of a run ({error}). If it was edited, remove the broken line.") from error
+
+
+class Logged(Struct):
+    """What carrying on reads of a line of log.jsonl."""
+
+    iteration: int
 
 
 def _compact(value: Tensor) -> np.ndarray:

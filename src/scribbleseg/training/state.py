@@ -71,16 +71,17 @@ class State:
             self._restore_optimizer(stored["optimizer"])
             if self.average is not None:
                 self.average.load_state_dict(stored["average"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[-1].strip()
+            sums, steps, seconds = stored["unlogged"]
+            self.tally.sums, self.tally.steps, self.tally.seconds = sums.to(self.device), int(steps), float(seconds)
+            torch.Generator().set_state(stored["rng"])  # whether it is one
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()
             raise InputError(
                 f"{path}: this checkpoint belongs to another architecture than {type(self.method).__name__} on "
                 f"{type(self.method.network).__name__} ({reason}). "
                 "Do config.json and resume.pt belong to one run?"
             ) from error
         self.iteration, self.best = stored["iteration"], stored["best"]
-        sums, self.tally.steps, self.tally.seconds = stored["unlogged"]
-        self.tally.sums = sums.to(self.device)
         if isinstance(slices, Slices):
             self.method.resume(slices)
         torch.set_rng_state(stored["rng"])

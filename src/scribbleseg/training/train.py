@@ -1,6 +1,7 @@
 """The verb `train`: settings are resolved, data read, the run folder made; then the loop takes over."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ..config import Train
+from ..config import Resume, Train
 from ..core import distributed
 from ..core.console import say
 from ..core.device import prepare_cpu
@@ -18,7 +19,7 @@ from ..core.progress import Progress
 from ..core.signals import stops
 from ..data.dataset import Dataset
 from ..data.layout import read_dataset
-from ..methods import method_class
+from ..methods import is_own, method_class
 from ..networks import build_network
 from .average import Average
 from .batches import fit, read_training
@@ -50,11 +51,24 @@ def train(config: Train) -> Path:
     return Path(config.run)
 
 
-def resume(run: Path) -> Path:
-    """Carry on a run that was cut off, to the same weights as if it had not been; a finished run is left as it is."""
+def resume(run: Path, method: str | None = None) -> Path:
+    """Carry on a run that was cut off, to the same weights as if it had not been; a finished run is left as it is.
+
+    A run folder may come from somebody else, and its method may be code: a method that is not ours is only imported if
+    `method` names it too, and never from the run folder. Raises InputError otherwise.
+    """
     run = Path(run)
     with distributed.joined():
         config, plan = read_plan(run)
+        if method not in (None, plan.method):
+            raise InputError(f"{run}: is a run of {plan.method}, not of {method}. Leave --method out.")
+        if not is_own(plan.method) and method is None:
+            raise InputError(
+                f"{run}: its method, {plan.method}, is not one of scribbleseg's, and carrying on runs its code. If you "
+                f"trust it, name it: scribbleseg train {run} --resume --method {plan.method}"
+            )
+        inside = run.resolve()
+        sys.path[:] = [entry for entry in sys.path if not Path(entry or ".").resolve().is_relative_to(inside)]
         folder = RunFolder(run, plan.network, config.tensorboard, writes=distributed.rank() == 0)
         if _is_finished(_checkpoint(run, plan), plan):
             if folder.writes:
@@ -66,6 +80,11 @@ def resume(run: Path) -> Path:
             if not _is_finished(stored, plan):
                 _run(config, plan, machine, dataset, folder, stored)
     return run
+
+
+def carry_on(settings: Resume) -> Path:
+    """`resume` as the command line calls it."""
+    return resume(settings.run, settings.method)
 
 
 def _is_finished(stored: dict | None, plan: Plan) -> bool:
