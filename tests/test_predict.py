@@ -327,7 +327,7 @@ def test_labels_given_for_images_are_refused(small, trained, tmp_path, source):
 def test_a_folder_of_predictions_says_what_made_them(small, run, other, tmp_path):
     def made_by():
         said = json.loads((tmp_path / "out" / MADE_BY).read_text(encoding="utf-8"))
-        return {name: value for name, value in said.items() if name != "replaced"}
+        return {name: said[name] for name in ("runs", "weights", "iterations", "tta", "sha256")}
 
     predict(Predict(run, small, tmp_path / "out"))
     masks = {path: checksum(path) for path in list_masks(tmp_path / "out").values()}
@@ -425,8 +425,8 @@ def test_what_was_written_before_an_interruption_is_known(small, run, tmp_path, 
         done.append(1)
         return real(models, *rest)
 
-    done, real = [], module.mean_probs
-    monkeypatch.setattr(module, "mean_probs", stopped)
+    done, real = [], module.segment
+    monkeypatch.setattr(module, "segment", stopped)
     with pytest.raises(KeyboardInterrupt):
         predict(Predict(run, small, tmp_path / "out"))
     assert {path.name for path in (tmp_path / "out").iterdir()} == {MADE_BY, "case.4 a.nii.gz"}
@@ -458,10 +458,10 @@ def test_two_predictions_into_one_folder_know_each_others_files(small, run, tmp_
             predict(Predict(run, small / "imagesTr" / "case.0 a_0000.nii.gz", tmp_path / "out" / "case.0 a.nii.gz"))
         return real(models, *rest)
 
-    done, real = [], module.mean_probs
+    done, real = [], module.segment
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / MADE_BY).write_text("{}", encoding="utf-8")
-    monkeypatch.setattr(module, "mean_probs", meanwhile)
+    monkeypatch.setattr(module, "segment", meanwhile)
     predict(Predict(run, small, tmp_path / "out"))
     assert written(tmp_path / "out").keys() == {"case.0 a.nii.gz", "case.4 a.nii.gz", "case.5 a.nii.gz"}
 

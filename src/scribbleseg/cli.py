@@ -6,6 +6,7 @@ import importlib
 import inspect
 import io
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ from .config import VERBS
 from .core.console import say
 from .core.errors import InputError
 from .core.signals import stops
+
+NO_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory")  # PyTorch's words
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,6 +50,12 @@ def _main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         say(f"scribbleseg: stopped.{_how_to_continue(settings)}")
         return 130
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or NO_MEMORY.search(str(error))):
+            raise
+        said = " ".join(str(error).split()[:25])
+        say(f"scribbleseg: out of memory ({said or 'no more to have'}). {_way_out_of_memory(settings)}")
+        return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -179,6 +188,15 @@ def _how_to_continue(settings: Any) -> str:
                 return f" Continue with: {_order('train', run, '--resume', *named)}"
             return " The run had not started yet: give the same command again."
     return ""
+
+
+def _way_out_of_memory(settings: Any) -> str:
+    match settings:
+        case config.Train():
+            return "Give a smaller --batch or --size, or another --device."
+        case config.Predict():
+            return "Give a smaller --batch, leave out --probabilities, or give another --device."
+    return "End other programs, or use a machine with more memory."
 
 
 def _what_next(settings: Any, result: Any) -> str:

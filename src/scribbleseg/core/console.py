@@ -18,6 +18,11 @@ def say(text: str) -> None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")
 
 
+def tell(text: str) -> None:
+    """Print to stdout, control characters as in `say`."""
+    print(visible(text))
+
+
 def visible(text: str) -> str:
     """The text with its control characters, and what is not text at all (a byte of a file's name), as escape codes."""
     shown = CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

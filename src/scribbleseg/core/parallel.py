@@ -12,11 +12,14 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def for_each(label: str, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+def for_each(label: str, function: Callable[[Item], Result], items: Iterable[Item], shown: bool = True) -> list[Result]:
     """Apply `function` to every item on threads and show progress. Reading and unpacking files release the GIL."""
     items = list(items)
     results = []
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, Progress(label, len(items), "cases") as bar:
+    with (
+        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+        Progress(label, len(items), "cases", shown=shown) as bar,
+    ):
         for result in pool.map(function, items):
             results.append(result)
             bar.advance()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import config
+from ..core.console import tell
 from ..core.errors import InputError, first_names
 from ..core.labels import UNLABELED
 from ..core.parallel import for_each
@@ -46,7 +47,7 @@ def check(settings: config.Check) -> bool:
     try:
         dataset, problems = survey(settings.dataset)
     except InputError as error:
-        print(f"problem: {error}\nnot usable")
+        tell(f"problem: {error}\nnot usable")
         return False
     train = for_each("checking", lambda case: _inspect(dataset, case), dataset.cases.values())
     tests = (
@@ -61,8 +62,8 @@ def check(settings: config.Check) -> bool:
     _describe_splits(dataset, train, problems, warnings)
     for kind, lines in (("warning", warnings), ("problem", problems)):
         for line in lines:
-            print(f"{kind}: {line}")
-    print("not usable" if problems else "usable")
+            tell(f"{kind}: {line}")
+    tell("not usable" if problems else "usable")
     return not problems
 
 
@@ -105,7 +106,7 @@ def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], wa
     alone = " (no groups in dataset.json: each case counts as a patient)" * (
         not dataset.groups and not dataset.splits()
     )
-    print(
+    tell(
         f"{dataset.name}: {len(train)} cases of {patients} patients{alone}, {len(tests)} in imagesTs; channels: "
         f"{', '.join(dataset.channels)}"
     )
@@ -121,12 +122,12 @@ def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], wa
     if read:
         slices = [found.slices for found in read]
         rows, columns = zip(*(found.size for found in read), strict=True)
-        print(f"slices    {sum(slices)} in all, {_range(slices)} a case, of {_range(rows)} × {_range(columns)} pixels")
+        tell(f"slices    {sum(slices)} in all, {_range(slices)} a case, of {_range(rows)} × {_range(columns)} pixels")
         spacing = np.array([grid.spacing_mm for grid in grids])
         if dataset.spacing_unit == "mm":
-            print(f"spacing   {_range(spacing[:, 0])} mm between slices, {_range(spacing[:, 1:].ravel())} mm in plane")
+            tell(f"spacing   {_range(spacing[:, 0])} mm between slices, {_range(spacing[:, 1:].ravel())} mm in plane")
         else:
-            print(f"spacing   none in the files: distances are in {dataset.spacing_unit}")
+            tell(f"spacing   none in the files: distances are in {dataset.spacing_unit}")
         single = [found.case for found in read if found.slices == 1]
         if single:
             warnings.append(f"{first_names(single)}: one slice only")
@@ -159,7 +160,7 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
     dense = sum(found.dense for found in train)
     broken = sum(bool(found.problems) for found in train)
     unread = f", {broken} with unusable files" if broken else ""
-    print(
+    tell(
         f"labels    {len(drawn)} cases with scribbles, {dense} with dense masks, "
         f"{sum(found.dense for found in drawn)} with both{unread}"
     )
@@ -182,7 +183,7 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
     for value, name in enumerate(dataset.classes):
         without = [found.case for found in drawn if not found.drawn[value]]
         share, cases = 100 * counts[value] / pixels, len(drawn) - len(without)
-        print(
+        tell(
             f"  {value} {name:{width}}  {share:.3f} % of the pixels, on {on_slices[value]} of {slices} slices, "
             f"{cases} of {len(drawn)} cases"
         )
@@ -210,13 +211,13 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
             "If these cases are labelled completely, change nothing."
         )
     bare = sum(found.bare_slices for found in drawn)
-    print(
+    tell(
         f"  together {100 * counts.sum() / pixels:.3f} % of the pixels ({counts.sum()}); {bare} slices without scribble"
     )
     compared = sum(found.compared for found in drawn)
     if compared:
         disagree = sum(found.disagree for found in drawn)
-        print(
+        tell(
             f"agreement {disagree} of {compared} scribbled pixels have another class in the dense mask "
             f"({100 * disagree / compared:.3f} %)"
         )
@@ -258,7 +259,7 @@ def _describe_splits(dataset: Dataset, train: list[Found], problems: list[str], 
             f"{name}: {len(fold.train)}/{len(fold.val)}/{len(fold.test)}" for name, fold in zip(names, folds)
         )
         alike = f", which tests on the folds of {twin}" if twin else ""
-        print(f"split     {split}{alike}, {len(folds)} fold{'s' * (len(folds) > 1)} (train/val/test cases): {sizes}")
+        tell(f"split     {split}{alike}, {len(folds)} fold{'s' * (len(folds) > 1)} (train/val/test cases): {sizes}")
         for fold in folds:
             if not any(dataset.case(name).scribble for name in fold.train):
                 problems.append(

@@ -42,7 +42,7 @@ def read_itk(path: Path) -> tuple[np.ndarray, np.ndarray, object]:
         file = itk.ReadImage(str(path))
     except MemoryError as error:
         raise InputError(f"{path}: does not fit into memory. Use a machine with more, or cut the volume.") from error
-    except (RuntimeError, ValueError, OSError, EOFError, zlib.error) as error:
+    except (RuntimeError, ValueError, TypeError, OSError, EOFError, zlib.error) as error:
         said = (str(error).splitlines() or [type(error).__name__])[-1]
         raise InputError(
             f"{path}: cannot be read ({said}). It may be truncated, damaged, or in another format. "

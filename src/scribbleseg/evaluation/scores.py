@@ -15,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from ..config import Evaluate
+from ..core.console import tell
 from ..core.errors import InputError
 from ..core.progress import Progress
 from ..data.case import difference, load_label, way_out
@@ -53,19 +54,17 @@ def evaluate(config: Evaluate) -> list[dict]:
     rows, unpredicted, unscored = score_files(config.predictions, config.truth, config.classes)
     if config.out is not None:
         write_rows(Path(config.out), rows)
-    print(format_table(summarise(rows)))
+    tell(format_table(summarise(rows)))
     cases = {row["case"] for row in rows}
     for left_out, words in (
         (unpredicted, "masks have no prediction"),
         (unscored, "predictions have no mask and are not scored"),
     ):
         if left_out:
-            print(f"{len(left_out)} of {len(left_out) + len(cases)} {words} (first: {left_out[0]}).")
+            tell(f"{len(left_out)} of {len(left_out) + len(cases)} {words} (first: {left_out[0]}).")
     files = [path for case, path in list_masks(config.predictions).items() if case in cases]
     if altered := changed(files[0].parent, [path.name for path in files]):
-        print(
-            f"{len(altered)} of {len(files)} predictions were changed after predict wrote them (first: {altered[0]})."
-        )
+        tell(f"{len(altered)} of {len(files)} predictions were changed after predict wrote them (first: {altered[0]}).")
     return rows
 
 

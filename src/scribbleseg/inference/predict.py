@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-
 from ..config import Predict
 from ..core.console import say
 from ..core.device import pick_device, prepare_cpu
@@ -17,7 +15,7 @@ from ..data.volume import Grid, write_volume
 from .guard import check_outputs, output_files
 from .inputs import Job, list_jobs
 from .models import load_models, trained_on
-from .probabilities import entropy, mean_probs
+from .probabilities import Segmented, segment
 from .provenance import MADE_BY, checksum, write_note
 
 
@@ -49,12 +47,13 @@ def predict(config: Predict) -> list[Path]:
         "weights": config.weights,
         "iterations": [model.iteration for model in models],
         "tta": config.tta,
+        "weights_sha256": [checksum(Path(run) / f"{config.weights}.safetensors") for run in config.runs],
     }
     done: list[Job] = []
 
-    def write(job: Job, probs: np.ndarray, grid: Grid, began_ns: int | None) -> None:
-        maps = [*(probs if config.probabilities else ()), *([entropy(probs)] if config.uncertainty else ())]
-        for path, array in zip(outputs[job], [probs.argmax(0).astype(np.uint8), *maps], strict=True):
+    def write(job: Job, found: Segmented, grid: Grid, began_ns: int | None) -> None:
+        maps = [*(() if found.probs is None else found.probs), *(() if found.entropy is None else [found.entropy])]
+        for path, array in zip(outputs[job], [found.label, *maps], strict=True):
 
             def note(partial: Path, name: str = path.name) -> None:
                 write_note(folder, said, {name: checksum(partial)}, began_ns)
@@ -75,15 +74,25 @@ def predict(config: Predict) -> list[Path]:
             writing: list[Future] = []
             began_ns = None
             for job, (image, grid) in zip(jobs, ahead(reader, lambda job: load_image(job.images), jobs, 2)):
-                probs = mean_probs(models, image, grid.spacing_mm[1:], device, config.batch, config.tta)
-                if not np.isfinite(probs).all():
-                    raise InputError(
-                        f"{job.images[0]}: the network's output for it is NaN or infinite. Nothing was written of this "
-                        "case. Check the weights of the run, or try --device cpu."
+                try:
+                    found = segment(
+                        models,
+                        image,
+                        grid.spacing_mm[1:],
+                        device,
+                        config.batch,
+                        config.tta,
+                        config.probabilities,
+                        config.uncertainty,
                     )
+                except ValueError as error:
+                    raise InputError(
+                        f"{job.images[0]}: the network's output for it is {error}. Nothing was written of this case. "
+                        "Check the weights of the run, or try --device cpu."
+                    ) from error
                 if noted and job is jobs[0]:  # the note is older than the predictions that it is about
                     began_ns = write_note(folder, said)
-                writing.append(writer.submit(write, job, probs, grid, began_ns))
+                writing.append(writer.submit(write, job, found, grid, began_ns))
                 if len(writing) > 1:
                     writing.pop(0).result()
                 bar.advance()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -60,6 +61,48 @@ def mean_probs(
         for m in models
     )
     return np.asarray(sum(found) / len(models))
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """A volume's label, uint8 [D, H, W], and what else was asked for: float32 [K, D, H, W] and [D, H, W]."""
+
+    label: np.ndarray
+    probs: np.ndarray | None
+    entropy: np.ndarray | None
+
+
+def segment(
+    models: Sequence[Model],
+    image: np.ndarray,
+    spacing: tuple[float, float],
+    device: torch.device,
+    batch: int = 32,
+    tta: bool = False,
+    probabilities: bool = False,
+    uncertainty: bool = False,
+) -> Segmented:
+    """The most probable class of every voxel by `mean_probs`, `batch` slices at a time.
+
+    Probabilities of all slices are in memory only if they are asked for. Raises ValueError if one is not finite.
+    """
+    shape, classes = image.shape[1:], len(models[0].plan.classes)
+    found = Segmented(
+        np.empty(shape, np.uint8),
+        np.empty((classes, *shape), np.float32) if probabilities else None,
+        np.empty(shape, np.float32) if uncertainty else None,
+    )
+    for start in range(0, shape[0], batch):
+        part = slice(start, start + batch)
+        probs = mean_probs(models, image[:, part], spacing, device, batch, tta)
+        if not np.isfinite(probs).all():
+            raise ValueError("NaN or infinite")
+        found.label[part] = probs.argmax(0)
+        if found.probs is not None:
+            found.probs[:, part] = probs
+        if found.entropy is not None:
+            found.entropy[part] = entropy(probs)
+    return found
 
 
 def network_size(plan: Plan, shape: tuple[int, ...], spacing: tuple[float, float]) -> tuple[int, int]:

@@ -26,6 +26,9 @@ class Note(Struct):
     weights: str = ""
     iterations: list[int] = []
     tta: bool = False
+    weights_sha256: list[str] = []
+    maker: str = ""  # stands for all of the above
+    made: dict[str, str] = {}  # file → its maker, which may be an earlier one
     sha256: dict[str, str] = {}
     replaced: dict[str, str] = {}
 
@@ -41,10 +44,11 @@ def written(folder: Path) -> dict[str, str]:
 
     Empty where there is no note. Raises InputError for a made_by.json that is not such a note.
     """
-    return {name: value for name, value in _read(folder)["sha256"].items() if (folder / name).is_file()}
+    return {name: value for name, value in read_note(folder).sha256.items() if (folder / name).is_file()}
 
 
-def _read(folder: Path) -> dict[str, dict[str, str]]:
+def read_note(folder: Path) -> Note:
+    """The note in a folder, an empty one where there is none. Raises InputError for what is no such note."""
     note = folder / MADE_BY
     try:
         said = read_json(note, Note) if note.is_file() else Note()
@@ -56,13 +60,13 @@ def _read(folder: Path) -> dict[str, dict[str, str]]:
     names = [name for name in said.sha256.keys() | said.replaced.keys() if "/" in name or "\0" in name]
     if names:
         raise InputError(f"{note}: names {names[0]!r}; expected files beside it. Remove it.")
-    return {"sha256": said.sha256, "replaced": said.replaced}
+    return said
 
 
 def is_own(path: Path) -> bool:
     """Whether `predict` wrote this file as it is."""
-    said = _read(path.parent)
-    known = [said[key].get(path.name) for key in ("sha256", "replaced")]
+    note = read_note(path.parent)
+    known = [sums.get(path.name) for sums in (note.sha256, note.replaced)]
     return path.is_file() and any(known) and checksum(path) in known
 
 
@@ -81,11 +85,13 @@ def write_note(folder: Path, said: dict, new: Mapping[str, str] | None = None, b
     sums, new = written(folder), dict(new or {})
     before = {
         name: value
-        for name, value in _read(folder)["replaced"].items()
+        for name, value in read_note(folder).replaced.items()
         if (folder / name).is_file() and checksum(folder / name) != sums.get(name)
     }
     before |= {name: checksum(folder / name) for name in new if name in sums and is_own(folder / name)}
-    stored = {**said, "sha256": sums | new} | ({"replaced": before} if before else {})
+    maker = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+    made = {name: value for name, value in read_note(folder).made.items() if name in sums} | dict.fromkeys(new, maker)
+    stored = {**said, "maker": maker, "made": made, "sha256": sums | new} | ({"replaced": before} if before else {})
     with atomic_file(note) as partial:
         partial.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
         if began_ns is not None:

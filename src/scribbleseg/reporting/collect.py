@@ -23,7 +23,7 @@ from ..data.dataset import Case, Dataset
 from ..data.layout import read_dataset
 from ..data.volume import read_label
 from ..evaluation.scores import list_masks, read_rows
-from ..inference.provenance import MADE_BY, Note, changed
+from ..inference.provenance import MADE_BY, changed, read_note
 from ..training.checkpoint import weights_iteration
 from ..training.plan import Plan, read_plan
 from .figures import crop, upright, upright_spacing
@@ -206,7 +206,7 @@ def _maker(folder: Path) -> str:
     path = folder / "predictions" / MADE_BY
     if not path.is_file():
         return "it is not known what made the predictions"
-    made = read_json(path, Note)
+    made = read_note(path.parent)
     own = [Path(name).resolve() for name in made.runs] == [folder.resolve()]
     others = "" if own else f" of {' and '.join(made.runs)}"
     means = [name for name, taken in (("runs", len(made.runs) > 1), ("flips", made.tta)) if taken]
@@ -356,7 +356,9 @@ def _settings(run: Run) -> dict[str, str]:
     environment = run.folder / "environment.json"
     if environment.is_file():
         named = read_json(environment, dict)
-        settings["Environment"] = ", ".join(f"{name} {value}" for name, value in named.items() if value is not None)
+        settings["Environment"] = ", ".join(
+            f"{name} {value}" for name, value in named.items() if value is not None and name != "data"
+        )
     return settings
 
 

@@ -46,6 +46,15 @@ class RunFolder:
         self.log_file: TextIO | None = None
         self.lock_file: BinaryIO | None = None
 
+    def check_links(self) -> None:
+        """Raises InputError for a link among the files that are written in place, which may lead out of the folder."""
+        for name in ("log.jsonl", "pictures", "tensorboard", "predictions", ".lock"):
+            if (self.path / name).is_symlink():
+                raise InputError(
+                    f"{self.path / name}: is a link, and what is written there would lie elsewhere. Put the file or "
+                    "folder itself there."
+                )
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the lock of the folder, RUN/.lock, so that no other process trains there. A block inside is free.
@@ -186,6 +195,16 @@ class RunFolder:
             raise
         finally:
             self.close()
+
+    def check_data(self, prints: dict[str, str]) -> None:
+        """Raises InputError if the cases that the run learns from are not those that it began with."""
+        path = self.path / "environment.json"
+        began = read_json(path, dict).get("data") if path.is_file() else None
+        if self.writes and isinstance(began, dict) and began.get("learned") != prints["learned"]:
+            raise InputError(
+                f"{self.path}: images or labels that it learns from have changed since it began, or its data set is "
+                "another one now. Put the files back as they were, or train a new run in another folder."
+            )
 
     def _write_environment(self, stored: dict) -> None:
         with atomic_file(self.path / "environment.json") as partial:

@@ -18,6 +18,7 @@ from ..core.errors import InputError
 from ..core.progress import Progress
 from ..core.signals import stops
 from ..data.dataset import Dataset
+from ..data.fingerprint import fingerprint
 from ..data.layout import read_dataset
 from ..methods import is_own, method_class
 from ..networks import build_network
@@ -70,6 +71,7 @@ def resume(run: Path, method: str | None = None) -> Path:
         inside = run.resolve()
         sys.path[:] = [entry for entry in sys.path if not Path(entry or ".").resolve().is_relative_to(inside)]
         folder = RunFolder(run, plan.network, config.tensorboard, writes=distributed.rank() == 0)
+        folder.check_links()
         if _is_finished(_checkpoint(run, plan), plan):
             if folder.writes:
                 say(f"{run}: is finished ({plan.recipe.iterations} iterations)")
@@ -149,7 +151,10 @@ def _run(config: Train, plan: Plan, machine: Machine, dataset: Dataset, folder: 
     with folder.locked():
         if stored is None and folder.writes and folder.fresh:
             folder.check_new(plan.recipe.iterations)  # another training may have begun there meanwhile
-        _begin(config, plan, dataset, folder, validation, machine, state, step, stored is None)
+        prints = _fingerprints(dataset, plan) if folder.writes else {}
+        if stored is not None:
+            folder.check_data(prints)
+        _begin(config, plan, dataset, folder, validation, machine, state, step, stored is None, prints)
 
 
 def _begin(
@@ -162,11 +167,13 @@ def _begin(
     state: State,
     step: Step,
     new: bool,
+    prints: dict[str, str],
 ) -> None:
     """Write the folder of a new run, or get that of an earlier one ready, and train to the end."""
     with folder.removed_if_nothing_was_trained(state), determinism(machine.deterministic), _interruptible() as stop:
         record = environment(machine.device, machine.dtype) | {"step": step.kind}
         record |= {"data_note": dataset.note} if dataset.note else {}
+        record["data"] = prints
         if not new:
             folder.carry_on(state, record)
         else:
@@ -178,6 +185,15 @@ def _begin(
         label, done = f"training {plan.method}", state.iteration
         with Progress(label, plan.recipe.iterations, "it", done, folder.writes) as bar:
             run_to_end(state, step, plan.recipe, calendar, folder, validation, machine, config.seed, stop=stop, bar=bar)
+
+
+def _fingerprints(dataset: Dataset, plan: Plan) -> dict[str, str]:
+    """Of the cases that the run learns from, and of those that score it, as far as the data set still has them."""
+    held = [name for name in plan.fold.test if name in dataset.cases or name in dataset.tests]
+    return {
+        "learned": fingerprint(dataset, (*plan.fold.train, *plan.fold.val)),
+        "held_out": fingerprint(dataset, held),
+    }
 
 
 @contextmanager

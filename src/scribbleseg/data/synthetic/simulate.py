@@ -110,6 +110,8 @@ def _smooth_noise(shape: tuple[int, int], sigma: float, rng: np.random.Generator
 
 def _longest_contour(field: np.ndarray, level: float) -> np.ndarray:
     """The longest line [N, 2] on which `field` has this level; empty if there is none."""
+    if min(field.shape) < 2:
+        return np.zeros((0, 2))
     return max(find_contours(field, level), key=len, default=np.zeros((0, 2)))
 
 
@@ -121,15 +123,26 @@ def _skeleton_path(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         points = points[np.abs(points - cut).max(1) > 1]
     if len(points) < 3:
         return points.astype(float)
-    offset = np.abs(points[:, None] - points[None])
-    row, column = np.nonzero(offset.max(2) == 1)
-    graph = coo_array((np.hypot(*offset[row, column].T), (row, column)), shape=(len(points),) * 2).tocsr()
+    row, column = _neighbours(points)
+    graph = coo_array((np.hypot(*(points[row] - points[column]).T), (row, column)), shape=(len(points),) * 2).tocsr()
     end = _farthest(dijkstra(graph, indices=0))
     distance, previous = dijkstra(graph, indices=end, return_predecessors=True)
     path = [_farthest(distance)]
     while path[-1] != end:
         path.append(previous[path[-1]])
     return points[path].astype(float)
+
+
+def _neighbours(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs of points [N, 2] that touch, also at a corner, ordered by the first, then the second of each pair."""
+    number = np.full(points.max(0) + 3, -1)
+    number[tuple(points.T + 1)] = np.arange(len(points))
+    steps = [step for step in np.ndindex(3, 3) if step != (1, 1)]
+    found = np.stack([number[tuple((points + step).T)] for step in steps], 1)
+    row, which = np.nonzero(found >= 0)
+    column = found[row, which]
+    order = np.lexsort((column, row))
+    return row[order], column[order]
 
 
 def _farthest(distance: np.ndarray) -> int:
@@ -173,7 +186,7 @@ def _draw(curves: list, mask: np.ndarray, thickness: int, rng: np.random.Generat
 
 def case_seed(seed: int, case: str) -> int:
     """A seed for the case that does not depend on which other cases there are."""
-    return zlib.crc32(f"{seed} {case}".encode())
+    return zlib.crc32(f"{seed} {case}".encode("utf-8", "surrogateescape"))
 
 
 def simulate(config: config.Simulate) -> None:
