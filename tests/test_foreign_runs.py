@@ -59,7 +59,7 @@ def edit(run: Path, value: object, *keys: str) -> None:
         (("train", "seed"), 2**63, "--seed 9223372036854775808: expected a whole number from 0 to 4294967295"),
         (("plan", "recipe", "iterations"), "<b>9</b>", "'plan.recipe.iterations' is '<b>9</b>': expected a whole"),
         (("plan", "size"), "<img>", "'plan.size' is '<img>': expected a whole number"),
-        (("plan", "size"), 40, "--size 40: expected a positive multiple of 16"),
+        (("plan", "size"), 0, "size 0: expected pixels, 16384 at most"),
         (("plan", "recipe", "lr"), float("nan"), "--lr nan: expected a positive number"),
         (("plan", "recipe", "schedule"), "soon", "--schedule soon: expected one of poly"),
         (("plan", "recipe", "ema"), 7, "the recipe's ema is 7.0; expected a number from 0 to 1"),

@@ -83,8 +83,8 @@ def test_two_trainings_that_begin_at_once(small, tmp_path, monkeypatch):
 
     from scribbleseg.training import train as module
 
-    held, build = [], module.build_slices
-    monkeypatch.setattr(module, "build_slices", begun_meanwhile)
+    held, build = [], module.read_training
+    monkeypatch.setattr(module, "read_training", begun_meanwhile)
     with pytest.raises(InputError, match="exists already and is not empty"):
         train(settings(small, other))
     assert json.loads((other / "config.json").read_text(encoding="utf-8"))["train"]["seed"] == 7

@@ -594,7 +594,7 @@ def test_tta_reaches_the_file(small, trained, tmp_path):
     for rows in (1, -1):
         for columns in (1, -1):
             turned = np.ascontiguousarray(image[:, :, ::rows, ::columns])
-            mean = mean + predict_volume(network, turned, plan.size, CPU, F32)[2][:, ::rows, ::columns] / 4
+            mean = mean + predict_volume(network, turned, (plan.size, plan.size), CPU, F32)[2][:, ::rows, ::columns] / 4
     assert np.allclose(flipped, mean.transpose(np.argsort(grid.order)), atol=1e-5) and not np.allclose(
         flipped, plain, atol=1e-5
     )
@@ -603,7 +603,7 @@ def test_tta_reaches_the_file(small, trained, tmp_path):
 def test_the_batch_size_changes_nothing(small, trained):
     image, _ = load_image((small / "imagesTr" / "case.5 a_0000.nii.gz",))
     network = load_network(trained, read_plan(trained)[1])
-    whole, single, two = (predict_volume(network, image, 32, CPU, F32, batch) for batch in (32, 1, 2))
+    whole, single, two = (predict_volume(network, image, (32, 32), CPU, F32, batch) for batch in (32, 1, 2))
     assert whole.shape == (3, 3, 36, 40)
     assert np.allclose(whole, single, atol=1e-6) and np.allclose(whole, two, atol=1e-6)
     assert not np.allclose(whole[:, 0], whole[:, 1], atol=1e-4)

@@ -34,6 +34,7 @@ FAST_SIZE = 128
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("poly", "cosine", "onecycle", "step", "constant")
 HIGHEST_LR = 10
+LARGEST = 16384  # pixels
 QUICK_SGD_LR = 0.03  # every SGD method starts at the comparison's pCE rate: the schedule is a hundred times shorter
 
 
@@ -94,17 +95,17 @@ def make_recipe(config: Train) -> tuple[Recipe, int, str]:
     if config.budget == "quick" and recipe.optimizer == "sgd" and config.lr is None:
         recipe = dataclasses.replace(recipe, lr=QUICK_SGD_LR)
     size = budget["size"] if config.size is None else config.size
-    check_recipe(recipe, size, method)
+    check_recipe(recipe, method)
+    if size < 16 or size % 16:
+        raise InputError(f"--size {size}: expected a positive multiple of 16.")
     return recipe, size, config.network or kind.network_name
 
 
-def check_recipe(recipe: Recipe, size: int, method: str) -> None:
+def check_recipe(recipe: Recipe, method: str) -> None:
     """Raises InputError for a value that no training can have."""
-    for name, value, step in (("iterations", recipe.iterations, 1), ("batch", recipe.batch, 1), ("size", size, 16)):
-        if value < step or value % step:
-            raise InputError(
-                f"--{name} {value}: expected a positive {'number' if step == 1 else f'multiple of {step}'}."
-            )
+    for name, value in (("iterations", recipe.iterations), ("batch", recipe.batch)):
+        if value < 1:
+            raise InputError(f"--{name} {value}: expected a positive number.")
     for name, word, words in (("optimizer", recipe.optimizer, OPTIMIZERS), ("schedule", recipe.schedule, SCHEDULES)):
         if word not in words:
             raise InputError(f"--{name} {word}: expected one of {', '.join(words)}.")
@@ -227,7 +228,9 @@ def read_plan(run: Path) -> tuple[Train, Plan]:
 
 def _check_stored(stored: Stored) -> None:
     plan = stored.plan
-    check_recipe(plan.recipe, plan.size, plan.method)
+    check_recipe(plan.recipe, plan.method)
+    if not 1 <= plan.size <= LARGEST:
+        raise InputError(f"size {plan.size}: expected pixels, {LARGEST} at most.")
     check_interval(stored.train.checkpoint_every)
     check_seed(stored.train.seed)
     if len(plan.classes) < 2 or not plan.channels or not all(map(str.isprintable, (*plan.classes, *plan.channels))):
