@@ -181,7 +181,8 @@ def test_image_and_scribble_of_different_shape(not_trained, data):
     not_trained(
         path,
         "has another shape (40 × 35 × 3 and not 40 × 36 × 3) than its image",
-        "Draw on the image itself, or resample",
+        f"Export it again on the grid of {CASE}_0000.nii.gz",
+        "Resampling can lose strokes",
     )
 
 
@@ -191,7 +192,7 @@ def test_image_and_scribble_of_different_affine(not_trained, data):
     moved[2, 3] += 2
     save(path, np.asarray(nibabel.load(path).dataobj), moved)
     not_trained(
-        path, "has another affine (largest difference 2)", "than its image", "Draw on the image itself, or resample"
+        path, "has another affine (largest difference 2)", "than its image", "give it the header", "Do not resample it"
     )
 
 
@@ -250,7 +251,7 @@ def test_label_values_outside_dataset_json(not_trained, data):
 def test_label_values_between_whole_numbers(not_trained, data):
     path = data / "labelsTr" / f"{CASE}.nii.gz"
     save(path, np.asarray(nibabel.load(path).dataobj) * np.float32(0.5))
-    not_trained(path, "has label value", ".5; expected whole numbers", "Use nearest neighbour")
+    not_trained(path, "has label value", ".5; expected whole numbers", "Go back to the label as it was drawn")
 
 
 def test_no_ignore_label(not_trained, data):
@@ -372,7 +373,7 @@ def test_a_run_that_has_taken_no_step_is_not_carried_on(refused, data, run):
 def test_a_place_that_cannot_be_written_is_refused_before_a_case_is_read(
     not_trained, refused, data, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("scribbleseg.training.train.build_slices", lambda *_: pytest.fail("cases are read"))
+    monkeypatch.setattr("scribbleseg.training.train.read_training", lambda *_: pytest.fail("cases are read"))
     (tmp_path / "taken").write_text("a file", encoding="utf-8")
     (tmp_path / "taken").chmod(0o777)
     assert f"{tmp_path / 'taken'} is no folder that can be written to" in refused(

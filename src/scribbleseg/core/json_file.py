@@ -55,6 +55,8 @@ def convert(content: Any, kind: Any, where: object) -> Any:
     """
     try:
         return msgspec.convert(content, kind, dec_hook=lambda wanted, value: wanted(value))
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where}: has a name that is no text ({error.object!a}). Correct the file.") from error
     except (msgspec.ValidationError, RecursionError) as error:
         text, _, place = str(error).partition(" - at `$")
         place = place.rstrip("`").lstrip(".")

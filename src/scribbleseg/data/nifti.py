@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core.errors import InputError
 
-MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}  # length of the unit of `xyzt_units`
+MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # code in `xyzt_units` (unknown, metre, mm, micron) → length of the unit
 RATIO = 1040  # deflate makes nothing smaller than by this factor
 NEAR_UNIT = 1e-4  # by how much the square of a quaternion's length may exceed 1, as rounding in other programs makes it
 
@@ -29,6 +29,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, object]:
         with np.errstate(all="ignore"):
             file: Any = kind.from_bytes(content)
             voxels, affine, header = np.asanyarray(file.dataobj), file.affine, file.header
+            unit_mm = _unit_mm(header)
     except InputError:
         raise
     except MemoryError as error:
@@ -42,7 +43,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, object]:
     if affine is None:
         raise InputError(f"{path}: says no place of its voxels. Convert it again.")
     affine = affine.copy()
-    affine[:3] *= _unit_mm(header)
+    affine[:3] *= unit_mm
     return voxels, affine, header
 
 
@@ -65,7 +66,10 @@ def write_nifti(path: Path, stored: np.ndarray, affine: np.ndarray, header: obje
 
 
 def _unit_mm(header: Any) -> float:
-    return MM[header.get_xyzt_units()[0]]
+    code = int(header["xyzt_units"]) % 8
+    if code not in MM:
+        raise ValueError(f"its unit of length has the code {code} (xyzt_units), which means nothing")
+    return MM[code]
 
 
 def _content(path: Path) -> bytes:

@@ -92,6 +92,7 @@ def segment(
         np.empty((classes, *shape), np.float32) if probabilities else None,
         np.empty(shape, np.float32) if uncertainty else None,
     )
+    batch = min(batch, shape[0])
     for start in range(0, shape[0], batch):
         part = slice(start, start + batch)
         probs = mean_probs(models, image[:, part], spacing, device, batch, tta)

@@ -54,8 +54,8 @@ def read_note(folder: Path) -> Note:
         said = read_json(note, Note) if note.is_file() else Note()
     except InputError as error:
         raise InputError(
-            f"{note}: is not the note of `scribbleseg predict`. Remove it; the files in the folder then count as yours. "
-            f"({error})"
+            f"{note}: is not the note of `scribbleseg predict`. Remove it; the files in the folder then count as yours "
+            f"({error})."
         ) from error
     names = [name for name in said.sha256.keys() | said.replaced.keys() if "/" in name or "\0" in name]
     if names:

@@ -34,6 +34,7 @@ FAST_SIZE = 128
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("poly", "cosine", "onecycle", "step", "constant")
 HIGHEST_LR = 10
+MOST = {"iterations": 10**9, "batch": 10_000}
 LARGEST = 16384  # pixels
 QUICK_SGD_LR = 0.03  # every SGD method starts at the comparison's pCE rate: the schedule is a hundred times shorter
 
@@ -96,23 +97,25 @@ def make_recipe(config: Train) -> tuple[Recipe, int, str]:
         recipe = dataclasses.replace(recipe, lr=QUICK_SGD_LR)
     size = budget["size"] if config.size is None else config.size
     check_recipe(recipe, method)
-    if size < 16 or size % 16:
-        raise InputError(f"--size {size}: expected a positive multiple of 16.")
+    if size < 16 or size % 16 or size > LARGEST:
+        most = f", {LARGEST} at most" * (size > LARGEST)
+        raise InputError(f"--size {size}: expected a positive multiple of 16{most}.")
     return recipe, size, config.network or kind.network_name
 
 
 def check_recipe(recipe: Recipe, method: str) -> None:
     """Raises InputError for a value that no training can have."""
     for name, value in (("iterations", recipe.iterations), ("batch", recipe.batch)):
-        if value < 1:
-            raise InputError(f"--{name} {value}: expected a positive number.")
+        if not 1 <= value <= MOST[name]:
+            raise InputError(f"--{name} {value}: expected a positive number{f', {MOST[name]} at most' * (value > 0)}.")
     for name, word, words in (("optimizer", recipe.optimizer, OPTIMIZERS), ("schedule", recipe.schedule, SCHEDULES)):
         if word not in words:
             raise InputError(f"--{name} {word}: expected one of {', '.join(words)}.")
     if recipe.schedule == "step" and not recipe.step_at:
         raise InputError(f"--schedule step: {method} names no steps. Use poly, cosine, onecycle or constant.")
     if not 0 < recipe.lr <= HIGHEST_LR:
-        raise InputError(f"--lr {recipe.lr}: expected a positive number, {HIGHEST_LR} at most.")
+        most = f", {HIGHEST_LR} at most" * (recipe.lr > HIGHEST_LR)
+        raise InputError(f"--lr {recipe.lr}: expected a positive number{most}.")
     shares = {"ema": recipe.ema, "weight_decay": recipe.weight_decay, "gamma": recipe.gamma}
     for name, share in (*shares.items(), *(("step_at", share) for share in recipe.step_at)):
         if not 0 <= share <= 1:

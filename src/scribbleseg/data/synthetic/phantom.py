@@ -17,6 +17,7 @@ from ...core.atomic import atomic_folder
 from ...core.errors import InputError
 from ...core.labels import UNLABELED
 from ...core.progress import Progress
+from ...core.seeds import check_seed
 from ..volume import Grid, write_volume
 from .simulate import case_seed, simulate_scribbles
 
@@ -268,6 +269,7 @@ def phantom(config: config.Phantom) -> None:
     folds holds out a share of the patients. Raises InputError for fewer than three cases and for a folder that is not
     empty.
     """
+    check_seed(config.seed)
     if config.cases < 3:
         raise InputError(
             f"cases is {config.cases}; expected 3 or more, two for each patient, so that a patient can be held out."

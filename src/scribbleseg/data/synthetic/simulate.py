@@ -17,6 +17,7 @@ from ...core.atomic import sweep
 from ...core.errors import InputError
 from ...core.labels import UNLABELED
 from ...core.parallel import for_each
+from ...core.seeds import check_seed
 from ..case import load_volume
 from ..dataset import Case
 from ..layout import read_dataset
@@ -28,6 +29,7 @@ CONTOUR_DEPTH = (0.25, 0.5)  # where the inner contour runs, as a share of the s
 AROUND = (0.25, 0.85)  # distance of the background curve, as a share of the radius of all structures together
 ELSEWHERE = (1.4, 2.2)  # distance of the second background curve, as a multiple of the first one's
 ELSEWHERE_SHARE = 0.25  # its strokes are this much shorter
+THICKEST = 100  # pixels
 JITTER = 0.2  # sideways displacement of a curve, as a share of its distance from the structure's edge
 
 
@@ -47,8 +49,8 @@ def simulate_scribbles(
         raise InputError(
             f"coverage is {coverage}; expected more than 0 and at most 1, the share of each curve that is drawn."
         )
-    if thickness < 1:
-        raise InputError(f"thickness is {thickness}; expected 1 or more pixels.")
+    if not 1 <= thickness <= THICKEST:
+        raise InputError(f"thickness is {thickness}; expected 1 to {THICKEST} pixels.")
     scribble = np.full(truth.shape, UNLABELED, np.uint8)
     for index, mask in enumerate(truth):
         for label in range(classes):
@@ -195,6 +197,7 @@ def simulate(config: config.Simulate) -> None:
     With `overwrite` also for those that have a scribble. If one case fails, no file is written. Raises InputError if
     there is no dense mask, or no case left to draw.
     """
+    check_seed(config.seed)
     dataset = read_dataset(config.dataset)
     dense = [case for case in dataset.cases.values() if case.truth is not None]
     if not dense:

@@ -1,0 +1,372 @@
+"""Bad inputs at fixed seeds: every verb ends with 0, 1 or 2 and a message, and changes nothing that it was given.
+
+SCRIBBLESEG_FUZZ=10 makes each of these ten times as long; docs/reliability.md has the figures of a long run.
+"""
+
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from small import small_dataset
+from test_train import same_weights, settings
+
+from scribbleseg.cli import main
+from scribbleseg.core.errors import InputError
+from scribbleseg.reporting.collect import collect, open_run
+from scribbleseg.training.train import resume, train
+
+TIMES = float(os.environ.get("SCRIBBLESEG_FUZZ", "1"))
+ODD = [None, True, -1, 0, 1, 2**70, 0.5, 1e308, float("nan"), "", "x", "<b>", "\0", "é", "../..", [], [None], [[1]], {}]
+ODD += [{"a": 1}, {"": ""}, "a" * 300, "\ud800", "\x1b[2J"]
+WORDS = [
+    "",
+    " ",
+    "nan",
+    "inf",
+    "-inf",
+    "-1",
+    "0",
+    "1e999",
+    "x",
+    "9" * 30,
+    "a\nb",
+    "caf\udce9",
+    "λ→",
+    "../..",
+    "--",
+    "-",
+]
+WORDS += [".", "/", "/dev/null", "a=b", "=", "monai:x", "os:system", "cuda:99", "'", "$(x)", "0x10", "1_000", "٣"]
+SHORT = ["--method", "pce", "--size", "32", "--iterations", "1", "--batch", "2", "--device", "cpu"]
+
+
+def inputs(count: int) -> Iterator[np.random.Generator]:
+    """A generator of random numbers for each input, the same in every run of the tests."""
+    for seed in range(max(1, round(count * TIMES))):
+        yield np.random.default_rng(seed)
+
+
+def tree(*folders: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
+
+
+class Found:
+    """Inputs that ended otherwise than with a message."""
+
+    def __init__(self) -> None:
+        self.count, self.wrong = 0, []
+
+    def call(self, what: object, *words: object) -> int | None:
+        return self.run(what, lambda: main([str(word) for word in words]))
+
+    def run(self, what: object, function: Callable[[], object]) -> object:
+        self.count += 1
+        try:
+            code = function()
+        except InputError:
+            return 2
+        except BaseException:
+            self.wrong.append(f"{what}: {traceback.format_exc(limit=-4)}")
+            return None
+        if isinstance(code, int) and code not in (0, 1, 2):
+            self.wrong.append(f"{what}: exit code {code}")
+        return code
+
+    def check(self) -> None:
+        print(f"{self.count} inputs, {len(self.wrong)} wrong")
+        assert not self.wrong, f"{len(self.wrong)} of {self.count}\n" + "\n".join(self.wrong[:4])
+
+
+def changed(content: object, rng: np.random.Generator) -> object:
+    """The JSON content with another value, or without one, at a random place."""
+    content = json.loads(json.dumps(content))
+    places: list[tuple[object, object]] = []
+
+    def visit(node: object) -> None:
+        for key in node if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ():
+            places.append((node, key))
+            visit(node[key])
+
+    visit(content)
+    if not places or rng.random() < 0.03:
+        return ODD[rng.integers(len(ODD))]
+    node, key = places[rng.integers(len(places))]
+    if rng.random() < 0.2:
+        del node[key]
+    elif rng.random() < 0.2 and isinstance(node, dict):
+        node[str(ODD[rng.integers(len(ODD))])] = node.pop(key)
+    else:
+        node[key] = ODD[rng.integers(len(ODD))]
+    return content
+
+
+def damaged(content: bytes, rng: np.random.Generator) -> bytes:
+    """Bytes with bits flipped, a part missing, doubled or replaced."""
+    data, kind = bytearray(content), rng.integers(5)
+    start, length = int(rng.integers(len(data))), int(rng.integers(1, 64))
+    if kind == 0:
+        for at in rng.integers(len(data), size=rng.integers(1, 4)):
+            data[at] ^= 1 << int(rng.integers(8))
+    elif kind == 1:
+        del data[start:]
+    elif kind == 2:
+        del data[start : start + length]
+    elif kind == 3:
+        data[start:start] = data[start : start + length]
+    else:
+        data[start : start + length] = rng.bytes(length)
+    return bytes(data)
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    folder = small_dataset(tmp_path / "data", cases=3, shape=(34, 32, 2))
+    info = json.loads((folder / "dataset.json").read_text(encoding="utf-8")) | {"file_ending": ".nii"}
+    (folder / "dataset.json").write_text(json.dumps(info | {"groups": {"case.0 a": "p"}}), encoding="utf-8")
+    for part in ("imagesTr", "labelsTr", "labelsTr_dense"):
+        for path in list((folder / part).iterdir()):
+            nibabel.save(nibabel.load(path), path.with_suffix(""))
+            path.unlink()
+    return folder
+
+
+@pytest.fixture
+def run(trained, tmp_path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+FIELDS = [(0, "i"), (40, "h"), (42, "h"), (44, "h"), (46, "h"), (48, "h"), (70, "h"), (72, "h"), (76, "f"), (80, "f")]
+FIELDS += [(84, "f"), (88, "f"), (108, "f"), (112, "f"), (116, "f"), (123, "b"), (252, "h"), (254, "h"), (256, "f")]
+FIELDS += [(260, "f"), (264, "f"), (268, "f"), (272, "f"), (280, "f"), (292, "f"), (300, "f"), (320, "f"), (344, "i")]
+NUMBERS = [0, 1, -1, 2, 3, 16, 64, 512, 32767, -32768, 1e-30, 1e30, float("nan"), float("inf"), 0.5, 4e-6]
+
+
+def header(content: bytes, rng: np.random.Generator) -> bytes:
+    """A NIfTI file with other values in up to three fields of its header, or with other bytes there."""
+    data = bytearray(content)
+    for _ in range(rng.integers(1, 4)):
+        if rng.random() < 0.3:
+            data[int(rng.integers(348))] = int(rng.integers(256))
+            continue
+        offset, kind = FIELDS[rng.integers(len(FIELDS))]
+        value = NUMBERS[rng.integers(len(NUMBERS))]
+        if kind != "f":
+            value = int(np.clip(np.nan_to_num(value), -128 if kind == "b" else -32768, 127 if kind == "b" else 32767))
+        struct.pack_into(f"<{kind}", data, offset, value)
+    return bytes(data)
+
+
+def test_headers(data, run, tmp_path, capsys):
+    found = Found()
+    paths = [data / "imagesTr" / "case.2 a_0000.nii", data / "labelsTr" / "case.0 a.nii"]
+    paths += [data / "labelsTr_dense" / "case.2 a.nii"]
+    before = tree(data, run)
+    for number, rng in enumerate(inputs(120)):
+        path = paths[number % 3]
+        whole = path.read_bytes()
+        path.write_bytes(header(whole, rng))
+        found.call((number, path.name, "check"), "check", data)
+        if number % 3 == 0:
+            found.call(
+                (number, "predict"), "predict", run, path, tmp_path / "out.nii", "--overwrite", "--device", "cpu"
+            )
+        elif number % 3 == 2:
+            found.call((number, "evaluate"), "evaluate", data / "labelsTr_dense", data / "labelsTr_dense")
+        if number % 20 == 0:
+            found.call((number, "train"), "train", data, tmp_path / f"new{number}", *SHORT)
+        path.write_bytes(whole)
+    assert tree(data, run).keys() >= before.keys() and all(tree(data, run)[name] == before[name] for name in before)
+    found.check()
+
+
+@pytest.mark.parametrize("kind", [".nii.gz", ".nrrd", ".mha"])
+def test_bytes_of_volumes(data, run, tmp_path, capsys, kind):
+    from scribbleseg.data.volume import read_volume, write_volume
+
+    found, (voxels, grid) = Found(), read_volume(data / "labelsTr_dense" / "case.0 a.nii")
+    path = tmp_path / f"mask{kind}"
+    write_volume(path, voxels, grid)
+    whole = path.read_bytes()
+    for number, rng in enumerate(inputs(60)):
+        path.write_bytes(damaged(whole, rng))
+        found.call((number, kind), "evaluate", path, data / "labelsTr_dense" / "case.0 a.nii")
+    found.check()
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "splits_final.json", "splits/mine.json"])
+def test_values_of_a_data_set(data, run, tmp_path, capsys, name):
+    found, path = Found(), data / name
+    path.parent.mkdir(exist_ok=True)
+    if not path.exists():
+        mine = [{"name": "a", "train": ["case.0 a"], "val": ["case.1 a"], "test": ["case.2 a"]}]
+        path.write_text(json.dumps(mine), encoding="utf-8")
+    whole = path.read_text(encoding="utf-8")
+    for number, rng in enumerate(inputs(60)):
+        content = json.dumps(changed(json.loads(whole), rng))
+        path.write_bytes(damaged(content.encode(), rng) if rng.random() < 0.2 else content.encode())
+        found.call((number, name, "check"), "check", data)
+        if number % 12 == 0:
+            found.call((number, name, "train"), "train", data, tmp_path / f"new{number}", *SHORT)
+            found.call((number, name, "predict"), "predict", run, data, tmp_path / "out", "--device", "cpu")
+            found.call((number, name, "evaluate"), "evaluate", data / "labelsTr_dense", data / "labelsTr_dense")
+    found.check()
+
+
+@pytest.mark.parametrize("name", ["config.json", "environment.json", "log.jsonl", "predictions/made_by.json"])
+def test_values_of_a_run(data, run, tmp_path, capsys, name):
+    found, path = Found(), run / name
+    path.parent.mkdir(exist_ok=True)
+    if not path.exists():
+        note = {"runs": [str(run)], "weights": "last", "iterations": [2], "tta": False, "sha256": {"a.nii": "0"}}
+        path.write_text(json.dumps(note), encoding="utf-8")
+    lines = path.read_text(encoding="utf-8").splitlines() if name == "log.jsonl" else [path.read_text(encoding="utf-8")]
+    for number, rng in enumerate(inputs(60)):
+        which = int(rng.integers(len(lines)))
+        content = json.dumps(changed(json.loads(lines[which]), rng))
+        path.write_text("\n".join([*lines[:which], content, *lines[which + 1 :]]) + "\n", encoding="utf-8")
+        found.run((number, name, "report", content[:3000]), lambda: collect(open_run(run)) and 0)
+        if number % 4 == 0:
+            source, out = data / "imagesTr" / "case.0 a_0000.nii", run / "predictions" / "x.nii"
+            found.call((number, name, "predict"), "predict", run, source, out, "--device", "cpu")
+            found.call((number, name, "resume"), "train", run, "--resume")
+        if number % 60 == 0:
+            found.call((number, name, "page"), "report", run)
+    found.check()
+
+
+@pytest.mark.parametrize("name", ["resume.pt", "last.safetensors"])
+def test_bytes_of_weights(data, run, tmp_path, capsys, name):
+    found, path = Found(), run / name
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    config["plan"]["recipe"]["iterations"] = 3  # so that the checkpoint is used
+    (run / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    kept = Path(shutil.copytree(run, tmp_path / "kept"))
+    head = path.read_bytes()[:8] if name == "last.safetensors" else b""
+    for number, rng in enumerate(inputs(12 if name == "resume.pt" else 40)):
+        whole = (kept / name).read_bytes()
+        near = 8 + int.from_bytes(head, "little") if head and rng.random() < 0.7 else len(whole)
+        path.write_bytes(damaged(whole[:near], rng) + whole[near:])
+        if name == "resume.pt":
+            code = found.call((number, name, "resume"), "train", run, "--resume")
+            if code != 0:
+                assert (run / "last.safetensors").read_bytes() == (kept / "last.safetensors").read_bytes()
+            else:
+                shutil.rmtree(run)
+                shutil.copytree(kept, run)
+        else:
+            source = data / "imagesTr" / "case.0 a_0000.nii"
+            found.call((number, name), "predict", run, source, tmp_path / "x.nii", "--overwrite", "--device", "cpu")
+    found.check()
+
+
+VERBS = ["check", "train", "predict", "evaluate", "simulate", "report", "methods", "phantom"]
+
+
+def test_arguments(data, run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found, before = Found(), tree(data, run)
+    options = {
+        "train": "method set split fold budget preset size batch optimizer lr schedule network val-share seed "
+        "device precision checkpoint-every validations resume nothing",
+        "predict": "weights batch device tta overwrite probabilities nothing",
+        "evaluate": "out class-name nothing",
+        "simulate": "coverage thickness seed nothing",
+        "phantom": "seed nothing",
+    }
+    for number, rng in enumerate(inputs(150)):
+        verb = VERBS[rng.integers(len(VERBS))]
+        words: list[object] = {
+            "train": ["train", data, tmp_path / "new", *SHORT],
+            "predict": ["predict", run, data / "imagesTr" / "case.0 a_0000.nii", tmp_path / "out.nii"],
+            "evaluate": ["evaluate", data / "labelsTr_dense", data / "labelsTr_dense"],
+            "phantom": ["phantom", tmp_path / "phantom", "--cases", "0"],
+        }.get(verb, [verb, data if verb in ("check", "simulate") else WORDS[rng.integers(len(WORDS))]])
+        for name in rng.choice(options.get(verb, "nothing").split(), rng.integers(1, 3)):
+            words += [f"--{name}", WORDS[rng.integers(len(WORDS))]]
+        if rng.random() < 0.3:
+            words[int(rng.integers(1, len(words)))] = WORDS[rng.integers(len(WORDS))]
+        if "--iterations" not in words and verb == "train":
+            continue  # it may be a whole training
+        found.call((number, words), *words)
+        for made in ("new", "out.nii", "phantom"):
+            place = tmp_path / made
+            shutil.rmtree(place, ignore_errors=True) if place.is_dir() else place.unlink(missing_ok=True)
+    after = tree(data, run)
+    assert all(after[name] == before[name] for name in before)
+    found.check()
+
+
+def test_file_names(data, run, tmp_path, capsys):
+    found = Found()
+    names = [
+        "a",
+        " ",
+        "a b",
+        "-x",
+        "--help",
+        "=cmd",
+        "$x$",
+        "é",
+        "caf\udce9",
+        "a\nb",
+        "a\x1b[2J",
+        "..a",
+        "a" * 240,
+        "[x]",
+        "*",
+    ]
+    names += ["x_0000_0000", "_0000", "CON", "a'b", 'a"b', "a,b", "%s", "{}", "٣_0000", "λ→", "<b>"]
+    image = (data / "imagesTr" / "case.0 a_0000.nii").read_bytes()
+    label = (data / "labelsTr" / "case.0 a.nii").read_bytes()
+    mask = (data / "labelsTr_dense" / "case.0 a.nii").read_bytes()
+    for name in names:
+        paths = [data / "imagesTr" / f"{name}_0000.nii", data / "labelsTr" / f"{name}.nii"]
+        paths += [data / "labelsTr_dense" / f"{name}.nii"]
+        for path, content in zip(paths, (image, label, mask), strict=True):
+            path.write_bytes(content)
+        found.call((name, "check"), "check", data)
+        found.call((name, "predict"), "predict", run, paths[0], tmp_path / "out", "--device", "cpu", "--overwrite")
+        found.call((name, "evaluate"), "evaluate", paths[2].parent, paths[2].parent, "--out", tmp_path / "scores.csv")
+        paths[1].unlink()
+        found.call((name, "simulate"), "simulate", data)
+        for path in paths:
+            path.unlink(missing_ok=True)
+    found.check()
+
+
+PYTHON = "import sys, torch; torch.set_num_threads(1); from scribbleseg.cli import main; sys.exit(main())"
+
+
+def test_kills(small, tmp_path):
+    """A training that is killed at any moment, again and again, ends in the weights of one that was not."""
+    whole = train(settings(small, tmp_path / "whole", iterations=12, checkpoint_every=0.0))
+    words = ["train", str(small), "RUN", "--method", "pce", "--iterations", "12", "--size", "32", "--batch", "4"]
+    words += ["--checkpoint-every", "0", "--precision", "float32", "--device", "cpu"]
+    numbers = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT]
+    for number, rng in enumerate(inputs(1)):
+        run = tmp_path / f"run{number}"
+        words[2] = str(run)
+        process = subprocess.Popen([sys.executable, "-c", PYTHON, *words], stderr=subprocess.DEVNULL)
+        wanted = rng.choice(["config.json", "last.safetensors", "resume.pt", "log.jsonl", "pictures"])
+        while process.poll() is None and not (run / wanted).exists():
+            time.sleep(0.002)
+        time.sleep(float(rng.uniform(0, 0.5)))
+        process.send_signal(numbers[number % 4])
+        process.wait()
+        if not (run / "config.json").exists():
+            train(settings(small, run, iterations=12, checkpoint_every=0.0))
+        else:
+            resume(run)
+        assert same_weights(whole, run), f"{number}: {numbers[number % 4]}"
+        assert not list(run.rglob(".partial-*"))
