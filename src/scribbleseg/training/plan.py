@@ -251,7 +251,7 @@ def _check_stored(stored: Stored) -> None:
 
 
 def _is_file_name(name: str) -> bool:
-    return bool(name) and "/" not in name and name.isprintable() and not name.startswith(".")
+    return bool(name) and not name.startswith(".") and "/" not in name and "\0" not in name
 
 
 def _input_kind(path: Path) -> str | None:
