@@ -91,6 +91,19 @@ def test_a_flipped_bit_never_gives_another_image(tmp_path, kind):
     assert refused > 60  # the others lie in entries without meaning, such as the time in gzip's header
 
 
+def test_the_checksum_at_the_end_of_a_large_file_is_read(tmp_path):
+    stored = np.random.default_rng(0).integers(0, 256, (128, 128, 40), np.uint8)
+    path = tmp_path / "a.nii.gz"
+    save(path, stored)
+    whole = path.read_bytes()
+    for at in (-8, -4):  # the checksum, the length
+        content = bytearray(whole)
+        content[at] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="cannot be read as NIfTI"):
+            read_volume(path)
+
+
 @pytest.mark.parametrize("kind", [".nii", ".nii.gz", ".nrrd", ".mha"])
 @pytest.mark.parametrize("change", ["shorter", "longer"])
 def test_a_length_that_is_not_the_headers(tmp_path, kind, change):

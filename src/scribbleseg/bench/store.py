@@ -160,7 +160,7 @@ def _check_alike(results: dict[Job, Result], table: Path) -> None:
             "classes": (data, plan["classes"]),
             "units": (data, {row["unit"] for row in rows}),
         }
-        if files := result.record["environment"].get("data"):
+        if files := result.record.get("environment", {}).get("data"):
             shared["files of the fold"] = ((*data, job.fold), files)
         for what, (where, value) in shared.items():
             other, known = first.setdefault((what, where), (job, value))
