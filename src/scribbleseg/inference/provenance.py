@@ -44,7 +44,8 @@ def written(folder: Path) -> dict[str, str]:
 
     Empty where there is no note. Raises InputError for a made_by.json that is not such a note.
     """
-    return {name: value for name, value in read_note(folder).sha256.items() if (folder / name).is_file()}
+    there = {path.name for path in folder.glob("*") if path.is_file()}
+    return {name: value for name, value in read_note(folder).sha256.items() if name in there}
 
 
 def read_note(folder: Path) -> Note:
@@ -61,6 +62,14 @@ def read_note(folder: Path) -> Note:
     if names:
         raise InputError(f"{note}: names {names[0]!r}; expected files beside it. Remove it.")
     return said
+
+
+def is_folder(name: str, folder: Path) -> bool:
+    """Whether a name in a note means this folder."""
+    try:
+        return Path(name).resolve() == folder.resolve()
+    except (OSError, ValueError):  # what is no name of a folder
+        return False
 
 
 def is_own(path: Path) -> bool:
@@ -86,7 +95,7 @@ def write_note(folder: Path, said: dict, new: Mapping[str, str] | None = None, b
     before = {
         name: value
         for name, value in read_note(folder).replaced.items()
-        if (folder / name).is_file() and checksum(folder / name) != sums.get(name)
+        if name in sums and checksum(folder / name) != sums[name]
     }
     before |= {name: checksum(folder / name) for name in new if name in sums and is_own(folder / name)}
     maker = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]

@@ -23,7 +23,7 @@ from ..data.dataset import Case, Dataset
 from ..data.layout import read_dataset
 from ..data.volume import read_label
 from ..evaluation.scores import list_masks, read_rows
-from ..inference.provenance import MADE_BY, changed, read_note
+from ..inference.provenance import MADE_BY, changed, is_folder, read_note
 from ..training.checkpoint import weights_iteration
 from ..training.plan import Plan, read_plan
 from .figures import crop, upright, upright_spacing
@@ -207,7 +207,7 @@ def _maker(folder: Path) -> str:
     if not path.is_file():
         return "it is not known what made the predictions"
     made = read_note(path.parent)
-    own = [Path(name).resolve() for name in made.runs] == [folder.resolve()]
+    own = len(made.runs) == 1 and is_folder(made.runs[0], folder)
     others = "" if own else f" of {' and '.join(made.runs)}"
     means = [name for name, taken in (("runs", len(made.runs) > 1), ("flips", made.tta)) if taken]
     mean = f", mean over {' and '.join(means)}" if means else ""

@@ -9,7 +9,7 @@ from ..core.console import say, tell
 from ..core.json_file import read_json
 from ..evaluation.scores import score_cases, write_rows
 from ..inference.predict import predict
-from ..inference.provenance import MADE_BY, checksum, read_note
+from ..inference.provenance import MADE_BY, checksum, is_folder, read_note
 from ..training.run_folder import RunFolder
 from .collect import Run, collect, not_found, open_run
 from .page import render
@@ -83,5 +83,5 @@ def _is_fresh(path: Path, run: Run) -> bool:
         return False
     weights = run.folder / f"{note.weights}.safetensors"
     of_now = [checksum(weights) if weights.is_file() else ""]
-    own = [known for name, known in zip(note.runs, note.weights_sha256) if Path(name).resolve() == run.folder.resolve()]
+    own = [known for name, known in zip(note.runs, note.weights_sha256) if is_folder(name, run.folder)]
     return own in ([], of_now)
