@@ -124,7 +124,9 @@ def leave(place: Bench, job, rows=(("a", "mm"),), more=(), **changed) -> None:
         dict.fromkeys(COLUMNS, 0.5) | {"case": case, "class": "A", "unit": unit, "missing": False, "spurious": False}
         for case, unit in rows
     ]
-    record = {"plan": plan} | more
+    numbers = {"parameters": 7, "seconds_per_iteration": 0.5, "minutes": 1.0, "held_out_cases": 1}
+    machine = {"device": "a CPU, 1 thread", "precision": "float32"}
+    record = {"plan": plan, "environment": machine, **numbers} | more
     add_run(place.results / job.budget, job, record, scores, short_curve([{"iteration": 1, "loss": 1.0}]))
 
 
@@ -175,13 +177,38 @@ def test_results_from_before_a_default_changed_are_refused(place):
     assert is_done(job, place)
     leave(place, job, more={"options": {"weight": 0.25}})
     way_out = f"delete its row there and the folder {place.runs / job.place}"
-    with pytest.raises(InputError, match=f"pce-s0 was produced with weight=0.25, the method now has None. .*{way_out}"):
+    with pytest.raises(InputError, match=f"pce-s0 was run with weight 0.25, which is no longer one. .*{way_out}"):
         is_done(job, place)
     leave(place, job)
     path = place.results / "quick" / "runs.csv"
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     table.drop(columns="plan.recipe.ema").to_csv(path, index=False)
     assert is_done(job, place), "an earlier run says nothing of a key that came later, and had its default"
+
+
+def test_the_tables_show_outdated_runs_with_a_note_and_a_bench_refuses_them(place):
+    plan = read_bench_plan(place)
+    for job in plan.jobs:
+        leave(place, job)
+    known = hyperparameters("effdnet") | {"fadc": False}
+    lacking = {key: value for key, value in known.items() if key != "delta"}
+    leave(place, plan.jobs[1], more={"options": lacking}, recipe={"lr": 0.2})
+    place.table_only = True
+    assert bench(place)
+    page = (place.results / "plan-quick.md").read_text(encoding="utf-8")
+    assert "| no-fadc | 0 | 0-1 |" in page and "Outdated" not in page.split("### Cost")[1]
+    said = "was run with lr 0.2, the method now has 0.03; without delta, the method now has 0.3."
+    assert f"\nOutdated: small/final-0/no-fadc-s0 {said}" in page
+    leave(place, plan.jobs[3], more={"options": lacking}, recipe={"lr": 0.2})
+    assert bench(place)
+    page = (place.results / "plan-quick.md").read_text(encoding="utf-8")
+    assert "Outdated: small/final-0/no-fadc-s0, small/final-0/no-fadc-s1 were run with lr 0.2, the" in page
+    place.table_only = False
+    with pytest.raises(
+        InputError, match=r"no-fadc-s0 was run with lr .*without delta, .*, delete its row there and the folder"
+    ):
+        bench(place)
+    assert (place.results / "plan-quick.md").read_text(encoding="utf-8") == page and not place.runs.exists()
 
 
 def test_results_of_a_method_of_ones_own_are_refused_once_its_file_has_changed(place, tmp_path, monkeypatch):
@@ -198,7 +225,7 @@ def test_results_of_a_method_of_ones_own_are_refused_once_its_file_has_changed(p
     with open(file, "a", encoding="utf-8") as more:
         more.write("\n")
     with pytest.raises(
-        InputError, match="mine-s0 was produced by another version of the file that defines mine_of_one_file:Mine. To"
+        InputError, match="mine-s0 was run with another version of the file that defines mine_of_one_file:Mine. To"
     ):
         bench(place)
 
@@ -206,15 +233,15 @@ def test_results_of_a_method_of_ones_own_are_refused_once_its_file_has_changed(p
 @pytest.mark.parametrize(
     "changed, words",
     [
-        ({"recipe": {"lr": 0.2, "ema": 0.9}}, "lr=0.2, the method now has 0.03; ema=0.9, the method now has 0.0"),
-        ({"size": 64}, "size=64, the method now has 32"),
-        ({"network": "x"}, "network=x, the method now has unet"),
+        ({"recipe": {"lr": 0.2, "ema": 0.9}}, "lr 0.2, the method now has 0.03; with ema 0.9, the method now has 0.0"),
+        ({"size": 64}, "size 64, the method now has 32"),
+        ({"network": "x"}, "network x, the method now has unet"),
     ],
 )
 def test_results_of_another_recipe_are_refused(place, changed, words):
     job = read_bench_plan(place).jobs[0]
     leave(place, job, **changed)
-    with pytest.raises(InputError, match=f"pce-s0 was produced with {words}"):
+    with pytest.raises(InputError, match=f"pce-s0 was run with {words}"):
         is_done(job, place)
 
 

@@ -26,8 +26,8 @@ from scribbleseg.bench.engines import run_jobs
 from scribbleseg.bench.formats import fold_lines
 from scribbleseg.bench.plan import BenchPlan, Job, Published, read_bench_plan
 from scribbleseg.bench.statistics import mean_sd
-from scribbleseg.bench.store import Result, convert, is_done, read_results
-from scribbleseg.bench.tables import Row, Section, aggregate, spans
+from scribbleseg.bench.store import Result, convert, is_done, read_records, read_results
+from scribbleseg.bench.tables import Row, Section, aggregate, outdated_notes, spans
 from scribbleseg.config import Bench
 from scribbleseg.core.atomic import atomic_file
 from scribbleseg.core.device import pick_device
@@ -114,7 +114,9 @@ def section_text(section: Section) -> str:
     how = "Mean (sd over folds, where there are two)." if section.done else "Nothing was run."
     held = [f"- {line}" for line in fold_lines(section)] if section.done else []
     table = markdown_table(head, [row_cells(row, section) for row in section.rows])
-    return "\n".join([f"Budget `{section.budget}`. {how}", *held, "", table])
+    outdated = outdated_notes({job: result.outdated for row in section.rows for job, result in row.done.items()})
+    notes = ["", "  \n".join(outdated)] if outdated else []
+    return "\n".join([f"Budget `{section.budget}`. {how}", *held, "", table, *notes])
 
 
 def _and_missing(row: Row, name: str) -> str:
@@ -233,11 +235,14 @@ def read_plans(config: Bench, budget: str) -> dict[str, BenchPlan]:
 def blocks(config: Bench) -> dict[str, str]:
     """Marker of docs/results.md → text. Of a plan the budget paper is shown as soon as it has a run, until then
     quick."""
-    counts = {budget: queue(read_plans(config, budget)) for budget in ("paper", "quick")}
-    done = " and ".join(
-        f"{sum(is_done(job, config) for job in jobs)} at budget `{budget}`" for budget, jobs in counts.items()
-    )
-    found = {"state": f"**Of the queue's {len(counts['paper'])} runs {done} are done.**"}
+    counts = {}
+    for budget in ("paper", "quick"):
+        plans = read_plans(config, budget).values()
+        results = {job: result for plan in plans for job, result in read_results(plan, config).items()}
+        outdated = sum(bool(result.outdated) for result in results.values())
+        counts[budget] = f"{len(results)} at budget `{budget}`" + (f" ({outdated} outdated)" if outdated else "")
+    total = len(queue(read_plans(config, "quick")))
+    found = {"state": f"**Of the queue's {total} runs {' and '.join(counts.values())} are done.**"}
     for name in SHOWN:
         for budget in ("paper", "quick"):
             plan = read_plans(config, budget)[name]
@@ -293,9 +298,9 @@ def main():
         print(f"moved {moved} runs from the layout before 0.2 into the CSV files of {config.results}")
     plans = read_plans(config, budget)
     jobs = queue(plans)
-    todo = [job for job in jobs if not is_done(job, config)]
     failed = {}
     if not given.table_only:
+        todo = [job for job in jobs if not is_done(job, config)]
         with stopped_after(given.minutes):
             failed = run_jobs(todo, config, len(jobs) - len(todo))
         for job in jobs if budget == "paper" else ():
@@ -303,8 +308,9 @@ def main():
                 keep_small(job, config, given.models)
     with atomic_file(given.page) as partial:
         partial.write_text(fill(given.page.read_text(encoding="utf-8"), blocks(config)), encoding="utf-8")
-    count = sum(is_done(job, config) for job in jobs)
-    print(f"{count} of {len(jobs)} runs are done at budget {budget}; tables: {given.page}")
+    records = read_records(config.results / budget)
+    done = sum(job.run in records for job in jobs)
+    print(f"{done} of {len(jobs)} runs are done at budget {budget}; tables: {given.page}")
     for job, reason in failed.items():
         print(f"{job.place}: {reason}", file=sys.stderr)
     sys.exit(bool(failed))

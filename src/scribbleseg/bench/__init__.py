@@ -27,7 +27,7 @@ def bench(config: Bench) -> bool:
     plan = read_bench_plan(config)
     if moved := convert(config.results):
         print(f"moved {moved} runs from the layout before 0.2 into the CSV files of {config.results}")
-    done = done_jobs(plan, config)
+    done = list(read_results(plan, config)) if config.table_only else done_jobs(plan, config)
     todo = [job for job in plan.jobs if job not in set(done)]
     failed = dict.fromkeys(todo, "not run")
     if done:

@@ -39,11 +39,15 @@ KEY = ("data", "split", "fold", "label", "seed")
 
 @dataclass(frozen=True)
 class Result:
-    """The results of a finished run: record, scores as `read_rows` gives them, and curve (nan: not validated)."""
+    """The results of a finished run: record, scores as `read_rows` gives them, and curve (nan: not validated).
+
+    `outdated`: how its settings differ from those that the run would have now (`difference`).
+    """
 
     record: dict
     rows: list[dict]
     curve: dict[str, np.ndarray]
+    outdated: str = ""
 
 
 def add_run(budget: Path, job: Job, record: dict, rows: list[dict], curve: list[dict]) -> None:
@@ -100,33 +104,43 @@ def read_curves(budget: Path) -> dict[str, dict[str, np.ndarray]]:
 def is_done(job: Job, config: Bench) -> bool:
     """Whether runs.csv has the job.
 
-    Raises InputError if the run had another method or other options, or if the recipe, a default or the file of a
-    method of the user's own has changed since.
+    Raises InputError if the run had another method or other options, or if its settings are outdated (`difference`).
     """
     return _is_done(job, config, read_records(config.results / job.budget))
 
 
 def _is_done(job: Job, config: Bench, records: dict[str, dict]) -> bool:
-    record = records.get(job.run)
-    if record is None:
+    if job.run not in records:
         return False
-    table, plan = config.results / job.budget / "runs.csv", record["plan"]
-    where = f"{table}: {job.run}"
-    check_same(job, plan, where)
-    way_out = f"To run it again, delete its row there and the folder {config.runs / job.place}."
-    recipe, size, network = make_recipe(job.settings(config))
-    own = {"size": size, "network": network}
-    now = all_options(job) | dataclasses.asdict(recipe) | own
-    was = record.get("options", {}) | dataclasses.asdict(read_recipe(plan["recipe"]))  # the oldest records lack options
-    was |= {key: plan[key] for key in own}
-    if changed := [
-        f"{key}={value}, the method now has {now.get(key)}" for key, value in was.items() if value != now.get(key)
-    ]:
-        raise InputError(f"{where} was produced with {'; '.join(changed)}. {way_out}")
+    where = f"{config.results / job.budget / 'runs.csv'}: {job.run}"
+    check_same(job, records[job.run]["plan"], where)
+    if changed := difference(job, config, records[job.run]):
+        raise InputError(
+            f"{where} was run {changed}. To run it again, delete its row there and the folder "
+            f"{config.runs / job.place}. With --table-only the tables show it as it is, with a note."
+        )
+    return True
+
+
+def difference(job: Job, config: Bench, record: dict) -> str:
+    """How the settings of a finished run differ from those that the job has now: `with lr 0.2, the method now has
+    0.03`. Empty if they do not."""
+    plan, (recipe, size, network) = record["plan"], make_recipe(job.settings(config))
+    now = dataclasses.asdict(recipe) | {"size": size, "network": network}
+    was = dataclasses.asdict(read_recipe(plan["recipe"])) | {key: plan[key] for key in ("size", "network")}
+    if "options" in record:  # the oldest records lack them
+        now, was = all_options(job) | now, record["options"] | was
+    changed = []
+    for key in dict.fromkeys((*was, *now)):
+        if key not in was or key not in now or was[key] != now[key]:
+            before = f"with {key} {was[key]}" if key in was else f"without {key}"
+            changed.append(before + (f", the method now has {now[key]}" if key in now else ", which is no longer one"))
+    if changed and "options" not in record:
+        changed.append("with hyperparameters that its record does not name")
     code = own_code(job.method)
     if plan.get("own_code", code) != code:
-        raise InputError(f"{where} was produced by another version of the file that defines {job.method}. {way_out}")
-    return True
+        changed.append(f"with another version of the file that defines {job.method}")
+    return "; ".join(changed)
 
 
 def done_jobs(plan: BenchPlan, config: Bench) -> list[Job]:
@@ -136,15 +150,17 @@ def done_jobs(plan: BenchPlan, config: Bench) -> list[Job]:
 
 
 def read_results(plan: BenchPlan, config: Bench) -> dict[Job, Result]:
-    """The results of a plan's finished runs, in the plan's order.
+    """The results of a plan's finished runs, in the plan's order, those with outdated settings included.
 
-    Raises InputError if runs cannot be compared.
+    Raises InputError if a run has another method or other options than its row, or if runs cannot be compared.
     """
-    done, budget = done_jobs(plan, config), config.results / plan.budget
-    if not done:
-        return {}
+    budget = config.results / plan.budget
     records, scores, curves = read_records(budget), read_scores(budget), read_curves(budget)
-    results = {job: Result(records[job.run], scores[job.run], curves[job.run]) for job in done}
+    results = {}
+    for job in (job for job in plan.jobs if job.run in records):
+        record = records[job.run]
+        check_same(job, record["plan"], f"{budget / 'runs.csv'}: {job.run}")
+        results[job] = Result(record, scores[job.run], curves[job.run], difference(job, config, record))
     _check_alike(results, budget / "runs.csv")
     return results
 

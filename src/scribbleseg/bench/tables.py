@@ -230,6 +230,7 @@ def _score_notes(section: Section, kind: str, tested: bool, printed: bool) -> li
         )
     if any(row.method == ON_DENSE_MASKS for row in section.done):
         notes.append(f"{ON_DENSE_MASKS} trains on dense masks, which the others do not see: neither ranked nor tested.")
+    notes += outdated_notes({job: result.outdated for row in section.done for job, result in row.done.items()})
     if absent := [f"{row.label} ({_missing(row)})" for row in section.rows if row.missing]:
         notes.append(f"Not run: {'; '.join(absent)}.")
     m = sum(not math.isnan(p) for p, _ in section.p.values())
@@ -252,6 +253,18 @@ def _score_notes(section: Section, kind: str, tested: bool, printed: bool) -> li
             f"budget {section.budget}.{'' if section.split == paper.ours else other} {paper.note}".strip()
         )
     return notes
+
+
+def outdated_notes(differences: dict[Job, str]) -> list[str]:
+    """A sentence for each different text of `store.difference`, with the runs that it holds for."""
+    runs: dict[str, list[str]] = {}
+    for job, text in differences.items():
+        if text:
+            runs.setdefault(text, []).append(job.run)
+    return [
+        f"Outdated: {', '.join(names)} {'were' if len(names) > 1 else 'was'} run {text}."
+        for text, names in runs.items()
+    ]
 
 
 def _missing(row: Row) -> str:
