@@ -32,7 +32,7 @@ def notes() -> str:
     """The note on runs with outdated settings, with the line ends that belong around it."""
     records = read_records(RESULTS)
     done = [job for jobs in JOBS.values() for job in jobs if job.run in records]
-    found = outdated_notes({job: difference(job, Bench(ROOT), records[job.run]) for job in done})
+    found = outdated_notes({job: text for job in done if (text := difference(job, Bench(ROOT), records[job.run]))})
     return "".join(f"\n{note}\n" for note in found)
 
 

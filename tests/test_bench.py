@@ -1,10 +1,8 @@
 import dataclasses
 import json
-import math
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,11 +12,11 @@ from small import small_dataset
 from scribbleseg.bench import bench, engines
 from scribbleseg.bench.plan import Boxplot, Curves, read_bench_plan
 from scribbleseg.bench.run import run_job, short_curve, training_time
-from scribbleseg.bench.store import add_run, convert, is_done, read_records, read_results, read_scores
+from scribbleseg.bench.store import add_run, is_done, read_records, read_results, read_scores
 from scribbleseg.bench.tables import aggregate
 from scribbleseg.config import Bench
 from scribbleseg.core.errors import InputError
-from scribbleseg.evaluation.scores import COLUMNS, read_rows, summarise, write_rows
+from scribbleseg.evaluation.scores import COLUMNS, read_rows, summarise
 from scribbleseg.methods import hyperparameters, parse_options
 from scribbleseg.training.plan import make_plan, make_recipe, write_plan
 
@@ -52,12 +50,18 @@ def place(tmp_path, quick_budget):
 
 
 def test_a_plan_is_run_once_and_its_table_comes_from_the_scores(place, capsys):
+    info = place.datasets / "small" / "dataset.json"
+    content = json.loads(info.read_text(encoding="utf-8")) | {"groups": {"case.4 a": "somebody"}}
+    info.write_text(json.dumps(content), encoding="utf-8")
     assert bench(place)
     records, scores = read_records(place.results / "quick"), read_scores(place.results / "quick")
     runs = [f"small/final-0/{name}" for name in ("no-fadc-s0", "no-fadc-s1", "pce-s0", "pce-s1")]
     assert list(records) == list(scores) == runs
     record = records[runs[0]]
-    assert repr(scores[runs[0]]) == repr(read_rows(place.runs / "quick" / runs[0] / "metrics.csv"))
+    scored = read_rows(place.runs / "quick" / runs[0] / "metrics.csv")
+    assert repr(scores[runs[0]]) == repr(
+        [row | {"patient": "somebody" if row["case"] == "case.4 a" else row["case"]} for row in scored]
+    )
     assert record["environment"] == json.loads(
         (place.runs / "quick" / runs[0] / "environment.json").read_text(encoding="utf-8")
     )
@@ -67,9 +71,9 @@ def test_a_plan_is_run_once_and_its_table_comes_from_the_scores(place, capsys):
         and record["held_out_cases"] == 2
     )
     results = read_results(read_bench_plan(place), place)
-    curves = {job.label: result.curve for job, result in results.items()}
-    assert curves["pce"]["iteration"].tolist() == [1, 2] and (curves["pce"]["loss"] > 0).all()
-    assert np.isnan(curves["pce"]["val_mean_dice"]).all(), "this split has no validation cases"
+    curve = results.curves[results.curves["run"] == runs[2]]
+    assert curve["iteration"].tolist() == [1, 2] and (curve["loss"] > 0).all()
+    assert np.isnan(curve["val_mean_dice"]).all(), "this split has no validation cases"
     assert (
         record["peak_memory_mib"] > 50
         and all(0 <= value < 60 for value in record["wall_seconds"].values())
@@ -121,7 +125,8 @@ def leave(place: Bench, job, rows=(("a", "mm"),), more=(), **changed) -> None:
     plan["recipe"] = dataclasses.asdict(plan["recipe"]) | changed.pop("recipe", {})
     plan |= changed
     scores = [
-        dict.fromkeys(COLUMNS, 0.5) | {"case": case, "class": "A", "unit": unit, "missing": False, "spurious": False}
+        dict.fromkeys(COLUMNS, 0.5)
+        | {"case": case, "class": "A", "unit": unit, "missing": False, "spurious": False, "patient": case}
         for case, unit in rows
     ]
     numbers = {"parameters": 7, "seconds_per_iteration": 0.5, "minutes": 1.0, "held_out_cases": 1}
@@ -143,7 +148,7 @@ def test_runs_that_cannot_stand_side_by_side_are_refused(place, at, changed, wha
     plan = read_bench_plan(place)
     for job in plan.jobs:
         leave(place, job)
-    assert len(read_results(plan, place)) == 4
+    assert len(read_results(plan, place).records) == 4
     leave(place, plan.jobs[at], **changed)
     with pytest.raises(InputError, match=f"pce-s0 and .*{plan.jobs[at].place.name} have different {what}"):
         read_results(plan, place)
@@ -164,7 +169,7 @@ def test_a_data_set_goes_without_a_row_that_it_cannot_have(place):
     place.plan.write_text(PLAN.replace("folds = [0]", 'folds = [0]\nwithout = ["no-fadc"]'), encoding="utf-8")
     plan = read_bench_plan(place)
     assert {job.label for job in plan.jobs} == {"pce"} and plan.labels == ("pce", "no-fadc")
-    assert [row.label for section in aggregate(plan, {}) for row in section.rows] == ["pce"]
+    assert [row for section in aggregate(plan, read_results(plan, place)) for row in section.rows] == ["pce"]
     place.plan.write_text(PLAN.replace("folds = [0]", 'folds = [0]\nwithout = ["no-fad"]'), encoding="utf-8")
     with pytest.raises(InputError, match='without = ."no-fad". names no row. Did you mean .no-fadc'):
         read_bench_plan(place)
@@ -386,56 +391,9 @@ def test_figures_are_kept(place):
     assert read_bench_plan(place).figures == (Boxplot(), Curves())
 
 
-def before(place: Bench, job, record: dict) -> Path:
-    """A run as versions before 0.2 left it."""
-    folder = place.results / job.place
-    rows = [dict(zip(COLUMNS, ("001", "A", 0.1 + 0.2, math.nan, math.nan, "mm", True, False, 5.0)))]
-    write_rows(folder / "metrics.csv", rows)
-    (folder / "curve.csv").write_text("iteration,loss,val_mean_dice\n12,2.2587,nan\n", encoding="utf-8")
-    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
-    return folder
-
-
-def test_runs_of_the_layout_of_before_are_moved_and_nothing_is_lost(place, capsys):
-    jobs = read_bench_plan(place).jobs[:2]
-    for job in jobs:
-        leave(place, job)
-    stored = {
-        "command": "a --split 622",
-        "environment": {
-            "commit": None,
-            "device": "622",
-            "precision": "float32",
-            "threads": 1,
-            "continued": [{"commit": "1e5"}],
-        },
-        "options": hyperparameters("pce"),
-        "data_note": "",
-        "wall_seconds": {"training": None, "scoring": 0.1},
-        "parameters": 7,
-        "seconds_per_iteration": 0.5,
-        "minutes": 1.0,
-        "held_out_cases": 1,
-    }
-    records = {name: record | stored for name, record in read_records(place.results / "quick").items()}
-    del records[jobs[1].run]["options"]
-    shutil.rmtree(place.results)
-    for job in jobs:
-        before(place, job, records[job.run])
-    place.table_only = True
-    assert not bench(place)
-    assert "moved 2 runs from the layout before 0.2" in capsys.readouterr().out
-    assert convert(place.results) == 0 and read_records(place.results / "quick") == records
-    (row,) = read_scores(place.results / "quick")[jobs[0].run]
-    assert row["case"] == "001" and row["dice"] == 0.1 + 0.2 and math.isnan(row["hd95"]) and row["missing"] is True
-    assert {path.name for path in (place.results / "quick").glob("[!.]*")} == {
-        *("runs.csv", "folds.csv", "scores.csv", "curves.csv")
-    }
-
-
 def test_benches_that_end_at_the_same_time_lose_nothing(place):
     jobs = read_bench_plan(place).jobs
     with ThreadPoolExecutor(len(jobs)) as pool:
         list(pool.map(lambda job: leave(place, job), jobs))
     assert set(read_records(place.results / "quick")) == {job.run for job in jobs}
-    assert len(read_results(read_bench_plan(place), place)) == 4
+    assert len(read_results(read_bench_plan(place), place).records) == 4

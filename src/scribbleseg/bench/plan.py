@@ -45,25 +45,24 @@ class RowEntry(Struct, forbid_unknown_fields=True):
     set: list[str] = []
 
 
-class FigureEntry(Struct, forbid_unknown_fields=True, frozen=True, tag_field="kind"):
-    """`[[figure]]`, of one of the kinds below."""
+class Boxplot(Struct, forbid_unknown_fields=True, frozen=True, tag_field="kind", tag="boxplot"):
+    """`[[figure]]` of this kind; so are the next three."""
 
 
-class Boxplot(FigureEntry, frozen=True, tag="boxplot"):
+class Curves(Struct, forbid_unknown_fields=True, frozen=True, tag_field="kind", tag="curves"):
     pass
 
 
-class Curves(FigureEntry, frozen=True, tag="curves"):
-    pass
-
-
-class Sensitivity(FigureEntry, frozen=True, tag="sensitivity"):
+class Sensitivity(Struct, forbid_unknown_fields=True, frozen=True, tag_field="kind", tag="sensitivity"):
     option: str
 
 
-class Grid(FigureEntry, frozen=True, tag="grid"):
+class Grid(Struct, forbid_unknown_fields=True, frozen=True, tag_field="kind", tag="grid"):
     cases: list[str] = []
     slices: Annotated[int, Meta(ge=1)] = 1
+
+
+FigureEntry = Boxplot | Curves | Sensitivity | Grid
 
 
 class PlanFile(Struct, forbid_unknown_fields=True):
@@ -74,7 +73,7 @@ class PlanFile(Struct, forbid_unknown_fields=True):
     seeds: Numbers = msgspec.field(default_factory=lambda: [0])
     title: str = ""
     published: str = ""
-    figure: list[Boxplot | Curves | Sensitivity | Grid] = []
+    figure: list[FigureEntry] = []
 
 
 class Published(Struct, forbid_unknown_fields=True, frozen=True):

@@ -56,8 +56,8 @@ def run_job(job: Job, config: Bench) -> None:
     with a dense mask.
     """
     settings = job.settings(config)
-    run, plan = Path(settings.run), make_plan(settings)
     dataset = read_dataset(settings.dataset)
+    run, plan = Path(settings.run), make_plan(settings, dataset)
     cases = scored_cases(dataset, plan.fold)
     begun, clock = (run / "config.json").is_file(), [time.perf_counter()]
     if begun:
@@ -88,6 +88,7 @@ def run_job(job: Job, config: Bench) -> None:
         "wall_seconds": dict(zip(("training", "prediction", "scoring"), (None if begun else training, *others))),
         "peak_memory_mib": max(entry["peak_memory_mib"] for entry in log),
     }
+    rows = [row | {"patient": dataset.patient(row["case"])} for row in rows]
     add_run(config.results / job.budget, job, record, rows, short_curve(log))
 
 

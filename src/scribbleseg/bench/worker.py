@@ -21,6 +21,7 @@ from ..config import Bench
 from ..core.errors import InputError
 from .plan import Job
 from .run import run_job
+from .store import lock_file
 
 STOPS = {signal.SIGINT, signal.SIGTERM}
 ELSEWHERE = "running elsewhere"  # the reason why this bench did not run a job
@@ -36,20 +37,10 @@ def open_log(job: Job, config: Bench) -> BinaryIO | None:
 
     Raises InputError if the file system has no locks.
     """
-    path = log_path(job, config)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    log = open(path, "ab")
     try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock_file(log_path(job, config), fcntl.LOCK_EX | fcntl.LOCK_NB, "--runs")
     except BlockingIOError:
-        log.close()
         return None
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be locked ({error.strerror}). Choose --runs on a file system with locks, such as NFS 4 "
-            "or a local disk."
-        ) from error
-    return log
 
 
 def run_logged(job: Job, config: Bench) -> str | None:
