@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,8 +13,9 @@ from small import small_dataset
 from scribbleseg.bench import bench, engines
 from scribbleseg.bench.plan import Boxplot, Curves, read_bench_plan
 from scribbleseg.bench.run import run_job, short_curve, training_time
-from scribbleseg.bench.store import add_run, is_done, read_records, read_results, read_scores
+from scribbleseg.bench.store import add_run, done_jobs, is_done, read_records, read_results, read_scores
 from scribbleseg.bench.tables import aggregate
+from scribbleseg.cli import parse
 from scribbleseg.config import Bench
 from scribbleseg.core.errors import InputError
 from scribbleseg.evaluation.scores import COLUMNS, read_rows, summarise
@@ -216,6 +218,65 @@ def test_the_tables_show_outdated_runs_with_a_note_and_a_bench_refuses_them(plac
     assert (place.results / "plan-quick.md").read_text(encoding="utf-8") == page and not place.runs.exists()
 
 
+RECIPE = """
+[recipe]
+optimizer = "adam"
+lr = 0.001
+schedule = "step"
+step_at = [0.5]
+gamma = 0.5
+weight_decay = 0.0
+batch = 24
+iterations = 30000
+"""
+
+
+def test_a_plans_recipe_trains_every_row_and_has_runs_of_its_own(place):
+    jobs = read_bench_plan(place).jobs
+    place.plan.write_text(PLAN + RECIPE + '[[row]]\nmethod = "scn"\n', encoding="utf-8")
+    plan = read_bench_plan(place)
+    assert plan.jobs[0].run == "small/final-0/pce@plan-s0" and plan.jobs[0].place != jobs[0].place
+    wanted = {"optimizer": "adam", "lr": 0.001, "schedule": "step", "step_at": (0.5,), "gamma": 0.5}
+    wanted |= {"weight_decay": 0.0, "batch": 24}
+    for budget, iterations in (("paper", 30_000), ("quick", 2)):
+        place.budget = budget
+        for job in read_bench_plan(place).jobs:
+            recipe, *_ = make_recipe(job.settings(place))
+            assert dataclasses.asdict(recipe) == wanted | {"iterations": iterations, "ema": 0.0}
+            words = shlex.split(job.command(place))[1:]
+            assert make_recipe(parse(words))[0] == recipe, "the command trains the same"
+
+
+def test_a_recipe_that_changes_nothing_leaves_a_run_to_all_plans(place):
+    rows = '[[row]]\nmethod = "scn"\n'
+    same = RECIPE.replace("[0.5]", "[0.25, 0.5, 0.75]").replace("30000", "7")
+    place.plan.write_text(PLAN + rows, encoding="utf-8")
+    before = [job for job in read_bench_plan(place).jobs if job.label == "scn"]
+    place.plan.write_text(PLAN + rows + same, encoding="utf-8")
+    assert [job for job in read_bench_plan(place).jobs if job.label == "scn"] == before, "quick has its own iterations"
+    place.budget = "paper"
+    assert {job.plan for job in read_bench_plan(place).jobs} == {"plan"}
+
+
+def test_a_run_with_the_methods_own_recipe_stands_in_for_one_with_the_plans(place):
+    for job in read_bench_plan(place).jobs:
+        leave(place, job)
+    place.plan.write_text(PLAN + RECIPE, encoding="utf-8")
+    plan, place.table_only = read_bench_plan(place), True
+    assert done_jobs(plan.jobs, place) == [] and not bench(place), "it is not done"
+    page = (place.results / "plan-quick.md").read_text(encoding="utf-8")
+    assert "| pce | 0 | 0-1 |" in page and "Not run: pce (seed 0 fold 0, seed 1 fold 0)" in page
+    assert "small/final-0/pce-s1 were run with optimizer sgd, the plan now has adam; with lr 0.03, the plan" in page
+    for job in plan.jobs:
+        leave(place, job)
+    assert bench(place) and set(read_results(plan, place).records) == set(plan.jobs)
+    page = (place.results / "plan-quick.md").read_text(encoding="utf-8")
+    assert "Outdated" not in page and "Not run" not in page
+    place.plan.write_text(PLAN + RECIPE.replace("0.001", "0.002"), encoding="utf-8")
+    with pytest.raises(InputError, match="pce@plan-s0 was run with lr 0.001, the plan now has 0.002. To run it again"):
+        is_done(read_bench_plan(place).jobs[0], place)
+
+
 def test_results_of_a_method_of_ones_own_are_refused_once_its_file_has_changed(place, tmp_path, monkeypatch):
     file = tmp_path / "mine_of_one_file.py"
     file.write_text("from scribbleseg.methods.pce import PCE\n\n\nclass Mine(PCE):\n    pass\n", encoding="utf-8")
@@ -336,6 +397,11 @@ BAD = [
     (PLAN.replace("fadc=false", "x=1"), "plan.toml: row 'no-fadc': --set x=1: effdnet has no option 'x'"),
     (PLAN.replace("fadc=false", "fadc=no"), "plan.toml: row 'no-fadc': --set fadc=no: 'no' is not true or false"),
     (PLAN + '[figure]\nkind = "grid"', r"figure = \{.*\}; expected a list, got a table"),
+    (PLAN + RECIPE.replace("batch", "bach"), "recipe: unknown key 'bach'. Did you mean 'batch'"),
+    (PLAN + RECIPE.replace('"step"', '"stepp"'), "recipe.schedule = 'stepp'; invalid"),
+    (PLAN + RECIPE.replace("0.001", "0"), "row 'pce': --lr 0.0: expected a positive"),
+    (PLAN + RECIPE.replace("[0.5]", "[]"), "row 'pce': --schedule step: pce names no steps. Give --step-at"),
+    (PLAN + RECIPE.replace("[0.5]", "[1.5]"), r"row 'pce': --step-at \(1.5,\): expected shares"),
     ('published = "table-9"' + PLAN, "table-1"),
     ('published = "table-1"' + PLAN, "published.toml: table-1: source is missing"),
 ]

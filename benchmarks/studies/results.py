@@ -229,9 +229,9 @@ def blocks(config: Bench) -> dict[str, str]:
     }
     counts = []
     for budget, own in results.items():
-        done, outdated = (
-            {job for found in own.values() for job in getattr(found, part)} for part in ("records", "outdated")
-        )
+        found_of = [(plans[budget][name].jobs, found) for name, found in own.items()]  # without runs that stand in
+        done = {job for jobs, found in found_of for job in found.records if job in jobs}
+        outdated = {job for jobs, found in found_of for job in found.outdated if job in jobs}
         counts.append(f"{len(done)} at budget `{budget}`" + (f" ({len(outdated)} outdated)" if outdated else ""))
     found = {"state": f"**Of the queue's {len(queue(plans['quick']))} runs {' and '.join(counts)} are done.**"}
     for name in SHOWN:

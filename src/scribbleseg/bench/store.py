@@ -14,7 +14,7 @@ import dataclasses
 import fcntl
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,7 +26,7 @@ from ..core.errors import InputError
 from ..evaluation.scores import COLUMNS
 from ..methods import hyperparameters, own_code, parse_options
 from ..training.plan import make_recipe, read_recipe
-from .plan import BenchPlan, Job
+from .plan import OWN_RECIPE, BenchPlan, Job
 
 SCORES = (*COLUMNS, "patient")
 CURVE = ("iteration", "loss", "val_mean_dice")
@@ -49,13 +49,18 @@ class Results:
     curves: pd.DataFrame
     outdated: dict[Job, str]
 
-    def of(self, jobs: Collection[Job]) -> "Results":
-        """The results of these jobs."""
-        names = {job.run for job in jobs}
-        records = {job: record for job, record in self.records.items() if job in jobs}
-        outdated = {job: text for job, text in self.outdated.items() if job in jobs}
+    def of(self, jobs: Iterable[Job]) -> "Results":
+        """The results of these jobs, and of those that stand in for them."""
+        wanted = {_key(job) for job in jobs}
+        records = {job: record for job, record in self.records.items() if _key(job) in wanted}
+        outdated = {job: text for job, text in self.outdated.items() if job in records}
+        names = {job.run for job in records}
         scores, curves = (table[table["run"].isin(names)] for table in (self.scores, self.curves))
         return Results(records, scores, curves, outdated)
+
+
+def _key(job: Job) -> tuple:
+    return tuple(getattr(job, name) for name in KEY)
 
 
 def add_run(budget: Path, job: Job, record: dict, rows: list[dict], curve: list[dict]) -> None:
@@ -101,14 +106,21 @@ def read_scores(budget: Path) -> dict[str, list[dict]]:
 def read_results(plan: BenchPlan, config: Bench) -> Results:
     """The results of a plan's finished runs, those with outdated settings included.
 
+    If the plan has a recipe and a run with it is not done, the run with the method's own recipe stands in for it, as
+    an outdated one.
+
     Raises InputError if a run has another method or other options than its row, or if runs cannot be compared.
     """
     budget = config.results / plan.budget
     records = read_records(budget)
-    found = {job: records[job.run] for job in plan.jobs if job.run in records}
-    for job, record in found.items():
-        check_same(job, record["plan"], f"{budget / 'runs.csv'}: {job.run}")
-    outdated = {job: text for job, record in found.items() if (text := difference(job, config, record))}
+    found, outdated = {}, {}
+    for job in plan.jobs:
+        stored = job if job.run in records else dataclasses.replace(job, plan="", recipe=OWN_RECIPE)
+        if record := records.get(stored.run):
+            check_same(stored, record["plan"], f"{budget / 'runs.csv'}: {stored.run}")
+            found[stored] = record
+            if text := difference(job, config, record):
+                outdated[stored] = text
     results = make_results(found, _numbers(budget / "scores.csv", SCORES), _numbers(budget / "curves.csv", CURVE))
     _check_alike(results, budget / "runs.csv")
     return dataclasses.replace(results, outdated=outdated)
@@ -156,7 +168,8 @@ def difference(job: Job, config: Bench, record: dict) -> str:
     for key in dict.fromkeys((*was, *now)):
         if key not in was or key not in now or was[key] != now[key]:
             before = f"with {key} {was[key]}" if key in was else f"without {key}"
-            changed.append(before + (f", the method now has {now[key]}" if key in now else ", which is no longer one"))
+            owner = "plan" if key in job.recipe.given(job.budget) else "method"
+            changed.append(before + (f", the {owner} now has {now[key]}" if key in now else ", which is no longer one"))
     if changed and "options" not in record:
         changed.append("with hyperparameters that its record does not name")
     code = own_code(job.method)
