@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 from small import plan_of, small_dataset
 
-from scribbleseg.bench import bench, engines
+from scribbleseg.bench import bench, engines, store
 from scribbleseg.bench.plan import Boxplot, Curves, read_bench_plan
 from scribbleseg.bench.run import run_job, short_curve, training_time
 from scribbleseg.bench.store import add_run, done_jobs, is_done, read_records, read_results, read_scores
 from scribbleseg.bench.tables import aggregate
+from scribbleseg.bench.worker import open_log
 from scribbleseg.cli import parse
 from scribbleseg.config import Bench
 from scribbleseg.core.errors import InputError
@@ -355,6 +356,34 @@ def test_data_that_is_not_there_is_said_before_the_first_run(place, monkeypatch,
     assert len(started) == 4 and len(failed) == 8
     started.clear()
     assert engines.run_jobs(list(failed), place, 0) == failed and not started
+
+
+def test_a_file_system_without_locks_is_found_before_the_first_run(place, monkeypatch):
+    def no_locks(file, how):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(store.fcntl, "flock", no_locks)
+    monkeypatch.setattr("scribbleseg.bench.run_jobs", lambda *_: pytest.fail("a run was started"))
+    with pytest.raises(InputError, match=r"results/quick/.lock: cannot be locked .*Choose --results on a file system"):
+        bench(place)
+    with pytest.raises(InputError, match=r"pce-s0.log: cannot be locked .*Choose --runs on a file system"):
+        open_log(read_bench_plan(place).jobs[0], place)
+
+
+def test_a_bench_whose_runs_all_fail_writes_no_tables(place, monkeypatch, capsys):
+    monkeypatch.setattr("scribbleseg.bench.run_jobs", lambda jobs, config, done: dict.fromkeys(jobs, "no luck"))
+    assert not bench(place)
+    assert "quick/small/final-0/pce-s1: no luck\n" in capsys.readouterr().err
+    assert [path.name for path in place.results.rglob("*") if path.is_file()] == [".lock"]
+
+
+def test_scores_without_patients_are_refused(place):
+    jobs = read_bench_plan(place).jobs
+    leave(place, jobs[0])
+    path = place.results / "quick" / "scores.csv"
+    pd.read_csv(path).drop(columns="patient").to_csv(path, index=False)
+    with pytest.raises(InputError, match="scores.csv: has no column 'patient'; .* `groups` of dataset.json"):
+        read_results(read_bench_plan(place), place)
 
 
 def test_table_only_runs_nothing(place):
