@@ -134,8 +134,8 @@ def _scale(ax: Axes, key: str, lines: dict[str, pd.DataFrame]) -> None:
 def sensitivity(jobs: Sequence[Job], results: Results, option: str) -> Figure:
     """Mean Dice over cases against one option, per class and for their mean, for the rows that differ in nothing else.
 
-    Error bars are the sd over folds and seeds, cut at 0 and 1. If there are bars, the classes are drawn a few points
-    apart, so that no bar hides another.
+    The values are evenly spaced. Error bars are the sd over folds and seeds, cut at 0 and 1. If there are bars, the
+    classes are drawn a few points apart, so that no bar hides another.
     """
     given = _differing_in(option, jobs)
     shown = results.of(list(given))
@@ -146,33 +146,27 @@ def sensitivity(jobs: Sequence[Job], results: Results, option: str) -> Figure:
     groups = dice.groupby(dice.index.map(settings))
     means, spread = groups.mean(), groups.std().fillna(0)
     values, several = list(means.index), len(dice) > len(means)
-    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
-    x = np.array(values if numbers else range(len(values)))
     figure = Figure((5.2, 3.7), layout="constrained")
     ax = figure.subplots()
     for index, name in enumerate(means):
-        look: dict[str, Any] = {"color": INK, "linestyle": "-", "linewidth": 2.2, "marker": "o"}
+        look = {"color": INK, "linewidth": 2.2, "marker": "o"} if name == "mean" else _look(index)
         bars = ax.errorbar(
-            x,
+            range(len(values)),
             means[name],
             spread[name] if several else None,
             label=name,
             capsize=3,
             markersize=5,
-            **(look if name == "mean" else _look(index)),
+            **look,
         )
         aside = several * (index - (len(means.columns) - 1) / 2) * 4 / 72
         for artist in bars.get_children():
             artist.set_transform(ax.transData + ScaledTranslation(aside, 0, figure.dpi_scale_trans))
-    if numbers and x[0] > 0 and _unevenness(np.log(x)) < _unevenness(x):
-        ax.set_xscale("log")
-    ax.set_xticks(x, list(map(str, values)))
-    ax.set_xticks([], minor=True)
+    ax.set_xticks(range(len(values)), list(map(str, values)))
     method = next(iter(given)).method
     default: Any = hyperparameters(method)[option]
     if default in values:
-        at = x[values.index(default)]
-        ax.axvline(at, color="#777777", linewidth=1, linestyle=":", zorder=0, label="default")
+        ax.axvline(values.index(default), color="#777777", linewidth=1, linestyle=":", zorder=0, label="default")
     ax.set(
         xlabel=f"{option} of {method}",
         ylabel="Dice, mean over cases, then folds" if several else "Dice, mean over cases",
@@ -185,11 +179,6 @@ def sensitivity(jobs: Sequence[Job], results: Results, option: str) -> Figure:
     begin = "The axis does not begin at 0." if low > 0 else ""
     _describe(figure, list(given), shown, f"{begin}{bars_are}".strip())
     return figure
-
-
-def _unevenness(values: np.ndarray) -> float:
-    steps = np.diff(values)
-    return float(steps.std() / steps.mean())
 
 
 def _differing_in(option: str, jobs: Sequence[Job]) -> dict[Job, Any]:
