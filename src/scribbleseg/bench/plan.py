@@ -131,7 +131,7 @@ class Job:
     set: tuple[str, ...]
     seed: int
     budget: Budget
-    plan: str = ""  # the plan whose recipe changes that of the method, and what it gives
+    plan: str = ""  # the plan, if its recipe differs from the method's own
     recipe: RecipeEntry = OWN_RECIPE
 
     @property
@@ -163,10 +163,8 @@ class Job:
     def command(self, config: Bench) -> str:
         """The command that trains this run alone."""
         words = ["scribbleseg", "train", config.datasets / self.data, config.runs / self.place]
-        words += ["--method", self.method, "--budget", self.budget]
-        words += ["--split", self.split, "--fold", self.fold, "--seed", self.seed]
-        words += [word for option in self.set for word in ("--set", option)]
-        for key, value in self.recipe.given(self.budget).items():
+        given = {key: getattr(self, key) for key in ("method", "budget", "split", "fold", "seed", "set")}
+        for key, value in (given | self.recipe.given(self.budget)).items():
             for each in value if isinstance(value, tuple) else [value]:
                 words += [f"--{key.replace('_', '-')}", each]
         return shlex.join(map(str, words))
