@@ -221,8 +221,7 @@ def read_plans(config: Bench, budget: str) -> dict[str, BenchPlan]:
 
 
 def blocks(config: Bench) -> dict[str, str]:
-    """Marker of docs/results.md → text. Of a plan the budget paper is shown as soon as it has a run, until then
-    quick."""
+    """Marker of docs/results.md → text. Sections at budget paper that have a run come first, then those at quick."""
     plans = {budget: read_plans(config, budget) for budget in ("paper", "quick")}
     results = {
         budget: {name: read_results(plan, config) for name, plan in own.items()} for budget, own in plans.items()
@@ -235,10 +234,8 @@ def blocks(config: Bench) -> dict[str, str]:
         counts.append(f"{len(done)} at budget `{budget}`" + (f" ({len(outdated)} outdated)" if outdated else ""))
     found = {"state": f"**Of the queue's {len(queue(plans['quick']))} runs {' and '.join(counts)} are done.**"}
     for name in SHOWN:
-        for budget in ("paper", "quick"):
-            sections = aggregate(plans[budget][name], results[budget][name])
-            if any(section.done for section in sections):
-                break
+        both = [section for budget in plans for section in aggregate(plans[budget][name], results[budget][name])]
+        sections = [section for section in both if section.done or section.budget == "quick"]
         if name == "open-choices":
             found[f"{name}: effects"] = "\n\n".join(map(effects, sections))
         found[name] = "\n\n".join(
