@@ -274,7 +274,9 @@ def test_a_run_with_the_methods_own_recipe_stands_in_for_one_with_the_plans(plac
     page = (place.results / "plan-quick.md").read_text(encoding="utf-8")
     assert "Outdated" not in page and "Not run" not in page
     place.plan.write_text(PLAN + RECIPE.replace("0.001", "0.002"), encoding="utf-8")
-    with pytest.raises(InputError, match="pce@plan-s0 was run with lr 0.001, the plan now has 0.002; .* To run it again"):
+    with pytest.raises(
+        InputError, match="pce@plan-s0 was run with lr 0.001, the plan now has 0.002; .* To run it again"
+    ):
         is_done(read_bench_plan(place).jobs[0], place)
 
 
