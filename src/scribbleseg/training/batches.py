@@ -166,8 +166,9 @@ def fit(dataset: Dataset, plan: Plan, wanted: str) -> Fitted:
     """What the training cases decide: the network's pixel size, and how enclosure is read.
 
     The pixel is the median of the cases' (mean of rows and columns), but larger where the strokes of a slice would
-    spread wider: those of 95 % of the slices fill at most three quarters of a patch's side. wanted: on, off, or auto, by the share of closed
-    rings. Raises InputError for "on" where no slice has a closed ring.
+    spread wider: those of 95 % of the slices fill at most three quarters of a patch's side.
+
+    wanted: on, off, or auto, by the share of closed rings. Raises InputError for "on" where no slice has a closed ring.
     """
 
     def look(name: str) -> tuple[float, list[float], tuple[int, int]]:
