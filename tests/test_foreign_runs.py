@@ -62,7 +62,7 @@ def edit(run: Path, value: object, *keys: str) -> None:
         (("plan", "size"), 0, "size 0: expected pixels, 16384 at most"),
         (("plan", "recipe", "lr"), float("nan"), "--lr nan: expected a positive number"),
         (("plan", "recipe", "schedule"), "soon", "--schedule soon: expected one of poly"),
-        (("plan", "recipe", "ema"), 7, "the recipe's ema is 7.0; expected a number from 0 to 1"),
+        (("plan", "recipe", "ema"), 7, "the recipe's ema is 7.0; expected a number from 0 to below 1"),
         (("plan", "classes"), ["background"], "expected their names"),
         (("plan", "classes"), {"a": 1}, "'plan.classes' is .*: expected a list; got an object"),
         (("plan", "fold", "test"), [None], "'plan.fold.test.0.' is None: expected text; got null"),

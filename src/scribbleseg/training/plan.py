@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import random
 from pathlib import Path
 
@@ -90,7 +91,8 @@ def make_recipe(config: Train) -> tuple[Recipe, int, str]:
     recipe, budget = kind.recipe, {"size": FAST_SIZE} if fast else BUDGETS[config.budget]
     if fast:
         recipe = dataclasses.replace(recipe, **FAST)
-    wanted = {key: getattr(config, key) for key in ("optimizer", "lr", "schedule", "batch")}
+    wanted = {key: getattr(config, key) for key in ("optimizer", "lr", "schedule", "batch", "gamma", "weight_decay")}
+    wanted["step_at"] = tuple(config.step_at) or None
     wanted["iterations"] = budget.get("iterations") if config.iterations is None else config.iterations
     recipe = dataclasses.replace(recipe, **{key: value for key, value in wanted.items() if value is not None})
     if config.budget == "quick" and recipe.optimizer == "sgd" and config.lr is None:
@@ -112,14 +114,21 @@ def check_recipe(recipe: Recipe, method: str) -> None:
         if word not in words:
             raise InputError(f"--{name} {word}: expected one of {', '.join(words)}.")
     if recipe.schedule == "step" and not recipe.step_at:
-        raise InputError(f"--schedule step: {method} names no steps. Use poly, cosine, onecycle or constant.")
+        raise InputError(
+            f"--schedule step: {method} names no steps. Give --step-at, or use poly, cosine, onecycle or constant."
+        )
+    if not all(0 < share < 1 for share in recipe.step_at):
+        raise InputError(f"--step-at {recipe.step_at}: expected shares of the run, above 0 and below 1.")
+    if not (0 < recipe.gamma < math.inf and 0 <= recipe.weight_decay < math.inf):
+        raise InputError(
+            f"--gamma {recipe.gamma:g} --weight-decay {recipe.weight_decay:g}: expected a factor above 0 and a decay "
+            "of 0 or more."
+        )
+    if not 0 <= recipe.ema < 1:
+        raise InputError(f"the recipe's ema is {recipe.ema}; expected a number from 0 to below 1.")
     if not 0 < recipe.lr <= HIGHEST_LR:
         most = f", {HIGHEST_LR} at most" * (recipe.lr > HIGHEST_LR)
         raise InputError(f"--lr {recipe.lr}: expected a positive number{most}.")
-    shares = {"ema": recipe.ema, "weight_decay": recipe.weight_decay, "gamma": recipe.gamma}
-    for name, share in (*shares.items(), *(("step_at", share) for share in recipe.step_at)):
-        if not 0 <= share <= 1:
-            raise InputError(f"the recipe's {name} is {share}; expected a number from 0 to 1.")
 
 
 def make_plan(config: Train, dataset: Dataset) -> Plan:
