@@ -156,7 +156,7 @@ def main(data: Path, out: Path) -> None:
         except KeyboardInterrupt:
             spread_runs.stop_at = None
         assert torch.load(out / "cut" / "resume.pt", weights_only=True)["iteration"] == 2
-        resume(out / "cut")
+        resume(out / "cut", "spread_runs:EFFDNet")
         equal["cut"] = state_is_equal()
         if dist.get_rank() == 0:
             (out / "equal.json").write_text(json.dumps(equal), encoding="utf-8")
