@@ -63,3 +63,21 @@ def weights_iteration(path: Path, total: int) -> int:
     """The iteration that the weights are of; `total` where they do not say it."""
     with open_weights(path) as file:
         return int((file.metadata() or {}).get("iteration", total))
+
+
+def load_weights(network: nn.Module, path: Path, name: str, classes: int) -> None:
+    """Put the tensors of a file of `write_weights` into the network `name`, built for so many classes.
+
+    Raises InputError when the file cannot be read or has tensors of another architecture.
+    """
+    with open_weights(path) as file:
+        stored = {key: file.get_tensor(key) for key in file.keys()}
+    wanted = network.state_dict()
+    odd = list(stored.keys() ^ wanted.keys())
+    odd = odd or [key for key in wanted if wanted[key].shape != stored[key].shape]
+    if odd:
+        raise InputError(
+            f"{path}: weights of another architecture than '{name}' with {classes} classes (differs at {min(odd)}). "
+            "Do config.json and weights belong to one run?"
+        )
+    network.load_state_dict(stored)

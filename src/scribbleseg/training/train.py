@@ -21,7 +21,7 @@ from ..networks import build_network
 from .average import Average
 from .batches import build_slices, check_trainable, resident
 from .calendar import Calendar
-from .checkpoint import read_checkpoint, weights_iteration
+from .checkpoint import load_weights, read_checkpoint, weights_iteration
 from .loop import run_to_end
 from .machine import determinism, pick_machine
 from .optimizer import make_optimizer
@@ -84,6 +84,9 @@ def _run(config: Train, plan: Plan, dataset: Dataset, folder: RunFolder, stored:
     if folder.writes:
         _say_what_is_left_out(dataset, plan)
     network = build_network(plan.network, len(plan.channels), len(plan.classes))
+    if config.init is not None and stored is None:
+        weights = config.init / "last.safetensors"
+        load_weights(network, weights, plan.network, len(plan.classes))  # before a method copies it for a teacher
     method = method_class(plan.method)(network, **plan.options)
     with distributed.first_process_first():
         slices, _ = build_slices(dataset, plan.fold.train, method, plan.size)
