@@ -106,7 +106,8 @@ class Train:
         Path | None,
         Option(
             "RUN",
-            "Start from the last weights of this run (a warm start). Its network, classes and channels must be the same.",
+            "Start from the last weights of this run (a warm start). It must have the same network, classes and "
+            "channels.",
             "random weights",
         ),
     ] = None
