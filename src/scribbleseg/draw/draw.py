@@ -21,9 +21,7 @@ def draw(config: Draw) -> None:
     """
     session = open_session(config.folder, config.classes)
     try:
-        import uvicorn
-
-        from .server import make_app
+        from .server import make_app, make_server
     except ImportError as error:
         raise InputError(f"draw needs starlette and uvicorn ({error}). Run: pip install 'scribbleseg[draw]'") from error
     from .update import Updater
@@ -35,8 +33,7 @@ def draw(config: Draw) -> None:
     print(f"data set: {session.place}\nopen {address}\nEnd with Ctrl-C.", file=sys.stderr)
     if not config.no_browser:
         threading.Timer(0.5, webbrowser.open, [address]).start()
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
-    server.run(sockets=[listening])
+    make_server(app).run(sockets=[listening])
 
 
 def open_session(folder: Path, classes: tuple[str, ...] = ()) -> Session:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
@@ -64,7 +65,16 @@ def make_app(session: Session, updater: Updater, token: str, port: int) -> Starl
         ),
     }
     guard = Middleware(Guard, token=token, port=port)
-    return Starlette(routes=routes, middleware=[guard], exception_handlers=handlers, lifespan=lifespan)
+    app = Starlette(routes=routes, middleware=[guard], exception_handlers=handlers, lifespan=lifespan)
+    app.state.closing = lambda: False
+    return app
+
+
+def make_server(app: Starlette) -> uvicorn.Server:
+    """The server that runs the application; the streams of events end as soon as it is told to exit."""
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
+    app.state.closing = lambda: server.should_exit
+    return server
 
 
 class _Pages:
@@ -145,7 +155,7 @@ class _Pages:
 
         async def lines() -> AsyncIterator[str]:
             said = None
-            while not await request.is_disconnected():
+            while not (request.app.state.closing() or await request.is_disconnected()):
                 now = await run_in_threadpool(self.updater.progress)
                 if now != said:
                     yield f"data: {json.dumps(asdict(now))}\n\n"

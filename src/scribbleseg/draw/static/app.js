@@ -24,6 +24,7 @@ let undone = [], done = []; // changes: {case, slice, at, before, after}, or {ca
 let stroke = null; // what is being drawn
 const pointers = new Map();
 let pinch = null, drag = null, penSeen = false;
+let sizeChosen = false; // until then the brush is so wide that no stroke is lost when slices are made smaller
 
 const saver = new Saver({
   onSaved: (name, answer) => {
@@ -175,6 +176,7 @@ const openCase = attempt(async (name, slice = null) => {
   view.fitted = true;
   sides.forEach((side) => { side.fitted = true; side.set({}, [1, 1]); });
   document.querySelector(".views").hidden = opened.shape[0] < 2;
+  if (!sizeChosen) setSize(Math.max(3, Math.ceil(Math.max(...Object.values(sizeOfSlice())) / 100)));
   showPresets();
   restyle();
   showCases();
@@ -750,7 +752,7 @@ const toggleShown = (kind) => () => {
   restyle();
   if (state.case) attempt(showSlice)();
 };
-const resize = (step) => { setSize(state.size + step); };
+const resize = (step) => { sizeChosen = true; setSize(state.size + step); };
 
 function setSize(size) {
   state.size = Math.max(1, Math.min(40, size));
@@ -804,9 +806,9 @@ $("keys").querySelector("table").append(
 const held = new Set();
 addEventListener("keydown", (event) => {
   if (document.querySelector("dialog[open]") || event.target.matches?.("input[type=text], select")) return;
-  if ((event.ctrlKey || event.metaKey) && ["z", "Z", "y"].includes(event.key)) {
+  if ((event.ctrlKey || event.metaKey) && ["z", "y"].includes(event.key.toLowerCase())) {
     event.preventDefault();
-    return event.key === "z" ? undo() : redo();
+    return event.shiftKey || event.key.toLowerCase() === "y" ? redo() : undo();
   }
   if (event.ctrlKey || event.metaKey || event.altKey || !state.case) return;
   if (event.key === " ") {
@@ -844,7 +846,7 @@ const clicks = {
 for (const [id, action] of Object.entries(clicks)) {
   $(id).addEventListener("click", () => { action(); $(id).blur(); }); // so that keys go to the page again
 }
-$("size").addEventListener("input", () => setSize(+$("size").value));
+$("size").addEventListener("input", () => { sizeChosen = true; setSize(+$("size").value); });
 $("slice").addEventListener("input", () => goTo(+$("slice").value));
 $("opacity").addEventListener("input", () => { state.opacity = $("opacity").value / 100; restyle(); });
 $("sort").addEventListener("change", showCases);
