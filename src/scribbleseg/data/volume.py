@@ -122,7 +122,7 @@ def read_image(path: Path, order: tuple[int, int, int] | None = None) -> tuple[n
 def read_label(path: Path, order: tuple[int, int, int] | None = None) -> tuple[np.ndarray, Grid]:
     """Label values, int32 [D, H, W], and their grid; `order` as in read_volume. Raises InputError for fractions."""
     voxels, grid = read_volume(path, order)
-    label = np.ascontiguousarray(np.rint(voxels), dtype=np.int32)
+    label = np.ascontiguousarray(voxels if voxels.dtype.kind in "biu" else np.rint(voxels), dtype=np.int32)
     if voxels.dtype.kind == "f" and not np.array_equal(label, voxels):
         worst = voxels[label != voxels].flat[0]
         raise InputError(
@@ -135,7 +135,7 @@ def read_label(path: Path, order: tuple[int, int, int] | None = None) -> tuple[n
 def write_volume(path: Path, array: np.ndarray, grid: Grid) -> None:
     """Write [D, H, W] atomically, in the format of `path`'s ending; shape, affine and header come from the grid."""
     kind = ending(path)
-    stored = np.ascontiguousarray(array.transpose(np.argsort(grid.order)).reshape(grid.shape))
+    stored = array.transpose(np.argsort(grid.order)).reshape(grid.shape)
     with atomic_file(path) as partial:
         (_write_nifti if kind in NIFTI else _write_itk)(partial, stored, grid)
 

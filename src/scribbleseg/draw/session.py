@@ -258,7 +258,7 @@ class Session:
         Raises Conflict if the file is not `version`, InputError for another size and for values that are no class.
         """
 
-        def change(label: np.ndarray, plane: Plane) -> None:
+        def change(label: np.ndarray, plane: Plane) -> slice:
             part = plane.turn(label[_within("slice", index, len(label))])
             if len(shown) != part.size:
                 raise InputError(f"{name}: got {len(shown)} pixels; a slice has {part.size}. Reload the page.")
@@ -267,6 +267,7 @@ class Session:
             if odd.size:
                 raise InputError(f"{name}: got the value {odd[0]}, which is no class. Reload the page.")
             part[...] = new
+            return slice(index, index + 1)
 
         return self._write(name, version, change)
 
@@ -274,8 +275,9 @@ class Session:
         """Label every voxel that has no stroke as predicted. `restore` takes it back. Raises as `save_slice`."""
         predicted = self.prediction(name)
 
-        def change(label: np.ndarray, plane: Plane) -> None:
+        def change(label: np.ndarray, plane: Plane) -> slice:
             np.copyto(label, predicted, where=label == UNLABELED)
+            return slice(None)
 
         with self.lock:
             path, backup = self.label_path(name), self._backup(name)
@@ -293,26 +295,28 @@ class Session:
         """The strokes as they were before the last `accept` of the case. Raises Conflict as `save_slice`."""
         backup = self._backup(name)
 
-        def change(label: np.ndarray, plane: Plane) -> None:
+        def change(label: np.ndarray, plane: Plane) -> slice:
             label.fill(UNLABELED)
             if backup.is_file():
                 grid = self.image(name, 0)[1]
                 label[...] = load_label(backup, grid, self.case(name).images[0], self.data.ignore, ignored=True)
+            return slice(None)
 
         return self._write(name, version, change)
 
     def _backup(self, name: str) -> Path:
         return self.work / "before_accept" / self.label_path(name).name
 
-    def _write(self, name: str, version: str, change: Callable[[np.ndarray, Plane], None]) -> Strokes:
+    def _write(self, name: str, version: str, change: Callable[[np.ndarray, Plane], slice]) -> Strokes:
+        """`change` changes the strokes in place and returns the slices that it has changed."""
         with self.lock:
             now = self.strokes(name)
             if version != now.version:
                 raise Conflict(name)
             grid, path = self.image(name, 0)[1], self.label_path(name)
             self.drawn.pop(name)  # if anything below fails, the strokes are read again from disk
-            change(now.label, planes(grid)[0])
-            now.counts = _counts(now.label, len(self.data.classes))
+            changed = change(now.label, planes(grid)[0])
+            now.counts[changed] = _counts(now.label[changed], len(self.data.classes))
             stored = np.where(now.label == UNLABELED, np.uint8(self.data.ignore), now.label)
             write_volume(path, stored, grid)
             now.version = version_of(path)
