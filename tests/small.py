@@ -6,6 +6,10 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
+from scribbleseg.config import Train
+from scribbleseg.data.layout import read_dataset
+from scribbleseg.training.plan import Plan, make_plan
+
 AFFINE = np.array([[-0.4, -0.27, 3.77, 76.4], [-0.6, 0.02, -2.86, 214.9], [-0.14, 0.68, 1.61, -148.0], [0, 0, 0, 1]])
 
 
@@ -47,3 +51,7 @@ def small_dataset(
         json.dumps([{"train": names[:-held], "val": names[-held:]}]), encoding="utf-8"
     )
     return folder
+
+
+def plan_of(config: Train) -> Plan:
+    return make_plan(config, read_dataset(config.dataset))

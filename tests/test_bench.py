@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from small import small_dataset
+from small import plan_of, small_dataset
 
 from scribbleseg.bench import bench, engines
 from scribbleseg.bench.plan import Boxplot, Curves, read_bench_plan
@@ -20,7 +20,7 @@ from scribbleseg.config import Bench
 from scribbleseg.core.errors import InputError
 from scribbleseg.evaluation.scores import COLUMNS, read_rows, summarise, write_rows
 from scribbleseg.methods import hyperparameters, parse_options
-from scribbleseg.training.plan import make_plan, make_recipe, write_plan
+from scribbleseg.training.plan import make_recipe, write_plan
 
 PLAN = """
 seeds = [0, 1]
@@ -226,7 +226,7 @@ def test_training_time_counts_the_iterations_of_each_line():
 def test_a_run_begun_with_other_settings_is_not_carried_on(place):
     job = read_bench_plan(place).jobs[0]
     begun = dataclasses.replace(job.settings(place), iterations=1, precision="float32")
-    write_plan(begun, make_plan(begun))
+    write_plan(begun, plan_of(begun))
     with pytest.raises(InputError, match=r"pce-s0: began with another precision, recipe than .* Delete the folder"):
         run_job(job, place)
     assert [path.name for path in (place.runs / job.place).iterdir()] == ["config.json"]

@@ -1,5 +1,5 @@
-"""benchmarks/gpu.sh, with a Python that only pretends to train: it ends in time, asks for scripts, verbs and options that
-there are, and its second call carries on.
+"""benchmarks/gpu.sh, with a Python that only pretends to train: it ends in time, asks for scripts, verbs and options
+that there are, and its second call carries on.
 """
 
 import os

@@ -8,7 +8,7 @@ import model_card
 import numpy as np
 import pytest
 from PIL import Image
-from small import save
+from small import plan_of, save
 
 from scribbleseg.bench.plan import Job
 from scribbleseg.bench.store import add_run, read_records, read_scores
@@ -16,7 +16,7 @@ from scribbleseg.config import Train
 from scribbleseg.core.errors import InputError
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.evaluation.scores import COLUMNS, list_masks, score_cases, summarise
-from scribbleseg.training.plan import make_plan, write_plan
+from scribbleseg.training.plan import write_plan
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ("background", "RV", "Myo", "LV")
@@ -189,7 +189,7 @@ def run(tmp_path) -> Path:
     (data / "dataset.json").write_text(json.dumps(info), encoding="utf-8")
     (data / "splits_final.json").write_text(json.dumps([{"train": ["t"], "val": ["a", "b", "c"]}]), encoding="utf-8")
     settings = Train(data, run, method="pce", budget="quick", device="cpu")
-    write_plan(settings, make_plan(settings))
+    write_plan(settings, plan_of(settings))
     dataset = read_dataset(data)
     rows = score_cases(dataset, [dataset.case(name) for name in "abc"], list_masks(run / "predictions"))
     environment = {

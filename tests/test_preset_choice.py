@@ -8,13 +8,13 @@ import sys
 import numpy as np
 import preset_choice
 import pytest
-from small import small_dataset
+from small import plan_of, small_dataset
 
 from scribbleseg.config import Train
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.volume import read_label
 from scribbleseg.training import loop
-from scribbleseg.training.plan import make_plan, read_plan
+from scribbleseg.training.plan import read_plan
 from scribbleseg.training.train import train
 
 
@@ -146,5 +146,5 @@ def test_foreground_is_far_outside_the_boxes_round_the_scribbles(trained, small,
 
 
 def test_the_preset_is_the_chosen_candidate(small):
-    chosen = make_plan(Train(small, "run", **preset_choice.CANDIDATES["onecycle-1e-3"]))
-    assert make_plan(Train(small, "run", preset="fast")) == chosen
+    chosen = plan_of(Train(small, "run", **preset_choice.CANDIDATES["onecycle-1e-3"]))
+    assert plan_of(Train(small, "run", preset="fast")) == chosen

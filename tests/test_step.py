@@ -11,6 +11,7 @@ from small import small_dataset
 from test_methods import every_method, make_method, volume
 from test_train import log, same_weights, settings
 
+from scribbleseg.config import Train
 from scribbleseg.core.errors import InputError
 from scribbleseg.core.recipe import Recipe
 from scribbleseg.data.voxels import Slices
@@ -210,7 +211,8 @@ def test_which_step_is_taken(monkeypatch):
         ("cuda", "on", "auto", False, True, True),
         ("cuda", "auto", "auto", True, False, False),
     ):
-        machine = pick_machine(device, "float32", compile, graph, deterministic, iterations=100)
+        wanted = {"device": device, "compile": compile, "graph": graph, "deterministic": deterministic}
+        machine = pick_machine(Train("data", "run", **wanted), Recipe(iterations=100))
         assert (machine.compiled, machine.recorded) == (compiled, recorded), (device, compile, graph, deterministic)
 
 

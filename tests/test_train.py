@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from small import small_dataset
+from small import plan_of, small_dataset
 
 from scribbleseg.config import Train
 from scribbleseg.core.device import pick_precision
@@ -32,7 +32,7 @@ from scribbleseg.training.batches import Sampler, augment_slices, build_slices, 
 from scribbleseg.training.checkpoint import weights_iteration, write_weights
 from scribbleseg.training.machine import Machine
 from scribbleseg.training.optimizer import learning_rate
-from scribbleseg.training.plan import FAST, FAST_SIZE, make_plan, read_plan
+from scribbleseg.training.plan import FAST, FAST_SIZE, read_plan
 from scribbleseg.training.run_folder import RunFolder
 from scribbleseg.training.step import Step
 from scribbleseg.training.train import resume, train
@@ -121,16 +121,16 @@ def test_scans_of_another_ending_are_not_passed_over_in_silence(tmp_path, capsys
 
 
 def test_dense_masks_are_preferred_for_validation(dataset, tmp_path, capsys):
-    assert not make_plan(settings(dataset, tmp_path / "run", val_share=0.3)).val_on_scribbles
+    assert not plan_of(settings(dataset, tmp_path / "run", val_share=0.3)).val_on_scribbles
     some = small_dataset(tmp_path / "some")
     for index in (0, 1, 3):
         (some / "labelsTr_dense" / f"case.{index} a.nii.gz").unlink()
-    plan = make_plan(settings(some, tmp_path / "run", val_share=0.3))
+    plan = plan_of(settings(some, tmp_path / "run", val_share=0.3))
     assert plan.fold.val == ("case.2 a",) and not plan.val_on_scribbles
     (some / "splits").mkdir()
     rows = [{"name": "mixed", "train": ["case.0 a"], "val": ["case.1 a", "case.2 a"], "test": []}]
     (some / "splits" / "mixed.json").write_text(json.dumps(rows), encoding="utf-8")
-    assert not make_plan(settings(some, tmp_path / "run", split="mixed")).val_on_scribbles, "one dense mask is there"
+    assert not plan_of(settings(some, tmp_path / "run", split="mixed")).val_on_scribbles, "one dense mask is there"
     train(settings(some, tmp_path / "run", split="mixed", iterations=1))
     assert (
         "validation: 2 of 3 cases (case.1 a, case.2 a); Dice is computed on the 1 with a dense mask\n"
@@ -142,7 +142,7 @@ def test_scribbled_patients_are_set_aside_not_undrawn_ones(tmp_path):
     data = small_dataset(tmp_path / "bare", dense=False)
     for index in (0, 2, 3):
         (data / "labelsTr" / f"case.{index} a.nii.gz").unlink()
-    assert make_plan(settings(data, tmp_path / "run", val_share=0.3)).fold.val == ("case.1 a",)
+    assert plan_of(settings(data, tmp_path / "run", val_share=0.3)).fold.val == ("case.1 a",)
 
 
 def test_whole_patients_are_set_aside(tmp_path):
@@ -151,7 +151,7 @@ def test_whole_patients_are_set_aside(tmp_path):
     info["groups"] = {f"case.{index} a": f"patient{index // 2}" for index in range(6)}
     (data / "dataset.json").write_text(json.dumps(info), encoding="utf-8")
     for seed in range(4):
-        fold = make_plan(settings(data, tmp_path / "run", val_share=0.5, seed=seed)).fold
+        fold = plan_of(settings(data, tmp_path / "run", val_share=0.5, seed=seed)).fold
         held, trained = ({int(name[5]) // 2 for name in part} for part in (fold.val, fold.train))
         assert len(held) == 2 and len(fold.val) == 4 and trained == {0, 1, 2} - held  # half of three patients, rounded
 
@@ -160,16 +160,16 @@ def test_val_share_that_leaves_nobody_to_train_on_names_itself(dataset, tmp_path
     with pytest.raises(
         InputError, match=r"--val-share 0.9: would set all 4 training patients aside. Give a smaller share"
     ):
-        make_plan(settings(dataset, tmp_path / "run", val_share=0.9))
+        plan_of(settings(dataset, tmp_path / "run", val_share=0.9))
     data = small_dataset(tmp_path / "empty")
     (data / "splits_final.json").write_text(json.dumps([{"train": [], "val": ["case.1 a"]}]), encoding="utf-8")
     with pytest.raises(InputError, match="fold 0 of 'final' has no training case. Correct the split"):
-        make_plan(settings(data, tmp_path / "run", val_share=0.9))
+        plan_of(settings(data, tmp_path / "run", val_share=0.9))
 
 
 def test_validation_scribbles_without_foreground_are_refused(tmp_path):
     data = small_dataset(tmp_path / "bare", dense=False)
-    (name,) = make_plan(settings(data, tmp_path / "run", val_share=0.3)).fold.val
+    (name,) = plan_of(settings(data, tmp_path / "run", val_share=0.3)).fold.val
     path = data / "labelsTr" / f"{name}.nii.gz"
     image = nibabel.load(path)
     label = np.asarray(image.dataobj)
@@ -624,10 +624,10 @@ def test_schedules():
 
 
 def test_the_fast_preset_replaces_the_methods_recipe_and_yields_to_what_is_said(dataset, tmp_path):
-    plan = make_plan(Train(dataset, tmp_path, preset="fast"))
+    plan = plan_of(Train(dataset, tmp_path, preset="fast"))
     assert plan.method == "scn" and plan.size == FAST_SIZE and plan.recipe.step_at == SCN.recipe.step_at
     assert {key: getattr(plan.recipe, key) for key in FAST} == FAST
-    plan = make_plan(Train(dataset, tmp_path, preset="fast", method="effdnet", lr=0.5, iterations=7, size=64))
+    plan = plan_of(Train(dataset, tmp_path, preset="fast", method="effdnet", lr=0.5, iterations=7, size=64))
     assert (plan.method, plan.recipe.lr, plan.recipe.iterations, plan.size, plan.recipe.ema) == (
         "effdnet",
         0.5,
@@ -635,7 +635,7 @@ def test_the_fast_preset_replaces_the_methods_recipe_and_yields_to_what_is_said(
         64,
         FAST["ema"],
     )
-    assert make_plan(Train(dataset, tmp_path)).method == "effdnet"
+    assert plan_of(Train(dataset, tmp_path)).method == "effdnet"
 
 
 def test_the_fast_preset_ships_and_validates_the_mean_of_the_weights(dataset, tmp_path):
@@ -702,7 +702,7 @@ def test_a_training_that_began_there_meanwhile_is_left_alone(dataset, tmp_path, 
         (run / "config.json").write_text("another training's", encoding="utf-8")
         return build_slices(*given)
 
-    monkeypatch.setattr("scribbleseg.training.train.build_slices", slowly)
+    monkeypatch.setattr("scribbleseg.training.batches.build_slices", slowly)
     with pytest.raises(InputError, match="exists already and is not empty"):
         train(settings(dataset, run))
     assert [path.name for path in run.iterdir()] == ["config.json"] and (run / "config.json").read_text(

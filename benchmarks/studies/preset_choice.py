@@ -101,7 +101,7 @@ def read_run(settings: Train, dataset: Dataset) -> dict | None:
     if not weights.is_file():
         return None
     plan = read_plan(run)[1]
-    if plan != make_plan(settings):
+    if plan != make_plan(settings, read_dataset(settings.dataset)):
         raise SystemExit(f"{run}: has other settings ({plan}). Move it elsewhere, or give another --runs.")
     if int(safetensors_metadata(weights.read_bytes())["iteration"]) < plan.recipe.iterations:
         return None

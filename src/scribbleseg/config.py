@@ -86,6 +86,23 @@ class Train:
             "docs/speed.md says what it reaches.",
         ),
     ] = "paper"
+    preparation: Annotated[
+        Literal["slices", "patches"] | None,
+        Option(
+            "",
+            "slices: whole slices resized to a square, as in the papers. patches: the data decide the pixel size, "
+            "and squares are cut from the slices.",
+            "patches with a preset, else slices",
+        ),
+    ] = None
+    enclosure: Annotated[
+        Literal["auto", "on", "off"],
+        Option(
+            "",
+            "Whether what lies outside a ring of background strokes counts as background. auto: with a preset, if the "
+            "strokes of the training cases form closed rings.",
+        ),
+    ] = "auto"
     iterations: Annotated[int | None, Option("N", "Number of optimiser steps.", BUDGETS)] = None
     size: Annotated[
         int | None, Option("PIXELS", "Slices are resized to PIXELS × PIXELS. It must be a multiple of 16.", BUDGETS)

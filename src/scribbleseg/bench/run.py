@@ -56,8 +56,8 @@ def run_job(job: Job, config: Bench) -> None:
     with a dense mask.
     """
     settings = job.settings(config)
-    run, plan = Path(settings.run), make_plan(settings)
     dataset = read_dataset(settings.dataset)
+    run, plan = Path(settings.run), make_plan(settings, dataset)
     cases = scored_cases(dataset, plan.fold)
     begun, clock = (run / "config.json").is_file(), [time.perf_counter()]
     if begun:

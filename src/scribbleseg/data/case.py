@@ -41,6 +41,13 @@ def load_volume(dataset: Dataset, case: Case) -> Volume:
     return Volume(case, image, scribble, truth, grid, len(dataset.classes))
 
 
+def read_scribble(dataset: Dataset, case: Case) -> tuple[np.ndarray, Grid]:
+    """The scribble of a case alone, recoded, uint8 [D, H, W], and its grid. The case must have one."""
+    assert case.scribble is not None
+    label, grid = read_label(case.scribble)
+    return recode(label, dataset.ignore, case.scribble), grid
+
+
 def load_image(paths: Iterable[Path]) -> tuple[np.ndarray, Grid]:
     """The channels of one case, float32 [channels, D, H, W], each normalised by `normalise`, and their grid."""
     first_path, *_ = paths = tuple(paths)

@@ -19,7 +19,9 @@ from pathlib import Path
 
 from ..core.errors import InputError, nearest
 from ..core.json_file import read_json
-from .volume import ITK, NIFTI
+from .volume import ITK, NIFTI, Grid
+
+REACH_MM, REACH_PIXELS = 7.0, 5.0  # gaps between background strokes up to twice this count as closed
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,14 @@ class Dataset:
     groups: dict[str, str]  # case → patient; a case that is not listed is its own patient
     spacing_unit: str = "mm"  # "voxels" where the files have no spacing
     note: str = ""  # scribbleseg_note of dataset.json: is kept with every run on the data set
+
+    def spacing_of(self, grid: Grid) -> tuple[float, float]:
+        """Distance of rows and of columns, mm; (1, 1) in pixels where the files have no spacing."""
+        return grid.spacing_mm[1:] if self.spacing_unit == "mm" else (1.0, 1.0)
+
+    def reach(self, grid: Grid) -> float:
+        """How far background strokes are widened before a ring counts as closed, pixels: 7 mm, or 5 pixels."""
+        return REACH_MM / (sum(grid.spacing_mm[1:]) / 2) if self.spacing_unit == "mm" else REACH_PIXELS
 
     def patient(self, case: str) -> str:
         return self.groups.get(case, case)

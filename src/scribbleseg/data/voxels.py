@@ -1,4 +1,4 @@
-"""Training slices as tensors: in memory, on the device or in a mapped file."""
+"""Training slices as tensors, and patches of them: in memory, on the device or in a mapped file."""
 
 import tempfile
 from dataclasses import dataclass, field
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InputError
+from ..core.labels import UNLABELED
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class Slices:
     label: Tensor  # uint8 [N, H, W]
     maps: dict[str, Tensor]  # uint8 or int32 [N, H, W]; a sweep may write into them
     truth: Tensor | None  # uint8 [N, H, W], UNLABELED for cases without a dense mask
+
+    def __len__(self) -> int:
+        return len(self.label)
 
     def to(self, device: torch.device) -> "Slices":
         maps = {name: value.to(device) for name, value in self.maps.items()}
@@ -97,3 +101,87 @@ class Stack:
                 "Free some space, or train at a smaller --size."
             ) from error
         self.parts = []
+
+
+@dataclass
+class Voxels:
+    """Training slices of different sizes in one flat buffer, from which patches are drawn. P pixels in all, N slices.
+
+    A slice's drawn pixels are listed class by class, so that a patch can be centred on a stroke.
+    """
+
+    image: Tensor  # float16 [channels, P]
+    label: Tensor  # uint8 [P], UNLABELED where nothing was drawn
+    maps: dict[str, Tensor]  # uint8 [P]
+    truth: Tensor | None  # uint8 [P]
+    start: Tensor  # int64 [N]: where a slice begins
+    shape: Tensor  # int64 [N, 2]: its rows and columns
+    points: Tensor  # int64 [Q]: drawn pixels, by slice and class, as places in the buffer
+    first: Tensor  # int64 [N, K]: where the points of a class begin
+    count: Tensor  # int64 [N, K]: how many there are
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def layers(self) -> list[Tensor]:
+        """Image, label, maps, and the truth where there is one."""
+        return [self.image, self.label, *self.maps.values(), *([] if self.truth is None else [self.truth])]
+
+    def to(self, device: torch.device) -> "Voxels":
+        def move(value: Tensor) -> Tensor:
+            return value.to(device)
+
+        maps = {name: move(value) for name, value in self.maps.items()}
+        truth = None if self.truth is None else move(self.truth)
+        places = (self.start, self.shape, self.points, self.first, self.count)
+        return Voxels(move(self.image), move(self.label), maps, truth, *map(move, places))
+
+    def centres(self, index: Tensor, on_strokes: float) -> Tensor:
+        """A place (row, column) in each slice, float [n, 2]: with probability `on_strokes` a drawn pixel, else any.
+
+        The class of the drawn pixel is uniform among those of the slice. Slices without strokes give any place.
+        """
+        uniform = torch.rand(4, len(index), device=index.device)
+        shape, count = self.shape[index], self.count[index]
+        chosen = (torch.rand(count.shape, device=index.device) * (count > 0)).argmax(1, keepdim=True)
+        many = count.gather(1, chosen)[:, 0]
+        which = self.first[index].gather(1, chosen)[:, 0] + (uniform[0] * many).long().clamp(max=many - 1)
+        place = self.points[which.clamp(min=0, max=len(self.points) - 1)] - self.start[index]
+        drawn = torch.stack([place // shape[:, 1], place % shape[:, 1]], 1).float()
+        anywhere = uniform[1:3].T * shape
+        return torch.where(((uniform[3] < on_strokes) & (many > 0))[:, None], drawn, anywhere)
+
+    def patches(self, index: Tensor, centre: Tensor, matrix: Tensor, size: int) -> Batch:
+        """Patches [n, ·, size, size] of the slices `index` around `centre` [n, 2], each under its matrix [n, 2, 2].
+
+        The matrix maps a patch's (row, column), counted from its middle, to the slice's. The image is interpolated
+        bilinearly, 0 outside of the slice; labels take the nearest value, UNLABELED outside.
+        """
+        side = torch.arange(size, device=index.device) - (size - 1) / 2
+        grid = torch.stack(torch.meshgrid(side, side, indexing="ij"), -1).view(-1, 2)
+        place = torch.einsum("nij,pj->npi", matrix, grid) + centre[:, None]
+        shape, start = self.shape[index][:, None], self.start[index][:, None]
+        corner = place.floor()
+        weight = place - corner
+        image: Tensor | float = 0.0
+        for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            near = corner.long() + torch.tensor((down, right), device=index.device)
+            flat, inside = _flat(near, shape, start)
+            part = (weight[..., 0] if down else 1 - weight[..., 0]) * (weight[..., 1] if right else 1 - weight[..., 1])
+            image = image + self.image[:, flat].float() * (part * inside)
+        flat, inside = _flat(place.round().long(), shape, start)
+
+        def take(layer: Tensor) -> Tensor:
+            return torch.where(inside, layer[flat].long(), UNLABELED).view(-1, size, size)
+
+        assert isinstance(image, Tensor)
+        image = image.view(len(image), -1, size, size).transpose(0, 1)
+        maps = {name: take(layer) for name, layer in self.maps.items()}
+        return Batch(image, take(self.label), maps, None if self.truth is None else take(self.truth))
+
+
+def _flat(place: Tensor, shape: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+    """Places in the buffer of (row, column) [n, p, 2], moved into the slice, and which of them were inside."""
+    inside = ((place >= 0) & (place < shape)).all(-1)
+    row, column = torch.minimum(place.clamp(min=0), shape - 1).unbind(-1)
+    return start + row * shape[..., 1] + column, inside

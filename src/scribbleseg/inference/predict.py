@@ -70,7 +70,7 @@ def predict(config: Predict) -> list[Path]:
             writing: list[Future] = []
             began_ns = None
             for job, (image, grid) in zip(jobs, ahead(reader, lambda job: load_image(job.images), jobs, 2)):
-                probs = mean_probs(models, image, device, config.batch, config.tta)
+                probs = mean_probs(models, image, grid.spacing_mm[1:], device, config.batch, config.tta)
                 if noted and job is jobs[0]:  # the note is older than the predictions that it is about
                     began_ns = write_note(folder, said)
                 writing.append(writer.submit(write, job, probs, grid, began_ns))

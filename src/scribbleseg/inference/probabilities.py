@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.preparation import resize_image
+from ..data.preparation import network_shape, resample_image
+from ..training.plan import Plan
 from .models import Model
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))
@@ -18,7 +19,7 @@ FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))
 def predict_volume(
     network: nn.Module,
     image: np.ndarray,
-    size: int,
+    size: tuple[int, int],
     device: torch.device,
     dtype: torch.dtype,
     batch: int = 32,
@@ -26,25 +27,47 @@ def predict_volume(
 ) -> np.ndarray:
     """Class probabilities float32 [K, D, H, W] of a normalised image [channels, D, H, W].
 
-    `batch` slices at a time are resized to `size`, segmented, and their probabilities resized back (bilinear).
+    `batch` slices at a time are resized to `size`, filled up with zeros to a multiple of 16, segmented, and their
+    probabilities resized back (bilinear).
     """
     planes = []
-    for part in resize_image(image, size).split(batch):
-        part = part.to(device, memory_format=torch.channels_last)
+    below, right = (-side % 16 for side in size)
+    for part in resample_image(image, size).split(batch):
+        part = F.pad(part, (0, right, 0, below)).to(device, memory_format=torch.channels_last)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             probs = average_softmax(network, part, FLIPS if tta else FLIPS[:1])
-        if probs.shape[2:] != image.shape[2:]:
+        probs = probs[:, :, : size[0], : size[1]]
+        if size != image.shape[2:]:
             probs = F.interpolate(probs, image.shape[2:], mode="bilinear", align_corners=False)
         planes.append(probs.cpu())
     return torch.cat(planes).movedim(1, 0).numpy()
 
 
 def mean_probs(
-    models: Sequence[Model], image: np.ndarray, device: torch.device, batch: int = 32, tta: bool = False
+    models: Sequence[Model],
+    image: np.ndarray,
+    spacing: tuple[float, float],
+    device: torch.device,
+    batch: int = 32,
+    tta: bool = False,
 ) -> np.ndarray:
-    """Mean over the models of `predict_volume`, each at its own size, float32 [K, D, H, W]."""
-    found = (predict_volume(m.network, image, m.plan.size, device, m.dtype, batch, tta) for m in models)
+    """Mean over the models of `predict_volume`, each at its own size, float32 [K, D, H, W].
+
+    spacing: distance of the image's rows and of its columns, mm.
+    """
+    found = (
+        predict_volume(m.network, image, network_size(m.plan, image.shape[2:], spacing), device, m.dtype, batch, tta)
+        for m in models
+    )
     return np.asarray(sum(found) / len(models))
+
+
+def network_size(plan: Plan, shape: tuple[int, ...], spacing: tuple[float, float]) -> tuple[int, int]:
+    """Rows and columns at which a run sees slices of this shape and spacing."""
+    if plan.preparation == "slices":
+        return plan.size, plan.size
+    known = spacing if plan.fitted.unit == "mm" else (1.0, 1.0)
+    return network_shape((shape[0], shape[1]), known, plan.fitted.pixel)
 
 
 def average_softmax(network: nn.Module, image: Tensor, flips: Sequence[tuple[int, ...]]) -> Tensor:

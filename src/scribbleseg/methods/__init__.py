@@ -26,6 +26,7 @@ METHODS = {
     "scribformer": "scribbleseg.methods.scribformer:ScribFormer",
     "fddseg": "scribbleseg.methods.fddseg:FDDSeg",
     "scn": "scribbleseg.methods.scn:SCN",
+    "corral": "scribbleseg.methods.corral:Corral",
 }
 
 

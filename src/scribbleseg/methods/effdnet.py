@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.voxels import Batch
+from ..losses.enclosure import enclosure_term
 from ..losses.separation import foreground_augmentation, foreground_background_separation
 from ..losses.supervised import partial_cross_entropy
 from ..networks.dropout import without_dropout
@@ -22,6 +23,7 @@ class EFFDNet(Method):
     """
 
     needs = ("features_and_logits",)
+    reads_enclosure = True
     steps: Tensor
 
     def __init__(
@@ -55,7 +57,7 @@ class EFFDNet(Method):
             samples.append(foreground_augmentation(*samples[0], self.box))
         images, scribbles, pseudo_labels = zip(*samples)
         features, logits = self.network.features_and_logits(torch.cat(images))  # batch norm sees both
-        terms = {}
+        terms = enclosure_term(logits[: len(batch.image)], batch)
         for name, logit, scribble, pseudo in zip(("", "_fadc"), logits.chunk(len(samples)), scribbles, pseudo_labels):
             terms[f"pce{name}"] = partial_cross_entropy(logit, scribble)  # L_S
             terms[f"pseudo{name}"] = self.lam * partial_cross_entropy(logit, pseudo)  # λ L_P

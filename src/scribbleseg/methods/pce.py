@@ -4,6 +4,7 @@ from torch import Tensor
 
 from ..core.recipe import Recipe
 from ..data.voxels import Batch
+from ..losses.enclosure import enclosure_term
 from ..losses.supervised import partial_cross_entropy
 from .base import Method
 
@@ -12,6 +13,8 @@ class PCE(Method):
     """The baseline: L = CE over the scribbled pixels Ω. Learning rate .03 [WSL4MIS]."""
 
     recipe = Recipe(lr=0.03)
+    reads_enclosure = True
 
     def losses(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
-        return {"pce": partial_cross_entropy(self.network(batch.image), batch.label)}
+        logits = self.network(batch.image)
+        return {"pce": partial_cross_entropy(logits, batch.label)} | enclosure_term(logits, batch)

@@ -20,6 +20,7 @@ from ..losses.correlation import (
     region_refinement,
     update_threshold,
 )
+from ..losses.enclosure import enclosure_term
 from ..losses.supervised import partial_cross_entropy
 from .base import Method
 from .options import above, at_least, between, one_of
@@ -43,6 +44,7 @@ class SCN(Method):
         gamma=0.5,
     )
     needs = ("encode", "decode", "head", "widths")
+    reads_enclosure = True
     threshold: Tensor
     latest: dict[str, Any]
 
@@ -95,7 +97,7 @@ class SCN(Method):
         maps = self.network.encode(batch.image)
         features = self.network.decode(maps)
         logits = self.network.head(features).float()
-        terms = {"pce": self.lambda1 * partial_cross_entropy(logits, batch.label)}
+        terms = {"pce": self.lambda1 * partial_cross_entropy(logits, batch.label)} | enclosure_term(logits, batch)
         if self.plain:
             return terms
         probs = logits.detach().softmax(1)

@@ -26,6 +26,29 @@ def random_affine(count: int, device: torch.device, max_degrees: float = 20.0) -
     return torch.stack([cos * flip_x, -sin * flip_y, zero, sin * flip_x, cos * flip_y, zero], 1).view(count, 2, 3)
 
 
+def patch_affine(
+    count: int, device: torch.device, max_degrees: float = 30.0, scales: tuple[float, float] = (0.7, 1.4)
+) -> Tensor:
+    """Rotation by an angle that is uniform in ± max_degrees, times a scale that is log-uniform: [count, 2, 2]."""
+    uniform = torch.rand(2, count, device=device)
+    angle = (uniform[0] * 2 - 1) * math.radians(max_degrees)
+    low, high = map(math.log, scales)
+    scale = (low + uniform[1] * (high - low)).exp()
+    cos, sin = scale * angle.cos(), scale * angle.sin()
+    return torch.stack([cos, -sin, sin, cos], 1).view(count, 2, 2)
+
+
+def random_intensity(image: Tensor) -> Tensor:
+    """Gamma, contrast, brightness and noise, drawn for each sample of [N, C, H, W] in [0, 1].
+
+    x ← a x^γ + b + σ ε, with ln γ uniform in ±.4, a in 1 ± .2, b in ±.1, σ in 0 to .05.
+    """
+    uniform = torch.rand(4, len(image), 1, 1, 1, device=image.device) * 2 - 1
+    gamma, contrast, shift, noise = (0.4 * uniform[0]).exp(), 1 + 0.2 * uniform[1], 0.1 * uniform[2], uniform[3]
+    image = contrast * image.clamp(min=1e-4) ** gamma + shift
+    return image + 0.05 * noise.abs() * torch.randn_like(image)
+
+
 def warp(image: Tensor, labels: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Apply one affine matrix [2, 3] per sample.
 

@@ -5,8 +5,10 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,19 +16,33 @@ from ..core import distributed
 from ..core.device import free_memory
 from ..core.errors import InputError
 from ..core.labels import UNLABELED
-from ..core.parallel import ahead
+from ..core.parallel import ahead, for_each
 from ..core.progress import Progress
 from ..data.cache import cached
-from ..data.case import load_volume
+from ..data.case import load_volume, read_scribble
 from ..data.dataset import Dataset
-from ..data.preparation import resize_image, resize_label
-from ..data.voxels import Batch, Slices, Stack
+from ..data.enclosure import choose_rule, closed_rings, enclosure
+from ..data.preparation import (
+    Fitted,
+    network_shape,
+    resample_image,
+    resample_label,
+    resample_strokes,
+    resize_image,
+    resize_label,
+)
+from ..data.voxels import Batch, Slices, Stack, Voxels
 from ..methods import own_code
 from ..methods.base import Method
-from .augment import warp
+from .augment import patch_affine, random_intensity, warp
+from .plan import Plan
+
+ON_STROKES = 2 / 3  # share of the patches that are centred on a stroke
 
 
-def build_slices(dataset: Dataset, cases: tuple[str, ...], method: Method | None, size: int) -> tuple[Slices, Tensor]:
+def build_slices(
+    dataset: Dataset, cases: tuple[str, ...], method: Method | None, size: int, rule: str = "off"
+) -> tuple[Slices, Tensor]:
     """Read, prepare and resize cases in parallel; returns their slices on the CPU, and the case (by position) of each.
 
     Without a method (for validation) the label is what was drawn. `truth` is UNLABELED for a case without a dense mask,
@@ -42,6 +58,8 @@ def build_slices(dataset: Dataset, cases: tuple[str, ...], method: Method | None
             key = method.target_key(volume)
             key = None if key is None else key | {"code": code}
             targets = cached(cache, volume, key, lambda: method.targets(volume))
+        if rule != "off":
+            targets = targets | {"enclosure": enclosure(volume.scribble, dataset.reach(volume.grid), rule)}
         notes = method.notes(volume) if method is not None else {}
         truth = None if volume.truth is None else resize_label(volume.truth, size)
         return (
@@ -81,9 +99,116 @@ def build_slices(dataset: Dataset, cases: tuple[str, ...], method: Method | None
     )
 
 
-def check_trainable(slices: Slices, classes: Sequence[str], folder: Path) -> None:
-    """Raises InputError unless every class is drawn somewhere in the training cases."""
-    counts = [torch.bincount(part.flatten(), minlength=UNLABELED + 1) for part in slices.label.split(1024)]
+def read_training(dataset: Dataset, plan: Plan, method: Method, device: torch.device) -> Slices | Voxels:
+    """The slices that a run trains on, on the device if they fit there. Says what was left out.
+
+    Raises InputError unless every class is drawn in them.
+    """
+    if distributed.rank() == 0:
+        _say_what_is_left_out(dataset, plan)
+    if plan.preparation == "patches":
+        voxels = build_voxels(dataset, plan.fold.train, method, plan.fitted)
+        check_trainable(voxels.label[None], plan.classes, dataset.folder)
+        return voxels.to(device)
+    slices, _ = build_slices(dataset, plan.fold.train, method, plan.size, plan.fitted.enclosure)
+    check_trainable(slices.label, plan.classes, dataset.folder)
+    return resident(slices, device)
+
+
+def build_voxels(dataset: Dataset, cases: tuple[str, ...], method: Method, fitted: Fitted) -> Voxels:
+    """Read cases in parallel and lay their slices, at the network's pixel size, one behind the other."""
+
+    def load(name: str) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
+        volume = load_volume(dataset, dataset.case(name))
+        spacing = dataset.spacing_of(volume.grid)
+        shape = network_shape(volume.image.shape[2:], spacing, fitted.pixel)
+        targets = {name: resample_strokes(value, shape) for name, value in method.targets(volume).items()}
+        if fitted.enclosure != "off":
+            enclosed = enclosure(volume.scribble, dataset.reach(volume.grid), fitted.enclosure)
+            targets["enclosure"] = resample_label(enclosed, shape)
+        truth = None if volume.truth is None else resample_label(volume.truth, shape)
+        return resample_image(volume.image, shape).half(), targets, truth
+
+    images, labels, truths, shapes = [], [], [], []
+    cores = os.cpu_count() or 1
+    with (
+        ThreadPoolExecutor(cores) as pool,
+        Progress("reading cases", len(cases), "case", distributed.rank() == 0) as bar,
+    ):
+        for image, targets, truth in ahead(pool, load, cases, 2 * cores):
+            images.append(image.transpose(0, 1).flatten(1))
+            labels.append({name: value.flatten() for name, value in targets.items()})
+            truths.append(torch.full_like(labels[-1]["label"], UNLABELED) if truth is None else truth.flatten())
+            shapes += [tuple(image.shape[2:])] * len(image)
+            bar.advance()
+    maps = {name: torch.cat([part[name] for part in labels]) for name in labels[0]}
+    known = any(dataset.case(name).truth is not None for name in cases)
+    return lay_out(torch.cat(images, 1), maps, torch.cat(truths) if known else None, shapes, len(dataset.classes))
+
+
+def lay_out(
+    image: Tensor, maps: dict[str, Tensor], truth: Tensor | None, shapes: list[tuple[int, ...]], classes: int
+) -> Voxels:
+    """Voxels of slices that lie one behind the other, with the list of their drawn pixels."""
+    shape = torch.tensor(shapes)
+    start = torch.cat([torch.zeros(1, dtype=torch.long), shape.prod(1).cumsum(0)[:-1]])
+    label = maps.pop("label")
+    points = (label != UNLABELED).nonzero()[:, 0]
+    owner = (torch.searchsorted(start, points, right=True) - 1) * classes + label[points].long()
+    owner, order = owner.sort(stable=True)
+    count = torch.bincount(owner, minlength=len(start) * classes)
+    first = (count.cumsum(0) - count).view(len(start), classes)
+    return Voxels(image, label, maps, truth, start, shape, points[order], first, count.view(len(start), classes))
+
+
+def fit(dataset: Dataset, plan: Plan, wanted: str) -> Fitted:
+    """What the training cases decide: the network's pixel size, and how enclosure is read.
+
+    The pixel is the median of the cases' (mean of rows and columns), but larger where strokes of a slice spread wider
+    than a patch: 95 % of the slices' strokes fit into 1.1 patches. wanted: on, off, or auto, by the share of closed
+    rings. Raises InputError for "on" where no slice has a closed ring.
+    """
+
+    def look(name: str) -> tuple[float, list[float], tuple[int, int]]:
+        case = dataset.case(name)
+        if case.scribble is None:
+            return 0.0, [], (0, 0)
+        scribble, grid = read_scribble(dataset, case)
+        pixel = sum(dataset.spacing_of(grid)) / 2
+        drawn = [part for part in scribble if ((part != 0) & (part != UNLABELED)).any()]
+        spread = [float(max(np.ptp(np.nonzero(part != UNLABELED), axis=1)) + 1) * pixel for part in drawn]
+        return pixel, spread, closed_rings(scribble, dataset.reach(grid)) if wanted != "off" else (0, 0)
+
+    found = for_each("fitting", look, plan.fold.train)
+    rule, share = choose_rule(closed for _, _, closed in found)
+    if wanted == "on" and not share:
+        raise InputError(
+            f"{dataset.folder}: --enclosure on, but no slice has background strokes that close around its foreground "
+            "strokes. Draw rings, or use --enclosure off."
+        )
+    if wanted == "on" and rule == "off":
+        rule = "ring"
+    if plan.preparation == "slices":
+        return Fitted(enclosure=rule, closed=share)
+    spread = [value for _, values, _ in found for value in values]
+    pixel = float(np.median([pixel for pixel, _, _ in found if pixel]))
+    if spread:
+        pixel = max(pixel, float(np.percentile(spread, 95)) / (1.1 * plan.size))
+    return Fitted(pixel, dataset.spacing_unit, rule, share)
+
+
+def _say_what_is_left_out(dataset: Dataset, plan: Plan) -> None:
+    if unread := dataset.unread():
+        print(f"{dataset.folder}: {unread}", file=sys.stderr)
+    bare = [name for name in plan.fold.train if dataset.case(name).scribble is None]
+    if bare:
+        count = f"{len(bare)} of {len(plan.fold.train)}"
+        print(f"{count} training cases have no scribble (first: {bare[0]})", file=sys.stderr)
+
+
+def check_trainable(label: Tensor, classes: Sequence[str], folder: Path) -> None:
+    """Raises InputError unless every class is drawn somewhere in the label [N, ...] of the training cases."""
+    counts = [torch.bincount(part.flatten(), minlength=UNLABELED + 1) for part in label.split(1024)]
     missing = [name for name, pixels in zip(classes, torch.stack(counts).sum(0).tolist()) if not pixels]
     if set(classes[1:]) <= set(missing):
         raise InputError(
@@ -114,8 +239,23 @@ def augment_slices(slices: Slices, matrix: Tensor, layout: torch.memory_format =
     return Batch(image.contiguous(memory_format=layout), label, dict(zip(slices.maps, others)), truth)
 
 
-def most_drawn(slices: Slices, count: int, device: torch.device) -> Batch:
-    """The slices with most foreground scribble, as they are."""
+def draw_patches(voxels: Voxels, index: Tensor, part: slice, size: int, layout: torch.memory_format) -> Batch:
+    """Patches of the slices `index`, two thirds of them centred on a stroke, rotated, scaled, with other intensities.
+
+    Random numbers of place and shape are drawn for the whole batch, even if this process has only a `part` of it.
+    """
+    centre, matrix = voxels.centres(index, ON_STROKES)[part], patch_affine(len(index), index.device)[part]
+    batch = voxels.patches(index[part], centre, matrix, size)
+    return replace(batch, image=random_intensity(batch.image).contiguous(memory_format=layout))
+
+
+def most_drawn(slices: Slices | Voxels, count: int, device: torch.device, size: int = 0) -> Batch:
+    """The slices with most foreground scribble, as they are; of Voxels the patch in the middle of a slice."""
+    if isinstance(slices, Voxels):
+        index = slices.count[:, 1:].sum(1).topk(min(count, len(slices)), sorted=True).indices
+        straight = torch.eye(2, device=index.device).expand(len(index), 2, 2)
+        batch = slices.patches(index, slices.shape[index] / 2 - 0.5, straight, size)
+        return replace(batch, image=batch.image.contiguous(memory_format=torch.channels_last))
     drawn = torch.cat([((part != UNLABELED) & (part != 0)).flatten(1).sum(1) for part in slices.label.split(1024)])
     some = slices.take(drawn.topk(min(count, len(drawn)), sorted=True).indices).to(device)
     maps = {name: value.long() for name, value in some.maps.items()}

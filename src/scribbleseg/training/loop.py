@@ -14,6 +14,7 @@ from ..core.device import peak_memory_mib
 from ..core.errors import InputError
 from ..core.progress import Progress
 from ..core.recipe import Recipe
+from ..data.voxels import Slices
 from .batches import Sampler, most_drawn
 from .calendar import Calendar
 from .machine import Machine
@@ -43,7 +44,7 @@ def run_to_end(
     A signal in `stop` ends the run after a checkpoint, with KeyboardInterrupt. Raises InputError when a loss is not
     finite.
     """
-    sampler = Sampler(len(step.slices.label), recipe.batch, seed)
+    sampler = Sampler(len(step.slices), recipe.batch, seed)
     while state.iteration < recipe.iterations:
         began, progress = time.perf_counter(), state.iteration / recipe.iterations
         rate = learning_rate(recipe, progress)
@@ -51,7 +52,7 @@ def run_to_end(
         state.iteration += 1
         if step.compiled and step.taken == 1:
             print(f"compiled in {time.perf_counter() - began:.0f} s", file=sys.stderr)
-        if calendar.sweeps_at(state.iteration):
+        if calendar.sweeps_at(state.iteration) and isinstance(step.slices, Slices):
             share = torch.full((), state.iteration / recipe.iterations, device=machine.device)
             state.method.sweep(step.slices, share)
         logs = calendar.logs_at(state.iteration)
@@ -110,7 +111,7 @@ def validate(state: State, validation: Validation, machine: Machine, folder: Run
 @torch.no_grad()
 def pictures(state: State, step: Step, machine: Machine, seed: int) -> dict[str, Tensor]:
     """A few fixed training slices, what the network says about them, and the method's own maps, [N, H, W] each."""
-    batch = most_drawn(step.slices, PICTURED, machine.device)
+    batch = most_drawn(step.slices, PICTURED, machine.device, step.size)
     state.method.eval()
     cuda = [machine.device] if machine.device.type == "cuda" else []
     with torch.random.fork_rng(cuda), machine.autocast:

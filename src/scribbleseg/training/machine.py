@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
+from ..config import Train
 from ..core import distributed
 from ..core.device import pick_device, pick_precision
+from ..core.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -28,21 +30,19 @@ class Machine:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
 
-def pick_machine(
-    device: str, precision: str, compile: str, graph: str, deterministic: bool, iterations: int
-) -> Machine:
+def pick_machine(config: Train, recipe: Recipe) -> Machine:
     """Resolve `auto` for this process. Raises InputError for a device that is not here.
 
     compile="auto": a step is compiled on CUDA if the run has 5000 iterations or more, which pays for the minutes that
     compiling takes. On CPUs compiled steps were slower (docs/speed.md). graph="auto": a step is recorded on CUDA.
     Deterministic runs and runs of several processes are not recorded, and are compiled only with compile="on".
     """
-    place = pick_device(distributed.own_device(device))
-    able = place.type == "cuda" and distributed.processes() == 1 and not deterministic
-    pays = able and iterations >= 5000 and importlib.util.find_spec("triton") is not None
-    compiled = pays if compile == "auto" else compile == "on"
-    recorded = able and graph == "auto"
-    return Machine(place, pick_precision(precision, place), compiled, recorded, deterministic)
+    device = pick_device(distributed.own_device(config.device))
+    able = device.type == "cuda" and distributed.processes() == 1 and not config.deterministic
+    pays = able and recipe.iterations >= 5000 and importlib.util.find_spec("triton") is not None
+    compiled = pays if config.compile == "auto" else config.compile == "on"
+    recorded = able and config.graph == "auto"
+    return Machine(device, pick_precision(config.precision, device), compiled, recorded, config.deterministic)
 
 
 @contextmanager

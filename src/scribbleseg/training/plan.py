@@ -8,11 +8,10 @@ from pathlib import Path
 from .. import __version__
 from ..config import Train
 from ..core.atomic import atomic_file
-from ..core.device import pick_device
 from ..core.errors import InputError
 from ..core.recipe import Recipe
 from ..data.dataset import Dataset, Fold
-from ..data.layout import read_dataset
+from ..data.preparation import Fitted
 from ..data.volume import ITK, NIFTI
 from ..methods import method_class, own_code, parse_options
 from .checkpoint import weights_iteration
@@ -46,11 +45,13 @@ class Plan:
     fold: Fold
     val_on_scribbles: bool = False  # no validation case has a dense mask: Dice is computed on scribbled pixels only
     own_code: str | None = None  # `methods.own_code` when the run began
+    preparation: str = "slices"  # slices of size² pixels | patches of size² pixels
+    fitted: Fitted = dataclasses.field(default_factory=Fitted)
 
 
 def method_name(config: Train) -> str:
-    """The method that is trained; if none was named, effdnet, or scn with the preset fast."""
-    return config.method or ("scn" if config.preset == "fast" else "effdnet")
+    """The method that is trained; if none was named, effdnet, or corral with the preset fast."""
+    return config.method or ("corral" if config.preset == "fast" else "effdnet")
 
 
 def check_interval(seconds: float) -> None:
@@ -90,19 +91,14 @@ def make_recipe(config: Train) -> tuple[Recipe, int, str]:
     return recipe, size, config.network or kind.network_name
 
 
-def make_plan(config: Train, dataset: Dataset | None = None) -> Plan:
-    """Resolve defaults and check everything that can be checked without reading a voxel.
-
-    `dataset`: that of the config, where it was read already.
-    """
+def make_plan(config: Train, dataset: Dataset) -> Plan:
+    """Resolve defaults and check everything that can be checked without reading a voxel. `dataset`: the config's."""
     check_interval(config.checkpoint_every)
     method = method_name(config)
     options = parse_options(method, config.set)
     recipe, size, network = make_recipe(config)
     if not 0 <= config.val_share < 1:
         raise InputError(f"--val-share {config.val_share}: expected a share from 0 to below 1, such as 0.2.")
-    pick_device(config.device)
-    dataset = dataset or read_dataset(config.dataset)
     split = dataset.default_split() if config.split == "auto" else config.split
     fold = dataset.fold(split, config.fold)
     if not fold.train:
@@ -129,6 +125,7 @@ def make_plan(config: Train, dataset: Dataset | None = None) -> Plan:
         fold,
         on_scribbles,
         own_code(method),
+        preparation_of(config),
     )
 
 
@@ -150,6 +147,28 @@ def _check_init(run: Path, network: str, dataset: Dataset) -> None:
         raise InputError(f"--init {run}: has no {weights.name}. Has it been trained? Choose another run.")
     if weights_iteration(weights, plan.recipe.iterations) == 0:
         raise InputError(f"--init {run}: stands at iteration 0, its weights are random. Train it first.")
+
+
+def preparation_of(config: Train) -> str:
+    """slices or patches. Raises InputError for a method that cannot have patches, because it sweeps over all slices."""
+    wanted = config.preparation or ("patches" if config.preset == "fast" else "slices")
+    method = method_name(config)
+    if wanted == "patches" and method_class(method).sweeps:
+        raise InputError(f"--preparation patches: {method} labels whole slices anew. Use --preparation slices.")
+    return wanted
+
+
+def enclosure_of(config: Train) -> str:
+    """on, off, or auto (the strokes decide). Raises InputError for a method that has no term for it."""
+    reads = method_class(method_name(config)).reads_enclosure
+    if config.enclosure == "on" and not reads:
+        raise InputError(
+            f"--enclosure on: {method_name(config)} has no term for the enclosed background. "
+            "Methods that have one: pce, scn, effdnet, corral."
+        )
+    if config.enclosure == "auto":
+        return "auto" if config.preset == "fast" and reads else "off"
+    return config.enclosure
 
 
 def _carve(dataset: Dataset, fold: Fold, share: float, seed: int) -> Fold:
@@ -195,7 +214,8 @@ def read_plan(run: Path) -> tuple[Train, Plan]:
         recipe = read_recipe(plan["recipe"])
         fold = Fold(plan["fold"]["name"], *(tuple(plan["fold"][part]) for part in ("train", "val", "test")))
         lists = {key: tuple(plan[key]) for key in ("classes", "channels")}
-        plan = Plan(**{**plan, **lists, "recipe": recipe, "fold": fold})
+        fitted = Fitted(**plan.get("fitted", {}))
+        plan = Plan(**{**plan, **lists, "recipe": recipe, "fold": fold, "fitted": fitted})
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: not a run's settings ({error!r}). Was it edited, or written by another version "

@@ -12,25 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import Train
 from ..core.atomic import atomic_file
-from ..core.environment import environment
 from ..core.errors import InputError
 from .board import Board
 from .checkpoint import weights_iteration, write_checkpoint, write_weights
-from .machine import Machine
-from .plan import Plan, write_plan
 from .state import State
 
 
 class RunFolder:
     """Writes what a training leaves. Of several processes only the first one `writes`; the others do nothing here."""
 
-    def __init__(self, path: Path, writes: bool = True):
-        self.path, self.writes = Path(path), writes
+    def __init__(self, path: Path, network: str = "", tensorboard: bool = False, writes: bool = True):
+        self.path, self.network, self.tensorboard, self.writes = Path(path), network, tensorboard, writes
         self.made = not self.path.exists()
         self.fresh = not (self.path / "config.json").exists()  # no run was begun here before
-        self.network = ""
         self.board: Board | None = None
         self.log_file: TextIO | None = None
 
@@ -56,32 +51,29 @@ class RunFolder:
                 "Choose another place, or change its permissions."
             )
 
-    def begin(self, config: Train, plan: Plan, machine: Machine, notes: dict[str, str], state: State) -> None:
-        """Make the folder, with a checkpoint of iteration 0; from here on the run can be resumed.
+    def begin(self, state: State, environment: dict) -> None:
+        """Fill a folder that has its config.json, with a checkpoint of iteration 0: the run can be resumed from here.
 
-        environment.json gets the `notes` too.
+        environment: the content of environment.json.
         """
         if not self.writes:
             return
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_plan(config, plan)
-        self._write_environment(environment(machine.device, machine.dtype) | notes)
+        self._write_environment(environment)
         if (self.path / "log.jsonl").exists():  # a run that was cut off before its first checkpoint begins anew
             self._cut_log(0)
-        self.open(plan.network, config.tensorboard)
+        self._open_log()
         self.save(state)
 
-    def carry_on(self, config: Train, plan: Plan, machine: Machine, notes: dict[str, str], state: State) -> None:
+    def carry_on(self, state: State, environment: dict) -> None:
         """Drop log lines that are newer than the checkpoint, and note in environment.json what has changed."""
         if not self.writes:
             return
         self._cut_log(state.iteration)
-        self.add_environment(environment(machine.device, machine.dtype) | notes)
-        self.open(plan.network, config.tensorboard)
+        self.add_environment(environment)
+        self._open_log()
 
-    def open(self, network: str, tensorboard: bool) -> None:
-        self.network = network
-        self.board = Board(self.path / "tensorboard") if tensorboard else None
+    def _open_log(self) -> None:
+        self.board = Board(self.path / "tensorboard") if self.tensorboard else None
         self.log_file = open(self.path / "log.jsonl", "a", encoding="utf-8")
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..core import distributed
 from ..core.errors import InputError
-from ..data.voxels import Slices
+from ..data.voxels import Slices, Voxels
 from ..methods.base import Method
 from .average import Average
 
@@ -60,7 +60,7 @@ class State:
             stored["cuda_rng"] = torch.cuda.get_rng_state(self.device)
         return stored
 
-    def restore(self, stored: dict, slices: Slices, path: Path) -> None:
+    def restore(self, stored: dict, slices: Slices | Voxels, path: Path) -> None:
         """Go on from `stored`, the content of `path`.
 
         A run may go on on another kind of device than it began on; its random numbers are others then. Raises
@@ -81,7 +81,8 @@ class State:
         self.iteration, self.best = stored["iteration"], stored["best"]
         sums, self.tally.steps, self.tally.seconds = stored["unlogged"]
         self.tally.sums = sums.to(self.device)
-        self.method.resume(slices)
+        if isinstance(slices, Slices):
+            self.method.resume(slices)
         torch.set_rng_state(stored["rng"])
         if self.device.type == "cuda" and "cuda_rng" in stored:
             torch.cuda.set_rng_state(stored["cuda_rng"], self.device)

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from ..core import distributed
 from ..core.errors import InputError
-from ..data.voxels import Batch, Slices
+from ..data.voxels import Batch, Slices, Voxels
 from ..methods.base import Method
 from .augment import random_affine
 from .average import Average
-from .batches import augment_slices
+from .batches import augment_slices, draw_patches
 
 EAGER_STEPS = 3  # before the recording: they initialise libraries and the optimiser's state, and compile
 
@@ -31,9 +31,10 @@ class Step:
         self,
         method: Method,
         optimizer: torch.optim.Optimizer,
-        slices: Slices,
+        slices: Slices | Voxels,
         dtype: torch.dtype,
         *,
+        size: int = 0,  # of the patches that are drawn from Voxels
         part: slice = slice(None),  # of the batch: this process's
         seed: int = 0,  # of what each process draws for itself
         layout: torch.memory_format = torch.channels_last,
@@ -42,6 +43,7 @@ class Step:
         recorded: bool = False,
     ):
         self.method, self.optimizer, self.slices, self.dtype, self.seed = method, optimizer, slices, dtype, seed
+        self.size = size
         self.device = next(method.parameters()).device
         self.resident = slices.label.device == self.device
         self.losses: Callable[..., dict[str, Tensor]] = distributed.spread(method, self.device)
@@ -109,7 +111,7 @@ class Step:
         if self.index is None:
             self.index = torch.empty_like(index, device=self.device)
         self.index.copy_(index, non_blocking=True)
-        if self.resident:
+        if self.resident or isinstance(self.slices, Voxels):
             return
         found = self.slices.take(index[self.part])
         if self.drawn is None:
@@ -120,6 +122,8 @@ class Step:
     def draw(self) -> Batch:
         """The augmented batch. Matrices are drawn for the whole batch, even if this process has only a part of it."""
         assert self.index is not None
+        if isinstance(self.slices, Voxels):
+            return draw_patches(self.slices, self.index, self.part, self.size, self.layout)
         matrix = random_affine(len(self.index), self.device)[self.part]
         drawn = self.slices.take(self.index[self.part]) if self.drawn is None else self.drawn
         return augment_slices(drawn, matrix, self.layout)

@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from ..config import Train
 from ..core import distributed
 from ..core.device import prepare_cpu
+from ..core.environment import environment
 from ..core.errors import InputError
 from ..core.progress import Progress
 from ..data.dataset import Dataset
@@ -19,13 +21,13 @@ from ..data.layout import read_dataset
 from ..methods import method_class
 from ..networks import build_network
 from .average import Average
-from .batches import build_slices, check_trainable, resident
+from .batches import fit, read_training
 from .calendar import Calendar
 from .checkpoint import load_weights, read_checkpoint, weights_iteration
 from .loop import run_to_end
-from .machine import determinism, pick_machine
+from .machine import Machine, determinism, pick_machine
 from .optimizer import make_optimizer
-from .plan import Plan, make_plan, read_plan
+from .plan import Plan, enclosure_of, make_plan, read_plan, write_plan
 from .run_folder import RunFolder
 from .state import State
 from .step import Step
@@ -41,9 +43,10 @@ def train(config: Train) -> Path:
     with distributed.joined():
         dataset = read_dataset(config.dataset)
         plan = make_plan(config, dataset)
-        folder = RunFolder(Path(config.run), writes=distributed.rank() == 0)
+        machine = pick_machine(config, plan.recipe)
+        folder = RunFolder(config.run, plan.network, config.tensorboard, writes=distributed.rank() == 0)
         folder.check_new(plan.recipe.iterations)
-        _run(config, plan, dataset, folder, stored=None)
+        _run(config, plan, machine, dataset, folder, stored=None)
     return Path(config.run)
 
 
@@ -52,12 +55,13 @@ def resume(run: Path) -> Path:
     run = Path(run)
     with distributed.joined():
         config, plan = read_plan(run)
-        folder = RunFolder(run, writes=distributed.rank() == 0)
+        folder = RunFolder(run, plan.network, config.tensorboard, writes=distributed.rank() == 0)
         stored = read_checkpoint(run) if (run / "resume.pt").is_file() else None  # none: cut off before the first one
         if stored is None:
             _check_untrained(run, plan)
         if stored is None or stored["iteration"] < plan.recipe.iterations:
-            _run(config, plan, read_dataset(config.dataset), folder, stored)
+            machine = pick_machine(config, plan.recipe)
+            _run(config, plan, machine, read_dataset(config.dataset), folder, stored)
         elif folder.writes:
             print(f"{run}: is finished ({plan.recipe.iterations} iterations)", file=sys.stderr)
     return run
@@ -74,26 +78,21 @@ def _check_untrained(run: Path, plan: Plan) -> None:
         )
 
 
-def _run(config: Train, plan: Plan, dataset: Dataset, folder: RunFolder, stored: dict | None) -> None:
-    machine = pick_machine(
-        config.device, config.precision, config.compile, config.graph, config.deterministic, plan.recipe.iterations
-    )
-    part = distributed.own_part(plan.recipe.batch)
+def _run(config: Train, plan: Plan, machine: Machine, dataset: Dataset, folder: RunFolder, stored: dict | None) -> None:
     prepare_cpu()
+    wanted = enclosure_of(config)
+    if stored is None and (wanted != "off" or plan.preparation == "patches"):
+        plan = replace(plan, fitted=fit(dataset, plan, wanted))
     torch.manual_seed(config.seed)
-    if folder.writes:
-        _say_what_is_left_out(dataset, plan)
     network = build_network(plan.network, len(plan.channels), len(plan.classes))
     if config.init is not None and stored is None:
         weights = config.init / "last.safetensors"
         load_weights(network, weights, plan.network, len(plan.classes))  # before a method copies it for a teacher
     method = method_class(plan.method)(network, **plan.options)
     with distributed.first_process_first():
-        slices, _ = build_slices(dataset, plan.fold.train, method, plan.size)
-    check_trainable(slices, plan.classes, dataset.folder)
+        slices = read_training(dataset, plan, method, machine.device)
     validation = read_validation(dataset, plan) if plan.fold.val and folder.writes else None
 
-    slices = resident(slices, machine.device)
     method.to(machine.device, memory_format=torch.channels_last).train()
     optimizer = make_optimizer(plan.recipe, method, machine.device)
     average = Average(network, plan.recipe.ema) if plan.recipe.ema else None
@@ -103,7 +102,8 @@ def _run(config: Train, plan: Plan, dataset: Dataset, folder: RunFolder, stored:
         optimizer,
         slices,
         machine.dtype,
-        part=part,
+        size=plan.size,
+        part=distributed.own_part(plan.recipe.batch),
         seed=config.seed,
         average=average,
         compiled=machine.compiled,
@@ -114,25 +114,19 @@ def _run(config: Train, plan: Plan, dataset: Dataset, folder: RunFolder, stored:
     elif folder.writes and folder.fresh:
         folder.check_new(plan.recipe.iterations)  # another training may have begun there while the cases were read
     with folder.removed_if_nothing_was_trained(state), determinism(machine.deterministic), _interruptible() as stop:
-        notes = {"step": step.kind} | ({"data_note": dataset.note} if dataset.note else {})
-        if stored is None:
-            folder.begin(config, plan, machine, notes, state)
+        record = environment(machine.device, machine.dtype) | {"step": step.kind}
+        record |= {"data_note": dataset.note} if dataset.note else {}
+        if stored is not None:
+            folder.carry_on(state, record)
         else:
-            folder.carry_on(config, plan, machine, notes, state)
+            if folder.writes:
+                write_plan(config, plan)
+            folder.begin(state, record)
         validations = config.validations if plan.fold.val else 0
         calendar = Calendar(plan.recipe.iterations, method.sweeps, validations, config.checkpoint_every)
         label, done = f"training {plan.method}", state.iteration
         with Progress(label, plan.recipe.iterations, "it", done, folder.writes) as bar:
             run_to_end(state, step, plan.recipe, calendar, folder, validation, machine, config.seed, stop=stop, bar=bar)
-
-
-def _say_what_is_left_out(dataset: Dataset, plan: Plan) -> None:
-    if unread := dataset.unread():
-        print(f"{dataset.folder}: {unread}", file=sys.stderr)
-    bare = [name for name in plan.fold.train if dataset.case(name).scribble is None]
-    if bare:
-        count = f"{len(bare)} of {len(plan.fold.train)}"
-        print(f"{count} training cases have no scribble (first: {bare[0]})", file=sys.stderr)
 
 
 @contextmanager
