@@ -37,7 +37,9 @@ def get_plane(there: TestClient, case: str, kind: str, axis: int, index: int) ->
 
 
 def put_slice(there: TestClient, case: str, index: int, shown: np.ndarray, version: str):
-    return there.put(f"/api/cases/{case}/strokes/{index}", content=shown.tobytes(), headers={"if-match": f'"{version}"'})
+    return there.put(
+        f"/api/cases/{case}/strokes/{index}", content=shown.tobytes(), headers={"if-match": f'"{version}"'}
+    )
 
 
 @pytest.fixture
@@ -399,7 +401,7 @@ def run_here(updater: Updater, case: str) -> dict:
 def test_an_update_trains_on_the_drawn_cases_and_predicts_all_the_open_one_first(updated):
     folder = updated / ".scribbleseg" / "draw" / "updates" / "1"
     assert sorted(read_dataset(folder / "data").cases) == ["case.0 a", "case.1 a"]
-    assert list(json.loads((folder / "job.json").read_text(encoding="utf-8"))["images"])[0] == "case.1 a"
+    assert next(iter(json.loads((folder / "job.json").read_text(encoding="utf-8"))["images"])) == "case.1 a"
     stored = json.loads((folder / "run" / "config.json").read_text(encoding="utf-8"))
     assert stored["plan"]["fold"]["train"] == ["case.0 a", "case.1 a"]  # not the split of the data set
     session = Session(updated)

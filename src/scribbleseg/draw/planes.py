@@ -27,14 +27,9 @@ class Plane:
         return self.turn(np.moveaxis(volume, self.axis, 0)[index])
 
     def turn(self, plane: np.ndarray) -> np.ndarray:
-        """From array order to what is shown, a view. Its inverse is `turn_back`."""
+        """From array order to what is shown. A view: what is written to it is written to the plane."""
         plane = plane.T if self.rows > self.columns else plane
         return plane[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
-
-    def turn_back(self, shown: np.ndarray) -> np.ndarray:
-        """From what is shown to array order, a view."""
-        shown = shown[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
-        return shown.T if self.rows > self.columns else shown
 
 
 def planes(grid: Grid) -> tuple[Plane, Plane, Plane]:

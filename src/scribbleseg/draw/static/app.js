@@ -8,8 +8,8 @@ import { View } from "./view.js";
 const $ = (id) => document.getElementById(id);
 const MOST_PLANES = 60; // kept in memory per kind
 const MOST_UNDO = 300;
-const RING = "Ring: draw around everything that you want to segment. The line closes by itself and is background: " +
-  "it says that what lies outside is background.";
+const RING = "Ring: draw around everything that you want to segment. The line closes by itself. It says that what lies " +
+  "outside is background. Draw one on every slice that you draw on.";
 const CT_PRESETS = { "Soft tissue": [-160, 240], Liver: [-45, 105], Lung: [-1350, 150], Bone: [-450, 1050], Brain: [0, 80] };
 
 const state = {
@@ -158,7 +158,11 @@ function placeCross() {
 
 const openCase = attempt(async (name, slice = null) => {
   if (stroke) return;
-  const opened = await api.getCase(name);
+  const opened = await api.getCase(name).catch((error) => {
+    state.session.cases.find((row) => row.id === name).error = error.message;
+    showCases();
+    throw error;
+  });
   state.case = opened;
   if (!saver.waiting.has(name)) saver.versions.set(name, opened.version);
   kept = { image: new Map(), strokes: new Map(), prediction: new Map(), uncertainty: new Map() };
