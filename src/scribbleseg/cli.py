@@ -154,6 +154,8 @@ def _how_to_continue(settings: Any) -> str:
             return " Continue with the same command. With --table-only it makes the tables of the runs that are done."
         case config.Demo():
             return " Continue with the same command."
+        case config.Draw():
+            return " The strokes are saved. Continue with the same command."
         case config.Train(run=run) | (Path() as run):
             if (run / "config.json").is_file():
                 return f" Continue with: {_order('train', run, '--resume')}"

@@ -117,7 +117,7 @@ class Updater:
         return next((path / "run" for path in self.session.updates() if (path / FAILED).is_file()), None)
 
     def _write(self, open_case: str, settings: dict[str, Any]) -> None:
-        """The data set of this update (links to the images, copies of the strokes) and job.json."""
+        """The data set of this update (links to the images, copies of the strokes, no splits) and job.json."""
         session, dataset = self.session, self.session.data
         data = self.folder / "data"
         for part in ("imagesTr", "labelsTr"):
@@ -132,7 +132,7 @@ class Updater:
         (data / "dataset.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
         readable = [name for name, seen in session.overview.items() if not seen.error and name != open_case]
         images = {name: [str(path) for path in dataset.cases[name].images] for name in [open_case, *readable]}
-        job = {"train": settings | {"split": "all"}, "images": images}
+        job = {"train": settings, "images": images}
         (self.folder / "job.json").write_text(json.dumps(job, indent=1), encoding="utf-8")
 
     def _running(self) -> Progress:

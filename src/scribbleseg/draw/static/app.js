@@ -802,20 +802,21 @@ const MORE = [
   ["Middle button", "Move the image"],
   ["Two fingers", "Move and zoom. After a pen was used, one finger moves"],
 ];
-const SHOWN = { ArrowUp: "↑", ArrowDown: "↓", A: "Shift+A" };
+const SHOWN = { ArrowUp: "↑", ArrowDown: "↓", PageUp: "Page Up", PageDown: "Page Down", A: "Shift+A" };
 $("keys").querySelector("table").append(
-  ...[...MORE, ...Object.entries(KEYS).map(([key, [words]]) => [SHOWN[key] ?? key.toUpperCase().replace("PAGE", "Page "), words])].map(([key, words]) =>
+  ...[...MORE, ...Object.entries(KEYS).map(([key, [words]]) => [SHOWN[key] ?? key.toUpperCase(), words])].map(([key, words]) =>
     element("tr", {}, element("td", {}, element("kbd", { textContent: key })), element("td", { textContent: words }))));
 
 const held = new Set();
 addEventListener("keydown", (event) => {
-  if (document.querySelector("dialog[open]") || event.target.matches?.("input[type=text], select")) return;
+  if (document.querySelector("dialog[open]") || event.target.matches?.("input, select")) return;
   if ((event.ctrlKey || event.metaKey) && ["z", "y"].includes(event.key.toLowerCase())) {
     event.preventDefault();
     return event.shiftKey || event.key.toLowerCase() === "y" ? redo() : undo();
   }
   if (event.ctrlKey || event.metaKey || event.altKey || !state.case) return;
   if (event.key === " ") {
+    if (event.target.matches?.("button")) return;
     event.preventDefault();
     if (!event.repeat) { held.add(" "); view.fit(); }
     return;
@@ -848,8 +849,10 @@ const clicks = {
   "show-strokes": toggleShown("strokes"), "show-prediction": toggleShown("prediction"), "show-uncertainty": toggleShown("uncertainty"),
 };
 for (const [id, action] of Object.entries(clicks)) {
-  $(id).addEventListener("click", () => { action(); $(id).blur(); }); // so that keys go to the page again
+  $(id).addEventListener("click", () => action());
 }
+// after a click with the pointer (not with the keyboard), keys go to the page again
+document.addEventListener("click", (event) => { if (event.detail) event.target.closest("header button, aside button")?.blur(); });
 $("size").addEventListener("input", () => { sizeChosen = true; setSize(+$("size").value); });
 $("slice").addEventListener("input", () => goTo(+$("slice").value));
 $("opacity").addEventListener("input", () => { state.opacity = $("opacity").value / 100; restyle(); });
