@@ -579,7 +579,7 @@ def test_the_verb_serves_the_page_and_ends_with_ctrl_c(dataset):
             assert json.loads(next(events.iter_lines()).removeprefix("data: "))["phase"] == "idle"
     server.send_signal(signal.SIGINT)
     assert server.wait(20) == 130
-    assert server.stderr.read() == "scribbleseg: stopped. The strokes are saved. Continue with the same command.\n"
+    assert server.stderr.read() == "End with Ctrl-C.\nscribbleseg: stopped. The strokes are saved. Continue with the same command.\n"
 
 
 def test_without_the_extra_the_message_says_what_to_install(dataset, monkeypatch):
