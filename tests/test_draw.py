@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +24,7 @@ from scribbleseg.draw.draw import draw, listen, open_session
 from scribbleseg.draw.planes import planes
 from scribbleseg.draw.server import make_app
 from scribbleseg.draw.session import Session
-from scribbleseg.draw.update import Updater
+from scribbleseg.draw.update import Progress, Updater
 from scribbleseg.draw.work import main as work
 
 CASE = "case.0 a"
@@ -251,6 +253,34 @@ def test_a_save_that_fails_leaves_the_file_and_the_strokes_in_memory(dataset, mo
     assert session.strokes(CASE).version == version
 
 
+def test_a_server_that_is_killed_while_it_saves_leaves_whole_files(dataset):
+    code = (
+        "import numpy as np\nfrom pathlib import Path\nfrom scribbleseg.draw.session import Session\n"
+        f"session = Session(Path({str(dataset)!r}))\nversion = session.strokes({CASE!r}).version\n"
+        "for number in range(10**6):\n"
+        "    shown = np.full((36, 40), number % 3, np.uint8).tobytes()\n"
+        f"    version = session.save_slice({CASE!r}, number % 3, shown, version).version\n"
+        "    if number == 5: print('saving', flush=True)\n"
+    )
+    server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert server.stdout.readline() == "saving\n"
+    time.sleep(0.1)
+    server.kill()
+    server.wait()
+    there = opened(dataset)
+    case = there.get(f"/api/cases/{CASE}").json()
+    assert np.array(case["drawn"]).sum() == 3 * 36 * 40
+    assert put_slice(there, CASE, 0, get_plane(there, CASE, "strokes", 0, 0), case["version"]).status_code == 200
+
+
+def test_a_relative_path_is_where_it_seems(dataset, monkeypatch):
+    monkeypatch.chdir(dataset.parent)
+    session = open_session(Path("data"))
+    assert session.describe()["masks"] == str(dataset.parent / "data_masks")
+    monkeypatch.chdir(dataset)
+    assert open_session(Path(".")).describe()["masks"] == str(dataset.parent / "data_masks")
+
+
 def test_an_unreadable_case_is_named_and_the_others_open(dataset):
     path = dataset / "imagesTr" / f"{CASE}_0000.nii.gz"
     path.write_bytes(path.read_bytes()[:200])
@@ -354,7 +384,8 @@ def test_the_page_asks_nothing_of_other_places():
         text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         assert "http:" not in text and "https:" not in text and "//cdn" not in text
         assert "innerHTML" not in text and "insertAdjacentHTML" not in text and "eval(" not in text
-        assert " style=" not in text and "onclick" not in text  # the policy would refuse them
+        if path.suffix == ".html":
+            assert not re.search(r" (style|on\w+)=", text)  # the policy would refuse them
 
 
 def test_large_and_strange_requests_are_refused(dataset):
@@ -431,7 +462,7 @@ def test_the_next_slice_is_the_least_certain_one_without_strokes(updated):
 def of_one(updated, tmp_path) -> TestClient:
     """A client of a copy of `updated`, which may be changed."""
     place = tmp_path / "copy"
-    subprocess.run(["cp", "-r", str(updated), str(place)], check=True)
+    shutil.copytree(updated, place, symlinks=True)
     return opened(place)
 
 
@@ -489,6 +520,12 @@ def test_a_second_update_starts_from_the_model_of_the_first_and_old_predictions_
     run_here(updater, CASE)
     config = json.loads((session.work / "updates/2/run/config.json").read_text(encoding="utf-8"))
     assert config["train"]["init"] == str(session.work / "updates/1/run") and session.predicted_by(CASE) == 2
+    assert config["train"]["iterations"] == 2  # never more than it would be from the start
+    shutil.copytree(session.work / "updates/1", session.work / "updates/0")
+    updater.process, updater.last = subprocess.Popen(["true"]), Progress("training", 2)
+    updater.process.wait()
+    assert updater.progress().phase == "done" and "Updated in" in updater.progress().message
+    assert [path.name for path in session.updates()] == ["2", "1"]
 
 
 def test_an_update_without_a_stroke_of_each_class_says_which(dataset):
@@ -512,14 +549,9 @@ def test_an_update_in_a_process_of_its_own_can_be_stopped_and_killed(dataset):
     updater.stop()
     assert wait(updater, {"stopped"}) and session.predicted_by(CASE) is None
     updater.start(CASE)
-    wait(updater, {"training"})
     os.kill(updater.process.pid, signal.SIGKILL)
     assert wait(updater, {"failed"}) and "ended by signal 9" in updater.progress().message
-    updater.training = TINY
-    updater.start(CASE)
-    assert wait(updater, {"done", "failed"}) == "done" and session.predicted_by("case.2 a") == 3
-    assert "Updated in" in updater.progress().message
-    assert [path.name for path in session.updates()] == ["3", "2"]
+    assert session.predicted_by(CASE) is None
 
 
 def test_a_training_ends_with_its_server(dataset):
@@ -579,10 +611,14 @@ def test_the_verb_serves_the_page_and_ends_with_ctrl_c(dataset):
             assert json.loads(next(events.iter_lines()).removeprefix("data: "))["phase"] == "idle"
     server.send_signal(signal.SIGINT)
     assert server.wait(20) == 130
-    assert server.stderr.read() == "End with Ctrl-C.\nscribbleseg: stopped. The strokes are saved. Continue with the same command.\n"
+    assert (
+        server.stderr.read()
+        == "End with Ctrl-C.\nscribbleseg: stopped. The strokes are saved. Continue with the same command.\n"
+    )
 
 
 def test_without_the_extra_the_message_says_what_to_install(dataset, monkeypatch):
+    monkeypatch.delitem(sys.modules, "scribbleseg.draw.server")
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(InputError, match=r"pip install 'scribbleseg\[draw\]'"):
         draw(Draw(dataset))

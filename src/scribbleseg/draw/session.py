@@ -59,7 +59,7 @@ class Session:
 
     def __init__(self, place: Path, source: Path | None = None):
         """`place`: the data set; `source`: the bare folder that it is made from, if it is."""
-        self.place, self.source = place, source
+        self.place, self.source = place.resolve(), source
         self.lock = threading.RLock()  # writing, and everything that has to agree with what is written
         self.reading = threading.Lock()  # a volume is read once, also if six slices of it are asked for at once
         self.opened = functools.lru_cache(maxsize=3)(_open_image)
@@ -69,7 +69,7 @@ class Session:
         self.dataset: Dataset | None = None
         self.colours: list[str] = []
         self.reviewed: set[str] = set()
-        if (place / "dataset.json").is_file():
+        if (self.place / "dataset.json").is_file():
             self._load()
 
     # --- the data set
@@ -385,7 +385,7 @@ class Session:
         Cases that are neither predicted nor labelled throughout are left out. Raises InputError if there is no case to
         write, and for a folder that is not empty.
         """
-        folder = folder if folder.is_absolute() else self.place.resolve().parent / folder
+        folder = folder if folder.is_absolute() else self.place.parent / folder
         done = []
         with atomic_folder(folder) as partial:
             for name in self.data.cases:

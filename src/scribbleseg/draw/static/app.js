@@ -712,7 +712,7 @@ function nameClasses(session) {
     name.focus();
   };
   add();
-  $("add-class").onclick = add;
+  $("add-class").addEventListener("click", add);
   dialog.addEventListener("cancel", (event) => event.preventDefault());
   return new Promise((resolve) => {
     dialog.querySelector("form").addEventListener("submit", async (event) => {

@@ -77,7 +77,7 @@ export const heatPicture = (plane) =>
   picture(plane, (out, data) => {
     for (let pixel = 0; pixel < out.length; pixel++) {
       const value = data[pixel];
-      out[pixel] = packed([255, 90 + value * 0.6, 20], Math.min(210, value * 1.3) | 0);
+      out[pixel] = packed([255, 90 + value * 0.6, 20], Math.min(180, value) | 0);
     }
   });
 
