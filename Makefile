@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo check format test results clean
+.PHONY: demo check format test results papers clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +37,11 @@ test: $(VENV)/test-installed
 results: $(VENV)/installed
 	$(PIP) -e '.[bench]'
 	$(BIN)/python benchmarks/studies/results.py $(if $(MINUTES),--minutes $(MINUTES))
+
+# The runs at the papers' length, one after the other; carries on. make papers MINUTES=60 stops at a checkpoint.
+papers: $(VENV)/installed
+	$(PIP) -e '.[bench]'
+	$(BIN)/python benchmarks/studies/papers.py $(if $(MINUTES),--minutes $(MINUTES))
 
 clean:
 	rm -rf $(VENV)

@@ -5,10 +5,11 @@
 #   id=$(sbatch --parsable --array=0-7 benchmarks/slurm.sh benchmarks/plans/comparison.toml --budget paper)
 #   sbatch --dependency=afterany:$id --wrap "scribbleseg bench benchmarks/plans/comparison.toml --budget paper --table-only"
 #
-# The size of the array is how many GPUs work at once; it need not be the number of runs. Every task gives the same command: it takes the runs that are
-# neither done nor locked by another task, one after another. What is given after the plan goes to `scribbleseg bench`.
-# Three minutes before its time is over a task stops its run at a checkpoint and puts itself back into the queue.
-# A task also ends with exit code 1 when runs are left that other tasks are still at; the table job's exit code says whether all are done.
+# The size of the array is the number of GPUs to use; it need not be the number of runs. Every task gives the same
+# command. It does the runs that are neither done nor locked by another task, one after another. All words after the plan
+# are options of `scribbleseg bench`. Three minutes before its time limit a task stops its run at a checkpoint and
+# requeues itself. A task exits with 1 if a run failed or if other tasks still have runs. The exit code of the table job
+# says whether all runs are done.
 #
 #SBATCH --job-name=scribbleseg
 #SBATCH --gpus-per-task=1

@@ -1,24 +1,25 @@
 import dataclasses
 import json
-import math
 import os
+import shlex
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from small import plan_of, small_dataset
 
-from scribbleseg.bench import bench, engines
+from scribbleseg.bench import bench, engines, store
 from scribbleseg.bench.plan import Boxplot, Curves, read_bench_plan
 from scribbleseg.bench.run import run_job, short_curve, training_time
-from scribbleseg.bench.store import add_run, convert, is_done, read_records, read_results, read_scores
+from scribbleseg.bench.store import add_run, done_jobs, is_done, read_records, read_results, read_scores
 from scribbleseg.bench.tables import aggregate
+from scribbleseg.bench.worker import open_log
+from scribbleseg.cli import parse
 from scribbleseg.config import Bench
 from scribbleseg.core.errors import InputError
-from scribbleseg.evaluation.scores import COLUMNS, read_rows, summarise, write_rows
+from scribbleseg.evaluation.scores import COLUMNS, read_rows, summarise
 from scribbleseg.methods import hyperparameters, parse_options
 from scribbleseg.training.plan import make_recipe, write_plan
 
@@ -52,12 +53,18 @@ def place(tmp_path, quick_budget):
 
 
 def test_a_plan_is_run_once_and_its_table_comes_from_the_scores(place, capsys):
+    info = place.datasets / "small" / "dataset.json"
+    content = json.loads(info.read_text(encoding="utf-8")) | {"groups": {"case.4 a": "somebody"}}
+    info.write_text(json.dumps(content), encoding="utf-8")
     assert bench(place)
     records, scores = read_records(place.results / "quick"), read_scores(place.results / "quick")
     runs = [f"small/final-0/{name}" for name in ("no-fadc-s0", "no-fadc-s1", "pce-s0", "pce-s1")]
     assert list(records) == list(scores) == runs
     record = records[runs[0]]
-    assert repr(scores[runs[0]]) == repr(read_rows(place.runs / "quick" / runs[0] / "metrics.csv"))
+    scored = read_rows(place.runs / "quick" / runs[0] / "metrics.csv")
+    assert repr(scores[runs[0]]) == repr(
+        [row | {"patient": "somebody" if row["case"] == "case.4 a" else row["case"]} for row in scored]
+    )
     assert record["environment"] == json.loads(
         (place.runs / "quick" / runs[0] / "environment.json").read_text(encoding="utf-8")
     )
@@ -67,9 +74,9 @@ def test_a_plan_is_run_once_and_its_table_comes_from_the_scores(place, capsys):
         and record["held_out_cases"] == 2
     )
     results = read_results(read_bench_plan(place), place)
-    curves = {job.label: result.curve for job, result in results.items()}
-    assert curves["pce"]["iteration"].tolist() == [1, 2] and (curves["pce"]["loss"] > 0).all()
-    assert np.isnan(curves["pce"]["val_mean_dice"]).all(), "this split has no validation cases"
+    curve = results.curves[results.curves["run"] == runs[2]]
+    assert curve["iteration"].tolist() == [1, 2] and (curve["loss"] > 0).all()
+    assert np.isnan(curve["val_mean_dice"]).all(), "this split has no validation cases"
     assert (
         record["peak_memory_mib"] > 50
         and all(0 <= value < 60 for value in record["wall_seconds"].values())
@@ -121,10 +128,13 @@ def leave(place: Bench, job, rows=(("a", "mm"),), more=(), **changed) -> None:
     plan["recipe"] = dataclasses.asdict(plan["recipe"]) | changed.pop("recipe", {})
     plan |= changed
     scores = [
-        dict.fromkeys(COLUMNS, 0.5) | {"case": case, "class": "A", "unit": unit, "missing": False, "spurious": False}
+        dict.fromkeys(COLUMNS, 0.5)
+        | {"case": case, "class": "A", "unit": unit, "missing": False, "spurious": False, "patient": case}
         for case, unit in rows
     ]
-    record = {"plan": plan} | more
+    numbers = {"parameters": 7, "seconds_per_iteration": 0.5, "minutes": 1.0, "held_out_cases": 1}
+    machine = {"device": "a CPU, 1 thread", "precision": "float32"}
+    record = {"plan": plan, "environment": machine, **numbers} | more
     add_run(place.results / job.budget, job, record, scores, short_curve([{"iteration": 1, "loss": 1.0}]))
 
 
@@ -141,7 +151,7 @@ def test_runs_that_cannot_stand_side_by_side_are_refused(place, at, changed, wha
     plan = read_bench_plan(place)
     for job in plan.jobs:
         leave(place, job)
-    assert len(read_results(plan, place)) == 4
+    assert len(read_results(plan, place).records) == 4
     leave(place, plan.jobs[at], **changed)
     with pytest.raises(InputError, match=f"pce-s0 and .*{plan.jobs[at].place.name} have different {what}"):
         read_results(plan, place)
@@ -162,7 +172,7 @@ def test_a_data_set_goes_without_a_row_that_it_cannot_have(place):
     place.plan.write_text(PLAN.replace("folds = [0]", 'folds = [0]\nwithout = ["no-fadc"]'), encoding="utf-8")
     plan = read_bench_plan(place)
     assert {job.label for job in plan.jobs} == {"pce"} and plan.labels == ("pce", "no-fadc")
-    assert [row.label for section in aggregate(plan, {}) for row in section.rows] == ["pce"]
+    assert [row for section in aggregate(plan, read_results(plan, place)) for row in section.rows] == ["pce"]
     place.plan.write_text(PLAN.replace("folds = [0]", 'folds = [0]\nwithout = ["no-fad"]'), encoding="utf-8")
     with pytest.raises(InputError, match='without = ."no-fad". names no row. Did you mean .no-fadc'):
         read_bench_plan(place)
@@ -175,13 +185,99 @@ def test_results_from_before_a_default_changed_are_refused(place):
     assert is_done(job, place)
     leave(place, job, more={"options": {"weight": 0.25}})
     way_out = f"delete its row there and the folder {place.runs / job.place}"
-    with pytest.raises(InputError, match=f"pce-s0 was produced with weight=0.25, the method now has None. .*{way_out}"):
+    with pytest.raises(InputError, match=f"pce-s0 was run with weight 0.25, which is no longer one. .*{way_out}"):
         is_done(job, place)
     leave(place, job)
     path = place.results / "quick" / "runs.csv"
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     table.drop(columns="plan.recipe.ema").to_csv(path, index=False)
     assert is_done(job, place), "an earlier run says nothing of a key that came later, and had its default"
+
+
+def test_the_tables_show_outdated_runs_with_a_note_and_a_bench_refuses_them(place):
+    plan = read_bench_plan(place)
+    for job in plan.jobs:
+        leave(place, job)
+    known = hyperparameters("effdnet") | {"fadc": False}
+    lacking = {key: value for key, value in known.items() if key != "delta"}
+    leave(place, plan.jobs[1], more={"options": lacking}, recipe={"lr": 0.2})
+    place.table_only = True
+    assert bench(place)
+    page = (place.results / "plan-quick.md").read_text(encoding="utf-8")
+    assert "| no-fadc | 0 | 0-1 |" in page and "Outdated" not in page.split("### Cost")[1]
+    said = "was run with lr 0.2, the method now has 0.03; without delta, the method now has 0.3."
+    assert f"\nOutdated: small/final-0/no-fadc-s0 {said}" in page
+    leave(place, plan.jobs[3], more={"options": lacking}, recipe={"lr": 0.2})
+    assert bench(place)
+    page = (place.results / "plan-quick.md").read_text(encoding="utf-8")
+    assert "Outdated: small/final-0/no-fadc-s0, small/final-0/no-fadc-s1 were run with lr 0.2, the" in page
+    place.table_only = False
+    with pytest.raises(
+        InputError, match=r"no-fadc-s0 was run with lr .*without delta, .*, delete its row there and the folder"
+    ):
+        bench(place)
+    assert (place.results / "plan-quick.md").read_text(encoding="utf-8") == page and not place.runs.exists()
+
+
+RECIPE = """
+[recipe]
+optimizer = "adam"
+lr = 0.001
+schedule = "step"
+step_at = [0.5]
+gamma = 0.5
+weight_decay = 0.0
+batch = 24
+iterations = 30000
+"""
+
+
+def test_a_plans_recipe_trains_every_row_and_has_runs_of_its_own(place):
+    jobs = read_bench_plan(place).jobs
+    place.plan.write_text(PLAN + RECIPE + '[[row]]\nmethod = "scn"\n', encoding="utf-8")
+    plan = read_bench_plan(place)
+    assert plan.jobs[0].run == "small/final-0/pce@plan-s0" and plan.jobs[0].place != jobs[0].place
+    wanted = {"optimizer": "adam", "lr": 0.001, "schedule": "step", "step_at": (0.5,), "gamma": 0.5}
+    wanted |= {"weight_decay": 0.0, "batch": 24}
+    for budget, iterations in (("paper", 30_000), ("quick", 2)):
+        place.budget = budget
+        for job in read_bench_plan(place).jobs:
+            recipe, *_ = make_recipe(job.settings(place))
+            assert dataclasses.asdict(recipe) == wanted | {"iterations": iterations, "ema": 0.0}
+            words = shlex.split(job.command(place))[1:]
+            assert make_recipe(parse(words))[0] == recipe, "the command trains the same"
+
+
+def test_a_recipe_that_changes_nothing_leaves_a_run_to_all_plans(place):
+    rows = '[[row]]\nmethod = "scn"\n'
+    same = RECIPE.replace("[0.5]", "[0.25, 0.5, 0.75]").replace("30000", "7")
+    place.plan.write_text(PLAN + rows, encoding="utf-8")
+    before = [job for job in read_bench_plan(place).jobs if job.label == "scn"]
+    place.plan.write_text(PLAN + rows + same, encoding="utf-8")
+    assert [job for job in read_bench_plan(place).jobs if job.label == "scn"] == before, "quick has its own iterations"
+    place.budget = "paper"
+    assert {job.plan for job in read_bench_plan(place).jobs} == {"plan"}
+
+
+def test_a_run_with_the_methods_own_recipe_stands_in_for_one_with_the_plans(place):
+    for job in read_bench_plan(place).jobs:
+        leave(place, job)
+    place.plan.write_text(PLAN + RECIPE, encoding="utf-8")
+    plan, place.table_only = read_bench_plan(place), True
+    assert done_jobs(plan.jobs, place) == [] and not bench(place), "it is not done"
+    page = (place.results / "plan-quick.md").read_text(encoding="utf-8")
+    assert "| pce | 0 | 0-1 |" in page and "Not run: pce (seed 0 fold 0, seed 1 fold 0)" in page
+    assert "no-fadc-s1 were run with optimizer sgd, the plan now has adam; with lr 0.03, the plan now has" in page
+    for job in plan.jobs:
+        leave(place, job)
+    assert bench(place) and set(read_results(plan, place).records) == set(plan.jobs)
+    page = (place.results / "plan-quick.md").read_text(encoding="utf-8")
+    assert "Outdated" not in page and "Not run" not in page
+    place.plan.write_text(PLAN + RECIPE.replace("0.001", "0.002"), encoding="utf-8")
+    with pytest.raises(
+        InputError, match="pce@plan-s0 was run with lr 0.001, the plan now has 0.002; .* To run it again"
+    ):
+        is_done(read_bench_plan(place).jobs[0], place)
 
 
 def test_results_of_a_method_of_ones_own_are_refused_once_its_file_has_changed(place, tmp_path, monkeypatch):
@@ -198,7 +294,7 @@ def test_results_of_a_method_of_ones_own_are_refused_once_its_file_has_changed(p
     with open(file, "a", encoding="utf-8") as more:
         more.write("\n")
     with pytest.raises(
-        InputError, match="mine-s0 was produced by another version of the file that defines mine_of_one_file:Mine. To"
+        InputError, match="mine-s0 was run with another version of the file that defines mine_of_one_file:Mine. To"
     ):
         bench(place)
 
@@ -206,15 +302,15 @@ def test_results_of_a_method_of_ones_own_are_refused_once_its_file_has_changed(p
 @pytest.mark.parametrize(
     "changed, words",
     [
-        ({"recipe": {"lr": 0.2, "ema": 0.9}}, "lr=0.2, the method now has 0.03; ema=0.9, the method now has 0.0"),
-        ({"size": 64}, "size=64, the method now has 32"),
-        ({"network": "x"}, "network=x, the method now has unet"),
+        ({"recipe": {"lr": 0.2, "ema": 0.9}}, "lr 0.2, the method now has 0.03; with ema 0.9, the method now has 0.0"),
+        ({"size": 64}, "size 64, the method now has 32"),
+        ({"network": "x"}, "network x, the method now has unet"),
     ],
 )
 def test_results_of_another_recipe_are_refused(place, changed, words):
     job = read_bench_plan(place).jobs[0]
     leave(place, job, **changed)
-    with pytest.raises(InputError, match=f"pce-s0 was produced with {words}"):
+    with pytest.raises(InputError, match=f"pce-s0 was run with {words}"):
         is_done(job, place)
 
 
@@ -264,6 +360,34 @@ def test_data_that_is_not_there_is_said_before_the_first_run(place, monkeypatch,
     assert engines.run_jobs(list(failed), place, 0) == failed and not started
 
 
+def test_a_file_system_without_locks_is_found_before_the_first_run(place, monkeypatch):
+    def no_locks(file, how):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(store.fcntl, "flock", no_locks)
+    monkeypatch.setattr("scribbleseg.bench.run_jobs", lambda *_: pytest.fail("a run was started"))
+    with pytest.raises(InputError, match=r"results/quick/.lock: cannot be locked .*Choose --results on a file system"):
+        bench(place)
+    with pytest.raises(InputError, match=r"pce-s0.log: cannot be locked .*Choose --runs on a file system"):
+        open_log(read_bench_plan(place).jobs[0], place)
+
+
+def test_a_bench_whose_runs_all_fail_writes_no_tables(place, monkeypatch, capsys):
+    monkeypatch.setattr("scribbleseg.bench.run_jobs", lambda jobs, config, done: dict.fromkeys(jobs, "no luck"))
+    assert not bench(place)
+    assert "quick/small/final-0/pce-s1: no luck\n" in capsys.readouterr().err
+    assert [path.name for path in place.results.rglob("*") if path.is_file()] == [".lock"]
+
+
+def test_scores_without_patients_are_refused(place):
+    jobs = read_bench_plan(place).jobs
+    leave(place, jobs[0])
+    path = place.results / "quick" / "scores.csv"
+    pd.read_csv(path).drop(columns="patient").to_csv(path, index=False)
+    with pytest.raises(InputError, match="scores.csv: has no column 'patient'; .* `groups` of dataset.json"):
+        read_results(read_bench_plan(place), place)
+
+
 def test_table_only_runs_nothing(place):
     place.table_only = True
     assert not bench(place)
@@ -304,6 +428,11 @@ BAD = [
     (PLAN.replace("fadc=false", "x=1"), "plan.toml: row 'no-fadc': --set x=1: effdnet has no option 'x'"),
     (PLAN.replace("fadc=false", "fadc=no"), "plan.toml: row 'no-fadc': --set fadc=no: 'no' is not true or false"),
     (PLAN + '[figure]\nkind = "grid"', r"figure = \{.*\}; expected a list, got a table"),
+    (PLAN + RECIPE.replace("batch", "bach"), "recipe: unknown key 'bach'. Did you mean 'batch'"),
+    (PLAN + RECIPE.replace('"step"', '"stepp"'), "recipe.schedule = 'stepp'; invalid"),
+    (PLAN + RECIPE.replace("0.001", "0"), "row 'pce': --lr 0.0: expected a positive"),
+    (PLAN + RECIPE.replace("[0.5]", "[]"), "row 'pce': --schedule step: pce names no steps. Give --step-at"),
+    (PLAN + RECIPE.replace("[0.5]", "[1.5]"), r"row 'pce': --step-at \(1.5,\): expected shares"),
     ('published = "table-9"' + PLAN, "table-1"),
     ('published = "table-1"' + PLAN, "published.toml: table-1: source is missing"),
 ]
@@ -359,56 +488,9 @@ def test_figures_are_kept(place):
     assert read_bench_plan(place).figures == (Boxplot(), Curves())
 
 
-def before(place: Bench, job, record: dict) -> Path:
-    """A run as versions before 0.2 left it."""
-    folder = place.results / job.place
-    rows = [dict(zip(COLUMNS, ("001", "A", 0.1 + 0.2, math.nan, math.nan, "mm", True, False, 5.0)))]
-    write_rows(folder / "metrics.csv", rows)
-    (folder / "curve.csv").write_text("iteration,loss,val_mean_dice\n12,2.2587,nan\n", encoding="utf-8")
-    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
-    return folder
-
-
-def test_runs_of_the_layout_of_before_are_moved_and_nothing_is_lost(place, capsys):
-    jobs = read_bench_plan(place).jobs[:2]
-    for job in jobs:
-        leave(place, job)
-    stored = {
-        "command": "a --split 622",
-        "environment": {
-            "commit": None,
-            "device": "622",
-            "precision": "float32",
-            "threads": 1,
-            "continued": [{"commit": "1e5"}],
-        },
-        "options": hyperparameters("pce"),
-        "data_note": "",
-        "wall_seconds": {"training": None, "scoring": 0.1},
-        "parameters": 7,
-        "seconds_per_iteration": 0.5,
-        "minutes": 1.0,
-        "held_out_cases": 1,
-    }
-    records = {name: record | stored for name, record in read_records(place.results / "quick").items()}
-    del records[jobs[1].run]["options"]
-    shutil.rmtree(place.results)
-    for job in jobs:
-        before(place, job, records[job.run])
-    place.table_only = True
-    assert not bench(place)
-    assert "moved 2 runs from the layout before 0.2" in capsys.readouterr().out
-    assert convert(place.results) == 0 and read_records(place.results / "quick") == records
-    (row,) = read_scores(place.results / "quick")[jobs[0].run]
-    assert row["case"] == "001" and row["dice"] == 0.1 + 0.2 and math.isnan(row["hd95"]) and row["missing"] is True
-    assert {path.name for path in (place.results / "quick").glob("[!.]*")} == {
-        *("runs.csv", "folds.csv", "scores.csv", "curves.csv")
-    }
-
-
 def test_benches_that_end_at_the_same_time_lose_nothing(place):
     jobs = read_bench_plan(place).jobs
     with ThreadPoolExecutor(len(jobs)) as pool:
         list(pool.map(lambda job: leave(place, job), jobs))
     assert set(read_records(place.results / "quick")) == {job.run for job in jobs}
-    assert len(read_results(read_bench_plan(place), place)) == 4
+    assert len(read_results(read_bench_plan(place), place).records) == 4

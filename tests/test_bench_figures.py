@@ -7,15 +7,15 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from finished import Run, results_of
 from matplotlib.figure import Figure
 from small import save, small_dataset
 
-from scribbleseg.bench import bench
-from scribbleseg.bench.charts import NothingToDraw, boxplot, curves, sensitivity
-from scribbleseg.bench.figures import make_figures
-from scribbleseg.bench.grid import Row, draw_contours, draw_grid, grid
+from scribbleseg.bench import bench, charts, figures
+from scribbleseg.bench.charts import NothingToDraw
+from scribbleseg.bench.grid import Row, draw_contours, draw_grid
+from scribbleseg.bench.grid import grid as grid_of
 from scribbleseg.bench.plan import BenchPlan, Boxplot, Curves, Grid, Job, Sensitivity, read_bench_plan
-from scribbleseg.bench.store import Result
 from scribbleseg.config import Bench
 from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
@@ -28,7 +28,7 @@ def job(label="pce", fold=0, seed=0, method="pce", options=(), data="small") -> 
     return Job(data, "final", fold, label, method, options, seed, "quick")
 
 
-def result(dice: dict[str, list[float]], loss=(2.0, 1.0), validated=(np.nan, np.nan), cases=CASES) -> Result:
+def result(dice: dict[str, list[float]], loss=(2.0, 1.0), validated=(np.nan, np.nan), cases=CASES) -> Run:
     """`dice` per class, one value per case."""
     rows = [
         {
@@ -45,11 +45,31 @@ def result(dice: dict[str, list[float]], loss=(2.0, 1.0), validated=(np.nan, np.
         for i, case in enumerate(cases)
         for name, values in dice.items()
     ]
-    return Result(
+    return Run(
         {"plan": {}},
         rows,
         {"iteration": np.array([10.0, 20.0]), "loss": np.array(loss), "val_mean_dice": np.array(validated)},
     )
+
+
+def of(jobs, runs):
+    return results_of({j: runs[j] for j in jobs if j in runs})
+
+
+def boxplot(jobs, runs):
+    return charts.boxplot(jobs, of(jobs, runs))
+
+
+def curves(jobs, runs):
+    return charts.curves(jobs, of(jobs, runs))
+
+
+def sensitivity(jobs, runs, option):
+    return charts.sensitivity(jobs, of(jobs, runs), option)
+
+
+def grid(jobs, runs, *args, **given):
+    return grid_of(jobs, of(jobs, runs), *args, **given)
 
 
 def line(ax, label):
@@ -140,6 +160,7 @@ def test_nothing_was_run(tmp_path, capsys):
         "plan-quick.md",
         "plan-quick.tex",
         "plan-quick.csv",
+        "plan-quick-tests.csv",
     }
 
 
@@ -164,84 +185,55 @@ def test_a_box_plot_shows_every_case_of_every_row():
     assert line(left, "z first").get_xdata() == pytest.approx([0.5, 0.8])  # a is defined for one seed, b for none
     assert np.all(np.abs(line(right, "later").get_ydata() - 1) < 0.3)
     assert line(right, "median of z first").get_xdata() == pytest.approx([0.5, 0.5])
-    assert "Incomplete: later (seed 0 of 0-1). Not run: none." in words(figure) and "3 held-out cases" in words(figure)
-    assert "small, final fold 0, seeds 0-1, budget quick" in words(figure)
+    assert "Not run: none (seed 0 fold 0, seed 1 fold 0); later (seed 1 fold 0)." in words(
+        figure
+    ) and "3 held-out cases" in words(figure)
+    assert "small, final, folds 0, seeds 0-1, budget quick" in words(figure)
 
 
-@pytest.mark.parametrize("count", [5, 6, 10, 11])
-def test_few_cases_are_seen_as_dots(count):
+@pytest.mark.parametrize("count", [5, 6])
+def test_a_box_needs_six_cases(count):
     dice = [index / (count - 1) for index in range(count)]
     figure = boxplot([job()], {job(): result({"RV": dice}, cases=[f"case{index}" for index in range(count)])})
     (ax,) = figure.axes
-    dots, median = line(ax, "pce"), line(ax, "median of pce")
-    assert dots.get_xdata().tolist() == dice
+    assert line(ax, "pce").get_xdata().tolist() == dice
     boxes = [(bar.get_x(), bar.get_width()) for bar in ax.patches]
-    assert boxes == ([] if count < 6 else [pytest.approx((0.25, 0.5))]) and ("quartiles" in words(figure)) == (
-        count >= 6
-    )
-    assert (dots.get_zorder() > median.get_zorder()) == (count <= 10) and (dots.get_alpha() is None) == (count <= 10)
+    assert boxes == ([] if count < 6 else [pytest.approx((0.25, 0.5))])
+    assert ("quartiles" in words(figure)) == (count >= 6)
     assert ax.get_xlim()[0] < -0.02 and ax.get_xlim()[1] > 1.02, "dots at 0 and 1 are whole"
-
-
-def test_a_row_is_named_by_the_folds_and_seeds_it_has():
-    jobs = [
-        job(label, fold, seed)
-        for label in ("pce", "tv", "rloss", "s2l", "all")
-        for fold in (0, 1, 2)
-        for seed in (0, 1)
-    ]
-    has = {
-        "pce": lambda j: j.fold < 2,
-        "tv": lambda j: j.fold < 2,
-        "rloss": lambda j: j.fold == 0 == j.seed,
-        "s2l": lambda j: j.fold + j.seed < 2,
-        "all": lambda j: True,
-    }
-    said = words(boxplot(jobs, {j: result({"RV": [1, 1, 1]}) for j in jobs if has[j.label](j)}))
-    assert (
-        "Incomplete: pce, tv (folds 0-1 of 0-2); rloss (fold 0 of 0-2, seed 0 of 0-1); s2l (3 of 6 runs)." in said
-        and "Not run" not in said
-    )
-    part = [j for j in jobs if j.label == "tv"]
-    assert "final folds 0-1, seeds 0-1" in words(
-        boxplot(part, {j: result({"RV": [1, 1, 1]}) for j in part if j.fold < 2})
-    ), "not the plan's fold 2"
 
 
 # --- curves
 
 
+def panel(figure, label):
+    return next(ax for ax in figure.axes if ax.get_title() == label)
+
+
 def test_curves_are_means_over_runs_with_their_range():
     jobs = [job(label, fold) for fold in (0, 1) for label in ("pce", "tv", "none")]
     runs = [result({"RV": [1, 1, 1]}, loss) for loss in ((4, 2), (8, 1), (6, 1), (2, 0.5))]
-    found = dict(zip([jobs[0], jobs[1], jobs[3], jobs[4]], runs))
-    figure = curves(jobs, found)
-    (ax,) = figure.axes
-    assert line(ax, "pce").get_xdata().tolist() == [10, 20] and line(ax, "pce").get_ydata().tolist() == [5, 1.5]
-    assert line(ax, "tv").get_ydata().tolist() == [5, 0.75]
-    shade = ax.collections[0].get_paths()[0].vertices
+    figure = curves(jobs, dict(zip([jobs[0], jobs[1], jobs[3], jobs[4]], runs)))
+    pce, tv = panel(figure, "pce"), panel(figure, "tv")
+    assert line(pce, "pce").get_xdata().tolist() == [10, 20] and line(pce, "pce").get_ydata().tolist() == [5, 1.5]
+    assert line(tv, "tv").get_ydata().tolist() == [5, 0.75]
+    shade = pce.collections[0].get_paths()[0].vertices
     assert {tuple(point) for point in shade.tolist()} == {(10, 4), (10, 6), (20, 1), (20, 2)}
-    one, other = line(ax, "pce"), line(ax, "tv")
-    assert (
-        one.get_linestyle() != other.get_linestyle()
-        and one.get_marker() != other.get_marker()
-        and one.get_color() != other.get_color()
-    )
-    assert {"pce", "tv"} <= {text.get_text() for text in ax.texts} and "Not run: none." in words(figure)
+    assert "Not run: none (folds 0-1)." in words(figure) and "shade: range" in words(figure)
 
 
 def test_validation_dice_has_its_panel_where_there_is_any():
     jobs = [job("pce"), job("tv")]
     found = {jobs[0]: result({"RV": [1, 1, 1]}, validated=(np.nan, 0.7)), jobs[1]: result({"RV": [1, 1, 1]})}
-    loss, dice = curves(jobs, found).axes
-    assert line(dice, "pce").get_xydata().tolist() == [[20, 0.7]] and "validation Dice" in dice.get_ylabel()
-    assert not [found for found in dice.lines if found.get_label() == "tv"] and line(loss, "tv") is not None
+    shown = [ax for ax in curves(jobs, found).axes if ax.axison]
+    assert [ax.get_title() for ax in shown] == ["pce", "tv", "pce"]
+    assert line(shown[2], "pce").get_xydata().tolist() == [[20, 0.7]]
     assert "scribbled pixels" not in words(curves(jobs, found))
     found[jobs[0]].record["plan"]["val_on_scribbles"] = True
-    assert "Validation Dice is of scribbled pixels alone." in words(curves(jobs, found))
+    assert "It is of scribbled pixels alone." in words(curves(jobs, found))
 
 
-def test_many_rows_have_a_panel_each():
+def test_every_row_has_a_panel_with_the_others_behind_it():
     labels = [f"row{index}" for index in range(7)]
     jobs = [job(label, fold) for label in [*labels, "none"] for fold in (0, 1)]
     found = {
@@ -253,18 +245,11 @@ def test_many_rows_have_a_panel_each():
     shown = [ax for ax in figure.axes if ax.get_title() and ax.axison]
     assert [ax.get_title() for ax in shown] == [*labels, "row3"], "losses, then the one that was validated"
     for index, (label, ax) in enumerate(zip(labels, shown)):
-        assert (
-            line(ax, label).get_ydata().tolist() == [2.5 + 2 * index, 1]
-            and len(ax.lines) == 8
-            and len(ax.collections) == 1
-        )
-        assert (
-            ax.get_yscale() == "log" and ax.get_xlim() == shown[0].get_xlim() and ax.get_ylim() == shown[0].get_ylim()
-        )
+        assert line(ax, label).get_ydata().tolist() == [2.5 + 2 * index, 1]
+        assert len(ax.lines) == 8 and len(ax.collections) == 1 and ax.get_yscale() == "log"
+        assert ax.get_xlim() == shown[0].get_xlim() and ax.get_ylim() == shown[0].get_ylim()
         assert {other.get_color() for other in ax.lines if other is not line(ax, label)} == {"#c9c9c9"}
     assert line(shown[7], "row3").get_ydata().tolist() == [0.7] and shown[7].get_yscale() == "linear"
-    assert "Not run: none." in words(figure)
-    assert len(curves(jobs[:12], found).axes) == 2, "six stand together"
 
 
 # --- sensitivity
@@ -288,25 +273,27 @@ def test_sensitivity_takes_the_rows_that_differ_in_one_option():
     }
     figure = sensitivity(jobs, found, "delta")
     (ax,) = figure.axes
-    assert ax.get_xscale() == "linear" and ax.get_xlabel() == "delta of effdnet"
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0.0", "0.3", "0.9"]
+    assert ax.get_xlabel() == "delta of effdnet"
     bars = {container.get_label(): container for container in ax.containers}
     assert bars.keys() == {"RV", "LV", "mean"}
-    assert bars["RV"].lines[0].get_xydata() == pytest.approx(np.array([(0, 0.55), (0.3, 0.75), (0.9, 0.45)]))
+    assert bars["RV"].lines[0].get_xydata() == pytest.approx(np.array([(0, 0.55), (1, 0.75), (2, 0.45)]))
     assert bars["LV"].lines[0].get_ydata() == pytest.approx([0.3] * 3)
     assert bars["mean"].lines[0].get_ydata() == pytest.approx([0.425, 0.525, 0.375])
     low, high = bars["RV"].lines[2][0].get_segments()[0][:, 1]
     assert high - low == pytest.approx(2 * np.std([0.5, 0.6], ddof=1)) and (low + high) / 2 == pytest.approx(0.55)
-    assert "Not run: missing." in words(figure) and "default" in words(figure)
+    assert "Not run: missing (folds 0-1)." in words(figure)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["default", "RV", "LV", "mean"]
 
 
-def test_sensitivity_of_one_fold_has_no_bars_and_powers_are_spread_evenly():
+def test_sensitivity_of_one_fold_has_no_bars_and_values_are_spread_evenly():
     jobs = [job(f"K{k}", method="effdnet", options=(f"blocks={k}",)) for k in (16, 2, 4)] + [
         job("effdnet", method="effdnet")
     ]
     found = {j: result({"RV": [0.1 * i] * 3}) for i, j in enumerate(jobs)}
     (ax,) = sensitivity(jobs, found, "blocks").axes
-    assert ax.get_xscale() == "log" and not ax.containers[0].has_yerr
-    assert ax.containers[0].lines[0].get_xydata() == pytest.approx(np.array([(2, 0.1), (4, 0.2), (8, 0.3), (16, 0)]))
+    assert not ax.containers[0].has_yerr
+    assert ax.containers[0].lines[0].get_xydata() == pytest.approx(np.array([(0, 0.1), (1, 0.2), (2, 0.3), (3, 0)]))
     ax.figure.canvas.draw()
     assert [label.get_text() for label in ax.get_xticklabels()] == ["2", "4", "8", "16"]
 
@@ -531,13 +518,13 @@ def test_every_figure_has_its_file_and_repeats_to_the_byte(place, capsys):
     kinds = (Boxplot(), Curves(), Grid(), Sensitivity(option="weight"))
     jobs = [*JOBS, job("tv", data="elsewhere")]
     plan = plan_of(*kinds, jobs=jobs)
-    written = make_figures(plan, DONE, place)
+    written = figures.make_figures(plan, of(jobs, DONE), place)
     assert [path.name for path in written] == [
         f"plan-quick-{kind}-small-final.png" for kind in ("boxplot", "curves", "grid")
     ]
     said = capsys.readouterr().err
     assert "sensitivity-weight-small-final: figure not made, " in said and said.count("nothing was run") == 4
     first = {path: path.read_bytes() for path in written}
-    assert make_figures(plan, DONE, place) == written
+    assert figures.make_figures(plan, of(jobs, DONE), place) == written
     assert {path: path.read_bytes() for path in written} == first
     assert sorted(place.results.iterdir()) == sorted(written), "no partial files"

@@ -12,14 +12,17 @@ from itertools import product
 from pathlib import Path
 
 import msgspec
+import numpy as np
+import pandas as pd
 import pytest
+from finished import Run, results_of
 
 from scribbleseg import cli
-from scribbleseg.bench.formats import LATEX, escape, fold_lines, latex, markdown, tidy_csv, write_tables
+from scribbleseg.bench.formats import LATEX, escape, fold_lines, latex, markdown, to_csv, write_tables
 from scribbleseg.bench.plan import BenchPlan, Job, Published, read_bench_plan
-from scribbleseg.bench.statistics import average_seeds, holm, paired_p, rank
-from scribbleseg.bench.store import Result, read_results
-from scribbleseg.bench.tables import aggregate, spans, tables
+from scribbleseg.bench.statistics import holm, interval, paired_p, rank, seed_means
+from scribbleseg.bench.store import read_results
+from scribbleseg.bench.tables import aggregate, spans, tables, tidy
 from scribbleseg.config import Bench
 from scribbleseg.evaluation.scores import COLUMNS
 from scribbleseg.methods import hyperparameters, parse_options
@@ -61,7 +64,7 @@ def result(scores, classes="AB", **changed):
         for case, pair in scores.items()
         for name, value in zip(classes, pair)
     ]
-    return Result(record(**changed), rows, {})
+    return Run(record(**changed), rows)
 
 
 def bench_plan(labels, folds, seeds=(0,), data=("heart",), published=None, methods=None):
@@ -74,13 +77,19 @@ def bench_plan(labels, folds, seeds=(0,), data=("heart",), published=None, metho
 
 
 def of(plan, found):
-    """Job → Result from (label, fold) or (label, fold, seed) → Result, of the first data set."""
+    """Results from (label, fold) or (label, fold, seed) → Run, of the first data set."""
     whole = {(key if len(key) == 3 else (*key, 0)): value for key, value in found.items()}
-    return {
-        job: whole[job.label, job.fold, job.seed]
-        for job in plan.jobs
-        if job.data == plan.jobs[0].data and (job.label, job.fold, job.seed) in whole
-    }
+    return results_of(
+        {
+            job: whole[job.label, job.fold, job.seed]
+            for job in plan.jobs
+            if job.data == plan.jobs[0].data and (job.label, job.fold, job.seed) in whole
+        }
+    )
+
+
+def to_csv_of(sections):
+    return to_csv(tidy(sections))
 
 
 def cells(table):
@@ -96,22 +105,22 @@ def test_over_folds_takes_the_mean_over_cases_first_and_over_cases_pools():
     over_folds, over_cases, _ = tables(aggregate(plan, of(plan, TWO_FOLDS))[0])
     assert (over_folds.title, over_cases.title) == (
         "Mean over folds (sd over folds)",
-        "Mean over cases (sd over cases)",
+        "Mean over cases (sd over cases) [95 % interval over patients]",
     )
     # A: folds .6 and .8, mean .7, sd √.02; cases .5 .7 .8, mean 2/3, sd √(.14/6)
     folds, cases = cells(over_folds), cells(over_cases)
     assert folds["pce", "Dice A"][0] == "70.00 (14.14)"
-    assert cases["pce", "Dice A"][0] == "66.67 (15.28)"
+    assert cases["pce", "Dice A"][0].startswith("66.67 (15.28) [")
     # mean of the classes: folds (.6 + .8)/2 = .7 and .6; cases .6 .8 .6
     assert folds["pce", "Dice mean"][0] == "65.00 (7.07)"
-    assert cases["pce", "Dice mean"][0] == "66.67 (11.55)"
+    assert cases["pce", "Dice mean"][0].startswith("66.67 (11.55) [")
     assert cases["pce", "folds"][0] == "0-1" and cases["pce", "seeds"][0] == "0" and cases["pce", "cases"][0] == "3"
 
 
 def test_of_one_fold_there_is_no_table_over_folds():
     plan = bench_plan(["pce"], [0, 1])
     shown = tables(aggregate(plan, of(plan, {("pce", 0): TWO_FOLDS["pce", 0]}))[0])
-    assert [table.title for table in shown] == ["Mean over cases (sd over cases)", "Cost"]
+    assert [table.title for table in shown] == ["Mean over cases (sd over cases) [95 % interval over patients]", "Cost"]
 
 
 def test_seeds_are_averaged_per_case_and_missing_structures_counted():
@@ -121,25 +130,23 @@ def test_seeds_are_averaged_per_case_and_missing_structures_counted():
         ("pce", 0, 0): result({"a": ((0.0, nan), 0.5), "b": (0.4, 0.5)}),
         ("pce", 0, 1): result({"a": ((0.2, 6.0), 0.5), "b": ((0.8, nan), 0.5)}),
     }
-    row = aggregate(plan, of(plan, found))[0].rows[0]
     table = cells(tables(aggregate(plan, of(plan, found))[0])[0])
     # A: case a (0 + .2)/2 = .1, case b .6; HD95 is of the seed that found it, 6 in a, 2 in b; HD95* (100 + 6)/2 =
     # 53 and (2 + 100)/2 = 51; B 2 always
     assert (
-        table["pce", "Dice A"][0] == "35.00 (35.36)"
+        table["pce", "Dice A"][0].startswith("35.00 (35.36) [")
         and table["pce", "cases"][0] == "2"
         and table["pce", "seeds"][0] == "0-1"
     )
-    assert table["pce", "HD95 A (mm)"][0] == "4.00 (2.83)"
-    assert table["pce", "HD95* mean (mm)"][0] == "27.00"
+    assert table["pce", "HD95 A (mm)"][0].startswith("4.00 (2.83) [")
+    assert table["pce", "HD95* mean (mm)"][0] == "27.00 (0.71)"  # cases (53 + 2)/2 and (51 + 2)/2
     assert table["pce", "missing"][0] == "2"
-    assert len(row.scores) == 4
     # seed 0: A (0 + .4)/2, B .5; seed 1: A (.2 + .8)/2, B .5
     assert (
-        "Mean Dice of each seed (seeds), over the folds that all of them have; sd and p do not include the difference "
-        "between seeds: pce 35.00, 50.00 (0-1)." in tables(aggregate(plan, of(plan, found))[0])[0].notes
+        "Mean Dice of each seed (seeds), over the folds that all of them have; sd and tests do not include the "
+        "difference between seeds: pce 35.00, 50.00 (0-1)." in tables(aggregate(plan, of(plan, found))[0])[0].notes
     )
-    lines = list(csv.DictReader(io.StringIO(tidy_csv(aggregate(plan, of(plan, found))))))
+    lines = list(csv.DictReader(io.StringIO(to_csv_of(aggregate(plan, of(plan, found))))))
     assert [[float(value) for value in line["dice_by_seed"].split(" / ") if value] for line in lines] == [
         [],
         [],
@@ -150,13 +157,11 @@ def test_seeds_are_averaged_per_case_and_missing_structures_counted():
         for note in tables(aggregate(plan, of(plan, {("pce", 0, 0): found["pce", 0, 0]}))[0])[0].notes
     )
     other_fold = {("pce", 1, 0): result({"c": (0.9, 0.9)})}
-    uneven = aggregate(
-        bench_plan(["pce"], [0, 1], [0, 1]), of(bench_plan(["pce"], [0, 1], [0, 1]), found | other_fold)
-    )[0].rows[0]
-    assert uneven.by_seed == {0: pytest.approx(0.35), 1: pytest.approx(0.5)}, "of the fold that both seeds have"
-    apart = of(bench_plan(["pce"], [0, 1], [0, 1]), {("pce", 0, 1): found["pce", 0, 1]} | other_fold)
-    assert aggregate(bench_plan(["pce"], [0, 1], [0, 1]), apart)[0].rows[0].by_seed == {}
-    assert average_seeds([result({"a": (0.1, 0.3)}).rows])[1]["dice"] == 0.3
+    more = bench_plan(["pce"], [0, 1], [0, 1])
+    uneven = seed_means(of(more, found | other_fold).scores)
+    assert uneven.to_dict() == {0: pytest.approx(35), 1: pytest.approx(50)}, "of the fold that both seeds have"
+    apart = {("pce", 0, 1): found["pce", 0, 1]} | other_fold
+    assert seed_means(of(more, apart).scores).empty
 
 
 def test_the_same_case_in_two_folds_is_two_cases():
@@ -167,41 +172,64 @@ def test_the_same_case_in_two_folds_is_two_cases():
 
 def test_holm_by_hand():
     # sorted .01 .02 .03 .04, times 4 3 2 1: .04 .06 .06 (running maximum) .06
-    assert holm({"a": 0.04, "b": 0.01, "c": 0.03, "d": 0.02}) == pytest.approx(
-        {"a": 0.06, "b": 0.04, "c": 0.06, "d": 0.06}
-    )
-    assert holm({"a": 0.4, "b": 0.7}) == pytest.approx({"a": 0.8, "b": 0.8})
-    assert holm({"a": 0.9, "b": 0.6}) == {"a": 1.0, "b": 1.0}
-    corrected = holm({"a": 0.02, "b": math.nan})
-    assert corrected["a"] == 0.02 and math.isnan(corrected["b"]), "what was not tested does not count"
+    assert holm(pd.Series([0.04, 0.01, 0.03, 0.02])).tolist() == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm(pd.Series([0.4, 0.7])).tolist() == pytest.approx([0.8, 0.8])
+    assert holm(pd.Series([0.9, 0.6])).tolist() == [1.0, 1.0]
+    corrected = holm(pd.Series([0.02, math.nan]))
+    assert corrected[0] == 0.02 and math.isnan(corrected[1]), "what was not tested does not count"
 
 
 def test_wilcoxon_by_hand():
-    other = {f"case{i}": 0.5 for i in range(6)}
-    better = {case: 0.5 + 0.01 * (i + 1) for i, case in enumerate(other)}
-    assert paired_p(better, other) == (pytest.approx(2 / 2**6), 6), "all six of one sign, exact, two-sided"
-    better["case0"] = (
-        0.49  # the smallest difference turned: W = 1, and 2 of the 64 signs are as extreme, on either side
-    )
-    better["case1"] = 0.525  # no tie with it
-    assert paired_p(better, other | {"elsewhere": 1.0}) == (pytest.approx(4 / 2**6), 6)
-    assert paired_p(dict.fromkeys(other, 0.3), dict.fromkeys(other, 0.1 + 0.2)) == (1.0, 6), (
-        "equal but for the last bit"
-    )
-    few = {case: better[case] for case in list(better)[:5]}
-    p, pairs = paired_p(few, other)
-    assert math.isnan(p) and pairs == 5
+    better = np.arange(1, 7) / 100
+    assert paired_p(better) == pytest.approx(2 / 2**6), "all six of one sign, exact, two-sided"
+    better[0] = -0.005  # the smallest difference turned: W = 1, and 2 of the 64 signs are as extreme, on either side
+    assert paired_p(better) == pytest.approx(4 / 2**6)
+    assert paired_p(np.full(6, 0.3) - (0.1 + 0.2)) == 1.0, "equal but for the last bit"
+    assert math.isnan(paired_p(better[:5]))
+
+
+def test_an_interval_is_that_of_the_mean_and_repeats():
+    values = pd.Series([0.0, 1.0] * 50 + [math.nan])
+    low, high = interval(values)
+    # a mean of 100 coins: sd .05, so about .5 ± 1.96 · .05
+    assert (low, high) == (pytest.approx(0.402, abs=0.02), pytest.approx(0.598, abs=0.02))
+    assert interval(values) == (low, high)
+    assert interval(pd.Series([3.0, 3.0])) == (3.0, 3.0) and np.isnan(interval(pd.Series([3.0, math.nan]))).all()
+
+
+def test_intervals_and_tests_take_a_patient_once():
+    """Two frames of each of six patients: the patients' means count, so there are six pairs and not twelve."""
+    plan = bench_plan(["pce", "scn"], [0])
+    runs = {}
+    for label, gain in (("pce", 0.0), ("scn", 0.1)):
+        frames = {f"p{i}-{j}": (0.1 * i + gain + 0.01 * j,) * 2 for i in range(6) for j in (0, 1)}
+        runs[label, 0] = result(frames)
+        for row in runs[label, 0].rows:
+            row["patient"] = row["case"][:2]
+    section = aggregate(plan, of(plan, runs))[0]
+    test = section.tests.set_index(["metric", "class"]).loc["dice", "A"]
+    assert (test["patients"], test["p"], test["p_holm"]) == (6, pytest.approx(2 / 2**6), pytest.approx(2 / 2**6))
+    assert test["difference"] == pytest.approx(-10), "row less other, in percent"
+    means = pd.Series([10 * i + 0.5 for i in range(6)])
+    found = section.summary.loc[("pce", "A"), ["dice_low", "dice_high"]]
+    assert tuple(found) == pytest.approx(interval(means))
 
 
 def test_ranks_share_a_place_and_know_the_direction():
-    assert rank({"a": 3.0, "b": 5.0, "c": 5.0, "d": math.nan, "e": 1.0}, higher=True) == {
+    def places(higher, **values):
+        return rank(pd.Series(values), higher).to_dict()
+
+    nan = math.nan
+    assert places(True, a=3.0, b=5.0, c=5.0, d=nan, e=1.0) == {
+        "a": "second",
         "b": "best",
         "c": "best",
-        "a": "second",
+        "d": "",
+        "e": "",
     }
-    assert rank({"a": 3.0, "b": 5.0, "e": 1.0}, higher=False) == {"e": "best", "a": "second"}
-    assert rank({"a": 3.0, "b": math.nan}, higher=True) == {}
-    assert rank({"a": 3.0, "b": 3.0, "c": math.nan}, higher=True) == {}, "all the same: none is best"
+    assert places(False, a=3.0, b=5.0, e=1.0) == {"a": "second", "b": "", "e": "best"}
+    assert set(places(True, a=3.0, b=nan).values()) == {""}
+    assert set(places(True, a=3.0, b=3.0, c=nan).values()) == {""}, "all the same: none is best"
 
 
 def test_ranks_leave_out_incomplete_rows_and_the_upper_bound():
@@ -235,7 +263,7 @@ def test_ranks_leave_out_incomplete_rows_and_the_upper_bound():
         assert table.body[3][0][0] == "part †" and table.body[3][1][0] == "1"
         notes = " ".join(table.notes)
         assert "part (fold 0)" in notes and "† has other folds" in notes and "trains on dense masks" in notes
-    assert section.leader == "tv" and set(section.p) == {"pce", "scn", "part"}
+    assert set(section.tests["row"]) | set(section.tests["other"]) == {"pce", "scn", "tv"} == set(section.ranked)
 
 
 def test_nothing_is_ranked_when_no_row_has_every_fold():
@@ -244,70 +272,60 @@ def test_nothing_is_ranked_when_no_row_has_every_fold():
         0
     ]
     table = tables(section)[0]
-    assert section.leader == "" and "p (Holm)" not in table.head
+    assert section.ranked == [] and section.tests.empty and not section.tested
     assert [line[0][0] for line in table.body] == ["pce †", "scn †"]
     assert not any(mark for line in table.body for _, mark in line)
-
-
-def test_rows_of_one_mean_have_no_leader():
-    plan = bench_plan(["pce", "scn", "part"], [0, 1])
-    pce, scn = (
-        {f"case{i}": (one, one) for i, one in enumerate(values)}
-        for values in ([0.1, 0.2, 0.3, 0.4, 0.5, 0.9], [0.9, 0.5, 0.4, 0.3, 0.2, 0.1])
-    )
-    found = {
-        ("pce", 0): result(pce),
-        ("scn", 0): result(scn),
-        ("pce", 1): result(pce),
-        ("scn", 1): result(scn),
-        ("part", 0): result(pce),
-    }
-    section = aggregate(plan, of(plan, found))[0]
-    assert (section.leader, section.p) == ("", {}) and "p (Holm)" not in tables(section)[1].head
-    assert not any(mark for line in tables(section)[1].body for _, mark in line)
-    scn["case0"] = (0.91, 0.9)
-    found["scn", 1] = result(scn)
-    assert aggregate(plan, of(plan, found))[0].leader == "scn"
-    alone = {key: value for key, value in found.items() if key[0] != "scn"}
-    assert aggregate(plan, of(plan, alone))[0].p == {"part": (1.0, 6)}, "a single one leads"
 
 
 def test_a_fold_is_named_where_its_name_says_more_than_its_number():
     plan = bench_plan(["pce"], [0, 1])
     found = of(plan, TWO_FOLDS)
-    found[plan.jobs[1]].record["plan"]["fold"] = found[plan.jobs[1]].record["plan"]["fold"] | {"name": "1"}
+    record = found.records[plan.jobs[1]]
+    found.records[plan.jobs[1]] = record | {"plan": record["plan"] | {"fold": record["plan"]["fold"] | {"name": "1"}}}
     lines = fold_lines(aggregate(plan, found)[0])
     assert lines == [f"fold {name}: trained on 2 cases, scored on 2 test cases" for name in ("0 (some)", "1")]
 
 
-def test_the_leader_is_tested_against_over_the_shared_cases():
-    plan = bench_plan(["pce", "scn", "tv", "fullsup"], [0, 1])
-    cases = {fold: [f"{fold}{i}" for i in range(4)] for fold in (0, 1)}
+def test_every_two_ranked_rows_are_tested_for_each_class_and_metric():
+    plan = bench_plan(["pce", "scn", "tv", "part", "fullsup"], [0, 1])
 
-    def run(fold, low, step):
-        return result({case: (low + step * (i + 4 * fold),) * 2 for i, case in enumerate(cases[fold])})
+    def run(fold, low, step, hd95=2.0, count=4):
+        cases = {f"{fold}{i}": low + step * (i + 4 * fold) for i in range(count)}
+        return result({case: ((dice, hd95), (0.5, 2.0)) for case, dice in cases.items()})
 
-    found = {
-        (label, fold): run(fold, *numbers)
-        for label, numbers in {"pce": (0.3, 0.0), "scn": (0.6, 0.01), "fullsup": (0.9, 0.0)}.items()
-        for fold in (0, 1)
-    }
-    found["tv", 0] = run(0, 0.5, 0.0)
+    rows = {"pce": (0.3, 0.0, 5.0), "scn": (0.6, 0.01), "tv": (0.3, 0.001, 9.0), "fullsup": (0.9, 0.0)}
+    found = {(label, fold): run(fold, *numbers) for label, numbers in rows.items() for fold in (0, 1)}
+    found["part", 0] = run(0, 0.5, 0.0)
+    found["tv", 1].rows[0]["missing"] = True
     section = aggregate(plan, of(plan, found))[0]
-    table = tables(section)[1]
-    # 8 pairs, all of one sign: 2/2⁸ = .0078, one comparison; tv shares 4
-    assert section.p["pce"] == (pytest.approx(2 / 2**8), 8)
-    shown = {
-        row: (cells(table)[row, "p (Holm)"][0], cells(table)[row, "pairs"][0])
-        for row in ("pce", "scn", "tv †", "fullsup")
+    tests = section.tests.set_index(["metric", "class", "row", "other"])
+    pairs = [("pce", "scn"), ("pce", "tv"), ("scn", "tv")]
+    assert [key[2:] for key in tests.index if key[:2] == ("dice", "A")] == pairs
+    # 8 pairs, all of one sign: 2/2⁸; three tests: times 3. pCE and TV are alike in one case of eight: 2/2⁷
+    assert tests.loc[("dice", "A", "pce", "scn"), "p"] == pytest.approx(2 / 2**8)
+    assert tests.loc[("dice", "A", "pce", "scn"), "p_holm"] == pytest.approx(6 / 2**8)
+    assert tests.loc[("dice", "A", "pce", "tv"), "p"] == pytest.approx(2 / 2**7)
+    assert (tests.loc[("dice", "B"), "p"] == 1).all()
+    assert [key[2:] for key in tests.index if key[:2] == ("hd95", "A")] == pairs[:1], "tv misses a structure"
+    assert tests.loc[("hd95", "A", "pce", "scn"), "p_holm"] == pytest.approx(2 / 2**8), "the only test of its column"
+    table = tables(section)[2]
+    shown = {line[0][0]: [text for text, _ in line[1:]] for line in table.body}
+    assert table.title == "Significant differences" and table.head[1:] == [
+        *("Dice A", "Dice B", "Dice mean", "HD95 A (mm)", "HD95 B (mm)", "HD95 mean (mm)")
+    ]
+    assert shown == {
+        "1 pce": ["–", "–", "–", "–", "–", "–"],
+        "2 scn": ["1, 3", "–", "1, 3", "1", "–", "1"],
+        "3 tv": ["1", "–", "1", "–", "–", "–"],
     }
-    assert shown == {"pce": ("0.008 *", "8"), "scn": ("leading", ""), "tv †": ("–", "4"), "fullsup": ("", "")}
-    notes = " ".join(table.notes)
-    assert (
-        "Wilcoxon signed-rank test against scn" in notes
-        and "over 1 comparison;" in notes
-        and "fewer than 6 pairs" in notes
-    )
+
+
+def test_with_few_patients_a_note_stands_in_the_place_of_the_tests():
+    plan = bench_plan(["pce", "scn"], [0])
+    found = {(label, 0): result(dict.fromkeys("abcde", (dice, dice))) for label, dice in (("pce", 0.5), ("scn", 0.6))}
+    scores, last = tables(aggregate(plan, of(plan, found))[0])
+    assert last.title == "Cost"
+    assert "No tests: with fewer than 6 patients no difference can reach p < 0.05." in scores.notes
 
 
 PAPER = Published(
@@ -321,9 +339,7 @@ PAPER = Published(
 
 def test_published_numbers_have_their_own_columns_once_and_only_for_their_data_set():
     plan = bench_plan(["pce", "scn"], [0, 1], data=("heart", "lung"), published=PAPER)
-    results = of(plan, TWO_FOLDS) | {
-        job: TWO_FOLDS["pce", job.fold] for job in plan.jobs if job.data == "lung" and job.label == "pce"
-    }
+    results = results_of({job: TWO_FOLDS["pce", job.fold] for job in plan.jobs if job.label == "pce"})
     heart, lung = aggregate(plan, results)
     first, second, _ = tables(heart)
     assert first.head[-2:] == ["published Dice A", "published HD95 mean"], "columns without a number are left out"
@@ -341,10 +357,18 @@ def test_published_numbers_have_their_own_columns_once_and_only_for_their_data_s
         aggregate(dataclasses.replace(plan, published=msgspec.structs.replace(PAPER, ours="622")), results)[0]
     )[0]
     assert "at budget quick. Its split is of the kind of `622`, not of `cv`." in " ".join(elsewhere.notes)
-    lines = [line for line in csv.DictReader(io.StringIO(tidy_csv([heart, lung]))) if line["published_dice"]]
+    lines = [line for line in csv.DictReader(io.StringIO(to_csv_of([heart, lung]))) if line["published_dice"]]
     keys = ("data", "row", "class", "published_dice", "published_dice_sd")
     assert [tuple(line[key] for key in keys) for line in lines] == [("heart", "pce", "A", "11.11", "2.22")]
     assert float(lines[0]["dice_over_folds"]) == pytest.approx(70)
+
+
+def test_a_papers_hd95_is_not_set_beside_voxels():
+    plan = bench_plan(["pce"], [0, 1], published=PAPER)
+    runs = {key: Run(run.record, [row | {"unit": "voxel"} for row in run.rows]) for key, run in TWO_FOLDS.items()}
+    (section,) = aggregate(plan, of(plan, runs))
+    assert tables(section)[0].head[-1] == "published Dice A"
+    assert all(not line["published_hd95"] for line in csv.DictReader(io.StringIO(to_csv_of([section]))))
 
 
 def test_rows_that_were_not_run_say_so_and_nothing_is_filled_in():
@@ -355,7 +379,7 @@ def test_rows_that_were_not_run_say_so_and_nothing_is_filled_in():
     assert set(re.split(r" *\| *", line)[2:]) == {"not run", ""}
     assert "Not run: pce (fold 2); scn (folds 0-2)." in page
     assert page.endswith("## lung, cv\n\nnot run\n")
-    lines = list(csv.DictReader(io.StringIO(tidy_csv(aggregate(plan, results)))))
+    lines = list(csv.DictReader(io.StringIO(to_csv_of(aggregate(plan, results)))))
     assert {line["status"] for line in lines if line["data"] == "heart" and line["row"] == "pce"} == {"incomplete"}
     found = [(line["data"], line["class"], line["status"]) for line in lines if line["row"] == "scn"]
     assert found == [(*place, "not run") for place in (("heart", "A"), ("heart", "B"), ("heart", "mean"), ("lung", ""))]
@@ -363,12 +387,12 @@ def test_rows_that_were_not_run_say_so_and_nothing_is_filled_in():
     assert not any(value for line in lines if line["row"] == "scn" for key, value in line.items() if key not in names)
 
 
-def test_csv_is_unrounded():
+def test_csv_has_ten_digits():
     plan = bench_plan(["pce"], [0, 1])
-    line = next(csv.DictReader(io.StringIO(tidy_csv(aggregate(plan, of(plan, TWO_FOLDS))))))
-    assert float(line["dice_over_cases"]) == pytest.approx(200 / 3, abs=1e-12)
-    assert float(line["dice_sd_over_cases"]) == pytest.approx(100 * math.sqrt(0.14 / 6), abs=1e-12)
-    assert float(line["dice_sd_over_folds"]) == pytest.approx(100 * math.sqrt(0.02), abs=1e-12)
+    line = next(csv.DictReader(io.StringIO(to_csv_of(aggregate(plan, of(plan, TWO_FOLDS))))))
+    assert float(line["dice_over_cases"]) == pytest.approx(200 / 3, rel=1e-9)
+    assert float(line["dice_sd_over_cases"]) == pytest.approx(100 * math.sqrt(0.14 / 6), rel=1e-9)
+    assert float(line["dice_sd_over_folds"]) == pytest.approx(100 * math.sqrt(0.02), rel=1e-9)
     assert (line["status"], line["folds"], line["cases"], line["unit"], line["parameters"]) == (
         "complete",
         "0-1",
@@ -517,7 +541,7 @@ def test_the_documented_plan_is_one(tmp_path):
     path = tmp_path / "plans" / "mine.toml"
     path.write_text(re.search(r"```toml\n(.*?)```", page, re.DOTALL)[1], encoding="utf-8")
     plan = read_bench_plan(Bench(path))
-    assert plan.labels == ("pce", "effdnet-no-fadc") and len(plan.jobs) == 4 and plan.published.data == "acdc"
+    assert plan.labels == ("pce", "effdnet-no-fadc") and len(plan.jobs) == 4 and not plan.published
     assert all(f"`{path.name}`" in page for path in PLANS)
 
 
@@ -532,5 +556,5 @@ def test_the_committed_tables_are_those_of_the_committed_scores(page, tmp_path, 
     write_tables(plan, read_results(plan, given[0]), tmp_path)
     written = (tmp_path / page.name).read_text(encoding="utf-8").replace(f" --results {tmp_path}", "", 1)
     assert written == page.read_text(encoding="utf-8"), f"run: scribbleseg {made}"
-    table = page.with_suffix(".csv")
-    assert (tmp_path / table.name).read_text(encoding="utf-8") == table.read_text(encoding="utf-8")
+    for name in (f"{page.stem}.csv", f"{page.stem}-tests.csv"):
+        assert (tmp_path / name).read_text(encoding="utf-8") == page.with_name(name).read_text(encoding="utf-8")

@@ -30,7 +30,7 @@ def runs(tmp_path):
     save(tmp_path / "runs/quick/hearts/cv5-0/pce-s0/predictions/case0.nii.gz", found)
     job = Job("hearts", "cv5", 0, "pce", "pce", (), 0, "quick")
     curve = [{"iteration": "1", "loss": "0.5", "val_mean_dice": "nan"}]
-    row = dict.fromkeys(COLUMNS, 0.0) | {"case": "case0", "class": "A", "unit": "mm"}
+    row = dict.fromkeys(COLUMNS, 0.0) | {"case": "case0", "class": "A", "unit": "mm", "patient": "case0"}
     add_run(tmp_path / "results" / "quick", job, {"plan": {"fold": {}}}, [row], curve)
     return tmp_path / "runs", tmp_path / "datasets", tmp_path / "results"
 

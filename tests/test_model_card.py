@@ -207,6 +207,7 @@ def run(tmp_path) -> Path:
         "parameters": 7,
         "minutes": 2.6,
     }
+    rows = [row | {"patient": dataset.patient(row["case"])} for row in rows]
     add_run(tmp_path / "results" / "quick", JOB, record, rows, CURVE_ROWS)
     return run
 

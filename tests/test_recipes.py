@@ -56,6 +56,11 @@ EXPECTED = {  # what differs from the shared recipe, and the options
         {"pseudo_weight": 0.5, "cam_weight": 0.1},
     ),
     "fddseg": ({"batch": 4}, FDDSEG),
+    "corral": (
+        {"optimizer": "adamw", "lr": 1e-3, "schedule": "onecycle", "weight_decay": 0.01, "iterations": 6000}
+        | {"ema": 0.99},
+        {"enclosed": 1.0, "taught": 0.5, "ramp": 0.5, "alpha": 0.99},
+    ),
     "scn": (
         {"optimizer": "adam", "lr": 1e-3, "schedule": "step", "weight_decay": 0.0, "batch": 24, "iterations": 30_000}
         | {"step_at": (0.25, 0.5, 0.75), "gamma": 0.5},

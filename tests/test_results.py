@@ -9,6 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 import results
+from finished import results_of
 from small import small_dataset
 from test_bench_tables import TWO_FOLDS, bench_plan, of, result
 
@@ -84,10 +85,10 @@ def test_scores_of_validation_cases_are_no_distance_to_the_papers():
     )
     found = of(plan, {("pce", 0): result({"a": (0.5, 0.7), "b": (0.7, 0.9)})})
     (section,) = aggregate(plan, found)
-    assert results.row_cells(section.rows[0], section)[-3] == "16.00"
-    for one in found.values():
-        one.record["plan"]["fold"] = {"name": "some", "train": ["x"], "val": ["a", "b"], "test": []}
-    assert results.row_cells(section.rows[0], section)[-3] == ""
+    assert results.row_cells("pce", section)[-3] == "16.00"
+    for record in found.records.values():
+        record["plan"]["fold"] = {"name": "some", "train": ["x"], "val": ["a", "b"], "test": []}
+    assert results.row_cells("pce", section)[-3] == ""
 
 
 def test_a_tenth_of_the_iterations_stands_beside_the_same_run_at_quick(tmp_path):
@@ -118,7 +119,7 @@ def test_a_tenth_of_the_iterations_stands_beside_the_same_run_at_quick(tmp_path)
         Job("heart", "cv", 0, label, method, options, 0, "quick")
         for label, method, options in (("scn", "scn", ()), ("effdnet-fbsl", "effdnet", ("fadc=false",)))
     ]
-    found = {job: result({"a": (dice, dice)}) for job, dice in zip(jobs, (0.5, 0.625))}
+    found = dict(zip(jobs, (50.0, 62.5)))
     lines = [
         line.strip("| ").split(" | ") for line in results.tenth(Bench(tmp_path, results=tmp_path), found).splitlines()
     ]
@@ -159,7 +160,9 @@ def test_the_effect_of_a_choice_is_against_the_same_seed():
         for row in (("scn", "scn", ()), ("scn-4", "scn", ("stride=4",)), ("scn-m", "scn", ("overlap=mask",)))
     ]
     dice = {("scn", 0): 0.5, ("scn", 1): 0.7, ("scn-4", 0): 0.6, ("scn-4", 1): 0.65, ("scn-m", 1): 0.7}
-    found = {job: result({"a": (dice[job.label, job.seed],) * 2}) for job in jobs if (job.label, job.seed) in dice}
+    found = results_of(
+        {job: result({"a": (dice[job.label, job.seed],) * 2}) for job in jobs if (job.label, job.seed) in dice}
+    )
     plan = BenchPlan(
         "table", Path("table.toml"), "quick", ("scn", "scn-4", "scn-m"), tuple(jobs), "A table", (), None, ()
     )

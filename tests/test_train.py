@@ -25,7 +25,6 @@ from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.preparation import resize_image, resize_label
 from scribbleseg.data.voxels import Slices
 from scribbleseg.inference.models import load_network
-from scribbleseg.methods.scn import SCN
 from scribbleseg.training.augment import random_affine
 from scribbleseg.training.average import Average
 from scribbleseg.training.batches import Sampler, augment_slices, build_slices, epoch_order
@@ -625,7 +624,7 @@ def test_schedules():
 
 def test_the_fast_preset_replaces_the_methods_recipe_and_yields_to_what_is_said(dataset, tmp_path):
     plan = plan_of(Train(dataset, tmp_path, preset="fast"))
-    assert plan.method == "scn" and plan.size == FAST_SIZE and plan.recipe.step_at == SCN.recipe.step_at
+    assert (plan.method, plan.size, plan.preparation) == ("corral", FAST_SIZE, "patches")
     assert {key: getattr(plan.recipe, key) for key in FAST} == FAST
     plan = plan_of(Train(dataset, tmp_path, preset="fast", method="effdnet", lr=0.5, iterations=7, size=64))
     assert (plan.method, plan.recipe.lr, plan.recipe.iterations, plan.size, plan.recipe.ema) == (

@@ -25,13 +25,12 @@ from safetensors.torch import save
 from scribbleseg.bench.engines import run_jobs
 from scribbleseg.bench.formats import fold_lines
 from scribbleseg.bench.plan import BenchPlan, Job, Published, read_bench_plan
-from scribbleseg.bench.statistics import mean_sd
-from scribbleseg.bench.store import Result, convert, is_done, read_results
-from scribbleseg.bench.tables import Row, Section, aggregate, spans
+from scribbleseg.bench.statistics import table_of
+from scribbleseg.bench.store import Results, done_jobs, read_records, read_results
+from scribbleseg.bench.tables import Section, aggregate, number, outdated_notes, spans
 from scribbleseg.config import Bench
 from scribbleseg.core.atomic import atomic_file
 from scribbleseg.core.device import pick_device
-from scribbleseg.evaluation.scores import summarise
 from scribbleseg.methods import hyperparameters, method_class, parse_options
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -108,55 +107,52 @@ def keep_small(job: Job, config: Bench, models: Path) -> None:
 def section_text(section: Section) -> str:
     """A line per row of the plan: folds and seeds, scores, the paper's mean Dice, the difference to it, minutes,
     device."""
-    classes = section.classes if section.done else ["mean"]
+    classes = section.classes or ["mean"]
     head = ["method", "folds", "seeds", "cases", *(f"Dice {name}" for name in classes), "HD95 mean"]
     head += ["paper", "short by", "min / run", "device"]
     how = "Mean (sd over folds, where there are two)." if section.done else "Nothing was run."
     held = [f"- {line}" for line in fold_lines(section)] if section.done else []
-    table = markdown_table(head, [row_cells(row, section) for row in section.rows])
-    return "\n".join([f"Budget `{section.budget}`. {how}", *held, "", table])
+    table = markdown_table(head, [row_cells(label, section) for label in section.rows])
+    outdated = outdated_notes(section.results.outdated)
+    notes = ["", "  \n".join(outdated)] if outdated else []
+    return "\n".join([f"Budget `{section.budget}`. {how}", *held, "", table, *notes])
 
 
-def _and_missing(row: Row, name: str) -> str:
+def _and_missing(done: list[Job], wanted: list[Job], name: str) -> str:
     """The folds or seeds that were run, and those of which nothing was."""
-    done, lacking = ({getattr(job, name) for job in jobs} for jobs in (row.done, row.missing))
-    return spans(done) + (f" ({spans(lacking - done)} not run)" if lacking - done else "")
+    has, every = ({getattr(job, name) for job in jobs} for jobs in (done, wanted))
+    return spans(has) + (f" ({spans(every - has)} not run)" if every - has else "")
 
 
 def effects(section: Section) -> str:
     """A line per row that sets options: its mean Dice less that of the method's own row with the same fold and seed."""
-    own = {
-        row.method: {(job.fold, job.seed): mean_dice(result) for job, result in row.done.items()}
-        for row in section.rows
-        if row.label == row.method
-    }
+    dice = mean_dice(section.results)
+    own = {(job.method, job.fold, job.seed): dice[job] for job in dice if job.label == job.method}
     lines = []
-    for row in section.rows:
-        runs = {
-            job: result
-            for job, result in row.done.items()
-            if job.set and (job.fold, job.seed) in own.get(row.method, {})
-        }
+    for jobs in section.done.values():
+        runs = [job for job in jobs if job.set and (job.method, job.fold, job.seed) in own]
         if runs:
-            options = parse_options(row.method, next(iter(runs)).set)
-            defaults = hyperparameters(row.method)
-            found = [mean_dice(result) - own[row.method][job.fold, job.seed] for job, result in runs.items()]
+            method = runs[0].method
+            options, defaults = parse_options(method, runs[0].set), hyperparameters(method)
+            found = [dice[job] - own[method, job.fold, job.seed] for job in runs]
             shown = [
                 ", ".join(f"{name} {value}" for name, value in values.items())
                 for values in (options, {name: defaults[name] for name in options})
             ]
-            lines.append([row.method, *shown, ", ".join(f"{value:+.1f}" for value in found), f"{np.mean(found):+.1f}"])
+            lines.append([method, *shown, ", ".join(f"{value:+.1f}" for value in found), f"{np.mean(found):+.1f}"])
     return markdown_table(["method", "choice", "default", "against the default, per seed", "mean"], lines)
 
 
-def mean_dice(result: Result) -> float:
-    return 100 * summarise(result.rows)[-1]["dice"]
+def mean_dice(results: Results) -> dict[Job, float]:
+    """Run → mean Dice in percent: over cases, then classes."""
+    means = table_of(results.scores, "dice", ["run"]).mean(axis=1)
+    return {job: means[job.run] for job in results.records}
 
 
 def orders(section: Section, published: Published) -> str:
     """Which pairs of the rows that a paper prints stand the other way round in a section."""
-    ours = {row.label: row.folds[-1]["dice"] for row in section.rows if row.done}
-    paper = {label: mean for label in ours if (mean := paper_mean(label, published)) is not None}
+    ours = section.summary.xs("mean", level="class")["dice_over_folds"]
+    paper = {label: mean for label in section.done if (mean := paper_mean(label, published)) is not None}
     pairs = [(above, below) for above, below in permutations(paper, 2) if paper[above] > paper[below]]
     turned: dict[str, list[str]] = {}
     for above, below in pairs:
@@ -169,10 +165,12 @@ def orders(section: Section, published: Published) -> str:
     )
 
 
-def tenth(config: Bench, results: dict[Job, Result]) -> str:
+def tenth(config: Bench, quick_dice: dict[Job, float]) -> str:
     """The runs of benchmarks/studies/folds.py with a tenth of their method's iterations, each beside the same run at
-    budget quick, which is in `results`."""
-    quick = {(job.method, " ".join(job.set), job.data, job.split, str(job.fold), str(job.seed)): job for job in results}
+    budget quick."""
+    quick = {
+        (job.method, " ".join(job.set), job.data, job.split, str(job.fold), str(job.seed)): job for job in quick_dice
+    }
     head = ["row", "data", "fold", "seed", "size", "iterations", "Dice mean", "by class", "near the mask"]
     head += ["foreground elsewhere, %", "at `quick`", "minutes", "device", "commit"]
     lines = []
@@ -180,7 +178,7 @@ def tenth(config: Bench, results: dict[Job, Result]) -> str:
         if 10 * int(line["iterations"]) != method_class(line["method"]).recipe.iterations:
             continue
         job = quick.get(tuple(line[key] for key in ("method", "set", "data", "split", "fold", "seed")))
-        short = f"{mean_dice(results[job]):.2f}" if job else "not run"
+        short = f"{quick_dice[job]:.2f}" if job else "not run"
         name = job.label if job else f"{line['method']} {line['set']}"
         minutes = f"{float(line['training_s']) / 60:.0f}" if line["training_s"] else ""
         cells = [name, line["data"], f"{line['split']}-{line['fold']}", line["seed"], line["size"], line["iterations"]]
@@ -189,31 +187,23 @@ def tenth(config: Bench, results: dict[Job, Result]) -> str:
     return markdown_table(head, lines)
 
 
-def row_cells(row: Row, section: Section) -> list[str]:
-    paper = paper_mean(row.label, section.published)
+def row_cells(label: str, section: Section) -> list[str]:
+    paper = paper_mean(label, section.paper)
     printed = "" if paper is None else f"{paper:.2f}"
-    if not row.done:
-        empty = [""] * len(section.classes if section.done else ["mean"])
-        return [row.label, "not run", "", "", *empty, "", printed, "", "", ""]
-    scores = [
-        f"{100 * entry['dice']:.2f}" + ("" if np.isnan(entry["dice_sd"]) else f" ({100 * entry['dice_sd']:.2f})")
-        for entry in row.folds
-    ]
-    records = [result.record for result in row.done.values()]
+    if label not in section.done:
+        return [label, "not run", "", "", *[""] * len(section.classes or ["mean"]), "", printed, "", "", ""]
+    means = section.summary.loc[label]
+    scores = [number(*pair) for pair in means[["dice_over_folds", "dice_sd_over_folds"]].itertuples(index=False)]
+    done, wanted = section.done[label], section.rows[label]
+    records = [section.results.records[job] for job in done]
     tested = all(record["plan"]["fold"]["test"] for record in records)  # else validation cases were scored
-    short = ""
-    if (
-        paper is not None
-        and section.published
-        and section.split == section.published.ours
-        and not row.missing
-        and tested
-    ):
-        short = f"{paper - 100 * row.folds[-1]['dice']:.2f}"
+    alike = section.paper is not None and section.split == section.paper.ours and len(done) == len(wanted)
+    dice = means.loc["mean", "dice_over_folds"]
+    short = f"{paper - dice:.2f}" if paper is not None and alike and tested else ""
     devices = " / ".join(dict.fromkeys(record["environment"]["device"] for record in records))
-    minutes = f"{mean_sd([record['minutes'] for record in records])[0]:.1f}"
-    place = [*(_and_missing(row, name) for name in ("fold", "seed")), str(row.cases[-1]["cases"])]
-    return [row.label, *place, *scores, f"{row.folds[-1]['hd95']:.2f}", printed, short, minutes, devices]
+    place = [*(_and_missing(done, wanted, name) for name in ("fold", "seed")), str(means.loc["mean", "cases"])]
+    minutes = f"{section.cost.loc[label, 'minutes_per_run']:.1f}"
+    return [label, *place, *scores, f"{means.loc['mean', 'hd95_over_folds']:.2f}", printed, short, minutes, devices]
 
 
 def paper_mean(label: str, published: Published | None) -> float | None:
@@ -222,7 +212,7 @@ def paper_mean(label: str, published: Published | None) -> float | None:
     if "dice" in numbers.get("mean", {}):
         return numbers["mean"]["dice"]
     dice = [values["dice"] for name, values in numbers.items() if name != "mean" and "dice" in values]
-    return mean_sd(dice)[0] if len(dice) == 3 else None
+    return float(np.mean(dice)) if len(dice) == 3 else None
 
 
 def read_plans(config: Bench, budget: str) -> dict[str, BenchPlan]:
@@ -231,32 +221,32 @@ def read_plans(config: Bench, budget: str) -> dict[str, BenchPlan]:
 
 
 def blocks(config: Bench) -> dict[str, str]:
-    """Marker of docs/results.md → text. Of a plan the budget paper is shown as soon as it has a run, until then
-    quick."""
-    counts = {budget: queue(read_plans(config, budget)) for budget in ("paper", "quick")}
-    done = " and ".join(
-        f"{sum(is_done(job, config) for job in jobs)} at budget `{budget}`" for budget, jobs in counts.items()
-    )
-    found = {"state": f"**Of the queue's {len(counts['paper'])} runs {done} are done.**"}
+    """Marker of docs/results.md → text. Sections at budget paper that have a run come first, then those at quick."""
+    plans = {budget: read_plans(config, budget) for budget in ("paper", "quick")}
+    results = {
+        budget: {name: read_results(plan, config) for name, plan in own.items()} for budget, own in plans.items()
+    }
+    counts = []
+    for budget, own in results.items():
+        found_of = [(plans[budget][name].jobs, found) for name, found in own.items()]  # without runs that stand in
+        done = {job for jobs, found in found_of for job in found.records if job in jobs}
+        outdated = {job for jobs, found in found_of for job in found.outdated if job in jobs}
+        counts.append(f"{len(done)} at budget `{budget}`" + (f" ({len(outdated)} outdated)" if outdated else ""))
+    found = {"state": f"**Of the queue's {len(queue(plans['quick']))} runs {' and '.join(counts)} are done.**"}
     for name in SHOWN:
-        for budget in ("paper", "quick"):
-            plan = read_plans(config, budget)[name]
-            sections = aggregate(plan, read_results(plan, config))
-            if any(section.done for section in sections):
-                break
+        both = [section for budget in plans for section in aggregate(plans[budget][name], results[budget][name])]
+        sections = [section for section in both if section.done or section.budget == "quick"]
         if name == "open-choices":
             found[f"{name}: effects"] = "\n\n".join(map(effects, sections))
         found[name] = "\n\n".join(
             f"**{section.data}, {section.split}.** {section_text(section)}" for section in sections
         )
-    quick = read_plans(config, "quick")
-    compared = aggregate(quick["comparison"], read_results(quick["comparison"], config))
-    found["orders"] = "\n".join(orders(section, quick[PRINTED[section.data]].published) for section in compared)
-    return found | {
-        "tenth": tenth(
-            config, {job: result for plan in quick.values() for job, result in read_results(plan, config).items()}
-        )
-    }
+    compared = aggregate(plans["quick"]["comparison"], results["quick"]["comparison"])
+    found["orders"] = "\n".join(
+        orders(section, plans["quick"][PRINTED[section.data]].published) for section in compared
+    )
+    quick_dice = {job: dice for part in results["quick"].values() for job, dice in mean_dice(part).items()}
+    return found | {"tenth": tenth(config, quick_dice)}
 
 
 def fill(text: str, found: dict[str, str]) -> str:
@@ -289,22 +279,21 @@ def main():
     budget = auto if given.budget == "auto" else given.budget
     places = {key: getattr(given, key) for key in ("datasets", "runs", "results", "jobs", "device")}
     config = Bench(PLANS, budget, **places)
-    if moved := convert(config.results):
-        print(f"moved {moved} runs from the layout before 0.2 into the CSV files of {config.results}")
     plans = read_plans(config, budget)
     jobs = queue(plans)
-    todo = [job for job in jobs if not is_done(job, config)]
     failed = {}
     if not given.table_only:
+        done = done_jobs(jobs, config)
+        todo = [job for job in jobs if job not in set(done)]
         with stopped_after(given.minutes):
             failed = run_jobs(todo, config, len(jobs) - len(todo))
-        for job in jobs if budget == "paper" else ():
-            if is_done(job, config):
-                keep_small(job, config, given.models)
+        for job in done_jobs(jobs, config) if budget == "paper" else ():
+            keep_small(job, config, given.models)
     with atomic_file(given.page) as partial:
         partial.write_text(fill(given.page.read_text(encoding="utf-8"), blocks(config)), encoding="utf-8")
-    count = sum(is_done(job, config) for job in jobs)
-    print(f"{count} of {len(jobs)} runs are done at budget {budget}; tables: {given.page}")
+    records = read_records(config.results / budget)
+    done = sum(job.run in records for job in jobs)
+    print(f"{done} of {len(jobs)} runs are done at budget {budget}; tables: {given.page}")
     for job, reason in failed.items():
         print(f"{job.place}: {reason}", file=sys.stderr)
     sys.exit(bool(failed))

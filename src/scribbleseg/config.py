@@ -116,6 +116,17 @@ class Train:
         Literal["poly", "cosine", "onecycle", "step", "constant"] | None,
         Option("", "How the learning rate changes over the run.", METHODS),
     ] = None
+    step_at: Annotated[
+        tuple[float, ...],
+        Option(
+            "SHARE",
+            "With --schedule step: the share of the run after which the learning rate is multiplied by --gamma. Give "
+            "the option once per step.",
+            METHODS,
+        ),
+    ] = ()
+    gamma: Annotated[float | None, Option("FACTOR", "With --schedule step: see --step-at.", METHODS)] = None
+    weight_decay: Annotated[float | None, Option("NUMBER", "Weight decay of the optimiser.", METHODS)] = None
     network: Annotated[
         str | None, Option("NAME", "unet, or monai:NAME such as monai:BasicUNet (needs `pip install monai`).", METHODS)
     ] = None

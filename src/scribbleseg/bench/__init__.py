@@ -11,7 +11,7 @@ try:
     from .figures import make_figures
     from .formats import write_tables
     from .plan import read_bench_plan
-    from .store import convert, done_jobs, read_results
+    from .store import done_jobs, lock_results, read_results
 except ModuleNotFoundError as missing:
     if missing.name not in ("msgspec", "pandas", "tabulate"):
         raise
@@ -21,24 +21,25 @@ except ModuleNotFoundError as missing:
 def bench(config: Bench) -> bool:
     """Run a plan and write its tables and figures. Returns True if every run is done.
 
-    If a run fails, the others continue. The failed runs are listed at the end.
+    If a run fails, the others continue. The failed runs are listed at the end. If all fail and none was done before, no
+    table or figure is written.
     """
     check_interval(config.checkpoint_every)
-    plan = read_bench_plan(config)
-    if moved := convert(config.results):
-        print(f"moved {moved} runs from the layout before 0.2 into the CSV files of {config.results}")
-    done = done_jobs(plan, config)
-    todo = [job for job in plan.jobs if job not in set(done)]
-    failed = dict.fromkeys(todo, "not run")
-    if done:
-        print(f"{len(done)} of the plan's {len(plan.jobs)} runs are already done and are skipped")
-    if todo and not config.table_only:
-        failed = run_jobs(todo, config, len(done))
+    plan, failed = read_bench_plan(config), {}
+    if not config.table_only:
+        done = done_jobs(plan.jobs, config)
+        if done:
+            print(f"{len(done)} of the plan's {len(plan.jobs)} runs are already done and are skipped")
+        if todo := [job for job in plan.jobs if job not in set(done)]:
+            lock_results(config.results / plan.budget).close()  # a file system without locks is found before any run
+            failed = run_jobs(todo, config, len(done))
     results = read_results(plan, config)
-    path = write_tables(plan, results, config.results)
-    print(f"tables: {path}, and the same as .tex and .csv")
-    for path in make_figures(plan, results, config):
-        print(f"figure: {path}")
-    for job in (job for job in plan.jobs if job in failed):
-        print(f"{job.place}: {failed[job]}", file=sys.stderr)
-    return not failed
+    if results.records or config.table_only:
+        path = write_tables(plan, results, config.results)
+        print(f"tables: {path}, and the same as .tex and .csv")
+        for path in make_figures(plan, results, config):
+            print(f"figure: {path}")
+    lacking = [job for job in plan.jobs if job not in results.records]
+    for job in lacking:
+        print(f"{job.place}: {failed.get(job, 'not run')}", file=sys.stderr)
+    return not lacking

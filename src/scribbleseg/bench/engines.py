@@ -1,8 +1,8 @@
 """Run the jobs of a bench: in processes of this machine, or as tasks of a Ray cluster.
 
-An engine takes the jobs to do. When a job ends, it yields (job, None) or (job, why it failed). About once a second it
-calls `tick` with the jobs that it has started and those that another bench is running. It defers the latter, and takes
-one over if the other bench gives it up. If an engine is closed early (Ctrl-C), it stops its runs at a checkpoint.
+An engine is given the jobs. When a job ends, it yields (job, None) or (job, why it failed). About once a second it
+calls `tick` with the jobs that it has started and those that another bench is running. An engine starts one of the
+latter only if the other bench stops it. If an engine is closed early (Ctrl-C), it stops its runs at a checkpoint.
 """
 
 import logging

@@ -18,10 +18,10 @@ from ..reporting.figures import STYLE
 from .charts import NothingToDraw, boxplot, curves, sensitivity
 from .grid import grid
 from .plan import BenchPlan, Boxplot, Curves, FigureEntry, Grid, Job, Sensitivity
-from .store import Result
+from .store import Results
 
 
-def make_figures(plan: BenchPlan, results: dict[Job, Result], config: Bench) -> list[Path]:
+def make_figures(plan: BenchPlan, results: Results, config: Bench) -> list[Path]:
     """Write every figure of the plan, per data set and split, to RESULTS/NAME-BUDGET-KIND[-OPTION]-DATA-SPLIT.png.
 
     If a figure cannot be drawn, stderr says why, and an earlier one is kept. Returns the files written.
@@ -32,17 +32,17 @@ def make_figures(plan: BenchPlan, results: dict[Job, Result], config: Bench) -> 
         for (data, split), jobs in plan.places.items():
             path = config.results / ("-".join([plan.name, plan.budget, *kind, data, split]) + ".png")
             try:
-                if not any(job in results for job in jobs):
-                    raise NothingToDraw("nothing was run")
                 with rc_context(STYLE):
-                    write_figure(_draw(entry, jobs, results, config), path)
+                    write_figure(_draw(entry, jobs, results.of(jobs), config), path)
                 written.append(path)
             except (NothingToDraw, InputError) as reason:
                 print(f"{path.stem}: figure not made, {reason}", file=sys.stderr)
     return written
 
 
-def _draw(entry: FigureEntry, jobs: list[Job], results: dict[Job, Result], config: Bench) -> Figure:
+def _draw(entry: FigureEntry, jobs: list[Job], results: Results, config: Bench) -> Figure:
+    if not results.records:
+        raise NothingToDraw("nothing was run")
     match entry:
         case Boxplot():
             return boxplot(jobs, results)
@@ -52,7 +52,6 @@ def _draw(entry: FigureEntry, jobs: list[Job], results: dict[Job, Result], confi
             return sensitivity(jobs, results, entry.option)
         case Grid():
             return grid(jobs, results, config, entry.cases, entry.slices)
-    raise NotImplementedError(entry)
 
 
 def write_figure(figure: Figure, path: Path) -> None:

@@ -8,9 +8,9 @@ from tabulate import DataRow, TableFormat, tabulate
 
 from ..config import Bench
 from ..core.atomic import atomic_file
-from .plan import BenchPlan, Job
-from .store import Result
-from .tables import Row, Section, Table, aggregate, cost, spans, tables
+from .plan import BenchPlan
+from .store import Results
+from .tables import Section, Table, aggregate, all_tests, spans, tables, tidy
 
 MARKDOWN_MARKS = {"best": "**{}**", "second": "<u>{}</u>", "": "{}"}
 LATEX_MARKS = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "": "{}"}
@@ -21,15 +21,6 @@ LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
 }  # fmt: skip
 PIPES = DataRow("| ", " | ", " |")
 UNPADDED = TableFormat(None, lambda widths, _: "|" + " --- |" * len(widths), None, None, PIPES, PIPES, 0, None)
-SCORES = ("dice", "hd95", "penalised_hd95")
-COLUMNS = (
-    "data split budget row class unit status folds seeds cases dice_over_folds dice_sd_over_folds hd95_over_folds "
-    "hd95_sd_over_folds penalised_hd95_over_folds penalised_hd95_sd_over_folds dice_over_cases dice_sd_over_cases "
-    "hd95_over_cases hd95_sd_over_cases penalised_hd95_over_cases n_missing n_spurious dice_by_seed p_holm pairs "
-    "leader "
-    "published_dice published_dice_sd published_hd95 parameters seconds_per_iteration peak_memory_mib minutes_per_run "
-    "size iterations batch optimiser"
-).split()
 ABOUT = (
     "Weights of the last iteration, held-out cases, Dice in percent. HD95 is the mean over found structures; missing "
     "counts structures with no predicted voxel, over all folds and seeds; HD95* counts each of those as the volume's "
@@ -37,14 +28,24 @@ ABOUT = (
 )
 
 
-def write_tables(plan: BenchPlan, results: dict[Job, Result], folder: Path) -> Path:
-    """Write FOLDER/NAME-BUDGET.md, .tex and .csv. Returns the path of the first."""
+def write_tables(plan: BenchPlan, results: Results, folder: Path) -> Path:
+    """Write FOLDER/NAME-BUDGET.md, .tex and .csv, and the tests as NAME-BUDGET-tests.csv. Returns the first path."""
     sections, path = aggregate(plan, results), Path(folder) / f"{plan.name}-{plan.budget}.md"
-    texts = {".tex": latex(plan, sections), ".csv": tidy_csv(sections), ".md": markdown(plan, sections, folder)}
+    texts = {
+        ".tex": latex(plan, sections),
+        ".csv": to_csv(tidy(sections)),
+        "-tests.csv": to_csv(all_tests(sections)),
+        ".md": markdown(plan, sections, folder),
+    }
     for ending, text in texts.items():
-        with atomic_file(path.with_suffix(ending)) as partial:
+        with atomic_file(path.with_name(path.stem + ending)) as partial:
             partial.write_text(text, encoding="utf-8", newline="")
     return path
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """Ten digits: the last ones depend on the order of sums."""
+    return table.infer_objects().to_csv(index=False, lineterminator="\n", float_format="%.10g")
 
 
 def pipe_table(head: list[str], body: list[list[str]]) -> str:
@@ -84,7 +85,7 @@ def about(plan: BenchPlan) -> str:
 
 def fold_lines(section: Section) -> list[str]:
     """A line per fold: its name and the numbers of training and scored cases."""
-    records = {job.fold: result.record for row in section.done for job, result in row.done.items()}
+    records = {job.fold: record for job, record in section.results.records.items()}
     lines = []
     for number, record in sorted(records.items()):
         fold, held = record["plan"]["fold"], record["held_out_cases"]
@@ -128,43 +129,3 @@ def _latex_table(table: Table, place: str) -> str:
 def escape(text: str) -> str:
     """Escape a text so that LaTeX prints every character as it is."""
     return "".join(LATEX.get(char, char) for char in text)
-
-
-def tidy_csv(sections: list[Section]) -> str:
-    """A row per data set, split, row of the plan and class (and `mean`).
-
-    Numbers are not rounded, Dice is in percent, and undefined values are empty. The status is complete, incomplete
-    (only some of the plan's folds or seeds were run) or not run.
-    """
-    lines = [
-        {"data": section.data, "split": section.split, "budget": section.budget, "row": row.label} | line
-        for section in sections
-        for row in section.rows
-        for line in _csv_lines(row, section)
-    ]
-    return pd.DataFrame(lines, columns=COLUMNS, dtype=object).to_csv(index=False, lineterminator="\n")
-
-
-def _csv_lines(row: Row, section: Section) -> list[dict]:
-    paper = section.published.rows.get(row.label, {}) if section.published else {}
-    printed = {name: {f"published_{key}": value for key, value in of.items()} for name, of in paper.items()}
-    if not row.done:
-        names = section.classes if section.done else printed or [""]
-        return [{"status": "not run", "class": name} | printed.get(name, {}) for name in names]
-    folds, seeds = (spans(getattr(job, name) for job in row.done) for name in ("fold", "seed"))
-    status = "incomplete" if row.missing else "complete"
-    shared = {"status": status, "folds": folds, "seeds": seeds, "leader": section.leader} | cost(row)
-    lines = []
-    for cases, over in zip(row.cases, row.folds, strict=True):
-        line = shared | {key: cases[key] for key in ("class", "unit", "cases", "n_missing", "n_spurious")}
-        for key in (key for score in SCORES for key in (score, f"{score}_sd")):
-            scale = 100 if key.startswith("dice") else 1
-            line[f"{key}_over_folds"] = over[key] * scale
-            if key in cases:
-                line[f"{key}_over_cases"] = cases[key] * scale
-        if cases["class"] == "mean" and len(row.by_seed) > 1:
-            line["dice_by_seed"] = " / ".join(str(100 * dice) for dice in row.by_seed.values())
-        if cases["class"] == "mean" and row.label in section.p:
-            line["p_holm"], line["pairs"] = section.p[row.label]
-        lines.append(line | printed.get(cases["class"], {}))
-    return lines

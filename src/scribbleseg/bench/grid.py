@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from ..data.volume import read_label
 from ..reporting.figures import colour, crop, draw_overlay, upright, upright_spacing
 from .charts import INK, NothingToDraw, which_runs, wrap
 from .plan import Job
-from .statistics import case_means
-from .store import Result
+from .statistics import table_of, with_mean
+from .store import Results
 
 COLUMNS = 9  # most columns in a band
 
@@ -43,9 +44,7 @@ class Row:
     dice: dict[str, float] = field(default_factory=dict)  # of the whole case, mean over its classes; shown if known
 
 
-def grid(
-    jobs: Sequence[Job], results: dict[Job, Result], config: Bench, names: Sequence[str] = (), slices: int = 1
-) -> Figure:
+def grid(jobs: Sequence[Job], results: Results, config: Bench, names: Sequence[str] = (), slices: int = 1) -> Figure:
     """Rows: slices of cases. Columns: scribble, dense mask, and the first seed of every method.
 
     All methods are shown with the same slices and crops, which are chosen by the dense masks.
@@ -54,60 +53,53 @@ def grid(
     if not (folder / "dataset.json").is_file():
         raise NothingToDraw(f"the data set {folder} does not exist")
     dataset = read_dataset(folder)
-    rows_of = Counter(fold for fold, _ in {(job.fold, job.label): None for job in jobs if job in results})
+    rows_of = Counter(fold for fold, _ in {(job.fold, job.label): None for job in results.records})
     held: dict[str, int] = {}  # case → fold
     for fold in rows_of:
-        held |= {
-            case.id: fold for case in dataset.held_out(dataset.fold(jobs[0].split, fold))[1] if case.truth is not None
-        }
+        cases = dataset.held_out(dataset.fold(jobs[0].split, fold))[1]
+        held |= {case.id: fold for case in cases if case.truth is not None}
     shared = [case for case, fold in held.items() if rows_of[fold] == max(rows_of.values())]
     chosen = [name for name in names if name in held] or _first_middle_last(shared)
     if not chosen:
         raise NothingToDraw("no held-out case has a dense mask")
-    files, dice = {}, {}  # (label, case) → prediction; → its Dice
-    for job in sorted(
-        (job for job in jobs if job in results), key=lambda job: -job.seed
-    ):  # the first seed comes last and overwrites the others
-        means = case_means(results[job].rows)
-        for case in chosen:
-            path = config.runs / job.place / "predictions" / f"{case}{dataset.file_ending}"
-            if job.fold == held[case] and path.is_file():
-                files[job.label, case], dice[job.label, case] = path, means.get(case, math.nan)
-    labels = [
-        label for label in dict.fromkeys(job.label for job in jobs) if any((label, case) in files for case in chosen)
-    ]
+    dice = with_mean(table_of(results.scores, "dice", ["run", "case"]))["mean"] / 100
+    shown: dict[
+        tuple[str, str], tuple[Path | None, float]
+    ] = {}  # (label, case) → prediction and its Dice, of the first seed
+    for job, case in product(sorted(results.records, key=lambda job: job.seed), chosen):
+        path = config.runs / job.place / "predictions" / f"{case}{dataset.file_ending}"
+        if job.fold == held[case] and path.is_file():
+            shown.setdefault((job.label, case), (path, dice.get((job.run, case), math.nan)))
+    every = list(dict.fromkeys(job.label for job in jobs))
+    labels = [label for label in every if any((label, case) in shown for case in chosen)]
     if not labels:
         raise NothingToDraw(f"no predictions are in {config.runs}")
     rows = []
     for case in chosen:
-        there = [label for label in labels if (label, case) in files]
-        found = {label: files.get((label, case)) for label in labels}
-        rows += _rows(dataset, dataset.case(case), found, {label: dice[label, case] for label in there}, slices)
-    absent = [label for label in dict.fromkeys(job.label for job in jobs) if label not in labels]
+        found = {label: shown.get((label, case), (None, math.nan)) for label in labels}
+        rows += _rows(dataset, dataset.case(case), found, slices)
+    absent = [label for label in every if label not in labels]
     note = (
-        f"{which_runs(jobs, results)}. Slices: {'the one' if slices == 1 else 'those'} with most foreground in the "
-        "dense mask, cut out around it. Number: mean Dice of the case's whole volume, foreground outside the picture "
-        "included."
+        f"{which_runs(results)}. Slices: {'the one' if slices == 1 else 'those'} with most foreground in the dense "
+        "mask, cut out around it. Number: mean Dice of the case's whole volume, foreground outside the picture too."
     )
-    if len({job.seed for job in jobs if job in results}) > 1:
+    if len({job.seed for job in results.records}) > 1:
         note += " Pictures and numbers are of each method's first seed."
-    return draw_grid(
-        rows, dataset.classes, note + (f" Not run, or without predictions here: {', '.join(absent)}." if absent else "")
-    )
+    note += f" Not run, or without predictions here: {', '.join(absent)}." if absent else ""
+    return draw_grid(rows, dataset.classes, note)
 
 
 def _first_middle_last(names: list[str]) -> list[str]:
     return list(dict.fromkeys(names[place] for place in (0, len(names) // 2, -1))) if names else []
 
 
-def _rows(
-    dataset: Dataset, case: Case, files: dict[str, Path | None], dice: dict[str, float], slices: int
-) -> list[Row]:
+def _rows(dataset: Dataset, case: Case, found: dict[str, tuple[Path | None, float]], slices: int) -> list[Row]:
     """Divide the slices with foreground in the dense mask evenly; of each part take the one with most."""
     volume = load_volume(dataset, case)
     predictions = {
-        label: None if path is None else read_label(path, volume.grid.order)[0] for label, path in files.items()
+        label: None if path is None else read_label(path, volume.grid.order)[0] for label, (path, _) in found.items()
     }
+    dice = {label: value for label, (path, value) in found.items() if path}
     assert volume.truth is not None  # only cases with a dense mask are chosen
     foreground = volume.truth > 0
     area = foreground.sum((1, 2))

@@ -1,5 +1,6 @@
 """Read a bench plan (a TOML file), check it, and list its runs."""
 
+import dataclasses
 import re
 import shlex
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from msgspec import Meta, Struct
 
 from ..config import Bench, Train
 from ..core.errors import InputError, nearest
-from ..methods import hyperparameters, parse_options
+from ..methods import hyperparameters, method_class, parse_options
+from ..training.plan import make_recipe
 
 Budget = Literal["paper", "quick"]
 Name = Annotated[str, Meta(pattern="^[^/]+$")]  # of a folder
@@ -26,6 +28,27 @@ OTHER_WORDS = {
     "`bool`": "true or false",
     "of length >= 1": "with at least one entry",
 }  # msgspec's words → words for a user of TOML
+
+
+class RecipeEntry(Struct, forbid_unknown_fields=True, frozen=True):
+    """`[recipe]`: how all rows are trained, with the options of `train`. What is None or empty is the method's own."""
+
+    optimizer: Literal["sgd", "adam", "adamw"] | None = None
+    lr: float | None = None
+    schedule: Literal["poly", "cosine", "onecycle", "step", "constant"] | None = None
+    step_at: tuple[float, ...] = ()
+    gamma: float | None = None
+    weight_decay: float | None = None
+    batch: int | None = None
+    iterations: int | None = None
+
+    def given(self, budget: Budget) -> dict[str, Any]:
+        """The keys that are given. Budget quick has its own number of iterations."""
+        found = {key: value for key, value in msgspec.structs.asdict(self).items() if value not in (None, ())}
+        return {key: value for key, value in found.items() if key != "iterations" or budget == "paper"}
+
+
+OWN_RECIPE = RecipeEntry()
 
 
 class DataEntry(Struct, forbid_unknown_fields=True):
@@ -45,25 +68,24 @@ class RowEntry(Struct, forbid_unknown_fields=True):
     set: list[str] = []
 
 
-class FigureEntry(Struct, forbid_unknown_fields=True, frozen=True, tag_field="kind"):
-    """`[[figure]]`, of one of the kinds below."""
+class Boxplot(Struct, forbid_unknown_fields=True, frozen=True, tag_field="kind", tag="boxplot"):
+    """`[[figure]]` of this kind; so are the next three."""
 
 
-class Boxplot(FigureEntry, frozen=True, tag="boxplot"):
+class Curves(Struct, forbid_unknown_fields=True, frozen=True, tag_field="kind", tag="curves"):
     pass
 
 
-class Curves(FigureEntry, frozen=True, tag="curves"):
-    pass
-
-
-class Sensitivity(FigureEntry, frozen=True, tag="sensitivity"):
+class Sensitivity(Struct, forbid_unknown_fields=True, frozen=True, tag_field="kind", tag="sensitivity"):
     option: str
 
 
-class Grid(FigureEntry, frozen=True, tag="grid"):
+class Grid(Struct, forbid_unknown_fields=True, frozen=True, tag_field="kind", tag="grid"):
     cases: list[str] = []
     slices: Annotated[int, Meta(ge=1)] = 1
+
+
+FigureEntry = Boxplot | Curves | Sensitivity | Grid
 
 
 class PlanFile(Struct, forbid_unknown_fields=True):
@@ -74,7 +96,8 @@ class PlanFile(Struct, forbid_unknown_fields=True):
     seeds: Numbers = msgspec.field(default_factory=lambda: [0])
     title: str = ""
     published: str = ""
-    figure: list[Boxplot | Curves | Sensitivity | Grid] = []
+    recipe: RecipeEntry = OWN_RECIPE
+    figure: list[FigureEntry] = []
 
 
 class Published(Struct, forbid_unknown_fields=True, frozen=True):
@@ -92,7 +115,7 @@ class Published(Struct, forbid_unknown_fields=True, frozen=True):
     note: str = ""
 
 
-STRUCTS = (PlanFile, DataEntry, RowEntry, Sensitivity, Grid, Published)
+STRUCTS = (PlanFile, RecipeEntry, DataEntry, RowEntry, Sensitivity, Grid, Published)
 KEYS = {name for struct in STRUCTS for name in struct.__struct_fields__} | {"kind"}
 
 
@@ -108,11 +131,14 @@ class Job:
     set: tuple[str, ...]
     seed: int
     budget: Budget
+    plan: str = ""  # the plan, if its recipe differs from the method's own
+    recipe: RecipeEntry = OWN_RECIPE
 
     @property
     def run(self) -> str:
-        """The run's name in the CSV files of its budget."""
-        return f"{self.data}/{self.split}-{self.fold}/{self.label}-s{self.seed}"
+        """The run's name in the CSV files of its budget. With another recipe than the method's it names the plan."""
+        at = f"@{self.plan}" if self.plan else ""
+        return f"{self.data}/{self.split}-{self.fold}/{self.label}{at}-s{self.seed}"
 
     @property
     def place(self) -> Path:
@@ -131,14 +157,16 @@ class Job:
             seed=self.seed,
             device=config.device,
             checkpoint_every=config.checkpoint_every,
+            **self.recipe.given(self.budget),
         )
 
     def command(self, config: Bench) -> str:
         """The command that trains this run alone."""
         words = ["scribbleseg", "train", config.datasets / self.data, config.runs / self.place]
-        words += ["--method", self.method, "--budget", self.budget]
-        words += ["--split", self.split, "--fold", self.fold, "--seed", self.seed]
-        words += [word for option in self.set for word in ("--set", option)]
+        given = {key: getattr(self, key) for key in ("method", "budget", "split", "fold", "seed", "set")}
+        for key, value in (given | self.recipe.given(self.budget)).items():
+            for each in value if isinstance(value, tuple) else [value]:
+                words += [f"--{key.replace('_', '-')}", each]
         return shlex.join(map(str, words))
 
 
@@ -178,6 +206,7 @@ def read_bench_plan(config: Bench) -> BenchPlan:
     for label, method, options in rows:
         try:
             parse_options(method, options)
+            make_recipe(Train(Path(), Path(), method=method, budget=config.budget, **plan.recipe.given(config.budget)))
         except InputError as error:
             raise InputError(f"{path}: row '{label}': {error}") from error
     data = [(entry.folder, entry.split, fold) for entry in plan.data for fold in entry.folds]
@@ -192,7 +221,7 @@ def read_bench_plan(config: Bench) -> BenchPlan:
     if odd := {label for *_, label in left_out} - set(labels):
         raise InputError(f'{path}: without = ["{min(odd)}"] names no row. {nearest(min(odd), labels)}')
     jobs = tuple(
-        Job(*place, *row, seed, config.budget)
+        Job(*place, *row, seed, config.budget, *_own_recipe(path.stem, row[1], plan.recipe, config.budget))
         for place in data
         for seed in plan.seeds
         for row in rows
@@ -204,6 +233,12 @@ def read_bench_plan(config: Bench) -> BenchPlan:
     published = _read_published(path, plan.published) if plan.published else None
     title, folds = plan.title or path.stem, tuple(config.folds)
     return BenchPlan(path.stem, path, config.budget, labels, jobs, title, folds, published, tuple(plan.figure))
+
+
+def _own_recipe(plan: str, method: str, recipe: RecipeEntry, budget: Budget) -> tuple[str, RecipeEntry]:
+    """The plan's name and recipe, or nothing if the recipe changes nothing of the method's own."""
+    own, given = method_class(method).recipe, recipe.given(budget)
+    return (plan, recipe) if dataclasses.replace(own, **given) != own else ("", OWN_RECIPE)
 
 
 def _check_figures(path: Path, figures: list, jobs: tuple[Job, ...]) -> None:

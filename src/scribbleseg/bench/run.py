@@ -88,6 +88,7 @@ def run_job(job: Job, config: Bench) -> None:
         "wall_seconds": dict(zip(("training", "prediction", "scoring"), (None if begun else training, *others))),
         "peak_memory_mib": max(entry["peak_memory_mib"] for entry in log),
     }
+    rows = [row | {"patient": dataset.patient(row["case"])} for row in rows]
     add_run(config.results / job.budget, job, record, rows, short_curve(log))
 
 

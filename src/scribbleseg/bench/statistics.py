@@ -1,87 +1,123 @@
-"""Statistics for the tables of a bench: mean over seeds, spread over folds, paired tests, best and second best."""
+"""Statistics of a bench: summaries of the scores, bootstrap intervals, paired tests, best and second best.
 
-import math
-from collections.abc import Mapping, Sequence
+Every table of scores has the columns of `store.Results.scores`, of one data set and split. Dice is in percent in what
+they return.
+"""
+
+from collections.abc import Collection
+from itertools import combinations
 
 import numpy as np
-from scipy.stats import wilcoxon
+import pandas as pd
+from scipy.stats import bootstrap, wilcoxon
 
+METRICS = {"dice": 100, "hd95": 1, "penalised_hd95": 1}  # column of the scores → factor
+TESTED = ("dice", "hd95")
 SAME = 12  # decimals: numbers that differ only by the order of a sum count as equal
 MIN_PAIRS = 6  # with five the smallest two-sided p is 2/2⁵ = .0625
+RESAMPLES = 2000
 
 
-def average_seeds(runs: Sequence[list[dict]]) -> list[dict]:
-    """One row per case and class from the rows of several runs (`evaluate.COLUMNS`).
+def table_of(scores: pd.DataFrame, metric: str, unit: list[str]) -> pd.DataFrame:
+    """A row per unit, such as `["label", "fold", "case"]`, and a column per class: the mean of the defined values."""
+    means = METRICS[metric] * scores.groupby([*unit, "class"])[metric].mean()
+    return means.unstack("class")[list(dict.fromkeys(scores["class"]))]
 
-    A value is the mean over the seeds for which it is defined. A flag becomes a count over seeds.
+
+def counts(scores: pd.DataFrame, flag: str) -> pd.DataFrame:
+    """A row per label and a column per class: how many scores have the flag. `mean` is the sum."""
+    table = scores.groupby(["label", "class"])[flag].sum().unstack("class")[list(dict.fromkeys(scores["class"]))]
+    return table.assign(mean=table.sum(axis=1))
+
+
+def with_mean(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with a last column `mean` over the classes."""
+    return table.assign(mean=table.mean(axis=1))
+
+
+def summarise(scores: pd.DataFrame) -> pd.DataFrame:
+    """A row per (label, class or `mean`); columns as in the CSV file of a bench.
+
+    Seeds are averaged first, for each case of a fold. Over cases: mean and sd over all cases; the mean of the classes
+    is that of their means. Over folds: mean and sd over the folds' means. `low` and `high`: the bootstrap interval of
+    the mean over patients. Undefined values are nan.
     """
-    groups: dict[tuple, list[dict]] = {}
-    for rows in runs:
-        for row in rows:
-            groups.setdefault((row["case"], row["class"]), []).append(row)
-    averaged = []
-    for same in groups.values():
-        row = dict(same[0])
-        row |= {key: mean_sd([one[key] for one in same])[0] for key in ("dice", "hd95", "assd", "penalised_hd95")}
-        row |= {key: sum(one[key] for one in same) for key in ("missing", "spurious")}
-        averaged.append(row)
-    return averaged
+    found: dict[str, pd.DataFrame] = {}
+    for metric in METRICS:
+        cases = table_of(scores, metric, ["label", "fold", "case"])
+        folds = with_mean(cases.groupby(["label", "fold"]).mean())
+        found |= {f"{metric}_over_folds": folds.groupby("label").mean()}
+        found |= {f"{metric}_sd_over_folds": folds.groupby("label").std()}
+        found |= {f"{metric}_over_cases": with_mean(cases.groupby("label").mean())}
+        found |= {f"{metric}_sd_over_cases": with_mean(cases).groupby("label").std()}
+        if metric in TESTED:
+            patients = with_mean(table_of(scores, metric, ["label", "patient"])).groupby("label")
+            ends = patients.agg(interval)
+            found |= {f"{metric}_low": ends.map(lambda pair: pair[0]), f"{metric}_high": ends.map(lambda pair: pair[1])}
+    for flag in ("missing", "spurious"):
+        found[f"n_{flag}"] = counts(scores, flag)
+    summary = pd.DataFrame({name: table.T.unstack() for name, table in found.items()})
+    labels = summary.index.get_level_values("label")
+    count = scores.groupby("label")[["fold", "case"]].apply(lambda part: len(part.drop_duplicates()))
+    return summary.assign(cases=count.loc[labels].to_numpy(), unit=scores["unit"].iloc[0])
 
 
-def mean_sd(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation of the defined values. nan if there is none; sd is nan for fewer than two."""
-    defined = [value for value in values if not math.isnan(value)]
-    mean = float(np.mean(defined)) if defined else math.nan
-    return mean, float(np.std(defined, ddof=1)) if len(defined) > 1 else math.nan
+def interval(values: pd.Series) -> tuple:
+    """The 95 % bootstrap interval (percentile) of the mean of the defined values. nan for fewer than two."""
+    known = values.dropna().to_numpy()
+    if len(known) < 2:
+        return np.nan, np.nan
+    rng = np.random.default_rng(0)
+    found = bootstrap((known,), np.mean, n_resamples=RESAMPLES, method="percentile", random_state=rng)
+    return tuple(found.confidence_interval)
 
 
-def over_folds(summaries: Sequence[list[dict]]) -> list[dict]:
-    """Per class, and for `mean`: mean and sd over folds of the means over cases (`evaluate.summarise` of each fold)."""
-    lines = []
-    for entries in zip(*summaries, strict=True):
-        line = {"class": entries[0]["class"], "unit": entries[0]["unit"]}
-        for key in ("dice", "hd95", "penalised_hd95"):
-            line[key], line[f"{key}_sd"] = mean_sd([entry[key] for entry in entries])
-        lines.append(line)
-    return lines
+def seed_means(scores: pd.DataFrame) -> pd.Series:
+    """Seed → mean Dice of one row over the cases of the folds that all of its seeds have. Empty if there is none."""
+    runs = scores.groupby("fold")["seed"].nunique()
+    shared = scores[scores["fold"].isin(runs.index[runs == scores["seed"].nunique()])]
+    return table_of(shared, "dice", ["seed"]).mean(axis=1) if len(shared) else pd.Series(dtype=float)
 
 
-def case_means(rows: Sequence[dict]) -> dict[str, float]:
-    """Case → mean Dice over its classes. Cases whose Dice is never defined are left out."""
-    dice: dict[str, list[float]] = {}
-    for row in rows:
-        dice.setdefault(row["case"], []).append(row["dice"])
-    means = {case: mean_sd(values)[0] for case, values in dice.items()}
-    return {case: mean for case, mean in means.items() if not math.isnan(mean)}
+def compare(scores: pd.DataFrame, labels: Collection[str]) -> pd.DataFrame:
+    """Wilcoxon's tests of every two of these rows, for Dice and HD95 of each class and their mean.
 
-
-def paired_p(one: Mapping[str, float], other: Mapping[str, float]) -> tuple[float, int]:
-    """p of Wilcoxon's two-sided signed-rank test over the cases that both have, and the number of these cases.
-
-    Zero differences are dropped. p = 1 if all are zero, nan for fewer than six pairs.
+    The pairs are the patients for whom both rows have a value; several cases of a patient are averaged first. HD95 is
+    not tested for a row that misses such a structure. Columns: metric, class, row, other, patients, difference (mean of
+    row − other), p, p_holm (corrected over the tests of that metric and class; nan for fewer than six pairs).
     """
-    shared = [case for case in one if case in other]
-    differences = np.round([one[case] - other[case] for case in shared], SAME)
-    if len(shared) < MIN_PAIRS:
-        return math.nan, len(shared)
-    return (float(wilcoxon(differences).pvalue) if differences.any() else 1.0), len(shared)
+    missed, tests = counts(scores, "missing"), []
+    for metric in TESTED:
+        values = with_mean(table_of(scores, metric, ["label", "patient"]))
+        for name in values:
+            able = [label for label in labels if metric == "dice" or not missed[name][label]]
+            for row, other in combinations([values[name][label].rename(label) for label in able], 2):
+                differences = (row - other).dropna().to_numpy()
+                mean = differences.mean() if len(differences) else np.nan
+                tests.append((metric, name, row.name, other.name, len(differences), mean, paired_p(differences)))
+    table = pd.DataFrame(tests, columns=["metric", "class", "row", "other", "patients", "difference", "p"])
+    return table.assign(p_holm=table.groupby(["metric", "class"])["p"].transform(holm))
 
 
-def holm(p: Mapping[str, float]) -> dict[str, float]:
+def paired_p(differences: np.ndarray) -> float:
+    """p of Wilcoxon's two-sided signed-rank test; 1 if all differences are zero, nan for fewer than six.
+
+    Zero differences are dropped.
+    """
+    rounded = differences.round(SAME)
+    if len(rounded) < MIN_PAIRS:
+        return np.nan
+    return float(wilcoxon(rounded).pvalue) if rounded.any() else 1.0
+
+
+def holm(p: pd.Series) -> pd.Series:
     """Holm's correction: the i-th smallest of m gets max over j ≤ i of min(1, (m − j + 1) p_(j)). nan stays nan and is
     not counted in m."""
-    order = sorted((name for name in p if not math.isnan(p[name])), key=lambda name: p[name])
-    corrected, largest = dict(p), 0.0
-    for index, name in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - index) * p[name]))
-        corrected[name] = largest
-    return corrected
+    known = p.dropna().sort_values()
+    return (known * np.arange(len(known), 0, -1)).clip(upper=1).cummax().reindex(p.index)
 
 
-def rank(values: Mapping[str, float], higher: bool) -> dict[str, str]:
-    """Which names are `best` and which `second`. Ties share a place, nan has none. Empty if all values are the same."""
-    defined = {name: value for name, value in values.items() if not math.isnan(value)}
-    if len(set(defined.values())) < 2:
-        return {}
-    places = dict(zip(sorted(set(defined.values()), reverse=higher), ("best", "second")))
-    return {name: places[value] for name, value in defined.items() if value in places}
+def rank(values: pd.Series, higher: bool) -> pd.Series:
+    """`best`, `second` or empty. Ties share a place, nan has none. All are empty if all values are the same."""
+    places = values.rank(method="dense", ascending=not higher) * (values.nunique() > 1)
+    return places.map({1: "best", 2: "second"}).fillna("")

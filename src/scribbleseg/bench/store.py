@@ -2,7 +2,7 @@
 
 runs.csv     a row per run: how it was trained, on which machine, how long it took; a run listed here is done
 folds.csv    a row per fold: the names of its cases; runs.csv names the fold by `plan.fold`
-scores.csv   a row per run, case and class
+scores.csv   a row per run, case and class, with the case's patient
 curves.csv   at most 50 rows per run: training loss and validation Dice
 
 In runs.csv and folds.csv a cell is plain text, or JSON for everything that is not text. An empty cell means that the
@@ -14,13 +14,10 @@ import dataclasses
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO
 
-import numpy as np
 import pandas as pd
 
 from ..config import Bench
@@ -29,21 +26,41 @@ from ..core.errors import InputError
 from ..evaluation.scores import COLUMNS
 from ..methods import hyperparameters, own_code, parse_options
 from ..training.plan import make_recipe, read_recipe
-from .plan import BenchPlan, Budget, Job
+from .plan import OWN_RECIPE, BenchPlan, Job
 
+SCORES = (*COLUMNS, "patient")
 CURVE = ("iteration", "loss", "val_mean_dice")
 LEAVES = ("options", "plan.options", "environment.continued")  # kept as JSON in one cell
 FLAGS = ("missing", "spurious")
+TEXTS = ("run", "case", "class", "unit", "patient")
 KEY = ("data", "split", "fold", "label", "seed")
 
 
-@dataclass(frozen=True)
-class Result:
-    """The results of a finished run: record, scores as `read_rows` gives them, and curve (nan: not validated)."""
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """Finished runs: job → record, in the plan's order, and two tables.
 
-    record: dict
-    rows: list[dict]
-    curve: dict[str, np.ndarray]
+    `scores` has the columns run, KEY and SCORES, `curves` has run, KEY and CURVE (nan: not validated). `outdated`:
+    job → how its settings differ from those that it would have now (`difference`), where they do.
+    """
+
+    records: dict[Job, dict]
+    scores: pd.DataFrame
+    curves: pd.DataFrame
+    outdated: dict[Job, str]
+
+    def of(self, jobs: Iterable[Job]) -> "Results":
+        """The results of these jobs, and of those that stand in for them."""
+        wanted = {_key(job) for job in jobs}
+        records = {job: record for job, record in self.records.items() if _key(job) in wanted}
+        outdated = {job: text for job, text in self.outdated.items() if job in records}
+        names = {job.run for job in records}
+        scores, curves = (table[table["run"].isin(names)] for table in (self.scores, self.curves))
+        return Results(records, scores, curves, outdated)
+
+
+def _key(job: Job) -> tuple:
+    return tuple(getattr(job, name) for name in KEY)
 
 
 def add_run(budget: Path, job: Job, record: dict, rows: list[dict], curve: list[dict]) -> None:
@@ -55,11 +72,11 @@ def add_run(budget: Path, job: Job, record: dict, rows: list[dict], curve: list[
     run = {"run": job.run}
     new = {
         "folds": [_cells({"id": name} | fold)],
-        "scores": [run | {key: str(int(row[key]) if key in FLAGS else row[key]) for key in COLUMNS} for row in rows],
+        "scores": [run | {key: str(int(row[key]) if key in FLAGS else row[key]) for key in SCORES} for row in rows],
         "curves": [run | row for row in curve],
         "runs": [run | _cells(place | _flat(record))],
     }
-    with _lock(budget):
+    with lock_results(budget):
         for part, lines in new.items():  # runs.csv last: a run listed there is complete
             _replace(budget / f"{part}.csv", pd.DataFrame(lines))
 
@@ -82,89 +99,102 @@ def read_records(budget: Path) -> dict[str, dict]:
 
 def read_scores(budget: Path) -> dict[str, list[dict]]:
     """Name → scores, a dict per case and class, as `evaluation.scores.read_rows` gives them."""
-    table = _read(budget / "scores.csv")
-    for key in ("dice", "hd95", "assd", "penalised_hd95"):
-        table[key] = table[key].astype(float)
-    for key in FLAGS:
-        table[key] = table[key] == "1"
-    return {name: rows[list(COLUMNS)].to_dict("records") for name, rows in table.groupby("run", sort=False)}
+    runs = _numbers(budget / "scores.csv", SCORES).groupby("run")[list(SCORES)]
+    return {name: rows.to_dict("records") for name, rows in runs}
 
 
-def read_curves(budget: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Name → column of curves.csv → its numbers."""
-    table = _read(budget / "curves.csv")
-    found = table.groupby("run", sort=False)
-    return {name: {key: rows[key].astype(float).to_numpy() for key in CURVE} for name, rows in found}
+def read_results(plan: BenchPlan, config: Bench) -> Results:
+    """The results of a plan's finished runs, those with outdated settings included.
+
+    If the plan has a recipe and a run with it is not done, the run with the method's own recipe stands in for it, as
+    an outdated one.
+
+    Raises InputError if a run has another method or other options than its row, or if runs cannot be compared.
+    """
+    budget = config.results / plan.budget
+    records = read_records(budget)
+    found, outdated = {}, {}
+    for job in plan.jobs:
+        stored = job if job.run in records else dataclasses.replace(job, plan="", recipe=OWN_RECIPE)
+        if record := records.get(stored.run):
+            check_same(stored, record["plan"], f"{budget / 'runs.csv'}: {stored.run}")
+            found[stored] = record
+            if text := difference(job, config, record):
+                outdated[stored] = text
+    results = make_results(found, _numbers(budget / "scores.csv", SCORES), _numbers(budget / "curves.csv", CURVE))
+    _check_alike(results, budget / "runs.csv")
+    return dataclasses.replace(results, outdated=outdated)
+
+
+def make_results(records: dict[Job, dict], scores: pd.DataFrame, curves: pd.DataFrame) -> Results:
+    """Take the runs of `records`, in their order, from tables that name a run in the column `run`."""
+    places = [{"run": job.run} | {key: getattr(job, key) for key in KEY} for job in records]
+    table = pd.DataFrame(places, columns=["run", *KEY])
+    return Results(records, table.merge(scores, on="run"), table.merge(curves, on="run"), {})
 
 
 def is_done(job: Job, config: Bench) -> bool:
     """Whether runs.csv has the job.
 
-    Raises InputError if the run had another method or other options, or if the recipe, a default or the file of a
-    method of the user's own has changed since.
+    Raises InputError if the run had another method or other options, or if its settings are outdated (`difference`).
     """
-    return _is_done(job, config, read_records(config.results / job.budget))
+    return job in done_jobs([job], config)
 
 
-def _is_done(job: Job, config: Bench, records: dict[str, dict]) -> bool:
-    record = records.get(job.run)
-    if record is None:
-        return False
-    table, plan = config.results / job.budget / "runs.csv", record["plan"]
-    where = f"{table}: {job.run}"
-    check_same(job, plan, where)
-    way_out = f"To run it again, delete its row there and the folder {config.runs / job.place}."
-    recipe, size, network = make_recipe(job.settings(config))
-    own = {"size": size, "network": network}
-    now = all_options(job) | dataclasses.asdict(recipe) | own
-    was = record.get("options", {}) | dataclasses.asdict(read_recipe(plan["recipe"]))  # the oldest records lack options
-    was |= {key: plan[key] for key in own}
-    if changed := [
-        f"{key}={value}, the method now has {now.get(key)}" for key, value in was.items() if value != now.get(key)
-    ]:
-        raise InputError(f"{where} was produced with {'; '.join(changed)}. {way_out}")
+def done_jobs(jobs: Collection[Job], config: Bench) -> list[Job]:
+    """The jobs of one budget that are done. Raises what `is_done` raises."""
+    table = config.results / next(iter(jobs)).budget / "runs.csv"
+    records = read_records(table.parent)
+    done = [job for job in jobs if job.run in records]
+    for job in done:
+        check_same(job, records[job.run]["plan"], f"{table}: {job.run}")
+        if changed := difference(job, config, records[job.run]):
+            raise InputError(
+                f"{table}: {job.run} was run {changed}. To run it again, delete its row there and the folder "
+                f"{config.runs / job.place}. With --table-only the tables show it as it is, with a note."
+            )
+    return done
+
+
+def difference(job: Job, config: Bench, record: dict) -> str:
+    """How the settings of a finished run differ from those that the job has now: `with lr 0.2, the method now has
+    0.03`. Empty if they do not."""
+    plan, (recipe, size, network) = record["plan"], make_recipe(job.settings(config))
+    now = dataclasses.asdict(recipe) | {"size": size, "network": network}
+    was = dataclasses.asdict(read_recipe(plan["recipe"])) | {key: plan[key] for key in ("size", "network")}
+    if "options" in record:  # the oldest records lack them
+        now, was = all_options(job) | now, record["options"] | was
+    changed = []
+    for key in dict.fromkeys((*was, *now)):
+        if key not in was or key not in now or was[key] != now[key]:
+            before = f"with {key} {was[key]}" if key in was else f"without {key}"
+            owner = "plan" if key in job.recipe.given(job.budget) else "method"
+            changed.append(before + (f", the {owner} now has {now[key]}" if key in now else ", which is no longer one"))
+    if changed and "options" not in record:
+        changed.append("with hyperparameters that its record does not name")
     code = own_code(job.method)
     if plan.get("own_code", code) != code:
-        raise InputError(f"{where} was produced by another version of the file that defines {job.method}. {way_out}")
-    return True
+        changed.append(f"with another version of the file that defines {job.method}")
+    return "; ".join(changed)
 
 
-def done_jobs(plan: BenchPlan, config: Bench) -> list[Job]:
-    """The jobs of a plan that are done. Raises what `is_done` raises."""
-    records = read_records(config.results / plan.budget)
-    return [job for job in plan.jobs if _is_done(job, config, records)]
-
-
-def read_results(plan: BenchPlan, config: Bench) -> dict[Job, Result]:
-    """The results of a plan's finished runs, in the plan's order.
-
-    Raises InputError if runs cannot be compared.
-    """
-    done, budget = done_jobs(plan, config), config.results / plan.budget
-    if not done:
-        return {}
-    records, scores, curves = read_records(budget), read_scores(budget), read_curves(budget)
-    results = {job: Result(records[job.run], scores[job.run], curves[job.run]) for job in done}
-    _check_alike(results, budget / "runs.csv")
-    return results
-
-
-def _check_alike(results: dict[Job, Result], table: Path) -> None:
+def _check_alike(results: Results, table: Path) -> None:
     """Raises InputError if runs of one fold differ in cases, or runs of one data set in classes or units."""
     first: dict[tuple, tuple[Job, object]] = {}
-    for job, result in results.items():
-        plan, rows, data = result.record["plan"], result.rows, (job.data, job.split)
+    scored = results.scores.groupby("run")[["case", "unit"]].agg(set)
+    for job, record in results.records.items():
+        plan, data, fold = record["plan"], (job.data, job.split), (job.data, job.split, job.fold)
         shared = {
-            "cases of the fold": ((*data, job.fold), plan["fold"]),
-            "scored cases": ((*data, job.fold), {row["case"] for row in rows}),
-            "classes": (data, plan["classes"]),
-            "units": (data, {row["unit"] for row in rows}),
+            ("cases of the fold", fold): plan["fold"],
+            ("scored cases", fold): scored.case[job.run],
+            ("classes", data): plan["classes"],
+            ("units", data): scored.unit[job.run],
         }
-        for what, (where, value) in shared.items():
-            other, known = first.setdefault((what, where), (job, value))
+        for what, value in shared.items():
+            other, known = first.setdefault(what, (job, value))
             if value != known:
                 raise InputError(
-                    f"{table}: {other.run} and {job.run} have different {what}, so they cannot be compared. Data, "
+                    f"{table}: {other.run} and {job.run} have different {what[0]}, so they cannot be compared. Data, "
                     "split or code may have changed in between. Delete the row and the run folder of the outdated "
                     "run, and run the bench again."
                 )
@@ -183,42 +213,6 @@ def check_same(job: Job, plan: dict, where: object) -> None:
 def all_options(job: Job) -> dict[str, object]:
     """The method's hyperparameters in this run, defaults included, as JSON gives them back."""
     return json.loads(json.dumps(hyperparameters(job.method) | parse_options(job.method, job.set)))
-
-
-def convert(results: Path) -> int:
-    """Move runs of the layout before 0.2 into the CSV files, and return their number.
-
-    That layout had a folder per run: RESULTS/BUDGET/DATA/SPLIT-FOLD/LABEL-sSEED. Its three files are deleted once the
-    CSV files hold the run; other files stay. A run that the CSV files hold already is not replaced, and its folder
-    stays.
-    """
-    if not any(results.glob("*/*/*/*/metrics.csv")):
-        return 0
-    with _lock(results):  # two benches at once: the second one finds nothing left
-        return sum(_convert(results, path.parent) for path in sorted(results.glob("*/*/*/*/metrics.csv")))
-
-
-def _convert(results: Path, folder: Path) -> bool:
-    budget, data, split_fold, label_seed = folder.relative_to(results).parts
-    (split, _, fold), (label, _, seed) = split_fold.rpartition("-"), label_seed.rpartition("-s")
-    try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        rows, curve = (
-            pd.read_csv(folder / name, dtype=str, keep_default_na=False).to_dict("records")
-            for name in ("metrics.csv", "curve.csv")
-        )
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: cannot be read ({error}). Restore its files, or delete the folder.") from error
-    job = Job(data, split, int(fold), label, record["plan"]["method"], (), int(seed), cast(Budget, budget))
-    if job.run in read_records(results / budget):
-        return False
-    add_run(results / budget, job, record, rows, curve)
-    for name in ("metrics.csv", "curve.csv", "run.json"):
-        (folder / name).unlink()
-    for place in (folder, *list(folder.parents)[:2]):
-        if not any(place.iterdir()):
-            place.rmdir()
-    return True
 
 
 def _flat(record: dict, prefix: str = "") -> dict[str, object]:
@@ -262,13 +256,25 @@ def _value(text: str) -> object:
 
 def _read(path: Path) -> pd.DataFrame:
     """A table of text. It has no rows if there is no file."""
-    names = ["run", "id", *KEY, *COLUMNS, *CURVE]
     if not path.is_file():
-        return pd.DataFrame(columns=names)
+        return pd.DataFrame(columns=["run", "id", *KEY, *SCORES, *CURVE])
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}). Restore it, for example with git.") from error
+
+
+def _numbers(path: Path, columns: Collection[str]) -> pd.DataFrame:
+    """The column `run` and these columns of a table, with numbers and flags instead of text."""
+    table = _read(path)
+    if lacking := [key for key in columns if key not in table]:
+        raise InputError(
+            f"{path}: has no column '{lacking[0]}'; another version of scribbleseg wrote it. Add the column (a case's "
+            "patient is in `groups` of dataset.json), or give another folder for --results and run the bench again."
+        )
+    kinds = {key: float for key in columns if key not in (*TEXTS, *FLAGS)}
+    flags = {key: table[key] == "1" for key in columns if key in FLAGS}
+    return table[["run", *columns]].assign(**flags).astype(kinds)
 
 
 def _replace(path: Path, rows: pd.DataFrame) -> None:
@@ -280,10 +286,27 @@ def _replace(path: Path, rows: pd.DataFrame) -> None:
         table.to_csv(partial, index=False, lineterminator="\n")
 
 
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of the folder, which one process can hold at a time."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def lock_results(budget: Path) -> BinaryIO:
+    """Wait for the lock of the CSV files in BUDGET. It is held until the file is closed."""
+    return lock_file(budget / ".lock", fcntl.LOCK_EX, "--results")
+
+
+def lock_file(path: Path, how: int, option: str) -> BinaryIO:
+    """Open a file to append to it, and lock it until it is closed. `how`: as for `fcntl.flock`.
+
+    Raises BlockingIOError if another process holds the lock and `how` says not to wait, and InputError, which names the
+    option with which the user chose the folder, if the file system has no locks.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = open(path, "ab")
+    try:
+        fcntl.flock(file, how)
+    except OSError as error:
+        file.close()
+        if isinstance(error, BlockingIOError):
+            raise
+        raise InputError(
+            f"{path}: cannot be locked ({error.strerror}). Choose {option} on a file system with locks, such as NFS 4 "
+            "or a local disk."
+        ) from error
+    return file

@@ -1,76 +1,91 @@
-"""Tables of a bench from the stored scores: `aggregate` them, `compare` the rows, prepare the tables for `formats`."""
+"""Tables of a bench from the stored scores: `aggregate` makes the numbers, `tables` what Markdown and LaTeX show."""
 
-import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from ..evaluation.scores import summarise
 from .plan import BenchPlan, Job, Published
-from .statistics import MIN_PAIRS, SAME, average_seeds, case_means, holm, over_folds, paired_p, rank
-from .store import Result
+from .statistics import METRICS, MIN_PAIRS, TESTED, compare, rank, seed_means, summarise
+from .store import Results
 
 ON_DENSE_MASKS = "fullsup"  # the method that trains on dense masks
 ALPHA = 0.05
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the plan on one data set and split, and the summary of its runs.
-
-    If it has no run, `scores`, `cases` and `folds` are empty.
-    """
-
-    label: str
-    method: str
-    done: dict[Job, Result]
-    missing: tuple[Job, ...]
-    scores: list[dict]  # one per (fold, case) and class, averaged over seeds
-    cases: list[dict]  # per class and `mean`, over all cases
-    folds: list[dict]  # per class and `mean`, over folds
-
-    @property
-    def runs(self) -> set[tuple[int, int]]:
-        return {(job.fold, job.seed) for job in self.done}
-
-    @property
-    def by_seed(self) -> dict[int, float]:
-        """Seed → mean Dice over the cases of the folds that all of the row's seeds have. Empty if there is none."""
-        folds = {seed: {fold for fold, other in self.runs if other == seed} for _, seed in sorted(self.runs)}
-        shared = set.intersection(*folds.values())
-        means = {}
-        for seed in sorted(folds) if shared else ():
-            runs = [item for item in self.done.items() if item[0].seed == seed and item[0].fold in shared]
-            means[seed] = summarise([row for run in runs for row in of_fold(*run)])[-1]["dice"]
-        return means
+TITLES = {"dice": "Dice", "hd95": "HD95", "penalised_hd95": "HD95*"}
+COST = {
+    "parameters": "parameters",
+    "seconds_per_iteration": "s per iteration",
+    "peak_memory_mib": "peak memory (MiB)",
+    "minutes_per_run": "minutes per run",
+    "size": "size",
+    "iterations": "iterations",
+    "batch": "batch",
+    "optimiser": "optimiser",
+}
+COLUMNS = (
+    *("data", "split", "budget", "row", "class", "unit", "status", "folds", "seeds", "cases"),
+    *(f"{metric}_{part}over_folds" for metric in METRICS for part in ("", "sd_")),
+    *(f"{metric}_{part}" for metric in TESTED for part in ("over_cases", "sd_over_cases", "low", "high")),
+    *("penalised_hd95_over_cases", "n_missing", "n_spurious", "dice_by_seed"),
+    *("published_dice", "published_dice_sd", "published_hd95", *COST),
+)
 
 
 @dataclass(frozen=True)
 class Section:
-    """One data set and split of a plan. `complete`: the (fold, seed) pairs that a row needs to be ranked."""
+    """One data set and split of a plan.
+
+    `summary` is `statistics.summarise`, `cost` has a row per label. `part`: the rows that lack a (fold, seed) that
+    another row has. `ranked`: the others, without those on dense masks. `tests` is `statistics.compare` of the ranked
+    rows. All are empty if nothing was run.
+    """
 
     data: str
     split: str
     budget: str
-    rows: list[Row]
-    published: Published | None
-    complete: set[tuple[int, int]]
-    leader: str  # of the ranked rows, the one with the highest mean Dice over cases; "" if none or all have the same
-    p: dict[str, tuple[float, int]]  # label → Holm-corrected p against the leader, number of pairs
+    jobs: list[Job]
+    results: Results
+    paper: Published | None
+    summary: pd.DataFrame
+    cost: pd.DataFrame
+    dense: set[str]
+    part: set[str]
+    ranked: list[str]
+    tests: pd.DataFrame
 
     @property
-    def done(self) -> list[Row]:
-        return [row for row in self.rows if row.done]
+    def rows(self) -> dict[str, list[Job]]:
+        """Label → its jobs, in the plan's order."""
+        return by_label(self.jobs)
 
     @property
-    def ranked(self) -> list[Row]:
-        return ranked(self.rows, self.complete)
+    def done(self) -> dict[str, list[Job]]:
+        """Label → its finished jobs, for the rows that have any."""
+        return by_label(self.results.records)
 
     @property
     def classes(self) -> list[str]:
-        return [entry["class"] for entry in self.done[0].cases]
+        """The classes and `mean`. Empty if nothing was run."""
+        return list(self.summary.index.unique("class")) if self.done else []
+
+    @property
+    def unit(self) -> str:
+        return self.summary["unit"].iloc[0]
+
+    @property
+    def tested(self) -> bool:
+        """Whether any two rows could be tested."""
+        return len(self.tests) > 0 and bool(self.tests["p"].notna().any())
+
+    def published(self, label: str) -> dict[str, dict[str, float]]:
+        """Class → numbers that the paper prints. Its HD95, in mm, is left out where ours is in voxels."""
+        found = self.paper.rows.get(label, {}) if self.paper else {}
+        voxels = bool(self.classes) and self.unit != "mm"
+        return {
+            name: {key: value for key, value in numbers.items() if key != "hd95" or not voxels}
+            for name, numbers in found.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -83,169 +98,199 @@ class Table:
     notes: list[str]
 
 
-def aggregate(plan: BenchPlan, results: dict[Job, Result]) -> list[Section]:
+def by_label(jobs: Iterable[Job]) -> dict[str, list[Job]]:
+    found: dict[str, list[Job]] = {}
+    for job in jobs:
+        found.setdefault(job.label, []).append(job)
+    return found
+
+
+def aggregate(plan: BenchPlan, results: Results) -> list[Section]:
     """A section per data set and split, in the plan's order."""
     sections = []
     for (data, split), jobs in plan.places.items():
-        by_label = {label: [job for job in jobs if job.label == label] for label in plan.labels}
-        rows = [_aggregate_row(own, results) for own in by_label.values() if own]
-        complete = complete_runs(rows)
-        published = plan.published if plan.published and plan.published.data == data else None
-        compared = compare(rows, ranked(rows, complete))
-        sections.append(Section(data, split, plan.budget, rows, published, complete, *compared))
+        own, empty = results.of(jobs), pd.DataFrame()
+        paper = plan.published if plan.published and plan.published.data == data else None
+        done = by_label(own.records)
+        runs = {label: {(job.fold, job.seed) for job in part} for label, part in done.items()}
+        dense = {label for label, part in done.items() if part[0].method == ON_DENSE_MASKS}
+        every = set().union(*(runs[label] for label in (runs.keys() - dense or runs)))
+        part = {label for label, has in runs.items() if has != every}
+        ranked = [label for label in runs if label not in dense | part]
+        tables = (summarise(own.scores), cost(own)) if done else (empty, empty)
+        tests = compare(own.scores, ranked) if done else empty
+        sections.append(Section(data, split, plan.budget, jobs, own, paper, *tables, dense, part, ranked, tests))
     return sections
 
 
-def _aggregate_row(jobs: list[Job], results: dict[Job, Result]) -> Row:
-    done = {job: results[job] for job in jobs if job in results}
-    by_fold: dict[int, list[list[dict]]] = {}
-    for job, result in done.items():
-        by_fold.setdefault(job.fold, []).append(of_fold(job, result))
-    averaged = [average_seeds(runs) for runs in by_fold.values()]
-    scores = [row for rows in averaged for row in rows]
-    cases, folds = (summarise(scores), over_folds([summarise(rows) for rows in averaged])) if done else ([], [])
-    missing = tuple(job for job in jobs if job not in results)
-    return Row(jobs[0].label, jobs[0].method, done, missing, scores, cases, folds)
+def cost(results: Results) -> pd.DataFrame:
+    """Label → median seconds per iteration, mean minutes, largest peak, settings as recorded.
 
-
-def of_fold(job: Job, result: Result) -> list[dict]:
-    """The scores of a run with cases named by (fold, case), because a case may be held out in several folds."""
-    return [row | {"case": f"{job.fold}/{row['case']}"} for row in result.rows]
-
-
-def complete_runs(rows: list[Row]) -> set[tuple[int, int]]:
-    """(fold, seed) of every run that any row has. The method on dense masks counts only if there is no other row."""
-    competitors = [row for row in rows if row.done and row.method != ON_DENSE_MASKS]
-    return set().union(*(row.runs for row in competitors or rows))
-
-
-def ranked(rows: list[Row], complete: set[tuple[int, int]]) -> list[Row]:
-    """The rows that have exactly these runs. The method on dense masks is not ranked."""
-    return [row for row in rows if row.done and row.method != ON_DENSE_MASKS and row.runs == complete]
-
-
-def compare(rows: list[Row], candidates: list[Row]) -> tuple[str, dict[str, tuple[float, int]]]:
-    """The candidate with the highest mean Dice, and for every other row Holm's p against it and the number of pairs.
-
-    Rows without a run and the method on dense masks are not tested. If several candidates all have the same mean Dice,
-    there is no leader and no test.
+    The peak is nan if a record has none.
     """
-    means = {round(row.cases[-1]["dice"], SAME) for row in candidates}
-    if not candidates or len(means) == 1 < len(candidates):
-        return "", {}
-    leader = max(candidates, key=lambda row: row.cases[-1]["dice"])
-    best = case_means(leader.scores)
-    others = [row for row in rows if row.done and row.method != ON_DENSE_MASKS and row is not leader]
-    raw = {row.label: paired_p(best, case_means(row.scores)) for row in others}
-    corrected = holm({label: p for label, (p, _) in raw.items()})
-    return leader.label, {label: (corrected[label], pairs) for label, (_, pairs) in raw.items()}
+    lines = []
+    for job, record in results.records.items():
+        recipe = record["plan"]["recipe"]
+        line = {key: recipe[key] for key in ("iterations", "batch")} | {"size": record["plan"]["size"]}
+        line |= {"optimiser": f"{recipe['optimizer']} {recipe['lr']:g} {recipe['schedule']}"}
+        line |= {key: record[key] for key in ("parameters", "seconds_per_iteration", "minutes")}
+        lines.append({"label": job.label, "peak_memory_mib": record.get("peak_memory_mib")} | line)
+    runs = pd.DataFrame(lines).astype({"peak_memory_mib": float}).groupby("label", sort=False)
+    numbers = {
+        "seconds_per_iteration": runs["seconds_per_iteration"].median(),
+        "peak_memory_mib": runs["peak_memory_mib"].agg(lambda peaks: peaks.max(skipna=False)),
+        "minutes_per_run": runs["minutes"].mean(),
+    }
+    texts = ("parameters", "size", "iterations", "batch", "optimiser")
+    return pd.DataFrame({key: runs[key].agg(_same) for key in texts} | numbers)[list(COST)]
+
+
+def _same(values: Iterable) -> str:
+    return " / ".join(dict.fromkeys(map(str, values)))
+
+
+def tidy(sections: list[Section]) -> pd.DataFrame:
+    """A row per data set, split, row of the plan and class (and `mean`).
+
+    Numbers are not rounded, Dice is in percent, and undefined values are empty. The status is complete, incomplete
+    (only some of the plan's folds or seeds were run) or not run.
+    """
+    lines: list[dict] = []
+    for section in sections:
+        place = {key: getattr(section, key) for key in ("data", "split", "budget")}
+        for label, jobs in section.rows.items():
+            published, done = section.published(label), section.done.get(label, [])
+            for name in section.classes or published or [""]:
+                line = place | {"row": label, "class": name, "status": "not run"}
+                line |= {f"published_{key}": value for key, value in published.get(name, {}).items()}
+                if done:
+                    line |= {"status": "complete" if len(done) == len(jobs) else "incomplete"} | run_spans(done)
+                    line |= section.summary.loc[label, name].to_dict() | section.cost.loc[label].to_dict()
+                if name == "mean" and len(seeds := _seed_means(section, label)) > 1:
+                    line["dice_by_seed"] = " / ".join(map(str, seeds))
+                lines.append(line)
+    return pd.DataFrame(lines, columns=list(COLUMNS), dtype=object)
+
+
+def all_tests(sections: list[Section]) -> pd.DataFrame:
+    """The tests of all sections that had enough patients."""
+    table = pd.concat([section.tests.assign(data=section.data, split=section.split) for section in sections])
+    return table.dropna(subset=["p"])[["data", "split", *table.columns[:-2]]] if "p" in table else table
+
+
+def _seed_means(section: Section, label: str) -> pd.Series:
+    return seed_means(section.results.scores[section.results.scores["label"] == label])
 
 
 def tables(section: Section) -> list[Table]:
-    """A section's tables: over folds (if a row has two), over cases, cost. Published numbers are in the first one."""
-    kinds = ["folds"] * any(len({fold for fold, _ in row.runs}) > 1 for row in section.rows) + ["cases"]
-    return [score_table(section, kind, with_published=kind == kinds[0]) for kind in kinds] + [cost_table(section)]
+    """The tables over folds (if a row has two), over cases, of tests, of cost. The first has the published numbers."""
+    several = any(len({job.fold for job in jobs}) > 1 for jobs in section.done.values())
+    kinds = [*(["folds"] if several else []), "cases"]
+    scores = [score_table(section, kind, with_published=kind == kinds[0]) for kind in kinds]
+    return [*scores, *([test_table(section)] if section.tested else []), cost_table(section)]
 
 
 def score_table(section: Section, kind: str, with_published: bool) -> Table:
     """Dice and HD95 per class and mean; `kind` is what the mean and sd are over, `folds` or `cases`."""
-    unit = section.done[0].cases[0]["unit"]
-    entries = {row.label: getattr(row, kind) for row in section.rows}
-    columns = [(f"Dice {name}", "dice", at, 100) for at, name in enumerate(section.classes)]
-    columns += [(f"HD95 {name} ({unit})", "hd95", at, 1) for at, name in enumerate(section.classes)]
-    columns += [(f"HD95* mean ({unit})", "penalised_hd95", -1, 1)]
-    places = []
-    for _, key, at, scale in columns:
-        competing = [row.label for row in section.ranked if key != "hd95" or not row.cases[at]["n_missing"]]
-        places.append(rank({label: round(scale * entries[label][at][key], 2) for label in competing}, key == "dice"))
-    tested = kind == "cases" and bool(section.p)
+    columns = [(metric, name) for metric in TESTED for name in section.classes] + [("penalised_hd95", "mean")]
     printed = _published_columns(section) if with_published else []
-    head = ["method", "folds", "seeds", "cases", *(name for name, *_ in columns), "missing"]
-    head += [*(["p (Holm)", "pairs"] if tested else []), *(name for name, *_ in printed)]
+    head = ["method", "folds", "seeds", "cases", *(_title(section, *column) for column in columns), "missing"]
+    head += [f"published {TITLES[metric]} {name}" for metric, name in printed]
+    marks = {(metric, name): _marks(section, metric, name, kind) for metric, name in columns}
     body = []
-    for row in section.rows:
-        line = [(row.label, ""), ("not run", "")] + [("", "")] * (len(columns) + 3 + 2 * tested)
-        if row.done:
-            folds, seeds = (spans(getattr(job, name) for job in row.done) for name in ("fold", "seed"))
-            line = [(text, "") for text in (_label(row, section), folds, seeds, str(row.cases[-1]["cases"]))]
-            for (_, key, at, scale), place in zip(columns, places):
-                entry = entries[row.label][at]
-                text = _number(scale * entry[key], scale * entry.get(f"{key}_sd", math.nan))
-                line.append((text, place.get(row.label, "")))
-            last = [str(row.cases[-1]["n_missing"]), *(_p_cells(row, section) if tested else [])]
-            line += [(text, "") for text in last]
-        numbers = section.published.rows.get(row.label, {}) if section.published and printed else {}
-        known = [(numbers.get(name, {}), key) for _, name, key in printed]
-        line += [(_number(of[key], of.get(f"{key}_sd", math.nan)) if key in of else "", "") for of, key in known]
+    for label in section.rows:
+        line = [(label, ""), ("not run", ""), *[("", "")] * (len(columns) + 3)]
+        if label in section.done:
+            means = section.summary.loc[label]
+            about = [
+                f"{label} †" if label in section.part else label,
+                *run_spans(section.done[label]).values(),
+                str(means["cases"].iloc[0]),
+            ]
+            line = [(text, "") for text in about]
+            for metric, name in columns:
+                text = number(means.loc[name, f"{metric}_over_{kind}"], means.loc[name, f"{metric}_sd_over_{kind}"])
+                if kind == "cases" and metric in TESTED and not np.isnan(means.loc[name, f"{metric}_low"]):
+                    text += f" [{means.loc[name, f'{metric}_low']:.2f}, {means.loc[name, f'{metric}_high']:.2f}]"
+                line.append((text, marks[metric, name].get(label, "")))
+            line.append((str(means.loc["mean", "n_missing"]), ""))
+        for metric, name in printed:
+            paper = section.published(label).get(name, {})
+            line.append((number(paper.get(metric), paper.get(f"{metric}_sd"), absent=""), ""))
         body.append(line)
-    title = {"folds": "Mean over folds (sd over folds)", "cases": "Mean over cases (sd over cases)"}[kind]
-    return Table(title, head, body, _score_notes(section, kind, tested, bool(printed)))
+    title = f"Mean over {kind} (sd over {kind})" + (" [95 % interval over patients]" if kind == "cases" else "")
+    return Table(title, head, body, _score_notes(section, kind, printed))
 
 
-def _published_columns(section: Section) -> list[tuple[str, str, str]]:
-    """(heading, class, key) of the columns that have a number for any row of the plan."""
-    paper = section.published.rows if section.published else {}
-    shown = [paper[row.label] for row in section.rows if row.label in paper]
-    return [
-        (f"published {title} {name}", name, key)
-        for title, key in (("Dice", "dice"), ("HD95", "hd95"))
-        for name in section.classes
-        if any(key in numbers.get(name, {}) for numbers in shown)
+def _title(section: Section, metric: str, name: str) -> str:
+    return f"{TITLES[metric]} {name}" + ("" if metric == "dice" else f" ({section.unit})")
+
+
+def _marks(section: Section, metric: str, name: str, kind: str) -> pd.Series:
+    """Label → best, second or empty, by the printed numbers. HD95 ranks only rows that miss no such structure."""
+    column = section.summary.xs(name, level="class").loc[section.ranked]
+    if metric == "hd95":
+        column = column[column["n_missing"] == 0]
+    return rank(column[f"{metric}_over_{kind}"].round(2), higher=metric == "dice")
+
+
+def _published_columns(section: Section) -> list[tuple[str, str]]:
+    """(metric, class) of the columns that have a number for any row of the plan."""
+    shown = [section.published(label) for label in section.rows]
+    pairs = [(metric, name) for metric in TESTED for name in section.classes]
+    return [(m, name) for m, name in pairs if any(m in numbers.get(name, {}) for numbers in shown)]
+
+
+def test_table(section: Section) -> Table:
+    """For each ranked row and column the rows, by number, that are significantly worse than it."""
+    columns = [(metric, name) for metric in TESTED for name in section.classes]
+    places = {label: place for place, label in enumerate(section.ranked, 1)}
+    worse: dict[tuple, list[int]] = {}
+    for test in section.tests[section.tests["p_holm"] < ALPHA].itertuples():
+        ahead = (test.difference > 0) == (test.metric == "dice")
+        better, other = (test.row, test.other) if ahead else (test.other, test.row)
+        worse.setdefault((better, test.metric, test[2]), []).append(places[other])
+    body = [
+        [(f"{place} {label}", ""), *((spans(worse.get((label, *column), ())) or "–", "") for column in columns)]
+        for label, place in places.items()
     ]
+    note = (
+        f"A cell has the numbers of the rows that are significantly worse: Wilcoxon signed-rank test, two-sided, p < "
+        f"{ALPHA} after Holm's correction over the pairs of rows in the column. The pairs of a test are the patients: "
+        "their cases are averaged first. HD95 is not tested for a row that misses such a structure."
+    )
+    head = ["method", *(_title(section, *column) for column in columns)]
+    return Table("Significant differences", head, body, [note])
 
 
-def _label(row: Row, section: Section) -> str:
-    return row.label if row.runs == section.complete else f"{row.label} †"
-
-
-def _p_cells(row: Row, section: Section) -> tuple[str, str]:
-    if row.label not in section.p:
-        return "leading" if row.label == section.leader else "", ""
-    p, pairs = section.p[row.label]
-    text = "–" if math.isnan(p) else ("< 0.001" if p < 0.001 else f"{p:.3f}") + (" *" if p < ALPHA else "")
-    return text, str(pairs)
-
-
-def _score_notes(section: Section, kind: str, tested: bool, printed: bool) -> list[str]:
+def _score_notes(section: Section, kind: str, printed: list[tuple[str, str]]) -> list[str]:
     notes = ["All held-out cases of the finished folds together; several seeds of a case are averaged first."]
     if kind == "folds":
         notes = ["First the mean over the cases of each fold, then mean and sd over folds; a single fold has no sd."]
-    if by_seed := [
-        f"{row.label} {', '.join(f'{100 * dice:.2f}' for dice in row.by_seed.values())} ({spans(row.by_seed)})"
-        for row in section.done
-        if len(row.by_seed) > 1
-    ]:
+    means = {label: seeds for label in section.done if len(seeds := _seed_means(section, label)) > 1}
+    if means:
+        shown = [f"{label} {', '.join(f'{m:.2f}' for m in s)} ({spans(s.index)})" for label, s in means.items()]
         notes.append(
-            "Mean Dice of each seed (seeds), over the folds that all of them have; sd and p do not include the "
-            f"difference between seeds: {'; '.join(by_seed)}."
+            "Mean Dice of each seed (seeds), over the folds that all of them have; sd and tests do not include the "
+            f"difference between seeds: {'; '.join(shown)}."
         )
     if len(section.ranked) > 1:
         notes.append(
             "Best and second best of each column, as printed, are bold and underlined, among the rows that have all "
             "runs; for HD95 among those that miss no such structure."
         )
-    if any("†" in _label(row, section) for row in section.done):
+    if section.part:
         notes.append(
             "† has other folds or seeds than the other rows: its means are over other cases; it is not ranked."
         )
-    if any(row.method == ON_DENSE_MASKS for row in section.done):
+    if section.dense:
         notes.append(f"{ON_DENSE_MASKS} trains on dense masks, which the others do not see: neither ranked nor tested.")
-    if absent := [f"{row.label} ({_missing(row)})" for row in section.rows if row.missing]:
-        notes.append(f"Not run: {'; '.join(absent)}.")
-    m = sum(not math.isnan(p) for p, _ in section.p.values())
-    if tested and m:
-        notes.append(
-            f"p: Wilcoxon signed-rank test against {section.leader}, which has the highest mean Dice of the ranked "
-            "rows: two-sided, over the cases' mean Dice, paired by fold and case, zero differences dropped, "
-            f"Holm-corrected over {m} {'comparison' if m == 1 else 'comparisons'}; * p < {ALPHA}. Cases count as "
-            "independent, even if two are of one patient."
-        )
-    if tested and m < len(section.p):
-        notes.append(
-            f"p –: fewer than {MIN_PAIRS} pairs for Wilcoxon's signed-rank test against {section.leader}; with so few, "
-            f"no difference can reach p < {ALPHA}."
-        )
-    if printed and (paper := section.published):
+    if len(section.ranked) > 1 and not section.tested:
+        notes.append(f"No tests: with fewer than {MIN_PAIRS} patients no difference can reach p < {ALPHA}.")
+    notes += outdated_notes(section.results.outdated)
+    if absent := not_run(section.jobs, section.results.records):
+        notes.append(absent)
+    if printed and (paper := section.paper):
         other = f" Its split is of the kind of `{paper.ours}`, not of `{section.split}`."
         notes.append(
             f"Published: {paper.source} ({paper.split}), in the paper's own set-up; the other columns are ours, at "
@@ -254,73 +299,65 @@ def _score_notes(section: Section, kind: str, tested: bool, printed: bool) -> li
     return notes
 
 
-def _missing(row: Row) -> str:
-    """The runs that a row lacks: `folds 0-4`, or by seed if the plan has several."""
-    seeds = {job.seed for job in (*row.done, *row.missing)}
-    folds = {seed: [job.fold for job in row.missing if job.seed == seed] for seed in sorted(seeds)}
-    names = {seed: f"fold{'s' * (len(part) > 1)} {spans(part)}" for seed, part in folds.items() if part}
-    return ", ".join(name if len(seeds) == 1 else f"seed {seed} {name}" for seed, name in names.items())
+def outdated_notes(differences: dict[Job, str]) -> list[str]:
+    """A sentence for each different text of `store.difference`, with the runs that it holds for."""
+    runs: dict[str, list[str]] = {}
+    for job, text in differences.items():
+        runs.setdefault(text, []).append(job.run)
+    return [
+        f"Outdated: {', '.join(names)} {'were' if len(names) > 1 else 'was'} run {text}."
+        for text, names in runs.items()
+    ]
+
+
+def not_run(jobs: Collection[Job], done: Collection[Job]) -> str:
+    """A sentence with the runs that each row lacks: `pce (folds 0-4)`, by seed if there are several. Empty if none."""
+    several, parts = len({job.seed for job in jobs}) > 1, []
+    for label, wanted in by_label(jobs).items():
+        folds: dict[int, list[int]] = {}
+        for job in (job for job in wanted if job not in done):
+            folds.setdefault(job.seed, []).append(job.fold)
+        names = {seed: f"fold{'s' * (len(part) > 1)} {spans(part)}" for seed, part in folds.items()}
+        shown = ", ".join(f"seed {seed} {name}" if several else name for seed, name in names.items())
+        parts += [f"{label} ({shown})"] if shown else []
+    return f"Not run: {'; '.join(parts)}." if parts else ""
+
+
+def run_spans(jobs: Iterable[Job]) -> dict[str, str]:
+    """The folds and seeds of jobs."""
+    return {f"{name}s": spans(getattr(job, name) for job in jobs) for name in ("fold", "seed")}
 
 
 def spans(numbers: Iterable[int]) -> str:
     """Whole numbers, as ranges: 0, 1, 2, 4 → `0-2, 4`."""
     parts: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1].append(number)
+    for value in sorted(set(numbers)):
+        if parts and value == parts[-1][-1] + 1:
+            parts[-1].append(value)
         else:
-            parts.append([number])
+            parts.append([value])
     return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
 
 
-def _number(mean: float, sd: float) -> str:
-    if math.isnan(mean):
-        return "–"
-    return f"{mean:.2f}" + ("" if math.isnan(sd) else f" ({sd:.2f})")
-
-
-def cost(row: Row) -> dict[str, object]:
-    """The cost of a row's runs: median seconds per iteration, mean minutes, largest peak, settings as recorded.
-
-    The peak is None if a record has none.
-    """
-    records = [result.record for result in row.done.values()]
-    peaks: list[Any] = [record.get("peak_memory_mib") for record in records]
-    recipes = [record["plan"]["recipe"] for record in records]
-
-    def same(values: Iterable) -> str:
-        return " / ".join(dict.fromkeys(map(str, values)))
-
-    return {
-        "parameters": same(record["parameters"] for record in records),
-        "seconds_per_iteration": float(np.median([record["seconds_per_iteration"] for record in records])),
-        "peak_memory_mib": None if None in peaks else max(peaks),
-        "minutes_per_run": float(np.mean([record["minutes"] for record in records])),
-        "size": same(record["plan"]["size"] for record in records),
-        "iterations": same(recipe["iterations"] for recipe in recipes),
-        "batch": same(recipe["batch"] for recipe in recipes),
-        "optimiser": same(f"{recipe['optimizer']} {recipe['lr']:g} {recipe['schedule']}" for recipe in recipes),
-    }
+def number(mean: float | None, sd: float | None, absent: str = "–") -> str:
+    """`70.00 (14.14)`; without an sd where it is undefined."""
+    if mean is None or np.isnan(mean):
+        return absent
+    return f"{mean:.2f}" + ("" if sd is None or np.isnan(sd) else f" ({sd:.2f})")
 
 
 def cost_table(section: Section) -> Table:
     """The cost of each row, and the machines."""
-    head = ["method", "parameters", "s per iteration", "peak memory (MiB)", "minutes per run"]
-    head += ["size", "iterations", "batch", "optimiser"]
-    body = []
-    for row in section.done:
-        values = cost(row)
-        values["seconds_per_iteration"] = f"{values['seconds_per_iteration']:.3f}"
-        values["minutes_per_run"] = f"{values['minutes_per_run']:.1f}"
-        values["peak_memory_mib"] = "–" if values["peak_memory_mib"] is None else f"{values['peak_memory_mib']:.0f}"
-        body.append([(str(cell), "") for cell in (row.label, *values.values())])
-    machines = dict.fromkeys(_machine(result.record) for row in section.done for result in row.done.values())
+    look = {"seconds_per_iteration": "{:.3f}", "minutes_per_run": "{:.1f}", "peak_memory_mib": "{:.0f}"}
+    texts = section.cost.assign(**{key: section.cost[key].map(form.format) for key, form in look.items()})
+    lines = texts.replace("nan", "–").reindex(list(section.done)).itertuples()
+    machines = dict.fromkeys(map(_machine, section.results.records.values()))
     notes = [
         f"Runs on: {'; '.join(machines)}.",
         "Median seconds per iteration of the runs, mean minutes, largest peak.",
         "Seconds and minutes are those of the log; other work on the machine is included.",
     ]
-    return Table("Cost", head, body, notes)
+    return Table("Cost", ["method", *COST.values()], [[(str(cell), "") for cell in line] for line in lines], notes)
 
 
 def _machine(record: dict) -> str:

@@ -52,9 +52,7 @@ class View:
         self.jobs, self.config, self.done = jobs, config, done
         self.total = done + len(jobs)
         self.failed = self.at_once = 0
-        self.waiting = {
-            job: _size(log_path(job, config)) for job in jobs
-        }  # sizes of the logs: a run has begun if its log has grown
+        self.waiting = {job: _size(log_path(job, config)) for job in jobs}  # a run has begun if its log has grown
         self.running: dict[Job, Reached | None] = {}  # here or elsewhere
         self.elsewhere: set[Job] = set()
         self.seconds: dict[Job, float] = {}  # of whole trainings that have ended
@@ -62,45 +60,39 @@ class View:
         self.drawn, self.polled_at = 0, -POLL_S
 
     def tick(self, started: set[Job], held: set[Job]) -> None:
-        if time.monotonic() - self.polled_at < POLL_S:
-            return
-        self.polled_at = time.monotonic()
-        self.poll(started, held)
-        if self.terminal:
+        if time.monotonic() - self.polled_at >= POLL_S:
+            self.polled_at = time.monotonic()
+            self.poll(started, held)
             self._draw()
 
     def poll(self, started: set[Job], held: set[Job]) -> None:
-        grown = {job for job, size in self.waiting.items() if _size(log_path(job, self.config)) > size}
-        taken_over = self.elsewhere & started
-        begun = [job for job in self.jobs if job in grown | taken_over or (job in held and job in self.waiting)]
-        for job in begun:
+        begun = self.elsewhere & started  # taken over
+        begun |= {job for job, size in self.waiting.items() if job in held or _size(log_path(job, self.config)) > size}
+        for job in (job for job in self.jobs if job in begun):
             self.waiting.pop(job, None)
             self.running[job] = None
             (self.elsewhere.discard if job in started else self.elsewhere.add)(job)
             if not self.terminal:
                 self._say(f"{job.place}: {'started' if job in started else ELSEWHERE}")
         self.at_once = max(self.at_once, len(self.running))
-        for job in self.running:
-            self.running[job] = read_reached(self.config.runs / job.place)
+        self.running = {job: read_reached(self.config.runs / job.place) for job in self.running}
 
     def end(self, job: Job, reason: str | None) -> None:
-        known = job in self.elsewhere
+        said = job in self.elsewhere and reason == ELSEWHERE
         self.waiting.pop(job, None)
         self.running.pop(job, None)
         self.elsewhere.discard(job)
-        reached = read_reached(self.config.runs / job.place)
         if reason == ELSEWHERE:
             self.elsewhere.add(job)
         elif reason is None:
             self.done += 1
-            if reached is not None:
+            if reached := read_reached(self.config.runs / job.place):
                 self.seconds[job] = reached.total * reached.seconds_per_iteration
         else:
             self.failed += 1
-        if (reason is not None or not self.terminal) and not (known and reason == ELSEWHERE):
+        if not said and (reason is not None or not self.terminal):
             self._say(f"{job.place}: {reason or 'done'}")
-        if self.terminal:
-            self._draw()
+        self._draw()
 
     def seconds_left(self) -> float | None:
         """An estimate for the whole bench, or None while nothing is known.
@@ -131,9 +123,7 @@ class View:
             f"{len(self.waiting)} waiting{about}"
         )
         width = max((len(str(job.place)) for job in self.running), default=0)
-        states = {
-            job: f"{_state(at)}, elsewhere" if job in self.elsewhere else _state(at) for job, at in self.running.items()
-        }
+        states = {job: _state(at) + ", elsewhere" * (job in self.elsewhere) for job, at in self.running.items()}
         return [head, *(f"  {job.place!s:{width}}  {state}" for job, state in states.items())]
 
     def _say(self, line: str) -> None:
@@ -147,6 +137,8 @@ class View:
         self.drawn = 0
 
     def _draw(self) -> None:
+        if not self.terminal:
+            return
         columns, rows = shutil.get_terminal_size()
         lines = self.lines()
         if len(lines) > rows - 1:

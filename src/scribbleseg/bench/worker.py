@@ -1,8 +1,7 @@
 """One job in a process of its own: `python -m scribbleseg.bench JSON` with the job and the bench's settings.
 
-The process writes its output to RUNS/PLACE.log. That file is also the run's lock: the process that trains the run holds
-a `flock` on it, which ends with the process, also after a crash. So two benches on one RUNS folder never train the same
-run.
+The process writes its output to RUNS/PLACE.log and holds a `flock` on that file. The lock ends with the process, also
+after a crash. So two benches on one RUNS folder never train the same run.
 """
 
 import fcntl
@@ -21,9 +20,10 @@ from ..config import Bench
 from ..core.errors import InputError
 from .plan import Job
 from .run import run_job
+from .store import lock_file
 
 STOPS = {signal.SIGINT, signal.SIGTERM}
-ELSEWHERE = "running elsewhere"  # the reason why this bench did not run a job
+ELSEWHERE = "running elsewhere"  # why this bench did not run a job: another one holds its lock
 
 
 def log_path(job: Job, config: Bench) -> Path:
@@ -36,20 +36,10 @@ def open_log(job: Job, config: Bench) -> BinaryIO | None:
 
     Raises InputError if the file system has no locks.
     """
-    path = log_path(job, config)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    log = open(path, "ab")
     try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock_file(log_path(job, config), fcntl.LOCK_EX | fcntl.LOCK_NB, "--runs")
     except BlockingIOError:
-        log.close()
         return None
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be locked ({error.strerror}). Choose --runs on a file system with locks, such as NFS 4 "
-            "or a local disk."
-        ) from error
-    return log
 
 
 def run_logged(job: Job, config: Bench) -> str | None:
@@ -82,13 +72,9 @@ def from_json(text: str) -> tuple[Job, Bench]:
 
 
 def main() -> int:
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell script starts its background jobs with SIGINT ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in a shell script's background jobs
     try:
-        signal.pthread_sigmask(
-            signal.SIG_UNBLOCK, STOPS
-        )  # blocked by the bench until now, because importing torch takes seconds
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # the bench blocked them while this process imported torch
         return 0 if run_logged(*from_json(sys.argv[1])) is None else 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

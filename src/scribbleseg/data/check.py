@@ -12,6 +12,7 @@ from ..core.labels import UNLABELED
 from ..core.parallel import for_each
 from .case import load_image, load_label, recode
 from .dataset import Case, Dataset
+from .enclosure import choose_rule, closed_rings
 from .layout import read_description, survey
 from .volume import Grid, read_label
 
@@ -28,6 +29,7 @@ class Found:
     drawn: np.ndarray = field(default_factory=lambda: np.zeros(0, int))  # scribbled pixels [classes]
     drawn_slices: np.ndarray = field(default_factory=lambda: np.zeros(0, int))  # slices that hold the class [classes]
     bare_slices: int = 0  # slices without a scribbled pixel
+    rings: tuple[int, int] = (0, 0)  # slices with a closed ring, and slices with foreground strokes
     pixels: int = 0
     dense: bool = False
     compared: int = 0  # scribbled pixels of a case that also has a dense mask
@@ -93,6 +95,8 @@ def _inspect(dataset: Dataset, case: Case) -> Found:
         per_slice = np.stack([np.bincount(line.ravel(), minlength=classes)[:classes] for line in scribble])
         found.has_scribble = True
         found.drawn, found.drawn_slices = per_slice.sum(0), (per_slice > 0).sum(0)
+        if found.grid is not None:
+            found.rings = closed_rings(scribble, dataset.reach(found.grid))
         found.bare_slices, found.pixels = int((per_slice.sum(1) == 0).sum()), scribble.size
         if truth is not None:
             found.compared = int(found.drawn.sum())
@@ -162,6 +166,22 @@ def _tilted(grids: list[Grid]) -> np.ndarray:
     return ~near[near.sum(1).argmax()]
 
 
+def _describe_rings(drawn: list[Found]) -> None:
+    closed, slices = map(sum, zip(*(found.rings for found in drawn), strict=True))
+    if not slices:
+        return
+    rule, share = choose_rule([(closed, slices)])
+    meaning = {
+        "hull": "outside of the background strokes' hull counts as background",
+        "ring": "outside of a closed ring counts as background",
+        "off": "too few to read it",
+    }[rule]
+    print(
+        f"rings     {100 * share:.0f} % of {slices} slices enclose their structures with background strokes: "
+        f"{meaning} (--enclosure auto)"
+    )
+
+
 def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str], warnings: list[str]) -> None:
     drawn = [found for found in train if found.drawn.any()]
     dense = sum(found.dense for found in train)
@@ -183,6 +203,7 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
             )
             problems.append(f"{dataset.folder}: no scribbles in labelsTr.{hint}")
         return
+    _describe_rings(drawn)
     pixels, slices = sum(found.pixels for found in drawn), sum(found.slices for found in drawn)
     counts = np.sum([found.drawn for found in drawn], 0)
     on_slices = np.sum([found.drawn_slices for found in drawn], 0)

@@ -27,7 +27,7 @@ def random_affine(count: int, device: torch.device, max_degrees: float = 20.0) -
 
 
 def patch_affine(
-    count: int, device: torch.device, max_degrees: float = 30.0, scales: tuple[float, float] = (0.7, 1.4)
+    count: int, device: torch.device, max_degrees: float = 30.0, scales: tuple[float, float] = (0.8, 1.25)
 ) -> Tensor:
     """Rotation by an angle that is uniform in ± max_degrees, times a scale that is log-uniform: [count, 2, 2]."""
     uniform = torch.rand(2, count, device=device)

@@ -37,7 +37,8 @@ from ..methods.base import Method
 from .augment import patch_affine, random_intensity, warp
 from .plan import Plan
 
-ON_STROKES = 2 / 3  # share of the patches that are centred on a stroke
+ON_STROKES = 1 / 2  # share of the patches that are centred on a stroke
+STROKES_FILL = 0.75  # of a patch's side
 
 
 def build_slices(
@@ -164,9 +165,10 @@ def lay_out(
 def fit(dataset: Dataset, plan: Plan, wanted: str) -> Fitted:
     """What the training cases decide: the network's pixel size, and how enclosure is read.
 
-    The pixel is the median of the cases' (mean of rows and columns), but larger where strokes of a slice spread wider
-    than a patch: 95 % of the slices' strokes fit into 1.1 patches. wanted: on, off, or auto, by the share of closed
-    rings. Raises InputError for "on" where no slice has a closed ring.
+    The pixel is the median of the cases' (mean of rows and columns), but larger where the strokes of a slice would
+    spread wider: those of 95 % of the slices fill at most three quarters of a patch's side.
+
+    wanted: on, off, or auto, by the share of closed rings. Raises InputError for "on" where no slice has a closed ring.
     """
 
     def look(name: str) -> tuple[float, list[float], tuple[int, int]]:
@@ -193,7 +195,7 @@ def fit(dataset: Dataset, plan: Plan, wanted: str) -> Fitted:
     spread = [value for _, values, _ in found for value in values]
     pixel = float(np.median([pixel for pixel, _, _ in found if pixel]))
     if spread:
-        pixel = max(pixel, float(np.percentile(spread, 95)) / (1.1 * plan.size))
+        pixel = max(pixel, float(np.percentile(spread, 95)) / (STROKES_FILL * plan.size))
     return Fitted(pixel, dataset.spacing_unit, rule, share)
 
 
@@ -240,7 +242,7 @@ def augment_slices(slices: Slices, matrix: Tensor, layout: torch.memory_format =
 
 
 def draw_patches(voxels: Voxels, index: Tensor, part: slice, size: int, layout: torch.memory_format) -> Batch:
-    """Patches of the slices `index`, two thirds of them centred on a stroke, rotated, scaled, with other intensities.
+    """Patches of the slices `index`, half of them centred on a stroke, rotated, scaled, with other intensities.
 
     Random numbers of place and shape are drawn for the whole batch, even if this process has only a `part` of it.
     """

@@ -73,7 +73,8 @@ def make_recipe(config: Train) -> tuple[Recipe, int, str]:
     recipe, budget = kind.recipe, {"size": FAST_SIZE} if fast else BUDGETS[config.budget]
     if fast:
         recipe = dataclasses.replace(recipe, **FAST)
-    wanted = {key: getattr(config, key) for key in ("optimizer", "lr", "schedule", "batch")}
+    wanted = {key: getattr(config, key) for key in ("optimizer", "lr", "schedule", "batch", "gamma", "weight_decay")}
+    wanted["step_at"] = tuple(config.step_at) or None
     wanted["iterations"] = budget.get("iterations") if config.iterations is None else config.iterations
     recipe = dataclasses.replace(recipe, **{key: value for key, value in wanted.items() if value is not None})
     if config.budget == "quick" and recipe.optimizer == "sgd" and config.lr is None:
@@ -85,7 +86,16 @@ def make_recipe(config: Train) -> tuple[Recipe, int, str]:
                 f"--{name} {value}: expected a positive {'number' if step == 1 else f'multiple of {step}'}."
             )
     if recipe.schedule == "step" and not recipe.step_at:
-        raise InputError(f"--schedule step: {method} names no steps. Use poly, cosine, onecycle or constant.")
+        raise InputError(
+            f"--schedule step: {method} names no steps. Give --step-at, or use poly, cosine, onecycle or constant."
+        )
+    if not all(0 < share < 1 for share in recipe.step_at):
+        raise InputError(f"--step-at {recipe.step_at}: expected shares of the run, above 0 and below 1.")
+    if recipe.gamma <= 0 or recipe.weight_decay < 0:
+        raise InputError(
+            f"--gamma {recipe.gamma:g} --weight-decay {recipe.weight_decay:g}: expected a factor above 0 and a decay "
+            "of 0 or more."
+        )
     if recipe.lr <= 0:
         raise InputError(f"--lr {recipe.lr}: expected a positive number.")
     return recipe, size, config.network or kind.network_name
@@ -209,7 +219,8 @@ def read_plan(run: Path) -> tuple[Train, Plan]:
         raise InputError(f"{run}: not a run folder (no config.json). Make one with: scribbleseg train DATASET {run}")
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        config = Train(**{**stored["train"], "set": tuple(stored["train"]["set"])})
+        lists = {key: tuple(stored["train"].get(key, ())) for key in ("set", "step_at")}
+        config = Train(**{**stored["train"], **lists})
         plan = stored["plan"]
         recipe = read_recipe(plan["recipe"])
         fold = Fold(plan["fold"]["name"], *(tuple(plan["fold"][part]) for part in ("train", "val", "test")))

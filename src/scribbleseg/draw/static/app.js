@@ -22,6 +22,7 @@ const sides = [new View($("side1")), new View($("side2"))];
 let kept = { image: new Map(), strokes: new Map(), prediction: new Map(), uncertainty: new Map() }; // planes of the case
 let undone = [], done = []; // changes: {case, slice, at, before, after}, or {case, accepted: true}
 let stroke = null; // what is being drawn
+let opening = 0; // how many cases were opened
 const pointers = new Map();
 let pinch = null, drag = null, penSeen = false;
 let sizeChosen = false; // until then the brush is so wide that no stroke is lost when slices are made smaller
@@ -83,11 +84,18 @@ async function plane(kind, axis, index) {
     store.set(key, loading);
     loading.then((loaded) => store.get(key) === loading && store.set(key, loaded), () => store.delete(key));
     if (store.size > MOST_PLANES) store.delete([...store.keys()].find((each) => each !== key && !inUse(kind, each)));
+    return loading;
   }
-  return store.get(key);
+  const found = store.get(key);
+  store.delete(key);
+  store.set(key, found); // the oldest is the one that was asked for longest ago
+  return found;
 }
 
-const inUse = (kind, key) => kind === "strokes" && saver.waiting.get(state.case.id)?.has(+key.split(" ")[1]);
+function inUse(kind, key) {
+  const [axis, index] = key.split(" ").map(Number);
+  return kind === "strokes" && axis === 0 && (index === state.slice || saver.waiting.get(state.case.id)?.has(index));
+}
 
 // The strokes of a slice if they are loaded: drawing starts only then.
 const strokesHere = () => {
@@ -158,11 +166,13 @@ function placeCross() {
 
 const openCase = attempt(async (name, slice = null) => {
   if (stroke) return;
+  const turn = ++opening;
   const opened = await api.getCase(name).catch((error) => {
     state.session.cases.find((row) => row.id === name).error = error.message;
     showCases();
     throw error;
   });
+  if (turn !== opening) return; // another case was chosen meanwhile
   state.case = opened;
   if (!saver.waiting.has(name)) saver.versions.set(name, opened.version);
   kept = { image: new Map(), strokes: new Map(), prediction: new Map(), uncertainty: new Map() };
@@ -513,7 +523,7 @@ $("strip").addEventListener("pointerdown", (event) => {
 });
 
 function sorted() {
-  const rows = [...state.session.cases];
+  const rows = [...state.session.cases].sort((one, other) => one.id.localeCompare(other.id, undefined, { numeric: true }));
   if ($("sort").value === "uncertain") rows.sort((one, other) => (other.uncertainty ?? -1) - (one.uncertainty ?? -1));
   return rows;
 }

@@ -1,0 +1,55 @@
+"""benchmarks/studies/papers.py: the small state of a run that is carried on elsewhere."""
+
+import shutil
+
+import papers
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from small import small_dataset
+
+from scribbleseg.bench.plan import Job
+from scribbleseg.config import Bench, Train
+from scribbleseg.training.train import train
+
+
+@pytest.fixture
+def job() -> Job:
+    return Job("small", "final", 0, "effdnet", "effdnet", (), 0, "paper")
+
+
+def test_a_run_goes_on_from_its_small_state(tmp_path, job):
+    config = Bench("plans", "paper", datasets=tmp_path, runs=tmp_path / "runs", results=tmp_path / "results")
+    small_dataset(tmp_path / "small")
+    run = config.runs / job.place
+    train(Train(tmp_path / "small", run, method="effdnet", iterations=5, size=32, batch=2))
+    before = load_file(run / "last.safetensors")
+    papers.keep_small(job, config, total=20)
+    path = papers.state_file(job, config)
+    with safe_open(path, "pt") as file:
+        assert file.metadata()["iteration"] == "5"
+        assert not [key for key in file.keys() if key.startswith("teacher.")]
+    assert path.stat().st_size < 4 * 2**20
+    written = path.stat().st_mtime_ns
+    papers.keep_small(job, config, total=20)
+    assert path.stat().st_mtime_ns == written, "the same fifth is written once"
+
+    shutil.rmtree(run)
+    papers.restore_small(job, config)
+    stored = torch.load(run / "resume.pt", weights_only=True)
+    assert stored["iteration"] == 5 and stored["optimizer"]["state"] == {}
+    for key, value in before.items():
+        expected = value.half().to(value.dtype) if value.dim() and value.is_floating_point() else value
+        assert torch.equal(stored["method"][f"network.{key}"], expected)
+        assert torch.equal(stored["method"][f"teacher.{key}"], expected)
+    assert stored["method"]["steps"] == 5
+
+
+def test_the_runs_are_those_of_the_plans(tmp_path):
+    config = Bench("plans", "paper", runs=tmp_path / "runs")
+    assert [job.run for job in papers.jobs(config)] == [
+        "mscmr/25-5-15-0/scn-s0",
+        "acdc/622-0/scn-s0",
+        "acdc/cv5-0/effdnet-s0",
+    ]
