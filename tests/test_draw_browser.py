@@ -247,6 +247,14 @@ def test_two_tabs_do_not_overwrite_each_other(browser, tmp_path):
         both = np.asanyarray(nibabel.load(path).dataobj)
         assert (both != before).sum() == 8 and np.array_equal(both[mine != before], mine[mine != before])
 
+        stroke(one, [(1, 5), (4, 5)], **size, saved=False)  # now the first tab is behind, and gives way
+        one.wait_for_selector("#ask[open]")
+        one.click("#ask button:text-is('Show theirs')")
+        one.wait_for_selector(SAVED)
+        assert np.array_equal(np.asanyarray(nibabel.load(path).dataobj), both)
+        stroke(one, [(1, 5), (4, 5)], **size)
+        assert (np.asanyarray(nibabel.load(path).dataobj) != before).sum() == 12
+
 
 def test_a_server_that_is_away_loses_no_stroke(browser, tmp_path):
     dataset = read_dataset(small_dataset(tmp_path / "data", cases=3))

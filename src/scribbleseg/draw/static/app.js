@@ -550,7 +550,7 @@ function showCases() {
     return element("li", {}, button);
   }));
   const drawn = cases.filter((row) => row.slices.length).length, reviewed = cases.filter((row) => row.reviewed).length;
-  $("progress-text").textContent = `${cases.length} cases: ${drawn} drawn on, ${reviewed} reviewed`;
+  $("progress-text").textContent = `${cases.length} case${cases.length > 1 ? "s" : ""}: ${drawn} drawn on, ${reviewed} reviewed`;
 }
 
 function dot(colour, title) {
