@@ -39,7 +39,7 @@ const saver = new Saver({
     showUpdate();
     showSides();
   },
-  onConflict: resolveConflict,
+  onConflict: settleConflict,
   onState: (text, kind) => { $("saved").textContent = text; $("saved").className = kind; },
 });
 
@@ -341,23 +341,36 @@ const copyStrokes = attempt(async () => {
   say(`Copied from slice ${nearest + 1}. Move or erase what does not fit here.`);
 });
 
+// Asks again if the server does not answer: the strokes are kept until then.
+function settleConflict(name, slices) {
+  resolveConflict(name, slices).catch((error) => {
+    say(error.message);
+    setTimeout(settleConflict, 2000, name, slices);
+  });
+}
+
 async function resolveConflict(name, slices) {
-  const add = "Show theirs and add mine";
+  $("saved").textContent = "Not saved: changed elsewhere";
+  $("saved").className = "bad";
+  const drop = "Show theirs";
   const answer = await ask("These strokes were changed elsewhere",
     `Another tab, person or program has written the strokes of ${name}. Your last strokes are not saved yet. ` +
-    "They can be added where the others drew nothing.", [add, "Show theirs"]);
-  const mine = [...slices].map(([slice, { data, base }]) => ({ slice, ...difference(base, data) }));
+    "They can be added where the others drew nothing.", ["Show theirs and add mine", drop]);
+  if (stroke) endStroke();
   const { version } = await api.getCase(name);
+  const mine = [...slices].map(([slice, { data, base }]) => ({ slice, ...difference(base, data) }));
+  if (name === state.case?.id) kept.strokes = new Map(); // nothing can be drawn on the old ones any more
   saver.resolve(name, version);
   done = done.filter((change) => change.case !== name);
   undone = undone.filter((change) => change.case !== name);
   await openCase(name, state.case?.id === name ? state.slice : null);
-  for (const { slice, at, before, after } of answer === add ? mine : []) {
+  for (const { slice, at, before, after } of answer === drop ? [] : mine) {
     const change = await changeSlice(slice, (data) => {
       at.forEach((pixel, index) => { if (data[pixel] === before[index]) data[pixel] = after[index]; });
     });
     remember(slice, change.before, change.after);
   }
+  saver.report();
 }
 
 // --- pointer

@@ -51,7 +51,7 @@ export class Saver {
         }
       }
     }
-    if (!this.dirty) this.onState("Saved", "");
+    this.report();
   }
 
   // After a conflict: forget what was not saved and go on with the version that is on the disk now.
@@ -59,8 +59,9 @@ export class Saver {
     this.waiting.delete(name);
     this.stopped.delete(name);
     this.versions.set(name, version);
-    if (!this.dirty) this.onState("Saved", "");
   }
+
+  report() { if (!this.dirty) this.onState("Saved", ""); }
 
   async settled() { while (this.busy) await this.busy; }
 }
