@@ -23,6 +23,7 @@ LAYERS = (
     {"training"},
     {"inference", "evaluation"},
     {"reporting"},
+    {"draw"},
     {"bench"},
     {"api", "cli", "demo", "__main__"},
 )

@@ -182,6 +182,8 @@ def _how_to_continue(settings: Any) -> str:
             return " Continue with the same command. With --table-only it makes the tables of the runs that are done."
         case config.Demo():
             return " Continue with the same command."
+        case config.Draw():
+            return " The strokes are saved. Continue with the same command."
         case config.Train(run=run, method=method) | config.Resume(run=run, method=method):
             if (run / "config.json").is_file():
                 named = ("--method", method) if method and ":" in method else ()

@@ -130,6 +130,15 @@ class Train:
     network: Annotated[
         str | None, Option("NAME", "unet, or monai:NAME such as monai:BasicUNet (needs `pip install monai`).", METHODS)
     ] = None
+    init: Annotated[
+        Path | None,
+        Option(
+            "RUN",
+            "Start from the last weights of this run (a warm start). It must have the same network, classes and "
+            "channels.",
+            "random weights",
+        ),
+    ] = None
     val_share: Annotated[
         float,
         Option(
@@ -167,6 +176,7 @@ class Train:
 
     def __post_init__(self) -> None:
         _as_paths(self, "dataset", "run")
+        self.init = None if self.init is None else Path(self.init)
 
 
 @dataclass
@@ -276,6 +286,33 @@ class Simulate:
 
 
 @dataclass
+class Draw:
+    """Draw strokes in the browser, train on them, look at the segmentations and correct them.
+
+    A folder of volumes becomes a data set beside it, FOLDER_scribbles; its files stay as they are. The page is for this
+    computer only.
+    """
+
+    folder: Annotated[
+        Path, Argument("FOLDER", "A folder of volumes (NIfTI, NRRD, MHA), or a data set in the nnU-Net raw layout.")
+    ]
+    classes: Annotated[
+        tuple[str, ...],
+        Option(
+            "NAME[=COLOUR]",
+            "A class, such as liver or liver=green. Give the option once per class. Background needs no option.",
+            "named in the page",
+            "class",
+        ),
+    ] = ()
+    port: Annotated[int, Option("N", "Port of the page on this computer.", "a free one")] = 0
+    no_browser: Annotated[bool, Option("", "Print the address and open no browser.")] = False
+
+    def __post_init__(self) -> None:
+        _as_paths(self, "folder")
+
+
+@dataclass
 class Check:
     """List what is in a data set and what is wrong with it. Exit code 1 means that it cannot be used for training."""
 
@@ -376,6 +413,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "phantom": (Phantom, "data.synthetic.phantom:phantom"),
     "import": (Import, "data.importers:import_dataset"),
     "simulate": (Simulate, "data.synthetic.simulate:simulate"),
+    "draw": (Draw, "draw.draw:draw"),
     "check": (Check, "data.check:check"),
     "train": (Train, "training.train:train"),
     "predict": (Predict, "inference.predict:predict"),

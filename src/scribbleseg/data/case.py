@@ -96,11 +96,10 @@ def recode(label: np.ndarray, ignore: int, path: Path, ignored: bool = True) -> 
     Raises InputError for any other value.
     """
     allowed = f"0-{ignore - 1}" + (f" or {ignore} (ignore)" if ignored else "")
-    values = np.unique(label)
-    bad = values[(values < 0) | (values > ignore - (not ignored))]
+    bad = label[(label < 0) | (label > ignore - (not ignored))]
     if bad.size:
         raise InputError(
-            f"{path}: has value {bad[0]}; expected {allowed}. Correct the file; "
+            f"{path}: has value {bad.min()}; expected {allowed}. Correct the file; "
             "classes have the values of dataset.json, 0, 1, 2, … without a gap."
         )
     recoded = label.astype(np.uint8)

@@ -179,7 +179,7 @@ def write_volume(
     `complete` is called with the complete file before it gets its name.
     """
     kind = ending(path)
-    stored = np.ascontiguousarray(array.transpose(np.argsort(grid.order)).reshape(grid.shape))
+    stored = array.transpose(np.argsort(grid.order)).reshape(grid.shape)
     with atomic_file(path) as partial:
         (write_nifti if kind in NIFTI else write_itk)(partial, stored, grid.affine, grid.header)
         complete(partial)

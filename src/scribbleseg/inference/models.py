@@ -13,7 +13,7 @@ from ..core.device import pick_precision
 from ..core.errors import InputError
 from ..data.layout import read_dataset
 from ..networks import build_network
-from ..training.checkpoint import open_weights, weights_iteration
+from ..training.checkpoint import load_weights, weights_iteration
 from ..training.plan import Plan, read_plan
 
 
@@ -57,21 +57,7 @@ def load_network(run: Path, plan: Plan, weights: str = "last") -> nn.Module:
         hint = "The run had no validation cases; use --weights last." if weights == "best" else "Has it been trained?"
         raise InputError(f"{run}: has no {path.name}. {hint}")
     network = build_network(plan.network, len(plan.channels), len(plan.classes))
-    with open_weights(path) as file:
-        stored = {name: file.get_tensor(name) for name in file.keys()}
-    wanted = network.state_dict()
-    odd = list(stored.keys() ^ wanted.keys())
-    odd = odd or [name for name in wanted if wanted[name].shape != stored[name].shape]
-    if odd:
-        raise InputError(
-            f"{path}: weights of another architecture than '{plan.network}' with {len(plan.classes)} classes "
-            f"(differs at {min(odd)}). Do config.json and weights belong to one run?"
-        )
-    if bad := [name for name, value in stored.items() if not torch.isfinite(value).all()]:
-        raise InputError(
-            f"{path}: the weights are NaN or infinite ({bad[0]}). Copy the run folder again, or train a new run."
-        )
-    network.load_state_dict(stored)
+    load_weights(network, path, plan.network, len(plan.classes))
     return network.eval()
 
 

@@ -77,3 +77,26 @@ def weights_iteration(path: Path, total: int) -> int:
     if not (text.isascii() and text.isdecimal()) or len(text) > 12:
         raise InputError(f"{path}: is of iteration {text!r}; expected a number. Copy the run folder again.")
     return int(text)
+
+
+def load_weights(network: nn.Module, path: Path, name: str, classes: int) -> None:
+    """Put the tensors of a file of `write_weights` into the network `name`, built for so many classes.
+
+    Raises InputError when the file cannot be read or has tensors of another architecture or that
+    are not finite.
+    """
+    with open_weights(path) as file:
+        stored = {key: file.get_tensor(key) for key in file.keys()}
+    wanted = network.state_dict()
+    odd = list(stored.keys() ^ wanted.keys())
+    odd = odd or [key for key in wanted if wanted[key].shape != stored[key].shape]
+    if odd:
+        raise InputError(
+            f"{path}: weights of another architecture than '{name}' with {classes} classes (differs at {min(odd)}). "
+            "Do config.json and weights belong to one run?"
+        )
+    if bad := [key for key, value in stored.items() if not torch.isfinite(value).all()]:
+        raise InputError(
+            f"{path}: the weights are NaN or infinite ({bad[0]}). Copy the run folder again, or train a new run."
+        )
+    network.load_state_dict(stored)

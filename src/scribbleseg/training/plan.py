@@ -20,6 +20,7 @@ from ..data.dataset import Dataset, Fold
 from ..data.preparation import Fitted
 from ..data.volume import ITK, NIFTI
 from ..methods import method_class, own_code, parse_options
+from .checkpoint import weights_iteration
 
 BUDGETS = {"paper": {"size": 256}, "quick": {"size": 128, "iterations": 600}}
 FAST = {
@@ -151,6 +152,8 @@ def make_plan(config: Train, dataset: Dataset) -> Plan:
             f"{config.dataset}: no validation case has a mask in labelsTr_dense or a scribble in labelsTr. "
             "Add one, use a split without validation, or leave out --val-share."
         )
+    if config.init is not None:
+        _check_init(config.init, network, dataset)
     on_scribbles = bool(val) and all(case.truth is None for case in val)
     return Plan(
         method,
@@ -166,6 +169,26 @@ def make_plan(config: Train, dataset: Dataset) -> Plan:
         own_code(method),
         preparation_of(config),
     )
+
+
+def _check_init(run: Path, network: str, dataset: Dataset) -> None:
+    """Raises InputError when the weights of a run cannot start another one, or are missing or untrained."""
+    _, plan = read_plan(run)
+    for what, theirs, ours in (
+        ("network", (plan.network,), (network,)),
+        ("classes", plan.classes, dataset.classes),
+        ("channels", plan.channels, dataset.channels),
+    ):
+        if theirs != ours:
+            raise InputError(
+                f"--init {run}: has {what} {', '.join(theirs)}; this training has {', '.join(ours)}. "
+                f"A warm start needs the same {what} in the same order. Choose another run, or leave out --init."
+            )
+    weights = run / "last.safetensors"
+    if not weights.is_file():
+        raise InputError(f"--init {run}: has no {weights.name}. Has it been trained? Choose another run.")
+    if weights_iteration(weights, plan.recipe.iterations) == 0:
+        raise InputError(f"--init {run}: stands at iteration 0, its weights are random. Train it first.")
 
 
 def preparation_of(config: Train) -> str:

@@ -25,7 +25,7 @@ from ..networks import build_network
 from .average import Average
 from .batches import fit, read_training
 from .calendar import Calendar
-from .checkpoint import read_checkpoint, weights_iteration
+from .checkpoint import load_weights, read_checkpoint, weights_iteration
 from .loop import run_to_end
 from .machine import Machine, determinism, pick_machine
 from .optimizer import make_optimizer
@@ -125,6 +125,9 @@ def _run(config: Train, plan: Plan, machine: Machine, dataset: Dataset, folder: 
         plan = replace(plan, fitted=fit(dataset, plan, wanted))
     torch.manual_seed(config.seed)
     network = build_network(plan.network, len(plan.channels), len(plan.classes))
+    if config.init is not None and stored is None:
+        weights = config.init / "last.safetensors"
+        load_weights(network, weights, plan.network, len(plan.classes))  # before a method copies it for a teacher
     method = method_class(plan.method)(network, **plan.options)
     with distributed.first_process_first():
         slices = read_training(dataset, plan, method, machine.device)

@@ -37,7 +37,14 @@ def copy_case(
 
 
 def write_description(
-    folder: Path, name: str, channel: str, classes: Iterable[str], groups: Mapping[str, str], **more: object
+    folder: Path,
+    name: str,
+    channel: str,
+    classes: Iterable[str],
+    groups: Mapping[str, str],
+    *,
+    end: str = END,
+    **more: object,
 ) -> None:
     """Write dataset.json. `classes`: names of the classes 1, 2, …; `ignore` comes last; groups: case → patient."""
     labels = {name: value for value, name in enumerate(("background", *classes, "ignore"))}
@@ -45,8 +52,8 @@ def write_description(
         "name": name,
         "channel_names": {"0": channel},
         "labels": labels,
-        "numTraining": len(list((folder / "imagesTr").glob(f"*{END}"))),
-        "file_ending": END,
+        "numTraining": len(list((folder / "imagesTr").glob(f"*{end}"))),
+        "file_ending": end,
         **more,
         "groups": dict(sorted(groups.items())),
     }

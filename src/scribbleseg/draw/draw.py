@@ -1,0 +1,58 @@
+"""The verb `draw`: open or make the data set, serve the page on this computer, open the browser."""
+
+import secrets
+import socket
+import sys
+import threading
+import webbrowser
+from pathlib import Path
+
+from ..config import Draw
+from ..core.errors import InputError
+from .folder import scribbles_folder, volumes
+from .session import Session, as_colour
+
+
+def draw(config: Draw) -> None:
+    """Serve the page until Ctrl-C. A training that runs is then stopped; strokes are on disk after each stroke.
+
+    Raises InputError for a folder that holds no volume and is no data set, for classes that the data set does not have,
+    and for a port that is taken.
+    """
+    session = open_session(config.folder, config.classes)
+    try:
+        from .server import make_app, make_server
+    except ImportError as error:
+        raise InputError(f"draw needs starlette and uvicorn ({error}). Run: pip install 'scribbleseg[draw]'") from error
+    from .update import Updater
+
+    listening = listen(config.port)
+    port, token = listening.getsockname()[1], secrets.token_urlsafe(24)
+    app = make_app(session, Updater(session), token, port)
+    address = f"http://127.0.0.1:{port}/?token={token}"
+    print(f"data set: {session.place}\nopen {address}\nEnd with Ctrl-C.", file=sys.stderr)
+    if not config.no_browser:
+        threading.Timer(0.5, webbrowser.open, [address]).start()
+    make_server(app).run(sockets=[listening])
+
+
+def open_session(folder: Path, classes: tuple[str, ...] = ()) -> Session:
+    """The session of a data set, or of a bare folder of volumes; `classes`: NAME or NAME=COLOUR each."""
+    if (folder / "dataset.json").is_file():
+        session = Session(folder)
+    else:
+        volumes(folder)
+        session = Session(scribbles_folder(folder), folder)
+    if classes:
+        pairs = [word.partition("=") for word in classes]
+        colours = [as_colour(colour) if equals else None for _, equals, colour in pairs]
+        session.name_classes([name for name, _, _ in pairs], colours)
+    return session
+
+
+def listen(port: int) -> socket.socket:
+    """A socket on this computer's own address; port 0 is any free one. Raises InputError if the port is taken."""
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        raise InputError(f"--port {port}: cannot be used ({error}). Choose another, or leave --port out.") from error

@@ -1,0 +1,209 @@
+"""The server of the page: its files, and the requests in which it asks for slices and sends strokes."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from ..core.errors import InputError
+from .security import Guard
+from .session import Conflict, Session, Strokes, as_colour
+from .update import Updater
+
+STATIC = Path(__file__).parent / "static"
+POLL_SECONDS = 0.5  # between two looks at an update
+LARGEST_BODY = 64 * 2**20  # bytes; a slice of 8192 × 8192 pixels
+
+
+def make_app(session: Session, updater: Updater, token: str, port: int) -> Starlette:
+    """The application for one data set. Every path needs the token; the answers are described at each function."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        await run_in_threadpool(updater.stop)
+
+    pages = _Pages(session, updater)
+    case = "/api/cases/{case}"
+    routes = [
+        Route("/", lambda request: FileResponse(STATIC / "index.html")),
+        Mount("/static", StaticFiles(directory=STATIC)),
+        Route("/api/session", pages.session_),
+        Route("/api/classes", pages.name_classes, methods=["POST"]),
+        Route(case, pages.case),
+        Route(case + "/image/{axis:int}/{index:int}", pages.image),
+        Route(case + "/strokes/{axis:int}/{index:int}", pages.strokes),
+        Route(case + "/strokes/{index:int}", pages.save_slice, methods=["PUT"]),
+        Route(case + "/prediction/{axis:int}/{index:int}", pages.prediction),
+        Route(case + "/uncertainty/{axis:int}/{index:int}", pages.uncertainty),
+        Route(case + "/accept", pages.accept, methods=["POST"]),
+        Route(case + "/restore", pages.restore, methods=["POST"]),
+        Route(case + "/reviewed", pages.review, methods=["PUT"]),
+        Route("/api/next", pages.next_slice),
+        Route("/api/update", pages.start_update, methods=["POST"]),
+        Route("/api/update", pages.stop_update, methods=["DELETE"]),
+        Route("/api/events", pages.events),
+        Route("/api/export", pages.export, methods=["POST"]),
+    ]
+    handlers: dict[Any, Callable[[Request, Exception], Response | Awaitable[Response]]] = {
+        InputError: lambda request, error: JSONResponse({"error": str(error)}, 400),
+        Conflict: lambda request, error: JSONResponse(
+            {"error": "The strokes of this case were changed elsewhere."}, 412
+        ),
+    }
+    guard = Middleware(Guard, token=token, port=port)
+    app = Starlette(routes=routes, middleware=[guard], exception_handlers=handlers, lifespan=lifespan)
+    app.state.closing = lambda: False
+    return app
+
+
+def make_server(app: Starlette) -> uvicorn.Server:
+    """The server that runs the application; the streams of events end as soon as it is told to exit."""
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
+    app.state.closing = lambda: server.should_exit
+    return server
+
+
+class _Pages:
+    """One function per request. Those that read or write volumes run on threads."""
+
+    def __init__(self, session: Session, updater: Updater):
+        self.session, self.updater = session, updater
+
+    def session_(self, request: Request) -> Response:
+        """Classes, cases and the state of the update."""
+        return JSONResponse(self.session.describe() | {"update": self.updater.as_json()})
+
+    async def name_classes(self, request: Request) -> Response:
+        """`{"classes": [{"name", "colour"}]}` without background: makes the data set, or changes colours."""
+        rows = await _json(request, "classes", list)
+        if not all(isinstance(row, dict) and isinstance(row.get("name"), str) for row in rows):
+            raise InputError('expected {"classes": [{"name": "liver", "colour": "#008000"}]}.')
+        colours = [as_colour(row["colour"]) if row.get("colour") else None for row in rows]
+        await run_in_threadpool(self.session.name_classes, [row["name"] for row in rows], colours)
+        return JSONResponse(self.session.describe())
+
+    def case(self, request: Request) -> Response:
+        return JSONResponse(self.session.describe_case(request.path_params["case"]))
+
+    def image(self, request: Request) -> Response:
+        """A plane of `?channel=0`, raw numbers row by row, little-endian."""
+        name, axis, index = _place(request)
+        channel = request.query_params.get("channel", "0")
+        if not channel.isdecimal():
+            raise InputError(f"channel {channel!r}: expected a number.")
+        return _raw(self.session.image_plane(name, int(channel), axis, index))
+
+    def strokes(self, request: Request) -> Response:
+        """A plane of strokes, uint8; 255 is not drawn. ETag is their version."""
+        shown, version = self.session.strokes_plane(*_place(request))
+        return _raw(shown, {"etag": f'"{version}"'})
+
+    async def save_slice(self, request: Request) -> Response:
+        """A slice of strokes as `strokes` answers it. If-Match is the version that it is drawn on; else 412."""
+        body = await _body(request)
+        name, index = request.path_params["case"], request.path_params["index"]
+        return _saved(await run_in_threadpool(self.session.save_slice, name, index, body, _version(request)))
+
+    def accept(self, request: Request) -> Response:
+        return _saved(self.session.accept(request.path_params["case"], _version(request)))
+
+    def restore(self, request: Request) -> Response:
+        return _saved(self.session.restore(request.path_params["case"], _version(request)))
+
+    async def review(self, request: Request) -> Response:
+        """`{"reviewed": true}`."""
+        reviewed = await _json(request, "reviewed", bool)
+        await run_in_threadpool(self.session.review, request.path_params["case"], reviewed)
+        return Response(status_code=204)
+
+    def prediction(self, request: Request) -> Response:
+        """A plane of predicted classes, uint8."""
+        return _raw(self.session.prediction_plane(*_place(request)))
+
+    def uncertainty(self, request: Request) -> Response:
+        """A plane of the entropy, 0 to 255, uint8."""
+        return _raw(self.session.prediction_plane(*_place(request), uncertain=True))
+
+    def next_slice(self, request: Request) -> Response:
+        return JSONResponse(self.session.next_slice())
+
+    async def start_update(self, request: Request) -> Response:
+        """`{"case": NAME}`, the case that is predicted first."""
+        await run_in_threadpool(self.updater.start, await _json(request, "case", str))
+        return JSONResponse(self.updater.as_json())
+
+    def stop_update(self, request: Request) -> Response:
+        self.updater.stop()
+        return JSONResponse(self.updater.as_json())
+
+    async def events(self, request: Request) -> Response:
+        """Server-sent events: the state of the update, whenever it changes."""
+
+        async def lines() -> AsyncIterator[str]:
+            said = None
+            while not (request.app.state.closing() or await request.is_disconnected()):
+                now = await run_in_threadpool(self.updater.progress)
+                if now != said:
+                    yield f"data: {json.dumps(asdict(now))}\n\n"
+                    said = now
+                await asyncio.sleep(POLL_SECONDS)
+
+        return StreamingResponse(lines(), media_type="text/event-stream")
+
+    async def export(self, request: Request) -> Response:
+        """`{"folder": PATH, "reviewed": false}`: writes masks, answers how many and where."""
+        folder, only = await _json(request, "folder", str), await _json(request, "reviewed", bool)
+        if not folder.strip():
+            raise InputError("no folder is named. Name a new folder for the masks.")
+        done = await run_in_threadpool(self.session.export, Path(folder).expanduser(), only)
+        return JSONResponse({"cases": done, "folder": folder})
+
+
+async def _body(request: Request) -> bytes:
+    length = request.headers.get("content-length", "")
+    if not length.isdecimal() or int(length) > LARGEST_BODY:
+        raise InputError(f"a request of {length or 'unknown'} bytes; expected at most {LARGEST_BODY}.")
+    return await request.body()
+
+
+async def _json(request: Request, key: str, kind: type) -> Any:
+    try:
+        value = json.loads(await _body(request))
+    except ValueError as error:
+        raise InputError(f"the request is not JSON ({error}).") from error
+    if not isinstance(value, dict) or not isinstance(value.get(key), kind):
+        raise InputError(f"the request has no {kind.__name__} '{key}'.")
+    return value[key]
+
+
+def _place(request: Request) -> tuple[str, int, int]:
+    at = request.path_params
+    return at["case"], at["axis"], at["index"]
+
+
+def _version(request: Request) -> str:
+    return request.headers.get("if-match", "").strip('"')
+
+
+def _saved(strokes: Strokes) -> Response:
+    return JSONResponse({"version": strokes.version, "drawn": strokes.counts.tolist()})
+
+
+def _raw(shown: np.ndarray, headers: dict[str, str] | None = None) -> Response:
+    kind = {"x-type": shown.dtype.name, "x-rows": str(shown.shape[0]), "x-columns": str(shown.shape[1])}
+    body = shown.astype(shown.dtype.newbyteorder("<"), copy=False).tobytes()
+    return Response(body, media_type="application/octet-stream", headers=kind | (headers or {}))

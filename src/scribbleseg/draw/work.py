@@ -1,0 +1,52 @@
+"""One update in a process of its own, `python -m scribbleseg.draw FOLDER`: train, then predict the cases one by one."""
+
+import json
+import sys
+from pathlib import Path
+
+from ..config import Predict, Train
+from ..core.atomic import atomic_file
+from ..core.errors import InputError
+from ..core.json_file import read_json
+from ..data.volume import read_volume
+from ..inference.predict import predict
+from ..training.train import train
+from .folder import link_or_copy
+
+FAILED = "failed.json"  # of an update: case → why it could not be predicted
+
+
+def main(folder: Path) -> int:
+    """Do the update that FOLDER/job.json describes. Exit code 0, 2 (bad input) or 130 (stopped)."""
+    job = read_json(folder / "job.json")
+    try:
+        train(Train(folder / "data", folder / "run", **job["train"]))
+        failed = {}
+        for case, images in job["images"].items():
+            try:
+                predict_case(folder, case, [Path(path) for path in images])
+            except InputError as error:
+                failed[case] = str(error)
+        _write_json(folder / FAILED, failed)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def predict_case(folder: Path, case: str, images: list[Path]) -> None:
+    """Write the mask, the entropy map and, last of all, the mean entropy of each slice."""
+    place = folder / "images" / case
+    place.mkdir(parents=True)
+    for path in images:
+        link_or_copy(path, place / path.name)
+    *_, entropy = predict(Predict((folder / "run",), place, folder / "predictions", uncertainty=True))
+    means = [float(plane.mean()) for plane in read_volume(entropy)[0]]
+    _write_json(folder / "uncertainty" / f"{case}.json", means)
+
+
+def _write_json(path: Path, value: object) -> None:
+    with atomic_file(path) as partial:
+        partial.write_text(json.dumps(value) + "\n", encoding="utf-8")

@@ -1,0 +1,624 @@
+"""`scribbleseg draw` without a browser: the data set, the requests of the page, its rules of safety, an update."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from drawing import ORIENTATIONS, PORT, TINY, TOKEN, client, label_ras, opened, scan, scans, voxels_ras
+from small import small_dataset
+from starlette.testclient import TestClient
+
+from scribbleseg.config import Draw
+from scribbleseg.core.errors import InputError
+from scribbleseg.data.layout import read_dataset
+from scribbleseg.draw.draw import draw, listen, open_session
+from scribbleseg.draw.planes import planes
+from scribbleseg.draw.server import make_app
+from scribbleseg.draw.session import Session
+from scribbleseg.draw.update import Progress, Updater
+from scribbleseg.draw.work import main as work
+
+CASE = "case.0 a"
+NOT_DRAWN = 255
+
+
+def get_plane(there: TestClient, case: str, kind: str, axis: int, index: int) -> np.ndarray:
+    answer = there.get(f"/api/cases/{case}/{kind}/{axis}/{index}")
+    assert answer.status_code == 200, answer.text
+    shape = int(answer.headers["x-rows"]), int(answer.headers["x-columns"])
+    return np.frombuffer(answer.content, answer.headers["x-type"]).reshape(shape)
+
+
+def put_slice(there: TestClient, case: str, index: int, shown: np.ndarray, version: str):
+    return there.put(
+        f"/api/cases/{case}/strokes/{index}", content=shown.tobytes(), headers={"if-match": f'"{version}"'}
+    )
+
+
+@pytest.fixture
+def dataset(tmp_path) -> Path:
+    return small_dataset(tmp_path / "data", cases=3)
+
+
+# --- the data set
+
+
+def test_a_bare_folder_becomes_a_data_set_beside_it_and_stays_as_it_is(tmp_path):
+    folder = scans(tmp_path / "scans")
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+    session = open_session(folder, ("liver=green", "kidney"))
+    place = tmp_path / "scans_scribbles"
+    assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()} == before
+    dataset = read_dataset(place)
+    assert dataset.classes == ("background", "liver", "kidney") and dataset.ignore == 3
+    assert list(dataset.cases) == sorted(f"scan_{code}" for code in ORIENTATIONS)
+    assert all((place / "imagesTr" / f"{case}_0000.nii.gz").is_symlink() for case in dataset.cases)
+    assert session.colours[1] == "#008000" and session.colours[2].startswith("#")
+    again = open_session(folder)  # also finds a scan that came later
+    assert again.colours == session.colours
+    scan(folder / "late.nii.gz", "RAS")
+    assert "late" in open_session(folder).data.cases
+
+
+def test_without_links_the_images_are_copied(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError("no links here")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    folder = scans(tmp_path / "scans", ("RAS",))
+    place = open_session(folder, ("liver",)).place
+    image = place / "imagesTr" / "scan_RAS_0000.nii.gz"
+    assert not image.is_symlink() and image.read_bytes() == (folder / "scan_RAS.nii.gz").read_bytes()
+
+
+def test_classes_are_named_in_the_page(tmp_path):
+    folder = scans(tmp_path / "scans", ("RAS",))
+    there = opened(folder)
+    assert there.get("/api/session").json()["classes"] is None
+    assert not (tmp_path / "scans_scribbles").exists()
+    answer = there.post("/api/classes", json={"classes": [{"name": "<b>liver</b>", "colour": "#123456"}]})
+    assert answer.json()["classes"][1] == {"name": "<b>liver</b>", "colour": "#123456"}
+    assert read_dataset(tmp_path / "scans_scribbles").classes == ("background", "<b>liver</b>")
+
+
+@pytest.mark.parametrize(
+    "classes, words",
+    [
+        ((), "no class is named"),
+        (("liver", "liver"), "named twice"),
+        (("background",), "has 'background' already"),
+        (("Ignore",), "has 'ignore' already"),
+        ((" liver",), "printable"),
+        (("li\nver",), "printable"),
+    ],
+)
+def test_bad_class_names_leave_nothing(tmp_path, classes, words):
+    there = opened(scans(tmp_path / "scans", ("RAS",)))
+    answer = there.post("/api/classes", json={"classes": [{"name": name} for name in classes]})
+    assert answer.status_code == 400 and words in answer.json()["error"]
+    assert [path.name for path in tmp_path.iterdir()] == ["scans"]
+
+
+def test_folders_that_cannot_be_drawn_on_are_refused(tmp_path, dataset):
+    with pytest.raises(InputError, match="no such folder"):
+        open_session(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="no volumes in it"):
+        open_session(tmp_path)
+    folder = scans(tmp_path / "scans", ("RAS",))
+    with pytest.raises(InputError, match=r"has the classes square, core; got liver\. Give the same"):
+        open_session(dataset, ("liver",))
+    with pytest.raises(InputError, match="colour 'greeen': expected a name"):
+        open_session(folder, ("liver=greeen",))
+    (folder / "other.nrrd").touch()
+    with pytest.raises(InputError, match=r"2 kinds, \.nii\.gz, \.nrrd; a data set has one"):
+        open_session(folder)
+    (folder / "other.nrrd").unlink()
+    scan(folder / "scan_RAS_0000.nii.gz", "RAS")
+    with pytest.raises(InputError, match="would be the same case"):
+        open_session(folder)
+    (folder / "scan_RAS.nii.gz").unlink()
+    scan(folder / "scan_RAS_0001.nii.gz", "RAS")
+    with pytest.raises(InputError, match="second channel of scan_RAS"):
+        open_session(folder)
+
+
+# --- slices and strokes
+
+
+def test_planes_show_the_patients_right_on_the_left_and_the_front_on_top(tmp_path):
+    folder = scans(tmp_path / "scans")
+    session = open_session(folder, ("liver",))
+    for code in ORIENTATIONS:
+        name = f"scan_{code}"
+        ras = voxels_ras(folder / f"{name}.nii.gz")
+        voxels, grid = session.image(name, 0)
+        assert voxels.shape[0] == 5
+        axial, *others = planes(grid)
+        assert axial.edges == ("R", "L", "A", "P") and axial.spacing_mm == (1.5, 1.0)
+        upward = {plane.edges: plane for plane in others}
+        assert upward.keys() == {("R", "L", "S", "I"), ("A", "P", "S", "I")}
+        # nibabel's codes name the end of an axis: RAS+ index 0 is left, back, foot. "R" on the left means x runs down
+        first = ras[::-1, ::-1, :]  # rows from the front, columns from the right
+        got = {session.image_plane(name, 0, 0, index).tobytes() for index in range(5)}
+        assert got == {np.ascontiguousarray(first[:, :, z].T).tobytes() for z in range(5)}
+        coronal = upward["R", "L", "S", "I"]
+        shown = session.image_plane(name, 0, coronal.axis, 0)
+        assert any(np.array_equal(shown, ras[::-1, y, ::-1].T) for y in (0, 35))
+
+
+@pytest.mark.parametrize("code", ORIENTATIONS)
+def test_strokes_are_written_voxel_for_voxel(tmp_path, code):
+    there = opened(scans(tmp_path / "scans", (code,)), ("liver", "kidney"))
+    name, place = f"scan_{code}", tmp_path / "scans_scribbles"
+    case = there.get(f"/api/cases/{name}").json()
+    assert case["shape"][0] == 5 and case["version"] == "none" and not (place / "labelsTr").exists()
+    shown = np.full((36, 40), NOT_DRAWN, np.uint8)  # rows from the front, columns from the right
+    shown[3, 5:9], shown[30, 20], shown[10:12, 7] = 1, 2, 0
+    answer = put_slice(there, name, 2, shown, case["version"])
+    assert answer.status_code == 200 and answer.json()["drawn"][2] == [2, 4, 1]
+    expected = np.full((40, 36, 5), 3, np.uint8)
+    expected[:, :, 2] = np.where(shown == NOT_DRAWN, 3, shown).T[::-1, ::-1]
+    dataset = read_dataset(place)
+    assert np.array_equal(label_ras(dataset, name), expected)
+    image, label = (nibabel.load(place / part) for part in (f"imagesTr/{name}_0000.nii.gz", f"labelsTr/{name}.nii.gz"))
+    assert label.shape == image.shape and np.array_equal(label.affine, image.affine)
+    assert np.array_equal(get_plane(there, name, "strokes", 0, 2), shown)
+    across = get_plane(there, name, "strokes", 2, 0)
+    assert across.shape[0] == 5  # the slices lie above each other
+    assert np.array_equal(get_plane(opened(place), name, "strokes", 0, 2), shown)  # another server, from disk
+
+
+def test_an_existing_data_set_opens_with_its_strokes(dataset):
+    there = opened(dataset)
+    about = there.get("/api/session").json()
+    assert [row["name"] for row in about["classes"]] == ["background", "square", "core"]
+    assert about["cases"][0]["voxels"] == [51, 42, 15] and about["cases"][0]["slices"] == [0, 1, 2]
+    case = there.get(f"/api/cases/{CASE}").json()
+    assert np.sum(case["drawn"], 0).tolist() == [51, 42, 15]
+    values, counts = np.unique(get_plane(there, CASE, "strokes", 0, 1), return_counts=True)
+    assert dict(zip(values.tolist(), counts.tolist())) == {0: 17, 1: 14, 2: 5, NOT_DRAWN: 40 * 36 - 36}
+
+
+def test_numbers_of_an_image_arrive_as_they_are(tmp_path):
+    for name, kind, sent in (("a", np.uint8, "uint8"), ("b", np.int16, "int16"), ("c", np.uint16, "float32")):
+        image = (np.arange(600).reshape(10, 12, 5) * 100).astype(kind)
+        (tmp_path / "scans").mkdir(exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(image, np.diag([-1, -1, 3, 1])), tmp_path / "scans" / f"{name}.nii")
+        if name == "a":
+            session = open_session(tmp_path / "scans", ("liver",))
+        session = open_session(tmp_path / "scans")
+        shown = get_plane(client(session), name, "image", 0, 3)
+        assert shown.dtype.name == sent and np.array_equal(shown, image[:, :, 3].T)
+    assert isinstance(session.image("b", 0)[0].base, np.memmap)  # an uncompressed file is mapped
+
+
+def test_a_second_tab_gets_a_conflict_and_overwrites_nothing(dataset):
+    one, two = opened(dataset), opened(dataset)  # two servers, as two people on a shared disk would have
+    version = one.get(f"/api/cases/{CASE}").json()["version"]
+    assert two.get(f"/api/cases/{CASE}").json()["version"] == version
+    mine = get_plane(one, CASE, "strokes", 0, 0).copy()
+    mine[0, 0] = 1
+    saved = put_slice(one, CASE, 0, mine, version)
+    theirs = get_plane(two, CASE, "strokes", 0, 1).copy()
+    theirs[0, 0] = 2
+    answer = put_slice(two, CASE, 1, theirs, version)
+    assert answer.status_code == 412 and "changed elsewhere" in answer.json()["error"]
+    assert np.array_equal(get_plane(two, CASE, "strokes", 0, 0), mine)
+    assert get_plane(two, CASE, "strokes", 0, 1)[0, 0] == NOT_DRAWN
+    assert put_slice(one, CASE, 0, mine, version).status_code == 412  # an old version of one's own
+    assert put_slice(two, CASE, 1, theirs, saved.json()["version"]).status_code == 200
+
+
+def test_bad_slices_change_nothing(dataset):
+    there = opened(dataset)
+    version = there.get(f"/api/cases/{CASE}").json()["version"]
+    path = dataset / "labelsTr" / f"{CASE}.nii.gz"
+    before, good = path.read_bytes(), get_plane(there, CASE, "strokes", 0, 0)
+    for index, shown, words in (
+        (0, good[:-1], "a slice has"),
+        (0, np.full_like(good, 3), "value 3, which is no class"),
+        (3, good, "expected 0 to 2"),
+    ):
+        answer = put_slice(there, CASE, index, shown, version)
+        assert answer.status_code == 400 and words in answer.json()["error"]
+    assert there.get("/api/cases/nobody").status_code == 400
+    assert there.get(f"/api/cases/{CASE}/image/3/0").status_code == 400
+    assert there.get(f"/api/cases/{CASE}/image/0/0?channel=1").status_code == 400
+    assert there.get(f"/api/cases/{CASE}/prediction/0/0").status_code == 400
+    assert path.read_bytes() == before and put_slice(there, CASE, 0, good, version).status_code == 200
+
+
+def test_a_save_that_fails_leaves_the_file_and_the_strokes_in_memory(dataset, monkeypatch):
+    session = open_session(dataset)
+    there = client(session)
+    version = there.get(f"/api/cases/{CASE}").json()["version"]
+    before = get_plane(there, CASE, "strokes", 0, 0)
+
+    def fail(*_):
+        raise InputError("the disk is full")
+
+    monkeypatch.setattr("scribbleseg.draw.session.write_volume", fail)
+    answer = put_slice(there, CASE, 0, np.zeros_like(before), version)
+    assert answer.status_code == 400 and answer.json()["error"] == "the disk is full"
+    assert np.array_equal(get_plane(there, CASE, "strokes", 0, 0), before)
+    assert session.strokes(CASE).version == version
+
+
+def test_a_server_that_is_killed_while_it_saves_leaves_whole_files(dataset):
+    code = (
+        "import numpy as np\nfrom pathlib import Path\nfrom scribbleseg.draw.session import Session\n"
+        f"session = Session(Path({str(dataset)!r}))\nversion = session.strokes({CASE!r}).version\n"
+        "for number in range(10**6):\n"
+        "    shown = np.full((36, 40), number % 3, np.uint8).tobytes()\n"
+        f"    version = session.save_slice({CASE!r}, number % 3, shown, version).version\n"
+        "    if number == 5: print('saving', flush=True)\n"
+    )
+    server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert server.stdout.readline() == "saving\n"
+    time.sleep(0.1)
+    server.kill()
+    server.wait()
+    there = opened(dataset)
+    case = there.get(f"/api/cases/{CASE}").json()
+    assert np.array(case["drawn"]).sum() == 3 * 36 * 40
+    assert put_slice(there, CASE, 0, get_plane(there, CASE, "strokes", 0, 0), case["version"]).status_code == 200
+
+
+def test_a_relative_path_is_where_it_seems(dataset, monkeypatch):
+    monkeypatch.chdir(dataset.parent)
+    session = open_session(Path("data"))
+    assert session.describe()["masks"] == str(dataset.parent / "data_masks")
+    monkeypatch.chdir(dataset)
+    assert open_session(Path(".")).describe()["masks"] == str(dataset.parent / "data_masks")
+
+
+def test_an_unreadable_case_is_named_and_the_others_open(dataset):
+    path = dataset / "imagesTr" / f"{CASE}_0000.nii.gz"
+    path.write_bytes(path.read_bytes()[:200])
+    there = opened(dataset)
+    answer = there.get(f"/api/cases/{CASE}")
+    assert answer.status_code == 400 and "cannot be read" in answer.json()["error"]
+    assert "cannot be read" in there.get("/api/session").json()["cases"][0]["error"]
+    assert there.get("/api/cases/case.1 a").status_code == 200
+
+
+# --- who may speak to the server
+
+
+def stranger(dataset: Path, **keywords) -> TestClient:
+    session = Session(dataset)
+    app = make_app(session, Updater(session, TINY), TOKEN, PORT)
+    return TestClient(app, base_url=keywords.pop("base_url", f"http://127.0.0.1:{PORT}"), **keywords)
+
+
+def test_the_token_becomes_a_cookie_that_no_script_and_no_other_site_can_use(dataset):
+    there = stranger(dataset, follow_redirects=False)
+    assert there.get("/").status_code == there.get("/api/session").status_code == 401
+    assert there.get("/static/app.js").status_code == 401
+    assert there.get("/", params={"token": TOKEN + "x"}).status_code == 401
+    assert there.get("/api/session", params={"token": TOKEN}).status_code == 401  # only the page's own address takes it
+    answer = there.get("/", params={"token": TOKEN})
+    assert answer.status_code == 303 and answer.headers["location"] == "/"
+    cookie = answer.headers["set-cookie"]
+    assert cookie.startswith(f"scribbleseg_{PORT}=") and "HttpOnly" in cookie and "SameSite=strict" in cookie
+    assert there.get("/").status_code == there.get("/api/session").status_code == 200
+    there.cookies.clear()
+    assert there.get("/api/session", headers={"cookie": f"scribbleseg_{PORT}=wrong"}).status_code == 401
+    assert there.get("/api/session", headers={"cookie": f"scribbleseg_{PORT + 1}={TOKEN}"}).status_code == 401
+
+
+@pytest.mark.parametrize("host", ["evil.example", f"evil.example:{PORT}", "127.0.0.1", f"127.0.0.1:{PORT + 1}", ""])
+def test_another_host_is_refused(dataset, host):
+    there = opened(dataset)
+    assert there.get("/api/session", headers={"host": host}).status_code == 403
+    assert there.get("/", params={"token": TOKEN}, headers={"host": host}).status_code == 403
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", f"https://127.0.0.1:{PORT}", "http://127.0.0.1:1"])
+def test_a_page_of_another_origin_is_refused(dataset, origin):
+    there = opened(dataset)
+    assert there.get("/api/session", headers={"origin": origin}).status_code == 403
+    assert there.delete("/api/update", headers={"origin": origin}).status_code == 403
+    assert there.delete("/api/update", headers={"origin": f"http://localhost:{PORT}"}).status_code == 200
+
+
+def test_a_change_needs_the_pages_header(dataset):
+    there = opened(dataset)
+    assert there.delete("/api/update").status_code == 200
+    del there.headers["x-scribbleseg"]
+    assert there.get("/api/session").status_code == 200
+    version = there.get(f"/api/cases/{CASE}").json()["version"]
+    before = get_plane(there, CASE, "strokes", 0, 0)
+    assert put_slice(there, CASE, 0, np.zeros_like(before), version).status_code == 403
+    for method, path in (
+        ("POST", "/api/classes"),
+        ("POST", f"/api/cases/{CASE}/accept"),
+        ("POST", "/api/update"),
+        ("DELETE", "/api/update"),
+        ("POST", "/api/export"),
+    ):
+        assert there.request(method, path).status_code == 403
+    assert np.array_equal(get_plane(there, CASE, "strokes", 0, 0), before)
+
+
+def test_every_answer_has_the_headers_of_safety(dataset):
+    there = opened(dataset)
+    for answer in (there.get("/"), there.get("/api/session"), there.get("/nothing"), stranger(dataset).get("/")):
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")
+        assert "unsafe" not in policy and "http" not in policy and "frame-ancestors 'none'" in policy
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/../server.py",
+        "/static/%2e%2e/server.py",
+        "/static/..%2fserver.py",
+        "/api/cases/..%2f..%2fdataset/image/0/0",
+        "/api/cases/%2e%2e/strokes/0/0",
+    ],
+)
+def test_nothing_outside_is_served(dataset, path):
+    answer = opened(dataset).get(path)
+    assert answer.status_code in (400, 404) and "import" not in answer.text
+
+
+def test_the_page_asks_nothing_of_other_places():
+    static = Path(sys.modules["scribbleseg.draw.server"].__file__).parent / "static"
+    names = [path.name for path in static.iterdir()]
+    assert "index.html" in names and len(names) > 3
+    for path in static.iterdir():
+        text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+        assert "http:" not in text and "https:" not in text and "//cdn" not in text
+        assert "innerHTML" not in text and "insertAdjacentHTML" not in text and "eval(" not in text
+        if path.suffix == ".html":
+            assert not re.search(r" (style|on\w+)=", text)  # the policy would refuse them
+
+
+def test_large_and_strange_requests_are_refused(dataset):
+    there = opened(dataset)
+    assert "expected at most" in there.post("/api/export", headers={"content-length": str(2**40)}).json()["error"]
+    assert "not JSON" in there.post("/api/export", content=b"{").json()["error"]
+    assert "has no str 'folder'" in there.post("/api/export", json=[]).json()["error"]
+    assert "no folder is named" in there.post("/api/export", json={"folder": " ", "reviewed": False}).json()["error"]
+    assert "expected a number" in there.get(f"/api/cases/{CASE}/image/0/0?channel=x").json()["error"]
+
+
+# --- update, look, correct
+
+
+def wait(updater: Updater, phases: set[str], seconds: float = 60) -> str:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if (phase := updater.progress().phase) in phases:
+            return phase
+        time.sleep(0.1)
+    raise AssertionError((updater.progress(), (updater.folder / "output.log").read_text(encoding="utf-8")))
+
+
+@pytest.fixture(scope="module")
+def updated(tmp_path_factory) -> Path:
+    """A data set after one update, made in this process; to be read only."""
+    place = small_dataset(tmp_path_factory.mktemp("updated") / "data", cases=3)
+    (place / "labelsTr" / "case.2 a.nii.gz").unlink()
+    updater = Updater(Session(place), TINY)
+    run_here(updater, "case.1 a")
+    return place
+
+
+def run_here(updater: Updater, case: str) -> dict:
+    """What `start` starts, without a process of its own; returns the job."""
+    session = updater.session
+    updater.folder = session.work / "updates" / str(len(session.updates()) + 1)
+    before = updater._last_run()
+    updater._write(case, TINY | ({"init": str(before)} if before else {}))
+    assert work(updater.folder) == 0
+    return json.loads((updater.folder / "job.json").read_text(encoding="utf-8"))
+
+
+def test_an_update_trains_on_the_drawn_cases_and_predicts_all_the_open_one_first(updated):
+    folder = updated / ".scribbleseg" / "draw" / "updates" / "1"
+    assert sorted(read_dataset(folder / "data").cases) == ["case.0 a", "case.1 a"]
+    assert next(iter(json.loads((folder / "job.json").read_text(encoding="utf-8"))["images"])) == "case.1 a"
+    stored = json.loads((folder / "run" / "config.json").read_text(encoding="utf-8"))
+    assert stored["plan"]["fold"]["train"] == ["case.0 a", "case.1 a"]  # not the split of the data set
+    session = Session(updated)
+    for name in session.data.cases:
+        assert session.predicted_by(name) == 1 and len(session.uncertainty(name)) == 3
+        assert session.prediction(name).shape == session.strokes(name).label.shape
+    there = client(session)
+    entropy = get_plane(there, "case.2 a", "uncertainty", 0, 0)
+    stored = nibabel.load(folder / "predictions" / "case.2 a_entropy.nii.gz").get_fdata()
+    assert np.isclose(entropy.mean() / 255, session.uncertainty("case.2 a")[0], atol=0.01)
+    assert np.isclose(np.mean(session.uncertainty("case.2 a")), stored.mean(), atol=1e-4)
+
+
+def test_the_next_slice_is_the_least_certain_one_without_strokes(updated):
+    session = Session(updated)
+    values = session.uncertainty("case.2 a")
+    assert client(session).get("/api/next").json() == {
+        "case": "case.2 a",
+        "slice": int(np.argmax(values)),
+        "uncertainty": max(values),
+    }
+    session.reviewed.add("case.2 a")
+    assert session.next_slice() is None
+
+
+@pytest.fixture
+def of_one(updated, tmp_path) -> TestClient:
+    """A client of a copy of `updated`, which may be changed."""
+    place = tmp_path / "copy"
+    shutil.copytree(updated, place, symlinks=True)
+    return opened(place)
+
+
+def test_accepting_a_case_keeps_the_strokes_and_can_be_taken_back(of_one, tmp_path):
+    place = tmp_path / "copy"
+    case = of_one.get(f"/api/cases/{CASE}").json()
+    strokes = [get_plane(of_one, CASE, "strokes", 0, index) for index in range(3)]
+    predicted = [get_plane(of_one, CASE, "prediction", 0, index) for index in range(3)]
+    dense_before = (place / "labelsTr_dense" / f"{CASE}.nii.gz").read_bytes()
+    stale = of_one.post(f"/api/cases/{CASE}/accept", headers={"if-match": '"old"'})
+    assert stale.status_code == 412
+    answer = of_one.post(f"/api/cases/{CASE}/accept", headers={"if-match": f'"{case["version"]}"'})
+    assert answer.status_code == 200
+    for index in range(3):
+        expected = np.where(strokes[index] == NOT_DRAWN, predicted[index], strokes[index])
+        assert np.array_equal(get_plane(of_one, CASE, "strokes", 0, index), expected)
+    assert np.isin(nibabel.load(place / "labelsTr" / f"{CASE}.nii.gz").get_fdata(), (0, 1, 2)).all()
+    assert (place / "labelsTr_dense" / f"{CASE}.nii.gz").read_bytes() == dense_before
+    assert of_one.get("/api/session").json()["cases"][0]["reviewed"]
+    version = answer.json()["version"]
+    back = of_one.post(f"/api/cases/{CASE}/restore", headers={"if-match": f'"{version}"'})
+    assert back.json()["drawn"] == case["drawn"]
+    assert all(np.array_equal(get_plane(of_one, CASE, "strokes", 0, index), strokes[index]) for index in range(3))
+
+
+def test_a_case_without_strokes_is_restored_to_none(of_one):
+    version = of_one.get("/api/cases/case.2 a").json()["version"]
+    answer = of_one.post("/api/cases/case.2 a/accept", headers={"if-match": f'"{version}"'})
+    assert np.sum(answer.json()["drawn"]) == 40 * 36 * 3
+    back = of_one.post("/api/cases/case.2 a/restore", headers={"if-match": f'"{answer.json()["version"]}"'})
+    assert np.sum(back.json()["drawn"]) == 0
+
+
+def test_masks_are_exported_with_the_strokes_on_top(of_one, tmp_path):
+    out = tmp_path / "masks"
+    answer = of_one.post("/api/export", json={"folder": str(out), "reviewed": False})
+    assert answer.json()["cases"] == ["case.0 a", "case.1 a", "case.2 a"]
+    mask, label = (nibabel.load(place / f"{CASE}.nii.gz").get_fdata() for place in (out, tmp_path / "copy/labelsTr"))
+    assert np.isin(mask, (0, 1, 2)).all() and np.array_equal(mask[label != 3], label[label != 3])
+    again = of_one.post("/api/export", json={"folder": str(out), "reviewed": False})
+    assert again.status_code == 400 and "not empty" in again.json()["error"]
+    none = of_one.post("/api/export", json={"folder": str(tmp_path / "few"), "reviewed": True})
+    assert none.status_code == 400 and "no reviewed case" in none.json()["error"] and not (tmp_path / "few").exists()
+    assert of_one.put(f"/api/cases/{CASE}/reviewed", json={"reviewed": True}).status_code == 204
+    few = of_one.post("/api/export", json={"folder": "few", "reviewed": True})  # beside the data set
+    assert few.json()["cases"] == [CASE] and [path.name for path in (tmp_path / "few").iterdir()] == [f"{CASE}.nii.gz"]
+
+
+def test_a_second_update_starts_from_the_model_of_the_first_and_old_predictions_stay_until_then(of_one, tmp_path):
+    session = Session(tmp_path / "copy")
+    updater = Updater(session, TINY)
+    (session.work / "updates" / "2").mkdir()  # one that was cut off
+    assert session.predicted_by(CASE) == 1
+    (session.work / "updates" / "2").rmdir()
+    run_here(updater, CASE)
+    config = json.loads((session.work / "updates/2/run/config.json").read_text(encoding="utf-8"))
+    assert config["train"]["init"] == str(session.work / "updates/1/run") and session.predicted_by(CASE) == 2
+    assert config["train"]["iterations"] == 2  # never more than it would be from the start
+    shutil.copytree(session.work / "updates/1", session.work / "updates/0")
+    updater.process, updater.last = subprocess.Popen(["true"]), Progress("training", 2)
+    updater.process.wait()
+    assert updater.progress().phase == "done" and "Updated in" in updater.progress().message
+    assert [path.name for path in session.updates()] == ["2", "1"]
+
+
+def test_an_update_without_a_stroke_of_each_class_says_which(dataset):
+    for path in (dataset / "labelsTr").iterdir():
+        stored = nibabel.load(path)
+        label = np.asanyarray(stored.dataobj).copy()
+        label[label == 2] = 3
+        nibabel.save(nibabel.Nifti1Image(label, stored.affine), path)
+    answer = opened(dataset).post("/api/update", json={"case": CASE})
+    assert answer.status_code == 400 and "nothing is drawn yet of: core." in answer.json()["error"]
+    assert not (dataset / ".scribbleseg").exists()
+
+
+def test_an_update_in_a_process_of_its_own_can_be_stopped_and_killed(dataset):
+    session = Session(dataset)
+    updater = Updater(session, TINY | {"iterations": 100_000})
+    updater.start(CASE)
+    with pytest.raises(InputError, match="is running already"):
+        updater.start(CASE)
+    wait(updater, {"training"})
+    updater.stop()
+    assert wait(updater, {"stopped"}) and session.predicted_by(CASE) is None
+    updater.start(CASE)
+    os.kill(updater.process.pid, signal.SIGKILL)
+    assert wait(updater, {"failed"}) and "ended by signal 9" in updater.progress().message
+    assert session.predicted_by(CASE) is None
+
+
+def test_a_training_ends_with_its_server(dataset):
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom scribbleseg.draw.session import Session\n"
+        "from scribbleseg.draw.update import Updater\n"
+        f"updater = Updater(Session(Path({str(dataset)!r})), {TINY | {'iterations': 100_000}!r})\n"
+        f"updater.start({CASE!r})\n"
+        "while updater.progress().phase != 'training': time.sleep(.1)\n"
+        "print(updater.process.pid, flush=True)\ntime.sleep(60)\n"
+    )
+    server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    training = int(server.stdout.readline())
+    server.kill()
+    server.wait()
+    end = time.monotonic() + 30
+    while time.monotonic() < end and Path(f"/proc/{training}").exists():
+        state = Path(f"/proc/{training}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+        if state == "Z":
+            break
+        time.sleep(0.1)
+    else:
+        assert not Path(f"/proc/{training}").exists()
+
+
+# --- the verb
+
+
+def test_a_taken_port_is_named():
+    with listen(0) as taken, pytest.raises(InputError, match="cannot be used"):
+        listen(taken.getsockname()[1])
+    with pytest.raises(InputError, match="--port 99999: cannot be used"):
+        listen(99999)
+
+
+def test_the_verb_serves_the_page_and_ends_with_ctrl_c(dataset):
+    words = [sys.executable, "-m", "scribbleseg", "draw", str(dataset), "--no-browser", "--class", "square=red"]
+    server = subprocess.Popen([*words, "--class", "core"], stderr=subprocess.PIPE, text=True)
+    lines = [server.stderr.readline() for _ in range(3)]
+    while "http" not in lines[-1]:
+        lines.append(server.stderr.readline())
+        assert lines[-1], lines
+    address = lines[-1].split()[-1]
+    import httpx2
+
+    with httpx2.Client(follow_redirects=True) as browser:
+        for _ in range(50):
+            try:
+                page = browser.get(address)
+                break
+            except httpx2.ConnectError:
+                time.sleep(0.1)
+        assert page.status_code == 200 and "<title>" in page.text
+        base = address.partition("?")[0]
+        assert browser.get(base + "api/session").json()["classes"][1]["colour"] == "#ff0000"
+        with browser.stream("GET", base + "api/events") as events:
+            assert json.loads(next(events.iter_lines()).removeprefix("data: "))["phase"] == "idle"
+    server.send_signal(signal.SIGINT)
+    assert server.wait(20) == 130
+    assert (
+        server.stderr.read()
+        == "End with Ctrl-C.\nscribbleseg: stopped. The strokes are saved. Continue with the same command.\n"
+    )
+
+
+def test_without_the_extra_the_message_says_what_to_install(dataset, monkeypatch):
+    monkeypatch.delitem(sys.modules, "scribbleseg.draw.server")
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(InputError, match=r"pip install 'scribbleseg\[draw\]'"):
+        draw(Draw(dataset))

@@ -1,0 +1,347 @@
+"""The drawing page in a real browser: from a bare folder to exported masks. Skipped where there is no Chromium."""
+
+import os
+import shutil
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from drawing import ORIENTATIONS, TINY, label_ras, scans, voxels_ras
+from small import small_dataset
+
+from scribbleseg.data.layout import read_dataset
+from scribbleseg.draw.draw import listen, open_session
+from scribbleseg.draw.server import make_app, make_server
+from scribbleseg.draw.session import Session
+from scribbleseg.draw.update import Updater
+
+sync_api = pytest.importorskip("playwright.sync_api")
+CHROMIUM = "/usr/bin/chromium" if os.path.exists("/usr/bin/chromium") else shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (apt-get install chromium)")
+FLAGS = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+NOT_DRAWN = 255
+SAVED = "#saved:text-is('Saved')"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as player:
+        started = player.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        yield started
+        started.close()
+
+
+@contextmanager
+def served(session: Session):
+    """The address of a server of this session."""
+    listening = listen(0)
+    port = listening.getsockname()[1]
+    app = make_app(session, Updater(session, TINY | {"size": 48}), "secret", port)
+    server = make_server(app)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{port}/?token=secret"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+
+
+@contextmanager
+def shown(browser, address: str, **keywords):
+    """The page at an address. Afterwards no script may have failed, and nothing may have been asked of other places."""
+    context = browser.new_context(viewport={"width": 1280, "height": 720}, **keywords)
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    wrong, asked = [], []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: wrong.append(message.text) if "Content Security" in message.text else None)
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(address)
+    yield page
+    assert not wrong
+    assert all(url.startswith(address.partition("?")[0]) or url.startswith("blob:") for url in asked)
+    context.close()
+
+
+def ready(page) -> None:
+    page.wait_for_selector("body[data-ready]")
+
+
+def place(page, column: float, row: float, rows: int, columns: int, spacing=(1.0, 1.0)) -> tuple[float, float]:
+    """Where the centre of a pixel lies on the screen; the slice is fitted into the canvas."""
+    box = page.locator("#canvas").bounding_box()
+    width, height = columns * spacing[1], rows * spacing[0]
+    scale = min(box["width"] / width, box["height"] / height)
+    left, top = (box["width"] - width * scale) / 2, (box["height"] - height * scale) / 2
+    return box["x"] + left + (column + 0.5) * spacing[1] * scale, box["y"] + top + (row + 0.5) * spacing[0] * scale
+
+
+def stroke(page, points, rows: int, columns: int, spacing=(1.0, 1.0), saved: bool = True) -> None:
+    """Draw along pixels (column, row)."""
+    on_screen = [place(page, column, row, rows, columns, spacing) for column, row in points]
+    page.mouse.move(*on_screen[0])
+    page.mouse.down()
+    for x, y in on_screen[1:]:
+        page.mouse.move(x, y, steps=8)
+    page.mouse.up()
+    if saved:
+        page.wait_for_selector(SAVED)
+
+
+def go_to(page, slice_number: int) -> None:
+    """Show a slice, counted from 1."""
+    page.locator("#slice").evaluate("(e, v) => { e.value = v; e.dispatchEvent(new Event('input')); }", slice_number - 1)
+    page.wait_for_selector(f"#where:has-text('Slice {slice_number} of')")
+    page.wait_for_timeout(150)
+
+
+def open_case(page, name: str) -> None:
+    page.locator("#cases button", has_text=name).click()
+    page.wait_for_selector(f"#cases button[aria-current=true]:has-text('{name}')")
+    page.wait_for_timeout(300)
+
+
+def test_from_a_folder_to_masks(browser, tmp_path):
+    folder, out = scans(tmp_path / "scans"), tmp_path / "masks"
+    data_set = tmp_path / "scans_scribbles"
+    grid = {"rows": 36, "columns": 40, "spacing": (1.5, 1.0)}
+    with served(open_session(folder)) as address, shown(browser, address) as page:
+        # classes, one of them with a name that would be HTML
+        page.locator("#new-classes input[type=text]").fill("<img src=x onerror=alert(1)>")
+        page.click("#add-class")
+        page.locator("#new-classes input[type=text]").nth(1).fill("core")
+        page.click("#name-classes button[type=submit]")
+        ready(page)
+        assert page.locator("#classes li").count() == 3 and page.locator("#classes img").count() == 0
+        assert "<img" in page.locator("#classes").inner_text()
+        assert page.locator("#update").is_disabled() and "Draw first: background" in page.inner_text("#update-text")
+
+        # strokes in every orientation: one pixel wide, so that the voxels are known
+        for _ in range(4):
+            page.keyboard.press("[")
+        for code in ORIENTATIONS:
+            open_case(page, f"scan_{code}")
+            go_to(page, 2)
+            page.keyboard.press("1")
+            stroke(page, [(5, 4), (12, 4)], **grid)
+            page.keyboard.press("2")
+            stroke(page, [(20, 10), (20, 18)], **grid)
+            page.keyboard.press("0")
+            stroke(page, [(30, 30), (35, 30)], **grid)
+            stroke(page, [(5, 2), (5, 8)], **grid)  # crosses the first: it does not overwrite it
+        expected = np.full((36, 40), NOT_DRAWN, np.uint8)
+        expected[4, 5:13], expected[10:19, 20], expected[30, 30:36] = 1, 2, 0
+        column = expected[2:9, 5]
+        column[column == NOT_DRAWN] = 0
+        dataset = read_dataset(data_set)
+        for code in ORIENTATIONS:
+            stored = np.where(label_ras(dataset, f"scan_{code}") == 3, NOT_DRAWN, label_ras(dataset, f"scan_{code}"))
+            planes = [z for z in range(5) if (stored[:, :, z] != NOT_DRAWN).any()]
+            assert len(planes) == 1
+            assert np.array_equal(stored[::-1, ::-1, planes[0]].T, expected), code
+            image = nibabel.load(data_set / "imagesTr" / f"scan_{code}_0000.nii.gz")
+            assert np.array_equal(nibabel.load(data_set / "labelsTr" / f"scan_{code}.nii.gz").affine, image.affine)
+
+        # undo across cases, redo
+        page.keyboard.press("Control+z")
+        page.wait_for_selector(SAVED)
+        last = dataset.folder / "labelsTr" / f"scan_{ORIENTATIONS[-1]}.nii.gz"
+        assert (voxels_ras(last) == 0).sum() == 6
+        for _ in range(4):
+            page.keyboard.press("Control+z")
+            page.wait_for_timeout(250)
+        page.wait_for_selector(SAVED)
+        before = dataset.folder / "labelsTr" / f"scan_{ORIENTATIONS[-2]}.nii.gz"
+        assert (voxels_ras(last) == 3).all() and (voxels_ras(before) == 0).sum() == 6
+        for _ in range(5):
+            page.keyboard.press("Control+Shift+z")
+            page.wait_for_timeout(250)
+        page.wait_for_selector(SAVED)
+        assert (voxels_ras(last) == 0).sum() == (voxels_ras(before) == 0).sum() == 12
+
+        # eraser, ring, copy
+        page.keyboard.press("e")
+        stroke(page, [(8, 4), (9, 4)], **grid)
+        assert (voxels_ras(last) == 1).sum() == 6
+        page.keyboard.press("r")
+        assert "outside is background" in page.inner_text("#hint")
+        go_to(page, 4)
+        stroke(page, [(10, 10), (25, 10), (25, 25), (10, 25)], **grid)
+        ring = voxels_ras(last)
+        planes = [z for z in range(5) if (ring[:, :, z] != 3).any()]
+        assert len(planes) == 2 and sorted((ring[:, :, z] == 0).sum() for z in planes) == [12, 60]
+        go_to(page, 5)
+        page.keyboard.press("c")
+        page.wait_for_selector(SAVED)
+        assert (voxels_ras(last) == 0).sum() == 12 + 60 + 60
+
+        # update: the overlay comes, the open case first
+        page.click("#update")
+        page.wait_for_selector("#toasts p:has-text('Updated in')", timeout=120_000)
+        assert page.locator("#cases progress.unsure").count() == 4 and not page.locator("#next").is_disabled()
+        page.mouse.move(*place(page, 20, 20, **grid))
+        page.wait_for_selector("#where:has-text('predicted:')")
+
+        # look and correct
+        page.click("#next")
+        page.wait_for_selector("#toasts p:has-text('least sure')")
+        page.keyboard.press("u")
+        page.keyboard.press("2")
+        stroke(page, [(3, 30), (9, 30)], **grid)
+        page.wait_for_timeout(200)
+        page.keyboard.press("a")
+        page.wait_for_timeout(400)
+        page.wait_for_selector(SAVED)
+        name = page.get_attribute("#cases button[aria-current=true]", "title")
+        accepted = label_ras(dataset, name)
+        full = [z for z in range(5) if (accepted[:, :, z] != 3).all()]
+        assert len(full) == 1 and (accepted[::-1, ::-1, full[0]].T[30, 3:10] == 2).all()
+        page.keyboard.press("v")
+        page.wait_for_selector("#cases button[aria-current=true] .tick:text-is('✓')")
+
+        # export
+        page.click("#export")
+        page.fill("#folder", str(out))
+        page.click("#export-to button[value=go]")
+        page.wait_for_selector("#toasts p:has-text('Wrote 4 masks')")
+        assert not (tmp_path / "scans" / "labelsTr").exists()
+    for code in ORIENTATIONS:
+        mask, label = voxels_ras(out / f"scan_{code}.nii.gz"), label_ras(dataset, f"scan_{code}")
+        assert np.isin(mask, (0, 1, 2)).all() and np.array_equal(mask[label != 3], label[label != 3])
+    assert not (data_set / "labelsTr_dense").exists()
+
+
+def test_two_tabs_do_not_overwrite_each_other(browser, tmp_path):
+    dataset = read_dataset(small_dataset(tmp_path / "data", cases=3))
+    path = dataset.cases["case.0 a"].scribble
+    before = np.asanyarray(nibabel.load(path).dataobj)
+    with served(Session(dataset.folder)) as address, shown(browser, address) as one, shown(browser, address) as two:
+        size = {}
+        for page in (one, two):
+            ready(page)
+            case = page.evaluate(
+                "async () => (await fetch('/api/cases/case.0%20a', {headers: {'X-Scribbleseg': '1'}})).json()"
+            )
+            plane = case["planes"][0]
+            size = {"rows": case["shape"][plane["rows"]], "columns": case["shape"][plane["columns"]]}
+            size["spacing"] = tuple(plane["spacing_mm"])
+            page.keyboard.press("1")
+            for _ in range(4):
+                page.keyboard.press("[")
+        stroke(one, [(1, 1), (4, 1)], **size)
+        mine = np.asanyarray(nibabel.load(path).dataobj).copy()
+        assert (mine != before).sum() == 4
+        stroke(two, [(1, 33), (4, 33)], **size, saved=False)
+        two.wait_for_selector("#ask[open] h2:has-text('changed elsewhere')")
+        assert np.array_equal(np.asanyarray(nibabel.load(path).dataobj), mine)
+        two.click("#ask button:has-text('add mine')")
+        two.wait_for_selector(SAVED)
+        two.wait_for_timeout(500)
+        two.wait_for_selector(SAVED)
+        both = np.asanyarray(nibabel.load(path).dataobj)
+        assert (both != before).sum() == 8 and np.array_equal(both[mine != before], mine[mine != before])
+
+        stroke(one, [(1, 5), (4, 5)], **size, saved=False)  # now the first tab is behind, and gives way
+        one.wait_for_selector("#ask[open]")
+        one.click("#ask button:text-is('Show theirs')")
+        one.wait_for_selector(SAVED)
+        assert np.array_equal(np.asanyarray(nibabel.load(path).dataobj), both)
+        stroke(one, [(1, 5), (4, 5)], **size)
+        assert (np.asanyarray(nibabel.load(path).dataobj) != before).sum() == 12
+
+
+def test_a_server_that_is_away_loses_no_stroke(browser, tmp_path):
+    dataset = read_dataset(small_dataset(tmp_path / "data", cases=3))
+    path = dataset.cases["case.0 a"].scribble
+    before = np.asanyarray(nibabel.load(path).dataobj)
+    with served(Session(dataset.folder)) as address, shown(browser, address) as page:
+        ready(page)
+        page.keyboard.press("1")
+        page.route("**/strokes/*", lambda route: route.abort() if route.request.method == "PUT" else route.fallback())
+        box = page.locator("#canvas").bounding_box()
+        middle = box["x"] + box["width"] / 2
+        page.mouse.move(middle, box["y"] + 30)
+        page.mouse.down()
+        page.mouse.move(middle, box["y"] + 60, steps=4)
+        page.mouse.up()
+        page.wait_for_selector("#saved:has-text('Not saved')")
+        assert np.array_equal(np.asanyarray(nibabel.load(path).dataobj), before)
+        page.unroute("**/strokes/*")
+        page.wait_for_selector(SAVED)
+        assert (np.asanyarray(nibabel.load(path).dataobj) != before).any()
+
+
+def test_a_tablet_draws_with_a_finger_and_zooms_with_two(browser, tmp_path):
+    dataset = read_dataset(small_dataset(tmp_path / "data", cases=3))
+    path = dataset.cases["case.0 a"].scribble
+    before = np.asanyarray(nibabel.load(path).dataobj)
+    with served(Session(dataset.folder)) as address, shown(browser, address, has_touch=True) as page:
+        ready(page)
+        page.set_viewport_size({"width": 1024, "height": 768})
+        page.wait_for_timeout(200)
+        box = page.locator("#canvas").bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        touch = page.context.new_cdp_session(page)
+
+        def send(kind, *points):
+            fingers = [{"x": x + dx, "y": y + dy, "id": number} for number, (dx, dy) in enumerate(points)]
+            touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
+
+        send("touchStart", (0, 0))
+        send("touchMove", (30, 0))
+        send("touchEnd")
+        page.wait_for_timeout(300)
+        page.wait_for_selector(SAVED)
+        drawn = np.asanyarray(nibabel.load(path).dataobj)
+        assert (drawn != before).any()
+        send("touchStart", (0, 0))
+        send("touchStart", (0, 0), (40, 0))
+        send("touchMove", (-20, 0), (80, 0))
+        send("touchEnd")
+        page.wait_for_timeout(300)
+        assert np.array_equal(np.asanyarray(nibabel.load(path).dataobj), drawn)  # two fingers draw nothing
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (1024, 768), (768, 1024)])
+def test_nothing_overlaps_or_is_cut_off(browser, updated_small, size):
+    with served(Session(updated_small)) as address, shown(browser, address) as page:
+        page.set_viewport_size({"width": size[0], "height": size[1]})
+        ready(page)
+        page.wait_for_timeout(200)
+        boxes = {}
+        for button in page.locator("header button, #left .foot button, #update").all():
+            box = button.bounding_box()
+            assert box["x"] >= 0 and box["x"] + box["width"] <= size[0] and box["y"] + box["height"] <= size[1]
+            boxes[button.inner_text()] = box
+        found = list(boxes.values())
+        for index, one in enumerate(found):
+            for other in found[index + 1 :]:
+                apart = one["x"] + one["width"] <= other["x"] or other["x"] + other["width"] <= one["x"]
+                apart |= one["y"] + one["height"] <= other["y"] or other["y"] + other["height"] <= one["y"]
+                assert apart, (one, other)
+        assert page.locator("#canvas").bounding_box()["height"] > 0.4 * size[1]
+        page.keyboard.press("?")
+        assert page.locator("#keys tr").count() > 25
+        page.keyboard.press("Escape")
+        assert page.locator("#keys[open]").count() == 0
+
+
+@pytest.fixture(scope="module")
+def updated_small(tmp_path_factory) -> Path:
+    return small_dataset(tmp_path_factory.mktemp("page") / "data", cases=3)
+
+
+def test_a_stroke_is_not_slow(browser, tmp_path):
+    """A slice is redrawn well within a tenth of a second, also on a busy machine without a GPU."""
+    folder = scans(tmp_path / "scans", ("LPS",))
+    with served(open_session(folder, ("liver",))) as address, shown(browser, address) as page:
+        ready(page)
+        began = time.monotonic()
+        stroke(page, [(5, 5), (30, 5), (30, 30), (5, 30)], 36, 40, (1.5, 1.0))
+        assert time.monotonic() - began < 5
