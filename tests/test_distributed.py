@@ -83,6 +83,7 @@ def test_one_process_writes_and_speaks(spread):
     assert json.loads((run / "environment.json").read_text(encoding="utf-8"))["processes"] == 2
     assert [entry["iteration"] for entry in log(run)] == list(range(1, STEPS + 1))
     assert {
+        ".lock",
         "config.json",
         "environment.json",
         "log.jsonl",

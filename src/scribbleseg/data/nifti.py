@@ -4,7 +4,7 @@ import gzip
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -25,9 +25,12 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, object]:
 
     try:
         content = _content(path)
-        kind: Any = nibabel.Nifti2Image if _is_nifti2(content) else nibabel.Nifti1Image
         with np.errstate(all="ignore"):
-            file: Any = kind.from_bytes(content)
+            if content is None:
+                file: Any = nibabel.load(path)
+            else:
+                kind: Any = nibabel.Nifti2Image if _is_nifti2(content) else nibabel.Nifti1Image
+                file = kind.from_bytes(content)
             voxels, affine, header = np.asanyarray(file.dataobj), file.affine, file.header
             unit_mm = _unit_mm(header)
     except InputError:
@@ -72,8 +75,21 @@ def _unit_mm(header: Any) -> float:
     return MM[code]
 
 
-def _content(path: Path) -> bytes:
-    """The whole file, unpacked, whose length is what its header says. Its gzip checksum is checked at its end."""
+def _check_end(file: BinaryIO, size: int, found: int) -> None:
+    """Raises ValueError for a file that is shorter or longer than `size`. Zeros at its end do no harm."""
+    if found < size:
+        raise ValueError(f"its header promises {size} bytes, the file has {found}")
+    file.seek(size)
+    while rest := file.read(1 << 20):
+        if any(rest):
+            raise ValueError(f"its header promises {size} bytes, the file has more")
+
+
+def _content(path: Path) -> bytes | None:
+    """The whole file, unpacked, whose length is what its header says. Its gzip checksum is checked at its end.
+
+    None for a file that is right and not packed, so that it can be mapped into memory.
+    """
     import nibabel
 
     packed = path.name.lower().endswith(".gz")
@@ -83,7 +99,11 @@ def _content(path: Path) -> bytes:
         if size > most:
             raise ValueError(f"its header promises {size} bytes, the file can hold {most} at most")
         kind = nibabel.Nifti2Header if _is_nifti2(head) else nibabel.Nifti1Header
-        head = _corrected(head, kind)
+        corrected = _corrected(head, kind)
+        if corrected == head and not packed:
+            _check_end(cast(BinaryIO, file), size, os.path.getsize(path))
+            return None
+        head = corrected
         content = head + file.read(max(0, size - len(head)))
         if len(content) < size:
             raise ValueError(f"its header promises {size} bytes, the file has {len(content)}")
