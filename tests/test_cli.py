@@ -144,7 +144,7 @@ def test_a_reader_that_leaves_is_no_error_message(monkeypatch):
         (["train", "SET", "RUN", "--method", "my_package.mine:Mine"], "cannot be imported"),
         (["train", "SET", "RUN", "--method", "pathlib:Path"], "Path is no method"),
         (["methods", "dmlps"], "no method 'dmlps'. Did you mean 'dmpls'?"),
-        (["methods", "nope"], "no method 'nope'. Known: dmpls,"),
+        (["methods", "nope"], "no method 'nope'. Known: corral,"),
     ],
 )
 def test_the_nearest_name(refused, small, tmp_path, words, expected):
