@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo check format test results papers clean
+.PHONY: demo check format test test-slow results papers clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -29,8 +29,14 @@ format: $(VENV)/test-installed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 test: $(VENV)/test-installed
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+# a Ray cluster, Slurm scripts, several processes, a browser, and a short training of every method
+test-slow: $(VENV)/test-installed
+	$(PYTEST) -m slow
 
 # Every run of docs/results.md that is not done, in order of value, and its tables. Needs datasets/acdc and datasets/mscmr.
 # make results MINUTES=9 stops at a checkpoint; the same command carries on.

@@ -23,6 +23,8 @@ from scribbleseg.config import Bench
 from scribbleseg.core.errors import InputError
 from scribbleseg.training.checkpoint import read_checkpoint
 
+pytestmark = pytest.mark.slow
+
 PLAN = """
 seeds = [0, 1]
 [[data]]

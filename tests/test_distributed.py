@@ -15,6 +15,8 @@ from scribbleseg.core import distributed
 from scribbleseg.methods import METHODS
 from scribbleseg.training.train import train
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-5  # relative, of losses in float32 from a network in float64
 
 

@@ -23,6 +23,8 @@ from scribbleseg.config import Bench
 from scribbleseg.core.errors import InputError
 from scribbleseg.training.checkpoint import read_checkpoint
 
+pytestmark = pytest.mark.slow
+
 DATA = '[[data]]\nfolder = "small"\nsplit = "final"\nfolds = [0]\n'
 DOOMED = '''
 import os, signal, time

@@ -15,6 +15,8 @@ import pytest
 import torch
 from test_methods import every_method
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 
 

@@ -22,6 +22,8 @@ from scribbleseg import cli
 from scribbleseg.core.device import device_name
 from scribbleseg.methods import METHODS
 
+pytestmark = pytest.mark.slow
+
 RECORD = Path(__file__).with_name("unchanged.json")
 OLD_RUN = Path(__file__).parent / "data" / "old_run"
 ITERATIONS = {"scribformer": 2, "ustm": 8, "fddseg": 8}  # fewer where a step takes long

@@ -87,14 +87,13 @@ class Train:
         ),
     ] = "paper"
     preparation: Annotated[
-        Literal["slices", "patches"] | None,
+        Literal["slices", "patches"],
         Option(
             "",
             "slices: whole slices resized to a square, as in the papers. patches: the data decide the pixel size, "
             "and squares are cut from the slices.",
-            "patches with a preset, else slices",
         ),
-    ] = None
+    ] = "slices"
     enclosure: Annotated[
         Literal["auto", "on", "off"],
         Option(

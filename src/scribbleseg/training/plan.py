@@ -193,11 +193,10 @@ def _check_init(run: Path, network: str, dataset: Dataset) -> None:
 
 def preparation_of(config: Train) -> str:
     """slices or patches. Raises InputError for a method that cannot have patches, because it sweeps over all slices."""
-    wanted = config.preparation or ("patches" if config.preset == "fast" else "slices")
     method = method_name(config)
-    if wanted == "patches" and method_class(method).sweeps:
+    if config.preparation == "patches" and method_class(method).sweeps:
         raise InputError(f"--preparation patches: {method} labels whole slices anew. Use --preparation slices.")
-    return wanted
+    return config.preparation
 
 
 def enclosure_of(config: Train) -> str:
