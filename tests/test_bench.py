@@ -52,6 +52,7 @@ def place(tmp_path, quick_budget):
     )
 
 
+@pytest.mark.slow
 def test_a_plan_is_run_once_and_its_table_comes_from_the_scores(place, capsys):
     info = place.datasets / "small" / "dataset.json"
     content = json.loads(info.read_text(encoding="utf-8")) | {"groups": {"case.4 a": "somebody"}}
@@ -93,6 +94,7 @@ def test_a_plan_is_run_once_and_its_table_comes_from_the_scores(place, capsys):
     assert "4 of the plan's 4 runs are already done and are skipped\n" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_failing_run_does_not_stop_the_others(place, capsys):
     for seed in (0, 1):
         (place.runs / f"quick/small/final-0/no-fadc-s{seed}").mkdir(parents=True)

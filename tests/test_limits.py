@@ -179,7 +179,6 @@ def test_names_that_are_no_text(data, run, tmp_path):
 def test_terminals_without_greek_lose_no_line(small, words):
     words = [str(small) if word == "DATA" else word for word in words]
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
-    done = subprocess.run(
-        [sys.executable, "-m", "scribbleseg", *words], env=environment, capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "scribbleseg", *words]
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8")
     assert done.returncode == 0 and done.stdout and "Traceback" not in done.stderr

@@ -175,7 +175,9 @@ def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(small, tmp_path
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_scheduler_or_a_closed_terminal_stops_at_a_checkpoint(small, tmp_path, number):
     run = tmp_path / "run"
+    before = signal.signal(number, signal.SIG_DFL)  # whoever runs the tests may ignore it (nohup)
     process = start("train", small, run, *SHORT, "--iterations", "60", stderr=subprocess.PIPE)
+    signal.signal(number, before)
     wait_for_line(process, run)
     process.send_signal(number)
     _, said = process.communicate(timeout=60)

@@ -204,6 +204,7 @@ def test_the_log_carries_what_scn_monitors(dataset, tmp_path, dense):
     assert not names & set(entries[0]["losses"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method, preset", [("effdnet", "paper"), ("ustm", "paper"), ("pce", "fast")])
 def test_a_killed_run_resumes_to_the_same_weights(dataset, tmp_path, method, preset):
     whole = train(
@@ -248,6 +249,7 @@ def test_a_killed_run_resumes_to_the_same_weights(dataset, tmp_path, method, pre
     assert untimed_log(killed) == untimed_log(whole)
 
 
+@pytest.mark.slow
 def test_a_run_cut_off_between_two_lines_of_its_log_loses_nothing(dataset, tmp_path, monkeypatch):
     whole, cut = (tmp_path / name for name in ("whole", "cut"))
     changes = {"iterations": 260, "size": 16, "batch": 2}
@@ -624,7 +626,7 @@ def test_schedules():
 
 def test_the_fast_preset_replaces_the_methods_recipe_and_yields_to_what_is_said(dataset, tmp_path):
     plan = plan_of(Train(dataset, tmp_path, preset="fast"))
-    assert (plan.method, plan.size, plan.preparation) == ("corral", FAST_SIZE, "patches")
+    assert (plan.method, plan.size, plan.preparation) == ("corral", FAST_SIZE, "slices")
     assert {key: getattr(plan.recipe, key) for key in FAST} == FAST
     plan = plan_of(Train(dataset, tmp_path, preset="fast", method="effdnet", lr=0.5, iterations=7, size=64))
     assert (plan.method, plan.recipe.lr, plan.recipe.iterations, plan.size, plan.recipe.ema) == (
@@ -714,13 +716,12 @@ def test_validation_dice_by_hand():
         def forward(self, x):  # class 1 where the image is bright
             return torch.cat([0.5 - x, x - 0.5], 1)
 
-    image = torch.zeros(3, 1, 4, 4)
+    image = torch.zeros(3, 1, 4, 4)  # case 0 has slices 0 and 1
     image[0, 0, 0] = image[1, 0, :2] = 1  # case 0: slices 0 and 1, 12 pixels found; case 1: none
     truth = torch.zeros(3, 4, 4, dtype=torch.uint8)
     truth[0, 0] = truth[1, 1] = truth[2, 2] = 1
     truth[1, 0, 0] = UNLABELED
-    slices = Slices(image, truth, {}, truth)
-    dice = validation_dice(Fixed(), slices, torch.tensor([0, 0, 1]), 2, CPU)
+    dice = validation_dice(Fixed(), [(image[:2], truth[:2]), (image[2:], truth[2:])], 2, CPU)
     assert dice[:, 0].tolist() == pytest.approx([2 * 8 / (8 + 11), 0])
 
 
@@ -728,8 +729,8 @@ def test_validation_is_without_dropout_and_leaves_the_network_as_it_was():
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 1), torch.nn.BatchNorm2d(3), torch.nn.Dropout(0.5)).train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     label = torch.randint(0, 3, (4, 8, 8)).to(torch.uint8)
-    slices = Slices(torch.rand(4, 1, 8, 8), label, {}, label)
-    first, again = (validation_dice(network, slices, torch.tensor([0, 0, 1, 1]), 3, CPU) for _ in range(2))
+    cases = list(zip(torch.rand(4, 1, 8, 8).split(2), label.split(2), strict=True))
+    first, again = (validation_dice(network, cases, 3, CPU) for _ in range(2))
     assert torch.equal(first, again) and network.training
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 

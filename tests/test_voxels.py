@@ -122,7 +122,7 @@ def test_a_run_on_patches_learns_predicts_and_resumes(tmp_path, preset):
     from scribbleseg.training.train import resume, train
 
     data = small_dataset(tmp_path / "data")
-    changes = {"preset": preset, "iterations": 6, "size": 32, "batch": 4, "val_share": 0.3}
+    changes = {"preset": preset, "preparation": "patches", "iterations": 6, "size": 32, "batch": 4, "val_share": 0.3}
     run = train(Train(data, tmp_path / "run", **changes))
     plan = read_plan(run)[1]
     assert plan.preparation == "patches" and plan.fitted.unit == "mm" and plan.fitted.pixel > 0
