@@ -31,13 +31,12 @@ from scribbleseg.data.case import load_image
 from scribbleseg.data.importers import import_dataset
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.volume import write_volume
-from scribbleseg.inference.models import Model, load_network
+from scribbleseg.inference.models import load_models
 from scribbleseg.inference.predict import predict
 from scribbleseg.inference.probabilities import mean_probs
 from scribbleseg.methods.rw import RandomWalker
 from scribbleseg.networks import build_network
 from scribbleseg.training.batches import build_slices
-from scribbleseg.training.plan import read_plan
 from scribbleseg.training.train import train
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -76,15 +75,12 @@ def folder(run: Path, images: Path, out: Path) -> dict:
         shutil.copyfile(path, some / path.name)
     predict(Predict(run, next(some.iterdir()), out / "warm.nii.gz"))
     whole, _ = timed(predict, Predict(run, some, out / "found"))
-    plan = read_plan(run)[1]
     device = pick_device("cpu")
-    model = Model(
-        load_network(run, plan).to(memory_format=torch.channels_last), plan.size, pick_precision("auto", device)
-    )
+    (model,) = load_models((run,), "last", device)
     spent = np.zeros(3)
     for path in sorted(some.iterdir()):
         reading, (image, grid) = timed(load_image, (path,))
-        network, probs = timed(mean_probs, [model], image, device)
+        network, probs = timed(mean_probs, [model], image, grid.spacing_mm[1:], device)
         writing, _ = timed(write_volume, out / path.name, probs.argmax(0).astype(np.uint8), grid)
         spent += reading, network, writing
     parts = " + ".join(f"{seconds:.1f}" for seconds in spent)

@@ -33,19 +33,20 @@ class Corral(Method):
         network: nn.Module,
         *,
         enclosed: Annotated[float, at_least(0), "w_e, weight of the enclosed background"] = 1.0,
-        taught: Annotated[float, at_least(0), "w_t, weight of the teacher's labels"] = 0.5,
+        taught: Annotated[float, at_least(0), "w_t, weight of the teacher's labels; 0: no teacher"] = 0.0,
         ramp: Annotated[float, between(0, 1), "share of the run after which the teacher counts fully"] = 0.5,
         alpha: Annotated[float, between(0, 1), "upper limit of the teacher's decay"] = 0.99,
     ):
         super().__init__(network)
         self.enclosed, self.taught, self.ramp, self.alpha = enclosed, taught, ramp, alpha
-        self.teacher = make_teacher(network) if taught else None
+        if taught:
+            self.teacher = make_teacher(network)
         self.register_buffer("steps", torch.zeros(()))
 
     def losses(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
         logits = as_float(self.network(batch.image))
         terms = {"pce": partial_cross_entropy(logits, batch.label)} | enclosure_term(logits, batch, self.enclosed)
-        if self.teacher is not None:
+        if self.taught:
             with torch.no_grad():
                 soft = as_float(self.teacher(batch.image)).softmax(1)
             known = batch.label != UNLABELED
@@ -58,6 +59,6 @@ class Corral(Method):
         return terms
 
     def after_step(self, progress: Tensor) -> None:
-        if self.teacher is not None:
+        if self.taught:
             ema_update(self.teacher, self.network, ema_decay(self.steps, self.alpha))
             self.steps += 1
