@@ -37,6 +37,8 @@ def resample_image(image: np.ndarray, shape: tuple[int, int]) -> Tensor:
 def resample_label(label: np.ndarray, shape: tuple[int, int]) -> Tensor:
     """[D, H, W] integer → [D, *shape] of the same type, nearest neighbour."""
     stack = torch.from_numpy(np.ascontiguousarray(label))
+    if tuple(stack.shape[1:]) == shape:
+        return stack
     rows, columns = (((torch.arange(n) + 0.5) * length / n).long() for n, length in zip(shape, stack.shape[1:]))
     return stack[:, rows][:, :, columns]
 
@@ -58,20 +60,13 @@ def resample_strokes(label: np.ndarray, shape: tuple[int, int]) -> Tensor:
 
 
 def resize_image(image: np.ndarray, size: int) -> Tensor:
-    """[channels, D, H, W] → float32 [D, channels, size, size], bilinear with antialiasing."""
-    stack = torch.from_numpy(np.ascontiguousarray(image.swapaxes(0, 1)))
-    if stack.shape[2:] == (size, size):
-        return stack
-    return F.interpolate(stack, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    """[channels, D, H, W] → float32 [D, channels, size, size], as `resample_image`."""
+    return resample_image(image, (size, size))
 
 
 def resize_label(label: np.ndarray, size: int) -> Tensor:
     """[D, H, W], uint8 or int32 → [D, size, size] of the same type, nearest neighbour."""
-    stack = torch.from_numpy(np.ascontiguousarray(label))
-    if stack.shape[1:] == (size, size):
-        return stack
-    rows, columns = (((torch.arange(size) + 0.5) * length / size).long() for length in stack.shape[1:])
-    return stack[:, rows][:, :, columns]
+    return resample_label(label, (size, size))
 
 
 def grey_range(image: np.ndarray) -> tuple[float, float]:
