@@ -145,6 +145,7 @@ def _run(config: Train, plan: Plan, machine: Machine, dataset: Dataset, folder: 
         size=plan.size,
         part=distributed.own_part(plan.recipe.batch),
         seed=config.seed,
+        upright=plan.recipe.augmentation == "upright",
         average=average,
         compiled=machine.compiled,
         recorded=machine.recorded,
