@@ -23,7 +23,7 @@ TOGETHER = 16  # slices per forward pass
 class Corral(Method):
     """L = pCE(strokes) + w_e CE(enclosed background), and from half-time on + w_t CE(ŷ).
 
-    ŷ = argmax_k p_k a_k^γ r_k in the slices with strokes, made once: p from the network, a_k the probability that a
+    ŷ = argmax_k p_k a_k^γ r_k of the pixels that are neither drawn nor enclosed, made once: p from the network, a_k the probability that a
     random walker meets a stroke of class k first, r_k = R_k / max R with R_k the half width of class k in the walker's
     labels. Both p and a part two strokes about half-way, which is inside the wider structure: without r thin
     structures come out too thick. The background has r = 1.
@@ -63,7 +63,8 @@ class Corral(Method):
             seeds = torch.minimum(seeds, slices.maps["enclosure"])
         images = slices.image.cpu().numpy()
         walked = [walker_probs(*pair, probs.shape[1], self.beta) for pair in zip(images, seeds.cpu().numpy())]
-        self.told = self.agreed(probs, torch.from_numpy(np.stack(walked))).to(self.told.device)
+        told = self.agreed(probs, torch.from_numpy(np.stack(walked))).to(seeds.device)
+        self.told = torch.where(seeds == UNLABELED, told, UNLABELED).to(self.told.device)
         self.resume(slices)
 
     def agreed(self, probs: Tensor, walked: Tensor) -> Tensor:
