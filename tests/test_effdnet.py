@@ -178,3 +178,26 @@ def test_alpha_is_constant_without_warm_up():
             p.fill_(3.0)
     method.after_step(torch.tensor(0.0))
     assert all((p == 1.5).all() for p in method.teacher.parameters())
+
+
+def test_pictures_show_blocks_samples_and_the_teachers_label():
+    method, drawn = make(blocks=4).eval(), batch()
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    torch.manual_seed(5)
+    with torch.no_grad():
+        shown = method.pictures(drawn)
+    assert list(shown) == ["foreground_block", "teacher_label", "fadc_image", "fadc_scribble", "fadc_label"]
+    assert {value.shape for value in shown.values()} == {drawn.label.shape}
+    blocks = shown["foreground_block"]
+    assert blocks.dtype == torch.bool and blocks[:, :8, :8].all() and not blocks[:, 12:].any(), "strokes of 0 are none"
+    assert (
+        blocks[0].int().tolist() == blocks[0, ::4, ::4].repeat_interleave(4, 0).repeat_interleave(4, 1).int().tolist()
+    )
+    pseudo = method.teacher(drawn.image).argmax(1)
+    assert torch.equal(shown["teacher_label"], pseudo)
+    torch.manual_seed(5)
+    expected = foreground_augmentation(drawn.image, drawn.label, pseudo)
+    for name, value in zip(("fadc_image", "fadc_scribble", "fadc_label"), (expected[0][:, 0], *expected[1:])):
+        assert torch.equal(shown[name], value)
+    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+    assert list(make(fbsl=False, fadc=False).eval().pictures(drawn)) == ["teacher_label"]

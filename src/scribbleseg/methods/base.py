@@ -87,7 +87,8 @@ class Method(nn.Module):
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
         """Named [N, H, W] maps of a batch for the report, in the order to draw them.
 
-        Float images, bool masks and integer labels. Called a few times in a run on the same slices, not
+        Float images, bool masks and integer labels; one named `x_y` is drawn over `x_image`, where there is one.
+        Called a few times in a run on the same slices, not
         augmented, in eval mode, without gradients. Its random numbers come from a generator with the run's seed
         and leave the training's untouched.
         """

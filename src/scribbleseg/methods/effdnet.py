@@ -3,11 +3,12 @@
 from typing import Annotated
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.voxels import Batch
 from ..losses.enclosure import enclosure_term
-from ..losses.separation import foreground_augmentation, foreground_background_separation
+from ..losses.separation import foreground_augmentation, foreground_background_separation, foreground_blocks
 from ..losses.supervised import partial_cross_entropy
 from ..networks.dropout import without_dropout
 from .base import Method
@@ -90,6 +91,20 @@ class EFFDNet(Method):
         limit = self.noise / 2
         noisy = image + (self.noise * torch.randn_like(image)).clamp(-limit, limit)
         return self.teacher(noisy).argmax(1)
+
+    def pictures(self, batch: Batch) -> dict[str, Tensor]:
+        """R, the teacher's label without noise and dropout, and a FADC sample."""
+        shown, pseudo = {}, self.teacher(batch.image).argmax(1)
+        if self.fbsl:
+            blocks = foreground_blocks(batch.label, self.blocks).float()[:, None]
+            shown["foreground_block"] = F.interpolate(blocks, batch.label.shape[1:])[:, 0] > 0
+        shown["teacher_label"] = pseudo
+        if self.fadc:
+            image, scribble, pasted = foreground_augmentation(
+                batch.image, batch.label, pseudo, self.box, resize=self.resize
+            )
+            shown |= {"fadc_image": image[:, 0], "fadc_scribble": scribble, "fadc_label": pasted}
+        return shown
 
     def after_step(self, progress: Tensor) -> None:
         decay = ema_decay(self.steps, self.alpha) if self.warm_up else torch.full_like(self.steps, self.alpha)
