@@ -283,6 +283,18 @@ def test_mumford_shah_by_hand():
     assert mumford_shah(probs, image, swapped=True).item() == pytest.approx(2 * (0.64 + 0.16) + 2)
 
 
+def test_mumford_shah_with_the_outlines_of_the_image_by_hand():
+    # the steps of I = 0 1 4 are 1 and 3; swapped as above: 1.6. With one channel and two classes
+    image = torch.tensor([[[[0.0, 1.0, 4.0]]]])
+    probs = torch.tensor([[[[1.0, 1.0, 0.0]], [[0.0, 0.0, 1.0]]]], requires_grad=True)
+    found = mumford_shah(probs, image, swapped=True, length="image")
+    assert found.item() == pytest.approx(1.6 + 4)
+    region = mumford_shah(probs, image * 0 + 1, swapped=True, length="image")  # a flat image has no outline
+    assert region.item() == pytest.approx(2 * (2 * (1 / 3) ** 2 + (2 / 3) ** 2))
+    with pytest.raises(InputError, match="length is 'both'; expected 'prediction' or 'image'"):
+        mumford_shah(probs, image, length="both")
+
+
 @pytest.mark.parametrize("swapped", [False, True])
 def test_mumford_shah_equals_the_loop(swapped):
     probs, image = softmaxed(2, 3, 4, 5), torch.rand(2, 2, 4, 5, dtype=torch.float64)
