@@ -121,8 +121,8 @@ def test_literal_forms_of_single_equations():
     torch.testing.assert_close(terms["pap"], usual["pap"])
 
     method = scn(projections=False)
-    maps = method.network.encode(batch.image)
-    torch.testing.assert_close(method.correlation(maps), correlation_map(maps[3], maps[3]))
+    maps, *_ = method.network.maps_features_and_logits(batch.image)
+    torch.testing.assert_close(method.correlation(maps), correlation_map(maps[8], maps[8]))
     assert {name.split(".")[0] for name, _ in method.named_parameters()} == {"network"}
     assert gradient(method.losses(batch, now)["pcl"], method.network.encoder[:4].parameters()) > 0
 
@@ -145,7 +145,7 @@ def test_rows_dim_and_stride_reach_the_map_and_the_projections_start_alike():
     assert method.latest["accepted"].shape == (2, 5)
     assert method.query.weight.shape == method.key.weight.shape == (3, 8, 1, 1)
     assert torch.equal(method.query.weight, method.key.weight) and method.query.weight is not method.key.weight
-    assert method.correlation(method.network.encode(make_batch().image)).shape == (2, 64, 64)
+    assert method.correlation(method.network.maps_features_and_logits(make_batch().image)[0]).shape == (2, 64, 64)
 
 
 def test_unlabelled_pixels_outside_m_get_no_gradient():

@@ -44,7 +44,7 @@ class SCN(Method):
         step_at=(0.25, 0.5, 0.75),
         gamma=0.5,
     )
-    needs = ("encode", "decode", "head", "widths")
+    needs = ("maps_features_and_logits", "map_widths")
     later = ("towards", "projections", "region_cut", "growth", "cosine", "averages")
     reads_enclosure = True
     threshold: Tensor
@@ -94,7 +94,7 @@ class SCN(Method):
         self.pap, self.rsr, self.cgtm, self.cacl = pap, rsr, cgtm, cacl
         self.plain = not (pap or rsr or cacl)
         self.lambda1, self.lambda2, self.lambda3, self.lambda4 = lambda1, lambda2, lambda3, lambda4
-        self.stride, self.level = stride, stride.bit_length() - 1
+        self.stride = stride
         self.scale, self.rows, self.overlap = scale, rows, overlap
         self.momentum, self.towards, self.region_threshold = momentum, towards, region_threshold
         self.region_cut, self.growth = region_cut, growth
@@ -102,18 +102,16 @@ class SCN(Method):
         self.printed = averages == "printed"
         self.over = "all" if self.printed else "labelled"
         self.register_buffer("threshold", torch.tensor(float(threshold)))
-        if self.level >= len(self.network.widths):
-            strides = ", ".join(str(2**level) for level in range(len(self.network.widths)))
+        if stride not in self.network.map_widths:
+            strides = ", ".join(map(str, self.network.map_widths)) or "that SCN does not know"
             raise InputError(f"SCN: stride is {stride}; the encoder of this network has maps at strides {strides}.")
         if pap or rsr:
-            width = self.network.widths[self.level]
+            width = self.network.map_widths[stride]
             self.query = nn.Conv2d(width, dim, 1, bias=False) if projections else nn.Identity()
             self.key = copy.deepcopy(self.query)  # alike at the start, so that f1_i · f2_j starts as a similarity
 
     def losses(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
-        maps = self.network.encode(batch.image)
-        features = self.network.decode(maps)
-        logits = self.network.head(features).float()
+        maps, features, logits = self.network.maps_features_and_logits(batch.image)
         pce = partial_cross_entropy(logits, batch.label)
         if self.printed:
             pce = pce * batch_sum((batch.label != UNLABELED).sum())  # eq. 19
@@ -141,11 +139,11 @@ class SCN(Method):
         self.latest |= {"scribble": batch.label, "truth": batch.truth}
         return terms
 
-    def correlation(self, maps: list[Tensor]) -> Tensor | None:
+    def correlation(self, maps: dict[int, Tensor]) -> Tensor | None:
         """C of the encoder's maps at `stride`, [N, S, S]; None where nothing uses it."""
         if not (self.pap or self.rsr):
             return None
-        return correlation_map(self.query(maps[self.level]), self.key(maps[self.level]), self.scale)
+        return correlation_map(self.query(maps[self.stride]), self.key(maps[self.stride]), self.scale)
 
     def propagate(self, correlation: Tensor, probs: Tensor) -> Tensor:
         """Y_corr at the image's size, [N, K, H, W]."""
@@ -207,8 +205,8 @@ class SCN(Method):
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
         if self.plain:
             return {}
-        maps = self.network.encode(batch.image)
-        probs = self.network.head(self.network.decode(maps)).float().softmax(1)
+        maps, _, logits = self.network.maps_features_and_logits(batch.image)
+        probs = logits.softmax(1)
         pseudo_label, before, _ = self.refine(probs, self.correlation(maps), batch.label)
         return {
             "image": batch.image[:, 0],
