@@ -79,6 +79,19 @@ def test_a_row_has_its_own_numbers_and_the_distance_to_the_papers():
         )
 
 
+def test_mixed_folds_stand_beside_folds_of_one_pathology():
+    plan = bench_plan(["pce", "scn"], [0, 1, 2])
+    (section,) = aggregate(plan, of(plan, TWO_FOLDS))
+    (mixed,) = aggregate(plan, of(plan, {("pce", 1): result({"c": (0.8, 0.4)})}))
+    lines = [line.strip("| ").split(" | ") for line in results.section_text(section, mixed).splitlines() if "|" in line]
+    assert [line[-1].strip() for line in (lines[0], *lines[2:])] == [
+        "Dice mean on `cv`",
+        "60.00, folds 1 (0, 2 not run)",
+        "not run",
+    ]
+    assert "HD95 mean (mm)" in lines[0] and "Dice mean on" not in results.section_text(section)
+
+
 def test_scores_of_validation_cases_are_no_distance_to_the_papers():
     plan = bench_plan(
         ["pce"], [0], published=Published("Somebody", "heart", "5 folds", "cv", {"pce": {"mean": {"dice": 86.0}}})

@@ -50,7 +50,9 @@ QUEUE = (  # plan, and which of its rows: none named are all of them
     ("scn-table2", ()),
     ("scn-table1", ()),
     ("comparison", ()),
+    ("strat5", ("effdnet", "scn")),
     ("effdnet-figure5", ()),
+    ("strat5", ()),
     ("effdnet-table2-nci-isbi", ()),
     ("effdnet-table1-nci-isbi", ()),
 )
@@ -111,18 +113,29 @@ def keep_small(job: Job, config: Bench, models: Path) -> None:
             shutil.copyfile(run / name, kept / name)
 
 
-def section_text(section: Section) -> str:
+def section_text(section: Section, mixed: Section | None = None) -> str:
     """A line per row of the plan: folds and seeds, scores, the paper's mean Dice, the difference to it, minutes,
-    device."""
+    device. `mixed`: the same data on mixed folds, whose mean Dice stands in the last column."""
     classes = section.classes or ["mean"]
-    head = ["method", "folds", "seeds", "cases", *(f"Dice {name}" for name in classes), "HD95 mean"]
-    head += ["paper", "short by", "min / run", "device"]
+    unit = f" ({section.unit})" if section.done else ""
+    head = ["method", "folds", "seeds", "cases", *(f"Dice {name}" for name in classes), f"HD95 mean{unit}"]
+    head += ["paper", "short by", "min / run", "device", *([f"Dice mean on `{mixed.split}`"] if mixed else [])]
     how = "Mean (sd over folds, where there are two)." if section.done else "Nothing was run."
     held = [f"- {line}" for line in fold_lines(section)] if section.done else []
-    table = markdown_table(head, [row_cells(label, section) for label in section.rows])
+    beside = {label: [on_mixed(label, mixed)] if mixed else [] for label in section.rows}
+    table = markdown_table(head, [row_cells(label, section) + beside[label] for label in section.rows])
     outdated = outdated_notes(section.results.outdated)
     notes = ["", "  \n".join(outdated)] if outdated else []
     return "\n".join([f"Budget `{section.budget}`. {how}", *held, "", table, *notes])
+
+
+def on_mixed(label: str, mixed: Section) -> str:
+    """The row's mean Dice on mixed folds, with the folds that were run."""
+    if label not in mixed.done:
+        return "not run"
+    mean = mixed.summary.loc[(label, "mean")]
+    folds = _and_missing(mixed.done[label], mixed.rows[label], "fold")
+    return f"{number(mean['dice_over_folds'], mean['dice_sd_over_folds'])}, folds {folds}"
 
 
 def _and_missing(done: list[Job], wanted: list[Job], name: str) -> str:
@@ -251,14 +264,20 @@ def blocks(config: Bench) -> dict[str, str]:
         done = {job for jobs, found in found_of for job in found.records if job in jobs}
         outdated = {job for jobs, found in found_of for job in found.outdated if job in jobs}
         counts.append(f"{len(done)} at budget `{budget}`" + (f" ({len(outdated)} outdated)" if outdated else ""))
+    mixed = {
+        (budget, section.data, "cv5"): section
+        for budget in plans
+        for section in aggregate(plans[budget]["strat5"], results[budget]["strat5"])
+    }
     found = {"state": f"**Of the queue's {len(queue(plans['quick']))} runs {' and '.join(counts)} are done.**"}
     for name in SHOWN:
         both = [section for budget in plans for section in aggregate(plans[budget][name], results[budget][name])]
         sections = [section for section in both if section.done or section.budget == "quick"]
         if name == "open-choices":
             found[f"{name}: effects"] = "\n\n".join(map(effects, sections))
+        texts = [section_text(each, mixed.get((each.budget, each.data, each.split))) for each in sections]
         found[name] = "\n\n".join(
-            f"**{section.data}, {section.split}.** {section_text(section)}" for section in sections
+            f"**{section.data}, {section.split}.** {text}" for section, text in zip(sections, texts)
         )
     compared = aggregate(plans["quick"]["comparison"], results["quick"]["comparison"])
     found["orders"] = "\n".join(
