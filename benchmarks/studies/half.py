@@ -1,6 +1,6 @@
 """What half-precision weights, and batch norm folded into convolutions, change in a prediction.
 
-python benchmarks/studies/half.py RUN [RUN ...] [--cases 8] [--datasets FOLDER] [--results FOLDER]
+python benchmarks/studies/half.py RUN [RUN ...] [--cases 8] [--numbers float32 bfloat16]
 
 For held-out cases of each run the script predicts with the last weights as they are, with them rounded to half
 precision (as `papers.py` and `results.py` keep them), and with every batch norm folded into the convolution before it.
@@ -17,14 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from scribbleseg.core.device import prepare_cpu
 from scribbleseg.data.case import load_image
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.volume import read_label
 from scribbleseg.evaluation.metrics import dice
-from scribbleseg.inference.models import Model, load_models
+from scribbleseg.inference.models import Model, folded, load_models
 from scribbleseg.inference.probabilities import segment
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -45,19 +44,7 @@ def halved(network: nn.Module) -> nn.Module:
     return network
 
 
-def folded(network: nn.Module) -> nn.Module:
-    """A copy in which each batch norm behind a convolution of the same Sequential is folded into it."""
-    network = copy.deepcopy(network)
-    for module in list(network.modules()):
-        if isinstance(module, nn.Sequential):
-            for place in range(len(module) - 1):
-                if isinstance(module[place], nn.Conv2d) and isinstance(module[place + 1], nn.BatchNorm2d):
-                    module[place] = fuse_conv_bn_eval(module[place], module[place + 1])
-                    module[place + 1] = nn.Identity()
-    return network
-
-
-def measure(model: Model, datasets: Path, cases: int) -> list[dict]:
+def measure(model: Model, datasets: Path, cases: int, numbers: list[str]) -> list[dict]:
     """A line per number format and kind of weights, over the first `cases` held-out cases of the run's fold."""
     fold, device = model.plan.fold, torch.device("cpu")
     dataset = read_dataset(datasets / Path(model.settings.dataset).name)
@@ -68,7 +55,7 @@ def measure(model: Model, datasets: Path, cases: int) -> list[dict]:
         "norm folded": folded(model.network),
     }
     lines = []
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in (getattr(torch, name) for name in numbers):
         found: dict[str, list] = {kind: [] for kind in kinds}
         seconds = dict.fromkeys(kinds, 0.0)
         for case in held:
@@ -81,7 +68,7 @@ def measure(model: Model, datasets: Path, cases: int) -> list[dict]:
                 truth, _ = read_label(case.truth, grid.order)
                 scores = [dice(label == c, truth == c) for c in range(1, len(model.plan.classes))]
                 found[kind].append((np.nanmean(scores), label))
-        plain = np.mean([score for score, _ in found["as they are"]])
+        score_before = np.mean([score for score, _ in found["as they are"]])
         for kind, pairs in found.items():
             together = [(label, first) for (_, label), (_, first) in zip(pairs, found["as they are"])]
             same = np.concatenate([(label == first).ravel() for label, first in together])
@@ -94,7 +81,7 @@ def measure(model: Model, datasets: Path, cases: int) -> list[dict]:
                     "numbers": str(dtype).removeprefix("torch."),
                     "cases": len(held),
                     "dice": f"{100 * score:.3f}",
-                    "change": f"{100 * (score - plain):+.3f}",
+                    "change": f"{100 * (score - score_before):+.3f}",
                     "agreement": f"{100 * same.mean():.4f}",
                     "foreground_agreement": f"{100 * same[either].mean():.3f}",
                     "seconds": f"{seconds[kind] / len(held):.2f}",
@@ -107,13 +94,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--cases", type=int, default=8)
+    parser.add_argument("--numbers", nargs="+", choices=("float32", "bfloat16"), default=["float32"])
     parser.add_argument("--datasets", type=Path, default=Path("datasets"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     prepare_cpu()
     lines = []
     for run in given.runs:
-        lines += measure(load_models([run], "last", torch.device("cpu"))[0], given.datasets, given.cases)
+        lines += measure(load_models([run], "last", torch.device("cpu"))[0], given.datasets, given.cases, given.numbers)
     write_csv(given.results / "half.csv", lines, COLUMNS)
     about = (
         "Made by `python benchmarks/studies/half.py RUN ...`; numbers in half.csv. Same class: of all voxels, and of "
