@@ -23,7 +23,7 @@ from scribbleseg.data.case import load_image
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.volume import read_label
 from scribbleseg.evaluation.metrics import dice
-from scribbleseg.inference.models import Model, folded, load_models
+from scribbleseg.inference.models import Model, folded, load_models, load_network
 from scribbleseg.inference.probabilities import segment
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -49,11 +49,8 @@ def measure(model: Model, datasets: Path, cases: int, numbers: list[str]) -> lis
     fold, device = model.plan.fold, torch.device("cpu")
     dataset = read_dataset(datasets / Path(model.settings.dataset).name)
     held = [dataset.cases[name] for name in (fold.test or fold.val)[:cases]]
-    kinds = {
-        "as they are": model.network,
-        "half precision": halved(model.network),
-        "norm folded": folded(model.network),
-    }
+    plain = load_network(model.run, model.plan).to(memory_format=torch.channels_last)
+    kinds = {"as they are": plain, "half precision": halved(plain), "norm folded": folded(copy.deepcopy(plain))}
     lines = []
     for dtype in (getattr(torch, name) for name in numbers):
         found: dict[str, list] = {kind: [] for kind in kinds}
