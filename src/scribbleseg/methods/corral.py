@@ -55,29 +55,25 @@ class Corral(Method):
     def sweep(self, slices: Slices, progress: Tensor) -> None:
         training = self.network.training
         self.network.eval()
-        seeds = slices.label.clone()
+        parts = (part.contiguous(memory_format=torch.channels_last) for part in slices.image.split(TOGETHER))
+        probs = torch.cat([self.network(part.to(self.told.device)).softmax(1).cpu() for part in parts])
+        self.network.train(training)
+        seeds = slices.label
         if "enclosure" in slices.maps:
             seeds = torch.minimum(seeds, slices.maps["enclosure"])
-        parts = (part.contiguous(memory_format=torch.channels_last) for part in slices.image.split(TOGETHER))
-        probs = [self.network(part.to(self.told.device)).softmax(1).cpu() for part in parts]
-        self.network.train(training)
-        walked = [
-            walker_probs(image, seed, probs[0].shape[1], self.beta)
-            for image, seed in zip(slices.image.cpu().numpy(), seeds.cpu().numpy())
-        ]
-        self.told = self.agreed(torch.cat(probs), np.stack(walked)).to(self.told.device)
+        images = slices.image.cpu().numpy()
+        walked = [walker_probs(*pair, probs.shape[1], self.beta) for pair in zip(images, seeds.cpu().numpy())]
+        self.told = self.agreed(probs, torch.from_numpy(np.stack(walked))).to(self.told.device)
         self.resume(slices)
 
-    def agreed(self, probs: Tensor, walked: np.ndarray) -> Tensor:
+    def agreed(self, probs: Tensor, walked: Tensor) -> Tensor:
         """ŷ, uint8 [N, H, W], of network and walker [N, K, H, W]; UNLABELED in slices without strokes."""
-        known = walked.max((1, 2, 3)) > 0
-        widths = half_widths(walked[known].argmax(1), walked.shape[1])
-        ratio = np.clip(widths / max(widths[1:].max(), 1), self.narrow, 1)
+        drawn = walked.amax((1, 2, 3)) > 0
+        widths = half_widths(walked[drawn].argmax(1).numpy(), walked.shape[1])
+        ratio = torch.from_numpy(widths / max(widths[1:].max(), 1)).clamp(self.narrow, 1)
         ratio[0] = 1
-        weighed = probs * torch.from_numpy(walked).clamp(min=FAINT) ** self.gamma
-        best = (weighed * torch.from_numpy(ratio).float()[:, None, None]).argmax(1).to(torch.uint8)
-        best[~torch.from_numpy(known)] = UNLABELED
-        return best
+        score = probs * walked.clamp(min=FAINT) ** self.gamma * ratio.view(1, -1, 1, 1)
+        return torch.where(drawn[:, None, None], score.argmax(1), UNLABELED).to(torch.uint8)
 
     def resume(self, slices: Slices) -> None:
         if len(self.told):
