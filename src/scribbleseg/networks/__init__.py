@@ -8,8 +8,9 @@ from ..core.errors import InputError, nearest
 def build_network(name: str, channels: int, classes: int) -> nn.Module:
     """A 2-D network [N, channels, H, W] → logits [N, classes, H, W]: `unet`, `scribformer`, or `monai:NAME`.
 
-    Every network has `features_and_logits(x)`: the input of its last convolution, [N, F, H, W], and its logits.
-    ScribFormer's features are the inputs of both its heads, side by side. Raises InputError for another name.
+    All but the networks of MONAI that `monai.MAPS` does not list have `features_and_logits(x)`: a feature map
+    [N, F, H, W] and the logits. Features are the input of the U-Net's last convolution, the inputs of both heads of
+    ScribFormer side by side, and what `monai.MAPS` says. Raises InputError for another name.
     """
     if name == "unet":
         from .unet import UNet
@@ -20,9 +21,10 @@ def build_network(name: str, channels: int, classes: int) -> nn.Module:
 
         return ScribFormerNetwork(channels, classes)
     if name.startswith("monai:"):
-        from .monai import MonaiNetwork
+        from .monai import MAPS, MonaiBackbone, MonaiNetwork
 
-        return MonaiNetwork(name.removeprefix("monai:"), channels, classes)
+        name = name.removeprefix("monai:")
+        return (MonaiBackbone if name in MAPS else MonaiNetwork)(name, channels, classes)
     raise InputError(f"no network '{name}'. {nearest(name, ['unet', 'scribformer', 'monai:BasicUNet'])}")
 
 

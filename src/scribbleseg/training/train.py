@@ -140,6 +140,8 @@ def _run(config: Train, plan: Plan, machine: Machine, dataset: Dataset, folder: 
         weights = config.init / "last.safetensors"
         load_weights(network, weights, plan.network, len(plan.classes))  # before a method copies it for a teacher
     method = method_class(plan.method)(network, **plan.options)
+    if hasattr(network, "described") and "features_and_logits" in " ".join(method.needs):
+        say(f"features of {plan.network}: {network.described}")
     with distributed.first_process_first():
         slices = read_training(dataset, plan, method, machine.device)
     validation = read_validation(dataset, plan) if plan.fold.val and folder.writes else None
