@@ -23,6 +23,7 @@ LAYERS = (
     {"training"},
     {"inference", "evaluation"},
     {"reporting"},
+    {"export"},
     {"draw"},
     {"bench"},
     {"api", "cli", "demo", "__main__"},

@@ -220,6 +220,8 @@ def _what_next(settings: Any, result: Any) -> str:
             held_out = (dataset / "splits").is_dir() or (dataset / "splits_final.json").is_file()
             share = () if held_out else ("--val-share", "0.2")
             return f"next: {_order('train', dataset, 'RUN', '--method', 'scn', '--budget', 'quick', *share)}"
+        case config.Pack(output=model):
+            return f"packed model: {model}; next: {_order('predict', model, 'INPUT', 'OUTPUT')}"
         case config.Evaluate(out=Path() as table):
             return f"scores: {table}"
         case config.Demo(run=folder):

@@ -184,7 +184,11 @@ class Predict:
 
     runs: Annotated[
         tuple[Path, ...],
-        Argument("RUN", "Run folders. Networks, sizes and methods may differ. Classes and channels must be the same."),
+        Argument(
+            "RUN",
+            "Run folders or packed models. Networks, sizes and methods may differ. Classes and channels must be the "
+            "same.",
+        ),
     ]
     input: Annotated[
         Path,
@@ -321,7 +325,10 @@ class Check:
 
 @dataclass
 class Report:
-    """Write RUN/report.html with settings, curves, pictures and scores. The page is one self-contained file."""
+    """Write RUN/report.html with settings, curves, pictures and scores, and RUN/model_card.md.
+
+    The page is one self-contained file.
+    """
 
     run: Annotated[
         Path,
@@ -330,6 +337,20 @@ class Report:
 
     def __post_init__(self) -> None:
         _as_paths(self, "run")
+
+
+@dataclass
+class Pack:
+    """Pack a run into one file that `predict` takes: weights in half precision, settings and model card.
+
+    No training data, case names or folders of this machine are in the file.
+    """
+
+    run: Annotated[Path, Argument("RUN", "Run folder.")]
+    output: Annotated[Path, Argument("MODEL.zip", "File to write.")]
+
+    def __post_init__(self) -> None:
+        _as_paths(self, "run", "output")
 
 
 @dataclass
@@ -416,6 +437,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "predict": (Predict, "inference.predict:predict"),
     "evaluate": (Evaluate, "evaluation.scores:evaluate"),
     "report": (Report, "reporting.report:report"),
+    "pack": (Pack, "export.pack:pack"),
     "bench": (Bench, "bench:bench"),
     "methods": (Methods, "methods.listing:methods"),
 }

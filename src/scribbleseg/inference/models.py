@@ -1,6 +1,7 @@
-"""The trained networks of run folders."""
+"""The trained networks of run folders and packed models."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,8 @@ from ..data.layout import read_dataset
 from ..networks import build_network
 from ..training.checkpoint import load_weights, weights_iteration
 from ..training.plan import Plan, read_plan
+from .packed import run_folder
+from .provenance import checksum
 
 
 @dataclass(frozen=True)
@@ -29,20 +32,30 @@ class Model:
     plan: Plan
     dtype: torch.dtype
     iteration: int  # of the weights
+    sha256: str  # of the file of the weights
 
 
 def load_models(runs: Sequence[Path], weights: str, device: torch.device) -> list[Model]:
-    """The networks of the runs. Raises InputError when they cannot be averaged, or when one was never trained."""
-    settings, plans = zip(*map(read_plan, runs))
+    """The networks of runs, which are folders or packed models.
+
+    Raises InputError when they cannot be averaged, or when one was never trained.
+    """
+    with ExitStack() as stack:
+        return _load(runs, [stack.enter_context(run_folder(run)) for run in runs], weights, device)
+
+
+def _load(runs: Sequence[Path], folders: Sequence[Path], weights: str, device: torch.device) -> list[Model]:
+    settings, plans = zip(*map(read_plan, folders))
     _check_same(runs, plans)
     models = []
-    for run, train, plan in zip(runs, settings, plans):
-        network, dtype = load_network(run, plan, weights), pick_precision(train.precision, device)
+    for run, folder, train, plan in zip(runs, folders, settings, plans):
+        network, dtype = load_network(folder, plan, weights), pick_precision(train.precision, device)
         if dtype == torch.float32:
             network = folded(network)  # in bfloat16 it would change one voxel in 8000
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch declares no such form
         total = plan.recipe.iterations
-        reached = weights_iteration(Path(run) / f"{weights}.safetensors", total)
+        file = folder / f"{weights}.safetensors"
+        reached = weights_iteration(file, total)
         if reached == 0:
             raise InputError(
                 f"{run}: not trained yet, iteration 0 of {total}: the weights are random. "
@@ -50,7 +63,7 @@ def load_models(runs: Sequence[Path], weights: str, device: torch.device) -> lis
             )
         if weights == "last" and reached < total:
             say(f"{run}: training is not finished, iteration {reached} of {total}")
-        models.append(Model(Path(run), network, train, plan, dtype, reached))
+        models.append(Model(Path(run), network, train, plan, dtype, reached, checksum(file)))
     return models
 
 

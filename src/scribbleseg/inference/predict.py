@@ -47,7 +47,7 @@ def predict(config: Predict) -> list[Path]:
         "weights": config.weights,
         "iterations": [model.iteration for model in models],
         "tta": config.tta,
-        "weights_sha256": [checksum(Path(run) / f"{config.weights}.safetensors") for run in config.runs],
+        "weights_sha256": [model.sha256 for model in models],
     }
     done: list[Job] = []
 

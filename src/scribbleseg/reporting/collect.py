@@ -110,16 +110,16 @@ def open_run(folder: Path) -> Run:
 
 def collect(run: Run) -> Content:
     """Everything that the page shows. Raises InputError for scores, a volume or a mask that cannot be read."""
-    rows, note = _read_scores(run)
+    rows, note = read_scores(run)
     cases, cases_left_out = _shown_cases(run, rows, note)
     name = run.dataset.name if run.dataset else run.train.dataset.name
     commands = [repeat_command(run.train), shlex.join(["scribbleseg", "report", str(run.train.run)])]
     return Content(
         run=run,
-        title=f"{run.plan.method} on {name}, {_fold(run)}",
+        title=f"{run.plan.method} on {name}, {fold_name(run)}",
         rows=rows,
         note=note,
-        seen=_part_of_fold(rows, run.plan),
+        seen=part_of_fold(rows, run.plan),
         maker=_maker(run.folder),
         cases=cases,
         cases_left_out=cases_left_out,
@@ -173,7 +173,7 @@ def _check_alike(entry: Entry, first: Entry, number: int) -> None:
         raise ValueError(f"line {number} has one of val_dice and val_mean_dice")
 
 
-def _read_scores(run: Run) -> tuple[list[dict], str]:
+def read_scores(run: Run) -> tuple[list[dict], str]:
     """The rows of metrics.csv, and why there are none or not of all cases."""
     table = run.folder / "metrics.csv"
     held = run.held_out
@@ -195,7 +195,7 @@ def _read_scores(run: Run) -> tuple[list[dict], str]:
     return [], f"the weights, {run.weights.name}, are missing."
 
 
-def _part_of_fold(rows: list[dict], plan: Plan) -> str:
+def part_of_fold(rows: list[dict], plan: Plan) -> str:
     cases = {row["case"] for row in rows}
     parts = {"held-out": plan.fold.test, "validation": plan.fold.val, "training": plan.fold.train}
     return next((kind for kind, names in parts.items() if cases <= set(names)), "other")
@@ -325,7 +325,7 @@ def _course(run: Run) -> dict[int, dict[str, np.ndarray]]:
     return {iteration: {name: page[name][box] for name in names} for iteration, page in pages.items()}
 
 
-def _fold(run: Run) -> str:
+def fold_name(run: Run) -> str:
     if run.plan.split == "all":
         return "all cases"
     named = f" ({run.plan.fold.name})" if run.plan.fold.name != str(run.train.fold) else ""
@@ -345,7 +345,7 @@ def _settings(run: Run) -> dict[str, str]:
     settings = {
         "Method": f"{plan.method}; hyperparameters: {options}",
         "Data set": f"{train.dataset}; channels: {', '.join(plan.channels)}; classes: {', '.join(plan.classes)}",
-        "Fold": f"{_fold(run)}: {len(fold.train)} case{'s' * (len(fold.train) != 1)} for training, "
+        "Fold": f"{fold_name(run)}: {len(fold.train)} case{'s' * (len(fold.train) != 1)} for training, "
         f"{len(fold.val)} for validation, {len(fold.test)} held out",
         "Network": f"{plan.network} on slices of {plan.size} × {plan.size} pixels",
         "Optimisation": f"{optimiser}; {recipe.iterations} iterations of {recipe.batch} "

@@ -11,12 +11,13 @@ from ..evaluation.scores import score_cases, write_rows
 from ..inference.predict import predict
 from ..inference.provenance import MADE_BY, checksum, is_folder, read_note
 from ..training.run_folder import RunFolder
+from .card import card
 from .collect import Run, collect, not_found, open_run
 from .page import render
 
 
 def report(config: Report) -> Path:
-    """Write RUN/report.html and return its path.
+    """Write RUN/report.html and RUN/model_card.md, and return the path of the page.
 
     Predictions and scores of the held-out cases are computed first where they are missing or outdated. Without dense
     masks predictions are shown without scores. What cannot be shown (no data set, no dense mask, no validation) is left
@@ -24,6 +25,8 @@ def report(config: Report) -> Path:
     that cannot be read.
     """
     path = write_report(config.run, config.run / "report.html")
+    with atomic_file(config.run / "model_card.md") as partial:
+        partial.write_text(card(open_run(config.run)), encoding="utf-8", errors="backslashreplace")
     tell(f"report: {path}")
     return path
 

@@ -49,15 +49,18 @@ def write_checkpoint(run: Path, stored: dict) -> None:
 
 
 def write_weights(run: Path, name: str, network: nn.Module, notes: dict[str, str]) -> None:
-    weights = {key: value.contiguous() for key, value in network.state_dict().items()}
-    content = save(weights, notes)
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:end]) | {
-        "__metadata__": notes
-    }  # safetensors writes the notes in any order; equal runs are equal files
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(end - 8)
+    content = tensor_file({key: value.contiguous() for key, value in network.state_dict().items()}, notes)
     with atomic_file(run / f"{name}.safetensors") as partial:
-        partial.write_bytes(content[:8] + text + content[end:])
+        partial.write_bytes(content)
+
+
+def tensor_file(tensors: dict[str, torch.Tensor], notes: dict[str, str]) -> bytes:
+    """The content of a safetensors file; equal tensors and notes give equal bytes."""
+    content = save(tensors, notes)
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end]) | {"__metadata__": notes}  # safetensors writes the notes in any order
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(end - 8)
+    return content[:8] + text + content[end:]
 
 
 @contextmanager

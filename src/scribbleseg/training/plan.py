@@ -39,6 +39,7 @@ SCHEDULES = ("poly", "cosine", "onecycle", "step", "constant")
 HIGHEST_LR = 10
 MOST = {"iterations": 10**9, "batch": 10_000}
 LARGEST = 16384  # pixels
+PACKED = ".zip"  # the ending of a packed model
 QUICK_SGD_LR = 0.03  # every SGD method starts at the comparison's pCE rate: the schedule is a hundred times shorter
 
 
@@ -292,7 +293,7 @@ def _input_kind(path: Path) -> str | None:
     if (path / "dataset.json").is_file():
         return "a data set"
     if path.is_file():
-        return "a file"
+        return "a packed model" if path.suffix == PACKED else "a file"
     volumes = path.is_dir() and any(
         not file.name.startswith(".") and str(file).lower().endswith(NIFTI + ITK) for file in path.iterdir()
     )
@@ -306,6 +307,11 @@ def read_recipe(stored: dict) -> Recipe:
 
 def write_plan(config: Train, plan: Plan) -> None:
     """Write RUN/config.json."""
-    stored = {"version": __version__, "train": dataclasses.asdict(config), "plan": dataclasses.asdict(plan)}
     with atomic_file(Path(config.run) / "config.json") as partial:
-        partial.write_text(json.dumps(stored, indent=1, default=str) + "\n", encoding="utf-8")
+        partial.write_text(plan_text(config, plan), encoding="utf-8")
+
+
+def plan_text(config: Train, plan: Plan) -> str:
+    """The content of config.json."""
+    stored = {"version": __version__, "train": dataclasses.asdict(config), "plan": dataclasses.asdict(plan)}
+    return json.dumps(stored, indent=1, default=str) + "\n"

@@ -1,0 +1,90 @@
+"""The verb `pack`: one file with what prediction needs of a run, to be sent to somebody else."""
+
+import dataclasses
+import io
+import zipfile
+from pathlib import Path
+
+import torch
+
+from ..config import Pack, Train
+from ..core.atomic import atomic_file
+from ..core.console import say
+from ..core.errors import InputError
+from ..data.dataset import Fold
+from ..inference.packed import CARD, CONFIG, FILES, WEIGHTS
+from ..reporting.card import card
+from ..reporting.collect import open_run
+from ..training.checkpoint import open_weights, tensor_file
+from ..training.plan import PACKED, Plan, plan_text
+
+MADE = (1980, 1, 1, 0, 0, 0)  # of every file in the zip: equal runs give equal files
+
+
+def pack(config: Pack) -> Path:
+    """Write a zip file with settings, weights and card of a run; returns it.
+
+    Weights of layers are rounded to half precision; biases and the statistics of norms, which are small, stay as they
+    are. The settings lose folders and case names. No image, label or score of a case is in the file. Raises InputError
+    for a run that is not trained, for a name that does not end in .zip, and for a file that exists and is no packed
+    model.
+    """
+    target = Path(config.output)
+    if target.suffix != PACKED:
+        raise InputError(f"{target}: expected a name that ends in {PACKED}, such as model{PACKED}.")
+    _check_replaceable(target)
+    run = open_run(config.run)
+    if not run.weights.is_file() or run.done == 0:
+        raise InputError(f"{config.run}: has no trained weights ({run.weights.name}). Train it first.")
+    if not run.finished:
+        say(f"{config.run}: training is not finished, iteration {run.done} of {run.plan.recipe.iterations}")
+    with open_weights(run.weights) as file:
+        weights = {key: half(file.get_tensor(key)) for key in file.keys()}
+        notes = file.metadata() or {}
+    contents = {
+        CONFIG: plan_text(_without_folders(run.train), _without_cases(run.plan)).encode(),
+        WEIGHTS: tensor_file(weights, notes),
+        CARD: card(run).encode(errors="backslashreplace"),
+    }
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:
+        for name in FILES:
+            entry = zipfile.ZipInfo(name, MADE)
+            entry.external_attr = 0o100644 << 16
+            archive.writestr(entry, contents[name])
+    with atomic_file(target) as partial:
+        partial.write_bytes(content.getbuffer())
+    return target
+
+
+def half(tensor: torch.Tensor) -> torch.Tensor:
+    """A layer's weights in half precision; vectors, whole numbers and what half precision cannot hold unchanged."""
+    if tensor.dim() < 2 or not tensor.is_floating_point():
+        return tensor
+    rounded = tensor.half()
+    return rounded if rounded.isfinite().all() else tensor
+
+
+def _without_folders(train: Train) -> Train:
+    """The settings with the last part of every path alone."""
+    paths = {
+        field.name: Path(value.resolve().name)
+        for field in dataclasses.fields(train)
+        if isinstance(value := getattr(train, field.name), Path)
+    }
+    return dataclasses.replace(train, **paths)
+
+
+def _without_cases(plan: Plan) -> Plan:
+    return dataclasses.replace(plan, fold=Fold(plan.fold.name, (), (), ()))
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raises InputError for a file that is there and is no packed model."""
+    if not path.exists():
+        return
+    if path.is_file() and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if set(archive.namelist()) == set(FILES):
+                return
+    raise InputError(f"{path}: exists already and is no packed model. Choose another name.")
