@@ -9,8 +9,8 @@ from tiny import OBLIQUE, SHAPE, edit, image, save, scribble, tiny_set, truth
 from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.case import load_image, load_label, load_volume
+from scribbleseg.data.intensity import normalise
 from scribbleseg.data.layout import read_dataset
-from scribbleseg.data.preparation import normalise
 from scribbleseg.data.volume import Grid, read_image, read_label, read_volume, write_volume
 from scribbleseg.evaluation.scores import score_files
 

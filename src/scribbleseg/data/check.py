@@ -11,7 +11,7 @@ from ..core.console import tell
 from ..core.errors import InputError, first_names
 from ..core.labels import UNLABELED
 from ..core.parallel import for_each
-from .case import load_image, load_label, recode
+from .case import load_label, read_channels, recode
 from .dataset import Case, Dataset
 from .enclosure import choose_rule, closed_rings
 from .layout import read_description, survey
@@ -72,8 +72,8 @@ def check(settings: config.Check) -> bool:
 def _inspect(dataset: Dataset, case: Case) -> Found:
     found = Found(case.id)
     try:
-        image, found.grid = load_image(case.images)
-        found.slices, found.size = image.shape[1], image.shape[2:]
+        channels, found.grid = read_channels(case.images, dataset.plane or "spacing")
+        found.slices, found.size = channels[0].shape[0], channels[0].shape[1:]
     except InputError as error:
         found.problems.append(str(error))
     labels: dict[Path | None, np.ndarray] = {}

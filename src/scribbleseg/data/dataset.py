@@ -2,9 +2,9 @@
 
 On disk it has the nnU-Net raw layout with an `ignore` label:
 
-dataset.json         labels (name → value, `ignore` the highest), channel_names, file_ending; ours also `groups`: case →
-patient,
-                     `strata`: patient → pathology, and `"spacing": "voxels"` where the files have none
+dataset.json         labels (name → value, `ignore` the highest), channel_names, file_ending. Ours: `groups`,
+                     case → patient; `strata`, patient → pathology; `"spacing": "voxels"` where the files have none;
+                     `plane`, the plane that slices are cut in
 imagesTr/CASE_0000.nii.gz   one file per channel
 labelsTr/CASE.nii.gz        scribbles (or dense masks: a case may be labelled completely); may be absent for a case
 labelsTr_dense/CASE.nii.gz  dense masks where they exist: for scoring and for fully supervised training only
@@ -78,6 +78,7 @@ class Dataset:
     spacing_unit: str = "mm"  # "voxels" where the files have no spacing
     note: str = ""  # scribbleseg_note of dataset.json: is kept with every run on the data set
     unknown_keys: tuple[str, ...] = ()  # of dataset.json
+    plane: str = ""  # one of volume.PLANES; empty: the strokes decide
 
     def spacing_of(self, grid: Grid) -> tuple[float, float]:
         """Distance of rows and of columns, mm; (1, 1) in pixels where the files have no spacing."""

@@ -44,6 +44,7 @@ class Description(Struct, omit_defaults=True):
     name: str | None = None
     groups: dict[str, str | int | float] = {}
     spacing: Literal["mm", "voxels"] = "mm"
+    plane: Literal["", "spacing", "axial", "coronal", "sagittal", "first", "second", "third"] = ""  # volume.PLANES
     scribbleseg_note: str = ""
     numTraining: int | None = None  # nnU-Net's name
     dataset: dict[str, Listed] | None = None
@@ -119,6 +120,7 @@ def survey(folder: Path) -> tuple[Dataset, list[str]]:
         info.spacing,
         info.scribbleseg_note,
         tuple(sorted(keys - READ - WITHOUT_MEANING)),
+        info.plane,
     )
     return dataset, faults
 

@@ -1,8 +1,8 @@
 """Read and write one volume file with its geometry: NIfTI, NRRD and MetaImage.
 
 Arrays are slices first: [D, H, W]. D is the axis that has one voxel, or else the axis with the largest spacing (the
-last axis of the file if spacings are equal to a thousandth). Labels and predictions are read in the axis order of their
-image.
+last axis of the file if spacings are equal to a thousandth), unless another plane is named. Labels and predictions are
+read in the axis order of their image.
 """
 
 from collections.abc import Callable
@@ -23,6 +23,9 @@ FLAT = 1e-3  # volume of a voxel over the product of its sizes: below, two axes 
 WHOLE = 1e-3  # how far a label may be from a whole number, by the rounding of a scale in the header
 NIFTI = (".nii.gz", ".nii")
 ITK = (".nrrd", ".mha")
+ANATOMY = {"axial": 2, "coronal": 1, "sagittal": 0}  # the axis of RAS+ that the slices lie across
+FILE_AXES = {"first": 0, "second": 1, "third": 2}
+PLANES = ("spacing", *ANATOMY, *FILE_AXES)  # how the axis that slices lie across may be named
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Grid:
     shape: tuple[int, ...]  # as stored in the file
     affine: np.ndarray  # 4×4, voxel index (x, y, z) → mm, RAS+
     header: object  # nibabel header (in the file's unit), or SimpleITK (spacing, origin, direction) in mm
+    plane: str = "spacing"  # one of PLANES: which file axis the slices lie across
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -42,11 +46,23 @@ class Grid:
     @property
     def order(self) -> tuple[int, int, int]:
         """File axes in array order: the slice axis, then the other two reversed (rows before columns)."""
-        spacing = np.linalg.norm(self.affine[:3, :3], axis=0)
-        single = [size == 1 for size in self.sizes]
-        slice_axis = max(range(3), key=lambda axis: (single[axis], spacing[axis] >= 0.999 * spacing.max(), axis))
+        slice_axis = self.across(self.plane)
         rows, columns = (axis for axis in (2, 1, 0) if axis != slice_axis)
         return slice_axis, rows, columns
+
+    def across(self, plane: str) -> int:
+        """The file axis that slices of a plane lie across.
+
+        "spacing": the axis with one voxel, or else the largest spacing. axial, coronal, sagittal: the axis nearest to
+        the patient's. first, second, third: that axis of the file.
+        """
+        if plane in FILE_AXES:
+            return FILE_AXES[plane]
+        spacing = np.linalg.norm(self.affine[:3, :3], axis=0)
+        if plane in ANATOMY:
+            return int(np.argmax(np.abs(self.affine[ANATOMY[plane], :3]) / spacing))
+        single = [size == 1 for size in self.sizes]
+        return max(range(3), key=lambda axis: (single[axis], spacing[axis] >= 0.999 * spacing.max(), axis))
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -91,11 +107,14 @@ def ending(path: Path) -> str:
     raise InputError(f"{path}: not a volume that can be read; expected one of {', '.join(NIFTI + ITK)}.")
 
 
-def read_volume(path: Path, order: tuple[int, int, int] | None = None) -> tuple[np.ndarray, Grid]:
+def read_volume(
+    path: Path, order: tuple[int, int, int] | None = None, plane: str = "spacing"
+) -> tuple[np.ndarray, Grid]:
     """The voxels [D, H, W] in the file's own number type (scaled if the header says so), and their grid.
 
-    `order` of the file's axes; by default that of its own grid. Raises InputError for a missing, damaged or 4-D
-    file, for a file without voxels, for a geometry that is none, and for voxels that are not real numbers.
+    `order` of the file's axes; by default that of its own grid, cut in `plane` (one of PLANES). Raises InputError for
+    a missing, damaged or 4-D file, for a file without voxels, for a geometry that is none, and for voxels that are not
+    real numbers.
     """
     path = Path(path)
     kind = ending(path)
@@ -117,7 +136,7 @@ def read_volume(path: Path, order: tuple[int, int, int] | None = None) -> tuple[
             "Convert colours to grey, complex values to magnitudes."
         )
     check_geometry(path, affine)
-    grid = Grid(stored.shape, affine, header)
+    grid = Grid(stored.shape, affine, header, plane)
     return stored.reshape((*stored.shape, 1)[:3]).transpose(order or grid.order), grid
 
 
@@ -141,9 +160,11 @@ def check_geometry(path: Path, affine: np.ndarray) -> None:
         )
 
 
-def read_image(path: Path, order: tuple[int, int, int] | None = None) -> tuple[np.ndarray, Grid]:
-    """Intensities, float32 [D, H, W], and their grid; `order` as in read_volume. Raises InputError for NaN or inf."""
-    voxels, grid = read_volume(path, order)
+def read_image(
+    path: Path, order: tuple[int, int, int] | None = None, plane: str = "spacing"
+) -> tuple[np.ndarray, Grid]:
+    """Intensities, float32 [D, H, W], and their grid; the rest as in read_volume. Raises InputError for NaN or inf."""
+    voxels, grid = read_volume(path, order, plane)
     image = np.ascontiguousarray(voxels, dtype=np.float32)
     bad = image.size - int(np.isfinite(image).sum())
     if bad:
@@ -153,9 +174,11 @@ def read_image(path: Path, order: tuple[int, int, int] | None = None) -> tuple[n
     return image, grid
 
 
-def read_label(path: Path, order: tuple[int, int, int] | None = None) -> tuple[np.ndarray, Grid]:
-    """Label values, int32 [D, H, W], and their grid; `order` as in read_volume. Raises InputError for fractions."""
-    voxels, grid = read_volume(path, order)
+def read_label(
+    path: Path, order: tuple[int, int, int] | None = None, plane: str = "spacing"
+) -> tuple[np.ndarray, Grid]:
+    """Label values, int32 [D, H, W], and their grid; the rest as in read_volume. Raises InputError for fractions."""
+    voxels, grid = read_volume(path, order, plane)
     if voxels.dtype.kind == "f":
         whole = np.rint(voxels)
         wrong = ~(np.abs(voxels - whole) <= WHOLE)  # NaN too

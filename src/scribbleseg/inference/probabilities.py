@@ -46,19 +46,19 @@ def predict_volume(
 
 def mean_probs(
     models: Sequence[Model],
-    image: np.ndarray,
+    images: Sequence[np.ndarray],
     spacing: tuple[float, float],
     device: torch.device,
     batch: int = 32,
     tta: bool = False,
 ) -> np.ndarray:
-    """Mean over the models of `predict_volume`, each at its own size, float32 [K, D, H, W].
+    """Mean over the models of `predict_volume`, each on its own image and at its own size, float32 [K, D, H, W].
 
-    spacing: distance of the image's rows and of its columns, mm.
+    images: of one shape, normalised as each model's run has it. spacing: distance of rows and of columns, mm.
     """
     found = (
         predict_volume(m.network, image, network_size(m.plan, image.shape[2:], spacing), device, m.dtype, batch, tta)
-        for m in models
+        for m, image in zip(models, images, strict=True)
     )
     return np.asarray(sum(found) / len(models))
 
@@ -74,7 +74,7 @@ class Segmented:
 
 def segment(
     models: Sequence[Model],
-    image: np.ndarray,
+    images: Sequence[np.ndarray],
     spacing: tuple[float, float],
     device: torch.device,
     batch: int = 32,
@@ -86,7 +86,7 @@ def segment(
 
     Probabilities of all slices are in memory only if they are asked for. Raises ValueError if one is not finite.
     """
-    shape, classes = image.shape[1:], len(models[0].plan.classes)
+    shape, classes = images[0].shape[1:], len(models[0].plan.classes)
     found = Segmented(
         np.empty(shape, np.uint8),
         np.empty((classes, *shape), np.float32) if probabilities else None,
@@ -95,7 +95,7 @@ def segment(
     batch = min(batch, shape[0])
     for start in range(0, shape[0], batch):
         part = slice(start, start + batch)
-        probs = mean_probs(models, image[:, part], spacing, device, batch, tta)
+        probs = mean_probs(models, [image[:, part] for image in images], spacing, device, batch, tta)
         if not np.isfinite(probs).all():
             raise ValueError("NaN or infinite")
         found.label[part] = probs.argmax(0)

@@ -25,6 +25,7 @@ class Method(nn.Module):
     network_name = "unet"  # the network that is built when the user names none
     needs: tuple[str, ...] = ()  # the network's attributes that the method uses, beside its forward pass
     reads_enclosure = False  # whether `losses` has a term for the enclosed background (losses/enclosure.py)
+    learns_from_bare = True  # whether a slice without any stroke teaches it something
     sweeps = 0  # how many times during a run `sweep` is called, evenly spread, at least 100 iterations apart
 
     network: Any  # a Module that maps [N, channels, H, W] to logits [N, classes, H, W]

@@ -14,6 +14,7 @@ class PCE(Method):
 
     recipe = Recipe(lr=0.03)
     reads_enclosure = True
+    learns_from_bare = False
 
     def losses(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
         logits = self.network(batch.image)

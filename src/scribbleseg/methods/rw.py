@@ -44,6 +44,8 @@ def walk(
 class RandomWalker(Method):
     """L = ½ (CE + Dice) on the random walker's labels."""
 
+    learns_from_bare = False
+
     def __init__(
         self,
         network: nn.Module,

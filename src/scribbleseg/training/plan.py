@@ -17,9 +17,11 @@ from ..core.labels import UNLABELED
 from ..core.recipe import Recipe
 from ..core.seeds import check_seed
 from ..data.dataset import Dataset, Fold
+from ..data.fitting import fit
 from ..data.preparation import Fitted
-from ..data.volume import ITK, NIFTI
+from ..data.volume import ITK, NIFTI, PLANES
 from ..methods import method_class, own_code, parse_options
+from ..methods.base import Method
 from .checkpoint import weights_iteration
 
 BUDGETS = {"paper": {"size": 256}, "quick": {"size": 128, "iterations": 600}}
@@ -212,6 +214,18 @@ def enclosure_of(config: Train) -> str:
     return config.enclosure
 
 
+def fit_plan(config: Train, plan: Plan, dataset: Dataset, method: Method) -> Fitted:
+    """What the training cases decide for this plan. Reads files; raises what `fit` raises."""
+    return fit(
+        dataset,
+        plan.fold.train,
+        patch=plan.size if plan.preparation == "patches" else 0,
+        enclosure=enclosure_of(config),
+        by_data=config.preset != "paper",
+        learns_from_bare=method.learns_from_bare,
+    )
+
+
 def _carve(dataset: Dataset, fold: Fold, share: float, seed: int) -> Fold:
     """Set a share of the training patients aside for validation, if the split names no validation case.
 
@@ -279,6 +293,12 @@ def _check_stored(stored: Stored) -> None:
         raise InputError(f"preparation {plan.preparation} with pixels of {side} {plan.fitted.unit}: not known.")
     if plan.preparation == "patches" and not side:
         raise InputError("preparation patches without the side of a pixel.")
+    if plan.fitted.plane not in PLANES:
+        raise InputError(f"plane {plan.fitted.plane!r}: expected one of {', '.join(PLANES)}.")
+    if plan.fitted.intensity and len(plan.fitted.intensity) != len(plan.channels):
+        raise InputError(f"{len(plan.fitted.intensity)} intensities for {len(plan.channels)} channels.")
+    if not 0 <= (plan.fitted.bare or 0) < 1:
+        raise InputError(f"a share of {plan.fitted.bare} of the slices without strokes; expected 0 to below 1.")
 
 
 def _is_file_name(name: str) -> bool:

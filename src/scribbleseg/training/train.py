@@ -23,13 +23,13 @@ from ..data.layout import read_dataset
 from ..methods import is_own, method_class
 from ..networks import build_network
 from .average import Average
-from .batches import fit, read_training
+from .batches import make_sampler, read_training
 from .calendar import Calendar
 from .checkpoint import load_weights, read_checkpoint, weights_iteration
 from .loop import run_to_end
 from .machine import Machine, determinism, pick_machine
 from .optimizer import make_optimizer
-from .plan import Plan, enclosure_of, make_plan, read_plan, write_plan
+from .plan import Plan, fit_plan, make_plan, read_plan, write_plan
 from .run_folder import RunFolder
 from .state import State
 from .step import Step
@@ -120,15 +120,14 @@ def _checkpoint(run: Path, plan: Plan) -> dict | None:
 
 def _run(config: Train, plan: Plan, machine: Machine, dataset: Dataset, folder: RunFolder, stored: dict | None) -> None:
     prepare_cpu()
-    wanted = enclosure_of(config)
-    if stored is None and (wanted != "off" or plan.preparation == "patches"):
-        plan = replace(plan, fitted=fit(dataset, plan, wanted))
     torch.manual_seed(config.seed)
     network = build_network(plan.network, len(plan.channels), len(plan.classes))
     if config.init is not None and stored is None:
         weights = config.init / "last.safetensors"
         load_weights(network, weights, plan.network, len(plan.classes))  # before a method copies it for a teacher
     method = method_class(plan.method)(network, **plan.options)
+    if stored is None:
+        plan = replace(plan, fitted=fit_plan(config, plan, dataset, method))
     with distributed.first_process_first():
         slices = read_training(dataset, plan, method, machine.device)
     validation = read_validation(dataset, plan) if plan.fold.val and folder.writes else None
@@ -187,7 +186,20 @@ def _begin(
         calendar = Calendar(plan.recipe.iterations, state.method.sweeps, validations, config.checkpoint_every)
         label, done = f"training {plan.method}", state.iteration
         with Progress(label, plan.recipe.iterations, "it", done, folder.writes) as bar:
-            run_to_end(state, step, plan.recipe, calendar, folder, validation, machine, config.seed, stop=stop, bar=bar)
+            sampler = make_sampler(step.slices, plan.recipe.batch, config.seed, plan.fitted.bare)
+            run_to_end(
+                state,
+                step,
+                sampler,
+                plan.recipe,
+                calendar,
+                folder,
+                validation,
+                machine,
+                config.seed,
+                stop=stop,
+                bar=bar,
+            )
 
 
 def _fingerprints(dataset: Dataset, plan: Plan) -> dict[str, str]:

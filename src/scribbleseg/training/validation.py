@@ -62,7 +62,7 @@ def read_validation(dataset: Dataset, plan: Plan) -> Validation:
 
 def _prepared(dataset: Dataset, plan: Plan, name: str) -> tuple[Tensor, Tensor | None]:
     """The slices of a case, and its dense mask (its scribble, if the plan validates on scribbles) on their grid."""
-    volume = load_volume(dataset, dataset.case(name))
+    volume = load_volume(dataset, dataset.case(name), plan.fitted)
     truth = volume.scribble if plan.val_on_scribbles else volume.truth
     if plan.preparation == "slices":
         return resize_image(volume.image, plan.size), None if truth is None else resize_label(truth, plan.size)

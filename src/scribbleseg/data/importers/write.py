@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ..case import load_image, load_label
+from ..case import load_label, read_channels
 
 END = ".nii.gz"
 
@@ -26,7 +26,7 @@ def copy_case(
 
     Raises InputError for an unreadable or constant image, and for a label with another grid or with unlisted values.
     """
-    _, grid = load_image((image,))
+    _, grid = read_channels((image,))
     if scribble is not None:
         load_label(scribble, grid, image, ignore, ignored=True)
     if truth is not None:
