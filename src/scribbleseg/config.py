@@ -411,7 +411,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "import": (Import, "data.importers:import_dataset"),
     "simulate": (Simulate, "data.synthetic.simulate:simulate"),
     "draw": (Draw, "draw.draw:draw"),
-    "check": (Check, "data.check:check"),
+    "check": (Check, "training.outlook:check"),
     "train": (Train, "training.train:train"),
     "predict": (Predict, "inference.predict:predict"),
     "evaluate": (Evaluate, "evaluation.scores:evaluate"),

@@ -10,6 +10,7 @@ from .volume import PLANES, Grid
 
 STROKES_AT_MOST = 0.2  # of the voxels: with more, the label is a mask, which says nothing about planes
 ANISOTROPIC = 3.0  # largest over second largest spacing, from which slices are thick [nnU-Net]
+FEWEST = 8  # slices: with fewer across one axis, nobody drew across another
 CLEAR = 0.5  # the flat axis touches at most this share of what each other axis touches
 
 
@@ -37,7 +38,8 @@ def flat_axis(label: np.ndarray) -> int | None:
     if shares is None:
         return None
     first, second, _ = np.argsort(shares)
-    return int(first) if shares[first] <= CLEAR * shares[second] and shares[second] > 0 else None
+    few = min(label.shape) < FEWEST and label.shape[first] > min(label.shape)
+    return int(first) if shares[first] <= CLEAR * shares[second] and shares[second] > 0 and not few else None
 
 
 def choose_plane(found: Iterable[tuple[Grid, int | None]]) -> str:
