@@ -143,7 +143,8 @@ def way_out(grid: Grid, other: Grid, path: Path) -> str:
         return (
             f"Only the headers differ. If it was made on {path.name}, give it the header of {path.name} and keep its "
             "voxels: nibabel.Nifti1Image(label.dataobj, image.affine, image.header). Do not resample it: that moves "
-            "voxels, and thin strokes are lost."
+            "voxels, and thin strokes are lost. "
+            "`import mscmr`, `import folders` and `evaluate` take it with --same-voxels."
         )
     return (
         f"Export it again on the grid of {path.name}. Resampling can lose strokes that are thinner than a voxel: count "

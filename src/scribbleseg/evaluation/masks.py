@@ -58,8 +58,15 @@ def class_names(path: Path, labels: Mapping[str, object]) -> tuple[str, ...]:
 
 def numbered_classes(paths: Sequence[Path]) -> tuple[str, ...]:
     """class_1, class_2, … up to the highest value in the masks. Raises InputError where no mask has foreground."""
+
+    def highest_in(path: Path) -> int:
+        try:
+            return int(read_label(path)[0].max())
+        except InputError:  # is said when the case is scored
+            return 1
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        highest = max(pool.map(lambda path: int(read_label(path)[0].max()), paths))
+        highest = max(pool.map(highest_in, paths))
     if highest < 1:
         raise InputError(
             f"{paths[0].parent}: no mask has any foreground, so there is nothing to compare with. "
