@@ -12,7 +12,7 @@ from ..core.labels import UNLABELED
 from .dataset import Case, Dataset
 from .intensity import Intensity, prepare
 from .preparation import PAPERS, Fitted, content_box, enclosing_box
-from .volume import Grid, read_image, read_label
+from .volume import Grid, as_image, read_components, read_label, read_volume
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ def load_volume(dataset: Dataset, case: Case, fitted: Fitted | None = None) -> V
     shape or place than its image, and values that dataset.json does not list.
     """
     fitted = fitted or Fitted(plane=dataset.plane or "spacing")
-    channels, grid = read_channels(case.images, fitted.plane)
-    image = prepare_channels(channels, fitted.intensity, case.images[0])
+    channels, grid = read_channels(case.images, fitted.plane, len(dataset.channels))
+    image = prepare_channels(channels, fitted.intensity)
     scribble = np.full(image.shape[1:], UNLABELED, np.uint8)
     if case.scribble is not None:
         scribble = load_label(case.scribble, grid, case.images[0], dataset.ignore, ignored=True)
@@ -58,32 +58,39 @@ def read_scribble(dataset: Dataset, case: Case, plane: str = "spacing") -> tuple
 
 def load_image(paths: Iterable[Path], fitted: Fitted = PAPERS) -> tuple[np.ndarray, Grid]:
     """The channels of one case, float32 [channels, D, H, W], each normalised as `fitted` says, and their grid."""
-    paths = tuple(paths)
     channels, grid = read_channels(paths, fitted.plane)
-    return prepare_channels(channels, fitted.intensity, paths[0]), grid
+    return prepare_channels(channels, fitted.intensity), grid
 
 
-def prepare_channels(channels: Sequence[np.ndarray], how: Sequence[Intensity], path: Path) -> np.ndarray:
-    """The channels [D, H, W] of a case, each normalised: float32 [channels, D, H, W]. Without `how` as in the papers.
-
-    path: of the case. Raises InputError for another number of channels than `how` has.
-    """
-    if how and len(how) != len(channels):
-        count = f"{len(channels)} channel{'s' * (len(channels) != 1)}"
-        raise InputError(f"{path}: has {count}; expected {len(how)}. Correct the file, or channel_names.")
-    return np.stack([prepare(channel, each) for channel, each in zip(channels, how or (Intensity(),) * len(channels))])
+def _components(
+    path: Path, order: tuple[int, int, int] | None, plane: str, count: int
+) -> tuple[list[np.ndarray], Grid]:
+    if count != 1:
+        return read_components(path, order, plane)
+    voxels, grid = read_volume(path, order, plane)
+    return [voxels], grid
 
 
-def read_channels(paths: Iterable[Path], plane: str = "spacing") -> tuple[list[np.ndarray], Grid]:
-    """The channels of one case as they are, float32 [D, H, W] each, and their grid.
+def prepare_channels(channels: Sequence[np.ndarray], how: Sequence[Intensity]) -> np.ndarray:
+    """The channels [D, H, W] of a case, normalised: float32 [channels, D, H, W]. Without `how` as in the papers."""
+    each = how or (Intensity(),) * len(channels)
+    return np.stack([prepare(channel, one) for channel, one in zip(channels, each, strict=True)])
 
-    Raises InputError for channels on different grids, a file without any contrast, and values that are too far apart.
+
+def read_channels(paths: Iterable[Path], plane: str = "spacing", count: int = 0) -> tuple[list[np.ndarray], Grid]:
+    """The channels of one case as they are, float32 [D, H, W] each, and their grid; a picture's colours are channels.
+
+    A picture whose colours are equal is grey where one channel is expected. count: how many channels are expected, 0
+    for any number. Raises InputError for another number, for channels on different grids, a file without any contrast,
+    and values that are too far apart.
     """
     first_path, *_ = paths = tuple(paths)
     first: Grid | None = None
     channels: list[np.ndarray] = []
     for path in paths:
-        image, grid = read_image(path, None if first is None else first.order, plane)
+        order = None if first is None else first.order
+        parts, grid = _components(path, order, plane, count)
+        image = np.stack([as_image(path, part) for part in parts])
         first = first or grid
         if not grid.same_place(first):
             raise InputError(
@@ -100,8 +107,13 @@ def read_channels(paths: Iterable[Path], plane: str = "spacing") -> tuple[list[n
                 f"{path}: has voxels from {image.min():g} to {image.max():g}, too far apart for 32-bit numbers. "
                 "Replace them in the file, then try again."
             )
-        channels.append(image)
+        channels += list(image)
     assert first is not None
+    if count not in (0, len(channels)):
+        raise InputError(
+            f"{first_path}: has {len(channels)} channel{'s' * (len(channels) != 1)}; expected {count}. Correct the "
+            "file, or channel_names in dataset.json."
+        )
     return channels, first
 
 

@@ -101,7 +101,7 @@ def _inspect(dataset: Dataset, case: Case, plane: str) -> Found:
     found = Found(case.id)
     channels: list[np.ndarray] = []
     try:
-        channels, found.grid = read_channels(case.images, plane)
+        channels, found.grid = read_channels(case.images, plane, len(dataset.channels))
         found.slices, found.size = channels[0].shape[0], channels[0].shape[1:]
     except InputError as error:
         found.problems.append(str(error))

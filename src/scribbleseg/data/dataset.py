@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from ..core.errors import InputError, first_names, nearest
 from ..core.json_file import read_json
-from .volume import ITK, NIFTI, Grid
+from .volume import ENDINGS, Grid
 
 REACH_MM, REACH_PIXELS = 7.0, 5.0  # gaps between background strokes up to twice this count as closed
 
@@ -110,7 +110,7 @@ class Dataset:
                 messages.append(
                     f"{part}: {first_names(strays)} has no image and is not read. Add the image, or remove the label"
                 )
-            others = [name for name in names if not name.lower().endswith((self.file_ending, *NIFTI, *ITK))]
+            others = [name for name in names if not name.lower().endswith((self.file_ending, *ENDINGS))]
             if others:
                 messages.append(f"{part}: {first_names(others)}: not a volume, and not read")
         return messages
@@ -121,7 +121,7 @@ class Dataset:
             names = [
                 path.name for path in (self.folder / part).glob("[!.]*") if not path.name.endswith(self.file_ending)
             ]
-            ends = Counter(name[-len(end) :] for name in names for end in NIFTI + ITK if name.lower().endswith(end))
+            ends = Counter(name[-len(end) :] for name in names for end in ENDINGS if name.lower().endswith(end))
             parts += [f"{part} {count} {end}" for end, count in sorted(ends.items())]
         if not parts:
             return ""

@@ -91,7 +91,7 @@ def fit_intensity(dataset: Dataset, cases: Sequence[str], plane: str) -> tuple[I
     def look(name: str) -> list[np.ndarray]:
         scribble, drawn_on = read_scribble(dataset, dataset.case(name), plane)
         foreground = (scribble != UNLABELED) & (scribble != 0)
-        channels, grid = read_channels(dataset.case(name).images, plane)
+        channels, grid = read_channels(dataset.case(name).images, plane, len(dataset.channels))
         if not grid.same_place(drawn_on):
             raise InputError(f"{dataset.case(name).scribble}: {difference(drawn_on, grid)} than its image.")
         return [ct_samples(channels[number], foreground) for number in ct]
@@ -105,7 +105,7 @@ def _saved_by_crop(dataset: Dataset, cases: Sequence[str], plane: str) -> float:
     """The share of a slice's pixels that is empty border, the median over some training cases."""
 
     def look(name: str) -> float:
-        channels, _ = read_channels(dataset.case(name).images, plane)
+        channels, _ = read_channels(dataset.case(name).images, plane, len(dataset.channels))
         rows, columns = content_box(channels)
         return 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / math.prod(channels[0].shape[1:])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import InputError
-from ..data.volume import ITK, NIFTI, ending, read_label
+from ..data.volume import ENDINGS, ending, read_label
 
 
 def list_masks(path: Path) -> dict[str, Path]:
@@ -23,7 +23,7 @@ def list_masks(path: Path) -> dict[str, Path]:
         raise InputError(f"{path}: no such file or folder.")
     files: dict[str, Path] = {}
     for file in sorted(path.iterdir()):
-        if file.name.startswith(".") or not file.name.lower().endswith(NIFTI + ITK):
+        if file.name.startswith(".") or not file.name.lower().endswith(ENDINGS):
             continue
         if _stem(file) in files:
             raise InputError(
@@ -32,7 +32,7 @@ def list_masks(path: Path) -> dict[str, Path]:
         files[_stem(file)] = file
     masks = {name: file for name, file in files.items() if not _is_map(name, files)}
     if not masks:
-        raise InputError(f"{path}: no masks in this folder; expected files ending in {', '.join(NIFTI + ITK)}.")
+        raise InputError(f"{path}: no masks in this folder; expected files ending in {', '.join(ENDINGS)}.")
     return masks
 
 

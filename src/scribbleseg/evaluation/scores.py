@@ -21,7 +21,7 @@ from ..core.progress import Progress
 from ..data.case import difference, load_label, way_out
 from ..data.dataset import Case, Dataset
 from ..data.layout import Description, read_description
-from ..data.volume import read_label
+from ..data.volume import PICTURES, ending, read_label
 from ..inference.provenance import MADE_BY, changed
 from .masks import check_values, class_names, list_masks, numbered_classes
 from .metrics import diagonal_mm, score
@@ -121,7 +121,8 @@ def score_files(
             )
         check_values(prediction, predicted[case], names)
         check_values(mask, true[case], names)
-        return score_volume(case, prediction, mask, grid.spacing_mm, names, _unit(info.spacing, grid.spacing_mm))
+        spacing = "voxels" if ending(true[case]) in PICTURES else info.spacing
+        return score_volume(case, prediction, mask, grid.spacing_mm, names, _unit(spacing, grid.spacing_mm))
 
     failed: dict[str, str] = {}
 

@@ -44,15 +44,15 @@ def read_scan(paths: Sequence[Path], models: Sequence[Model]) -> Scan:
     """Read the channels of a case and prepare them for each model.
 
     Models that normalise alike share their image. All have the same plane, and all crop or none does. Raises what
-    `read_channels` and `prepare_channels` raise.
+    `read_channels` raises.
     """
     fitted = models[0].plan.fitted
-    channels, grid = read_channels(paths, fitted.plane)
+    channels, grid = read_channels(paths, fitted.plane, len(models[0].plan.channels))
     prepared: dict[tuple[Intensity, ...], np.ndarray] = {}
     for model in models:
         how = model.plan.fitted.intensity
         if how not in prepared:
-            prepared[how] = prepare_channels(channels, how, paths[0])
+            prepared[how] = prepare_channels(channels, how)
     shape = channels[0].shape
     box = (slice(0, shape[1]), slice(0, shape[2]))
     if fitted.crop:

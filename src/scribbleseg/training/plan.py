@@ -19,7 +19,7 @@ from ..core.seeds import check_seed
 from ..data.dataset import Dataset, Fold
 from ..data.fitting import fit
 from ..data.preparation import Fitted
-from ..data.volume import ITK, NIFTI, PLANES
+from ..data.volume import ENDINGS, PLANES
 from ..methods import method_class, own_code, parse_options
 from ..methods.base import Method
 from .checkpoint import weights_iteration
@@ -314,7 +314,7 @@ def _input_kind(path: Path) -> str | None:
     if path.is_file():
         return "a file"
     volumes = path.is_dir() and any(
-        not file.name.startswith(".") and str(file).lower().endswith(NIFTI + ITK) for file in path.iterdir()
+        not file.name.startswith(".") and str(file).lower().endswith(ENDINGS) for file in path.iterdir()
     )
     return "a folder of volumes" if volumes else None
 

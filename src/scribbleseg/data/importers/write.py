@@ -75,6 +75,7 @@ def write_description(
     **more: object,
 ) -> None:
     """Write dataset.json. `classes`: names of the classes 1, 2, …; `ignore` comes last; groups: case → patient."""
+    assert not isinstance(channels, str)
     labels = {name: value for value, name in enumerate(("background", *classes, "ignore"))}
     description = {
         "name": name,
