@@ -244,10 +244,18 @@ class Evaluate:
 
 @dataclass
 class Phantom:
-    """Make a data set of synthetic short-axis hearts with simulated scribbles."""
+    """Make a data set of synthetic scans with simulated scribbles: short-axis hearts in MR, or abdomens in CT."""
 
     dst: Annotated[Path, DST]
-    cases: Annotated[int, Option("N", "Number of hearts, two per patient. At least 3.")] = 24
+    anatomy: Annotated[
+        Literal["heart", "abdomen"],
+        Option("", "heart: 3 classes, 8 to 10 slices. abdomen: 4 organs and a rare lesion, about 28 slices of 7 mm."),
+    ] = "heart"
+    cases: Annotated[
+        int, Option("N", "Number of scans, at least 3. Hearts: two per patient. Every fourth abdomen has a lesion.")
+    ] = 24
+    isotropic: Annotated[bool, Option("", "Abdomen: voxels are cubes of about 3 mm.")] = False
+    pet: Annotated[bool, Option("", "Abdomen: a PET is the second channel.")] = False
     seed: Annotated[int, SEED] = 0
 
     def __post_init__(self) -> None:
