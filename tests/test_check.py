@@ -331,7 +331,7 @@ def test_the_training_that_would_follow(tmp_path, capsys):
     text = capsys.readouterr().out
     for words in (
         "plan      --preset fast: corral, 900 iterations of 12 slices",
-        "  greys   CT: clip to 1",
+        "  greys   CT: 1",
         "  slices  axial; whole slices, resized to 128 × 128 pixels, empty borders cut off",
         "  bare    slices without strokes: not used by this method",
         "  strokes 0 of 18 drawn classes of slices are lost (0 %); the papers' way loses 0",

@@ -19,7 +19,7 @@ from .intensity import ct_samples
 from .layout import read_description, survey
 from .nifti import two_places
 from .plane import flat_axis
-from .volume import PLANES, Grid, read_label
+from .volume import PICTURES, PLANES, Grid, read_label
 
 MOST_OF_ALL = 0.8  # share of all pixels from which a class is too large for strokes
 LEAST_BACKGROUND = 0.02  # share of the drawn pixels
@@ -101,7 +101,8 @@ def _inspect(dataset: Dataset, case: Case, plane: str) -> Found:
     found = Found(case.id)
     channels: list[np.ndarray] = []
     try:
-        channels, found.grid = read_channels(case.images, plane, len(dataset.channels))
+        colours = len(dataset.channels) if dataset.file_ending.lower() in PICTURES else 0  # missing files are known
+        channels, found.grid = read_channels(case.images, plane, colours)
         found.slices, found.size = channels[0].shape[0], channels[0].shape[1:]
     except InputError as error:
         found.problems.append(str(error))

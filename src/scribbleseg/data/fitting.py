@@ -98,7 +98,9 @@ def fit_intensity(dataset: Dataset, cases: Sequence[str], plane: str) -> tuple[I
 
     samples = for_each("reading grey values", look, cases) if ct else []
     fitted = {number: fit_ct([case[at] for case in samples], dataset.channels[number]) for at, number in enumerate(ct)}
-    return tuple(fitted.get(number, Intensity(kind_of(name))) for number, name in enumerate(dataset.channels))
+    return tuple(
+        fitted[number] if number in fitted else Intensity(kind_of(name)) for number, name in enumerate(dataset.channels)
+    )
 
 
 def _saved_by_crop(dataset: Dataset, cases: Sequence[str], plane: str) -> float:

@@ -18,23 +18,21 @@ CT_SAMPLES = 10_000  # voxels a case
 
 @dataclass(frozen=True)
 class Intensity:
-    """How one channel is normalised. The numbers are of CT only: they come from the strokes of the training cases."""
+    """How one channel is normalised. The limits are of CT only: they come from the strokes of the training cases."""
 
     kind: str = "papers"  # one of KINDS
     low: float = 0.0  # limits of the clip
     high: float = 0.0
-    mean: float = 0.0
-    sd: float = 1.0
 
     def __post_init__(self) -> None:
-        numbers = (self.low, self.high, self.mean, self.sd)
-        if self.kind not in KINDS or not all(map(math.isfinite, numbers)) or self.sd <= 0 or self.low > self.high:
-            raise ValueError(f"intensity {self.kind} with {numbers}: not known")
+        fine = math.isfinite(self.high - self.low) and (self.low < self.high or self.kind != "ct")
+        if self.kind not in KINDS or not fine:
+            raise ValueError(f"intensity {self.kind} from {self.low} to {self.high}: not known")
 
     def __str__(self) -> str:
         match self.kind:
             case "ct":
-                return f"clip to {self.low:.5g} … {self.high:.5g}, less {self.mean:.4g}, over {self.sd:.4g} (CT)"
+                return f"{self.low:.4g} … {self.high:.4g}, the range under foreground strokes, to 0 … 1 (CT)"
             case "robust":
                 return f"percentiles {PERCENTILES[0]:g} … {PERCENTILES[1]:g} of the volume without padding, to 0 … 1"
             case "nonorm":
@@ -53,19 +51,22 @@ def kind_of(channel: str) -> str:
 
 
 def fit_ct(samples: Sequence[np.ndarray], channel: str) -> Intensity:
-    """CT [nnU-Net]: clip to the percentiles .5 and 99.5 of the voxels under foreground strokes, then their mean and sd.
+    """CT: the percentiles .5 and 99.5 of the voxels under foreground strokes [nnU-Net], which become 0 and 1.
 
-    samples: the grey values of each training case there. Raises InputError for none, and where all are equal.
+    nnU-Net subtracts their mean and divides by their deviation instead: the same up to a scale and a shift. With 0 for
+    the lowest value, what lies outside of a slice is air and not tissue, and the noise and the kernels of the methods,
+    which are made for images in [0, 1], keep their size. samples: the grey values of each training case there. Raises
+    InputError for none, and where the percentiles are equal.
     """
     values = np.concatenate([*samples, np.zeros(0, np.float32)]).astype(np.float64)
-    if not values.size or values.min() == values.max():
-        found = "none" if not values.size else f"{values.size} voxels of {values[0]:g}"
+    low, high = np.percentile(values, CT_PERCENTILES) if values.size else (0.0, 0.0)
+    if low == high:
+        found = f"{values.size} voxels of {low:g}" if values.size else "none"
         raise InputError(
             f"channel {channel}: its normalisation needs different grey values under the foreground strokes of the "
             f"training cases; found {found}. Draw some, or name the channel otherwise in dataset.json, such as MR."
         )
-    low, high = np.percentile(values, CT_PERCENTILES)
-    return Intensity("ct", float(low), float(high), float(values.mean()), float(max(values.std(), 1e-6)))
+    return Intensity("ct", float(low), float(high))
 
 
 def ct_samples(image: np.ndarray, drawn: np.ndarray) -> np.ndarray:
@@ -83,11 +84,11 @@ def prepare(image: np.ndarray, how: Intensity) -> np.ndarray:
         return image
     if how.kind == "rgb_to_0_1":
         return image / np.float32(255)
-    if how.kind == "ct":
-        return ((np.clip(image, how.low, how.high) - how.mean) / how.sd).astype(np.float32, copy=False)
     if how.kind == "papers":
         return normalise(image)
-    low, high = robust_range(image) if how.kind == "robust" else (float(image.min()), float(image.max()))
+    low, high = how.low, how.high
+    if how.kind != "ct":
+        low, high = robust_range(image) if how.kind == "robust" else (float(image.min()), float(image.max()))
     return _to_unit(np.clip(image, low, high), low, high)
 
 
