@@ -17,7 +17,7 @@ from scribbleseg.data.itk import write_itk
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.nifti import two_places
 from scribbleseg.data.placing import place
-from scribbleseg.data.volume import Grid, read_label, read_volume
+from scribbleseg.data.volume import Grid, read_label, read_volume, write_volume
 from scribbleseg.evaluation.scores import evaluate
 
 CLASSES = ("liver=1", "kidney=2", "background=5")
@@ -211,6 +211,11 @@ def test_two_geometries_are_read_as_itk_reads_them(tmp_path, codes):
     grid = read_volume(path)[1]
     assert np.allclose(grid.affine, np.diag([-1, -1, 1, 1]) @ theirs, atol=1e-4)
     assert two_places(grid.header) == (0 not in codes)
+    write_volume(tmp_path / "mask.nii", np.zeros((4, 10, 12), np.uint8), grid)
+    again = read_volume(tmp_path / "mask.nii")[1]
+    assert again.same_place(grid), "a mask lies where its image lies"
+    for form in ("get_sform", "get_qform"):
+        assert np.array_equal(getattr(again.header, form)(), getattr(grid.header, form)())
 
 
 def test_the_import_names_scans_with_two_geometries(scans, capsys):

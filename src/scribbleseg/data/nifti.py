@@ -12,7 +12,7 @@ from ..core.errors import InputError
 
 MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # code in `xyzt_units` (unknown, metre, mm, micron) → length of the unit
 RATIO = 1040  # deflate makes nothing smaller than by this factor
-APART = 0.05  # of a voxel: how far apart the two geometries of a header may be that count as one
+APART = 0.5  # of a voxel: how far apart the two geometries of a header may be that count as one
 RIGHT_ANGLE = 1e-3  # how far the cosine between two axes may be from 0
 NEAR_UNIT = 1e-4  # by how much the square of a quaternion's length may exceed 1, as rounding in other programs makes it
 
@@ -55,7 +55,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, object]:
 
 
 def two_places(header: object) -> bool:
-    """Whether a NIfTI header has two geometries (qform and sform) that lie apart by a twentieth of a voxel."""
+    """Whether a NIfTI header has two geometries (qform and sform) that lie apart by half a voxel."""
     import nibabel
 
     if not isinstance(header, nibabel.Nifti1Header):
@@ -88,7 +88,7 @@ def write_nifti(path: Path, stored: np.ndarray, affine: np.ndarray, header: obje
     if own is not None:
         affine = affine.copy()
         affine[:3] /= _unit_mm(own)
-    file = kind(stored, affine, own)
+    file = kind(stored, None if two_places(own) else affine, own)  # without an affine both of the header are kept
     file.set_data_dtype(stored.dtype)
     if own is not None:
         file.header["cal_max"] = file.header["cal_min"] = 0

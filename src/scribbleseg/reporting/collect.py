@@ -20,7 +20,9 @@ from ..core.json_file import convert, read_json
 from ..core.labels import UNLABELED
 from ..data.case import Volume, load_volume
 from ..data.dataset import Case, Dataset
+from ..data.intensity import unit_range
 from ..data.layout import read_dataset
+from ..data.preparation import Fitted
 from ..data.volume import read_label
 from ..evaluation.scores import list_masks, read_rows
 from ..inference.provenance import MADE_BY, changed, is_folder, read_note
@@ -252,20 +254,23 @@ def _shown_cases(run: Run, rows: list[dict], note: str) -> tuple[list[ShownCase]
         own = {case.id: predictions[case.id] for case in run.held_out if case.id in predictions}
         picked = pick_cases(rank_predictions(own), "Least", "Most")
     shown = [
-        _show(ShownCase(place, name, value), run.dataset, rows, predictions) for place, (name, value) in picked.items()
+        _show(ShownCase(place, name, value), run.dataset, run.plan.fitted, rows, predictions)
+        for place, (name, value) in picked.items()
     ]
     return shown, "" if shown else "no Dice is defined." if rows else note
 
 
-def _show(shown: ShownCase, dataset: Dataset, rows: list[dict], predictions: dict[str, Path]) -> ShownCase:
-    """Fill in scores and planes, or why there are none."""
+def _show(
+    shown: ShownCase, dataset: Dataset, fitted: Fitted, rows: list[dict], predictions: dict[str, Path]
+) -> ShownCase:
+    """Fill in scores and planes as the network saw them, but whole, or why there are none."""
     name = shown.name
     shown.scores = [(row["class"], row["dice"]) for row in rows if row["case"] == name and not np.isnan(row["dice"])]
     case = dataset.case(name) if name in dataset.cases or name in dataset.tests else None
     if case is None or (rows and case.truth is None) or name not in predictions:
         shown.left_out = "its image, dense mask or prediction is missing."
         return shown
-    volume = load_volume(dataset, case)
+    volume = load_volume(dataset, case, dataclasses.replace(fitted, crop=False))
     prediction, grid = read_label(predictions[name], volume.grid.order)
     if not grid.same_place(volume.grid):
         shown.left_out = "its prediction has another grid than its image."
@@ -286,7 +291,7 @@ def case_planes(
     counts = (shown > 0).sum((1, 2))
     index = int(counts.argmax()) if counts.any() else len(counts) // 2
     planes = {
-        "image": volume.image[0, index],
+        "image": unit_range(volume.image[:1])[0, index],
         "scribble": volume.scribble[index],
         "prediction": prediction[index],
         "truth": shown[index],
