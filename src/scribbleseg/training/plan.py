@@ -56,8 +56,21 @@ class Plan:
     fold: Fold
     val_on_scribbles: bool = False  # no validation case has a dense mask: Dice is computed on scribbled pixels only
     own_code: str | None = None  # `methods.own_code` when the run began
-    preparation: str = "slices"  # slices of size² pixels | patches of size² pixels
+    preparation: str = "slices"  # slices of size² pixels | patches of size² pixels, in 3-D of depth · size² voxels
     fitted: Fitted = dataclasses.field(default_factory=Fitted)
+    dims: int = 2
+    depth: int = 1  # slices of a patch
+    between: float = 0.0  # distance of the slices in 3-D, in the unit of `fitted`
+
+    @property
+    def patch(self) -> tuple[int, ...]:
+        """The shape of a patch, or of a slice that is resized as a whole."""
+        return (self.depth, self.size, self.size)[3 - self.dims :]
+
+    @property
+    def anisotropy(self) -> float:
+        """Distance of the network's slices over the side of its pixels; 1 in 2-D."""
+        return self.between / self.fitted.pixel if self.dims == 3 else 1.0
 
 
 class Stored(Struct):

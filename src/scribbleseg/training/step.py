@@ -34,7 +34,7 @@ class Step:
         slices: Slices | Voxels,
         dtype: torch.dtype,
         *,
-        size: int = 0,  # of the patches that are drawn from Voxels
+        size: tuple[int, ...] = (),  # of the patches that are drawn from Voxels
         part: slice = slice(None),  # of the batch: this process's
         seed: int = 0,  # of what each process draws for itself
         layout: torch.memory_format = torch.channels_last,
