@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,22 @@ def test_from_a_data_set_to_a_report_with_paths_as_text(tmp_path, monkeypatch, c
     capsys.readouterr()
     with pytest.raises(ss.InputError, match="nowhere"):
         ss.report("nowhere")
+
+
+@pytest.mark.parametrize(
+    "name, given, found",
+    [
+        ("train", {"dataset": "d", "run": "r", "iterations": "5"}, "'iterations' is '5': expected a whole number"),
+        ("train", {"dataset": "d", "run": "r", "set": "a=1"}, "'set' is 'a=1': expected"),
+        ("train", {"dataset": "d", "run": "r", "budget": 3}, "'budget' is 3: expected"),
+        ("predict", {"runs": "r", "input": "i", "output": "o", "tta": "no"}, "'tta' is 'no': expected true or false"),
+    ],
+)
+def test_values_of_another_type_are_named(name, given, found, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ss.InputError, match=re.escape(f"{name}(...): {found}")):
+        getattr(ss, name)(**given)
+    assert not any(tmp_path.iterdir())
 
 
 def test_settings_turn_text_into_paths():

@@ -6,7 +6,7 @@ import torch
 from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.losses.separation import annotated_box, foreground_augmentation
-from scribbleseg.training.augment import random_affine, warp
+from scribbleseg.training.augment import random_affine, upright_affine, warp
 
 U = UNLABELED
 
@@ -163,3 +163,14 @@ def test_fadc_refuses_an_unknown_box():
         foreground_augmentation(
             torch.rand(1, 1, 8, 8), torch.zeros(1, 8, 8).long(), torch.zeros(1, 8, 8).long(), box="all"
         )
+
+
+def test_upright_never_mirrors_and_stays_within_its_ranges():
+    torch.manual_seed(0)
+    matrices = upright_affine(2000, torch.device("cpu"), max_degrees=20, scales=(0.8, 1.25), max_shift=0.1)
+    linear, shift = matrices[:, :, :2], matrices[:, :, 2]
+    scale = torch.linalg.det(linear).sqrt()  # a mirror image has a negative determinant: nan
+    angle = torch.rad2deg(torch.atan2(linear[:, 1, 0], linear[:, 0, 0]))
+    assert 0.8 <= scale.min() < 0.82 and 1.22 < scale.max() <= 1.25 + 1e-6
+    assert 19 < angle.abs().max() <= 20 + 1e-3
+    assert 0.19 < shift.abs().max() <= 0.2  # affine_grid counts from -1 to 1: a tenth of a side is .2

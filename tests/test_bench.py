@@ -245,7 +245,11 @@ def test_a_plans_recipe_trains_every_row_and_has_runs_of_its_own(place):
         place.budget = budget
         for job in read_bench_plan(place).jobs:
             recipe, *_ = make_recipe(job.settings(place))
-            assert dataclasses.asdict(recipe) == wanted | {"iterations": iterations, "ema": 0.0}
+            assert dataclasses.asdict(recipe) == wanted | {
+                "iterations": iterations,
+                "ema": 0.0,
+                "augmentation": "papers",
+            }
             words = shlex.split(job.command(place))[1:]
             assert make_recipe(parse(words))[0] == recipe, "the command trains the same"
 

@@ -61,7 +61,7 @@ def edit(run: Path, value: object, *keys: str) -> None:
         (("plan", "size"), "<img>", "'plan.size' is '<img>': expected a whole number"),
         (("plan", "size"), 0, "size 0: expected pixels, 16384 at most"),
         (("plan", "recipe", "lr"), float("nan"), "--lr nan: expected a positive number"),
-        (("plan", "recipe", "schedule"), "soon", "--schedule soon: expected one of poly"),
+        (("plan", "recipe", "schedule"), "soon", "schedule soon: expected one of poly"),
         (("plan", "recipe", "ema"), 7, "the recipe's ema is 7.0; expected a number from 0 to below 1"),
         (("plan", "classes"), ["background"], "expected their names"),
         (("plan", "classes"), {"a": 1}, "'plan.classes' is .*: expected a list; got an object"),

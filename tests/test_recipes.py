@@ -18,6 +18,7 @@ SHARED = {
     "batch": 12,
     "iterations": 60_000,
     "ema": 0.0,
+    "augmentation": "papers",
 }
 EFFDNET = {"lam": 0.6, "delta": 0.3, "fbsl": True, "fadc": True, "blocks": 8, "temperature": 0.07, "box": "annotated"}
 SCN = {

@@ -639,6 +639,18 @@ def test_the_fast_preset_replaces_the_methods_recipe_and_yields_to_what_is_said(
     assert plan_of(Train(dataset, tmp_path)).method == "effdnet"
 
 
+@pytest.mark.parametrize("iterations, warned", [(None, True), (12, False)])
+def test_days_on_a_cpu_are_announced(dataset, tmp_path, monkeypatch, capfd, iterations, warned):
+    def stop(*args, **kwargs):
+        raise InputError("far enough")
+
+    monkeypatch.setattr("scribbleseg.training.train._run", stop)
+    with pytest.raises(InputError, match="far enough"):
+        train(Train(dataset, tmp_path / "run", method="pce", iterations=iterations, device="cpu"))
+    words = "60000 iterations of 12 slices of 256² pixels take days on a CPU. `--preset fast` trains in minutes."
+    assert (words in capfd.readouterr().err) is warned
+
+
 def test_the_fast_preset_ships_and_validates_the_mean_of_the_weights(dataset, tmp_path):
     run = train(settings(dataset, tmp_path / "run", preset="fast", iterations=3))
     shipped, stored = load_file(run / "last.safetensors"), torch.load(run / "resume.pt", weights_only=True)

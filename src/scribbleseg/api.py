@@ -32,7 +32,10 @@ def _function(name: str, settings: Any, result: Any, says: str) -> Any:
     module, _, target = VERBS[settings.__name__.lower()][1].partition(":")
 
     def verb(*args: Any, **kwargs: Any) -> Any:
-        return getattr(importlib.import_module(f"{__package__}.{module}"), target)(settings(*args, **kwargs))
+        from .core.json_file import convert
+
+        given = convert(vars(settings(*args, **kwargs)), settings, f"{name}(...)", f"help(scribbleseg.{name}) says more.")
+        return getattr(importlib.import_module(f"{__package__}.{module}"), target)(given)
 
     hints = get_type_hints(settings)
     parameters = [

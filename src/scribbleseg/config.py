@@ -223,9 +223,7 @@ class Evaluate:
 
     predictions: Annotated[Path, Argument("PREDICTIONS", "A mask or a folder of masks.")]
     truth: Annotated[Path, Argument("TRUTH", "The dense mask, or a folder with masks of the same names.")]
-    out: Annotated[str | Path | None, Option("CSV", "File for the scores of every case.", "only print the summary")] = (
-        None
-    )
+    out: Annotated[Path | None, Option("CSV", "File for the scores of every case.", "only print the summary")] = None
     classes: Annotated[
         tuple[str, ...],
         Option(

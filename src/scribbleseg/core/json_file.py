@@ -48,15 +48,15 @@ def read_json(path: Path, kind: Any = Any) -> Any:
     return convert(content, kind, path)
 
 
-def convert(content: Any, kind: Any, where: object) -> Any:
+def convert(content: Any, kind: Any, where: object, mend: str = "Correct the file.") -> Any:
     """The content as a value of the type `kind`: a msgspec.Struct, a dataclass, list[str], … .
 
-    Raises InputError that names the place in the content, what was found and what was expected.
+    Raises InputError that names the place in the content, what was found and what was expected, and ends with `mend`.
     """
     try:
         return msgspec.convert(content, kind, dec_hook=lambda wanted, value: wanted(value))
     except UnicodeEncodeError as error:
-        raise InputError(f"{where}: has a name that is no text ({error.object!a}). Correct the file.") from error
+        raise InputError(f"{where}: has a name that is no text ({error.object!a}). {mend}") from error
     except (msgspec.ValidationError, RecursionError) as error:
         text, _, place = str(error).partition(" - at `$")
         place = place.rstrip("`").lstrip(".")
@@ -64,7 +64,7 @@ def convert(content: Any, kind: Any, where: object) -> Any:
             text = text.replace(theirs, ours)
         text = f"{text[:1].lower()}{text[1:]}".replace(", got", "; got")
         spot = f"{place!r}{_found(content, place)}: " if place else ""
-        raise InputError(f"{where}: {spot}{text}. Correct the file.") from error
+        raise InputError(f"{where}: {spot}{text}. {mend}") from error
 
 
 def _found(content: Any, place: str) -> str:

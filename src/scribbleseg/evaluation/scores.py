@@ -50,10 +50,10 @@ def evaluate(config: Evaluate) -> list[dict]:
     Raises what `score_files` raises.
     """
     if config.out is not None:
-        check_table(Path(config.out))
+        check_table(config.out)
     rows, unpredicted, unscored = score_files(config.predictions, config.truth, config.classes)
     if config.out is not None:
-        write_rows(Path(config.out), rows)
+        write_rows(config.out, rows)
     tell(format_table(summarise(rows)))
     cases = {row["case"] for row in rows}
     for left_out, words in (

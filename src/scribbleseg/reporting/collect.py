@@ -340,6 +340,8 @@ def _settings(run: Run) -> dict[str, str]:
     )
     if recipe.ema:
         optimiser += f", mean of the weights with decay {recipe.ema:g}"
+    if recipe.augmentation == "upright":
+        optimiser += ", augmentation without flips and quarter turns"
     settings = {
         "Method": f"{plan.method}; hyperparameters: {options}",
         "Data set": f"{train.dataset}; channels: {', '.join(plan.channels)}; classes: {', '.join(plan.classes)}",

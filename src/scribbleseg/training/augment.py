@@ -26,6 +26,22 @@ def random_affine(count: int, device: torch.device, max_degrees: float = 20.0) -
     return torch.stack([cos * flip_x, -sin * flip_y, zero, sin * flip_x, cos * flip_y, zero], 1).view(count, 2, 3)
 
 
+def upright_affine(
+    count: int,
+    device: torch.device,
+    max_degrees: float = 20.0,
+    scales: tuple[float, float] = (0.8, 1.25),
+    max_shift: float = 0.1,
+) -> Tensor:
+    """Random affine matrices [count, 2, 3] without flips and quarter turns: scans of one kind lie the same way round.
+
+    Angle uniform in ± max_degrees, scale log-uniform, shift uniform in ± max_shift of a side.
+    """
+    turn = patch_affine(count, device, max_degrees, scales)
+    shift = (torch.rand(count, 2, 1, device=device) * 2 - 1) * 2 * max_shift
+    return torch.cat([turn, shift], 2)
+
+
 def patch_affine(
     count: int, device: torch.device, max_degrees: float = 30.0, scales: tuple[float, float] = (0.8, 1.25)
 ) -> Tensor:

@@ -34,6 +34,7 @@ FAST = {
 }
 FAST_SIZE = 128
 OPTIMIZERS = ("sgd", "adam", "adamw")
+AUGMENTATIONS = ("papers", "upright")
 SCHEDULES = ("poly", "cosine", "onecycle", "step", "constant")
 HIGHEST_LR = 10
 MOST = {"iterations": 10**9, "batch": 10_000}
@@ -124,9 +125,10 @@ def check_recipe(recipe: Recipe, method: str) -> None:
     for name, value in (("iterations", recipe.iterations), ("batch", recipe.batch)):
         if not 1 <= value <= MOST[name]:
             raise InputError(f"--{name} {value}: expected a positive number{f', {MOST[name]} at most' * (value > 0)}.")
-    for name, word, words in (("optimizer", recipe.optimizer, OPTIMIZERS), ("schedule", recipe.schedule, SCHEDULES)):
+    for name, words in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("augmentation", AUGMENTATIONS)):
+        word = getattr(recipe, name)
         if word not in words:
-            raise InputError(f"--{name} {word}: expected one of {', '.join(words)}.")
+            raise InputError(f"{name} {word}: expected one of {', '.join(words)}.")
     if recipe.schedule == "step" and not recipe.step_at:
         raise InputError(
             f"--schedule step: {method} names no steps. Give --step-at, or use poly, cosine, onecycle or constant."

@@ -1,6 +1,7 @@
 """One optimiser step, from slice numbers to new weights: eager, compiled, or recorded as a CUDA graph and replayed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from ..core import distributed
 from ..core.errors import InputError
 from ..data.voxels import Batch, Slices, Voxels
 from ..methods.base import Method
-from .augment import random_affine
+from .augment import random_affine, random_intensity, upright_affine
 from .average import Average
 from .batches import augment_slices, draw_patches
 
@@ -38,12 +39,13 @@ class Step:
         part: slice = slice(None),  # of the batch: this process's
         seed: int = 0,  # of what each process draws for itself
         layout: torch.memory_format = torch.channels_last,
+        upright: bool = False,  # the augmentation of whole slices: without flips and quarter turns
         average: Average | None = None,
         compiled: bool = False,
         recorded: bool = False,
     ):
         self.method, self.optimizer, self.slices, self.dtype, self.seed = method, optimizer, slices, dtype, seed
-        self.size = size
+        self.size, self.upright = size, upright
         self.device = next(method.parameters()).device
         self.resident = slices.label.device == self.device
         self.losses: Callable[..., dict[str, Tensor]] = distributed.spread(method, self.device)
@@ -124,9 +126,10 @@ class Step:
         assert self.index is not None
         if isinstance(self.slices, Voxels):
             return draw_patches(self.slices, self.index, self.part, self.size, self.layout)
-        matrix = random_affine(len(self.index), self.device)[self.part]
         drawn = self.slices.take(self.index[self.part]) if self.drawn is None else self.drawn
-        return augment_slices(drawn, matrix, self.layout)
+        affine = upright_affine if self.upright else random_affine
+        batch = augment_slices(drawn, affine(len(self.index), self.device)[self.part], self.layout)
+        return replace(batch, image=random_intensity(batch.image)) if self.upright else batch
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         noise = distributed.own_noise(self.seed, progress, self.device)
