@@ -80,8 +80,8 @@ def folder(run: Path, images: Path, out: Path) -> dict:
     spent = np.zeros(3)
     for path in sorted(some.iterdir()):
         reading, (image, grid) = timed(load_image, (path,))
-        network, probs = timed(mean_probs, [model], image, grid.spacing_mm[1:], device)
-        writing, _ = timed(write_volume, out / path.name, probs.argmax(0).astype(np.uint8), grid)
+        network, parts = timed(lambda: list(mean_probs([model], image, grid.spacing_mm, device)))
+        writing, _ = timed(write_volume, out / path.name, np.concatenate(parts, 1).argmax(0).astype(np.uint8), grid)
         spent += reading, network, writing
     parts = " + ".join(f"{seconds:.1f}" for seconds in spent)
     return {

@@ -34,7 +34,9 @@ def _function(name: str, settings: Any, result: Any, says: str) -> Any:
     def verb(*args: Any, **kwargs: Any) -> Any:
         from .core.json_file import convert
 
-        given = convert(vars(settings(*args, **kwargs)), settings, f"{name}(...)", f"help(scribbleseg.{name}) says more.")
+        given = convert(
+            vars(settings(*args, **kwargs)), settings, f"{name}(...)", f"help(scribbleseg.{name}) says more."
+        )
         return getattr(importlib.import_module(f"{__package__}.{module}"), target)(given)
 
     hints = get_type_hints(settings)

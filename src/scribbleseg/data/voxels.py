@@ -123,6 +123,7 @@ class Voxels:
     points: Tensor  # int64 [Q]: drawn voxels, by item and class, as places in the buffer
     first: Tensor  # int64 [N, K]: where the points of a class begin
     count: Tensor  # int64 [N, K]: how many there are
+    size: tuple[int, ...] = ()  # of the patches that a run draws
 
     def __len__(self) -> int:
         return len(self.start)
@@ -142,7 +143,7 @@ class Voxels:
         maps = {name: move(value) for name, value in self.maps.items()}
         truth = None if self.truth is None else move(self.truth)
         places = (self.start, self.shape, self.points, self.first, self.count)
-        return Voxels(move(self.image), move(self.label), maps, truth, *map(move, places))
+        return Voxels(move(self.image), move(self.label), maps, truth, *map(move, places), self.size)
 
     def items(self) -> Iterator[tuple[slice, tuple[int, ...]]]:
         """Where each item lies in the buffer, and its shape."""
@@ -173,23 +174,23 @@ class Voxels:
             rest = rest // side
         return index, torch.stack(place[::-1], 1).float()
 
-    def inside(self, index: Tensor, place: Tensor, size: Sequence[int], outside: float) -> Tensor:
+    def inside(self, index: Tensor, place: Tensor, outside: float) -> Tensor:
         """Places [n, dims] moved so that a straight patch lies in its item; `outside` of its sides may hang over.
 
         Along an axis on which the item is shorter than that, the patch is put in the middle.
         """
-        side = torch.tensor(size, device=index.device)
+        side = torch.tensor(self.size, device=index.device)
         middle = (self.shape[index] - 1) / 2
         room = (middle - (side - 1) / 2 + outside * side).clamp(min=0)
         return torch.minimum(torch.maximum(place, middle - room), middle + room)
 
-    def patches(self, index: Tensor, centre: Tensor, matrix: Tensor, size: Sequence[int]) -> Batch:
+    def patches(self, index: Tensor, centre: Tensor, matrix: Tensor) -> Batch:
         """Patches [n, ·, *size] of the items `index` around `centre` [n, dims], each under its matrix [n, dims, dims].
 
         The matrix maps a place of the patch, counted from its middle, to the item's. The image is interpolated
         linearly, 0 outside of the item; labels take the nearest value, UNLABELED outside.
         """
-        sides = [torch.arange(side, device=index.device) - (side - 1) / 2 for side in size]
+        sides = [torch.arange(side, device=index.device) - (side - 1) / 2 for side in self.size]
         grid = torch.stack(torch.meshgrid(*sides, indexing="ij"), -1).view(-1, self.dims)
         place = torch.einsum("nij,pj->npi", matrix, grid) + centre[:, None]
         shape, start = self.shape[index][:, None], self.start[index][:, None]
@@ -205,10 +206,10 @@ class Voxels:
         flat, inside = _flat(place.round().long(), shape, start)
 
         def take(layer: Tensor) -> Tensor:
-            return torch.where(inside, layer[flat].long(), UNLABELED).view(-1, *size)
+            return torch.where(inside, layer[flat].long(), UNLABELED).view(-1, *self.size)
 
         assert isinstance(image, Tensor)
-        image = image.view(len(image), -1, *size).transpose(0, 1)
+        image = image.view(len(image), -1, *self.size).transpose(0, 1)
         maps = {name: take(layer) for name, layer in self.maps.items()}
         return Batch(image, take(self.label), maps, None if self.truth is None else take(self.truth))
 

@@ -18,6 +18,8 @@ from .models import load_models, trained_on
 from .probabilities import Segmented, segment
 from .provenance import MADE_BY, checksum, write_note
 
+LARGE = 2**25  # voxels of a volume whose slices are counted while it is segmented: 128 of 512 × 512
+
 
 def predict(config: Predict) -> list[Path]:
     """Segment a file, a folder or the held-out cases of a data set; returns the volumes written.
@@ -75,16 +77,19 @@ def predict(config: Predict) -> list[Path]:
             began_ns = None
             for job, (image, grid) in zip(jobs, ahead(reader, lambda job: load_image(job.images), jobs, 2)):
                 try:
-                    found = segment(
-                        models,
-                        image,
-                        grid.spacing_mm[1:],
-                        device,
-                        config.batch,
-                        config.tta,
-                        config.probabilities,
-                        config.uncertainty,
-                    )
+                    large = image[0].size > LARGE
+                    with Progress(job.images[0].name, image.shape[1], "slice", shown=large) as slices:
+                        found = segment(
+                            models,
+                            image,
+                            grid.spacing_mm,
+                            device,
+                            config.batch,
+                            config.tta,
+                            config.probabilities,
+                            config.uncertainty,
+                            slices.advance,
+                        )
                 except ValueError as error:
                     raise InputError(
                         f"{job.images[0]}: the network's output for it is {error}. Nothing was written of this case. "

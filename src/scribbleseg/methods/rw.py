@@ -44,6 +44,8 @@ def walk(
 class RandomWalker(Method):
     """L = ½ (CE + Dice) on the random walker's labels."""
 
+    dims = (2, 3)
+
     def __init__(
         self,
         network: nn.Module,

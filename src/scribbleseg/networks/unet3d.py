@@ -1,5 +1,6 @@
 """A 3-D U-Net of MONAI's DynUNet blocks, with thick slices halved later than their pixels."""
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -41,6 +42,7 @@ class UNet3D(nn.Module):
             raise InputError("network 'unet3d' needs MONAI. Run: pip install monai") from error
         self.widths = tuple(widths)
         steps = [(depth, 2, 2) for depth in depth_strides(anisotropy, len(widths))]
+        self.strides = tuple(tuple(map(math.prod, zip((1, 1, 1), *steps[:level]))) for level in range(len(widths)))
         kernels = [(3 if depth == 2 else 1, 3, 3) for depth, *_ in steps] + [(3, 3, 3)]
         self.encoder = nn.ModuleList(
             UnetBasicBlock(3, inputs, outputs, kernel, step, "instance")

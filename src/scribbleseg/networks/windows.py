@@ -3,10 +3,34 @@
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+WHOLE = 2.0  # slices are read whole up to this many times the side of the window
 SIGMA = 1 / 8  # width of the Gaussian weight, as a share of the window's side
 LEAST = 1e-3  # of the weight, at the corners of a window
+
+
+def read(score: Callable[[Tensor], Tensor], image: Tensor, window: Sequence[int]) -> Iterator[Tensor]:
+    """Scores of an image [N, C, *space], [N, K, *space], of volumes in parts of some slices that follow each other.
+
+    score: [N, C, *any] → [N, K, *any]. window: the shape of what the network was trained on. Slices are read whole,
+    filled up with zeros to a multiple of 16, unless they are more than twice as large as the window. Those, and all
+    volumes, are read in windows; smaller ones are put in the middle of a window of zeros.
+    """
+    space = tuple(image.shape[2:])
+    if len(space) == 2 and max(space) <= WHOLE * max(window):
+        below, right = (-side % 16 for side in space)
+        yield score(F.pad(image, (0, right, 0, below)))[:, :, : space[0], : space[1]]
+        return
+    lacking = [max(0, side - have) for side, have in zip(window, space)]
+    filled = F.pad(image, [end for missing in reversed(lacking) for end in (missing // 2, missing - missing // 2)])
+    first, *rest = (slice(missing // 2, missing // 2 + have) for missing, have in zip(lacking, space))
+    parts = blended(score, filled, window)
+    if len(space) == 2:
+        parts = iter([torch.cat(list(parts), 2)])
+    for part in parts:  # where slices were added there is one part
+        yield (part[:, :, first] if lacking[0] else part)[:, :, :, *rest]
 
 
 def starts(length: int, window: int) -> list[int]:

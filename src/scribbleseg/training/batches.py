@@ -262,9 +262,7 @@ def augment_slices(slices: Slices, matrix: Tensor, layout: torch.memory_format =
     return Batch(image.contiguous(memory_format=layout), label, dict(zip(slices.maps, others)), truth)
 
 
-def draw_patches(
-    voxels: Voxels, index: Tensor, part: slice, size: Sequence[int], layout: torch.memory_format
-) -> Batch:
+def draw_patches(voxels: Voxels, index: Tensor, part: slice, layout: torch.memory_format) -> Batch:
     """Patches, rotated in the plane, scaled, with other intensities: every second one centred on a stroke.
 
     The others lie anywhere in the items `index`. A patch leaves its item by an eighth of its sides at most. Random
@@ -273,23 +271,23 @@ def draw_patches(
     drawn, stroke = voxels.on_strokes((len(index) + 1) // 2)
     place, index = voxels.anywhere(index), index.clone()
     place[::2], index[::2] = stroke, drawn
-    place = voxels.inside(index, place, size, OUTSIDE)
+    place = voxels.inside(index, place, OUTSIDE)
     turn = patch_affine(len(index), index.device)
     matrix = turn
     if voxels.dims == 3:  # slices are scaled like the plane, and stay in it
         matrix = turn.new_zeros(len(turn), 3, 3)
         matrix[:, 0, 0], matrix[:, 1:, 1:] = torch.linalg.vector_norm(turn[:, 0], dim=1), turn
-    batch = voxels.patches(index[part], place[part], matrix[part], size)
+    batch = voxels.patches(index[part], place[part], matrix[part])
     image = random_intensity(batch.image.flatten(2, -2)).view(batch.image.shape)
     return replace(batch, image=image.contiguous(memory_format=layout))
 
 
-def most_drawn(slices: Slices | Voxels, count: int, device: torch.device, size: Sequence[int] = ()) -> Batch:
+def most_drawn(slices: Slices | Voxels, count: int, device: torch.device) -> Batch:
     """The slices with most foreground scribble, as they are; of Voxels the patch in the middle of a slice or volume."""
     if isinstance(slices, Voxels):
         index = slices.count[:, 1:].sum(1).topk(min(count, len(slices)), sorted=True).indices
         straight = torch.eye(slices.dims, device=index.device).expand(len(index), -1, -1)
-        batch = slices.patches(index, slices.shape[index] / 2 - 0.5, straight, size)
+        batch = slices.patches(index, slices.shape[index] / 2 - 0.5, straight)
         return replace(batch, image=batch.image.contiguous(memory_format=layout_of(slices.dims)))
     drawn = torch.cat([((part != UNLABELED) & (part != 0)).flatten(1).sum(1) for part in slices.label.split(1024)])
     some = slices.take(drawn.topk(min(count, len(drawn)), sorted=True).indices).to(device)

@@ -1,19 +1,15 @@
-"""The grid on which a run sees a volume, and the network's scores there: of whole slices, or of blended windows."""
+"""The grid on which a run sees a volume: there and, for probabilities, back."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import numpy as np
-
 from ..data.depth import deepen_image, network_depth
 from ..data.preparation import network_shape, resample_image
-from ..networks.windows import blended
 from .plan import Plan
-
-WHOLE = 2.0  # slices are read whole up to this many times the side of the patches that the network was trained on
 
 
 def grid_shape(plan: Plan, shape: tuple[int, ...], spacing: tuple[float, float, float]) -> tuple[int, int, int]:
@@ -34,35 +30,10 @@ def on_grid(plan: Plan, image: np.ndarray, spacing: tuple[float, float, float]) 
     return planes if plan.dims == 2 else deepen_image(planes, depth).movedim(0, 1)[None]
 
 
-def scored(plan: Plan, score: Callable[[Tensor], Tensor], image: Tensor) -> Iterator[Tensor]:
-    """Scores of an image of `on_grid`, [n, K, *space], in 3-D in parts of some slices that follow each other.
-
-    score: [n, channels, *window] → [n, K, *window]. Slices are read whole, filled up with zeros to a multiple of 16;
-    in windows of the patch's size where they are more than twice as large as the patches. Volumes are always read in
-    windows of the patch's size.
-    """
-    space = tuple(image.shape[2:])
-    if plan.dims == 2 and (plan.preparation == "slices" or max(space) <= WHOLE * plan.size):
-        below, right = (-side % 16 for side in space)
-        yield score(F.pad(image, (0, right, 0, below)))[:, :, : space[0], : space[1]]
-        return
-    window = plan.patch
-    lacking = [max(0, side - have) for side, have in zip(window, space)]
-    filled = F.pad(image, [end for missing in reversed(lacking) for end in (missing // 2, missing - missing // 2)])
-    first, *rest = (slice(missing // 2, missing // 2 + have) for missing, have in zip(lacking, space))
-    parts = blended(score, filled, window)
-    if plan.dims == 2:
-        parts = iter([torch.cat(list(parts), 2)])
-    for part in parts:  # where slices were added there is one part
-        yield (part[:, :, first] if lacking[0] else part)[:, :, :, *rest]
-
-
-def spread(
-    parts: Iterator[Tensor], depth: int, shape: tuple[int, int, int], batch: int
-) -> Iterator[Tensor]:
+def spread(parts: Iterator[Tensor], depth: int, shape: tuple[int, int, int], batch: int) -> Iterator[Tensor]:
     """Probabilities of a volume on its own grid, [K, ≤ batch, H, W], slice after slice.
 
-    parts: of `scored`, [1, K, n, h, w], together `depth` slices. shape: slices, rows and columns of the volume. Linear
+    parts: scores as of `read`, [1, K, n, h, w], together `depth` slices. shape: slices, rows and columns of the volume. Linear
     along each axis; only the slices that are still needed are kept.
     """
     place = (((torch.arange(shape[0]) + 0.5) * depth / shape[0]) - 0.5).clamp(0, depth - 1)
