@@ -98,8 +98,9 @@ class Train:
         Literal["2", "3", "auto"],
         Option(
             "",
-            "Whether patches are squares of a slice or blocks of the volume (3 needs `pip install monai`). auto: 3 if the "
-            "method can, and half of the volumes or more have spacings within a factor of 3 and 16 voxels each way.",
+            "Whether patches are squares of a slice or blocks of the volume (3 needs `pip install monai`). auto: 3 if "
+            "the method can, and half of the volumes or more have spacings within a factor of 3 and 16 voxels on each "
+            "axis.",
         ),
     ] = "2"
     enclosure: Annotated[

@@ -140,10 +140,18 @@ class Voxels:
         def move(value: Tensor) -> Tensor:
             return value.to(device)
 
-        maps = {name: move(value) for name, value in self.maps.items()}
-        truth = None if self.truth is None else move(self.truth)
-        places = (self.start, self.shape, self.points, self.first, self.count)
-        return Voxels(move(self.image), move(self.label), maps, truth, *map(move, places), self.size)
+        return Voxels(
+            move(self.image),
+            move(self.label),
+            {name: move(value) for name, value in self.maps.items()},
+            None if self.truth is None else move(self.truth),
+            move(self.start),
+            move(self.shape),
+            move(self.points),
+            move(self.first),
+            move(self.count),
+            self.size,
+        )
 
     def items(self) -> Iterator[tuple[slice, tuple[int, ...]]]:
         """Where each item lies in the buffer, and its shape."""

@@ -52,9 +52,9 @@ def region_refinement(
 
     rows [N, R, *positions] of the correlation map, label [N, *space] integer 0..classes−1 (read inside M only), mask M
     [N, *space] bool, threshold t; the sides of the space are multiples of those of the positions, and a position stands
-    for its block of pixels. Each row, min-max normalised, is > .5 on its region ĉ. A region is accepted if |ĉ∩M|/|ĉ| ≥ t
-    ("region"; "mask": |ĉ∩M|/|M| ≥ t, eq. 6 as printed) and one class c* fills more than t of ĉ∩M. The label
-    becomes c* on ĉ and M becomes M ∪ ĉ. Where accepted regions meet, the one with the larger share of its class
+    for its block of pixels. Each row, min-max normalised, is > .5 on its region ĉ. A region is accepted if
+    |ĉ∩M|/|ĉ| ≥ t ("region"; "mask": |ĉ∩M|/|M| ≥ t, eq. 6 as printed) and one class c* fills more than t of ĉ∩M. The
+    label becomes c* on ĉ and M becomes M ∪ ĉ. Where accepted regions meet, the one with the larger share of its class
     wins, the earlier row among equals.
 
     Returns (label [N, *space] int64, mask [N, *space], accepted [N, R] bool). A constant row has no region. No host

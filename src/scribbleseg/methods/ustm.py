@@ -20,7 +20,8 @@ class USTM(Method):
 
     f: softmax of the student. f': softmax of the teacher on the image turned by a random multiple of 90° and made
     noisy, turned back. H: entropy of the mean softmax of `passes` further noisy teacher passes.
-    h = (.75 + .25 r) ln K. Slices are square; volumes are turned in their plane. Where no pixel is certain the second term is 0.
+    h = (.75 + .25 r) ln K. Slices are square; volumes are turned in their plane. Where no pixel is certain the second
+    term is 0.
     """
 
     dims = (2, 3)

@@ -56,7 +56,7 @@ class MonaiNetwork(nn.Module):
 
     @torch.no_grad()
     def try_out(self, name: str, channels: int, classes: int) -> None:
-        """One slice of 128 × 128 or volume of 32 × 64 × 64, in eval mode: nothing random is drawn, no statistics move."""
+        """One slice of 128 × 128, or volume of 32 × 64 × 64, in eval mode: nothing is drawn, no statistics move."""
         what, size = ("a slice", (128, 128)) if self.dims == 2 else ("a volume", (32, 64, 64))
         shown = " × ".join(map(str, size))
         try:

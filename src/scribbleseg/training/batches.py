@@ -146,7 +146,7 @@ def build_voxels(dataset: Dataset, plan: Plan, method: Method) -> Voxels:
     cores = os.cpu_count() or 1
     with (
         ThreadPoolExecutor(cores) as pool,
-        Progress("reading cases", len(cases), "case", distributed.rank() == 0) as bar,
+        Progress("reading cases", len(cases), "case", shown=distributed.rank() == 0) as bar,
     ):
         for image, targets, truth in ahead(pool, load, cases, 2 * cores):
             images.append(image.transpose(0, 1).flatten(1))

@@ -19,7 +19,7 @@ SHORTEST = 32  # pixels of a patch's side
 
 
 def suits_3d(grids: Iterable[Grid]) -> bool:
-    """Whether 3-D suits a data set: half of its volumes or more have spacings within a factor of 3 and 16 voxels each way."""
+    """Whether half of the volumes or more have spacings within a factor of 3, and 16 voxels or more each way."""
     suited = [max(grid.spacing_mm) <= FLATTEST * min(grid.spacing_mm) and min(grid.sizes) >= FEWEST for grid in grids]
     return bool(suited) and 2 * sum(suited) >= len(suited)
 

@@ -24,7 +24,7 @@ def grid_shape(plan: Plan, shape: tuple[int, ...], spacing: tuple[float, float, 
 
 
 def on_grid(plan: Plan, image: np.ndarray, spacing: tuple[float, float, float]) -> Tensor:
-    """A normalised image [channels, D, H, W] as the network reads it: [d, channels, h, w], in 3-D [1, channels, d, h, w]."""
+    """[channels, D, H, W] normalised → what the network reads: [d, channels, h, w], in 3-D [1, channels, d, h, w]."""
     depth, *size = grid_shape(plan, image.shape[1:], spacing)
     planes = resample_image(image, (size[0], size[1]))
     return planes if plan.dims == 2 else deepen_image(planes, depth).movedim(0, 1)[None]
@@ -33,8 +33,8 @@ def on_grid(plan: Plan, image: np.ndarray, spacing: tuple[float, float, float]) 
 def spread(parts: Iterator[Tensor], depth: int, shape: tuple[int, int, int], batch: int) -> Iterator[Tensor]:
     """Probabilities of a volume on its own grid, [K, ≤ batch, H, W], slice after slice.
 
-    parts: scores as of `read`, [1, K, n, h, w], together `depth` slices. shape: slices, rows and columns of the volume. Linear
-    along each axis; only the slices that are still needed are kept.
+    parts: scores as of `read`, [1, K, n, h, w], together `depth` slices. shape: slices, rows and columns of the volume.
+    Linear along each axis; only the slices that are still needed are kept.
     """
     place = (((torch.arange(shape[0]) + 0.5) * depth / shape[0]) - 0.5).clamp(0, depth - 1)
     lower = place.floor().long()

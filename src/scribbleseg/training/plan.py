@@ -173,7 +173,7 @@ def make_plan(config: Train, dataset: Dataset) -> Plan:
     dims = _dims(config, dataset, fold)
     if dims == 3:
         recipe = dataclasses.replace(recipe, batch=config.batch or BATCH_3D)
-        size = config.size or MOST_SIDE
+        size = MOST_SIDE  # for the pixel; the patch's own size follows from the volumes
         network = config.network or ("unet3d" if network == "unet" else network)
     if config.init is not None:
         _check_init(config.init, network, dataset)

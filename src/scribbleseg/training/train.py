@@ -36,7 +36,6 @@ from .state import State
 from .step import Step
 from .validation import Validation, read_validation
 
-
 DAYS_ON_A_CPU = 10**10  # pixels of all batches; 12 × 256² take 1 to 4 s on two cores
 
 
