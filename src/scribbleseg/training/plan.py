@@ -22,7 +22,7 @@ from ..data.preparation import Fitted
 from ..data.volume import ITK, NIFTI, read_label
 from ..methods import METHODS, method_class, own_code, parse_options
 from .checkpoint import weights_iteration
-from .dims import MOST_SIDE, suits_3d
+from .dims import MOST_SIDE, SHORTEST, suits_3d
 
 BUDGETS = {"paper": {"size": 256}, "quick": {"size": 128, "iterations": 600}}
 FAST = {
@@ -226,6 +226,8 @@ def _dims(config: Train, dataset: Dataset, fold: Fold) -> int:
         raise InputError(
             f"--dims 3: {method} sees slices alone. Use --dims 2, or a method that works in 3-D: {others}."
         )
+    if config.dims == "3" and config.size is not None and config.size < SHORTEST:
+        raise InputError(f"--size {config.size}: 3-D patches need {SHORTEST} pixels or more. Give a larger --size.")
     if config.dims != "auto":
         return int(config.dims)
     if config.preparation != "patches" or not able or importlib.util.find_spec("monai") is None:
