@@ -20,11 +20,12 @@ from torch import nn
 from scribbleseg.config import Import, Predict
 from scribbleseg.core.atomic import atomic_file
 from scribbleseg.core.errors import InputError
-from scribbleseg.data.case import load_image
+from scribbleseg.data.case import load_image, read_channels
 from scribbleseg.data.importers import import_dataset
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.evaluation.scores import list_masks
 from scribbleseg.inference import predict as module
+from scribbleseg.inference import scan as scan_module
 from scribbleseg.inference.inputs import list_jobs
 from scribbleseg.inference.models import load_models, load_network
 from scribbleseg.inference.predict import predict
@@ -583,7 +584,7 @@ def test_flips_are_the_mean_of_four_turned_back():
 
 
 def whole_probs(run, image, grid, batch=32):
-    parts = mean_probs(load_models([run], "last", CPU), image, grid.spacing_mm, CPU, batch)
+    parts = mean_probs(load_models([run], "last", CPU), [image], grid.spacing_mm, CPU, batch)
     return np.concatenate(list(parts), 1)
 
 
@@ -741,7 +742,7 @@ def test_of_a_data_set_what_every_run_held_out(small, run, other, tmp_path, caps
 
 def test_a_volume_is_read_once(small, run, other, tmp_path, monkeypatch):
     read = []
-    monkeypatch.setattr(module, "load_image", lambda paths: read.append(paths) or load_image(paths))
+    monkeypatch.setattr(scan_module, "read_channels", lambda *given: read.append(given) or read_channels(*given))
     predict(Predict((run, other, run), small, tmp_path / "out"))
     assert len(read) == 2
 

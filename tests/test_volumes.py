@@ -8,6 +8,7 @@ import pytest
 import torch
 from small import small_dataset
 from test_train import same_weights
+from tiny import edit
 
 from scribbleseg.config import Predict, Train
 from scribbleseg.core.errors import InputError
@@ -90,6 +91,7 @@ def test_auto_decides_by_the_volumes(small, thick, tmp_path):
     cubes = small_dataset(tmp_path / "cubes", cases=3, shape=(32, 32, 16))
     for path in cubes.rglob("*.nii.gz"):
         nibabel.save(nibabel.Nifti1Image(np.asanyarray(nibabel.load(path).dataobj), affine), path)
+    edit(cubes, plane="spacing")
     plan = read_plan(train(Train(cubes, tmp_path / "deep", **few)))[1]
     assert plan.dims == 3 and plan.between == pytest.approx(2.0)
     assert read_plan(train(Train(cubes, tmp_path / "slices", **few | {"preparation": "slices"})))[1].dims == 2

@@ -68,7 +68,7 @@ def one_volume(run: Path, images: Path, out: Path) -> dict:
 
 
 def all_probs(model: Model, image: np.ndarray, grid: Grid) -> list[np.ndarray]:
-    return list(mean_probs([model], image, grid.spacing_mm, pick_device("cpu")))
+    return list(mean_probs([model], [image], grid.spacing_mm, pick_device("cpu")))
 
 
 def folder(run: Path, images: Path, out: Path) -> dict:

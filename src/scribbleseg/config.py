@@ -213,8 +213,8 @@ class Predict:
         Path,
         Argument(
             "INPUT",
-            "A volume (NIfTI, NRRD, MHA), a folder of volumes, or a data set. Of a data set, the cases that every run "
-            "held out are segmented.",
+            "A volume (NIfTI, NRRD, MHA, PNG, TIFF), a folder of volumes, or a data set. Of a data set, the cases that "
+            "every run held out are segmented.",
         ),
     ]
     output: Annotated[Path, Argument("OUTPUT", "File or folder to write.")]
@@ -256,6 +256,9 @@ class Evaluate:
             "class-name",
         ),
     ] = ()
+    same_voxels: Annotated[
+        bool, Option("", "Compare masks of the same shape voxel by voxel, wherever their headers place them.")
+    ] = False
 
     def __post_init__(self) -> None:
         _as_paths(self, "predictions", "truth")
@@ -284,17 +287,62 @@ class Phantom:
 
 @dataclass
 class Import:
-    """Convert a public data set to the nnU-Net raw layout, with its named protocols."""
+    """Convert a public data set, or your own folders of scans and labels, to the nnU-Net raw layout.
+
+    A public data set also gets its named protocols. `scribbleseg import folders IMAGES LABELS DST --class liver=1
+    --class background=5 --not-drawn 0` takes the labels of any tool.
+    """
 
     source: Annotated[
-        Literal["acdc", "wsl4mis", "mscmr", "nci-isbi"],
-        Argument("{acdc,wsl4mis,mscmr,nci-isbi}", "Which data set. docs/data.md says where to get each of them."),
+        Literal["acdc", "wsl4mis", "mscmr", "nci-isbi", "folders"],
+        Argument(
+            "{acdc,wsl4mis,mscmr,nci-isbi,folders}",
+            "Which data set. docs/data.md says where to get each of them. folders: your own scans and labels.",
+        ),
     ]
-    src: Annotated[Path, Argument("SRC", "The folder of the data set, as downloaded.")]
+    src: Annotated[
+        tuple[Path, ...],
+        Argument("SRC", "The folder of the data set, as downloaded. For folders: IMAGES and LABELS."),
+    ]
     dst: Annotated[Path, DST]
+    classes: Annotated[
+        tuple[str, ...],
+        Option(
+            "NAME=VALUE",
+            "With folders: a class and its value in the label files, or the name of its segment in a .seg.nrrd of "
+            "Slicer. Give the option once per class, background included.",
+            "none",
+            "class",
+        ),
+    ] = ()
+    not_drawn: Annotated[
+        tuple[str, ...],
+        Option(
+            "VALUE",
+            "With folders: a value (or segment) that means that nothing was drawn. Give the option once per value.",
+            "0, unless a class has it",
+        ),
+    ] = ()
+    channels: Annotated[
+        tuple[str, ...],
+        Option(
+            "NAME",
+            "With folders: the name of a channel. It decides how grey values are normalised: CT, noNorm, "
+            "rescale_to_0_1, rgb_to_0_1, or any other name. Give the option once per channel.",
+            "image",
+            "channel",
+        ),
+    ] = ()
+    same_voxels: Annotated[
+        bool,
+        Option("", "With folders and mscmr: accept labels that have their image's shape and not its geometry."),
+    ] = False
 
     def __post_init__(self) -> None:
-        _as_paths(self, "src", "dst")
+        if isinstance(self.src, (str, Path)):
+            self.src = (Path(self.src),)
+        self.src = tuple(map(Path, self.src))
+        _as_paths(self, "dst")
 
 
 @dataclass
@@ -442,7 +490,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "import": (Import, "data.importers:import_dataset"),
     "simulate": (Simulate, "data.synthetic.simulate:simulate"),
     "draw": (Draw, "draw.draw:draw"),
-    "check": (Check, "data.check:check"),
+    "check": (Check, "training.outlook:check"),
     "train": (Train, "training.train:train"),
     "predict": (Predict, "inference.predict:predict"),
     "evaluate": (Evaluate, "evaluation.scores:evaluate"),

@@ -77,7 +77,7 @@ def trained_on(models: Sequence[Model]) -> set[Path]:
 
 
 def _check_same(runs: Sequence[Path], plans: Sequence[Plan]) -> None:
-    """Raises InputError when two runs cannot be averaged: their classes or channels differ."""
+    """Raises InputError when two runs cannot be averaged: classes, channels, plane or cropping differ."""
     for run, plan in zip(runs, plans):
         for what in ("classes", "channels"):
             one, other = getattr(plans[0], what), getattr(plan, what)
@@ -85,4 +85,11 @@ def _check_same(runs: Sequence[Path], plans: Sequence[Plan]) -> None:
                 raise InputError(
                     f"{runs[0]} has {what} {', '.join(one)}, {run} has {', '.join(other)}; only runs with the same "
                     f"{what} in the same order can be averaged. Leave one out."
+                )
+        for what, words in (("plane", "plane that slices are cut in"), ("crop", "cropping of empty borders")):
+            one, other = getattr(plans[0].fitted, what), getattr(plan.fitted, what)
+            if one != other:
+                raise InputError(
+                    f"{runs[0]} and {run} differ in the {words} ({one} and {other}), so they cannot be averaged. "
+                    "Leave one out."
                 )

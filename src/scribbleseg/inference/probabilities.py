@@ -57,14 +57,20 @@ def volume_probs(
 @torch.no_grad()
 def mean_probs(
     models: Sequence[Model],
-    image: np.ndarray,
+    images: Sequence[np.ndarray],
     spacing: tuple[float, float, float],
     device: torch.device,
     batch: int = 32,
     tta: bool = False,
 ) -> Iterator[np.ndarray]:
-    """Mean over the models of `volume_probs`, float32 [K, ≤ batch, H, W] of some slices after the other."""
-    for found in zip(*(volume_probs(model, image, spacing, device, batch, tta) for model in models)):
+    """Mean over the models of `volume_probs`, float32 [K, ≤ batch, H, W] of some slices after the other.
+
+    images: one per model, of one shape, normalised as its run has it. spacing: of slices, rows and columns, mm.
+    """
+    parts = (
+        volume_probs(model, image, spacing, device, batch, tta) for model, image in zip(models, images, strict=True)
+    )
+    for found in zip(*parts):
         yield np.asarray(sum(found) / len(models))
 
 
@@ -79,7 +85,7 @@ class Segmented:
 
 def segment(
     models: Sequence[Model],
-    image: np.ndarray,
+    images: Sequence[np.ndarray],
     spacing: tuple[float, float, float],
     device: torch.device,
     batch: int = 32,
@@ -94,7 +100,7 @@ def segment(
     asked for. `advance` is called with the number of slices that are done. Raises ValueError if a probability is not
     finite.
     """
-    shape, classes = image.shape[1:], len(models[0].plan.classes)
+    shape, classes = images[0].shape[1:], len(models[0].plan.classes)
     found = Segmented(
         np.empty(shape, np.uint8),
         np.empty((classes, *shape), np.float32) if probabilities else None,
@@ -102,7 +108,7 @@ def segment(
     )
     batch = max(1, min(batch, shape[0], BLOCK // (classes * shape[1] * shape[2] * 4)))
     start = 0
-    for probs in mean_probs(models, image, spacing, device, batch, tta):
+    for probs in mean_probs(models, images, spacing, device, batch, tta):
         part = slice(start, start := start + probs.shape[1])
         if not np.isfinite(probs).all():
             raise ValueError("NaN or infinite")

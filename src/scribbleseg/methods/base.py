@@ -26,6 +26,7 @@ class Method(nn.Module):
     needs: tuple[str, ...] = ()  # the network's attributes that the method uses, beside its forward pass
     reads_enclosure = False  # whether `losses` has a term for the enclosed background (losses/enclosure.py)
     dims: tuple[int, ...] = (2,)  # (2, 3): `losses` takes batches of volumes too
+    learns_from_bare = True  # whether a slice without any stroke teaches it something
     sweeps = 0  # how many times during a run `sweep` is called, evenly spread, at least 100 iterations apart
 
     network: (

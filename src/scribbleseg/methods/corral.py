@@ -29,6 +29,10 @@ class Corral(Method):
     reads_enclosure = True
     steps: Tensor
 
+    @property
+    def learns_from_bare(self) -> bool:  # type: ignore[override]  # the teacher alone has something to say there
+        return bool(self.taught)
+
     def __init__(
         self,
         network: nn.Module,

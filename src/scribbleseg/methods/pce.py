@@ -15,6 +15,7 @@ class PCE(Method):
     dims = (2, 3)
     recipe = Recipe(lr=0.03)
     reads_enclosure = True
+    learns_from_bare = False
 
     def losses(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
         logits = self.network(batch.image)

@@ -45,6 +45,7 @@ class RandomWalker(Method):
     """L = ½ (CE + Dice) on the random walker's labels."""
 
     dims = (2, 3)
+    learns_from_bare = False
 
     def __init__(
         self,

@@ -16,14 +16,16 @@ from ..core.console import say
 from ..core.device import free_memory
 from ..core.errors import InputError
 from ..core.labels import UNLABELED
-from ..core.parallel import ahead, for_each
+from ..core.parallel import ahead
 from ..core.progress import Progress
 from ..data.cache import cached
-from ..data.case import load_volume, read_scribble
+from ..data.case import Volume, load_volume, read_scribble
 from ..data.dataset import Dataset
 from ..data.depth import deepen_image, deepen_label, deepen_strokes
-from ..data.enclosure import choose_rule, closed_rings, enclosure
+from ..data.enclosure import enclosure
+from ..data.intensity import unit_range
 from ..data.preparation import (
+    PAPERS,
     Fitted,
     resample_image,
     resample_label,
@@ -31,7 +33,6 @@ from ..data.preparation import (
     resize_image,
     resize_label,
 )
-from ..data.volume import read_label
 from ..data.voxels import Batch, Slices, Stack, Voxels, lay_out
 from ..methods import own_code
 from ..methods.base import Method
@@ -41,11 +42,10 @@ from .grid import grid_shape
 from .plan import Plan
 
 OUTSIDE = 1 / 8  # share of a patch's side by which it may leave the slice or volume
-STROKES_FILL = 0.75  # of a patch's side
 
 
 def build_slices(
-    dataset: Dataset, cases: tuple[str, ...], method: Method | None, size: int, rule: str = "off"
+    dataset: Dataset, cases: tuple[str, ...], method: Method | None, size: int, fitted: Fitted = PAPERS
 ) -> tuple[Slices, Tensor]:
     """Read, prepare and resize cases in parallel; returns their slices on the CPU, and the case (by position) of each.
 
@@ -56,22 +56,20 @@ def build_slices(
     code = None if method is None else own_code(f"{type(method).__module__}:{type(method).__qualname__}")
 
     def load(name: str) -> tuple[Tensor, dict[str, Tensor], Tensor | None, dict[str, int]]:
-        volume = load_volume(dataset, dataset.case(name))
-        targets = {"label": volume.scribble}
+        volume = load_volume(dataset, dataset.case(name), fitted)
+        targets, notes = {"label": volume.scribble}, {}
         if method is not None:
-            key = method.target_key(volume)
+            seen = for_targets(volume, fitted)
+            key = method.target_key(seen)
             key = None if key is None else key | {"code": code}
-            targets = cached(cache, volume, key, lambda: method.targets(volume))
-        if rule != "off":
-            targets = targets | {"enclosure": enclosure(volume.scribble, dataset.reach(volume.grid), rule)}
-        notes = method.notes(volume) if method is not None else {}
+            targets, notes = cached(cache, seen, key, lambda: method.targets(seen)), method.notes(seen)
+        shrink = resample_strokes if fitted.keep_strokes else resample_label
+        maps = {key: shrink(value, (size, size)) for key, value in targets.items()}
+        if fitted.enclosure != "off":
+            enclosed = enclosure(volume.scribble, dataset.reach(volume.grid), fitted.enclosure)
+            maps["enclosure"] = resize_label(enclosed, size)
         truth = None if volume.truth is None else resize_label(volume.truth, size)
-        return (
-            resize_image(volume.image, size),
-            {key: resize_label(value, size) for key, value in targets.items()},
-            truth,
-            notes,
-        )
+        return resize_image(volume.image, size), maps, truth, notes
 
     shown = distributed.rank() == 0
     stacks: dict[str, Stack] = {}
@@ -102,6 +100,11 @@ def build_slices(
     )
 
 
+def for_targets(volume: Volume, fitted: Fitted) -> Volume:
+    """The volume as `targets` expects it, each channel in [0, 1], whatever the network sees."""
+    return replace(volume, image=unit_range(volume.image)) if fitted.intensity else volume
+
+
 def read_training(dataset: Dataset, plan: Plan, method: Method, device: torch.device) -> Slices | Voxels:
     """The slices that a run trains on, on the device if they fit there. Says what was left out.
 
@@ -113,7 +116,7 @@ def read_training(dataset: Dataset, plan: Plan, method: Method, device: torch.de
         voxels = build_voxels(dataset, plan, method)
         check_trainable(voxels.label[None], plan.classes, dataset.folder)
         return voxels.to(device)
-    slices, _ = build_slices(dataset, plan.fold.train, method, plan.size, plan.fitted.enclosure)
+    slices, _ = build_slices(dataset, plan.fold.train, method, plan.size, plan.fitted)
     check_trainable(slices.label, plan.classes, dataset.folder)
     return resident(slices, device)
 
@@ -126,7 +129,7 @@ def build_voxels(dataset: Dataset, plan: Plan, method: Method) -> Voxels:
     cases, fitted = plan.fold.train, plan.fitted
 
     def load(name: str) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
-        volume = load_volume(dataset, dataset.case(name))
+        volume = load_volume(dataset, dataset.case(name), fitted)
         depth, *size = grid_shape(plan, volume.image.shape[1:], volume.grid.spacing_mm)
         shape = size[0], size[1]
 
@@ -135,7 +138,7 @@ def build_voxels(dataset: Dataset, plan: Plan, method: Method) -> Voxels:
 
         targets = {
             name: deepen_strokes(resample_strokes(value, shape), depth) if value is volume.scribble else area(value)
-            for name, value in method.targets(volume).items()
+            for name, value in method.targets(for_targets(volume, fitted)).items()
         }
         if fitted.enclosure != "off":
             targets["enclosure"] = area(enclosure(volume.scribble, dataset.reach(volume.grid), fitted.enclosure))
@@ -174,45 +177,9 @@ def slice_distance(dataset: Dataset, plan: Plan) -> float:
     """How far apart slices are for a 3-D network: `between_slices` of the training cases."""
     if plan.fitted.unit != "mm":
         return plan.fitted.pixel
-    cases = [dataset.case(name) for name in plan.fold.train]
-    return between_slices([read_label(c.scribble)[1].spacing_mm[0] for c in cases if c.scribble], plan.fitted.pixel)
-
-
-def fit(dataset: Dataset, plan: Plan, wanted: str) -> Fitted:
-    """What the training cases decide: the network's pixel size, and how enclosure is read.
-
-    The pixel is the median of the cases' (mean of rows and columns), but larger where the strokes of a slice would
-    spread wider: those of 95 % of the slices fill at most three quarters of a patch's side.
-
-    wanted: on, off, or auto, by the share of closed rings. Raises InputError for "on" where no slice has a closed ring.
-    """
-
-    def look(name: str) -> tuple[float, list[float], tuple[int, int]]:
-        case = dataset.case(name)
-        if case.scribble is None:
-            return 0.0, [], (0, 0)
-        scribble, grid = read_scribble(dataset, case)
-        pixel = sum(dataset.spacing_of(grid)) / 2
-        drawn = [part for part in scribble if ((part != 0) & (part != UNLABELED)).any()]
-        spread = [float(max(np.ptp(np.nonzero(part != UNLABELED), axis=1)) + 1) * pixel for part in drawn]
-        return pixel, spread, closed_rings(scribble, dataset.reach(grid)) if wanted != "off" else (0, 0)
-
-    found = for_each("fitting", look, plan.fold.train)
-    rule, share = choose_rule(closed for _, _, closed in found)
-    if wanted == "on" and not share:
-        raise InputError(
-            f"{dataset.folder}: --enclosure on, but no slice has background strokes that close around its foreground "
-            "strokes. Draw rings, or use --enclosure off."
-        )
-    if wanted == "on" and rule == "off":
-        rule = "ring"
-    if plan.preparation == "slices":
-        return Fitted(enclosure=rule, closed=share)
-    spread = [value for _, values, _ in found for value in values]
-    pixel = float(np.median([pixel for pixel, _, _ in found if pixel]))
-    if spread:
-        pixel = max(pixel, float(np.percentile(spread, 95)) / (STROKES_FILL * plan.size))
-    return Fitted(pixel, dataset.spacing_unit, rule, share)
+    drawn = [case for case in map(dataset.case, plan.fold.train) if case.scribble is not None]
+    grids = [read_scribble(dataset, case, plan.fitted.plane)[1] for case in drawn]
+    return between_slices([grid.spacing_mm[0] for grid in grids], plan.fitted.pixel)
 
 
 def _say_what_is_left_out(dataset: Dataset, plan: Plan) -> None:
@@ -278,8 +245,7 @@ def draw_patches(voxels: Voxels, index: Tensor, part: slice, layout: torch.memor
         matrix = turn.new_zeros(len(turn), 3, 3)
         matrix[:, 0, 0], matrix[:, 1:, 1:] = torch.linalg.vector_norm(turn[:, 0], dim=1), turn
     batch = voxels.patches(index[part], place[part], matrix[part])
-    image = random_intensity(batch.image.flatten(2, -2)).view(batch.image.shape)
-    return replace(batch, image=image.contiguous(memory_format=layout))
+    return replace(batch, image=random_intensity(batch.image).contiguous(memory_format=layout))
 
 
 def most_drawn(slices: Slices | Voxels, count: int, device: torch.device) -> Batch:
@@ -302,19 +268,55 @@ def epoch_order(count: int, epoch: int, seed: int) -> Tensor:
 
 
 class Sampler:
-    """Slice numbers of batch `iteration`: consecutive entries of shuffled epochs; a batch may span two epochs."""
+    """Slice numbers of batch `iteration`: consecutive entries of shuffled epochs; a batch may span two epochs.
 
-    def __init__(self, count: int, batch: int, seed: int):
-        self.count, self.batch, self.seed = count, batch, seed
-        self._orders: dict[int, Tensor] = {}
+    `groups`: slice numbers, and how many of a batch come from each of them.
+    """
+
+    def __init__(self, groups: Sequence[tuple[Tensor, int]], seed: int):
+        self.groups, self.seed = [(numbers, share) for numbers, share in groups if share], seed
+        self._orders: dict[tuple[int, int], Tensor] = {}
 
     def __call__(self, iteration: int) -> Tensor:
-        start = iteration * self.batch
-        epochs = range(start // self.count, (start + self.batch - 1) // self.count + 1)
-        self._orders = {
-            epoch: self._orders[epoch] if epoch in self._orders else epoch_order(self.count, epoch, self.seed)
-            for epoch in epochs
-        }
-        joined = torch.cat([self._orders[epoch] for epoch in epochs])
-        offset = start - epochs[0] * self.count
-        return joined[offset : offset + self.batch]
+        return torch.cat([self._draw(group, iteration) for group in range(len(self.groups))])
+
+    def _draw(self, group: int, iteration: int) -> Tensor:
+        numbers, share = self.groups[group]
+        count, start = len(numbers), iteration * share
+        epochs = range(start // count, (start + share - 1) // count + 1)
+        for key in [key for key in self._orders if key[0] == group and key[1] not in epochs]:
+            del self._orders[key]
+        for epoch in epochs:
+            if (group, epoch) not in self._orders:
+                self._orders[group, epoch] = numbers[epoch_order(count, epoch, self.seed)]
+        joined = torch.cat([self._orders[group, epoch] for epoch in epochs])
+        offset = start - epochs[0] * count
+        return joined[offset : offset + share]
+
+
+def make_sampler(slices: Slices | Voxels, batch: int, seed: int, bare: float | None = None) -> Sampler:
+    """A sampler of all slices alike (bare None), or with slices without strokes in at most a share `bare` of a batch.
+
+    If less of the slices have no strokes, the batch has as many as there are. `bare` 0: they are never drawn.
+    """
+    everything = torch.arange(len(slices))
+    if bare is None:
+        return Sampler([(everything, batch)], seed)
+    without = bare_slices(slices)
+    drawn, empty = everything[~without], everything[without]
+    share = min(round(min(bare, len(empty) / len(slices)) * batch), batch - 1) if len(drawn) else batch
+    return Sampler([(drawn, batch - share), (empty, share)], seed)
+
+
+def bare_slices(slices: Slices | Voxels) -> Tensor:
+    """Which slices have nothing that a loss on labels can use: no stroke, and no enclosed background. bool [N]."""
+    if isinstance(slices, Voxels):
+        return (slices.count.sum(1) == 0).cpu()
+    known = [slices.label, *([slices.maps["enclosure"]] if "enclosure" in slices.maps else [])]
+    return (
+        torch.stack(
+            [torch.cat([(part == UNLABELED).flatten(1).all(1) for part in layer.split(1024)]) for layer in known]
+        )
+        .all(0)
+        .cpu()
+    )

@@ -30,6 +30,7 @@ PICTURED = 4  # slices
 def run_to_end(
     state: State,
     step: Step,
+    sampler: Sampler,
     recipe: Recipe,
     calendar: Calendar,
     folder: RunFolder,
@@ -44,7 +45,6 @@ def run_to_end(
     A signal in `stop` ends the run after a checkpoint, with KeyboardInterrupt. Raises InputError when a loss is not
     finite.
     """
-    sampler = Sampler(len(step.slices), recipe.batch, seed)
     while state.iteration < recipe.iterations:
         began, progress = time.perf_counter(), state.iteration / recipe.iterations
         rate = learning_rate(recipe, progress)

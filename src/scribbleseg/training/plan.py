@@ -18,8 +18,9 @@ from ..core.labels import UNLABELED
 from ..core.recipe import Recipe
 from ..core.seeds import check_seed
 from ..data.dataset import Dataset, Fold
+from ..data.fitting import fit
 from ..data.preparation import Fitted
-from ..data.volume import ITK, NIFTI, read_label
+from ..data.volume import ENDINGS, PLANES, read_label
 from ..methods import METHODS, method_class, own_code, parse_options
 from .checkpoint import weights_iteration
 from .dims import MOST_SIDE, SHORTEST, suits_3d
@@ -249,6 +250,18 @@ def enclosure_of(config: Train) -> str:
     return config.enclosure
 
 
+def fit_plan(config: Train, plan: Plan, dataset: Dataset, learns_from_bare: bool) -> Fitted:
+    """What the training cases decide for this plan. Reads files; raises what `fit` raises."""
+    return fit(
+        dataset,
+        plan.fold.train,
+        patch=plan.size if plan.preparation == "patches" else 0,
+        enclosure=enclosure_of(config),
+        by_data=config.preset != "paper",
+        learns_from_bare=learns_from_bare,
+    )
+
+
 def _carve(dataset: Dataset, fold: Fold, share: float, seed: int) -> Fold:
     """Set a share of the training patients aside for validation, if the split names no validation case.
 
@@ -330,6 +343,12 @@ def _check_stored(stored: Stored) -> None:
         raise InputError(f"{plan.dims} dimensions with preparation {plan.preparation}: not known.")
     if plan.dims == 3 and not (1 <= plan.depth <= LARGEST and 1e-4 <= plan.between <= 1e4):
         raise InputError(f"patches of {plan.depth} slices that are {plan.between} {plan.fitted.unit} apart: not known.")
+    if plan.fitted.plane not in PLANES:
+        raise InputError(f"plane {plan.fitted.plane!r}: expected one of {', '.join(PLANES)}.")
+    if plan.fitted.intensity and len(plan.fitted.intensity) != len(plan.channels):
+        raise InputError(f"{len(plan.fitted.intensity)} intensities for {len(plan.channels)} channels.")
+    if not 0 <= (plan.fitted.bare or 0) < 1:
+        raise InputError(f"a share of {plan.fitted.bare} of the slices without strokes; expected 0 to below 1.")
 
 
 def _is_file_name(name: str) -> bool:
@@ -343,7 +362,7 @@ def _input_kind(path: Path) -> str | None:
     if path.is_file():
         return "a file"
     volumes = path.is_dir() and any(
-        not file.name.startswith(".") and str(file).lower().endswith(NIFTI + ITK) for file in path.iterdir()
+        not file.name.startswith(".") and str(file).lower().endswith(ENDINGS) for file in path.iterdir()
     )
     return "a folder of volumes" if volumes else None
 

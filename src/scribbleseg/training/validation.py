@@ -65,7 +65,7 @@ def read_validation(dataset: Dataset, plan: Plan) -> Validation:
 
 def _prepared(dataset: Dataset, plan: Plan, name: str) -> tuple[Tensor, Tensor | None]:
     """The image of a case, and its dense mask (its scribble, if the plan validates on scribbles) on the same grid."""
-    volume = load_volume(dataset, dataset.case(name))
+    volume = load_volume(dataset, dataset.case(name), plan.fitted)
     truth = volume.scribble if plan.val_on_scribbles else volume.truth
     spacing = volume.grid.spacing_mm
     image = on_grid(plan, volume.image, spacing)
