@@ -733,7 +733,7 @@ def test_validation_dice_by_hand():
     truth = torch.zeros(3, 4, 4, dtype=torch.uint8)
     truth[0, 0] = truth[1, 1] = truth[2, 2] = 1
     truth[1, 0, 0] = UNLABELED
-    dice = validation_dice(Fixed(), [(image[:2], truth[:2]), (image[2:], truth[2:])], 2, CPU)
+    dice = validation_dice(Fixed(), [(image[:2], truth[:2]), (image[2:], truth[2:])], 2, (16, 16), CPU)
     assert dice[:, 0].tolist() == pytest.approx([2 * 8 / (8 + 11), 0])
 
 
@@ -742,7 +742,7 @@ def test_validation_is_without_dropout_and_leaves_the_network_as_it_was():
     before = {name: value.clone() for name, value in network.state_dict().items()}
     label = torch.randint(0, 3, (4, 8, 8)).to(torch.uint8)
     cases = list(zip(torch.rand(4, 1, 8, 8).split(2), label.split(2), strict=True))
-    first, again = (validation_dice(network, cases, 3, CPU) for _ in range(2))
+    first, again = (validation_dice(network, cases, 3, (16, 16), CPU) for _ in range(2))
     assert torch.equal(first, again) and network.training
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 

@@ -94,6 +94,15 @@ class Train:
             "and squares are cut from the slices.",
         ),
     ] = "slices"
+    dims: Annotated[
+        Literal["2", "3", "auto"],
+        Option(
+            "",
+            "Whether patches are squares of a slice or blocks of the volume (3 needs `pip install monai`). auto: 3 if "
+            "the method can, and half of the volumes or more have spacings within a factor of 3 and 16 voxels on each "
+            "axis.",
+        ),
+    ] = "2"
     enclosure: Annotated[
         Literal["auto", "on", "off"],
         Option(
@@ -104,9 +113,18 @@ class Train:
     ] = "auto"
     iterations: Annotated[int | None, Option("N", "Number of optimiser steps.", BUDGETS)] = None
     size: Annotated[
-        int | None, Option("PIXELS", "Slices are resized to PIXELS × PIXELS. It must be a multiple of 16.", BUDGETS)
+        int | None,
+        Option(
+            "PIXELS",
+            "Slices are resized to PIXELS × PIXELS, or patches have this side. It must be a multiple of 16. In 3-D the "
+            "default follows from the volumes and the memory.",
+            BUDGETS,
+        ),
     ] = None
-    batch: Annotated[int | None, Option("N", "Slices per step, over all processes together.", METHODS)] = None
+    batch: Annotated[
+        int | None,
+        Option("N", "Slices or patches per step, over all processes together. In 3-D the default is 2.", METHODS),
+    ] = None
     optimizer: Annotated[Literal["sgd", "adam", "adamw"] | None, Option("", "Optimiser.", METHODS)] = None
     lr: Annotated[
         float | None, Option("RATE", "Learning rate at the start. With onecycle: the highest learning rate.", METHODS)
@@ -127,7 +145,12 @@ class Train:
     gamma: Annotated[float | None, Option("FACTOR", "With --schedule step: see --step-at.", METHODS)] = None
     weight_decay: Annotated[float | None, Option("NUMBER", "Weight decay of the optimiser.", METHODS)] = None
     network: Annotated[
-        str | None, Option("NAME", "unet, or monai:NAME such as monai:BasicUNet (needs `pip install monai`).", METHODS)
+        str | None,
+        Option(
+            "NAME",
+            "unet, in 3-D unet3d, or monai:NAME such as monai:BasicUNet (3-D and monai:NAME need `pip install monai`).",
+            METHODS,
+        ),
     ] = None
     init: Annotated[
         Path | None,

@@ -13,6 +13,7 @@ from ..core.device import pick_precision
 from ..core.errors import InputError
 from ..data.layout import read_dataset
 from ..networks import build_network
+from ..training.batches import layout_of
 from ..training.checkpoint import load_weights, weights_iteration
 from ..training.plan import Plan, read_plan
 
@@ -36,7 +37,7 @@ def load_models(runs: Sequence[Path], weights: str, device: torch.device) -> lis
     models = []
     for run, train, plan in zip(runs, settings, plans):
         network = load_network(run, plan, weights)
-        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch declares no such form
+        network.to(device, memory_format=layout_of(plan.dims))  # type: ignore[call-overload]  # torch declares no such form
         total = plan.recipe.iterations
         reached = weights_iteration(Path(run) / f"{weights}.safetensors", total)
         if reached == 0:
@@ -56,7 +57,7 @@ def load_network(run: Path, plan: Plan, weights: str = "last") -> nn.Module:
     if not path.is_file():
         hint = "The run had no validation cases; use --weights last." if weights == "best" else "Has it been trained?"
         raise InputError(f"{run}: has no {path.name}. {hint}")
-    network = build_network(plan.network, len(plan.channels), len(plan.classes))
+    network = build_network(plan.network, len(plan.channels), len(plan.classes), plan.dims, plan.anisotropy)
     load_weights(network, path, plan.network, len(plan.classes))
     return network.eval()
 

@@ -18,6 +18,8 @@ from .probabilities import Segmented, segment
 from .provenance import MADE_BY, checksum, write_note
 from .scan import read_scan
 
+LARGE = 2**25  # voxels of a volume whose slices are counted while it is segmented: 128 of 512 × 512
+
 
 def predict(config: Predict) -> list[Path]:
     """Segment a file, a folder or the held-out cases of a data set; returns the volumes written.
@@ -75,16 +77,20 @@ def predict(config: Predict) -> list[Path]:
             began_ns = None
             for job, scan in zip(jobs, ahead(reader, lambda job: read_scan(job.images, models), jobs, 2)):
                 try:
-                    found = segment(
-                        models,
-                        scan.images,
-                        scan.grid.spacing_mm[1:],
-                        device,
-                        config.batch,
-                        config.tta,
-                        config.probabilities,
-                        config.uncertainty,
-                    )
+                    large = scan.images[0][0].size > LARGE
+                    name, slices = job.images[0].name, scan.images[0].shape[1]
+                    with Progress(name, slices, "slice", shown=large) as counted:
+                        found = segment(
+                            models,
+                            scan.images,
+                            scan.grid.spacing_mm,
+                            device,
+                            config.batch,
+                            config.tta,
+                            config.probabilities,
+                            config.uncertainty,
+                            counted.advance,
+                        )
                 except ValueError as error:
                     raise InputError(
                         f"{job.images[0]}: the network's output for it is {error}. Nothing was written of this case. "

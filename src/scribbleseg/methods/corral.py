@@ -24,6 +24,7 @@ class Corral(Method):
     progress of the run. The teacher is the exponential mean of the network's weights.
     """
 
+    dims = (2, 3)
     recipe = Recipe(optimizer="adamw", lr=1e-3, schedule="onecycle", weight_decay=0.01, iterations=6000, ema=0.99)
     reads_enclosure = True
     steps: Tensor

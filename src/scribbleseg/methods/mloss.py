@@ -14,6 +14,8 @@ from .options import at_least
 class MLoss(Method):
     """L = pCE + w · Σ [(I − μ_c)² p_c + |∇p_c|], summed over classes, pixels and batch."""
 
+    dims = (2, 3)
+
     def __init__(
         self,
         network: nn.Module,

@@ -16,6 +16,7 @@ class NNUNetPartialLoss(Method):
     Dice: foreground classes only, over the whole batch, with denominators Σp + Σt.
     """
 
+    dims = (2, 3)
     learns_from_bare = False
 
     def __init__(

@@ -12,6 +12,7 @@ from .base import Method
 class PCE(Method):
     """The baseline: L = CE over the scribbled pixels Ω. Learning rate .03 [WSL4MIS]."""
 
+    dims = (2, 3)
     recipe = Recipe(lr=0.03)
     reads_enclosure = True
     learns_from_bare = False

@@ -27,7 +27,7 @@ from ..data.volume import read_label
 from ..evaluation.scores import list_masks, read_rows
 from ..inference.provenance import MADE_BY, changed, is_folder, read_note
 from ..training.checkpoint import weights_iteration
-from ..training.plan import Plan, read_plan
+from ..training.plan import Plan, read_plan, shown_patch
 from .figures import crop, upright, upright_spacing
 
 
@@ -347,14 +347,15 @@ def _settings(run: Run) -> dict[str, str]:
         optimiser += f", mean of the weights with decay {recipe.ema:g}"
     if recipe.augmentation == "upright":
         optimiser += ", augmentation without flips and quarter turns"
+    kind, kinds = ("slice", "slices") if plan.preparation == "slices" else ("patch", "patches")
     settings = {
         "Method": f"{plan.method}; hyperparameters: {options}",
         "Data set": f"{train.dataset}; channels: {', '.join(plan.channels)}; classes: {', '.join(plan.classes)}",
         "Fold": f"{_fold(run)}: {len(fold.train)} case{'s' * (len(fold.train) != 1)} for training, "
         f"{len(fold.val)} for validation, {len(fold.test)} held out",
-        "Network": f"{plan.network} on slices of {plan.size} × {plan.size} pixels",
+        "Network": f"{plan.network} on {shown_patch(plan)}",
         "Optimisation": f"{optimiser}; {recipe.iterations} iterations of {recipe.batch} "
-        f"slice{'s' * (recipe.batch != 1)}; seed {train.seed}",
+        f"{kind if recipe.batch == 1 else kinds}; seed {train.seed}",
     }
     if run.log:
         steps = np.diff([0, *(entry["iteration"] for entry in run.log)])

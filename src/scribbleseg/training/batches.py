@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,27 +19,29 @@ from ..core.labels import UNLABELED
 from ..core.parallel import ahead
 from ..core.progress import Progress
 from ..data.cache import cached
-from ..data.case import Volume, load_volume
+from ..data.case import Volume, load_volume, read_scribble
 from ..data.dataset import Dataset
+from ..data.depth import deepen_image, deepen_label, deepen_strokes
 from ..data.enclosure import enclosure
 from ..data.intensity import unit_range
 from ..data.preparation import (
     PAPERS,
     Fitted,
-    network_shape,
     resample_image,
     resample_label,
     resample_strokes,
     resize_image,
     resize_label,
 )
-from ..data.voxels import Batch, Slices, Stack, Voxels
+from ..data.voxels import Batch, Slices, Stack, Voxels, lay_out
 from ..methods import own_code
 from ..methods.base import Method
 from .augment import patch_affine, random_intensity, warp
+from .dims import between_slices, depth_multiple, most_voxels, patch_of_volume, slice_side
+from .grid import grid_shape
 from .plan import Plan
 
-ON_STROKES = 1 / 2  # share of the patches that are centred on a stroke
+OUTSIDE = 1 / 8  # share of a patch's side by which it may leave the slice or volume
 
 
 def build_slices(
@@ -110,7 +113,7 @@ def read_training(dataset: Dataset, plan: Plan, method: Method, device: torch.de
     if distributed.rank() == 0:
         _say_what_is_left_out(dataset, plan)
     if plan.preparation == "patches":
-        voxels = build_voxels(dataset, plan.fold.train, method, plan.fitted)
+        voxels = build_voxels(dataset, plan, method)
         check_trainable(voxels.label[None], plan.classes, dataset.folder)
         return voxels.to(device)
     slices, _ = build_slices(dataset, plan.fold.train, method, plan.size, plan.fitted)
@@ -118,52 +121,65 @@ def read_training(dataset: Dataset, plan: Plan, method: Method, device: torch.de
     return resident(slices, device)
 
 
-def build_voxels(dataset: Dataset, cases: tuple[str, ...], method: Method, fitted: Fitted) -> Voxels:
-    """Read cases in parallel and lay their slices, at the network's pixel size, one behind the other."""
+def build_voxels(dataset: Dataset, plan: Plan, method: Method) -> Voxels:
+    """Read the training cases in parallel and lay their slices, in 3-D the whole cases, one behind the other.
+
+    They are on the network's grid. A stroke is a set of points, of which none is lost; other targets are areas.
+    """
+    cases, fitted = plan.fold.train, plan.fitted
 
     def load(name: str) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
         volume = load_volume(dataset, dataset.case(name), fitted)
-        spacing = dataset.spacing_of(volume.grid)
-        shape = network_shape(volume.image.shape[2:], spacing, fitted.pixel)
+        depth, *size = grid_shape(plan, volume.image.shape[1:], volume.grid.spacing_mm)
+        shape = size[0], size[1]
+
+        def area(label: np.ndarray) -> Tensor:
+            return deepen_label(resample_label(label, shape), depth)
+
         targets = {
-            name: resample_strokes(value, shape) for name, value in method.targets(for_targets(volume, fitted)).items()
+            name: deepen_strokes(resample_strokes(value, shape), depth) if value is volume.scribble else area(value)
+            for name, value in method.targets(for_targets(volume, fitted)).items()
         }
         if fitted.enclosure != "off":
-            enclosed = enclosure(volume.scribble, dataset.reach(volume.grid), fitted.enclosure)
-            targets["enclosure"] = resample_label(enclosed, shape)
-        truth = None if volume.truth is None else resample_label(volume.truth, shape)
-        return resample_image(volume.image, shape).half(), targets, truth
+            targets["enclosure"] = area(enclosure(volume.scribble, dataset.reach(volume.grid), fitted.enclosure))
+        truth = None if volume.truth is None else area(volume.truth)
+        return deepen_image(resample_image(volume.image, shape), depth).half(), targets, truth
 
     images, labels, truths, shapes = [], [], [], []
     cores = os.cpu_count() or 1
     with (
         ThreadPoolExecutor(cores) as pool,
-        Progress("reading cases", len(cases), "case", distributed.rank() == 0) as bar,
+        Progress("reading cases", len(cases), "case", shown=distributed.rank() == 0) as bar,
     ):
         for image, targets, truth in ahead(pool, load, cases, 2 * cores):
             images.append(image.transpose(0, 1).flatten(1))
             labels.append({name: value.flatten() for name, value in targets.items()})
             truths.append(torch.full_like(labels[-1]["label"], UNLABELED) if truth is None else truth.flatten())
-            shapes += [tuple(image.shape[2:])] * len(image)
+            slices, size = len(image), tuple(image.shape[2:])
+            shapes += [(slices, *size)] if plan.dims == 3 else [size] * slices
             bar.advance()
     maps = {name: torch.cat([part[name] for part in labels]) for name in labels[0]}
     known = any(dataset.case(name).truth is not None for name in cases)
     return lay_out(torch.cat(images, 1), maps, torch.cat(truths) if known else None, shapes, len(dataset.classes))
 
 
-def lay_out(
-    image: Tensor, maps: dict[str, Tensor], truth: Tensor | None, shapes: list[tuple[int, ...]], classes: int
-) -> Voxels:
-    """Voxels of slices that lie one behind the other, with the list of their drawn pixels."""
-    shape = torch.tensor(shapes)
-    start = torch.cat([torch.zeros(1, dtype=torch.long), shape.prod(1).cumsum(0)[:-1]])
-    label = maps.pop("label")
-    points = (label != UNLABELED).nonzero()[:, 0]
-    owner = (torch.searchsorted(start, points, right=True) - 1) * classes + label[points].long()
-    owner, order = owner.sort(stable=True)
-    count = torch.bincount(owner, minlength=len(start) * classes)
-    first = (count.cumsum(0) - count).view(len(start), classes)
-    return Voxels(image, label, maps, truth, start, shape, points[order], first, count.view(len(start), classes))
+def choose_patch(plan: Plan, voxels: Voxels, device: torch.device, side: int | None) -> Plan:
+    """The plan with the shape of its patches, as `dims` finds it for these items; `side` is what the user wants."""
+    shapes = voxels.shape.cpu()
+    if plan.dims == 2:
+        return replace(plan, size=slice_side(shapes, plan.size) if side is None else side)
+    multiple = depth_multiple(plan.network, plan.anisotropy)
+    depth, side = patch_of_volume(shapes, plan.anisotropy, most_voxels(device), multiple, side)
+    return replace(plan, depth=depth, size=side)
+
+
+def slice_distance(dataset: Dataset, plan: Plan) -> float:
+    """How far apart slices are for a 3-D network: `between_slices` of the training cases."""
+    if plan.fitted.unit != "mm":
+        return plan.fitted.pixel
+    drawn = [case for case in map(dataset.case, plan.fold.train) if case.scribble is not None]
+    grids = [read_scribble(dataset, case, plan.fitted.plane)[1] for case in drawn]
+    return between_slices([grid.spacing_mm[0] for grid in grids], plan.fitted.pixel)
 
 
 def _say_what_is_left_out(dataset: Dataset, plan: Plan) -> None:
@@ -199,6 +215,11 @@ def resident(slices: Slices, device: torch.device) -> Slices:
     return slices
 
 
+def layout_of(dims: int) -> torch.memory_format:
+    """How images lie in memory: channels last, in 2-D or 3-D."""
+    return torch.channels_last if dims == 2 else torch.channels_last_3d
+
+
 def augment_slices(slices: Slices, matrix: Tensor, layout: torch.memory_format = torch.channels_last) -> Batch:
     """The slices as a batch, each under its affine matrix [N, 2, 3]."""
     image, *layers = slices.layers()
@@ -208,23 +229,32 @@ def augment_slices(slices: Slices, matrix: Tensor, layout: torch.memory_format =
     return Batch(image.contiguous(memory_format=layout), label, dict(zip(slices.maps, others)), truth)
 
 
-def draw_patches(voxels: Voxels, index: Tensor, part: slice, size: int, layout: torch.memory_format) -> Batch:
-    """Patches of the slices `index`, half of them centred on a stroke, rotated, scaled, with other intensities.
+def draw_patches(voxels: Voxels, index: Tensor, part: slice, layout: torch.memory_format) -> Batch:
+    """Patches, rotated in the plane, scaled, with other intensities: every second one centred on a stroke.
 
-    Random numbers of place and shape are drawn for the whole batch, even if this process has only a `part` of it.
+    The others lie anywhere in the items `index`. A patch leaves its item by an eighth of its sides at most. Random
+    numbers of place and shape are drawn for the whole batch, even if this process has only a `part` of it.
     """
-    centre, matrix = voxels.centres(index, ON_STROKES)[part], patch_affine(len(index), index.device)[part]
-    batch = voxels.patches(index[part], centre, matrix, size)
+    drawn, stroke = voxels.on_strokes((len(index) + 1) // 2)
+    place, index = voxels.anywhere(index), index.clone()
+    place[::2], index[::2] = stroke, drawn
+    place = voxels.inside(index, place, OUTSIDE)
+    turn = patch_affine(len(index), index.device)
+    matrix = turn
+    if voxels.dims == 3:  # slices are scaled like the plane, and stay in it
+        matrix = turn.new_zeros(len(turn), 3, 3)
+        matrix[:, 0, 0], matrix[:, 1:, 1:] = torch.linalg.vector_norm(turn[:, 0], dim=1), turn
+    batch = voxels.patches(index[part], place[part], matrix[part])
     return replace(batch, image=random_intensity(batch.image).contiguous(memory_format=layout))
 
 
-def most_drawn(slices: Slices | Voxels, count: int, device: torch.device, size: int = 0) -> Batch:
-    """The slices with most foreground scribble, as they are; of Voxels the patch in the middle of a slice."""
+def most_drawn(slices: Slices | Voxels, count: int, device: torch.device) -> Batch:
+    """The slices with most foreground scribble, as they are; of Voxels the patch in the middle of a slice or volume."""
     if isinstance(slices, Voxels):
         index = slices.count[:, 1:].sum(1).topk(min(count, len(slices)), sorted=True).indices
-        straight = torch.eye(2, device=index.device).expand(len(index), 2, 2)
-        batch = slices.patches(index, slices.shape[index] / 2 - 0.5, straight, size)
-        return replace(batch, image=batch.image.contiguous(memory_format=torch.channels_last))
+        straight = torch.eye(slices.dims, device=index.device).expand(len(index), -1, -1)
+        batch = slices.patches(index, slices.shape[index] / 2 - 0.5, straight)
+        return replace(batch, image=batch.image.contiguous(memory_format=layout_of(slices.dims)))
     drawn = torch.cat([((part != UNLABELED) & (part != 0)).flatten(1).sum(1) for part in slices.label.split(1024)])
     some = slices.take(drawn.topk(min(count, len(drawn)), sorted=True).indices).to(device)
     maps = {name: value.long() for name, value in some.maps.items()}

@@ -43,7 +43,7 @@ def outlook(dataset: Dataset) -> Iterator[str]:
         plan = make_plan(config, dataset)
         network = build_network(plan.network, len(plan.channels), len(plan.classes))
         method = method_class(plan.method)(network, **plan.options)
-        fitted = fit_plan(config, plan, dataset, method)
+        fitted = fit_plan(config, plan, dataset, method.learns_from_bare)
         yield (
             f"plan      --preset fast: {plan.method}, {plan.recipe.iterations} iterations of {plan.recipe.batch} slices"
         )
@@ -110,7 +110,7 @@ def time_step(config: Train, plan: Plan) -> float:
         label[:, ::4, ::4] = torch.randint(len(plan.classes), label[:, ::4, ::4].shape, dtype=torch.uint8)
         slices = Slices(image, label, {}, None).to(machine.device)
         optimizer = make_optimizer(plan.recipe, method, machine.device)
-        step = Step(method, optimizer, slices, machine.dtype, size=plan.size)
+        step = Step(method, optimizer, slices, machine.dtype)
         seconds = 0.0
         for _ in range(2):
             began = time.perf_counter()
