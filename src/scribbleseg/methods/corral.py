@@ -1,5 +1,6 @@
 """Corral (ours): outside of the strokes' rings is background; at half-time network and random walker label the rest."""
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import numpy as np
@@ -9,9 +10,10 @@ from torch import Tensor, nn
 from ..core.labels import UNLABELED
 from ..core.recipe import Recipe
 from ..data.case import Volume
-from ..data.voxels import Batch, Slices
+from ..data.voxels import Batch, Slices, Voxels
 from ..losses.enclosure import enclosure_term
 from ..losses.supervised import as_float, partial_cross_entropy
+from ..networks.windows import read
 from .base import Method
 from .options import above, at_least, between
 from .walker import half_widths, walker_probs
@@ -51,15 +53,20 @@ class Corral(Method):
         super().__init__(network)
         self.enclosed, self.taught, self.beta, self.gamma, self.narrow = enclosed, taught, beta, gamma, narrow
         self.sweeps = 2 if taught else 0  # half-time; at the end nothing is left to do
-        self.register_buffer("told", torch.empty(0, dtype=torch.uint8))  # ŷ [N, H, W] from half-time on
+        self.register_buffer("told", torch.empty(0, dtype=torch.uint8))  # ŷ [N, H, W] or [P] from half-time on
 
     def targets(self, volume: Volume) -> dict[str, np.ndarray]:
         return {"label": volume.scribble, "told": np.full_like(volume.scribble, UNLABELED)}
 
     @torch.no_grad()
-    def sweep(self, slices: Slices, progress: Tensor) -> None:
+    def sweep(self, slices: Slices | Voxels, progress: Tensor) -> None:
         training = self.network.training
         self.network.eval()
+        if isinstance(slices, Voxels):
+            self.told = self.told_of(slices).to(self.told.device)
+            self.network.train(training)
+            self.resume(slices)
+            return
         seeds = slices.label.clone()
         if "enclosure" in slices.maps:
             seeds = torch.minimum(seeds, slices.maps["enclosure"])
@@ -76,15 +83,50 @@ class Corral(Method):
     def agreed(self, probs: Tensor, walked: np.ndarray) -> Tensor:
         """ŷ, uint8 [N, H, W], of network and walker [N, K, H, W]; UNLABELED in slices without strokes."""
         known = walked.max((1, 2, 3)) > 0
-        widths = half_widths(walked[known].argmax(1), walked.shape[1])
-        ratio = np.clip(widths / max(widths[1:].max(), 1), self.narrow, 1)
-        ratio[0] = 1
+        ratio = self.ratio(walked[known].argmax(1), walked.shape[1])
         weighed = probs * torch.from_numpy(walked).clamp(min=FAINT) ** self.gamma
-        best = (weighed * torch.from_numpy(ratio).float()[:, None, None]).argmax(1).to(torch.uint8)
+        best = (weighed * ratio).argmax(1).to(torch.uint8)
         best[~torch.from_numpy(known)] = UNLABELED
         return best
 
-    def resume(self, slices: Slices) -> None:
+    def ratio(self, labels: Iterable[np.ndarray], classes: int) -> Tensor:
+        """r of the walker's labels of some slices, float32 [K, 1, 1]."""
+        widths = half_widths(labels, classes)
+        ratio = np.clip(widths / max(widths[1:].max(), 1), self.narrow, 1)
+        ratio[0] = 1
+        return torch.from_numpy(ratio).float()[:, None, None]
+
+    def told_of(self, voxels: Voxels) -> Tensor:
+        """ŷ of what patches are cut from, uint8 [P]. In volumes too the walker stays in its slice."""
+        seeds = (
+            voxels.label if "enclosure" not in voxels.maps else torch.minimum(voxels.label, voxels.maps["enclosure"])
+        )
+        told = torch.full(seeds.shape, UNLABELED, dtype=torch.uint8)
+        found: list[tuple[slice, Tensor]] = []  # where a slice with strokes lies, and p a^γ
+        labels: list[np.ndarray] = []
+        classes = voxels.count.shape[1]
+        for part, shape in voxels.items():
+            image, plane = voxels.image[:, part].float().view(1, -1, *shape), shape[-2:]
+            probs = torch.cat(list(read(self.probs, image, voxels.size)), 2).view(classes, -1, *plane)
+            pixels, drawn = (
+                image.view(image.shape[1], -1, *plane).cpu().numpy(),
+                seeds[part].view(-1, *plane).cpu().numpy(),
+            )
+            for number in (drawn != UNLABELED).any((1, 2)).nonzero()[0].tolist():
+                walked = walker_probs(pixels[:, number], drawn[number], classes, self.beta)
+                start = part.start + number * plane[0] * plane[1]
+                weighed = probs[:, number] * torch.from_numpy(walked).clamp(min=FAINT) ** self.gamma
+                found.append((slice(start, start + plane[0] * plane[1]), weighed))
+                labels.append(walked.argmax(0))
+        ratio = self.ratio(labels, classes)
+        for place, weighed in found:
+            told[place] = (weighed * ratio).argmax(0).flatten().to(torch.uint8)
+        return told
+
+    def probs(self, image: Tensor) -> Tensor:
+        return self.network(image.to(self.told.device)).softmax(1).cpu()
+
+    def resume(self, slices: Slices | Voxels) -> None:
         if len(self.told):
             slices.maps["told"].copy_(self.told)
 
