@@ -112,9 +112,8 @@ def make_volumes(method: Method, image: torch.Tensor, targets: dict, truth: torc
     maps = {key: two(value) for key, value in targets.items()}
     voxels = lay_out(two(image)[None].half(), maps, two(truth), [tuple(image.shape)] * 2, CLASSES)
     voxels.size = tuple(image.shape)
-    if method.sweeps:
-        for _ in range(sweeps):
-            method.sweep(voxels, torch.tensor(0.5))
+    for _ in range(min(sweeps, 2) if method.sweeps else 0):
+        method.sweep(voxels, torch.tensor(0.5))
     middle = (voxels.shape - 1) / 2
     return voxels.patches(torch.arange(2), middle, torch.eye(3).expand(2, 3, 3))
 

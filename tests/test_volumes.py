@@ -77,11 +77,14 @@ def test_a_run_on_volumes_is_carried_on_to_the_same_weights(thick, run, tmp_path
 
 
 @pytest.mark.parametrize("dims", ["2", "3"])
-def test_scribble2label_sweeps_over_patches(thick, tmp_path, dims, monkeypatch):
+@pytest.mark.parametrize(
+    ("method", "options", "term"), [("s2l", ("confidence=0.2", "start=0"), "ensemble"), ("corral", (), "told")]
+)
+def test_methods_label_patches_and_volumes_anew(thick, tmp_path, dims, method, options, term, monkeypatch):
     monkeypatch.setattr("scribbleseg.training.calendar.SWEEP_DISTANCE", 2)
-    options = ("confidence=0.2", "start=0")
-    run = train(Train(thick, tmp_path / "run", **SHORT | {"method": "s2l", "set": options, "dims": dims, "batch": 2}))
-    assert log(run)[-1]["losses"]["ensemble"] > 0, "the sweep has left labels"
+    changes = {"method": method, "set": options, "dims": dims, "batch": 2}
+    run = train(Train(thick, tmp_path / "run", **SHORT | changes))
+    assert log(run)[-1]["losses"][term] > 0, "the sweep has left labels"
 
 
 def test_auto_decides_by_the_volumes(small, thick, tmp_path):

@@ -1,33 +1,40 @@
-"""Corral (ours): what strokes enclose is left to a teacher, what lies outside is background."""
+"""Corral (ours): outside of the strokes' rings is background; at half-time network and random walker label the rest."""
 
+from collections.abc import Iterable
 from typing import Annotated
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.distributed import batch_sum
 from ..core.labels import UNLABELED
 from ..core.recipe import Recipe
-from ..data.voxels import Batch
+from ..data.case import Volume
+from ..data.voxels import Batch, Slices, Voxels
 from ..losses.enclosure import enclosure_term
 from ..losses.supervised import as_float, partial_cross_entropy
+from ..networks.windows import read
 from .base import Method
-from .options import at_least, between
-from .teacher import ema_decay, ema_update, make_teacher
+from .options import above, at_least, between
+from .walker import half_widths, walker_probs
+
+FAINT = 1e-3  # least probability of the walker, so that the network can outvote it
+TOGETHER = 16  # slices per forward pass
 
 
 class Corral(Method):
-    """L = pCE(strokes) + w_e CE(enclosed background) + r w_t Σ_i c_i CE(p_i, q_i) / Σ_i c_i over what is left.
+    """L = pCE(strokes) + w_e CE(enclosed background), and from half-time on + w_t CE(ŷ).
 
-    q = softmax(teacher(x)), c = max q: the teacher counts where it is certain. r = t / ramp, at most 1, with t the
-    progress of the run. The teacher is the exponential mean of the network's weights.
+    ŷ = argmax_k p_k a_k^γ r_k in the slices with strokes, made once: p from the network, a_k the probability that a
+    random walker meets a stroke of class k first, r_k = R_k / max R with R_k the half width of class k in the walker's
+    labels. Both p and a part two strokes about half-way, which is inside the wider structure: without r thin
+    structures come out too thick. The background has r = 1.
     """
 
     dims = (2, 3)
     recipe = Recipe(optimizer="adamw", lr=1e-3, schedule="onecycle", weight_decay=0.01, iterations=6000, ema=0.99)
     reads_enclosure = True
-    steps: Tensor
+    told: Tensor
 
     @property
     def learns_from_bare(self) -> bool:  # type: ignore[override]  # the teacher alone has something to say there
@@ -38,32 +45,98 @@ class Corral(Method):
         network: nn.Module,
         *,
         enclosed: Annotated[float, at_least(0), "w_e, weight of the enclosed background"] = 1.0,
-        taught: Annotated[float, at_least(0), "w_t, weight of the teacher's labels; 0: no teacher"] = 0.0,
-        ramp: Annotated[float, between(0, 1), "share of the run after which the teacher counts fully"] = 0.5,
-        alpha: Annotated[float, between(0, 1), "upper limit of the teacher's decay"] = 0.99,
+        taught: Annotated[float, at_least(0), "w_t, weight of ŷ; 0: it is not made"] = 1.0,
+        beta: Annotated[float, above(0), "β, how strongly an edge stops the walker"] = 200.0,
+        gamma: Annotated[float, between(0, 1), "γ, how much the walker counts beside the network"] = 0.7,
+        narrow: Annotated[float, between(0, 1), "the least r_k; 1: widths do not count"] = 0.25,
     ):
         super().__init__(network)
-        self.enclosed, self.taught, self.ramp, self.alpha = enclosed, taught, ramp, alpha
-        if taught:
-            self.teacher = make_teacher(network)
-        self.register_buffer("steps", torch.zeros(()))
+        self.enclosed, self.taught, self.beta, self.gamma, self.narrow = enclosed, taught, beta, gamma, narrow
+        self.sweeps = 2 if taught else 0  # half-time; at the end nothing is left to do
+        self.register_buffer("told", torch.empty(0, dtype=torch.uint8))  # ŷ [N, H, W] or [P] from half-time on
+
+    def targets(self, volume: Volume) -> dict[str, np.ndarray]:
+        return {"label": volume.scribble, "told": np.full_like(volume.scribble, UNLABELED)}
+
+    @torch.no_grad()
+    def sweep(self, slices: Slices | Voxels, progress: Tensor) -> None:
+        training = self.network.training
+        self.network.eval()
+        if isinstance(slices, Voxels):
+            self.told = self.told_of(slices).to(self.told.device)
+            self.network.train(training)
+            self.resume(slices)
+            return
+        seeds = slices.label.clone()
+        if "enclosure" in slices.maps:
+            seeds = torch.minimum(seeds, slices.maps["enclosure"])
+        parts = (part.contiguous(memory_format=torch.channels_last) for part in slices.image.split(TOGETHER))
+        probs = [self.network(part.to(self.told.device)).softmax(1).cpu() for part in parts]
+        self.network.train(training)
+        walked = [
+            walker_probs(image, seed, probs[0].shape[1], self.beta)
+            for image, seed in zip(slices.image.cpu().numpy(), seeds.cpu().numpy())
+        ]
+        self.told = self.agreed(torch.cat(probs), np.stack(walked)).to(self.told.device)
+        self.resume(slices)
+
+    def agreed(self, probs: Tensor, walked: np.ndarray) -> Tensor:
+        """ŷ, uint8 [N, H, W], of network and walker [N, K, H, W]; UNLABELED in slices without strokes."""
+        known = walked.max((1, 2, 3)) > 0
+        ratio = self.ratio(walked[known].argmax(1), walked.shape[1])
+        weighed = probs * torch.from_numpy(walked).clamp(min=FAINT) ** self.gamma
+        best = (weighed * ratio).argmax(1).to(torch.uint8)
+        best[~torch.from_numpy(known)] = UNLABELED
+        return best
+
+    def ratio(self, labels: Iterable[np.ndarray], classes: int) -> Tensor:
+        """r of the walker's labels of some slices, float32 [K, 1, 1]."""
+        widths = half_widths(labels, classes)
+        ratio = np.clip(widths / max(widths[1:].max(), 1), self.narrow, 1)
+        ratio[0] = 1
+        return torch.from_numpy(ratio).float()[:, None, None]
+
+    def told_of(self, voxels: Voxels) -> Tensor:
+        """ŷ of what patches are cut from, uint8 [P]. In volumes too the walker stays in its slice."""
+        seeds = (
+            voxels.label if "enclosure" not in voxels.maps else torch.minimum(voxels.label, voxels.maps["enclosure"])
+        )
+        told = torch.full(seeds.shape, UNLABELED, dtype=torch.uint8)
+        found: list[tuple[slice, Tensor]] = []  # where a slice with strokes lies, and p a^γ
+        labels: list[np.ndarray] = []
+        classes = voxels.count.shape[1]
+        for part, shape in voxels.items():
+            image, plane = voxels.image[:, part].float().view(1, -1, *shape), shape[-2:]
+            probs = torch.cat(list(read(self.probs, image, voxels.size)), 2).view(classes, -1, *plane)
+            pixels, drawn = (
+                image.view(image.shape[1], -1, *plane).cpu().numpy(),
+                seeds[part].view(-1, *plane).cpu().numpy(),
+            )
+            for number in (drawn != UNLABELED).any((1, 2)).nonzero()[0].tolist():
+                walked = walker_probs(pixels[:, number], drawn[number], classes, self.beta)
+                start = part.start + number * plane[0] * plane[1]
+                weighed = probs[:, number] * torch.from_numpy(walked).clamp(min=FAINT) ** self.gamma
+                found.append((slice(start, start + plane[0] * plane[1]), weighed))
+                labels.append(walked.argmax(0))
+        ratio = self.ratio(labels, classes)
+        for place, weighed in found:
+            told[place] = (weighed * ratio).argmax(0).flatten().to(torch.uint8)
+        return told
+
+    def probs(self, image: Tensor) -> Tensor:
+        return self.network(image.to(self.told.device)).softmax(1).cpu()
+
+    def resume(self, slices: Slices | Voxels) -> None:
+        if len(self.told):
+            slices.maps["told"].copy_(self.told)
 
     def losses(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
         logits = as_float(self.network(batch.image))
         terms = {"pce": partial_cross_entropy(logits, batch.label)} | enclosure_term(logits, batch, self.enclosed)
         if self.taught:
-            with torch.no_grad():
-                soft = as_float(self.teacher(batch.image)).softmax(1)
-            known = batch.label != UNLABELED
-            if "enclosure" in batch.maps:
-                known = known | (batch.maps["enclosure"] != UNLABELED)
-            certainty = soft.amax(1) * ~known
-            distance = F.cross_entropy(logits, soft, reduction="none")
-            mean = batch_sum((certainty * distance).sum()) / batch_sum(certainty.sum()).clamp(min=1)
-            terms["taught"] = self.taught * (progress / max(self.ramp, 1e-6)).clamp(max=1) * mean
+            terms["told"] = self.taught * partial_cross_entropy(logits, batch.maps["told"])
         return terms
 
-    def after_step(self, progress: Tensor) -> None:
-        if self.taught:
-            ema_update(self.teacher, self.network, ema_decay(self.steps, self.alpha))
-            self.steps += 1
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
+        self.told = self.told.new_empty(state_dict[prefix + "told"].shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -18,7 +18,7 @@ class Calendar:
     saved_at: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
-        self._sweep = evenly(self.total, min(self.sweeps, self.total // SWEEP_DISTANCE))
+        self._sweep = evenly(self.total, min(self.sweeps, self.total // SWEEP_DISTANCE)) - {self.total}
         self._validate = evenly(self.total, self.validations)
         self._log = evenly(self.total, LOG_LINES) | self._validate
         self._picture = evenly(self.total, PICTURES)

@@ -1,0 +1,47 @@
+"""What a random walker says about a slice beyond its label: probabilities, and how wide its structures are."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt
+
+from ..core.labels import UNLABELED
+
+
+def walker_probs(image: np.ndarray, seeds: np.ndarray, classes: int, beta: float) -> np.ndarray:
+    """The probability that a random walker from a pixel meets a seed of each class first (Grady, TPAMI 2006).
+
+    image [channels, H, W], seeds uint8 [H, W] with UNLABELED; float32 [classes, H, W], 0 for a class without seeds and
+    1 on a seed of its own. Without seeds all are 0. It is solved in the box around the unlabelled pixels.
+    """
+    from skimage.segmentation import random_walker
+
+    probs = (np.arange(classes)[:, None, None] == seeds).astype(np.float32)
+    drawn = np.unique(seeds[seeds != UNLABELED])
+    open_ = seeds == UNLABELED
+    if not open_.any() or not len(drawn):
+        return probs
+    box = tuple(slice(max(place.min() - 1, 0), place.max() + 2) for place in open_.nonzero())
+    inside = np.unique(seeds[box][~open_[box]])
+    if len(inside) < 2:
+        probs[inside, *box] = 1
+        return probs
+    # 1, 2, … without gaps, as the solver returns them
+    numbered = np.where(open_[box], 0, np.searchsorted(inside, seeds[box]) + 1)
+    pixels = image[:, *box].astype(np.float64)
+    found = random_walker(pixels, numbered, beta=beta, mode="bf", return_full_prob=True, channel_axis=0)
+    probs[inside, *box] = found.clip(0, 1)
+    return probs
+
+
+def half_widths(labels: Iterable[np.ndarray], classes: int) -> np.ndarray:
+    """Per class the median over slices of the radius of the largest disc inside it, in pixels: float [classes].
+
+    labels [H, W] of each slice. A class that is nowhere gets 0.
+    """
+    widest: list[list[float]] = [[] for _ in range(classes)]
+    for label in labels:
+        part = np.pad(label, 1, constant_values=UNLABELED)
+        for value in np.unique(part[part < classes]):
+            widest[value].append(distance_transform_edt(part == value).max())
+    return np.array([np.median(values) if values else 0.0 for values in widest])
