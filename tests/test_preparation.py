@@ -55,7 +55,7 @@ def test_ct_is_clipped_to_what_the_strokes_cover():
         Intensity("ct", 3.0, 3.0)
 
 
-@pytest.mark.parametrize("padding", [-32768.0, -2000.0, 0.0, 32767.0])
+@pytest.mark.parametrize("padding", [-32768.0, -2000.0, 60.0, 150.0, 32767.0])
 def test_padding_does_not_move_the_intensities(padding):
     image = scan(100, 200)
     expected = robust_range(image)
@@ -276,7 +276,6 @@ def test_which_methods_learn_from_slices_without_strokes():
     made = [method_class(name)(network) for name in METHODS if name != "scribformer"]
     cannot = {type(method).__name__ for method in made if not method.learns_from_bare}
     assert cannot == {"PCE", "NNUNetPartialLoss", "RandomWalker", "Corral"}
-    assert method_class("corral")(network, taught=0.5).learns_from_bare
 
 
 @pytest.mark.parametrize("shape", [(6, 2, 24, 24), (6, 2, 8, 16, 16)])

@@ -34,11 +34,8 @@ class Corral(Method):
     dims = (2, 3)
     recipe = Recipe(optimizer="adamw", lr=1e-3, schedule="onecycle", weight_decay=0.01, iterations=6000, ema=0.99)
     reads_enclosure = True
+    learns_from_bare = False
     told: Tensor
-
-    @property
-    def learns_from_bare(self) -> bool:  # type: ignore[override]  # the teacher alone has something to say there
-        return bool(self.taught)
 
     def __init__(
         self,

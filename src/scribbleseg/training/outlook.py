@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,7 @@ def _strokes(dataset: Dataset, plan: Plan, fitted: Fitted) -> Iterator[str]:
         if plan.preparation != "slices":
             rows, columns = volume.scribble.shape[1:]
             shape = network_shape((rows, columns), dataset.spacing_of(volume.grid), fitted.pixel)
-        whole = load_volume(dataset, dataset.case(name), PAPERS).scribble if fitted.crop else volume.scribble
+        whole = load_volume(dataset, dataset.case(name), replace(PAPERS, plane=fitted.plane)).scribble
         lost, drawn = lost_strokes(volume.scribble, resample_strokes(volume.scribble, shape).numpy())
         nearest, _ = lost_strokes(whole, resample_label(whole, (plan.size, plan.size)).numpy())
         return lost, nearest, drawn
