@@ -23,10 +23,10 @@ TOGETHER = 16  # slices per forward pass
 class Corral(Method):
     """L = pCE(strokes) + w_e CE(enclosed background), and from half-time on + w_t CE(ŷ).
 
-    ŷ = argmax_k p_k a_k^γ r_k of the pixels that are neither drawn nor enclosed, made once: p from the network, a_k the probability that a
-    random walker meets a stroke of class k first, r_k = R_k / max R with R_k the half width of class k in the walker's
-    labels. Both p and a part two strokes about half-way, which is inside the wider structure: without r thin
-    structures come out too thick. The background has r = 1.
+    ŷ = argmax_k p_k a_k^γ r_k of the pixels that are neither drawn nor enclosed, made once: p from the network, a_k
+    the probability that a random walker meets a stroke of class k first, r_k = R_k / max R with R_k the half width of
+    class k in the walker's labels. Both p and a part two strokes about half-way, which is inside the wider structure:
+    without r thin structures come out too thick. The background has r = 1.
     """
 
     recipe = Recipe(optimizer="adamw", lr=1e-3, schedule="onecycle", weight_decay=0.01, iterations=6000, ema=0.99)
