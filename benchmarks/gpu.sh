@@ -4,7 +4,8 @@
 #   bash benchmarks/gpu.sh OUT SECONDS
 #
 # 1. Step rates of SCN and EFFDNet, unless runs/gpu/rates.log is there.
-# 2. Training at the papers' length: SCN on MSCMR, then EFFDNet on fold 0 of ACDC. EFFDNet reads and compiles beside SCN and then waits for it.
+# 2. Training at the papers' length: SCN on MSCMR, SCN on ACDC's split 622, EFFDNet on fold 0 of ACDC, in this order. All of them read and compile
+#    at once, then each waits for the one before. The two of SCN run side by side if the measured rate says that both end in time.
 #    A run that was cut off is carried on by the same command, or on a CPU by `make papers`.
 # 3. OUT gets gpu.tar.gz (rates and logs) and the run folders in pieces of 15 MiB: cat OUT/runs.tar.gz.* | tar xz
 #
@@ -25,20 +26,34 @@ data() {  # whether the data set is there
     [ -f "datasets/$1/dataset.json" ]
 }
 
-train() {  # RUN DATASET OPTIONS...: in the background; its process is $!
+runs=() processes=() waits=()
+
+log_of() { echo "$logs/$(cut -d / -f 3 <<<"$1")-$(basename "$1").log"; }  # runs/paper/mscmr/25-5-15-0/scn-s0: mscmr-scn-s0.log
+
+train() {  # RUN DATA OPTIONS...: in the background
     local run=$1 data=$2
     shift 2
+    data "$data" || return
     # bash lets processes in the background ignore Ctrl-C
     if [ -f "$run/config.json" ]; then
-        env --default-signal=INT "$python" -m scribbleseg train "$run" --resume >>"$logs/$(basename "$run").log" 2>&1 &
+        env --default-signal=INT "$python" -m scribbleseg train "$run" --resume >>"$(log_of "$run")" 2>&1 &
     else
-        env --default-signal=INT "$python" -m scribbleseg train "$data" "$run" "$@" >>"$logs/$(basename "$run").log" 2>&1 &
+        env --default-signal=INT "$python" -m scribbleseg train "datasets/$data" "$run" "$@" >>"$(log_of "$run")" 2>&1 &
     fi
+    runs+=("$run") processes+=($!) waits+=('')
 }
 
 left() { echo $((limit - 25 - SECONDS)); }  # 25 s: checkpoints, and packing what is kept
 
-running() { [ -n "$1" ] && kill -0 "$1" 2>/dev/null; }
+running() { kill -0 "$1" 2>/dev/null; }
+
+any_running() { for process in "${processes[@]}"; do running "$process" && return; done; return 1; }
+
+missing() {  # RUN TOTAL: the iterations that it lacks
+    local reached
+    reached=$(tail -qn 1 "$1/log.jsonl" 2>/dev/null | grep -o '"iteration": [0-9]*' | grep -o '[0-9]*')
+    echo $(($2 - ${reached:-0}))
+}
 
 data mscmr &
 data acdc
@@ -47,36 +62,48 @@ if [ ! -f $logs/rates.log ]; then
     timeout -s INT 100 "$python" benchmarks/timing/speed.py --methods scn effdnet --steps 5 --results $logs 2>&1 | tee $logs/rates.log
 fi
 
-scn='' effdnet='' waits=''
-scn_run=runs/paper/mscmr/25-5-15-0/scn-s0 effdnet_run=runs/paper/acdc/cv5-0/effdnet-s0
-if data mscmr; then
-    train $scn_run datasets/mscmr --method scn --split 25-5-15
-    scn=$!
+mscmr=runs/paper/mscmr/25-5-15-0/scn-s0 acdc=runs/paper/acdc/622-0/scn-s0
+# side by side they take turns on the GPU: the time of both is that of all their steps, and a fifth for start and validation
+step=$(cat $logs/speed-[!p]*.csv 2>/dev/null | awk -F , 'NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i } $at["method"] == "scn" { print $at["seconds"] }')
+both=$(awk -v n=$(($(missing $mscmr 30000) + $(missing $acdc 30000))) -v s="${step:-1e9}" 'BEGIN { printf "%.0f", 1.2 * n * s }')
+beside=1
+if [ "$both" -lt "$(left)" ]; then beside=2; fi
+echo "both runs of SCN: $both s, $(left) s are left, $beside at once"
+
+train $mscmr mscmr --method scn --split 25-5-15
+train $acdc acdc --method scn --split 622
+train runs/paper/acdc/cv5-0/effdnet-s0 acdc --method effdnet --split cv5
+
+if [ ${#runs[@]} = 0 ]; then
+    echo "neither datasets/mscmr nor datasets/acdc is there, nor packed/*.zip" >&2
+    exit 1
 fi
-if data acdc; then
-    train $effdnet_run datasets/acdc --method effdnet --split cv5
-    effdnet=$!
-fi
-while [ "$(left)" -gt 0 ] && { running "$scn" || running "$effdnet"; }; do
-    if running "$scn" && running "$effdnet" && [ -z "$waits" ] && grep -q "compiled in" $logs/effdnet-s0.log; then
-        kill -STOP "$effdnet" && waits=yes
-    elif [ "$waits" = yes ] && ! running "$scn"; then
-        kill -CONT "$effdnet" && waits=over
-    fi
+while [ "$(left)" -gt 0 ] && any_running; do
+    active=0
+    for i in "${!processes[@]}"; do
+        running "${processes[i]}" || { beside=1; continue; }
+        if [ "$active" -lt $beside ]; then
+            if [ -n "${waits[i]}" ]; then kill -CONT "${processes[i]}" && waits[i]=''; fi
+        elif [ -z "${waits[i]}" ] && grep -q "compiled in" "$(log_of "${runs[i]}")"; then
+            kill -STOP "${processes[i]}" && waits[i]=yes
+        fi
+        active=$((active + 1))
+    done
     sleep 1
 done
-for process in $scn $effdnet; do
+for process in "${processes[@]}"; do
     kill -CONT "$process" 2>/dev/null && kill -INT "$process"
 done
 for _ in {1..15}; do
-    running "$scn" || running "$effdnet" || break
+    any_running || break
     sleep 1
 done
-kill -KILL $scn $effdnet 2>/dev/null
+kill -KILL "${processes[@]}" 2>/dev/null
 
-tail -n 3 $logs/*-s0.log
-tail -qn 1 $scn_run/log.jsonl $effdnet_run/log.jsonl | cut -c 1-400
-cp $scn_run/log.jsonl $logs/scn-s0.jsonl
-cp $effdnet_run/log.jsonl $logs/effdnet-s0.jsonl
+for run in "${runs[@]}"; do
+    tail -n 3 "$(log_of "$run")"
+    tail -qn 1 "$run/log.jsonl" | cut -c 1-400
+    cp "$run/log.jsonl" "$(log_of "$run")l"
+done
 tar -czf "$out/gpu.tar.gz" $logs
-tar -cz --exclude pictures $(ls -d $scn_run $effdnet_run) | split -b 15m - "$out/runs.tar.gz."
+tar -cz --exclude pictures $(ls -d "${runs[@]}") | split -b 15m - "$out/runs.tar.gz."

@@ -165,6 +165,23 @@ def test_fadc_refuses_an_unknown_box():
         )
 
 
+def test_fadc_interpolates_the_image_alone_if_asked():
+    """The donor's box is two pixels wide, the recipient's four: of 0 and 1 bilinear makes 0, ¼, ¾, 1."""
+    image, scribble = torch.full((2, 1, 4, 8), 9.0), torch.full((2, 4, 8), UNLABELED)
+    scribble[0, 1:3, 2:6], scribble[1, 2, 5:7] = 1, torch.tensor([2, 3])
+    image[1, 0, 2, 5:7] = torch.tensor([0.0, 1.0])
+    donor = torch.tensor([1, 1])
+    mixed, labels, pseudos = foreground_augmentation(image, scribble, scribble, donor=donor, resize="bilinear")
+    for row in (1, 2):
+        torch.testing.assert_close(mixed[0, 0, row], torch.tensor([9, 9, 0, 0.25, 0.75, 1, 9, 9]))
+        assert labels[0, row, 2:6].tolist() == pseudos[0, row, 2:6].tolist() == [2, 2, 3, 3]
+    assert (mixed[0, 0, [0, 3]] == 9).all() and torch.allclose(mixed[1], image[1])
+    nearest, *_ = foreground_augmentation(image, scribble, scribble, donor=donor)
+    assert nearest[0, 0, 1, 2:6].tolist() == [0, 0, 1, 1]
+    with pytest.raises(InputError, match="resize is 'cubic'; expected 'nearest' or 'bilinear'"):
+        foreground_augmentation(image, scribble, scribble, resize="cubic")
+
+
 def test_upright_never_mirrors_and_stays_within_its_ranges():
     torch.manual_seed(0)
     matrices = upright_affine(2000, torch.device("cpu"), max_degrees=20, scales=(0.8, 1.25), max_shift=0.1)

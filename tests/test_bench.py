@@ -20,7 +20,7 @@ from scribbleseg.cli import parse
 from scribbleseg.config import Bench
 from scribbleseg.core.errors import InputError
 from scribbleseg.evaluation.scores import COLUMNS, read_rows, summarise
-from scribbleseg.methods import hyperparameters, parse_options
+from scribbleseg.methods import hyperparameters, method_class, parse_options
 from scribbleseg.training.plan import make_recipe, write_plan
 
 PLAN = """
@@ -185,6 +185,13 @@ def test_results_from_before_a_default_changed_are_refused(place):
     leave(place, job)
     leave(place, job, more={"options": hyperparameters("pce")})
     assert is_done(job, place)
+    other = next(job for job in read_bench_plan(place).jobs if job.method == "effdnet")
+    old = {key: value for key, value in hyperparameters("effdnet").items() if key not in method_class("effdnet").later}
+    leave(place, other, more={"options": old | {"fadc": False}})
+    assert is_done(other, place), "its default is what was computed before there was the option"
+    leave(place, other, more={"options": old | {"fadc": False, "warm_up": False}})
+    with pytest.raises(InputError, match="was run with warm_up False, the method now has True"):
+        is_done(other, place)
     leave(place, job, more={"options": {"weight": 0.25}})
     way_out = f"delete its row there and the folder {place.runs / job.place}"
     with pytest.raises(InputError, match=f"pce-s0 was run with weight 0.25, which is no longer one. .*{way_out}"):

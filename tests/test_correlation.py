@@ -18,8 +18,9 @@ from scribbleseg.losses.correlation import (
 torch.set_num_threads(1)
 
 
-def refinement_by_loops(rows, label, mask, threshold, classes, overlap):
+def refinement_by_loops(rows, label, mask, threshold, classes, overlap, cut=0.5, growth="at once"):
     """RSR region by region and pixel by pixel, as the paper tells it."""
+    in_turn = growth == "one by one"
     new_label, new_mask = label.clone(), mask.clone()
     accepted = torch.zeros(rows.shape[:2], dtype=torch.bool)
     down, right = label.shape[1] // rows.shape[2], label.shape[2] // rows.shape[3]
@@ -32,15 +33,16 @@ def refinement_by_loops(rows, label, mask, threshold, classes, overlap):
             region = torch.zeros(label.shape[1:], dtype=torch.bool)
             for i in range(label.shape[1]):
                 for j in range(label.shape[2]):
-                    region[i, j] = bool(row[i // down, j // right] / row.max() > 0.5)
-            inside = region & mask[n]
-            votes = torch.tensor([float((inside & (label[n] == c)).sum()) for c in range(classes)])
-            whole = region.sum() if overlap == "region" else mask[n].sum()
+                    region[i, j] = bool(row[i // down, j // right] / row.max() > cut)
+            own_mask, own_label = (new_mask[n], new_label[n]) if in_turn else (mask[n], label[n])
+            inside = region & own_mask
+            votes = torch.tensor([float((inside & (own_label == c)).sum()) for c in range(classes)])
+            whole = region.sum() if overlap == "region" else own_mask.sum()
             if inside.sum() == 0 or inside.sum() / whole < threshold or votes.max() / inside.sum() <= threshold:
                 continue
             accepted[n, r] = True
             share = votes.max() / inside.sum()
-            wins = region & (share > best_share)
+            wins = region & ((share > best_share) | in_turn)
             best_share[wins] = share
             new_label[n][wins] = int(votes.argmax())
             new_mask[n][region] = True
@@ -75,6 +77,33 @@ def test_refinement_equals_the_loops(overlap, grid, threshold):
             assert torch.equal(ours, theirs), (name, seed)
         seen |= set(got[2].flatten().tolist())
     assert seen == {True, False}
+
+
+@pytest.mark.parametrize("overlap", ["region", "mask"])
+@pytest.mark.parametrize("cut", [0.5, 0.8])
+def test_regions_that_grow_in_turn_equal_the_loops(overlap, cut):
+    apart = False
+    for seed in range(6):
+        rows, label, mask, classes = random_case(seed, coherent=seed % 2 == 0)
+        how = label, mask, torch.tensor(0.4), classes, overlap, cut
+        expected = refinement_by_loops(rows, *how, "one by one")
+        for ours, theirs in zip(region_refinement(rows, *how, "one by one"), expected):
+            assert torch.equal(ours, theirs), seed
+        together = region_refinement(rows, *how)
+        assert torch.equal(together[0], refinement_by_loops(rows, *how)[0])
+        apart |= not torch.equal(together[0], expected[0])
+    assert apart
+
+
+def test_a_region_in_turn_sees_what_the_one_before_it_added():
+    """Eq. 8 by hand: {0,1,2} is 2/3 in M; {2,3} only once the first has brought 2 into M."""
+    rows = torch.tensor([[1.0, 1, 1, 0, 0], [0, 0, 1.0, 1, 0]]).view(1, 2, 1, 5)
+    label, mask = torch.tensor([[[1, 1, 0, 0, 0]]]), torch.tensor([[[True, True, False, False, False]]])
+    for growth, expected in (("at once", [1, 1, 1, 0, 0]), ("one by one", [1, 1, 1, 1, 0])):
+        after, grown, accepted = region_refinement(rows, label, mask, 0.5, 2, growth=growth)
+        assert (after * grown).flatten().tolist() == expected and accepted.sum() == sum(expected) - 2
+    with pytest.raises(InputError, match="growth is 'slow'; expected 'at once' or 'one by one'"):
+        region_refinement(rows, label, mask, 0.5, 2, growth="slow")
 
 
 def test_refinement_with_no_region_accepted_changes_nothing():
@@ -237,6 +266,31 @@ def test_class_contrast_by_hand():
     assert grad[..., 2:].abs().max() == 0 and grad[..., :2].abs().max() > 0
     grad = torch.autograd.grad(on_unlabel, features)[0]
     assert grad[..., 3].abs().max() == 0 and grad[..., 2].abs().max() > 0
+
+
+def test_class_contrast_of_dot_products_by_hand():
+    """μ_0 = (3, 0), μ_1 = (0, 2), T = 2: the first pixel's logits are 4.5 and 0, the second's 0 and 2, the third's
+    (1, 1) · μ / 2 = 1.5 and 1."""
+    features = torch.tensor([[[3.0, 0.0, 1.0], [0.0, 2.0, 1.0]]], requires_grad=True)
+    scribble, pseudo = torch.tensor([[0, 1, UNLABELED]]), torch.tensor([[0, 1, 1]])
+    on_scribble, on_unlabel = class_contrast(features, scribble, pseudo, classes=3, temperature=2.0, cosine=False)
+    cost = [torch.log1p(torch.tensor(-margin).exp()).item() for margin in (4.5, 2.0, -0.5)]
+    assert on_scribble.item() == pytest.approx((cost[0] + cost[1]) / 2, abs=1e-6)
+    assert on_unlabel.item() == pytest.approx(cost[2], abs=1e-6)
+    assert torch.isfinite(torch.autograd.grad(on_scribble + on_unlabel, features)[0]).all()
+
+
+def test_class_contrast_by_class_is_the_mean_of_the_classes_means():
+    """Three pixels of class 0 at 0°, one of class 1 at 90°; a pixel at 180° is drawn as 1."""
+    features = torch.tensor([[[1.0, 1, 1, 0, -1], [0, 0, 0, 1.0, 0]]])
+    scribble = torch.tensor([[0, 0, 0, 1, 1]])
+    nothing = torch.full_like(scribble, UNLABELED)
+    half = 0.5**0.5  # μ_1 is at 135°
+    cost = [torch.log1p(torch.tensor(-margin).exp()).item() for margin in (1 + half, half, half + 1)]
+    pixels, empty = class_contrast(features, scribble, nothing, 2, 1.0)
+    classes, _ = class_contrast(features, scribble, nothing, 2, 1.0, by_class=True)
+    assert pixels.item() == pytest.approx((3 * cost[0] + cost[1] + cost[2]) / 5, abs=1e-6)
+    assert classes.item() == pytest.approx((cost[0] + (cost[1] + cost[2]) / 2) / 2, abs=1e-6) and empty == 0
 
 
 def test_class_contrast_leaves_out_classes_without_scribble():

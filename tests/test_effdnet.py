@@ -130,3 +130,74 @@ def test_terms_of_batch_and_fadc_samples_under_known_donors(box):
     assert terms.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(terms[name], value, msg=name)
+
+
+def test_literal_forms_of_single_equations():
+    """1/(N·C·H·W) of both cross-entropies, blocks of a slice, all anchors, bilinear boxes, a constant α."""
+    drawn, now = batch(), torch.tensor(0.0)
+    alike = {"noise": 0.0, "teacher_dropout": False, "blocks": 4, "lam": 0.5, "delta": 1.0}
+    methods = [make(**alike), make(**alike, averages="printed", pool="slice", anchors="all", resize="bilinear")]
+    found = []
+    for method in methods:
+        for module in method.modules():
+            if isinstance(module, Dropout):
+                module.p = 0.0
+        torch.manual_seed(3)
+        found.append(method.losses(drawn, now))
+    usual, printed = found
+    share = (drawn.label != UNLABELED).float().mean()
+    image, _, pseudo = foreground_augmentation(
+        drawn.image,
+        drawn.label,
+        methods[1].pseudo_label(drawn.image),
+        donor=donors_of(drawn),
+        resize="bilinear",
+    )
+    features, logits = methods[1].network.features_and_logits(torch.cat([drawn.image, image]))
+    torch.testing.assert_close(printed["pce"], partial_cross_entropy(logits[:3], drawn.label) * share / 3)
+    torch.testing.assert_close(printed["pseudo_fadc"], 0.5 * partial_cross_entropy(logits[3:], pseudo) / 3)
+    expected = foreground_background_separation(features[:3], drawn.label, 4, pool="slice", anchors="all")
+    torch.testing.assert_close(printed["fbsl"], 0.5 * expected)
+    assert all(printed[name] != usual[name] for name in usual)
+
+
+def donors_of(drawn):
+    """The donors that FADC draws after seed 3 and the teacher's noise."""
+    torch.manual_seed(3)
+    torch.randn_like(drawn.image)
+    found = (drawn.label != UNLABELED).flatten(1).any(1)
+    return (torch.rand(3, 3) + found).argmax(1)
+
+
+def test_alpha_is_constant_without_warm_up():
+    method = make(alpha=0.75, warm_up=False)
+    with torch.no_grad():
+        for p in method.teacher.parameters():
+            p.fill_(1.0)
+        for p in method.network.parameters():
+            p.fill_(3.0)
+    method.after_step(torch.tensor(0.0))
+    assert all((p == 1.5).all() for p in method.teacher.parameters())
+
+
+def test_pictures_show_blocks_samples_and_the_teachers_label():
+    method, drawn = make(blocks=4).eval(), batch()
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    torch.manual_seed(5)
+    with torch.no_grad():
+        shown = method.pictures(drawn)
+    assert list(shown) == ["foreground_block", "teacher_label", "fadc_image", "fadc_scribble", "fadc_label"]
+    assert {value.shape for value in shown.values()} == {drawn.label.shape}
+    blocks = shown["foreground_block"]
+    assert blocks.dtype == torch.bool and blocks[:, :8, :8].all() and not blocks[:, 12:].any(), "strokes of 0 are none"
+    assert (
+        blocks[0].int().tolist() == blocks[0, ::4, ::4].repeat_interleave(4, 0).repeat_interleave(4, 1).int().tolist()
+    )
+    pseudo = method.teacher(drawn.image).argmax(1)
+    assert torch.equal(shown["teacher_label"], pseudo)
+    torch.manual_seed(5)
+    expected = foreground_augmentation(drawn.image, drawn.label, pseudo)
+    for name, value in zip(("fadc_image", "fadc_scribble", "fadc_label"), (expected[0][:, 0], *expected[1:])):
+        assert torch.equal(shown[name], value)
+    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+    assert list(make(fbsl=False, fadc=False).eval().pictures(drawn)) == ["teacher_label"]

@@ -12,8 +12,6 @@ from scribbleseg.data.enclosure import choose_rule, closed_rings, enclosure, out
 from scribbleseg.data.voxels import Batch
 from scribbleseg.losses.enclosure import enclosure_term
 from scribbleseg.losses.supervised import partial_cross_entropy
-from scribbleseg.methods import method_class
-from scribbleseg.networks import build_network
 from scribbleseg.training.plan import read_plan
 from scribbleseg.training.train import train
 
@@ -142,18 +140,3 @@ def test_a_run_reads_the_ring_and_says_so(tmp_path, method):
 def test_a_method_without_the_term_refuses_it(tmp_path):
     with pytest.raises(InputError, match="tv has no term for the enclosed background"):
         train(Train(small_dataset(tmp_path / "data"), tmp_path / "run", method="tv", enclosure="on"))
-
-
-def test_the_teacher_counts_where_nothing_is_known_and_only_by_its_certainty():
-    torch.manual_seed(0)
-    network = build_network("unet", 1, 3)
-    method = method_class("corral")(network, taught=0.5, ramp=0.5)
-    label = torch.full((2, 16, 16), UNLABELED)
-    label[:, :8] = 1
-    batch = Batch(torch.rand(2, 1, 16, 16), label)
-    terms = method.losses(batch, torch.tensor(0.25))
-    assert set(terms) == {"pce", "taught"}
-    assert float(method.losses(batch, torch.tensor(0.0))["taught"].detach()) == 0.0
-    everything = Batch(batch.image, label, {"enclosure": torch.where(label == 1, UNLABELED, 0)})
-    assert float(method.losses(everything, torch.tensor(1.0))["taught"].detach()) == 0.0, "all pixels are known"
-    assert set(method_class("corral")(network).losses(batch, torch.tensor(1.0))) == {"pce"}

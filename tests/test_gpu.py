@@ -19,22 +19,25 @@ case "$*" in
 *unpack*mscmr*) mkdir -p datasets/mscmr; touch datasets/mscmr/dataset.json ;;
 *unpack*acdc*) mkdir -p datasets/acdc; touch datasets/acdc/dataset.json ;;
 *" train "*)
-    case "$*" in *scn-s0*) run=runs/paper/mscmr/25-5-15-0/scn-s0 ;; *) run=runs/paper/acdc/cv5-0/effdnet-s0 ;; esac
+    for run in {runs}; do case "$*" in *$run*) break ;; esac; done
     mkdir -p $run
     touch $run/config.json $run/last.safetensors
-    echo "{{}}" >> $run/log.jsonl
+    echo '{{"iteration": 20000, "loss": 1.0}}' >> $run/log.jsonl
     echo "compiled in 1 s"
     trap 'echo stopped; exit 0' INT
     for _ in {{1..{steps}}}; do /bin/sleep 0.1; done ;;
 esac
 """
 
+RUNS = ["runs/paper/mscmr/25-5-15-0/scn-s0", "runs/paper/acdc/622-0/scn-s0", "runs/paper/acdc/cv5-0/effdnet-s0"]
+LOGS = ["mscmr-scn-s0", "acdc-scn-s0", "acdc-effdnet-s0"]
 
-def call(folder: Path, steps: int, seconds: int) -> tuple[list[list[str]], float]:
-    """The commands that gpu.sh asked for, and the seconds that it took."""
+
+def call(folder: Path, steps: int, seconds: int) -> tuple[list[list[str]], float, str]:
+    """The commands that gpu.sh asked for, the seconds that it took, and what it said."""
     asked, stub = folder / "asked", folder / "python"
     asked.write_text("")
-    stub.write_text(STUB.format(asked=asked, steps=steps), encoding="utf-8")
+    stub.write_text(STUB.format(asked=asked, steps=steps, runs=" ".join(RUNS)), encoding="utf-8")
     stub.chmod(0o755)
     start = time.monotonic()
     ended = subprocess.run(
@@ -45,7 +48,11 @@ def call(folder: Path, steps: int, seconds: int) -> tuple[list[list[str]], float
         text=True,
     )
     assert ended.returncode == 0, ended.stderr
-    return [shlex.split(line) for line in asked.read_text(encoding="utf-8").splitlines()], time.monotonic() - start
+    return (
+        [shlex.split(line) for line in asked.read_text(encoding="utf-8").splitlines()],
+        (time.monotonic() - start),
+        ended.stdout,
+    )
 
 
 @pytest.fixture
@@ -58,7 +65,7 @@ def folder(tmp_path):
 
 
 def test_it_asks_for_what_there_is_and_carries_on(folder):
-    first, _ = call(folder, steps=1, seconds=60)
+    first, *_ = call(folder, steps=1, seconds=60)
     for line in first:
         if line[0].startswith("benchmarks/"):
             text = (ROOT / line[0]).read_text(encoding="utf-8")
@@ -68,24 +75,36 @@ def test_it_asks_for_what_there_is_and_carries_on(folder):
     assert [line[0] for line in first].count("benchmarks/timing/speed.py") == 1
     assert ["packed/acdc1.zip", "packed/acdc2.zip", "datasets/acdc"] in [line[2:] for line in first]
     trained = [line for line in first if "train" in line]
-    assert len(trained) == 2 and all("--method" in line for line in trained)
-    second, _ = call(folder, steps=1, seconds=60)
-    assert [line[3:] for line in second] == [
-        ["runs/paper/mscmr/25-5-15-0/scn-s0", "--resume"],
-        ["runs/paper/acdc/cv5-0/effdnet-s0", "--resume"],
-    ]
+    assert all("--method" in line for line in trained) and sorted(line[4] for line in trained) == sorted(RUNS)
+    second, *_ = call(folder, steps=1, seconds=60)
+    assert sorted(line[3:] for line in second) == [[run, "--resume"] for run in sorted(RUNS)]
     packed = subprocess.run("cat out/runs.tar.gz.* | tar tz", shell=True, cwd=folder, capture_output=True, text=True)
-    assert "runs/paper/acdc/cv5-0/effdnet-s0/last.safetensors" in packed.stdout.splitlines()
+    assert {f"{run}/last.safetensors" for run in RUNS} <= set(packed.stdout.splitlines())
 
 
 def test_it_ends_in_time_and_leaves_checkpoints(folder):
-    _, seconds = call(folder, steps=600, seconds=28)
+    _, seconds, _ = call(folder, steps=600, seconds=28)
     assert seconds < 15
-    for name in ("scn-s0", "effdnet-s0"):
+    for name in LOGS:
         assert (folder / "runs" / "gpu" / f"{name}.log").read_text().splitlines() == ["compiled in 1 s", "stopped"]
 
 
 def test_a_data_set_that_is_not_there_is_passed_over(folder):
     (folder / "packed" / "mscmr.zip").unlink()
-    asked, _ = call(folder, steps=1, seconds=60)
-    assert [line[3] for line in asked if "train" in line] == ["datasets/acdc"]
+    asked, *_ = call(folder, steps=1, seconds=60)
+    assert [line[3] for line in asked if "train" in line] == ["datasets/acdc"] * 2
+
+
+@pytest.mark.parametrize("step, expected", [(0.001, 2), (0.01, 1)])
+def test_the_runs_of_scn_are_side_by_side_if_both_end_in_time(folder, step, expected):
+    """Both runs stand at 20 000 of 30 000 iterations: 20 000 steps are missing, 24 000 with a fifth for the rest."""
+    logs = folder / "runs" / "gpu"
+    logs.mkdir(parents=True)
+    (logs / "rates.log").touch()
+    (logs / "speed-a-gpu-256.csv").write_text(f"method,batch,seconds\neffdnet,12,9\nscn,24,{step}\n", encoding="utf-8")
+    (logs / "speed-parts-a-gpu-256.csv").write_text("method,seconds\nscn,99\n", encoding="utf-8")
+    for run in RUNS[:2]:
+        (folder / run).mkdir(parents=True)
+        (folder / run / "log.jsonl").write_text('{"iteration": 20000, "loss": 1}\n', encoding="utf-8")
+    *_, said = call(folder, steps=1, seconds=100)
+    assert f"both runs of SCN: {24_000 * step:.0f} s, " in said and f"{expected} at once" in said

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from monai.losses import DiceCELoss, DiceLoss
 
+from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.losses.regularizers import entropy, gated_crf, mumford_shah, total_variation
-from scribbleseg.losses.separation import foreground_background_separation
+from scribbleseg.losses.separation import foreground_background_separation, foreground_blocks
 from scribbleseg.losses.supervised import dice_loss, partial_cross_entropy
 
 U = UNLABELED
@@ -38,6 +39,9 @@ def test_partial_cross_entropy_by_hand():
     logits = torch.tensor([[[math.log(3), 0.0, 5.0], [0.0, 0.0, -5.0]]])
     label = torch.tensor([[0, 1, U]])
     assert partial_cross_entropy(logits, label).item() == pytest.approx(-(math.log(0.75) + math.log(0.5)) / 2)
+    assert partial_cross_entropy(logits, label, "all").item() == pytest.approx(-(math.log(0.75) + math.log(0.5)) / 3)
+    with pytest.raises(InputError, match="over is 'none'; expected 'labelled' or 'all'"):
+        partial_cross_entropy(logits, label, "none")
 
 
 @pytest.mark.parametrize("space", [(4, 5), (3, 4, 5)])
@@ -166,6 +170,41 @@ def test_separation_by_hand():
     assert found.item() == pytest.approx(math.log(1 + 2 / math.e))
 
 
+def lone_block():
+    """32 blocks of one pixel in two slices; one is foreground, at the cosine .5 to the others (.25 among them)."""
+    vectors = torch.eye(32)
+    vectors[1:] *= 0.75**0.5
+    vectors[1:, 0] = 0.5
+    label = torch.full((32,), U)
+    label[0] = 1
+    return vectors.view(2, 4, 4, 32).movedim(3, 1), label.view(2, 4, 4)
+
+
+def test_a_lone_foreground_block_is_an_anchor_without_a_positive():
+    # each of the 31 others: ln(1 + e^((.5 − .25)/τ)); τ is chosen so that this is 4.2298, and 31/32 of it 4.0976
+    temperature = 0.25 / math.log(math.exp(4.2298) - 1)
+    ours, released = (
+        foreground_background_separation(*lone_block(), 4, temperature, anchors=anchors).item()
+        for anchors in ("with positives", "all")
+    )
+    assert (ours, released) == (pytest.approx(4.2298, abs=1e-4), pytest.approx(4.0976, abs=1e-4))
+
+
+def test_separation_within_slices():
+    features, label = lone_block()
+    found = foreground_background_separation(features, label, 4, 0.25, pool="slice")
+    # 15 others in the first slice; in the second there is nothing to separate
+    assert found.item() == pytest.approx(math.log(1 + math.e) / 2)
+    with pytest.raises(InputError, match="pool is 'pair'"):
+        foreground_background_separation(features, label, 4, pool="pair")
+
+
+def test_blocks_are_foreground_with_one_foreground_stroke_pixel():
+    label = torch.full((1, 4, 4), U)
+    label[0, 0, 1], label[0, 3, 3] = 2, 0
+    assert foreground_blocks(label, 2).tolist() == [[[True, False], [False, False]]]
+
+
 def test_separation_is_zero_for_one_kind_and_small_when_separated():
     features = torch.randn(1, 3, 8, 8)
     for label in (
@@ -242,6 +281,18 @@ def test_mumford_shah_by_hand():
     assert mumford_shah(probs, image).item() == pytest.approx(0.5 + 2)
     # swapped: ν₀ = (0 + 1 + 0)/5 = .2, ν₁ = .8; class 0: .8²·1 + .2²·4, class 1: .8²·1 + .2²·4
     assert mumford_shah(probs, image, swapped=True).item() == pytest.approx(2 * (0.64 + 0.16) + 2)
+
+
+def test_mumford_shah_with_the_outlines_of_the_image_by_hand():
+    # the steps of I = 0 1 4 are 1 and 3; swapped as above: 1.6. With one channel and two classes
+    image = torch.tensor([[[[0.0, 1.0, 4.0]]]])
+    probs = torch.tensor([[[[1.0, 1.0, 0.0]], [[0.0, 0.0, 1.0]]]], requires_grad=True)
+    found = mumford_shah(probs, image, swapped=True, length="image")
+    assert found.item() == pytest.approx(1.6 + 4)
+    region = mumford_shah(probs, image * 0 + 1, swapped=True, length="image")  # a flat image has no outline
+    assert region.item() == pytest.approx(2 * (2 * (1 / 3) ** 2 + (2 / 3) ** 2))
+    with pytest.raises(InputError, match="length is 'both'; expected 'prediction' or 'image'"):
+        mumford_shah(probs, image, length="both")
 
 
 @pytest.mark.parametrize("swapped", [False, True])

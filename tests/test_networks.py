@@ -3,6 +3,10 @@ import torch
 import torch.nn.functional as F
 
 from scribbleseg.core.errors import InputError
+from scribbleseg.core.labels import UNLABELED
+from scribbleseg.data.voxels import Batch
+from scribbleseg.methods.effdnet import EFFDNet
+from scribbleseg.methods.scn import SCN
 from scribbleseg.networks import build_network
 from scribbleseg.networks.dropout import Dropout
 from scribbleseg.networks.unet import UNet, _Joined
@@ -124,13 +128,13 @@ def test_a_monai_network_by_name():
     network, x = build_network("monai:BasicUNet", 2, 4).eval(), torch.rand(1, 2, 32, 32)
     features, logits = network.features_and_logits(x)
     assert logits.shape == (1, 4, 32, 32) and features.shape[2:] == (32, 32)
-    assert torch.allclose(network.net.get_submodule(network.last)(features), logits, atol=1e-6)
+    assert torch.allclose(network.net.get_submodule(network.at.features)(features), logits, atol=1e-6)
     with pytest.raises(InputError, match="Did you mean 'BasicUNet'"):
         build_network("monai:BasicUNett", 1, 4)
     with pytest.raises(InputError, match="cannot be built"):
         build_network("monai:UNETR", 1, 4)
-    with pytest.raises(InputError, match="BasicUNetPlusPlus maps a slice to a list"):
-        build_network("monai:BasicUNetPlusPlus", 1, 4)
+    with pytest.raises(InputError, match="SegResNetVAE cannot be built"):
+        build_network("monai:SegResNetVAE", 1, 4)
     with pytest.raises(InputError, match=r"DenseNet121 maps a slice to \(1, 4\)"):
         build_network("monai:DenseNet121", 1, 4)
 
@@ -163,3 +167,51 @@ def test_trying_a_monai_network_out_leaves_no_trace():
     (ours, drawn), (bare, drawn_bare) = states
     assert drawn == drawn_bare and all(module.training for module in ours.modules())
     assert all(torch.equal(*pair) for pair in zip(ours.state_dict().values(), bare.state_dict().values(), strict=True))
+
+
+STATED = {  # what docs/guide.md says of each network's features
+    "AttentionUnet": (16, "full"),
+    "BasicUNet": (32, "full"),
+    "BasicUNetPlusPlus": (32, "full"),
+    "DynUNet": (16, "full"),
+    "HighResNet": (80, "full"),
+    "SegResNet": (8, "full"),
+    "UNet": (32, "1/2"),
+    "VNet": (32, "full"),
+}
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_effdnet_and_scn_train_on_a_monai_network(name):
+    """Both methods take a step on the map that is declared, and the teacher reads its own network's."""
+    pytest.importorskip("monai")
+    torch.manual_seed(0)
+    network = build_network(f"monai:{name}", 1, 3)
+    channels, part = STATED[name]
+    assert network.described.endswith(f": {channels} channels at {part} resolution")
+    image, label = torch.rand(2, 1, 32, 32), torch.full((2, 32, 32), UNLABELED)
+    label[:, 4:8, 4:8], label[:, 20:24, 20:24] = 1, 0
+    features, logits = network.features_and_logits(image)
+    assert features.shape == (2, channels, 32, 32) and logits.shape == (2, 3, 32, 32)
+    methods = [EFFDNet(network, blocks=4)]
+    if 8 in network.map_widths:
+        methods.append(SCN(network, rows=4, threshold=0.2, region_threshold=0.0))
+        maps, *_ = network.maps_features_and_logits(image)
+        expected = {stride: (2, width, 32 // stride, 32 // stride) for stride, width in network.map_widths.items()}
+        assert {stride: tuple(value.shape) for stride, value in maps.items()} == expected
+    else:
+        with pytest.raises(InputError, match="SCN: stride is 8; the encoder of this network has maps at strides that"):
+            SCN(network)
+    for method in methods:
+        terms = method.losses(Batch(image, label), torch.tensor(0.0))
+        for key, term in terms.items():
+            gradients = torch.autograd.grad(term, list(network.parameters()), retain_graph=True, allow_unused=True)
+            assert term.isfinite() and any(g is not None and g.any() for g in gradients), (type(method), key)
+        method.after_step(torch.tensor(0.0))
+
+
+def test_a_monai_network_without_a_declared_map_is_refused_by_methods_that_need_one():
+    pytest.importorskip("monai")
+    network = build_network("monai:HighResBlock", 1, 3)
+    with pytest.raises(InputError, match=r"EFFDNet needs a network with features_and_logits; MonaiNetwork has no"):
+        EFFDNet(network)

@@ -2,6 +2,7 @@
 own order.
 """
 
+import copy
 import json
 import math
 import resource
@@ -27,11 +28,12 @@ from scribbleseg.evaluation.scores import list_masks
 from scribbleseg.inference import predict as module
 from scribbleseg.inference import scan as scan_module
 from scribbleseg.inference.inputs import list_jobs
-from scribbleseg.inference.models import load_models, load_network
+from scribbleseg.inference.models import folded, load_models, load_network
 from scribbleseg.inference.predict import predict
 from scribbleseg.inference.probabilities import FLIPS, average_softmax, entropy, mean_probs
 from scribbleseg.inference.provenance import MADE_BY, checksum, written
 from scribbleseg.networks import build_network
+from scribbleseg.networks.unet import UNet
 from scribbleseg.training.plan import read_plan
 
 CPU = torch.device("cpu")
@@ -814,3 +816,29 @@ def test_a_data_set_of_other_channels_is_refused(trained, tmp_path):
     two = small_dataset(tmp_path / "two", cases=3, channels=2)
     with pytest.raises(InputError, match="has the channels MR0, MR1; the run was trained on MR0.$"):
         predict(Predict(trained, two, tmp_path / "out"))
+
+
+def test_batch_norms_are_folded_into_their_convolutions():
+    """The same logits as with the norms, from fewer operations; what has no norm right behind a convolution stays."""
+    torch.manual_seed(0)
+    network = UNet(1, 4, (4, 8, 8), (0.1, 0.2, 0.3))
+    for _ in range(3):
+        network(3 * torch.rand(4, 1, 32, 32) + 1)  # moves the running statistics
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+        image = torch.rand(2, 1, 32, 48)
+        expected = network.eval()(image)
+        found = folded(copy.deepcopy(network))(image)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(found.argmax(1), expected.argmax(1))
+    assert not [m for m in folded(network).modules() if isinstance(m, nn.BatchNorm2d)]
+    alone = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.BatchNorm2d(2)).eval()
+    assert isinstance(folded(alone)[2], nn.BatchNorm2d)
+
+
+@pytest.mark.parametrize("dtype, norms", [(torch.float32, 0), (torch.bfloat16, 18)])
+def test_norms_are_folded_in_float32_only(trained, monkeypatch, dtype, norms):
+    monkeypatch.setattr("scribbleseg.inference.models.pick_precision", lambda *_: dtype)
+    (model,) = load_models([trained], "last", torch.device("cpu"))
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in model.network.modules()) == norms

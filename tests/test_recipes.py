@@ -21,6 +21,13 @@ SHARED = {
     "augmentation": "papers",
 }
 EFFDNET = {"lam": 0.6, "delta": 0.3, "fbsl": True, "fadc": True, "blocks": 8, "temperature": 0.07, "box": "annotated"}
+LITERAL_EFFDNET = {  # the printed forms are off
+    "averages": "labelled",
+    "pool": "batch",
+    "anchors": "with positives",
+    "resize": "nearest",
+    "warm_up": True,
+}
 SCN = {
     "pap": True,
     "rsr": True,
@@ -46,10 +53,10 @@ EXPECTED = {  # what differs from the shared recipe, and the options
     "entmin": ({}, {"weight": 0.1}),
     "tv": ({}, {"weight": 0.01}),
     "rloss": ({}, {"weight": 0.1, "radius": 5, "sigma_px": 6.0, "sigma_intensity": 0.1}),
-    "mloss": ({}, {"weight": 1e-6, "swapped": False}),
+    "mloss": ({}, {"weight": 1e-6, "swapped": False, "length": "prediction"}),
     "ustm": ({}, {"weight": 1.0, "passes": 8, "noise": 0.1, "alpha": 0.99, "entropy_base": "classes"}),
     "dmpls": ({}, {"weight": 0.5, "dropout": 0.5}),
-    "effdnet": ({}, EFFDNET | {"noise": 0.1, "alpha": 0.99, "teacher_dropout": True}),
+    "effdnet": ({}, EFFDNET | LITERAL_EFFDNET | {"noise": 0.1, "alpha": 0.99, "teacher_dropout": True}),
     "rw": ({}, {"beta": 100.0, "missing": "present"}),
     "s2l": ({}, {"sweeps": 600, "alpha": 0.2, "confidence": 0.8, "weight": 0.5, "start": 0.1, "sweep_batch": 64}),
     "scribformer": (
@@ -60,7 +67,7 @@ EXPECTED = {  # what differs from the shared recipe, and the options
     "corral": (
         {"optimizer": "adamw", "lr": 1e-3, "schedule": "onecycle", "weight_decay": 0.01, "iterations": 6000}
         | {"ema": 0.99},
-        {"enclosed": 1.0, "taught": 0.0, "ramp": 0.5, "alpha": 0.99},
+        {"enclosed": 1.0, "taught": 1.0, "beta": 200.0, "gamma": 0.7, "narrow": 0.25},
     ),
     "scn": (
         {"optimizer": "adam", "lr": 1e-3, "schedule": "step", "weight_decay": 0.0, "batch": 24, "iterations": 30_000}
@@ -68,7 +75,8 @@ EXPECTED = {  # what differs from the shared recipe, and the options
         SCN
         | {"stride": 8, "dim": 64, "scale": "inside", "rows": 128, "overlap": "region"}
         | {"threshold": 0.85, "momentum": 0.999, "towards": "class maximum", "region_threshold": 0.85}
-        | {"temperature": 0.1},
+        | {"temperature": 0.1}
+        | {"projections": True, "region_cut": 0.5, "growth": "at once", "cosine": True, "averages": "labelled"},
     ),
 }
 
@@ -95,3 +103,8 @@ def test_the_optimiser_has_the_recipes_numbers(kind, named):
     (group,) = optimizer.param_groups
     assert (group["lr"], group["weight_decay"]) == (0.25, 0.125)
     assert group["momentum"] == 0.9 if named == "sgd" else group["betas"] == (0.9, 0.999)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_options_that_came_later_are_options(name):
+    assert set(method_class(name).later) <= hyperparameters(name).keys()

@@ -53,6 +53,7 @@ class Told(nn.Module):
         ("rloss", {"radius": 0}, {"pce": PCE, "crf": 0.0}),
         ("mloss", {}, {"pce": PCE, "mumford_shah": 1e-6 * (AREA + 1)}),
         ("mloss", {"swapped": True, "weight": 1.0}, {"pce": PCE, "mumford_shah": SWAPPED + 1}),
+        ("mloss", {"swapped": True, "length": "image", "weight": 1.0}, {"pce": PCE, "mumford_shah": SWAPPED + 0.1}),
         # Dice of class 1 on the scribbled pixel alone: (2·.2 + s) / (.2 + 1 + s)
         ("nnunet-pl", {}, {"pce": PCE, "dice": 1 - 0.40001 / 1.20001}),
         ("nnunet-pl", {"dice_weight": 0.5}, {"pce": PCE, "dice": 0.5 * (1 - 0.40001 / 1.20001)}),

@@ -557,3 +557,12 @@ def test_a_panel_has_the_shape_of_the_patient():
     png = base64.b64decode(figures.panel(np.ones((20, 40)), None, (2.0, 0.5)).partition(",")[2])
     width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))
     assert height / width == pytest.approx(2, rel=0.02)
+
+
+def test_a_map_of_another_image_is_drawn_over_it(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(module, "panel", lambda image, label, *_: drawn.append((image[0, 0], label)) or "data:,")
+    planes = {"image": np.zeros((2, 2)), "pseudo_label": "p", "fadc_image": np.ones((2, 2)), "fadc_scribble": "s"}
+    for name in planes:
+        module._picture(planes, name)
+    assert drawn == [(0, None), (0, "p"), (1, None), (1, "s")]

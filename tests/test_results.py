@@ -79,6 +79,19 @@ def test_a_row_has_its_own_numbers_and_the_distance_to_the_papers():
         )
 
 
+def test_mixed_folds_stand_beside_folds_of_one_pathology():
+    plan = bench_plan(["pce", "scn"], [0, 1, 2])
+    (section,) = aggregate(plan, of(plan, TWO_FOLDS))
+    (mixed,) = aggregate(plan, of(plan, {("pce", 1): result({"c": (0.8, 0.4)})}))
+    lines = [line.strip("| ").split(" | ") for line in results.section_text(section, mixed).splitlines() if "|" in line]
+    assert [line[-1].strip() for line in (lines[0], *lines[2:])] == [
+        "Dice mean on `cv`",
+        "60.00, folds 1 (0, 2 not run)",
+        "not run",
+    ]
+    assert "HD95 mean (mm)" in lines[0] and "Dice mean on" not in results.section_text(section)
+
+
 def test_scores_of_validation_cases_are_no_distance_to_the_papers():
     plan = bench_plan(
         ["pce"], [0], published=Published("Somebody", "heart", "5 folds", "cv", {"pce": {"mean": {"dice": 86.0}}})
@@ -151,6 +164,41 @@ def test_pairs_that_stand_the_other_way_round_are_named():
     assert said == "- heart, cv: 2 of 2 pairs of Somebody: `pce` above `scn`; `rw` above `scn`.", (
         "alike in the paper is no pair, nor is what it does not print"
     )
+
+
+def test_rows_are_compared_by_the_classes_that_the_paper_prints_for_both():
+    plan = bench_plan(["pce", "scn"], [0])
+    (section,) = aggregate(
+        plan, of(plan, {("pce", 0): result({"a": (0.9, 0.1)}), ("scn", 0): result({"a": (0.8, 0.9)})})
+    )
+    paper = {"pce": {"A": {"dice": 60.0}}, "scn": {"A": {"dice": 70.0}, "B": {"dice": 50.0}}}
+    said = results.orders(section, Published("Somebody", "heart", "5 folds", "cv", paper))
+    assert said == "- heart, cv: 1 of 1 pairs of Somebody: `pce` above `scn`."
+
+
+def test_a_mean_needs_every_class_that_the_paper_has():
+    rows = {"pce": {"PZ": {"dice": 60.0}, "CG": {"dice": 70.0}}, "scn": {"PZ": {"dice": 70.0}}, "rw": {}}
+    paper = Published("Somebody", "heart", "5 folds", "cv", rows)
+    assert [results.paper_mean(label, paper) for label in ("pce", "scn", "rw", "tv")] == [65.0, None, None, None]
+    assert results.paper_mean("pce", None) is None
+
+
+def test_data_that_is_not_public_here_is_named_in_its_rows_and_left_out_of_a_run(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(ROOT)
+    page = Path("docs/results.md").read_text(encoding="utf-8")
+    block = page.partition("<!-- effdnet-table2-nci-isbi -->")[2].partition("<!-- end -->")[0]
+    assert block.count("| not run: data not public here |") == 4 and "| 79.15 |" in block
+    asked: list[Job] = []
+    monkeypatch.setattr(results, "done_jobs", lambda jobs, config: [])
+    monkeypatch.setattr(results, "blocks", lambda config: {})
+    monkeypatch.setattr(results, "run_jobs", lambda todo, config, done: asked.extend(todo) or {})
+    (tmp_path / "page.md").write_text(page, encoding="utf-8")
+    words = ["results.py", "--budget", "quick", "--datasets", str(tmp_path), "--page", str(tmp_path / "page.md")]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as raised:
+        results.main()
+    assert raised.value.code == 0 and {job.data for job in asked} == {"acdc", "mscmr"}
+    assert "nci-isbi: not there, so its runs are left out" in capsys.readouterr().err
 
 
 def test_the_effect_of_a_choice_is_against_the_same_seed():

@@ -102,13 +102,50 @@ def test_terms_follow_their_equations(options):
         assert terms[name].item() == pytest.approx(value.item(), rel=1e-4), name
 
 
+def test_literal_forms_of_single_equations():
+    """eq. 1: one map, no projections; eq. 9-10, 15-16 and 19: the printed denominators; eq. 13-14: dot products."""
+    batch, now = make_batch(), torch.tensor(0.0)
+    method = scn(rows=16, averages="printed", cosine=False, temperature=3.0)
+    terms = method.losses(batch, now)
+    usual = scn(rows=16).losses(batch, now)
+    pseudo = method.latest["pseudo_label"]
+    drawn, covered = (batch.label != UNLABELED).sum(), (pseudo != UNLABELED).float().mean()
+    assert 0 < covered < 1
+    torch.testing.assert_close(terms["pce"], usual["pce"] * drawn)
+    for name in ("pcl", "region"):
+        torch.testing.assert_close(terms[name], usual[name] * covered)
+    features = method.network.decode(method.network.encode(batch.image))
+    expected = class_contrast(features, batch.label, pseudo, 4, 3.0, cosine=False, by_class=True)
+    torch.testing.assert_close(terms["cacl_scribble"], 0.1 * expected[0])
+    torch.testing.assert_close(terms["cacl_unlabel"], 0.1 * expected[1])
+    torch.testing.assert_close(terms["pap"], usual["pap"])
+
+    method = scn(projections=False)
+    maps, *_ = method.network.maps_features_and_logits(batch.image)
+    torch.testing.assert_close(method.correlation(maps), correlation_map(maps[8], maps[8]))
+    assert {name.split(".")[0] for name, _ in method.named_parameters()} == {"network"}
+    assert gradient(method.losses(batch, now)["pcl"], method.network.encoder[:4].parameters()) > 0
+
+
+def test_regions_are_cut_at_tau_and_grow_in_turn_if_asked():
+    """The second position's normalised value is .7: in ĉ above .5, not above τ = .8."""
+    correlation = torch.tensor([[1.0, 0.7, 0.0, 0.0]]).expand(1, 4, 4)
+    unsure = torch.full((1, 3, 1, 4), 1 / 3)
+    scribble = torch.tensor([[[2, UNLABELED, UNLABELED, UNLABELED]]])
+    found = {}
+    for cut in (0.5, 0.0):
+        method = scn(threshold=0.8, stride=1, region_threshold=0.5, region_cut=cut, growth="one by one")
+        found[cut] = method.refine(unsure, correlation, scribble)[0].flatten().tolist()
+    assert found == {0.5: [2, 2, UNLABELED, UNLABELED], 0.0: [2, UNLABELED, UNLABELED, UNLABELED]}
+
+
 def test_rows_dim_and_stride_reach_the_map_and_the_projections_start_alike():
     method = scn(rows=5, dim=3, stride=4)
     method.losses(make_batch(), torch.tensor(0.0))
     assert method.latest["accepted"].shape == (2, 5)
     assert method.query.weight.shape == method.key.weight.shape == (3, 8, 1, 1)
     assert torch.equal(method.query.weight, method.key.weight) and method.query.weight is not method.key.weight
-    assert method.correlation(method.network.encode(make_batch().image)).shape == (2, 64, 64)
+    assert method.correlation(method.network.maps_features_and_logits(make_batch().image)[0]).shape == (2, 64, 64)
 
 
 def test_unlabelled_pixels_outside_m_get_no_gradient():

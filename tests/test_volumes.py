@@ -119,5 +119,5 @@ def test_slices_are_halved_once_pixels_are_as_large():
     network = UNet3D(2, 3, 3.5, (2, 4, 4, 4, 4))
     maps = network.encode(torch.rand(1, 2, 8, 32, 32))
     assert [tuple(m.shape[2:]) for m in maps] == [(8, 32, 32), (8, 16, 16), (8, 8, 8), (4, 4, 4), (2, 2, 2)]
-    assert network.strides[3] == (2, 8, 8) and network(torch.rand(1, 2, 8, 32, 32)).shape == (1, 3, 8, 32, 32)
+    assert network.strides[8] == (2, 8, 8) and network(torch.rand(1, 2, 8, 32, 32)).shape == (1, 3, 8, 32, 32)
     assert build_network("monai:BasicUNet", 1, 2, 3).dims == 3

@@ -50,7 +50,13 @@ QUEUE = (  # plan, and which of its rows: none named are all of them
     ("scn-table2", ()),
     ("scn-table1", ()),
     ("comparison", ()),
+    ("strat5", ("effdnet", "scn")),
+    ("effdnet-figure5", ()),
+    ("strat5", ()),
+    ("effdnet-table2-nci-isbi", ()),
+    ("effdnet-table1-nci-isbi", ()),
 )
+NOT_HERE = {"nci-isbi": "not run: data not public here"}  # data set that need not be there → what its rows say
 PRINTED = {
     "acdc": "effdnet-table1",
     "mscmr": "scn-table2",
@@ -62,6 +68,9 @@ SHOWN = (
     "scn-table3",
     "effdnet-table1",
     "open-choices",
+    "effdnet-figure5",
+    "effdnet-table2-nci-isbi",
+    "effdnet-table1-nci-isbi",
 )  # in docs/results.md
 LARGEST = 8 * 2**20
 
@@ -104,18 +113,29 @@ def keep_small(job: Job, config: Bench, models: Path) -> None:
             shutil.copyfile(run / name, kept / name)
 
 
-def section_text(section: Section) -> str:
+def section_text(section: Section, mixed: Section | None = None) -> str:
     """A line per row of the plan: folds and seeds, scores, the paper's mean Dice, the difference to it, minutes,
-    device."""
+    device. `mixed`: the same data on mixed folds, whose mean Dice stands in the last column."""
     classes = section.classes or ["mean"]
-    head = ["method", "folds", "seeds", "cases", *(f"Dice {name}" for name in classes), "HD95 mean"]
-    head += ["paper", "short by", "min / run", "device"]
+    unit = f" ({section.unit})" if section.done else ""
+    head = ["method", "folds", "seeds", "cases", *(f"Dice {name}" for name in classes), f"HD95 mean{unit}"]
+    head += ["paper", "short by", "min / run", "device", *([f"Dice mean on `{mixed.split}`"] if mixed else [])]
     how = "Mean (sd over folds, where there are two)." if section.done else "Nothing was run."
     held = [f"- {line}" for line in fold_lines(section)] if section.done else []
-    table = markdown_table(head, [row_cells(label, section) for label in section.rows])
+    beside = {label: [on_mixed(label, mixed)] if mixed else [] for label in section.rows}
+    table = markdown_table(head, [row_cells(label, section) + beside[label] for label in section.rows])
     outdated = outdated_notes(section.results.outdated)
     notes = ["", "  \n".join(outdated)] if outdated else []
     return "\n".join([f"Budget `{section.budget}`. {how}", *held, "", table, *notes])
+
+
+def on_mixed(label: str, mixed: Section) -> str:
+    """The row's mean Dice on mixed folds, with the folds that were run."""
+    if label not in mixed.done:
+        return "not run"
+    mean = mixed.summary.loc[(label, "mean")]
+    folds = _and_missing(mixed.done[label], mixed.rows[label], "fold")
+    return f"{number(mean['dice_over_folds'], mean['dice_sd_over_folds'])}, folds {folds}"
 
 
 def _and_missing(done: list[Job], wanted: list[Job], name: str) -> str:
@@ -150,17 +170,23 @@ def mean_dice(results: Results) -> dict[Job, float]:
 
 
 def orders(section: Section, published: Published) -> str:
-    """Which pairs of the rows that a paper prints stand the other way round in a section."""
-    ours = section.summary.xs("mean", level="class")["dice_over_folds"]
-    paper = {label: mean for label in section.done if (mean := paper_mean(label, published)) is not None}
-    pairs = [(above, below) for above, below in permutations(paper, 2) if paper[above] > paper[below]]
+    """Which pairs of the rows that a paper prints stand the other way round in a section.
+
+    Two rows are compared by the mean that the paper prints for both, or by the mean of the classes that both have.
+    """
+    ours, count = section.summary["dice_over_folds"], 0
+    paper = {label: printed_dice(label, published) for label in section.done}
     turned: dict[str, list[str]] = {}
-    for above, below in pairs:
-        if ours[below] > ours[above]:
-            turned.setdefault(below, []).append(f"`{above}`")
+    for above, below in permutations(paper, 2):
+        shared = paper[above].keys() & paper[below].keys()
+        names = ["mean"] if "mean" in shared else sorted(shared)
+        if sum(paper[above][name] - paper[below][name] for name in names) > 0:
+            count += 1
+            if sum(ours[above, name] - ours[below, name] for name in names) < 0:
+                turned.setdefault(below, []).append(f"`{above}`")
     found = "; ".join(f"`{below}` above {', '.join(others)}" for below, others in turned.items()) or "none"
     return (
-        f"- {section.data}, {section.split}: {sum(map(len, turned.values()))} of {len(pairs)} pairs of "
+        f"- {section.data}, {section.split}: {sum(map(len, turned.values()))} of {count} pairs of "
         f"{published.source}: {found}."
     )
 
@@ -191,7 +217,8 @@ def row_cells(label: str, section: Section) -> list[str]:
     paper = paper_mean(label, section.paper)
     printed = "" if paper is None else f"{paper:.2f}"
     if label not in section.done:
-        return [label, "not run", "", "", *[""] * len(section.classes or ["mean"]), "", printed, "", "", ""]
+        scores = [""] * len(section.classes or ["mean"])
+        return [label, NOT_HERE.get(section.data, "not run"), "", "", *scores, "", printed, "", "", ""]
     means = section.summary.loc[label]
     scores = [number(*pair) for pair in means[["dice_over_folds", "dice_sd_over_folds"]].itertuples(index=False)]
     done, wanted = section.done[label], section.rows[label]
@@ -206,13 +233,18 @@ def row_cells(label: str, section: Section) -> list[str]:
     return [label, *place, *scores, f"{means.loc['mean', 'hd95_over_folds']:.2f}", printed, short, minutes, devices]
 
 
-def paper_mean(label: str, published: Published | None) -> float | None:
-    """The paper's mean Dice, or the mean of its classes' where it prints those alone; None where it is not known."""
+def printed_dice(label: str, published: Published | None) -> dict[str, float]:
+    """Class (or "mean") → the Dice that the paper prints."""
     numbers = published.rows.get(label, {}) if published else {}
-    if "dice" in numbers.get("mean", {}):
-        return numbers["mean"]["dice"]
-    dice = [values["dice"] for name, values in numbers.items() if name != "mean" and "dice" in values]
-    return float(np.mean(dice)) if len(dice) == 3 else None
+    return {name: values["dice"] for name, values in numbers.items() if "dice" in values}
+
+
+def paper_mean(label: str, published: Published | None) -> float | None:
+    """The paper's mean Dice, or the mean of its classes' where it prints those alone; None where one is not known."""
+    dice = printed_dice(label, published)
+    classes = {name for row in (published.rows if published else {}) for name in printed_dice(row, published)}
+    known = [dice.get(name) for name in classes - {"mean"}]
+    return dice.get("mean", float(np.mean(known)) if known and None not in known else None)
 
 
 def read_plans(config: Bench, budget: str) -> dict[str, BenchPlan]:
@@ -232,14 +264,20 @@ def blocks(config: Bench) -> dict[str, str]:
         done = {job for jobs, found in found_of for job in found.records if job in jobs}
         outdated = {job for jobs, found in found_of for job in found.outdated if job in jobs}
         counts.append(f"{len(done)} at budget `{budget}`" + (f" ({len(outdated)} outdated)" if outdated else ""))
+    mixed = {
+        (budget, section.data, "cv5"): section
+        for budget in plans
+        for section in aggregate(plans[budget]["strat5"], results[budget]["strat5"])
+    }
     found = {"state": f"**Of the queue's {len(queue(plans['quick']))} runs {' and '.join(counts)} are done.**"}
     for name in SHOWN:
         both = [section for budget in plans for section in aggregate(plans[budget][name], results[budget][name])]
         sections = [section for section in both if section.done or section.budget == "quick"]
         if name == "open-choices":
             found[f"{name}: effects"] = "\n\n".join(map(effects, sections))
+        texts = [section_text(each, mixed.get((each.budget, each.data, each.split))) for each in sections]
         found[name] = "\n\n".join(
-            f"**{section.data}, {section.split}.** {section_text(section)}" for section in sections
+            f"**{section.data}, {section.split}.** {text}" for section, text in zip(sections, texts)
         )
     compared = aggregate(plans["quick"]["comparison"], results["quick"]["comparison"])
     found["orders"] = "\n".join(
@@ -284,9 +322,12 @@ def main():
     failed = {}
     if not given.table_only:
         done = done_jobs(jobs, config)
-        todo = [job for job in jobs if job not in set(done)]
+        absent = {data for data in NOT_HERE if not (config.datasets / data).is_dir()}
+        for data in sorted(absent):
+            print(f"{config.datasets / data}: not there, so its runs are left out", file=sys.stderr)
+        todo = [job for job in jobs if job not in set(done) and job.data not in absent]
         with stopped_after(given.minutes):
-            failed = run_jobs(todo, config, len(jobs) - len(todo))
+            failed = run_jobs(todo, config, len(done))
         for job in done_jobs(jobs, config) if budget == "paper" else ():
             keep_small(job, config, given.models)
     with atomic_file(given.page) as partial:

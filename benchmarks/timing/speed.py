@@ -184,14 +184,14 @@ def single_parts(steps: Steps, times: int) -> dict[str, float]:
         probs = logits.detach().softmax(1)
         pseudo = probs.max(1).indices
         if steps.name == "scn":
-            maps = method.network.encode(batch.image)
-            level = method.stride.bit_length() - 1
+            maps, *_ = method.network.maps_features_and_logits(batch.image)
+            own = maps[method.stride]
             correlation = method.correlation(maps).detach()
             size = [side // method.stride for side in batch.label.shape[1:]]
             threshold = torch.full((), 0.5, device=steps.device)  # at .85 an untrained network has no confident pixel
             mask = probs.amax(1) > threshold
             pieces = {
-                "correlation map": lambda: scn.correlation_map(method.query(maps[level]), method.key(maps[level])),
+                "correlation map": lambda: scn.correlation_map(method.query(own), method.key(own)),
                 "PAP": lambda: scn.propagate(correlation, torch.nn.functional.avg_pool2d(probs, method.stride)),
                 "RSR": lambda: scn.region_refinement(
                     scn.draw_rows(correlation, method.rows).unflatten(2, size), pseudo, mask, threshold, logits.shape[1]

@@ -101,8 +101,9 @@ class PlanFile(Struct, forbid_unknown_fields=True):
 
 
 class Published(Struct, forbid_unknown_fields=True, frozen=True):
-    """What a paper prints for one data set: `rows` is label → class (or "mean") → dice, dice_sd, hd95, as far as known.
+    """What a paper prints for one data set: `rows` is label → class (or "mean") → dice, dice_sd, hd95, better.
 
+    A number that is not known is left out. `better`: the paper prints its own method as significantly better there.
     `split` describes the paper's split in words. `ours` names our split of the same kind; scores on other splits cannot
     be compared with the paper's.
     """
@@ -111,7 +112,7 @@ class Published(Struct, forbid_unknown_fields=True, frozen=True):
     data: str
     split: str
     ours: str
-    rows: dict[str, dict[str, dict[str, float]]]
+    rows: dict[str, dict[str, dict[str, float | bool]]]
     note: str = ""
 
 

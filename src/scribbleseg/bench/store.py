@@ -24,7 +24,7 @@ from ..core.atomic import atomic_file
 from ..core.errors import InputError
 from ..core.lock import NO_LOCKS, lock
 from ..evaluation.scores import COLUMNS
-from ..methods import hyperparameters, own_code, parse_options
+from ..methods import hyperparameters, method_class, own_code, parse_options
 from ..training.plan import make_recipe, read_recipe
 from .plan import OWN_RECIPE, BenchPlan, Job
 
@@ -163,7 +163,9 @@ def difference(job: Job, config: Bench, record: dict) -> str:
     now = dataclasses.asdict(recipe) | {"size": size, "network": network}
     was = dataclasses.asdict(read_recipe(plan["recipe"])) | {key: plan[key] for key in ("size", "network")}
     if "options" in record:  # the oldest records lack them
-        now, was = all_options(job) | now, record["options"] | was
+        defaults = hyperparameters(job.method)
+        later = {key: defaults[key] for key in method_class(job.method).later}
+        now, was = all_options(job) | now, later | record["options"] | was
     changed = []
     for key in dict.fromkeys((*was, *now)):
         if key not in was or key not in now or was[key] != now[key]:

@@ -28,7 +28,7 @@ COLUMNS = (
     *(f"{metric}_{part}over_folds" for metric in METRICS for part in ("", "sd_")),
     *(f"{metric}_{part}" for metric in TESTED for part in ("over_cases", "sd_over_cases", "low", "high")),
     *("penalised_hd95_over_cases", "n_missing", "n_spurious", "dice_by_seed"),
-    *("published_dice", "published_dice_sd", "published_hd95", *COST),
+    *("published_dice", "published_dice_sd", "published_hd95", "published_better", *COST),
 )
 
 
@@ -78,8 +78,8 @@ class Section:
         """Whether any two rows could be tested."""
         return len(self.tests) > 0 and bool(self.tests["p"].notna().any())
 
-    def published(self, label: str) -> dict[str, dict[str, float]]:
-        """Class → numbers that the paper prints. Its HD95, in mm, is left out where ours is in voxels."""
+    def published(self, label: str) -> dict[str, dict[str, float | bool]]:
+        """Class → what the paper prints. Its HD95 is left out where ours is in voxels."""
         found = self.paper.rows.get(label, {}) if self.paper else {}
         voxels = bool(self.classes) and self.unit != "mm"
         return {
@@ -216,7 +216,8 @@ def score_table(section: Section, kind: str, with_published: bool) -> Table:
             line.append((str(means.loc["mean", "n_missing"]), ""))
         for metric, name in printed:
             paper = section.published(label).get(name, {})
-            line.append((number(paper.get(metric), paper.get(f"{metric}_sd"), absent=""), ""))
+            star = "*" if metric == "dice" and paper.get("better") else ""
+            line.append((number(paper.get(metric), paper.get(f"{metric}_sd"), absent="") + star, ""))
         body.append(line)
     title = f"Mean over {kind} (sd over {kind})" + (" [95 % interval over patients]" if kind == "cases" else "")
     return Table(title, head, body, _score_notes(section, kind, printed))
@@ -296,6 +297,10 @@ def _score_notes(section: Section, kind: str, printed: list[tuple[str, str]]) ->
             f"Published: {paper.source} ({paper.split}), in the paper's own set-up; the other columns are ours, at "
             f"budget {section.budget}.{'' if section.split == paper.ours else other} {paper.note}".strip()
         )
+        if any(numbers.get("better") for label in section.rows for numbers in section.published(label).values()):
+            notes.append(
+                "* after a published number: the paper prints its own method as significantly better, p < .05."
+            )
     return notes
 
 

@@ -40,7 +40,8 @@ def hd95_mm(prediction: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, 
     """95th percentile of the surface distances of both directions taken together, mm; nan when a mask is empty.
 
     percentile95({d(a, S(B)) : a ∈ S(A)} ∪ {d(b, S(A)) : b ∈ S(B)}), linear interpolation.
-    MONAI's differs: the larger of the two directions' percentiles.
+    MONAI's differs: the larger of the two directions' percentiles. So does that of surface-distance, which also weighs
+    each piece of a surface by its area.
     """
     return score(prediction, truth, spacing_mm).hd95_mm
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..core.distributed import batch_sum
+from ..core.errors import choose
 from .supervised import as_float
 
 
@@ -31,20 +32,22 @@ def total_variation(probs: Tensor) -> Tensor:
     return sum(steps, start=probs.new_zeros(())) / probs.numel()
 
 
-def mumford_shah(probs: Tensor, image: Tensor, swapped: bool = False) -> Tensor:
+def mumford_shah(probs: Tensor, image: Tensor, swapped: bool = False, length: str = "prediction") -> Tensor:
     """Mumford-Shah energy of a soft partition (Kim & Ye, IEEE TIP 2020): Σ_c Σ_i [(I_i − μ_c)² p_ic + |∇p_ic|].
 
     probs [N, K, *space], image [N, channels, *space]. μ_c = Σ I p_c / Σ p_c in each sample and image channel; ∇
     as in `total_variation`. A sum over pixels and batch, not a mean. `swapped=True` has image and prediction
-    change places in the first term, as in WSL4MIS: (p_ic − ν_c)² I_i with ν_c = Σ I p_c / Σ I. A class without
-    mass (a black image) adds nothing.
+    change places in the first term, as in WSL4MIS: (p_ic − ν_c)² I_i with ν_c = Σ I p_c / Σ I. `length="image"` has
+    |∇I_i| in place of Σ_c |∇p_ic|: a constant. A class without mass (a black image) adds nothing. Raises InputError
+    for another `length`.
     """
-    length = total_variation(probs) * probs.numel()
+    outlined = choose("length", length, {"prediction": probs, "image": image})
+    outline = total_variation(outlined) * outlined.numel()
     probs, image = as_float(probs).flatten(2), as_float(image).flatten(2)
     weight, value = (image, probs) if swapped else (probs, image)
     weight, value = weight.unsqueeze(2), value.unsqueeze(1)
     mean = (weight * value).sum(3, keepdim=True) / weight.sum(3, keepdim=True).clamp(min=1e-6)
-    return batch_sum((weight * (value - mean).square()).sum() + length)
+    return batch_sum((weight * (value - mean).square()).sum() + outline)
 
 
 def gated_crf(

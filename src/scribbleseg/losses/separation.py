@@ -11,7 +11,12 @@ from .supervised import as_float
 
 
 def foreground_background_separation(
-    features: Tensor, scribble: Tensor, blocks: int = 8, temperature: float = 0.07
+    features: Tensor,
+    scribble: Tensor,
+    blocks: int = 8,
+    temperature: float = 0.07,
+    pool: str = "batch",
+    anchors: str = "with positives",
 ) -> Tensor:
     """FBSL: contrast between blocks with and without foreground scribble (EFFDNet, MICCAI 2025).
 
@@ -19,20 +24,34 @@ def foreground_background_separation(
     `blocks` parts per axis and L2-normalised; a block is foreground when it holds any scribble pixel of a class > 0.
     For anchor a and positive b (same kind, b ≠ a), over all N·blocks^d blocks of the batch,
     ℓ_ab = −log[e^{s_ab/τ} / (e^{s_ab/τ} + Σ_{n of the other kind} e^{s_an/τ})], s = cosine; mean over positives, then
-    over anchors that have one. 0 when all blocks are of one kind: there is nothing to separate. The axes'
-    lengths need not be multiples of `blocks`.
+    over anchors that have one. `anchors="all"` divides by all anchors. `pool="slice"` compares the blocks of each slice
+    with each other only, and takes the mean over slices. 0 when all blocks are of one kind: there is nothing to
+    separate. The axes' lengths need not be multiples of `blocks`. Raises InputError for another `pool` or `anchors`.
     """
+    of_batch = choose("pool", pool, {"batch": True, "slice": False})
+    every = choose("anchors", anchors, {"with positives": False, "all": True})
     with torch.autocast(features.device.type, enabled=False):
-        return _separation(features, scribble, blocks, temperature)
+        vectors, foreground = _blocks(features, scribble, blocks)
+        if of_batch:
+            return _separation(vectors.flatten(0, 1), foreground.flatten(), temperature, every)
+        return torch.stack([_separation(*one, temperature, every) for one in zip(vectors, foreground)]).mean()
 
 
-def _separation(features: Tensor, scribble: Tensor, blocks: int, temperature: float) -> Tensor:
-    pool = {2: (F.adaptive_avg_pool2d, F.adaptive_max_pool2d), 3: (F.adaptive_avg_pool3d, F.adaptive_max_pool3d)}
-    average, maximum = pool[features.dim() - 2]
-    vectors = average(as_float(features), blocks).flatten(2).transpose(1, 2).flatten(0, 1)
-    vectors = batch_cat(F.normalize(vectors, dim=1))
+def foreground_blocks(scribble: Tensor, blocks: int) -> Tensor:
+    """R: whether each block holds a foreground scribble pixel, bool [N, *blocks]; scribble [N, *space]."""
+    maximum = {2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}[scribble.dim() - 1]
     drawn = ((scribble != 0) & (scribble != UNLABELED)).float().unsqueeze(1)
-    foreground = batch_cat(maximum(drawn, blocks).flatten()) > 0
+    return maximum(drawn, blocks)[:, 0] > 0
+
+
+def _blocks(features: Tensor, scribble: Tensor, blocks: int) -> tuple[Tensor, Tensor]:
+    """Unit vectors [N, B, C] and kinds [N, B] of the blocks of the whole batch."""
+    average = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}[features.dim() - 2]
+    vectors = F.normalize(average(as_float(features), blocks).flatten(2).transpose(1, 2), dim=2)
+    return batch_cat(vectors), batch_cat(foreground_blocks(scribble, blocks).flatten(1).float()) > 0
+
+
+def _separation(vectors: Tensor, foreground: Tensor, temperature: float, every: bool) -> Tensor:
     similarity = vectors @ vectors.T / temperature
     same = foreground[:, None] == foreground[None, :]
     positive = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
@@ -40,20 +59,27 @@ def _separation(features: Tensor, scribble: Tensor, blocks: int, temperature: fl
     negatives = similarity.masked_fill(same, -1e4).logsumexp(1, keepdim=True)
     pairs = F.softplus(negatives - similarity) * positive  # −log[e^s / (e^s + e^negatives)]
     count = positive.sum(1)
-    return (pairs.sum(1) / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
+    divisor = len(count) if every else (count > 0).sum().clamp(min=1)
+    return (pairs.sum(1) / count.clamp(min=1)).sum() / divisor
 
 
 def foreground_augmentation(
-    image: Tensor, scribble: Tensor, pseudo: Tensor, box: str = "annotated", donor: Tensor | None = None
+    image: Tensor,
+    scribble: Tensor,
+    pseudo: Tensor,
+    box: str = "annotated",
+    donor: Tensor | None = None,
+    resize: str = "nearest",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """FADC: every sample's scribble box is filled with the content of a donor's box (EFFDNet, MICCAI 2025).
 
     image [N, C, *space], scribble and pseudo [N, *space]. The donor's box is resized (nearest) to the recipient's,
-    in all three alike. `box`: bounding box of all annotated pixels, background scribble included ("annotated",
-    the released code), or of foreground scribble only ("foreground", a reading of the paper). `donor` [N]:
-    indices into the batch; by default drawn with replacement among the samples that have a box. Samples without
-    a box stay as they are. Raises InputError for another `box`.
+    in all three alike; `resize="bilinear"` interpolates the image. `box`: bounding box of all annotated pixels,
+    background scribble included ("annotated", the released code), or of foreground scribble only ("foreground", a
+    reading of the paper). `donor` [N]: indices into the batch; by default drawn with replacement among the samples
+    that have a box. Samples without a box stay as they are. Raises InputError for another `box` or `resize`.
     """
+    smooth = choose("resize", resize, {"nearest": False, "bilinear": True})
     foreground_only = choose("box", box, {"annotated": False, "foreground": True})
     boxes, found = annotated_box(scribble, foreground_only)
     count = len(image)
@@ -65,18 +91,26 @@ def foreground_augmentation(
         """[N, side] or [N, 1] as one factor of [N, *space]."""
         return value.view(len(value), *[1] * axis, -1, *[1] * (dims - 1 - axis))
 
-    source, pasted = [], along(0, (found & found[donor])[:, None])
+    source, exact, pasted = [], [], along(0, (found & found[donor])[:, None])
     for axis, size in enumerate(scribble.shape[1:]):
         low, high = boxes[:, axis], boxes[:, dims + axis]
         position = torch.arange(size, device=image.device)
+        offset = position - low[:, None]
         length = (high - low).clamp(min=1)[:, None]
         theirs = (high - low)[donor].clamp(min=1)[:, None]
-        nearest = torch.div((2 * (position - low[:, None]) + 1) * theirs, 2 * length, rounding_mode="floor")
+        nearest = torch.div((2 * offset + 1) * theirs, 2 * length, rounding_mode="floor")
+        between = ((offset + 0.5) * theirs / length - 0.5).clamp(min=0).minimum(theirs - 1) + low[donor, None]
+        exact.append(along(axis, (2 * between + 1) / size - 1))  # as grid_sample counts: −1 and 1 are the image's edges
         source.append(along(axis, (low[donor, None] + nearest).clamp(0, size - 1)))
         pasted = pasted & along(axis, (position >= low[:, None]) & (position < high[:, None]))
     taken = (along(0, donor[:, None]), *source)
+    if smooth:
+        grid = torch.stack([axis.expand_as(pasted) for axis in reversed(exact)], -1)
+        content = F.grid_sample(image[donor], grid.to(image.dtype), align_corners=False)
+    else:
+        content = image.movedim(1, -1)[taken].movedim(-1, 1)
     return (
-        torch.where(pasted[:, None], image.movedim(1, -1)[taken].movedim(-1, 1), image),
+        torch.where(pasted[:, None], content, image),
         torch.where(pasted, scribble[taken], scribble),
         torch.where(pasted, pseudo[taken], pseudo),
     )

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.distributed import batch_sum
+from ..core.errors import choose
 from ..core.labels import UNLABELED
 
 
@@ -13,13 +14,16 @@ def as_float(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def partial_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+def partial_cross_entropy(logits: Tensor, label: Tensor, over: str = "labelled") -> Tensor:
     """Cross-entropy over labelled pixels: −1/|Ω| Σ_{i∈Ω} log p_i[y_i].
 
-    logits [N, K, *space], label [N, *space] integer with UNLABELED. 0 (with zero gradients) when nothing is labelled.
+    logits [N, K, *space], label [N, *space] integer with UNLABELED. `over="all"` divides by all N·|space| pixels in
+    place of |Ω|. 0 (with zero gradients) when nothing is labelled. Raises InputError for another `over`.
     """
+    labelled = choose("over", over, {"labelled": True, "all": False})
     total = F.cross_entropy(as_float(logits), label.long(), ignore_index=UNLABELED, reduction="sum")
-    return batch_sum(total) / batch_sum((label != UNLABELED).sum()).clamp(min=1)
+    count = (label != UNLABELED).sum() if labelled else label.new_full((), label.numel())
+    return batch_sum(total) / batch_sum(count).clamp(min=1)
 
 
 def dice_loss(

@@ -27,6 +27,7 @@ class Method(nn.Module):
     reads_enclosure = False  # whether `losses` has a term for the enclosed background (losses/enclosure.py)
     dims: tuple[int, ...] = (2,)  # (2, 3): `losses` takes batches of volumes too
     learns_from_bare = True  # whether a slice without any stroke teaches it something
+    later: tuple[str, ...] = ()  # options that came later: runs from before them were trained with their defaults
     sweeps = 0  # how many times during a run `sweep` is called, evenly spread, at least 100 iterations apart
 
     network: (
@@ -99,7 +100,8 @@ class Method(nn.Module):
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
         """Named [N, H, W] maps of a batch for the report, in the order to draw them.
 
-        Float images, bool masks and integer labels. Called a few times in a run on the same slices, not
+        Float images, bool masks and integer labels; one named `x_y` is drawn over `x_image`, where there is one.
+        Called a few times in a run on the same slices, not
         augmented, in eval mode, without gradients. Its random numbers come from a generator with the run's seed
         and leave the training's untouched.
         """

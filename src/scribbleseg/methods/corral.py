@@ -25,10 +25,10 @@ TOGETHER = 16  # slices per forward pass
 class Corral(Method):
     """L = pCE(strokes) + w_e CE(enclosed background), and from half-time on + w_t CE(ŷ).
 
-    ŷ = argmax_k p_k a_k^γ r_k in the slices with strokes, made once: p from the network, a_k the probability that a
-    random walker meets a stroke of class k first, r_k = R_k / max R with R_k the half width of class k in the walker's
-    labels. Both p and a part two strokes about half-way, which is inside the wider structure: without r thin
-    structures come out too thick. The background has r = 1.
+    ŷ = argmax_k p_k a_k^γ r_k of the pixels that are neither drawn nor enclosed, made once: p from the network, a_k
+    the probability that a random walker meets a stroke of class k first, r_k = R_k / max R with R_k the half width of
+    class k in the walker's labels. Both p and a part two strokes about half-way, which is inside the wider structure:
+    without r thin structures come out too thick. The background has r = 1.
     """
 
     dims = (2, 3)
@@ -64,34 +64,31 @@ class Corral(Method):
             self.network.train(training)
             self.resume(slices)
             return
-        seeds = slices.label.clone()
+        parts = (part.contiguous(memory_format=torch.channels_last) for part in slices.image.split(TOGETHER))
+        probs = torch.cat([self.network(part.to(self.told.device)).softmax(1).cpu() for part in parts])
+        self.network.train(training)
+        seeds = slices.label
         if "enclosure" in slices.maps:
             seeds = torch.minimum(seeds, slices.maps["enclosure"])
-        parts = (part.contiguous(memory_format=torch.channels_last) for part in slices.image.split(TOGETHER))
-        probs = [self.network(part.to(self.told.device)).softmax(1).cpu() for part in parts]
-        self.network.train(training)
-        walked = [
-            walker_probs(image, seed, probs[0].shape[1], self.beta)
-            for image, seed in zip(slices.image.cpu().numpy(), seeds.cpu().numpy())
-        ]
-        self.told = self.agreed(torch.cat(probs), np.stack(walked)).to(self.told.device)
+        images = slices.image.cpu().numpy()
+        walked = [walker_probs(*pair, probs.shape[1], self.beta) for pair in zip(images, seeds.cpu().numpy())]
+        told = self.agreed(probs, torch.from_numpy(np.stack(walked))).to(seeds.device)
+        self.told = torch.where(seeds == UNLABELED, told, UNLABELED).to(self.told.device)
         self.resume(slices)
 
-    def agreed(self, probs: Tensor, walked: np.ndarray) -> Tensor:
+    def agreed(self, probs: Tensor, walked: Tensor) -> Tensor:
         """ŷ, uint8 [N, H, W], of network and walker [N, K, H, W]; UNLABELED in slices without strokes."""
-        known = walked.max((1, 2, 3)) > 0
-        ratio = self.ratio(walked[known].argmax(1), walked.shape[1])
-        weighed = probs * torch.from_numpy(walked).clamp(min=FAINT) ** self.gamma
-        best = (weighed * ratio).argmax(1).to(torch.uint8)
-        best[~torch.from_numpy(known)] = UNLABELED
-        return best
+        drawn = walked.amax((1, 2, 3)) > 0
+        ratio = self.ratio(walked[drawn].argmax(1).numpy(), walked.shape[1])
+        score = probs * walked.clamp(min=FAINT) ** self.gamma * ratio
+        return torch.where(drawn[:, None, None], score.argmax(1), UNLABELED).to(torch.uint8)
 
     def ratio(self, labels: Iterable[np.ndarray], classes: int) -> Tensor:
-        """r of the walker's labels of some slices, float32 [K, 1, 1]."""
+        """r of the walker's labels of some slices, float64 [K, 1, 1]."""
         widths = half_widths(labels, classes)
-        ratio = np.clip(widths / max(widths[1:].max(), 1), self.narrow, 1)
+        ratio = torch.from_numpy(widths / max(widths[1:].max(), 1)).clamp(self.narrow, 1)
         ratio[0] = 1
-        return torch.from_numpy(ratio).float()[:, None, None]
+        return ratio.view(-1, 1, 1)
 
     def told_of(self, voxels: Voxels) -> Tensor:
         """ŷ of what patches are cut from, uint8 [P]. In volumes too the walker stays in its slice."""
@@ -118,7 +115,7 @@ class Corral(Method):
         ratio = self.ratio(labels, classes)
         for place, weighed in found:
             told[place] = (weighed * ratio).argmax(0).flatten().to(torch.uint8)
-        return told
+        return torch.where(seeds.cpu() == UNLABELED, told, UNLABELED)
 
     def probs(self, image: Tensor) -> Tensor:
         return self.network(image.to(self.told.device)).softmax(1).cpu()

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.distributed import batch_sum
 from ..core.errors import InputError
 from ..core.labels import UNLABELED
 from ..core.recipe import Recipe
@@ -44,7 +45,8 @@ class SCN(Method):
         step_at=(0.25, 0.5, 0.75),
         gamma=0.5,
     )
-    needs = ("encode", "decode", "head", "widths")
+    needs = ("maps_features_and_logits", "map_widths")
+    later = ("towards", "projections", "region_cut", "growth", "cosine", "averages")
     reads_enclosure = True
     threshold: Tensor
     latest: dict[str, Any]
@@ -63,6 +65,7 @@ class SCN(Method):
         lambda4: Annotated[float, at_least(0), "λ4, weight of CACL's two terms"] = 0.1,
         stride: Annotated[int, one_of(1, 2, 4, 8, 16), "of the correlated encoder map [ours]"] = 8,
         dim: Annotated[int, at_least(1), "D, channels of the projections [ours]"] = 64,
+        projections: Annotated[bool, "two, learned, 1×1 [CorrMatch]; false: one map, eq. 1 as printed"] = True,
         scale: Annotated[str, one_of("inside", "outside"), "√D before the softmax, or after it as printed"] = "inside",
         rows: Annotated[int, at_least(1), "regions per image [CorrMatch]"] = 128,
         overlap: Annotated[
@@ -76,32 +79,47 @@ class SCN(Method):
         region_threshold: Annotated[
             float, between(0, 1), "t of RSR, share of ĉ in M and of its class that accepts ĉ [ours]; 0: τ, as printed"
         ] = 0.85,
+        region_cut: Annotated[
+            float, between(0, 1), "normalised value above which a position is in ĉ [CorrMatch]; 0: τ, eq. 4 as printed"
+        ] = 0.5,
+        growth: Annotated[
+            str, one_of("at once", "one by one"), "regions grow M together [ours], or in turn, eq. 8 as printed"
+        ] = "at once",
         temperature: Annotated[float, above(0), "T of CACL [ours]"] = 0.1,
+        cosine: Annotated[bool, "CACL compares unit vectors [ours]; false: dot products, eq. 13-14 as printed"] = True,
+        averages: Annotated[
+            str, one_of("labelled", "printed"), "over the pixels that a term judges [ours], or eq. 9-10, 15-16 and 19"
+        ] = "labelled",
     ):
         super().__init__(network)
         self.pap, self.rsr, self.cgtm, self.cacl = pap, rsr, cgtm, cacl
         self.plain = not (pap or rsr or cacl)
         self.lambda1, self.lambda2, self.lambda3, self.lambda4 = lambda1, lambda2, lambda3, lambda4
-        self.stride, self.level = stride, stride.bit_length() - 1
+        self.stride = stride
         self.scale, self.rows, self.overlap = scale, rows, overlap
         self.momentum, self.towards, self.region_threshold = momentum, towards, region_threshold
-        self.temperature = temperature
+        self.region_cut, self.growth = region_cut, growth
+        self.temperature, self.cosine = temperature, cosine
+        self.printed = averages == "printed"
+        self.over = "all" if self.printed else "labelled"
         self.register_buffer("threshold", torch.tensor(float(threshold)))
-        if self.level >= len(self.network.widths):
-            strides = ", ".join(str(2**level) for level in range(len(self.network.widths)))
+        if stride not in self.network.map_widths:
+            strides = ", ".join(map(str, self.network.map_widths)) or "that SCN does not know"
             raise InputError(f"SCN: stride is {stride}; the encoder of this network has maps at strides {strides}.")
         volumes = getattr(self.network, "dims", 2) == 3
-        self.blocks = self.network.strides[self.level] if volumes else (stride, stride)
+        self.blocks = self.network.strides[stride] if volumes else (stride, stride)
         if pap or rsr:
+            width = self.network.map_widths[stride]
             convolution = nn.Conv2d if len(self.blocks) == 2 else nn.Conv3d
-            self.query = convolution(self.network.widths[self.level], dim, 1, bias=False)
+            self.query = convolution(width, dim, 1, bias=False) if projections else nn.Identity()
             self.key = copy.deepcopy(self.query)  # alike at the start, so that f1_i · f2_j starts as a similarity
 
     def losses(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
-        maps = self.network.encode(batch.image)
-        features = self.network.decode(maps)
-        logits = self.network.head(features).float()
-        terms = {"pce": self.lambda1 * partial_cross_entropy(logits, batch.label)} | enclosure_term(logits, batch)
+        maps, features, logits = self.network.maps_features_and_logits(batch.image)
+        pce = partial_cross_entropy(logits, batch.label)
+        if self.printed:
+            pce = pce * batch_sum((batch.label != UNLABELED).sum())  # eq. 19
+        terms = {"pce": self.lambda1 * pce} | enclosure_term(logits, batch)
         if self.plain:
             return terms
         probs = logits.detach().softmax(1)
@@ -113,22 +131,23 @@ class SCN(Method):
             terms["pap"] = self.lambda2 * F.cross_entropy(logits, propagated.max(1).indices)
         pseudo_label, before, accepted = self.refine(probs, correlation, batch.label)  # eq. 4-8
         if self.rsr:
-            terms["pcl"] = self.lambda3 * propagation_loss(propagated, pseudo_label)
-            terms["region"] = self.lambda3 * partial_cross_entropy(logits, pseudo_label)
+            terms["pcl"] = self.lambda3 * propagation_loss(propagated, pseudo_label, self.over)  # eq. 9
+            terms["region"] = self.lambda3 * partial_cross_entropy(logits, pseudo_label, self.over)  # eq. 10
         if self.cgtm:
             self.next_threshold = update_threshold(self.threshold, probs, self.momentum, self.towards)  # eq. 12
         if self.cacl:
-            contrast = class_contrast(features, batch.label, pseudo_label, logits.shape[1], self.temperature)
+            pixels = features, batch.label, pseudo_label, logits.shape[1], self.temperature
+            contrast = class_contrast(*pixels, cosine=self.cosine, by_class=self.printed)
             terms["cacl_scribble"], terms["cacl_unlabel"] = (self.lambda4 * term for term in contrast)  # eq. 13-17
         self.latest = {"before": before, "pseudo_label": pseudo_label, "accepted": accepted}
         self.latest |= {"scribble": batch.label, "truth": batch.truth}
         return terms
 
-    def correlation(self, maps: list[Tensor]) -> Tensor | None:
+    def correlation(self, maps: dict[int, Tensor]) -> Tensor | None:
         """C of the encoder's maps at `stride`, [N, S, S]; None where nothing uses it."""
         if not (self.pap or self.rsr):
             return None
-        return correlation_map(self.query(maps[self.level]), self.key(maps[self.level]), self.scale)
+        return correlation_map(self.query(maps[self.stride]), self.key(maps[self.stride]), self.scale)
 
     def propagate(self, correlation: Tensor, probs: Tensor) -> Tensor:
         """Y_corr at the image's size, [N, K, *space]."""
@@ -150,8 +169,9 @@ class SCN(Method):
         if self.rsr and correlation is not None:
             size = [side // block for side, block in zip(label.shape[1:], self.blocks)]
             rows = draw_rows(correlation.detach(), self.rows).unflatten(2, size)
-            least = self.region_threshold or self.threshold
-            label, mask, accepted = region_refinement(rows, label, mask, least, probs.shape[1], self.overlap)
+            least, cut = self.region_threshold or self.threshold, self.region_cut or self.threshold
+            how = probs.shape[1], self.overlap, cut, self.growth
+            label, mask, accepted = region_refinement(rows, label, mask, least, *how)
             label = torch.where(drawn, scribble, label)
         return torch.where(mask, label, UNLABELED), before, accepted
 
@@ -190,8 +210,8 @@ class SCN(Method):
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
         if self.plain:
             return {}
-        maps = self.network.encode(batch.image)
-        probs = self.network.head(self.network.decode(maps)).float().softmax(1)
+        maps, _, logits = self.network.maps_features_and_logits(batch.image)
+        probs = logits.softmax(1)
         pseudo_label, before, _ = self.refine(probs, self.correlation(maps), batch.label)
         return {
             "image": batch.image[:, 0],

@@ -11,12 +11,12 @@ from ..core.labels import UNLABELED
 def walker_probs(image: np.ndarray, seeds: np.ndarray, classes: int, beta: float) -> np.ndarray:
     """The probability that a random walker from a pixel meets a seed of each class first (Grady, TPAMI 2006).
 
-    image [channels, H, W], seeds uint8 [H, W] with UNLABELED; float32 [classes, H, W], 0 for a class without seeds and
+    image [channels, H, W], seeds uint8 [H, W] with UNLABELED; float16 [classes, H, W], 0 for a class without seeds and
     1 on a seed of its own. Without seeds all are 0. It is solved in the box around the unlabelled pixels.
     """
     from skimage.segmentation import random_walker
 
-    probs = (np.arange(classes)[:, None, None] == seeds).astype(np.float32)
+    probs = (np.arange(classes)[:, None, None] == seeds).astype(np.float16)
     drawn = np.unique(seeds[seeds != UNLABELED])
     open_ = seeds == UNLABELED
     if not open_.any() or not len(drawn):

@@ -9,9 +9,10 @@ def build_network(name: str, channels: int, classes: int, dims: int = 2, anisotr
     """A network [N, channels, *space] → logits [N, classes, *space]: `unet`, `scribformer`, `unet3d`, or `monai:NAME`.
 
     dims: axes of the space; only MONAI's networks are made for either number. anisotropy: of `unet3d`, the distance of
-    the slices over the side of a pixel. Every network has `features_and_logits(x)`: the input of its last convolution,
-    [N, F, *space], and its logits. ScribFormer's features are the inputs of both its heads, side by side. Raises
-    InputError for another name, and for a network of other dimensions.
+    the slices over the side of a pixel. All but the networks of MONAI that `monai.MAPS` does not list have
+    `features_and_logits(x)`: a feature map [N, F, *space] and the logits. Features are the input of the U-Nets' last
+    convolution, the inputs of both heads of ScribFormer side by side, and what `monai.MAPS` says. Raises InputError for
+    another name, and for a network of other dimensions.
     """
     if dims != {"unet": 2, "scribformer": 2, "unet3d": 3}.get(name, dims):
         raise InputError(
@@ -31,9 +32,10 @@ def build_network(name: str, channels: int, classes: int, dims: int = 2, anisotr
 
         return UNet3D(channels, classes, anisotropy)
     if name.startswith("monai:"):
-        from .monai import MonaiNetwork
+        from .monai import MAPS, MonaiBackbone, MonaiNetwork
 
-        return MonaiNetwork(name.removeprefix("monai:"), channels, classes, dims)
+        name = name.removeprefix("monai:")
+        return (MonaiBackbone if name in MAPS else MonaiNetwork)(name, channels, classes, dims)
     raise InputError(f"no network '{name}'. {nearest(name, ['unet', 'unet3d', 'scribformer', 'monai:BasicUNet'])}")
 
 

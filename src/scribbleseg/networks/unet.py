@@ -55,6 +55,7 @@ class UNet(nn.Module):
     ):
         super().__init__()
         self.widths = widths
+        self.map_widths = {2**level: width for level, width in enumerate(widths)}
         self.encoder = nn.ModuleList(map(Block, (channels, *widths), widths, dropout))
         self.reduce = nn.ModuleList(nn.Conv2d(deep, wide, 1) for wide, deep in pairwise(widths))
         self.decoder = nn.ModuleList(Block(2 * wide, wide, 0.0) for wide in widths[:-1])
@@ -79,9 +80,14 @@ class UNet(nn.Module):
         """The input of the head, [N, widths[0], H, W]."""
         return self.decoder_maps(maps)[-1]
 
+    def maps_features_and_logits(self, x: Tensor) -> tuple[dict[int, Tensor], Tensor, Tensor]:
+        """Stride → the encoder's map; the input of the head; the logits."""
+        maps = self.encode(x)
+        features = self.decode(maps)
+        return dict(zip(self.map_widths, maps)), features, self.head(features).float()
+
     def features_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.decode(self.encode(x))
-        return features, self.head(features).float()
+        return self.maps_features_and_logits(x)[1:]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.features_and_logits(x)[1]

@@ -42,7 +42,8 @@ class UNet3D(nn.Module):
             raise InputError("network 'unet3d' needs MONAI. Run: pip install monai") from error
         self.widths = tuple(widths)
         steps = [(depth, 2, 2) for depth in depth_strides(anisotropy, len(widths))]
-        self.strides = tuple(tuple(map(math.prod, zip((1, 1, 1), *steps[:level]))) for level in range(len(widths)))
+        self.map_widths = {2**level: width for level, width in enumerate(widths)}
+        self.strides = {2**level: tuple(map(math.prod, zip((1, 1, 1), *steps[:level]))) for level in range(len(widths))}
         kernels = [(3 if depth == 2 else 1, 3, 3) for depth, *_ in steps] + [(3, 3, 3)]
         self.encoder = nn.ModuleList(
             UnetBasicBlock(3, inputs, outputs, kernel, step, "instance")
@@ -68,9 +69,14 @@ class UNet3D(nn.Module):
             x = block(x, skip)
         return x
 
+    def maps_features_and_logits(self, x: Tensor) -> tuple[dict[int, Tensor], Tensor, Tensor]:
+        """Stride in the plane → the encoder's map; the input of the head; the logits."""
+        maps = self.encode(x)
+        features = self.decode(maps)
+        return dict(zip(self.map_widths, maps)), features, self.head(features).float()
+
     def features_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.decode(self.encode(x))
-        return features, self.head(features).float()
+        return self.maps_features_and_logits(x)[1:]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.features_and_logits(x)[1]

@@ -24,7 +24,8 @@ def read(score: Callable[[Tensor], Tensor], image: Tensor, window: Sequence[int]
         yield score(F.pad(image, (0, right, 0, below)))[:, :, : space[0], : space[1]]
         return
     lacking = [max(0, side - have) for side, have in zip(window, space)]
-    filled = F.pad(image, [end for missing in reversed(lacking) for end in (missing // 2, missing - missing // 2)])
+    ends = [end for missing in reversed(lacking) for end in (missing // 2, missing - missing // 2)]
+    filled = F.pad(image, ends) if any(lacking) else image  # no copy of a large volume
     first, *rest = (slice(missing // 2, missing // 2 + have) for missing, have in zip(lacking, space))
     parts = blended(score, filled, window)
     if len(space) == 2:

@@ -15,6 +15,11 @@ from .figures import colour, curves, distribution, panel
 TITLES = {
     "confident": "M (orange: not in it)",
     "pseudo_label": "refined pseudo-label",
+    "foreground_block": "R (orange: blocks without foreground stroke)",
+    "teacher_label": "the teacher's label",
+    "fadc_image": "FADC sample",
+    "fadc_scribble": "its scribble",
+    "fadc_label": "its pseudo-label",
     "pseudo_accuracy": "pseudo accuracy (0 for a batch with nothing to judge)",
     "pseudo_accuracy_foreground": "pseudo accuracy foreground (0 for a batch with nothing to judge)",
 }
@@ -113,9 +118,14 @@ def _course(pages: dict[int, dict[str, np.ndarray]], plan: Plan) -> tuple[list[s
     names = list(next(iter(pages.values())))
     lines = []
     for iteration, page in pages.items():
-        panels = [(name, panel(page["image"], None if name == "image" else page[name], (1, 1), 1.5)) for name in names]
-        lines.append((iteration, panels))
+        lines.append((iteration, [(name, _picture(page, name)) for name in names]))
     return [_title(name, plan) for name in ("iteration", *names)], lines
+
+
+def _picture(page: dict[str, np.ndarray], name: str) -> str:
+    """A map over the image, or `x_y` over `x_image` where there is one."""
+    image = page.get(f"{name.partition('_')[0]}_image", page["image"])
+    return panel(image, None if name.endswith("image") else page[name], (1, 1), 1.5)
 
 
 def _every_case(rows: list[dict]) -> list[tuple[str, ...]]:

@@ -143,6 +143,8 @@ def _run(config: Train, plan: Plan, machine: Machine, dataset: Dataset, folder: 
     method = method_class(plan.method)(network, **plan.options)
     if stored is None and plan.dims == 2:
         plan = replace(plan, fitted=fit_plan(config, plan, dataset, method.learns_from_bare))
+    if hasattr(network, "described") and "features_and_logits" in " ".join(method.needs):
+        say(f"features of {plan.network}: {network.described}")
     with distributed.first_process_first():
         slices = read_training(dataset, plan, method, machine.device)
     if isinstance(slices, Voxels):

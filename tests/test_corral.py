@@ -1,0 +1,118 @@
+"""Corral: the walker's probabilities, widths, and the labels of half-time, on slices that can be worked out by hand."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from scribbleseg.core.labels import UNLABELED
+from scribbleseg.data.voxels import Batch, Slices
+from scribbleseg.methods.corral import Corral
+from scribbleseg.methods.walker import half_widths, walker_probs
+
+U = UNLABELED
+
+
+class Flat(nn.Module):
+    """Finds every class equally likely, and notes in which mode it was asked."""
+
+    def __init__(self, classes=3):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1, classes, 1, 1))
+        self.modes = []
+
+    def forward(self, image):
+        self.modes.append((self.training, torch.is_grad_enabled()))
+        return self.bias.expand(len(image), -1, *image.shape[2:])
+
+
+def row(*values):
+    return np.array([values], np.uint8)
+
+
+def test_without_an_edge_the_walker_falls_linearly_between_two_strokes():
+    found = walker_probs(np.zeros((1, 1, 5)), row(1, U, U, U, 2), 3, beta=200)
+    np.testing.assert_allclose(found[1, 0], [1, 0.75, 0.5, 0.25, 0], atol=1e-3)
+    np.testing.assert_allclose(found.sum(0), 1, atol=2e-3)
+    assert not found[0].any()
+
+
+def test_an_edge_stops_the_walker():
+    image = np.array([[[0.0, 0, 0, 0, 0, 1, 1]]])
+    found = walker_probs(image, row(1, U, U, U, U, U, 2), 3, beta=200)
+    assert (found[1, 0, :5] > 0.95).all() and (found[2, 0, 5:] > 0.95).all()
+
+
+def test_what_the_walker_cannot_decide():
+    assert not walker_probs(np.zeros((1, 2, 3)), np.full((2, 3), U, np.uint8), 3, 200).any(), "no strokes"
+    found = walker_probs(np.zeros((1, 1, 4)), row(U, 2, U, U), 3, 200)
+    assert (found[2] == 1).all() and not found[:2].any(), "one class only"
+    found = walker_probs(np.zeros((1, 1, 3)), row(0, 2, 1), 3, 200)
+    assert found[:, 0].argmax(0).tolist() == [0, 2, 1], "nothing is open"
+
+
+def test_half_widths_are_medians_over_the_slices_that_have_a_class():
+    labels = np.zeros((3, 9, 9), np.uint8)
+    labels[0, 2:7, 2:7] = 1  # the disc in a square of 5 pixels reaches 3 pixels from its middle to the next label
+    labels[1, 4, 4] = 1
+    labels[2, :, 3:6] = 2
+    assert half_widths(labels, 4).tolist() == [3.0, 2.0, 2.0, 0.0]
+
+
+def told(method, images, labels, enclosure=None):
+    maps = {"told": torch.full(labels.shape, U, dtype=torch.uint8)}
+    if enclosure is not None:
+        maps["enclosure"] = enclosure
+    slices = Slices(images, labels, maps, None)
+    method.sweep(slices, torch.tensor(0.5))
+    return slices
+
+
+def strip():
+    """A thin and a wide structure side by side, their strokes in the middle: columns 0-2 and 3-13."""
+    label = torch.full((1, 16, 14), U, dtype=torch.uint8)
+    label[:, :, 1], label[:, :, 8] = 1, 2
+    return torch.zeros(1, 1, 16, 14), label
+
+
+def test_thin_structures_give_way():
+    images, label = strip()
+    slices = told(Corral(Flat(), narrow=1.0), images, label)
+    assert slices.maps["told"][0, 0].tolist() == [1] * 5 + [2] * 9, "half-way between the strokes"
+    slices = told(Corral(Flat(), narrow=0.0), images, label)
+    assert slices.maps["told"][0, 0].tolist() == [1] * 4 + [2] * 10
+
+
+def test_network_and_walker_agree_by_their_product():
+    images, label = strip()
+    method = Corral(Flat(), narrow=1.0, gamma=1.0)
+    with torch.no_grad():
+        method.network.bias[:, 1] = np.log(3.0)  # 3 times as likely: wins where a_2 < 3 a_1
+    slices = told(method, images, label)
+    assert slices.maps["told"][0, 0].tolist() == [1] * 7 + [2] * 7
+    assert method.network.modes == [(False, False)] and method.network.training
+
+
+def test_the_enclosed_background_is_a_stroke_for_the_walker_and_bare_slices_say_nothing():
+    images, label = strip()
+    outside = torch.full_like(label, U)
+    outside[:, :, 12:] = 0
+    both = torch.cat([label, torch.full_like(label, U)]), torch.cat([outside, torch.full_like(outside, U)])
+    slices = told(Corral(Flat(), narrow=1.0), images.repeat(2, 1, 1, 1), *both)
+    assert slices.maps["told"][0, 0, 11:].tolist() == [0] * 3
+    assert (slices.maps["told"][1] == U).all()
+
+
+def test_the_labels_of_half_time_count_and_survive_a_checkpoint():
+    images, label = strip()
+    method = Corral(Flat())
+    slices = told(method, images, label)
+    batch = Batch(images, label.long(), {"told": slices.maps["told"].long()})
+    terms = method.losses(batch, torch.tensor(0.6))
+    assert set(terms) == {"pce", "told"} and float(terms["told"].detach()) == pytest.approx(np.log(3), abs=1e-6)
+    assert set(Corral(Flat(), taught=0.0).losses(batch, torch.tensor(0.6))) == {"pce"}
+
+    other, empty = Corral(Flat()), Slices(images, label, {"told": torch.full_like(label, U)}, None)
+    other.load_state_dict(method.state_dict())
+    other.resume(empty)
+    assert torch.equal(empty.maps["told"], slices.maps["told"])
