@@ -13,9 +13,10 @@ from ..core.errors import InputError
 from ..core.labels import UNLABELED
 from ..core.parallel import for_each
 from ..data import check as content
-from ..data.case import load_volume
-from ..data.dataset import Dataset
+from ..data.case import Volume, load_volume
+from ..data.dataset import Case, Dataset
 from ..data.preparation import PAPERS, Fitted, lost_strokes, network_shape, resample_label, resample_strokes
+from ..data.volume import Grid
 from ..data.voxels import Slices
 from ..methods import method_class
 from ..networks import build_network
@@ -107,9 +108,12 @@ def time_step(config: Train, plan: Plan) -> float:
         method = method_class(plan.method)(network, **plan.options)
         method.to(machine.device, memory_format=torch.channels_last).train()
         image = torch.rand(count, len(plan.channels), plan.size, plan.size)
-        label = torch.full((count, plan.size, plan.size), UNLABELED, dtype=torch.uint8)
-        label[:, ::4, ::4] = torch.randint(len(plan.classes), label[:, ::4, ::4].shape, dtype=torch.uint8)
-        slices = Slices(image, label, {}, None).to(machine.device)
+        drawn = np.full((count, plan.size, plan.size), UNLABELED, np.uint8)
+        drawn[:, ::4, ::4] = np.arange(drawn[:, ::4, ::4].size).reshape(count, -1, plan.size // 4) % len(plan.classes)
+        grid = Grid(drawn.shape[::-1], np.eye(4), None)
+        case = Volume(Case("", (), None, None), image.numpy().swapaxes(0, 1), drawn, None, grid, len(plan.classes))
+        maps = {name: torch.from_numpy(value) for name, value in method.targets(case).items()}
+        slices = Slices(image, maps.pop("label"), maps, None).to(machine.device)
         optimizer = make_optimizer(plan.recipe, method, machine.device)
         step = Step(method, optimizer, slices, machine.dtype)
         seconds = 0.0
