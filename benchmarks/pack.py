@@ -22,8 +22,8 @@ import numpy as np
 
 from scribbleseg.core.atomic import atomic_file
 from scribbleseg.core.progress import Progress
+from scribbleseg.data.intensity import grey_range
 from scribbleseg.data.layout import read_dataset
-from scribbleseg.data.preparation import grey_range
 
 STEPS = 255
 NOTE = "images in 8 bits"

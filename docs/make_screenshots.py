@@ -18,7 +18,8 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from scribbleseg.config import Phantom
-from scribbleseg.data.synthetic.phantom import CLASSES, phantom
+from scribbleseg.data.synthetic.heart import CLASSES
+from scribbleseg.data.synthetic.phantom import phantom
 from scribbleseg.draw.draw import listen, open_session
 from scribbleseg.draw.server import make_app, make_server
 from scribbleseg.draw.update import Updater

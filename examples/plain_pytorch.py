@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from scribbleseg.data.synthetic.phantom import draw_patient
+from scribbleseg.data.synthetic.heart import draw_patient
 from scribbleseg.data.synthetic.simulate import simulate_scribbles
 from scribbleseg.losses import foreground_augmentation, foreground_background_separation, partial_cross_entropy
 

@@ -281,3 +281,65 @@ def test_without_groups_and_splits_a_case_counts_as_a_patient(folder, said):
         "tiny: 4 cases of 4 patients (no groups in dataset.json: each case counts as a patient), 0 in imagesTs"
         in said(folder)[1]
     )
+
+
+def test_a_class_that_covers_nearly_everything(folder, said):
+    for i in range(4):
+        drawn = np.where(scribble() == 3, 0, scribble()).astype(np.uint8)
+        drawn[0] = 3  # not everything, so that it does not look like a complete mask
+        save(folder / "labelsTr" / f"case{i}.nii.gz", drawn)
+    usable, text = said(folder)
+    assert (
+        usable
+        and "class 0 (background) covers 87 % of all pixels" in text
+        and "strokes cover a few percent" in text
+        and "write 3 (ignore) there" in text
+    )
+
+
+def test_background_that_was_saved_as_ignore(folder, said):
+    for i in range(4):
+        drawn = truth()
+        drawn[drawn == 0] = 3
+        drawn[0, 0, 0] = 0
+        save(folder / "labelsTr" / f"case{i}.nii.gz", drawn)
+    usable, text = said(folder)
+    assert usable and "class 0 (background) is only 0.6 % of what is drawn" in text and "write 0 there" in text
+
+
+def test_strokes_in_another_plane_than_the_slices(tmp_path, said):
+    from test_preparation import ct_dataset
+
+    folder = ct_dataset(tmp_path / "ct")
+    usable, text = said(folder)
+    assert usable and "plane     axial: the strokes are flat there" in text and "warning: ct" not in text
+    assert "slices    48 in all, 12 a case, of 40 × 40 pixels" in text, "counted in that plane"
+    assert "greys     CT: 1" in text and "sd 4" in text
+    edit(folder, plane="coronal")
+    usable, text = said(folder)
+    assert usable and "plane     coronal: dataset.json says so" in text
+    assert "ct0, ct1, ct2, ct3: the strokes are flatter in another plane than that of the slices (coronal)" in text
+
+
+def test_the_training_that_would_follow(tmp_path, capsys):
+    from small import small_dataset
+    from test_preparation import ct_dataset
+
+    from scribbleseg.training.outlook import check as whole
+
+    assert whole(Check(ct_dataset(tmp_path / "ct")))
+    text = capsys.readouterr().out
+    for words in (
+        "plan      --preset fast: corral, 900 iterations of 12 slices",
+        "  greys   CT: 1",
+        "  slices  axial; whole slices, resized to 128 × 128 pixels, empty borders cut off",
+        "  bare    slices without strokes: not used by this method",
+        "  strokes 0 of 18 drawn classes of slices are lost (0 %); the papers' way loses 0",
+        "  time    about ",
+    ):
+        assert words in text, text
+    assert text.endswith("usable\n")
+    data = small_dataset(tmp_path / "small")
+    for path in (data / "labelsTr").iterdir():
+        path.unlink()
+    assert not whole(Check(data)) and "plan " not in capsys.readouterr().out

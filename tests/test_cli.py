@@ -95,7 +95,7 @@ def test_ctrl_c_exits_with_130_and_says_how_to_carry_on(call, monkeypatch, small
 
 def test_what_only_the_system_knows_exits_with_2_and_a_bug_does_not_hide(refused, monkeypatch):
     def fail(error):
-        monkeypatch.setattr("scribbleseg.data.check.check", lambda _: (_ for _ in ()).throw(error))
+        monkeypatch.setattr("scribbleseg.data.check.check", lambda *_: (_ for _ in ()).throw(error))
 
     fail(PermissionError(13, "Permission denied", "/there/dataset.json"))
     denied = "[Errno 13] Permission denied: '/there/dataset.json'. Choose another place, or change its permissions."
@@ -318,7 +318,9 @@ def test_train_predict_evaluate_in_plain_lines_when_piped(call, small, tmp_path)
     assert all("\r" not in out + err and "\x1b" not in out + err for _, out, err in said)
     assert [out for _, out, _ in said[:2]] == ["", ""]
     *lines, last = said[0][2].splitlines()
-    assert [line.split(",")[0] for line in lines] == ["reading cases: 4/4 case", "training pce: 1/1 it"]
+    assert [line.split(",")[0] for line in lines] == [
+        *("looking at strokes: 4/4 cases", "reading cases: 4/4 case", "training pce: 1/1 it")
+    ]
     assert last.startswith(f"run: {run}; next: ")
     out, truth = tmp_path / "out", small / "labelsTr_dense"
     assert said[1][2].endswith(f"\npredictions: {out}, 2 files; next: scribbleseg evaluate {out} {truth}\n")

@@ -9,8 +9,8 @@ from tiny import OBLIQUE, SHAPE, edit, image, save, scribble, tiny_set, truth
 from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.case import load_image, load_label, load_volume
+from scribbleseg.data.intensity import normalise
 from scribbleseg.data.layout import read_dataset
-from scribbleseg.data.preparation import normalise
 from scribbleseg.data.volume import Grid, read_image, read_label, read_volume, write_volume
 from scribbleseg.evaluation.scores import score_files
 
@@ -164,7 +164,7 @@ def test_volume_errors_name_the_file(tmp_path):
         assert path.name in str(error.value)
 
     fails(tmp_path / "none.nii.gz", "no such file")
-    fails(tmp_path / "scan.png", "not a volume")
+    fails(tmp_path / "scan.jpg", "not a volume")
     whole = save(tmp_path / "whole.nii.gz", image(0, (40, 40, 9)))
     for name, content in (("cut.nii.gz", whole.read_bytes()[:5000]), ("text.nii.gz", b"hello"), ("empty.nii.gz", b"")):
         (tmp_path / name).write_bytes(content)

@@ -60,7 +60,7 @@ def by_key(rows):
 
 
 def test_a_folder_is_scored_in_mm_and_by_name(folders):
-    rows, unpredicted, unscored = score_files(*folders)
+    rows, unpredicted, unscored, _ = score_files(*folders)
     assert [(row["case"], row["class"]) for row in rows] == [("a", "ring"), ("a", "disc"), ("b", "ring"), ("b", "disc")]
     table = by_key(rows)
     assert table["a", "ring"]["dice"] == pytest.approx(2 / 3)
@@ -198,7 +198,7 @@ def test_file_against_file_of_any_name(folders, tmp_path):
     (predictions / "a.nii.gz").rename(tmp_path / "mine.nii.gz")
     rows, *left_out = score_files(tmp_path / "mine.nii.gz", truth / "a.nii.gz")
     assert [(row["case"], row["class"]) for row in rows] == [("mine", "ring"), ("mine", "disc")]
-    assert rows[0]["dice"] == pytest.approx(2 / 3) and left_out == [[], []]
+    assert rows[0]["dice"] == pytest.approx(2 / 3) and left_out == [[], [], {}]
 
 
 def test_another_format_of_the_same_case(folders):
@@ -283,19 +283,31 @@ def break_gone(predictions, truth):
 
 
 @pytest.mark.parametrize(
+    "damage, words, left",
+    [
+        (break_shape, r"a\.nii\.gz: has another shape \(12 × 10 × 3 and not 12 × 10 × 4\) than", "b"),
+        (break_affine, r"a\.nii\.gz: has another affine \(largest difference 3\)", "b"),
+        (break_truth_value, r"labelsTr_dense/b\.nii\.gz: has value 3; expected 0 background, 1 ring, 2 disc\.", "a"),
+        (break_prediction_value, r"predictions/b\.nii\.gz: has value 7", "a"),
+        (break_truncated, r"labelsTr_dense/a\.nii\.gz: cannot be read", "b"),
+    ],
+)
+def test_a_bad_case_is_named_and_the_others_are_scored(folders, tmp_path, damage, words, left):
+    damage(*folders)
+    with pytest.raises(InputError, match=f"1 of 2 cases could not be scored, the others are. .*{words}"):
+        evaluate(Evaluate(*folders, out=tmp_path / "scores.csv"))
+    assert {row["case"] for row in read_rows(tmp_path / "scores.csv")} == {left}
+
+
+@pytest.mark.parametrize(
     "damage, words",
     [
-        (break_shape, r"a\.nii\.gz: has another shape \(12 × 10 × 3 and not 12 × 10 × 4\) than"),
-        (break_affine, r"a\.nii\.gz: has another affine \(largest difference 3\)"),
-        (break_truth_value, r"labelsTr_dense/b\.nii\.gz: has value 3; expected 0 background, 1 ring, 2 disc\."),
-        (break_prediction_value, r"predictions/b\.nii\.gz: has value 7"),
         (
             break_names,
             r"predictions: no prediction has the name of a mask in .*labelsTr_dense "
             r"\(first prediction: xa, first mask: a\)",
         ),
         (break_twins, r"a\.nii and a\.nii\.gz are the same case"),
-        (break_truncated, r"labelsTr_dense/a\.nii\.gz: cannot be read"),
         (break_labels, r"dataset\.json: labels are .*--class-name"),
         (break_emptied, "no masks in this folder"),
         (break_gone, "no such file or folder"),

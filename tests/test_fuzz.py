@@ -129,6 +129,12 @@ def damaged(content: bytes, rng: np.random.Generator) -> bytes:
     return bytes(data)
 
 
+@pytest.fixture(autouse=True)
+def no_step_is_timed(monkeypatch):
+    """`check` would take two steps each time."""
+    monkeypatch.setattr("scribbleseg.training.outlook.time_step", lambda *_: 1.0)
+
+
 @pytest.fixture
 def data(tmp_path) -> Path:
     folder = small_dataset(tmp_path / "data", cases=3, shape=(34, 32, 2))

@@ -58,7 +58,7 @@ def test_a_prediction_needs_no_more_memory_for_more_slices(run):
     def peak(slices: int) -> int:
         image = np.random.default_rng(0).random((1, slices, 64, 64), np.float32)
         tracemalloc.start()
-        segment([model(run)], image, (1, 1), CPU, batch=4)
+        segment([model(run)], [image], (1, 1, 1), CPU, batch=4)
         top = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return top
@@ -69,8 +69,8 @@ def test_a_prediction_needs_no_more_memory_for_more_slices(run):
 
 def test_slices_in_parts_are_those_of_the_whole(run):
     image = np.random.default_rng(0).random((1, 7, 50, 40), np.float32)
-    whole = mean_probs([model(run)], image, (1, 1), CPU, batch=3)
-    found = segment([model(run)], image, (1, 1), CPU, batch=3, probabilities=True, uncertainty=True)
+    whole = np.concatenate(list(mean_probs([model(run)], [image], (1, 1, 1), CPU, batch=3)), 1)
+    found = segment([model(run)], [image], (1, 1, 1), CPU, batch=3, probabilities=True, uncertainty=True)
     assert np.array_equal(found.probs, whole) and np.array_equal(found.label, whole.argmax(0))
     assert found.entropy.shape == (7, 50, 40) and found.label.dtype == np.uint8
 

@@ -13,13 +13,14 @@ from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.case import Volume
 from scribbleseg.data.dataset import Case
 from scribbleseg.data.volume import Grid
-from scribbleseg.data.voxels import Batch, Slices
+from scribbleseg.data.voxels import Batch, Slices, lay_out
 from scribbleseg.methods import METHODS, method_class
 from scribbleseg.methods.base import Method
 from scribbleseg.networks import build_network
 from scribbleseg.networks.dropout import Dropout
 from scribbleseg.networks.scribformer import ScribFormerNetwork
 from scribbleseg.networks.unet import UNet
+from scribbleseg.networks.unet3d import UNet3D
 
 SIZE, CLASSES = 32, 4
 USES_TRUTH = {"fullsup"}
@@ -30,6 +31,10 @@ UNSURE = {"s2l": {"confidence": 0.3}}  # what an untrained network's eval mode p
 LEVELS = {"fddseg": 5}  # of the small network, where two are too few
 
 every_method = pytest.mark.parametrize("name", METHODS)
+IN_3D = [name for name in METHODS if 3 in method_class(name).dims]
+every_method_and_dims = pytest.mark.parametrize(
+    ("name", "dims"), [(name, 2) for name in METHODS] + [(name, 3) for name in IN_3D]
+)
 
 
 def volume(case: str, kind: str = "scribbled", truth: bool = True) -> Volume:
@@ -57,7 +62,7 @@ def volume(case: str, kind: str = "scribbled", truth: bool = True) -> Volume:
     return Volume(Case(case, (), None, None), image, scribble, dense if truth else None, grid, CLASSES)
 
 
-def make_method(name: str, seed: int = 0, full: bool = False) -> Method:
+def make_method(name: str, seed: int = 0, full: bool = False, dims: int = 2) -> Method:
     """The method in train mode, its network sure of itself (as a trained one is) so that thresholds are passed.
 
     `full`: at its defaults, on its own network; else on a small network of the same kind, with the options in SMALL.
@@ -65,7 +70,10 @@ def make_method(name: str, seed: int = 0, full: bool = False) -> Method:
     torch.manual_seed(seed)
     kind = method_class(name)
     levels = LEVELS.get(name, 2)
-    if kind.network_name == "unet" and not full:
+    if dims == 3:
+        pytest.importorskip("monai")
+        network = UNet3D(1, CLASSES, 2.0, (4, 8, 8, 8) if full else (4, 8))
+    elif kind.network_name == "unet" and not full:
         network = UNet(1, CLASSES, (8, *[16] * (levels - 1)), (0.1,) * levels)
     elif kind.network_name == "scribformer" and not full:
         network = ScribFormerNetwork(1, CLASSES, width=16, dim=64, depth=6)
@@ -73,23 +81,41 @@ def make_method(name: str, seed: int = 0, full: bool = False) -> Method:
         network = build_network(kind.network_name, 1, CLASSES)
     with torch.no_grad():
         for convolution in network.head.modules():
-            if isinstance(convolution, torch.nn.Conv2d):
+            if isinstance(convolution, (torch.nn.Conv2d, torch.nn.Conv3d)):
                 convolution.weight *= 8
                 convolution.bias[0] += 3
     return kind(network, **UNSURE.get(name, {}), **({} if full else SMALL.get(name, {}))).train()
 
 
 def make_batch(method: Method, kind: str = "scribbled", sweeps: int = 20) -> Batch:
-    """The four slices of one case, with the method's own targets, after `sweeps` sweeps if the method has any."""
+    """The four slices of one case, with the method's own targets, after `sweeps` sweeps if the method has any.
+
+    In 3-D the case twice, the second time upside down.
+    """
     case = volume("case", kind)
     targets = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in method.targets(case).items()}
-    image = torch.from_numpy(case.image).movedim(0, 1)
-    slices = Slices(image, targets.pop("label"), targets, torch.from_numpy(case.truth))
+    image, truth = torch.from_numpy(case.image).movedim(0, 1), torch.from_numpy(case.truth)
+    if method.network.dims == 3:
+        return make_volumes(method, image[:, 0], targets, truth, sweeps)
+    slices = Slices(image, targets.pop("label"), targets, truth)
     if method.sweeps:
         for _ in range(sweeps):
             method.sweep(slices, torch.tensor(0.5))
     maps = {key: value.long() for key, value in slices.maps.items()}
     return Batch(image, slices.label.long(), maps, slices.truth.long())
+
+
+def make_volumes(method: Method, image: torch.Tensor, targets: dict, truth: torch.Tensor, sweeps: int) -> Batch:
+    def two(value):
+        return torch.stack([value, value.flip(0)]).flatten()
+
+    maps = {key: two(value) for key, value in targets.items()}
+    voxels = lay_out(two(image)[None].half(), maps, two(truth), [tuple(image.shape)] * 2, CLASSES)
+    voxels.size = tuple(image.shape)
+    for _ in range(min(sweeps, 2) if method.sweeps else 0):
+        method.sweep(voxels, torch.tensor(0.5))
+    middle = (voxels.shape - 1) / 2
+    return voxels.patches(torch.arange(2), middle, torch.eye(3).expand(2, 3, 3))
 
 
 def seeded_losses(method, batch, progress=0.9, seed=7):
@@ -110,9 +136,9 @@ def assert_same(one, other):
         torch.testing.assert_close(one[key], other[key], rtol=0, atol=0)
 
 
-@every_method
-def test_every_term_sends_a_gradient_to_the_network(name):
-    method = make_method(name, full=True)
+@every_method_and_dims
+def test_every_term_sends_a_gradient_to_the_network(name, dims):
+    method = make_method(name, full=True, dims=dims)
     terms = seeded_losses(method, make_batch(method))
     assert terms
     for key, term in terms.items():
@@ -124,19 +150,19 @@ def test_every_term_sends_a_gradient_to_the_network(name):
             assert any(g.any() for g in found), f"{key} has no gradient in the network"
 
 
-@every_method
-def test_terms_are_float32_under_autocast(name):
-    method = make_method(name)
+@every_method_and_dims
+def test_terms_are_float32_under_autocast(name, dims):
+    method = make_method(name, dims=dims)
     with torch.autocast("cpu", torch.bfloat16):
         terms = seeded_losses(method, make_batch(method))
     assert all(term.dtype == torch.float32 for term in terms.values()), {key: term.dtype for key, term in terms.items()}
 
 
-@every_method
+@every_method_and_dims
 @pytest.mark.parametrize("kind", ["empty", "one class", "foreground only", "background only"])
 @pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
-def test_terms_and_gradients_are_finite_on_poor_batches(name, kind, bfloat16):
-    method = make_method(name)
+def test_terms_and_gradients_are_finite_on_poor_batches(name, dims, kind, bfloat16):
+    method = make_method(name, dims=dims)
     batch = make_batch(method, kind)
     for progress in (0.0, 1.0):
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
@@ -145,25 +171,25 @@ def test_terms_and_gradients_are_finite_on_poor_batches(name, kind, bfloat16):
         assert all(g.isfinite().all() for g in gradients(method, sum(terms.values())))
 
 
-@every_method
-def test_unscribbled_slices_train_through_unsupervised_terms_only(name):
-    method = make_method(name)
+@every_method_and_dims
+def test_unscribbled_slices_train_through_unsupervised_terms_only(name, dims):
+    method = make_method(name, dims=dims)
     for key, term in seeded_losses(method, make_batch(method, "empty")).items():
         if key.startswith("pce"):
             assert term == 0
             assert not any(g.any() for g in gradients(method, term)), key
 
 
-@every_method
-def test_losses_repeat_under_a_seed(name):
-    method = make_method(name)
+@every_method_and_dims
+def test_losses_repeat_under_a_seed(name, dims):
+    method = make_method(name, dims=dims)
     batch = make_batch(method)
     assert_same(seeded_losses(method, batch), seeded_losses(method, batch))
 
 
-@every_method
-def test_state_dict_holds_everything_that_a_step_depends_on(name):
-    method, other = make_method(name), make_method(name, seed=1)
+@every_method_and_dims
+def test_state_dict_holds_everything_that_a_step_depends_on(name, dims):
+    method, other = make_method(name, dims=dims), make_method(name, seed=1, dims=dims)
     batch = make_batch(method)
     for _ in range(2):  # the second leaves the student away from its teacher
         seeded_losses(method, batch)
@@ -202,9 +228,9 @@ class NoHostSync(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@every_method
-def test_a_step_never_waits_for_the_device(name):
-    method = make_method(name)
+@every_method_and_dims
+def test_a_step_never_waits_for_the_device(name, dims):
+    method = make_method(name, dims=dims)
     batch = make_batch(method)
     with NoHostSync():
         sum(seeded_losses(method, batch).values()).backward()
@@ -224,10 +250,13 @@ def test_no_host_sync_notices():
             waits()
 
 
-@every_method
-def test_losses_compile_into_one_graph(name):
+@pytest.mark.parametrize(
+    ("name", "dims"),
+    [(name, 2) for name in METHODS] + [pytest.param(name, 3, marks=pytest.mark.slow) for name in IN_3D],
+)
+def test_losses_compile_into_one_graph(name, dims):
     torch._dynamo.reset()
-    method = make_method(name)
+    method = make_method(name, dims=dims)
     for module in method.modules():
         if isinstance(module, Dropout):  # drawn another way when compiled
             module.p = 0.0
@@ -270,9 +299,9 @@ def test_after_step_moves_only_the_teacher_and_towards_the_student(name):
         assert torch.equal(before, after)
 
 
-@every_method
-def test_losses_never_read_the_truth(name):
-    method = make_method(name)
+@every_method_and_dims
+def test_losses_never_read_the_truth(name, dims):
+    method = make_method(name, dims=dims)
     batch = make_batch(method)
     expected = seeded_losses(method, batch)
     for truth in (None, (batch.truth + 1) % CLASSES):
@@ -294,8 +323,17 @@ def test_targets_never_read_the_truth(name):
         np.testing.assert_array_equal(expected[key], found[key])
 
 
-@every_method
-def test_network_gives_one_score_per_class_and_pixel(name):
-    method = make_method(name, full=True).eval()
+@every_method_and_dims
+def test_network_gives_one_score_per_class_and_pixel(name, dims):
+    method = make_method(name, full=True, dims=dims).eval()
     with torch.no_grad():
-        assert method.network(torch.rand(2, 1, SIZE, SIZE)).shape == (2, CLASSES, SIZE, SIZE)
+        space = (4, SIZE, SIZE)[3 - dims :]
+        assert method.network(torch.rand(2, 1, *space)).shape == (2, CLASSES, *space)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in IN_3D])
+def test_methods_of_slices_refuse_a_network_of_volumes(name):
+    pytest.importorskip("monai")
+    network = UNet3D(1, CLASSES, widths=(4, 8))
+    with pytest.raises(InputError, match=r"(works in 2-D; UNet3D is 3-D|needs a network with)"):
+        method_class(name)(network)

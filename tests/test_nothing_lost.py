@@ -341,7 +341,7 @@ def test_predictions_that_are_not_finite_are_an_error(run, small, tmp_path, caps
     assert f"last.safetensors: the weights are NaN or infinite ({name})" in capsys.readouterr().err
     weights[name] = kept
     save_file(weights, run / "last.safetensors", {"iteration": "2", "network": "unet"})
-    monkeypatch.setattr(probabilities, "mean_probs", lambda *_: np.full((3, 3, 36, 40), np.nan, np.float32))
+    monkeypatch.setattr(probabilities, "mean_probs", lambda *_: [np.full((3, 3, 36, 40), np.nan, np.float32)])
     assert main(["predict", str(run), str(small), str(tmp_path / "out")]) == 2
     assert "the network's output for it is NaN or infinite" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

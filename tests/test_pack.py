@@ -7,7 +7,7 @@ import numpy as np
 import pack
 from small import small_dataset
 
-from scribbleseg.data.preparation import normalise
+from scribbleseg.data.intensity import normalise
 
 
 def test_two_halves_make_the_data_set(tmp_path):

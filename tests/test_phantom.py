@@ -12,7 +12,8 @@ from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.case import load_volume
 from scribbleseg.data.layout import read_dataset
-from scribbleseg.data.synthetic.phantom import draw_patient, phantom
+from scribbleseg.data.synthetic.heart import draw_patient
+from scribbleseg.data.synthetic.phantom import phantom
 
 RV, MYO, LV = 1, 2, 3
 

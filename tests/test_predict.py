@@ -21,21 +21,22 @@ from torch import nn
 from scribbleseg.config import Import, Predict
 from scribbleseg.core.atomic import atomic_file
 from scribbleseg.core.errors import InputError
-from scribbleseg.data.case import load_image
+from scribbleseg.data.case import load_image, read_channels
 from scribbleseg.data.importers import import_dataset
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.evaluation.scores import list_masks
 from scribbleseg.inference import predict as module
+from scribbleseg.inference import scan as scan_module
 from scribbleseg.inference.inputs import list_jobs
 from scribbleseg.inference.models import folded, load_models, load_network
 from scribbleseg.inference.predict import predict
-from scribbleseg.inference.probabilities import FLIPS, average_softmax, entropy, predict_volume
+from scribbleseg.inference.probabilities import FLIPS, average_softmax, entropy, mean_probs
 from scribbleseg.inference.provenance import MADE_BY, checksum, written
 from scribbleseg.networks import build_network
 from scribbleseg.networks.unet import UNet
 from scribbleseg.training.plan import read_plan
 
-CPU, F32 = torch.device("cpu"), torch.float32
+CPU = torch.device("cpu")
 SIZE = 45  # 5 × 9 and 3 × 15: bilinear resizing by odd whole factors there and back gives every pixel back
 SHEARED = AFFINE.copy()
 SHEARED[:3, 0] += 0.2 * SHEARED[:3, 1]
@@ -584,28 +585,30 @@ def test_flips_are_the_mean_of_four_turned_back():
     assert not torch.allclose(got, Position()(image).softmax(1), atol=0.01)
 
 
+def whole_probs(run, image, grid, batch=32):
+    parts = mean_probs(load_models([run], "last", CPU), [image], grid.spacing_mm, CPU, batch)
+    return np.concatenate(list(parts), 1)
+
+
 def test_tta_reaches_the_file(small, trained, tmp_path):
     source = small / "imagesTr" / "case.5 a_0000.nii.gz"
     for name, tta in (("with", True), ("without", False)):
         predict(Predict(trained, source, tmp_path / f"{name}.nii.gz", probabilities=True, tta=tta))
     flipped, plain = (nibabel.load(tmp_path / f"{name}_prob_core.nii.gz").get_fdata() for name in ("with", "without"))
     image, grid = load_image((source,))
-    _, plan = read_plan(trained)
-    network = load_network(trained, plan)
     mean = 0
     for rows in (1, -1):
         for columns in (1, -1):
             turned = np.ascontiguousarray(image[:, :, ::rows, ::columns])
-            mean = mean + predict_volume(network, turned, (plan.size, plan.size), CPU, F32)[2][:, ::rows, ::columns] / 4
+            mean = mean + whole_probs(trained, turned, grid)[2][:, ::rows, ::columns] / 4
     assert np.allclose(flipped, mean.transpose(np.argsort(grid.order)), atol=1e-5) and not np.allclose(
         flipped, plain, atol=1e-5
     )
 
 
 def test_the_batch_size_changes_nothing(small, trained):
-    image, _ = load_image((small / "imagesTr" / "case.5 a_0000.nii.gz",))
-    network = load_network(trained, read_plan(trained)[1])
-    whole, single, two = (predict_volume(network, image, (32, 32), CPU, F32, batch) for batch in (32, 1, 2))
+    image, grid = load_image((small / "imagesTr" / "case.5 a_0000.nii.gz",))
+    whole, single, two = (whole_probs(trained, image, grid, batch) for batch in (32, 1, 2))
     assert whole.shape == (3, 3, 36, 40)
     assert np.allclose(whole, single, atol=1e-6) and np.allclose(whole, two, atol=1e-6)
     assert not np.allclose(whole[:, 0], whole[:, 1], atol=1e-4)
@@ -741,7 +744,7 @@ def test_of_a_data_set_what_every_run_held_out(small, run, other, tmp_path, caps
 
 def test_a_volume_is_read_once(small, run, other, tmp_path, monkeypatch):
     read = []
-    monkeypatch.setattr(module, "load_image", lambda paths: read.append(paths) or load_image(paths))
+    monkeypatch.setattr(scan_module, "read_channels", lambda *given: read.append(given) or read_channels(*given))
     predict(Predict((run, other, run), small, tmp_path / "out"))
     assert len(read) == 2
 

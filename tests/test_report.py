@@ -197,6 +197,7 @@ def test_a_prediction_is_shown_in_its_images_order(run, tmp_path, monkeypatch):
     case = collect._show(
         collect.ShownCase("Worst", "case.5 a", 1.0),
         found.dataset,
+        found.plan.fitted,
         [row("case.5 a", "square", 1.0)],
         found.predictions(),
     )

@@ -99,7 +99,7 @@ def test_without_dense_masks_validation_is_on_scribbled_pixels(tmp_path, capsys)
     )
     assert plan.val_on_scribbles and len(plan.fold.val) == 1
     network, dtype, size = load_network(run, plan), pick_precision(config.precision, torch.device("cpu")), plan.size
-    volume = load_volume(read_dataset(data), read_dataset(data).case(plan.fold.val[0]))
+    volume = load_volume(read_dataset(data), read_dataset(data).case(plan.fold.val[0]), plan.fitted)
     with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
         found = network(resize_image(volume.image, size).contiguous(memory_format=torch.channels_last)).argmax(1)
     drawn = resize_label(volume.scribble, size)
@@ -584,12 +584,12 @@ def test_what_is_not_a_run_or_checkpoint_is_refused(dataset, tmp_path):
 
 
 def test_sampler_covers_each_epoch_once_and_needs_no_state():
-    sampler = Sampler(10, 4, seed=3)
+    sampler = Sampler([(torch.arange(10), 4)], seed=3)
     drawn = torch.cat([sampler(iteration) for iteration in range(5)])
     assert sorted(drawn[:10].tolist()) == sorted(drawn[10:].tolist()) == list(range(10))
     assert drawn[:10].tolist() != drawn[10:].tolist()
-    assert torch.equal(Sampler(10, 4, seed=3)(3), drawn[12:16])
-    assert Sampler(3, 8, seed=0)(0).bincount().tolist() in ([3, 3, 2], [3, 2, 3], [2, 3, 3])
+    assert torch.equal(Sampler([(torch.arange(10), 4)], seed=3)(3), drawn[12:16])
+    assert Sampler([(torch.arange(3), 8)], seed=0)(0).bincount().tolist() in ([3, 3, 2], [3, 2, 3], [2, 3, 3])
     assert not torch.equal(epoch_order(50, 0, 0), epoch_order(50, 0, 1))
 
 
@@ -733,7 +733,7 @@ def test_validation_dice_by_hand():
     truth = torch.zeros(3, 4, 4, dtype=torch.uint8)
     truth[0, 0] = truth[1, 1] = truth[2, 2] = 1
     truth[1, 0, 0] = UNLABELED
-    dice = validation_dice(Fixed(), [(image[:2], truth[:2]), (image[2:], truth[2:])], 2, CPU)
+    dice = validation_dice(Fixed(), [(image[:2], truth[:2]), (image[2:], truth[2:])], 2, (16, 16), CPU)
     assert dice[:, 0].tolist() == pytest.approx([2 * 8 / (8 + 11), 0])
 
 
@@ -742,7 +742,7 @@ def test_validation_is_without_dropout_and_leaves_the_network_as_it_was():
     before = {name: value.clone() for name, value in network.state_dict().items()}
     label = torch.randint(0, 3, (4, 8, 8)).to(torch.uint8)
     cases = list(zip(torch.rand(4, 1, 8, 8).split(2), label.split(2), strict=True))
-    first, again = (validation_dice(network, cases, 3, CPU) for _ in range(2))
+    first, again = (validation_dice(network, cases, 3, (16, 16), CPU) for _ in range(2))
     assert torch.equal(first, again) and network.training
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 

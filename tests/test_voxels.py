@@ -7,12 +7,18 @@ import pytest
 import torch
 
 from scribbleseg.core.labels import UNLABELED
+from scribbleseg.data.depth import deepen_image, deepen_label, deepen_strokes, network_depth
 from scribbleseg.data.preparation import network_shape, resample_label, resample_strokes
-from scribbleseg.data.voxels import Voxels
+from scribbleseg.data.voxels import Voxels, lay_out
 from scribbleseg.training.augment import patch_affine, random_intensity
-from scribbleseg.training.batches import draw_patches, lay_out
+from scribbleseg.training.batches import draw_patches
 
 STRAIGHT = torch.eye(2)[None]
+
+
+def patches(voxels: Voxels, index: list[int], centre: list[list[float]], matrix: torch.Tensor, *size: int):
+    voxels.size = size
+    return voxels.patches(torch.tensor(index), torch.tensor(centre), matrix.expand(len(index), -1, -1))
 
 
 def two_slices() -> tuple[Voxels, list[torch.Tensor], list[torch.Tensor]]:
@@ -27,17 +33,16 @@ def two_slices() -> tuple[Voxels, list[torch.Tensor], list[torch.Tensor]]:
 
 def test_a_straight_patch_is_a_crop():
     voxels, images, labels = two_slices()
-    index = torch.tensor([1, 0])
-    batch = voxels.patches(index, torch.tensor([[1.5, 1.5], [3.5, 4.5]]), STRAIGHT.expand(2, 2, 2), 4)
+    batch = patches(voxels, [1, 0], [[1.5, 1.5], [3.5, 4.5]], STRAIGHT, 4, 4)
     assert torch.equal(batch.image[0, 0], images[1][:4]) and torch.equal(batch.image[1, 0], images[0][2:6, 3:7])
     assert torch.equal(batch.label[0], labels[1][:4].long()) and torch.equal(batch.label[1], labels[0][2:6, 3:7].long())
 
 
 def test_half_a_pixel_is_interpolated_and_outside_is_empty():
     voxels, images, _ = two_slices()
-    batch = voxels.patches(torch.tensor([0]), torch.tensor([[2.0, 2.0]]), STRAIGHT, 2)
+    batch = patches(voxels, [0], [[2.0, 2.0]], STRAIGHT, 2, 2)
     assert batch.image[0, 0, 0, 0] == images[0][1:3, 1:3].mean()
-    batch = voxels.patches(torch.tensor([1]), torch.tensor([[-0.5, 1.5]]), STRAIGHT, 4)
+    batch = patches(voxels, [1], [[-0.5, 1.5]], STRAIGHT, 4, 4)
     assert (batch.image[0, 0, :2] == 0).all() and (batch.label[0, :2] == UNLABELED).all()
     assert torch.equal(batch.image[0, 0, 2:], images[1][:2])
 
@@ -45,31 +50,40 @@ def test_half_a_pixel_is_interpolated_and_outside_is_empty():
 def test_a_quarter_turn_and_a_scale():
     voxels, images, _ = two_slices()
     turn = torch.tensor([[[0.0, -1.0], [1.0, 0.0]]])  # the patch's rows run along the slice's columns
-    batch = voxels.patches(torch.tensor([1]), torch.tensor([[1.5, 1.5]]), turn, 4)
+    batch = patches(voxels, [1], [[1.5, 1.5]], turn, 4, 4)
     assert torch.equal(batch.image[0, 0], images[1][:4].rot90(-1))
-    batch = voxels.patches(torch.tensor([0]), torch.tensor([[2.5, 3.5]]), 2 * STRAIGHT, 2)
+    batch = patches(voxels, [0], [[2.5, 3.5]], 2 * STRAIGHT, 2, 2)
     assert (
         batch.image[0, 0, 0, 0] == images[0][1:3, 2:4].mean() and batch.image[0, 0, 1, 1] == images[0][3:5, 4:6].mean()
     )
 
 
-def test_centres_lie_on_strokes_of_every_class_alike():
+def test_every_class_is_drawn_alike_however_rare():
+    """Class 1 in a slice of its own, class 2 in one pixel, class 0 in four: each a third; a rare one in 1 of 50 too."""
     torch.manual_seed(0)
     voxels, _, labels = two_slices()
-    index = torch.ones(4000, dtype=torch.long)
-    row, column = voxels.centres(index, 1.0).long().unbind(1)
-    classes = torch.bincount(labels[1][row, column].long(), minlength=3)
-    assert classes.sum() == 4000 and classes[1] == 0, "a drawn pixel each time"
-    assert abs(int(classes[2]) - 2000) < 150, "one pixel of class 2 against four of class 0"
-    anywhere = voxels.centres(index, 0.0)
-    assert (anywhere >= 0).all() and (anywhere < torch.tensor([5, 4])).all() and anywhere[:, 0].std() > 1
+    index, place = voxels.on_strokes(6000)
+    found = torch.stack([labels[i][tuple(at)] for i, at in zip(index.tolist(), place.long().tolist())])
+    assert (torch.bincount(found.long(), minlength=3) - 2000).abs().max() < 150
+    many = torch.zeros(50, 4, dtype=torch.uint8)
+    many[17, 2] = 1
+    rare = lay_out(torch.zeros(1, 200), {"label": many.flatten()}, None, [(2, 2)] * 50, 3)
+    index, place = rare.on_strokes(4000)
+    assert abs(int((index == 17).sum()) - 2040) < 150, "half of the patches, though it is in 2 % of the slices"
+    assert (place[index == 17] == torch.tensor([1.0, 0])).all(1).sum() > 1900
 
 
-def test_slices_without_strokes_are_drawn_from_too():
+def test_places_are_anywhere_and_moved_inside():
+    torch.manual_seed(0)
     voxels, _, _ = two_slices()
-    voxels.count[:] = 0
-    place = voxels.centres(torch.tensor([0] * 500), 1.0)
-    assert (place >= 0).all() and (place < torch.tensor([6, 8])).all()
+    index = torch.tensor([0, 1] * 1000)
+    place = voxels.anywhere(index)
+    assert (place >= 0).all() and (place < voxels.shape[index]).all() and (place.std(0) > 1).all()
+    voxels.size = (4, 4)
+    moved = voxels.inside(index, place, 0.0)
+    first, last = (moved - 1.5), (moved + 1.5)
+    assert first.min() == 0 and (last <= voxels.shape[index] - 1).all() and (moved[index == 1][:, 1] == 1.5).all()
+    assert voxels.inside(index, place, 0.25).min() == 0.5, "a row of the patch may lie outside"
 
 
 def test_rotation_and_scale_are_those_of_the_docstring():
@@ -92,9 +106,56 @@ def test_intensity_stays_near_and_differs_by_sample():
 def test_a_batch_of_patches():
     torch.manual_seed(0)
     voxels, _, _ = two_slices()
-    whole = draw_patches(voxels, torch.tensor([0, 1, 0, 1]), slice(None), 16, torch.channels_last)
+    voxels.size = (16, 16)
+    whole = draw_patches(voxels, torch.tensor([0, 1, 0, 1]), slice(None), torch.channels_last)
     assert whole.image.shape == (4, 1, 16, 16) and whole.image.is_contiguous(memory_format=torch.channels_last)
     assert whole.label.dtype == torch.int64
+
+
+def test_every_second_patch_is_centred_on_a_stroke():
+    torch.manual_seed(0)
+    label = torch.full((40, 40), UNLABELED, dtype=torch.uint8)
+    label[20, 20] = 1
+    voxels = lay_out(torch.zeros(1, 1600).half(), {"label": label.flatten()}, None, [(40, 40)], 2)
+    voxels.size = (5, 5)
+    batch = draw_patches(voxels, torch.zeros(400, dtype=torch.long), slice(None), torch.channels_last)
+    assert (batch.label[::2, 2, 2] == 1).all() and (batch.label[1::2] == 1).flatten(1).any(1).float().mean() < 0.1
+
+
+def test_volumes_are_cut_like_slices():
+    """A volume of 3 × 4 × 5 behind one of 2 × 2 × 2: crops, half a slice, and turns that stay in the plane."""
+    volumes = [torch.arange(8.0).view(2, 2, 2), 10 + torch.arange(60.0).view(3, 4, 5)]
+    label = torch.full((68,), UNLABELED, dtype=torch.uint8)
+    label[8 + 47] = 1  # slice 2, row 1, column 2 of the second
+    flat = torch.cat([volume.flatten() for volume in volumes])[None].half()
+    voxels = lay_out(flat, {"label": label}, None, [(2, 2, 2), (3, 4, 5)], 2)
+    straight = torch.eye(3)[None]
+    batch = patches(voxels, [1, 0], [[1.5, 1.5, 2.5], [0.5, 0.5, 0.5]], straight, 2, 2, 2)
+    assert torch.equal(batch.image[0, 0], volumes[1][1:, 1:3, 2:4]) and torch.equal(batch.image[1, 0], volumes[0])
+    assert (batch.label[0] == 1).nonzero().tolist() == [[1, 0, 0]]
+    half = patches(voxels, [1], [[0.5, 1.0, 1.0]], straight, 1, 1, 1)
+    assert half.image.item() == volumes[1][:2, 1, 1].mean()
+    index, place = voxels.on_strokes(3)
+    assert index.tolist() == [1] * 3 and place.tolist() == [[2.0, 1.0, 2.0]] * 3
+    turn = torch.tensor([[[1.0, 0, 0], [0, 0, -1.0], [0, 1.0, 0]]])
+    batch = patches(voxels, [1], [[1.0, 1.5, 1.5]], turn, 3, 4, 4)
+    assert torch.equal(batch.image[0, 0], volumes[1][:, :, :4].rot90(-1, (1, 2)))
+    voxels.size = (2, 4, 4)
+    drawn = draw_patches(voxels, torch.tensor([0, 1]), slice(None), torch.channels_last_3d)
+    assert drawn.image.shape == (2, 1, 2, 4, 4) and drawn.label.shape == (2, 2, 4, 4)
+
+
+def test_slices_are_resampled_and_strokes_stay():
+    label = torch.full((6, 2, 2), UNLABELED, dtype=torch.uint8)
+    label[4, 1, 0], label[:, 0, 1] = 2, 1
+    fewer, more = deepen_strokes(label, 2), deepen_strokes(label, 12)
+    assert (fewer == 2).nonzero().tolist() == [[1, 1, 0]] and (fewer[:, 0, 1] == 1).all()
+    assert (more == 2).nonzero().tolist() == [[9, 1, 0]] and (more == 1).sum() == 6
+    assert torch.equal(deepen_strokes(label, 6), label) and torch.equal(deepen_label(label, 6), label)
+    image = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 1, 2, 2)
+    assert torch.allclose(deepen_image(image, 3)[:, 0, 0, 0], torch.tensor([0.625, 2.5, 4.375]), atol=0.2)
+    assert deepen_image(image, 6) is image
+    assert network_depth(10, 2.0, 5.0) == 4 and network_depth(1, 0.1, 5.0) == 1
 
 
 def test_a_thin_stroke_survives_shrinking():

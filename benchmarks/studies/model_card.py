@@ -30,8 +30,8 @@ from scribbleseg.core.errors import InputError
 from scribbleseg.core.json_file import read_json
 from scribbleseg.data.case import load_volume
 from scribbleseg.data.dataset import Case, Dataset
+from scribbleseg.data.intensity import normalise
 from scribbleseg.data.layout import read_dataset
-from scribbleseg.data.preparation import normalise
 from scribbleseg.data.volume import read_label
 from scribbleseg.evaluation.metrics import dice
 from scribbleseg.evaluation.scores import summarise

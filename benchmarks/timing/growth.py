@@ -23,7 +23,7 @@ from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.voxels import Slices, Stack
 from scribbleseg.methods import method_class
 from scribbleseg.networks import build_network
-from scribbleseg.training.batches import Sampler
+from scribbleseg.training.batches import make_sampler
 from scribbleseg.training.optimizer import make_optimizer
 from scribbleseg.training.step import Step
 
@@ -55,7 +55,7 @@ def measure(slices: Slices, where: str, method: str, device: torch.device, steps
     kind = method_class(method)
     trained = kind(build_network(kind.network_name, 1, 4)).to(device, memory_format=torch.channels_last).train()
     step = Step(trained, make_optimizer(kind.recipe, trained, device), slices, pick_precision("auto", device))
-    sampler = Sampler(len(slices.label), kind.recipe.batch, 0)
+    sampler = make_sampler(slices, kind.recipe.batch, 0)
     times, gathering = [], []
     for number in range(steps + 2):
         index, start = sampler(number), time.perf_counter()

@@ -37,7 +37,7 @@ from scribbleseg.losses import correlation as scn
 from scribbleseg.losses.separation import foreground_augmentation, foreground_background_separation
 from scribbleseg.methods import METHODS, method_class
 from scribbleseg.networks import build_network
-from scribbleseg.training.batches import Sampler, build_slices
+from scribbleseg.training.batches import build_slices, make_sampler
 from scribbleseg.training.optimizer import make_optimizer
 from scribbleseg.training.step import Step
 
@@ -92,7 +92,7 @@ class Steps:
             layout=layout,
             **kind,
         )
-        self.sampler = Sampler(len(slices.label), self.recipe.batch, 0)
+        self.sampler = make_sampler(slices, self.recipe.batch, 0)
 
     def now(self) -> float:
         if self.device.type == "cuda":

@@ -30,8 +30,8 @@ from scribbleseg.core.environment import environment
 from scribbleseg.data.case import load_image
 from scribbleseg.data.importers import import_dataset
 from scribbleseg.data.layout import read_dataset
-from scribbleseg.data.volume import write_volume
-from scribbleseg.inference.models import load_models
+from scribbleseg.data.volume import Grid, write_volume
+from scribbleseg.inference.models import Model, load_models
 from scribbleseg.inference.predict import predict
 from scribbleseg.inference.probabilities import mean_probs
 from scribbleseg.methods.rw import RandomWalker
@@ -67,6 +67,10 @@ def one_volume(run: Path, images: Path, out: Path) -> dict:
     }
 
 
+def all_probs(model: Model, image: np.ndarray, grid: Grid) -> list[np.ndarray]:
+    return list(mean_probs([model], [image], grid.spacing_mm, pick_device("cpu")))
+
+
 def folder(run: Path, images: Path, out: Path) -> dict:
     """A folder of volumes; and what reading, network and writing take of it one after the other."""
     some = out / "images"
@@ -75,13 +79,12 @@ def folder(run: Path, images: Path, out: Path) -> dict:
         shutil.copyfile(path, some / path.name)
     predict(Predict(run, next(some.iterdir()), out / "warm.nii.gz"))
     whole, _ = timed(predict, Predict(run, some, out / "found"))
-    device = pick_device("cpu")
-    (model,) = load_models((run,), "last", device)
+    (model,) = load_models((run,), "last", pick_device("cpu"))
     spent = np.zeros(3)
     for path in sorted(some.iterdir()):
         reading, (image, grid) = timed(load_image, (path,))
-        network, probs = timed(mean_probs, [model], image, grid.spacing_mm[1:], device)
-        writing, _ = timed(write_volume, out / path.name, probs.argmax(0).astype(np.uint8), grid)
+        network, parts = timed(all_probs, model, image, grid)
+        writing, _ = timed(write_volume, out / path.name, np.concatenate(parts, 1).argmax(0).astype(np.uint8), grid)
         spent += reading, network, writing
     parts = " + ".join(f"{seconds:.1f}" for seconds in spent)
     return {

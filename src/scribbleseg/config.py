@@ -94,6 +94,15 @@ class Train:
             "and squares are cut from the slices.",
         ),
     ] = "slices"
+    dims: Annotated[
+        Literal["2", "3", "auto"],
+        Option(
+            "",
+            "Whether patches are squares of a slice or blocks of the volume (3 needs `pip install monai`). auto: 3 if "
+            "the method can, and half of the volumes or more have spacings within a factor of 3 and 16 voxels on each "
+            "axis.",
+        ),
+    ] = "2"
     enclosure: Annotated[
         Literal["auto", "on", "off"],
         Option(
@@ -104,9 +113,18 @@ class Train:
     ] = "auto"
     iterations: Annotated[int | None, Option("N", "Number of optimiser steps.", BUDGETS)] = None
     size: Annotated[
-        int | None, Option("PIXELS", "Slices are resized to PIXELS × PIXELS. It must be a multiple of 16.", BUDGETS)
+        int | None,
+        Option(
+            "PIXELS",
+            "Slices are resized to PIXELS × PIXELS, or patches have this side. It must be a multiple of 16. In 3-D the "
+            "default follows from the volumes and the memory.",
+            BUDGETS,
+        ),
     ] = None
-    batch: Annotated[int | None, Option("N", "Slices per step, over all processes together.", METHODS)] = None
+    batch: Annotated[
+        int | None,
+        Option("N", "Slices or patches per step, over all processes together. In 3-D the default is 2.", METHODS),
+    ] = None
     optimizer: Annotated[Literal["sgd", "adam", "adamw"] | None, Option("", "Optimiser.", METHODS)] = None
     lr: Annotated[
         float | None, Option("RATE", "Learning rate at the start. With onecycle: the highest learning rate.", METHODS)
@@ -127,7 +145,12 @@ class Train:
     gamma: Annotated[float | None, Option("FACTOR", "With --schedule step: see --step-at.", METHODS)] = None
     weight_decay: Annotated[float | None, Option("NUMBER", "Weight decay of the optimiser.", METHODS)] = None
     network: Annotated[
-        str | None, Option("NAME", "unet, or monai:NAME such as monai:BasicUNet (needs `pip install monai`).", METHODS)
+        str | None,
+        Option(
+            "NAME",
+            "unet, in 3-D unet3d, or monai:NAME such as monai:BasicUNet (3-D and monai:NAME need `pip install monai`).",
+            METHODS,
+        ),
     ] = None
     init: Annotated[
         Path | None,
@@ -194,8 +217,8 @@ class Predict:
         Path,
         Argument(
             "INPUT",
-            "A volume (NIfTI, NRRD, MHA), a folder of volumes, or a data set. Of a data set, the cases that every run "
-            "held out are segmented.",
+            "A volume (NIfTI, NRRD, MHA, PNG, TIFF), a folder of volumes, or a data set. Of a data set, the cases that "
+            "every run held out are segmented.",
         ),
     ]
     output: Annotated[Path, Argument("OUTPUT", "File or folder to write.")]
@@ -237,6 +260,9 @@ class Evaluate:
             "class-name",
         ),
     ] = ()
+    same_voxels: Annotated[
+        bool, Option("", "Compare masks of the same shape voxel by voxel, wherever their headers place them.")
+    ] = False
 
     def __post_init__(self) -> None:
         _as_paths(self, "predictions", "truth")
@@ -245,10 +271,18 @@ class Evaluate:
 
 @dataclass
 class Phantom:
-    """Make a data set of synthetic short-axis hearts with simulated scribbles."""
+    """Make a data set of synthetic scans with simulated scribbles: short-axis hearts in MR, or abdomens in CT."""
 
     dst: Annotated[Path, DST]
-    cases: Annotated[int, Option("N", "Number of hearts, two per patient. At least 3.")] = 24
+    anatomy: Annotated[
+        Literal["heart", "abdomen"],
+        Option("", "heart: 3 classes, 8 to 10 slices. abdomen: 4 organs and a rare lesion, about 28 slices of 7 mm."),
+    ] = "heart"
+    cases: Annotated[
+        int, Option("N", "Number of scans, at least 3. Hearts: two per patient. Every fourth abdomen has a lesion.")
+    ] = 24
+    isotropic: Annotated[bool, Option("", "Abdomen: voxels are cubes of about 3 mm.")] = False
+    pet: Annotated[bool, Option("", "Abdomen: a PET is the second channel.")] = False
     seed: Annotated[int, SEED] = 0
 
     def __post_init__(self) -> None:
@@ -257,17 +291,62 @@ class Phantom:
 
 @dataclass
 class Import:
-    """Convert a public data set to the nnU-Net raw layout, with its named protocols."""
+    """Convert a public data set, or your own folders of scans and labels, to the nnU-Net raw layout.
+
+    A public data set also gets its named protocols. `scribbleseg import folders IMAGES LABELS DST --class liver=1
+    --class background=5 --not-drawn 0` takes the labels of any tool.
+    """
 
     source: Annotated[
-        Literal["acdc", "wsl4mis", "mscmr", "nci-isbi"],
-        Argument("{acdc,wsl4mis,mscmr,nci-isbi}", "Which data set. docs/data.md says where to get each of them."),
+        Literal["acdc", "wsl4mis", "mscmr", "nci-isbi", "folders"],
+        Argument(
+            "{acdc,wsl4mis,mscmr,nci-isbi,folders}",
+            "Which data set. docs/data.md says where to get each of them. folders: your own scans and labels.",
+        ),
     ]
-    src: Annotated[Path, Argument("SRC", "The folder of the data set, as downloaded.")]
+    src: Annotated[
+        tuple[Path, ...],
+        Argument("SRC", "The folder of the data set, as downloaded. For folders: IMAGES and LABELS."),
+    ]
     dst: Annotated[Path, DST]
+    classes: Annotated[
+        tuple[str, ...],
+        Option(
+            "NAME=VALUE",
+            "With folders: a class and its value in the label files, or the name of its segment in a .seg.nrrd of "
+            "Slicer. Give the option once per class, background included.",
+            "none",
+            "class",
+        ),
+    ] = ()
+    not_drawn: Annotated[
+        tuple[str, ...],
+        Option(
+            "VALUE",
+            "With folders: a value (or segment) that means that nothing was drawn. Give the option once per value.",
+            "0, unless a class has it",
+        ),
+    ] = ()
+    channels: Annotated[
+        tuple[str, ...],
+        Option(
+            "NAME",
+            "With folders: the name of a channel. It decides how grey values are normalised: CT, noNorm, "
+            "rescale_to_0_1, rgb_to_0_1, or any other name. Give the option once per channel.",
+            "image",
+            "channel",
+        ),
+    ] = ()
+    same_voxels: Annotated[
+        bool,
+        Option("", "With folders and mscmr: accept labels that have their image's shape and not its geometry."),
+    ] = False
 
     def __post_init__(self) -> None:
-        _as_paths(self, "src", "dst")
+        if isinstance(self.src, (str, Path)):
+            self.src = (Path(self.src),)
+        self.src = tuple(map(Path, self.src))
+        _as_paths(self, "dst")
 
 
 @dataclass
@@ -432,7 +511,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "import": (Import, "data.importers:import_dataset"),
     "simulate": (Simulate, "data.synthetic.simulate:simulate"),
     "draw": (Draw, "draw.draw:draw"),
-    "check": (Check, "data.check:check"),
+    "check": (Check, "training.outlook:check"),
     "train": (Train, "training.train:train"),
     "predict": (Predict, "inference.predict:predict"),
     "evaluate": (Evaluate, "evaluation.scores:evaluate"),

@@ -1,6 +1,6 @@
 """One case in memory: image, scribble and dense mask on one grid."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ import numpy as np
 from ..core.errors import InputError
 from ..core.labels import UNLABELED
 from .dataset import Case, Dataset
-from .preparation import normalise
-from .volume import Grid, read_image, read_label
+from .intensity import Intensity, prepare
+from .preparation import PAPERS, Fitted, content_box, enclosing_box
+from .volume import Grid, as_image, read_components, read_label, read_volume
 
 
 @dataclass(frozen=True)
@@ -19,43 +20,77 @@ class Volume:
     """One case in memory. Arrays are slices first, [D, H, W]; labels are 0..C with UNLABELED."""
 
     case: Case
-    image: np.ndarray  # float32 [channels, D, H, W], each channel in [0, 1]
+    image: np.ndarray  # float32 [channels, D, H, W], as the network sees it; with the papers' intensities in [0, 1]
     scribble: np.ndarray  # uint8 [D, H, W]
     truth: np.ndarray | None  # uint8 [D, H, W], dense
-    grid: Grid
+    grid: Grid  # of the file; the arrays may be cropped in rows and columns
     classes: int  # number of classes, background included
 
 
-def load_volume(dataset: Dataset, case: Case) -> Volume:
-    """Read one case: image normalised, labels recoded to 0..C and UNLABELED.
+def load_volume(dataset: Dataset, case: Case, fitted: Fitted | None = None) -> Volume:
+    """Read one case: image normalised, labels recoded to 0..C and UNLABELED, cropped if `fitted` says so.
 
-    A case without a scribble file is unlabelled throughout. Raises InputError for unreadable files, a constant image,
-    NaN voxels, a label of another shape or place than its image, and values that dataset.json does not list.
+    Without `fitted`: the papers' intensities, not cropped, cut in the data set's plane. A case without a scribble file
+    is unlabelled throughout. Raises InputError for unreadable files, a constant image, NaN voxels, a label of another
+    shape or place than its image, and values that dataset.json does not list.
     """
-    image, grid = load_image(case.images)
+    fitted = fitted or Fitted(plane=dataset.plane or "spacing")
+    channels, grid = read_channels(case.images, fitted.plane, len(dataset.channels))
+    image = prepare_channels(channels, fitted.intensity)
     scribble = np.full(image.shape[1:], UNLABELED, np.uint8)
     if case.scribble is not None:
         scribble = load_label(case.scribble, grid, case.images[0], dataset.ignore, ignored=True)
     truth = None
     if case.truth is not None:
         truth = load_label(case.truth, grid, case.images[0], dataset.ignore, ignored=False)
+    if fitted.crop:
+        box = (slice(None), *enclosing_box(content_box(channels), scribble != UNLABELED))
+        image, scribble, truth = image[:, *box], scribble[box], None if truth is None else truth[box]
     return Volume(case, image, scribble, truth, grid, len(dataset.classes))
 
 
-def read_scribble(dataset: Dataset, case: Case) -> tuple[np.ndarray, Grid]:
+def read_scribble(dataset: Dataset, case: Case, plane: str = "spacing") -> tuple[np.ndarray, Grid]:
     """The scribble of a case alone, recoded, uint8 [D, H, W], and its grid. The case must have one."""
     assert case.scribble is not None
-    label, grid = read_label(case.scribble)
+    label, grid = read_label(case.scribble, plane=plane)
     return recode(label, dataset.ignore, case.scribble), grid
 
 
-def load_image(paths: Iterable[Path]) -> tuple[np.ndarray, Grid]:
-    """The channels of one case, float32 [channels, D, H, W], each normalised by `normalise`, and their grid."""
+def load_image(paths: Iterable[Path], fitted: Fitted = PAPERS) -> tuple[np.ndarray, Grid]:
+    """The channels of one case, float32 [channels, D, H, W], each normalised as `fitted` says, and their grid."""
+    channels, grid = read_channels(paths, fitted.plane)
+    return prepare_channels(channels, fitted.intensity), grid
+
+
+def _components(
+    path: Path, order: tuple[int, int, int] | None, plane: str, count: int
+) -> tuple[list[np.ndarray], Grid]:
+    if count != 1:
+        return read_components(path, order, plane)
+    voxels, grid = read_volume(path, order, plane)
+    return [voxels], grid
+
+
+def prepare_channels(channels: Sequence[np.ndarray], how: Sequence[Intensity]) -> np.ndarray:
+    """The channels [D, H, W] of a case, normalised: float32 [channels, D, H, W]. Without `how` as in the papers."""
+    each = how or (Intensity(),) * len(channels)
+    return np.stack([prepare(channel, one) for channel, one in zip(channels, each, strict=True)])
+
+
+def read_channels(paths: Iterable[Path], plane: str = "spacing", count: int = 0) -> tuple[list[np.ndarray], Grid]:
+    """The channels of one case as they are, float32 [D, H, W] each, and their grid; a picture's colours are channels.
+
+    A picture whose colours are equal is grey where one channel is expected. count: how many channels are expected, 0
+    for any number. Raises InputError for another number, for channels on different grids, a file without any contrast,
+    and values that are too far apart.
+    """
     first_path, *_ = paths = tuple(paths)
     first: Grid | None = None
-    channels = []
+    channels: list[np.ndarray] = []
     for path in paths:
-        image, grid = read_image(path, None if first is None else first.order)
+        order = None if first is None else first.order
+        parts, grid = _components(path, order, plane, count)
+        image = np.stack([as_image(path, part) for part in parts])
         first = first or grid
         if not grid.same_place(first):
             raise InputError(
@@ -72,9 +107,14 @@ def load_image(paths: Iterable[Path]) -> tuple[np.ndarray, Grid]:
                 f"{path}: has voxels from {image.min():g} to {image.max():g}, too far apart for 32-bit numbers. "
                 "Replace them in the file, then try again."
             )
-        channels.append(normalise(image))
+        channels += list(image)
     assert first is not None
-    return np.stack(channels), first
+    if count not in (0, len(channels)):
+        raise InputError(
+            f"{first_path}: has {len(channels)} channel{'s' * (len(channels) != 1)}; expected {count}. Correct the "
+            "file, or channel_names in dataset.json."
+        )
+    return channels, first
 
 
 def load_label(path: Path, image: Grid, image_path: Path, ignore: int, ignored: bool) -> np.ndarray:
@@ -115,7 +155,8 @@ def way_out(grid: Grid, other: Grid, path: Path) -> str:
         return (
             f"Only the headers differ. If it was made on {path.name}, give it the header of {path.name} and keep its "
             "voxels: nibabel.Nifti1Image(label.dataobj, image.affine, image.header). Do not resample it: that moves "
-            "voxels, and thin strokes are lost."
+            "voxels, and thin strokes are lost. "
+            "`import mscmr`, `import folders` and `evaluate` take it with --same-voxels."
         )
     return (
         f"Export it again on the grid of {path.name}. Resampling can lose strokes that are thinner than a voxel: count "

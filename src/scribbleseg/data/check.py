@@ -1,6 +1,6 @@
 """Report what is in a data set, and every problem in it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,11 +11,18 @@ from ..core.console import tell
 from ..core.errors import InputError, first_names
 from ..core.labels import UNLABELED
 from ..core.parallel import for_each
-from .case import load_image, load_label, recode
+from .case import load_label, read_channels, read_scribble, recode
 from .dataset import Case, Dataset
 from .enclosure import choose_rule, closed_rings
+from .fitting import find_plane
+from .intensity import ct_samples
 from .layout import read_description, survey
-from .volume import Grid, read_label
+from .nifti import two_places
+from .plane import flat_axis
+from .volume import PICTURES, PLANES, Grid, read_label
+
+MOST_OF_ALL = 0.8  # share of all pixels from which a class is too large for strokes
+LEAST_BACKGROUND = 0.02  # share of the drawn pixels
 
 
 @dataclass
@@ -32,14 +39,18 @@ class Found:
     bare_slices: int = 0  # slices without a scribbled pixel
     rings: tuple[int, int] = (0, 0)  # slices with a closed ring, and slices with foreground strokes
     pixels: int = 0
+    flat: int | None = None  # the file axis across which the strokes are flat
+    greys: list[np.ndarray] = field(default_factory=list)  # of each channel under the foreground strokes
     dense: bool = False
     compared: int = 0  # scribbled pixels of a case that also has a dense mask
     disagree: int = 0  # of these, pixels whose dense mask has another class
     problems: list[str] = field(default_factory=list)
 
 
-def check(settings: config.Check) -> bool:
+def check(settings: config.Check, outlook: Callable[[Dataset], Iterable[str]] = lambda dataset: ()) -> bool:
     """Print what is in a data set, and a line for every problem. Return whether it can be used for training.
+
+    outlook: lines about the training that would follow; asked only if there is no problem.
 
     A data set with a problem cannot be used. Problems are: a misnamed image, a channel that is missing or too many, an
     unreadable, constant or NaN image, a label that does not fit its image or dataset.json, no scribble at all, a class
@@ -51,17 +62,22 @@ def check(settings: config.Check) -> bool:
     except InputError as error:
         tell(f"problem: {error}\nnot usable")
         return False
-    train = for_each("checking", lambda case: _inspect(dataset, case), dataset.cases.values())
+    plane = _plane(dataset)
+    train = for_each("checking", lambda case: _inspect(dataset, case, plane), dataset.cases.values())
     tests = (
-        for_each("checking imagesTs", lambda case: _inspect(dataset, case), dataset.tests.values())
+        for_each("checking imagesTs", lambda case: _inspect(dataset, case, plane), dataset.tests.values())
         if dataset.tests
         else []
     )
     problems += [problem for found in (*train, *tests) for problem in found.problems]
     warnings: list[str] = []
     _describe_cases(dataset, train, tests, warnings)
+    _describe_plane(dataset, plane, train, warnings)
+    _describe_greys(dataset, train)
     _describe_scribbles(dataset, train, problems, warnings)
     _describe_splits(dataset, train, problems, warnings)
+    for line in outlook(dataset) if not problems else ():
+        tell(line)
     for kind, lines in (("warning", warnings), ("problem", problems)):
         for line in lines:
             tell(f"{kind}: {line}")
@@ -69,11 +85,25 @@ def check(settings: config.Check) -> bool:
     return not problems
 
 
-def _inspect(dataset: Dataset, case: Case) -> Found:
+def _plane(dataset: Dataset) -> str:
+    """The plane that training would choose, from the scribbles that can be read."""
+
+    def readable(name: str) -> bool:
+        try:
+            return dataset.case(name).scribble is not None and bool(read_scribble(dataset, dataset.case(name)))
+        except InputError:
+            return False
+
+    return dataset.plane or find_plane(dataset, [name for name in dataset.cases if readable(name)])
+
+
+def _inspect(dataset: Dataset, case: Case, plane: str) -> Found:
     found = Found(case.id)
+    channels: list[np.ndarray] = []
     try:
-        image, found.grid = load_image(case.images)
-        found.slices, found.size = image.shape[1], image.shape[2:]
+        colours = len(dataset.channels) if dataset.file_ending.lower() in PICTURES else 0  # missing files are known
+        channels, found.grid = read_channels(case.images, plane, colours)
+        found.slices, found.size = channels[0].shape[0], channels[0].shape[1:]
     except InputError as error:
         found.problems.append(str(error))
     labels: dict[Path | None, np.ndarray] = {}
@@ -97,6 +127,9 @@ def _inspect(dataset: Dataset, case: Case) -> Found:
         found.has_scribble = True
         found.drawn, found.drawn_slices = per_slice.sum(0), (per_slice > 0).sum(0)
         if found.grid is not None:
+            foreground = (scribble != UNLABELED) & (scribble != 0)
+            found.greys = [ct_samples(channel, foreground) for channel in channels]
+            found.flat = flat_axis(scribble.transpose(np.argsort(found.grid.order)))
             found.rings = closed_rings(scribble, dataset.reach(found.grid))
         found.bare_slices, found.pixels = int((per_slice.sum(1) == 0).sum()), scribble.size
         if truth is not None:
@@ -132,6 +165,12 @@ def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], wa
             tell(f"spacing   {_range(spacing[:, 0])} mm between slices, {_range(spacing[:, 1:].ravel())} mm in plane")
         else:
             tell(f"spacing   none in the files: distances are in {dataset.spacing_unit}")
+        twice = [found.case for found, grid in zip(read, grids, strict=True) if two_places(grid.header)]
+        if twice:
+            warnings.append(
+                f"{first_names(twice)}: the header has two places that differ (qform and sform). They are read as ITK "
+                "reads them, the way of 3D Slicer and ITK-SNAP. Labels must lie at the same place."
+            )
         single = [found.case for found in read if found.slices == 1]
         if single:
             warnings.append(f"{first_names(single)}: one slice only")
@@ -149,6 +188,37 @@ def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], wa
             f"groups of dataset.json names {first_names(ungrouped)}, for which there is no image. "
             "Correct or remove the name. A case that groups does not name counts as a patient of its own."
         )
+
+
+def _describe_plane(dataset: Dataset, plane: str, train: list[Found], warnings: list[str]) -> None:
+    why = "dataset.json says so" if dataset.plane else "the strokes are flat there"
+    if plane != "spacing" or dataset.plane:
+        tell(f"plane     {plane}: {why}")
+    elsewhere = [
+        found.case
+        for found in train
+        if found.grid is not None and found.flat is not None and found.flat != found.grid.across(plane)
+    ]
+    if elsewhere:
+        here = "across the largest spacing" if plane == "spacing" else plane
+        warnings.append(
+            f"{first_names(elsewhere)}: the strokes are flatter in another plane than that of the slices ({here}). "
+            f'Name the plane in dataset.json, such as "plane": "axial" (one of {", ".join(PLANES)}), or draw on the '
+            "slices."
+        )
+
+
+def _describe_greys(dataset: Dataset, train: list[Found]) -> None:
+    """The grey values of every channel under the foreground strokes of all cases."""
+    read = [found.greys for found in train if len(found.greys) == len(dataset.channels)]
+    for number, name in enumerate(dataset.channels):
+        values = np.concatenate([greys[number] for greys in read] or [np.zeros(0)])
+        if values.size:
+            low, middle, high = np.percentile(values, (0.5, 50, 99.5))
+            tell(
+                f"greys     {name}: {low:.4g} to {high:.4g}, median {middle:.4g}, mean {values.mean():.4g}, "
+                f"sd {values.std():.3g} under foreground strokes"
+            )
 
 
 def _tilted(grids: list[Grid]) -> np.ndarray:
@@ -231,6 +301,7 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
             f"0 means background, not 'not drawn': write {dataset.ignore} where nothing was drawn. "
             "If these cases are labelled completely, change nothing."
         )
+    _warn_of_shares(dataset, counts, pixels, bool(covered), warnings)
     bare = sum(found.bare_slices for found in drawn)
     tell(
         f"  together {100 * counts.sum() / pixels:.3f} % of the pixels ({counts.sum()}); {bare} slices without scribble"
@@ -255,6 +326,21 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
             f"{len(undrawn)} of {len(train)} cases {'has' if len(undrawn) == 1 else 'have'} no scribble: "
             f"{first_names(undrawn)}. A scribble method cannot learn from these cases. "
             "Tests use their dense masks, and so does validation if it can."
+        )
+
+
+def _warn_of_shares(dataset: Dataset, counts: np.ndarray, pixels: int, covered: bool, warnings: list[str]) -> None:
+    """Warn where a class covers nearly everything, and where background is nearly missing: values may be mixed up."""
+    for value, name in enumerate(dataset.classes):
+        if counts[value] > MOST_OF_ALL * pixels and not covered:
+            warnings.append(
+                f"class {value} ({name}) covers {100 * counts[value] / pixels:.0f} % of all pixels, and strokes cover "
+                f"a few percent. If {value} was written where nothing was drawn, write {dataset.ignore} (ignore) there."
+            )
+    if 0 < counts[0] < LEAST_BACKGROUND * counts.sum():
+        warnings.append(
+            f"class 0 ({dataset.classes[0]}) is only {100 * counts[0] / counts.sum():.1f} % of what is drawn. "
+            f"If background was saved as {dataset.ignore} (ignore), write 0 there. Otherwise draw more of it."
         )
 
 

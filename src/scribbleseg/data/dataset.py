@@ -2,9 +2,9 @@
 
 On disk it has the nnU-Net raw layout with an `ignore` label:
 
-dataset.json         labels (name → value, `ignore` the highest), channel_names, file_ending; ours also `groups`: case →
-patient,
-                     `strata`: patient → pathology, and `"spacing": "voxels"` where the files have none
+dataset.json         labels (name → value, `ignore` the highest), channel_names, file_ending. Ours: `groups`,
+                     case → patient; `strata`, patient → pathology; `"spacing": "voxels"` where the files have none;
+                     `plane`, the plane that slices are cut in
 imagesTr/CASE_0000.nii.gz   one file per channel
 labelsTr/CASE.nii.gz        scribbles (or dense masks: a case may be labelled completely); may be absent for a case
 labelsTr_dense/CASE.nii.gz  dense masks where they exist: for scoring and for fully supervised training only
@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from ..core.errors import InputError, first_names, nearest
 from ..core.json_file import read_json
-from .volume import ITK, NIFTI, Grid
+from .volume import ENDINGS, Grid
 
 REACH_MM, REACH_PIXELS = 7.0, 5.0  # gaps between background strokes up to twice this count as closed
 
@@ -78,6 +78,7 @@ class Dataset:
     spacing_unit: str = "mm"  # "voxels" where the files have no spacing
     note: str = ""  # scribbleseg_note of dataset.json: is kept with every run on the data set
     unknown_keys: tuple[str, ...] = ()  # of dataset.json
+    plane: str = ""  # one of volume.PLANES; empty: the strokes decide
 
     def spacing_of(self, grid: Grid) -> tuple[float, float]:
         """Distance of rows and of columns, mm; (1, 1) in pixels where the files have no spacing."""
@@ -109,7 +110,7 @@ class Dataset:
                 messages.append(
                     f"{part}: {first_names(strays)} has no image and is not read. Add the image, or remove the label"
                 )
-            others = [name for name in names if not name.lower().endswith((self.file_ending, *NIFTI, *ITK))]
+            others = [name for name in names if not name.lower().endswith((self.file_ending, *ENDINGS))]
             if others:
                 messages.append(f"{part}: {first_names(others)}: not a volume, and not read")
         return messages
@@ -120,7 +121,7 @@ class Dataset:
             names = [
                 path.name for path in (self.folder / part).glob("[!.]*") if not path.name.endswith(self.file_ending)
             ]
-            ends = Counter(name[-len(end) :] for name in names for end in NIFTI + ITK if name.lower().endswith(end))
+            ends = Counter(name[-len(end) :] for name in names for end in ENDINGS if name.lower().endswith(end))
             parts += [f"{part} {count} {end}" for end, count in sorted(ends.items())]
         if not parts:
             return ""

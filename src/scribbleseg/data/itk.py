@@ -33,10 +33,24 @@ MHA_BYTES = {
 def read_itk(path: Path) -> tuple[np.ndarray, np.ndarray, object]:
     """(voxels [x, y, z], affine in RAS+ mm, header in mm).
 
-    Raises InputError for a file that is shorter or longer than its header says, whose checksum is wrong, that keeps its
-    voxels in another file, or that has several numbers in a voxel.
+    Raises InputError for several numbers in a voxel, and what `open_itk` raises.
     """
-    itk = _simpleitk(path)
+    file = open_itk(path)
+    if (numbers := file.GetNumberOfComponentsPerPixel()) > 1:
+        raise InputError(
+            f"{path}: has {numbers} numbers in every voxel; expected one. "
+            "Convert colours to grey, and split channels into one file each."
+        )
+    return from_itk(file)
+
+
+def open_itk(path: Path) -> Any:
+    """The SimpleITK image of a file, with lengths in mm.
+
+    Raises InputError for a file that is shorter or longer than its header says, whose checksum is wrong, or that keeps
+    its voxels in another file.
+    """
+    itk = simpleitk(path)
     try:
         unit_mm = (_check_nrrd if path.name.lower().endswith(".nrrd") else _check_mha)(path)
         file = itk.ReadImage(str(path))
@@ -48,15 +62,10 @@ def read_itk(path: Path) -> tuple[np.ndarray, np.ndarray, object]:
             f"{path}: cannot be read ({said}). It may be truncated, damaged, or in another format. "
             "Copy or convert it again."
         ) from error
-    if (numbers := file.GetNumberOfComponentsPerPixel()) > 1:
-        raise InputError(
-            f"{path}: has {numbers} numbers in every voxel; expected one. "
-            "Convert colours to grey, and split channels into one file each."
-        )
     if unit_mm != 1:
         file.SetSpacing([value * unit_mm for value in file.GetSpacing()])
         file.SetOrigin([value * unit_mm for value in file.GetOrigin()])
-    return from_itk(file)
+    return file
 
 
 def from_itk(file: Any) -> tuple[np.ndarray, np.ndarray, object]:
@@ -74,7 +83,7 @@ def from_itk(file: Any) -> tuple[np.ndarray, np.ndarray, object]:
 
 def write_itk(path: Path, stored: np.ndarray, affine: np.ndarray, header: object) -> None:
     """Write voxels [x, y, z] with the header of an ITK image, or with an affine in RAS+ mm."""
-    itk = _simpleitk(path)
+    itk = simpleitk(path)
     file = itk.GetImageFromArray(stored.T)
     if isinstance(header, tuple):
         spacing, origin, direction = header
@@ -91,7 +100,8 @@ def write_itk(path: Path, stored: np.ndarray, affine: np.ndarray, header: object
         raise OSError(str(error).splitlines()[-1]) from error
 
 
-def _simpleitk(path: Path) -> Any:
+def simpleitk(path: Path) -> Any:
+    """The module. Raises InputError where it is not installed."""
     try:
         import SimpleITK
     except ImportError as error:

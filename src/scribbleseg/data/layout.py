@@ -12,6 +12,7 @@ from ..core.errors import InputError, first_names, nearest
 from ..core.json_file import convert, read_json
 from ..core.labels import UNLABELED
 from .dataset import Case, Dataset
+from .volume import PICTURES
 
 SUFFIX = re.compile(r"([._-](\d{4}|seg|segmentation|label|labels|mask|gt|scribble|scribbles))+$", re.IGNORECASE)
 
@@ -44,6 +45,7 @@ class Description(Struct, omit_defaults=True):
     name: str | None = None
     groups: dict[str, str | int | float] = {}
     spacing: Literal["mm", "voxels"] = "mm"
+    plane: Literal["", "spacing", "axial", "coronal", "sagittal", "first", "second", "third"] = ""  # volume.PLANES
     scribbleseg_note: str = ""
     numTraining: int | None = None  # nnU-Net's name
     dataset: dict[str, Listed] | None = None
@@ -116,9 +118,10 @@ def survey(folder: Path) -> tuple[Dataset, list[str]]:
         cases,
         tests,
         groups,
-        info.spacing,
+        "voxels" if end.lower() in PICTURES else info.spacing,
         info.scribbleseg_note,
         tuple(sorted(keys - READ - WITHOUT_MEANING)),
+        info.plane,
     )
     return dataset, faults
 
@@ -243,6 +246,8 @@ def _listed_faults(path: Path, listed: dict[str, Listed], cases: Mapping[str, Ca
 def _channel_faults(images: Path, found: dict[str, dict[int, Path]], end: str, channels: int) -> list[str]:
     """The faults of the channels: a message for missing files, one for files that dataset.json does not name."""
     known, faults = set(range(channels)), []
+    if end.lower() in PICTURES:  # the colours of a picture are its channels
+        found = {name: files for name, files in found.items() if files.keys() != {0}}
     numbers = ", ".join(f"{channel:04d}" for channel in range(channels))
     named = f"dataset.json names {channels} channel{'s' * (channels != 1)} ({numbers})"
     odd = [path for files in found.values() for channel, path in sorted(files.items()) if channel not in known]

@@ -12,6 +12,8 @@ from ..core.errors import InputError
 
 MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # code in `xyzt_units` (unknown, metre, mm, micron) → length of the unit
 RATIO = 1040  # deflate makes nothing smaller than by this factor
+APART = 0.5  # of a voxel: how far apart the two geometries of a header may be that count as one
+RIGHT_ANGLE = 1e-3  # how far the cosine between two axes may be from 0
 NEAR_UNIT = 1e-4  # by how much the square of a quaternion's length may exceed 1, as rounding in other programs makes it
 
 
@@ -32,6 +34,8 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, object]:
                 kind: Any = nibabel.Nifti2Image if _is_nifti2(content) else nibabel.Nifti1Image
                 file = kind.from_bytes(content)
             voxels, affine, header = np.asanyarray(file.dataobj), file.affine, file.header
+            if two_places(header):
+                affine = _as_itk(header)
             unit_mm = _unit_mm(header)
     except InputError:
         raise
@@ -50,6 +54,31 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, object]:
     return voxels, affine, header
 
 
+def two_places(header: object) -> bool:
+    """Whether a NIfTI header has two geometries (qform and sform) that lie apart by half a voxel."""
+    import nibabel
+
+    if not isinstance(header, nibabel.Nifti1Header):
+        return False
+    qform, sform = header.get_qform(coded=True)[0], header.get_sform(coded=True)[0]
+    if qform is None or sform is None:
+        return False
+    far = np.array([(*corner, 1) for corner in np.ndindex(2, 2, 2)]) * (*(*header.get_data_shape(), 1, 1)[:3], 1)
+    apart = np.abs(far @ (qform - sform).T).max()
+    return not apart <= APART * np.linalg.norm(qform[:3, :3], axis=0).min()
+
+
+def _as_itk(header: Any) -> np.ndarray:
+    """Of two geometries the one that ITK reads: the sform if its code is 1 (scanner) and its axes are at right angles.
+
+    Else the qform. Slicer, ITK-SNAP and SimpleITK show such a file so.
+    """
+    sform = header.get_sform()
+    axes = sform[:3, :3] / np.linalg.norm(sform[:3, :3], axis=0)
+    square = np.abs(axes.T @ axes - np.eye(3)).max() < RIGHT_ANGLE
+    return sform if int(header["sform_code"]) == 1 and square else header.get_qform()
+
+
 def write_nifti(path: Path, stored: np.ndarray, affine: np.ndarray, header: object) -> None:
     """Write voxels [x, y, z] with an affine in mm, in the unit and with the other entries of `header` if it is one."""
     import nibabel
@@ -59,7 +88,7 @@ def write_nifti(path: Path, stored: np.ndarray, affine: np.ndarray, header: obje
     if own is not None:
         affine = affine.copy()
         affine[:3] /= _unit_mm(own)
-    file = kind(stored, affine, own)
+    file = kind(stored, None if two_places(own) else affine, own)  # without an affine both of the header are kept
     file.set_data_dtype(stored.dtype)
     if own is not None:
         file.header["cal_max"] = file.header["cal_min"] = 0

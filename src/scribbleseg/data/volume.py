@@ -1,8 +1,8 @@
-"""Read and write one volume file with its geometry: NIfTI, NRRD and MetaImage.
+"""Read and write one volume file with its geometry: NIfTI, NRRD, MetaImage; PNG and TIFF as volumes of one slice.
 
 Arrays are slices first: [D, H, W]. D is the axis that has one voxel, or else the axis with the largest spacing (the
-last axis of the file if spacings are equal to a thousandth). Labels and predictions are read in the axis order of their
-image.
+last axis of the file if spacings are equal to a thousandth), unless another plane is named. Labels and predictions are
+read in the axis order of their image.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from ..core.atomic import atomic_file
 from ..core.errors import InputError
 from .itk import read_itk, write_itk
 from .nifti import read_nifti, write_nifti
+from .pictures import read_picture, write_picture
 
 APART = 0.05  # of the smallest voxel size: how far apart two places may be that count as one
 THIN, THICK = 1e-4, 1e4  # mm: voxel sizes outside are no voxel sizes
@@ -23,6 +24,11 @@ FLAT = 1e-3  # volume of a voxel over the product of its sizes: below, two axes 
 WHOLE = 1e-3  # how far a label may be from a whole number, by the rounding of a scale in the header
 NIFTI = (".nii.gz", ".nii")
 ITK = (".nrrd", ".mha")
+PICTURES = (".png", ".tif", ".tiff")
+ENDINGS = NIFTI + ITK + PICTURES
+ANATOMY = {"axial": 2, "coronal": 1, "sagittal": 0}  # the axis of RAS+ that the slices lie across
+FILE_AXES = {"first": 0, "second": 1, "third": 2}
+PLANES = ("spacing", *ANATOMY, *FILE_AXES)  # how the axis that slices lie across may be named
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,7 @@ class Grid:
     shape: tuple[int, ...]  # as stored in the file
     affine: np.ndarray  # 4×4, voxel index (x, y, z) → mm, RAS+
     header: object  # nibabel header (in the file's unit), or SimpleITK (spacing, origin, direction) in mm
+    plane: str = "spacing"  # one of PLANES: which file axis the slices lie across
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -42,11 +49,23 @@ class Grid:
     @property
     def order(self) -> tuple[int, int, int]:
         """File axes in array order: the slice axis, then the other two reversed (rows before columns)."""
-        spacing = np.linalg.norm(self.affine[:3, :3], axis=0)
-        single = [size == 1 for size in self.sizes]
-        slice_axis = max(range(3), key=lambda axis: (single[axis], spacing[axis] >= 0.999 * spacing.max(), axis))
+        slice_axis = self.across(self.plane)
         rows, columns = (axis for axis in (2, 1, 0) if axis != slice_axis)
         return slice_axis, rows, columns
+
+    def across(self, plane: str) -> int:
+        """The file axis that slices of a plane lie across.
+
+        "spacing": the axis with one voxel, or else the largest spacing. axial, coronal, sagittal: the axis nearest to
+        the patient's. first, second, third: that axis of the file.
+        """
+        if plane in FILE_AXES:
+            return FILE_AXES[plane]
+        spacing = np.linalg.norm(self.affine[:3, :3], axis=0)
+        if plane in ANATOMY:
+            return int(np.argmax(np.abs(self.affine[ANATOMY[plane], :3]) / spacing))
+        single = [size == 1 for size in self.sizes]
+        return max(range(3), key=lambda axis: (single[axis], spacing[axis] >= 0.999 * spacing.max(), axis))
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -84,24 +103,46 @@ class Grid:
 
 
 def ending(path: Path) -> str:
-    """The file ending that decides the format (`.nii.gz`, `.nii`, `.nrrd`, `.mha`). Raises InputError for another."""
-    for known in NIFTI + ITK:
+    """The file ending that decides the format, one of ENDINGS. Raises InputError for another."""
+    for known in ENDINGS:
         if str(path).lower().endswith(known):
             return known
-    raise InputError(f"{path}: not a volume that can be read; expected one of {', '.join(NIFTI + ITK)}.")
+    raise InputError(f"{path}: not a volume that can be read; expected one of {', '.join(ENDINGS)}.")
 
 
-def read_volume(path: Path, order: tuple[int, int, int] | None = None) -> tuple[np.ndarray, Grid]:
+def read_volume(
+    path: Path, order: tuple[int, int, int] | None = None, plane: str = "spacing"
+) -> tuple[np.ndarray, Grid]:
     """The voxels [D, H, W] in the file's own number type (scaled if the header says so), and their grid.
 
-    `order` of the file's axes; by default that of its own grid. Raises InputError for a missing, damaged or 4-D
-    file, for a file without voxels, for a geometry that is none, and for voxels that are not real numbers.
+    `order` of the file's axes; by default that of its own grid, cut in `plane` (one of PLANES). Raises InputError for
+    a missing, damaged or 4-D file, for a file without voxels, for a geometry that is none, and for voxels that are not
+    real numbers.
     """
+    parts, grid = read_components(path, order, plane)
+    if any((part != parts[0]).any() for part in parts[1:]):
+        raise InputError(
+            f"{path}: has {len(parts)} colours; expected one real number per voxel. Convert it to grey, or, if it is a "
+            "label, write class values."
+        )
+    return parts[0], grid
+
+
+def read_components(
+    path: Path, order: tuple[int, int, int] | None = None, plane: str = "spacing"
+) -> tuple[list[np.ndarray], Grid]:
+    """As `read_volume`, but of a coloured picture all colours, [D, H, W] each."""
     path = Path(path)
     kind = ending(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file. Correct the path.")
-    stored, affine, header = read_nifti(path) if kind in NIFTI else read_itk(path)
+    if kind in PICTURES:
+        pixels = read_picture(path)
+        stored, affine, header = pixels[:, :, 0] if pixels.ndim == 3 else pixels, np.eye(4), None
+        others = [] if pixels.ndim == 2 else [pixels[:, :, colour] for colour in range(1, pixels.shape[2])]
+    else:
+        stored, affine, header = read_nifti(path) if kind in NIFTI else read_itk(path)
+        others = []
     if stored.ndim < 2 or stored.size == 0:
         raise InputError(
             f"{path}: has shape {stored.shape}; expected a 3-D volume, or one 2-D slice. Export the scan again."
@@ -117,8 +158,9 @@ def read_volume(path: Path, order: tuple[int, int, int] | None = None) -> tuple[
             "Convert colours to grey, complex values to magnitudes."
         )
     check_geometry(path, affine)
-    grid = Grid(stored.shape, affine, header)
-    return stored.reshape((*stored.shape, 1)[:3]).transpose(order or grid.order), grid
+    grid = Grid(stored.shape, affine, header, plane)
+    axes = order or grid.order
+    return [part.reshape((*part.shape, 1)[:3]).transpose(axes) for part in (stored, *others)], grid
 
 
 def check_geometry(path: Path, affine: np.ndarray) -> None:
@@ -141,21 +183,30 @@ def check_geometry(path: Path, affine: np.ndarray) -> None:
         )
 
 
-def read_image(path: Path, order: tuple[int, int, int] | None = None) -> tuple[np.ndarray, Grid]:
-    """Intensities, float32 [D, H, W], and their grid; `order` as in read_volume. Raises InputError for NaN or inf."""
-    voxels, grid = read_volume(path, order)
+def read_image(
+    path: Path, order: tuple[int, int, int] | None = None, plane: str = "spacing"
+) -> tuple[np.ndarray, Grid]:
+    """Intensities, float32 [D, H, W], and their grid; the rest as in read_volume. Raises InputError for NaN or inf."""
+    voxels, grid = read_volume(path, order, plane)
+    return as_image(path, voxels), grid
+
+
+def as_image(path: Path, voxels: np.ndarray) -> np.ndarray:
+    """The voxels of a file as float32. Raises InputError for NaN or inf."""
     image = np.ascontiguousarray(voxels, dtype=np.float32)
     bad = image.size - int(np.isfinite(image).sum())
     if bad:
         raise InputError(
             f"{path}: {bad} of {image.size} voxels are NaN or infinite. Replace them in the file, then try again."
         )
-    return image, grid
+    return image
 
 
-def read_label(path: Path, order: tuple[int, int, int] | None = None) -> tuple[np.ndarray, Grid]:
-    """Label values, int32 [D, H, W], and their grid; `order` as in read_volume. Raises InputError for fractions."""
-    voxels, grid = read_volume(path, order)
+def read_label(
+    path: Path, order: tuple[int, int, int] | None = None, plane: str = "spacing"
+) -> tuple[np.ndarray, Grid]:
+    """Label values, int32 [D, H, W], and their grid; the rest as in read_volume. Raises InputError for fractions."""
+    voxels, grid = read_volume(path, order, plane)
     if voxels.dtype.kind == "f":
         whole = np.rint(voxels)
         wrong = ~(np.abs(voxels - whole) <= WHOLE)  # NaN too
@@ -181,5 +232,8 @@ def write_volume(
     kind = ending(path)
     stored = array.transpose(np.argsort(grid.order)).reshape(grid.shape)
     with atomic_file(path) as partial:
-        (write_nifti if kind in NIFTI else write_itk)(partial, stored, grid.affine, grid.header)
+        if kind in PICTURES:
+            write_picture(partial, stored.reshape(grid.sizes[:2]))
+        else:
+            (write_nifti if kind in NIFTI else write_itk)(partial, stored, grid.affine, grid.header)
         complete(partial)

@@ -1,6 +1,9 @@
-"""Training slices as tensors, and patches of them: in memory, on the device or in a mapped file."""
+"""Training slices and volumes as tensors, and patches of them: in memory, on the device or in a mapped file."""
 
+import itertools
+import math
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -17,9 +20,9 @@ from ..core.labels import UNLABELED
 class Batch:
     """A drawn and augmented batch, on the training device."""
 
-    image: Tensor  # float [N, channels, H, W], in [0, 1]
-    label: Tensor  # int64 [N, H, W]: 0..C, UNLABELED where nothing is known
-    maps: dict[str, Tensor] = field(default_factory=dict)  # other targets of the method, int64 [N, H, W]
+    image: Tensor  # float [N, channels, *space], in [0, 1]; the space is H, W or in 3-D D, H, W
+    label: Tensor  # int64 [N, *space]: 0..C, UNLABELED where nothing is known
+    maps: dict[str, Tensor] = field(default_factory=dict)  # other targets of the method, int64 [N, *space]
     truth: Tensor | None = None  # dense label where there is one, for monitoring only: no loss may read it
 
 
@@ -105,23 +108,29 @@ class Stack:
 
 @dataclass
 class Voxels:
-    """Training slices of different sizes in one flat buffer, from which patches are drawn. P pixels in all, N slices.
+    """Training slices, or in 3-D whole cases, of different sizes in one flat buffer, from which patches are drawn.
 
-    A slice's drawn pixels are listed class by class, so that a patch can be centred on a stroke.
+    P voxels in all, N items with `dims` axes each (rows and columns, in 3-D slices before them). An item's drawn voxels
+    are listed class by class, so that a patch can be centred on a stroke.
     """
 
     image: Tensor  # float16 [channels, P]
     label: Tensor  # uint8 [P], UNLABELED where nothing was drawn
-    maps: dict[str, Tensor]  # uint8 [P]
+    maps: dict[str, Tensor]  # uint8 [P]; a sweep may write into them
     truth: Tensor | None  # uint8 [P]
-    start: Tensor  # int64 [N]: where a slice begins
-    shape: Tensor  # int64 [N, 2]: its rows and columns
-    points: Tensor  # int64 [Q]: drawn pixels, by slice and class, as places in the buffer
+    start: Tensor  # int64 [N]: where an item begins
+    shape: Tensor  # int64 [N, dims]
+    points: Tensor  # int64 [Q]: drawn voxels, by item and class, as places in the buffer
     first: Tensor  # int64 [N, K]: where the points of a class begin
     count: Tensor  # int64 [N, K]: how many there are
+    size: tuple[int, ...] = ()  # of the patches that a run draws
 
     def __len__(self) -> int:
         return len(self.start)
+
+    @property
+    def dims(self) -> int:
+        return self.shape.shape[1]
 
     def layers(self) -> list[Tensor]:
         """Image, label, maps, and the truth where there is one."""
@@ -131,57 +140,108 @@ class Voxels:
         def move(value: Tensor) -> Tensor:
             return value.to(device)
 
-        maps = {name: move(value) for name, value in self.maps.items()}
-        truth = None if self.truth is None else move(self.truth)
-        places = (self.start, self.shape, self.points, self.first, self.count)
-        return Voxels(move(self.image), move(self.label), maps, truth, *map(move, places))
+        return Voxels(
+            move(self.image),
+            move(self.label),
+            {name: move(value) for name, value in self.maps.items()},
+            None if self.truth is None else move(self.truth),
+            move(self.start),
+            move(self.shape),
+            move(self.points),
+            move(self.first),
+            move(self.count),
+            self.size,
+        )
 
-    def centres(self, index: Tensor, on_strokes: float) -> Tensor:
-        """A place (row, column) in each slice, float [n, 2]: with probability `on_strokes` a drawn pixel, else any.
+    def items(self) -> Iterator[tuple[slice, tuple[int, ...]]]:
+        """Where each item lies in the buffer, and its shape."""
+        for start, shape in zip(self.start.tolist(), self.shape.tolist()):
+            yield slice(start, start + math.prod(shape)), tuple(shape)
 
-        The class of the drawn pixel is uniform among those of the slice. Slices without strokes give any place.
+    def anywhere(self, index: Tensor) -> Tensor:
+        """A place in each item, float [n, dims], uniform."""
+        return torch.rand(len(index), self.dims, device=index.device) * self.shape[index]
+
+    def on_strokes(self, many: int) -> tuple[Tensor, Tensor]:
+        """`many` drawn voxels: their items [many], and their places, float [many, dims].
+
+        The class is uniform over all that are drawn anywhere, then the item over those that have it, then the voxel
+        over those of the class in the item: a class in few slices is drawn as often as any other.
         """
-        uniform = torch.rand(4, len(index), device=index.device)
-        shape, count = self.shape[index], self.count[index]
-        chosen = (torch.rand(count.shape, device=index.device) * (count > 0)).argmax(1, keepdim=True)
-        many = count.gather(1, chosen)[:, 0]
-        which = self.first[index].gather(1, chosen)[:, 0] + (uniform[0] * many).long().clamp(max=many - 1)
-        place = self.points[which.clamp(min=0, max=len(self.points) - 1)] - self.start[index]
-        drawn = torch.stack([place // shape[:, 1], place % shape[:, 1]], 1).float()
-        anywhere = uniform[1:3].T * shape
-        return torch.where(((uniform[3] < on_strokes) & (many > 0))[:, None], drawn, anywhere)
+        device = self.count.device
+        drawn = self.count > 0
+        chosen = (torch.rand(many, drawn.shape[1], device=device) * drawn.any(0)).argmax(1)
+        index = (torch.rand(many, len(drawn), device=device) * drawn.T[chosen]).argmax(1)
+        count, first = self.count[index, chosen], self.first[index, chosen]
+        which = (torch.rand(many, device=device, dtype=torch.float64) * count).long()
+        rest = self.points[first + which] - self.start[index]
+        place = []
+        for axis in reversed(range(self.dims)):
+            side = self.shape[index, axis]
+            place.append(rest % side)
+            rest = rest // side
+        return index, torch.stack(place[::-1], 1).float()
 
-    def patches(self, index: Tensor, centre: Tensor, matrix: Tensor, size: int) -> Batch:
-        """Patches [n, ·, size, size] of the slices `index` around `centre` [n, 2], each under its matrix [n, 2, 2].
+    def inside(self, index: Tensor, place: Tensor, outside: float) -> Tensor:
+        """Places [n, dims] moved so that a straight patch lies in its item; `outside` of its sides may hang over.
 
-        The matrix maps a patch's (row, column), counted from its middle, to the slice's. The image is interpolated
-        bilinearly, 0 outside of the slice; labels take the nearest value, UNLABELED outside.
+        Along an axis on which the item is shorter than that, the patch is put in the middle.
         """
-        side = torch.arange(size, device=index.device) - (size - 1) / 2
-        grid = torch.stack(torch.meshgrid(side, side, indexing="ij"), -1).view(-1, 2)
+        side = torch.tensor(self.size, device=index.device)
+        middle = (self.shape[index] - 1) / 2
+        room = (middle - (side - 1) / 2 + outside * side).clamp(min=0)
+        return torch.minimum(torch.maximum(place, middle - room), middle + room)
+
+    def patches(self, index: Tensor, centre: Tensor, matrix: Tensor) -> Batch:
+        """Patches [n, ·, *size] of the items `index` around `centre` [n, dims], each under its matrix [n, dims, dims].
+
+        The matrix maps a place of the patch, counted from its middle, to the item's. The image is interpolated
+        linearly, 0 outside of the item; labels take the nearest value, UNLABELED outside.
+        """
+        sides = [torch.arange(side, device=index.device) - (side - 1) / 2 for side in self.size]
+        grid = torch.stack(torch.meshgrid(*sides, indexing="ij"), -1).view(-1, self.dims)
         place = torch.einsum("nij,pj->npi", matrix, grid) + centre[:, None]
         shape, start = self.shape[index][:, None], self.start[index][:, None]
         corner = place.floor()
         weight = place - corner
         image: Tensor | float = 0.0
-        for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            near = corner.long() + torch.tensor((down, right), device=index.device)
-            flat, inside = _flat(near, shape, start)
-            part = (weight[..., 0] if down else 1 - weight[..., 0]) * (weight[..., 1] if right else 1 - weight[..., 1])
-            image = image + self.image[:, flat].float() * (part * inside)
+        for step in itertools.product((0, 1), repeat=self.dims):
+            flat, inside = _flat(corner.long() + torch.tensor(step, device=index.device), shape, start)
+            part = inside.float()
+            for axis, up in enumerate(step):
+                part = part * (weight[..., axis] if up else 1 - weight[..., axis])
+            image = image + self.image[:, flat].float() * part
         flat, inside = _flat(place.round().long(), shape, start)
 
         def take(layer: Tensor) -> Tensor:
-            return torch.where(inside, layer[flat].long(), UNLABELED).view(-1, size, size)
+            return torch.where(inside, layer[flat].long(), UNLABELED).view(-1, *self.size)
 
         assert isinstance(image, Tensor)
-        image = image.view(len(image), -1, size, size).transpose(0, 1)
+        image = image.view(len(image), -1, *self.size).transpose(0, 1)
         maps = {name: take(layer) for name, layer in self.maps.items()}
         return Batch(image, take(self.label), maps, None if self.truth is None else take(self.truth))
 
 
+def lay_out(
+    image: Tensor, maps: dict[str, Tensor], truth: Tensor | None, shapes: Sequence[tuple[int, ...]], classes: int
+) -> Voxels:
+    """Voxels of items that lie one behind the other, with the list of their drawn voxels. `maps` holds the label."""
+    shape = torch.tensor(shapes)
+    start = torch.cat([torch.zeros(1, dtype=torch.long), shape.prod(1).cumsum(0)[:-1]])
+    label = maps.pop("label")
+    points = (label != UNLABELED).nonzero()[:, 0]
+    owner = (torch.searchsorted(start, points, right=True) - 1) * classes + label[points].long()
+    owner, order = owner.sort(stable=True)
+    count = torch.bincount(owner, minlength=len(start) * classes)
+    first = (count.cumsum(0) - count).view(len(start), classes)
+    return Voxels(image, label, maps, truth, start, shape, points[order], first, count.view(len(start), classes))
+
+
 def _flat(place: Tensor, shape: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-    """Places in the buffer of (row, column) [n, p, 2], moved into the slice, and which of them were inside."""
+    """Places in the buffer of places [n, p, dims] in an item, moved into it, and which of them were inside."""
     inside = ((place >= 0) & (place < shape)).all(-1)
-    row, column = torch.minimum(place.clamp(min=0), shape - 1).unbind(-1)
-    return start + row * shape[..., 1] + column, inside
+    place = torch.minimum(place.clamp(min=0), shape - 1)
+    flat = place[..., 0]
+    for axis in range(1, place.shape[-1]):
+        flat = flat * shape[..., axis] + place[..., axis]
+    return start + flat, inside

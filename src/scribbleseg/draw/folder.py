@@ -86,7 +86,7 @@ def make_dataset(folder: Path, place: Path, classes: Sequence[str]) -> None:
         (partial / "imagesTr").mkdir()
         for case, path in found.items():
             link_or_copy(path, partial / "imagesTr" / f"{case}_0000{end}")
-        write_description(partial, folder.resolve().name, "image", classes, {}, end=end)
+        write_description(partial, folder.resolve().name, ("image",), classes, {}, end=end)
 
 
 def add_new_volumes(folder: Path, place: Path) -> list[str]:

@@ -18,10 +18,10 @@ from ..core.errors import InputError, nearest
 from ..core.json_file import read_json
 from ..core.labels import UNLABELED
 from ..core.parallel import for_each
-from ..data.case import difference, load_label, recode
+from ..data.case import difference, load_label, read_scribble
 from ..data.dataset import Case, Dataset
 from ..data.layout import read_dataset
-from ..data.volume import Grid, read_label, read_volume, write_volume
+from ..data.volume import Grid, read_volume, write_volume
 from ..reporting.figures import colour
 from .folder import add_new_volumes, check_classes, make_dataset
 from .planes import Plane, planes
@@ -132,7 +132,7 @@ class Session:
     def _look(self, case: Case) -> Overview:
         assert case.scribble is not None
         try:
-            label = recode(read_label(case.scribble)[0], self.data.ignore, case.scribble)
+            label, _ = read_scribble(self.data, case, self.data.plane or "spacing")
         except InputError as error:
             return Overview(error=str(error))
         return _overview(_counts(label, len(self.data.classes)))
@@ -206,9 +206,9 @@ class Session:
         if not 0 <= channel < len(images):
             raise InputError(f"{name}: has channels 0 to {len(images) - 1}; got {channel}.")
         with self.reading:
-            voxels, grid = self.opened(images[0], None)
+            voxels, grid = self.opened(images[0], None, self.data.plane or "spacing")
             if channel:
-                voxels, other = self.opened(images[channel], grid.order)
+                voxels, other = self.opened(images[channel], grid.order, grid.plane)
                 if not other.same_place(grid):
                     raise InputError(
                         f"{images[channel]}: {difference(other, grid)} than {images[0]}. "
@@ -434,8 +434,8 @@ def grey_window(voxels: np.ndarray) -> dict[str, Any]:
     return {"low": low, "high": max(high, low + 1e-6), "least": least, "most": most, "ct": ct}
 
 
-def _open_image(path: Path, order: tuple[int, int, int] | None) -> tuple[np.ndarray, Grid]:
-    voxels, grid = read_volume(path, order)
+def _open_image(path: Path, order: tuple[int, int, int] | None, plane: str) -> tuple[np.ndarray, Grid]:
+    voxels, grid = read_volume(path, order, plane)
     if voxels.dtype.itemsize == 8 or voxels.dtype.kind == "f":
         voxels = voxels if voxels.dtype == np.float32 else voxels.astype(np.float32)
         bad = sum(plane.size - int(np.isfinite(plane).sum()) for plane in voxels)

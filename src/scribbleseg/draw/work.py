@@ -8,8 +8,10 @@ from ..config import Predict, Train
 from ..core.atomic import atomic_file
 from ..core.errors import InputError
 from ..core.json_file import read_json
+from ..data.layout import read_description
 from ..data.volume import read_volume
 from ..inference.predict import predict
+from ..training.plan import read_plan
 from ..training.train import train
 from .folder import link_or_copy
 
@@ -43,7 +45,8 @@ def predict_case(folder: Path, case: str, images: list[Path]) -> None:
     for path in images:
         link_or_copy(path, place / path.name)
     *_, entropy = predict(Predict((folder / "run",), place, folder / "predictions", uncertainty=True))
-    means = [float(plane.mean()) for plane in read_volume(entropy)[0]]
+    shown = read_description(read_plan(folder / "run")[0].dataset / "dataset.json")[0].plane or "spacing"
+    means = [float(plane.mean()) for plane in read_volume(entropy, plane=shown)[0]]
     _write_json(folder / "uncertainty" / f"{case}.json", means)
 
 

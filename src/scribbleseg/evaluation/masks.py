@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import InputError
-from ..data.volume import ITK, NIFTI, ending, read_label
+from ..data.volume import ENDINGS, ending, read_label
 
 
 def list_masks(path: Path) -> dict[str, Path]:
@@ -23,7 +23,7 @@ def list_masks(path: Path) -> dict[str, Path]:
         raise InputError(f"{path}: no such file or folder.")
     files: dict[str, Path] = {}
     for file in sorted(path.iterdir()):
-        if file.name.startswith(".") or not file.name.lower().endswith(NIFTI + ITK):
+        if file.name.startswith(".") or not file.name.lower().endswith(ENDINGS):
             continue
         if _stem(file) in files:
             raise InputError(
@@ -32,7 +32,7 @@ def list_masks(path: Path) -> dict[str, Path]:
         files[_stem(file)] = file
     masks = {name: file for name, file in files.items() if not _is_map(name, files)}
     if not masks:
-        raise InputError(f"{path}: no masks in this folder; expected files ending in {', '.join(NIFTI + ITK)}.")
+        raise InputError(f"{path}: no masks in this folder; expected files ending in {', '.join(ENDINGS)}.")
     return masks
 
 
@@ -58,8 +58,15 @@ def class_names(path: Path, labels: Mapping[str, object]) -> tuple[str, ...]:
 
 def numbered_classes(paths: Sequence[Path]) -> tuple[str, ...]:
     """class_1, class_2, … up to the highest value in the masks. Raises InputError where no mask has foreground."""
+
+    def highest_in(path: Path) -> int:
+        try:
+            return int(read_label(path)[0].max())
+        except InputError:  # is said when the case is scored
+            return 1
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        highest = max(pool.map(lambda path: int(read_label(path)[0].max()), paths))
+        highest = max(pool.map(highest_in, paths))
     if highest < 1:
         raise InputError(
             f"{paths[0].parent}: no mask has any foreground, so there is nothing to compare with. "

@@ -15,13 +15,13 @@ from typing import TypeVar
 import numpy as np
 
 from ..config import Evaluate
-from ..core.console import tell
+from ..core.console import say, tell
 from ..core.errors import InputError
 from ..core.progress import Progress
 from ..data.case import difference, load_label, way_out
 from ..data.dataset import Case, Dataset
 from ..data.layout import Description, read_description
-from ..data.volume import read_label
+from ..data.volume import PICTURES, ending, read_label
 from ..inference.provenance import MADE_BY, changed
 from .masks import check_values, class_names, list_masks, numbered_classes
 from .metrics import diagonal_mm, score
@@ -47,11 +47,16 @@ Item = TypeVar("Item")
 def evaluate(config: Evaluate) -> list[dict]:
     """Score a file or a folder, print the summary, write the per-case table and return its rows.
 
-    Raises what `score_files` raises.
+    A case that cannot be scored does not stop the others. Raises InputError for it after everything is printed and
+    written, and at once what `score_files` raises.
     """
     if config.out is not None:
         check_table(config.out)
-    rows, unpredicted, unscored = score_files(config.predictions, config.truth, config.classes)
+    rows, unpredicted, unscored, failed = score_files(
+        config.predictions, config.truth, config.classes, config.same_voxels
+    )
+    if not rows:
+        raise InputError(" ".join(failed.values()))
     if config.out is not None:
         write_rows(config.out, rows)
     tell(format_table(summarise(rows)))
@@ -65,18 +70,23 @@ def evaluate(config: Evaluate) -> list[dict]:
     files = [path for case, path in list_masks(config.predictions).items() if case in cases]
     if altered := changed(files[0].parent, [path.name for path in files]):
         tell(f"{len(altered)} of {len(files)} predictions were changed after predict wrote them (first: {altered[0]}).")
+    if failed:
+        count = f"{len(failed)} of {len(failed) + len(cases)} cases"
+        raise InputError(f"{count} could not be scored, the others are. {' '.join(failed.values())}")
     return rows
 
 
-def score_files(predictions: Path, truth: Path, classes: Sequence[str] = ()) -> tuple[list[dict], list[str], list[str]]:
+def score_files(
+    predictions: Path, truth: Path, classes: Sequence[str] = (), same_voxels: bool = False
+) -> tuple[list[dict], list[str], list[str], dict[str, str]]:
     """Score a mask against a mask, or a folder against masks of the same names (endings may differ).
 
-    Returns the rows, by case and class, the cases in TRUTH that have no prediction, and the predictions that have no
-    mask there. The classes' names are `classes`, or those of dataset.json beside the folder TRUTH, or class_1, class_2,
-    … up to the highest value in TRUTH.
+    Returns the rows, by case and class, the cases in TRUTH that have no prediction, the predictions that have no mask
+    there, and for each case that cannot be scored (a file that cannot be read, another shape or affine, a value without
+    a class) what is wrong. same_voxels: the affines may differ; such a case is named. The classes' names are `classes`,
+    or those of dataset.json beside the folder TRUTH, or class_1, class_2, … up to the highest value in TRUTH.
 
-    Raises InputError for a folder without volumes, folders without a name in common, swapped folders, another shape or
-    affine, and a value without a class.
+    Raises InputError for a folder without volumes, folders without a name in common, and swapped folders.
     """
     predictions, truth = Path(predictions), Path(truth)
     _check_order(predictions, truth)
@@ -102,19 +112,32 @@ def score_files(predictions: Path, truth: Path, classes: Sequence[str] = ()) -> 
     def score_case(case: str) -> list[dict]:
         prediction, grid = read_label(predicted[case])
         mask, mask_grid = read_label(true[case], grid.order)
-        if not grid.same_place(mask_grid):
+        if not grid.same_place(mask_grid) and same_voxels and grid.sizes == mask_grid.sizes:
+            say(f"{predicted[case]}: lies elsewhere than {true[case]}; compared voxel by voxel (--same-voxels)")
+        elif not grid.same_place(mask_grid):
             raise InputError(
                 f"{predicted[case]}: {difference(grid, mask_grid)} than {true[case]}. "
                 f"{way_out(grid, mask_grid, true[case])}"
             )
         check_values(prediction, predicted[case], names)
         check_values(mask, true[case], names)
-        return score_volume(case, prediction, mask, grid.spacing_mm, names, _unit(info.spacing, grid.spacing_mm))
+        spacing = "voxels" if ending(true[case]) in PICTURES else info.spacing
+        return score_volume(case, prediction, mask, grid.spacing_mm, names, _unit(spacing, grid.spacing_mm))
+
+    failed: dict[str, str] = {}
+
+    def attempt(case: str) -> list[dict]:
+        try:
+            return score_case(case)
+        except InputError as error:
+            failed[case] = str(error)
+            return []
 
     return (
-        _in_parallel(score_case, cases),
+        _in_parallel(attempt, cases),
         [case for case in true if case not in predicted],
         [case for case in predicted if case not in true],
+        {case: failed[case] for case in cases if case in failed},
     )
 
 

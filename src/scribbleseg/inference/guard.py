@@ -17,6 +17,7 @@ def output_files(job: Job, classes: Sequence[str], probabilities: bool, uncertai
     """What is written for a case: its mask, a map per class if `probabilities`, the entropy if `uncertainty`."""
     end = ending(job.output)
     stem = str(job.output)[: -len(end)]
+    end = ".tif" if end == ".png" else end  # PNG has no fractions
     maps = [f"{stem}_prob_{name.replace('/', '-')}{end}" for name in classes] if probabilities else []
     maps += [f"{stem}_entropy{end}"] if uncertainty else []
     return [job.output, *map(Path, maps)]

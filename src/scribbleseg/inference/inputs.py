@@ -7,11 +7,10 @@ from pathlib import Path
 from ..core.console import say
 from ..core.errors import InputError
 from ..data.layout import read_dataset
-from ..data.volume import ITK, NIFTI, ending
+from ..data.volume import ENDINGS, PICTURES, ending
 from ..training.plan import Plan
 from .provenance import MADE_BY, written
 
-VOLUMES = NIFTI + ITK
 LABELS = ("labelsTr", "labelsTr_dense", "labelsTs")  # folders of a data set
 
 
@@ -34,7 +33,7 @@ def list_jobs(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
             f"{source}: holds predictions, as {MADE_BY} there says. The order is RUN [RUN ...] INPUT OUTPUT. "
             f"If these are scans after all, remove {MADE_BY}."
         )
-    single = str(output).lower().endswith(VOLUMES)
+    single = str(output).lower().endswith(ENDINGS)
     if source.is_dir() and single:
         raise InputError(f"{output}: is one file, and {source} is a folder of volumes. Give a folder as OUTPUT.")
     if (source / "dataset.json").is_file():
@@ -47,7 +46,7 @@ def list_jobs(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
         )
     channels = plans[0].channels
     if source.is_file():
-        if len(channels) != 1:
+        if len(channels) != 1 and ending(source) not in PICTURES:
             end = ending(source)
             raise InputError(
                 f"{source}: the run needs {len(channels)} channels ({', '.join(channels)}). "
@@ -86,10 +85,10 @@ def _of_folder(source: Path, output: Path, channels: Sequence[str]) -> list[Job]
     if not source.is_dir():
         raise InputError(f"{source}: no such file or folder.")
     files = sorted(
-        path for path in source.iterdir() if not path.name.startswith(".") and str(path).lower().endswith(VOLUMES)
+        path for path in source.iterdir() if not path.name.startswith(".") and str(path).lower().endswith(ENDINGS)
     )
     if not files:
-        raise InputError(f"{source}: no volumes (.nii.gz, .nii, .nrrd, .mha) in this folder.")
+        raise InputError(f"{source}: no volumes ({', '.join(ENDINGS)}) in this folder.")
     names = {path.name for path in files}
     groups: dict[tuple[str, str], list[Path]] = {}  # (case, ending) → files
     for path in files:
@@ -97,10 +96,13 @@ def _of_folder(source: Path, output: Path, channels: Sequence[str]) -> list[Job]
         stem = path.name[: -len(end)]
         name, _, channel = stem.rpartition("_")
         numbered = bool(name) and len(channel) == 4 and channel.isdigit()
-        numbered &= len(channels) > 1 or f"{name}_0000{end}" in names  # else the number is a patient's
+        stacked = len(channels) > 1 and ending(path) not in PICTURES
+        numbered &= stacked or f"{name}_0000{end}" in names  # else the number is a patient's
         groups.setdefault((name if numbered else stem, end), []).append(path)
     for (name, end), paths in groups.items():
         last = f"_{len(channels) - 1:04d}{ending(paths[0])}"
+        if len(paths) == 1 and ending(paths[0]) in PICTURES:
+            continue  # its colours are the channels
         if len(paths) != len(channels) or (len(paths) > 1 and not paths[-1].name.endswith(last)):
             raise InputError(_other_channels(source, name, end, len(paths), channels, names))
     return [Job(tuple(paths), output / f"{name}{end}") for (name, end), paths in groups.items()]

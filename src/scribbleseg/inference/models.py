@@ -16,6 +16,7 @@ from ..core.device import pick_precision
 from ..core.errors import InputError
 from ..data.layout import read_dataset
 from ..networks import build_network
+from ..training.batches import layout_of
 from ..training.checkpoint import load_weights, weights_iteration
 from ..training.plan import Plan, read_plan
 from .packed import run_folder
@@ -52,7 +53,7 @@ def _load(runs: Sequence[Path], folders: Sequence[Path], weights: str, device: t
         network, dtype = load_network(folder, plan, weights), pick_precision(train.precision, device)
         if dtype == torch.float32:
             network = folded(network)  # in bfloat16 it would change one voxel in 8000
-        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch declares no such form
+        network.to(device, memory_format=layout_of(plan.dims))  # type: ignore[call-overload]  # torch declares no such form
         total = plan.recipe.iterations
         file = folder / f"{weights}.safetensors"
         reached = weights_iteration(file, total)
@@ -73,7 +74,7 @@ def load_network(run: Path, plan: Plan, weights: str = "last") -> nn.Module:
     if not path.is_file():
         hint = "The run had no validation cases; use --weights last." if weights == "best" else "Has it been trained?"
         raise InputError(f"{run}: has no {path.name}. {hint}")
-    network = build_network(plan.network, len(plan.channels), len(plan.classes))
+    network = build_network(plan.network, len(plan.channels), len(plan.classes), plan.dims, plan.anisotropy)
     load_weights(network, path, plan.network, len(plan.classes))
     return network.eval()
 
@@ -102,7 +103,7 @@ def trained_on(models: Sequence[Model]) -> set[Path]:
 
 
 def _check_same(runs: Sequence[Path], plans: Sequence[Plan]) -> None:
-    """Raises InputError when two runs cannot be averaged: their classes or channels differ."""
+    """Raises InputError when two runs cannot be averaged: classes, channels, plane or cropping differ."""
     for run, plan in zip(runs, plans):
         for what in ("classes", "channels"):
             one, other = getattr(plans[0], what), getattr(plan, what)
@@ -110,4 +111,11 @@ def _check_same(runs: Sequence[Path], plans: Sequence[Plan]) -> None:
                 raise InputError(
                     f"{runs[0]} has {what} {', '.join(one)}, {run} has {', '.join(other)}; only runs with the same "
                     f"{what} in the same order can be averaged. Leave one out."
+                )
+        for what, words in (("plane", "plane that slices are cut in"), ("crop", "cropping of empty borders")):
+            one, other = getattr(plans[0].fitted, what), getattr(plan.fitted, what)
+            if one != other:
+                raise InputError(
+                    f"{runs[0]} and {run} differ in the {words} ({one} and {other}), so they cannot be averaged. "
+                    "Leave one out."
                 )

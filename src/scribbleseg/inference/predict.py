@@ -10,13 +10,15 @@ from ..core.device import pick_device, prepare_cpu
 from ..core.errors import InputError
 from ..core.parallel import ahead
 from ..core.progress import Progress
-from ..data.case import load_image
 from ..data.volume import Grid, write_volume
 from .guard import check_outputs, output_files
 from .inputs import Job, list_jobs
 from .models import load_models, trained_on
 from .probabilities import Segmented, segment
 from .provenance import MADE_BY, checksum, write_note
+from .scan import read_scan
+
+LARGE = 2**25  # voxels of a volume whose slices are counted while it is segmented: 128 of 512 × 512
 
 
 def predict(config: Predict) -> list[Path]:
@@ -73,18 +75,22 @@ def predict(config: Predict) -> list[Path]:
         ):
             writing: list[Future] = []
             began_ns = None
-            for job, (image, grid) in zip(jobs, ahead(reader, lambda job: load_image(job.images), jobs, 2)):
+            for job, scan in zip(jobs, ahead(reader, lambda job: read_scan(job.images, models), jobs, 2)):
                 try:
-                    found = segment(
-                        models,
-                        image,
-                        grid.spacing_mm[1:],
-                        device,
-                        config.batch,
-                        config.tta,
-                        config.probabilities,
-                        config.uncertainty,
-                    )
+                    large = scan.images[0][0].size > LARGE
+                    name, slices = job.images[0].name, scan.images[0].shape[1]
+                    with Progress(name, slices, "slice", shown=large) as counted:
+                        found = segment(
+                            models,
+                            scan.images,
+                            scan.grid.spacing_mm,
+                            device,
+                            config.batch,
+                            config.tta,
+                            config.probabilities,
+                            config.uncertainty,
+                            counted.advance,
+                        )
                 except ValueError as error:
                     raise InputError(
                         f"{job.images[0]}: the network's output for it is {error}. Nothing was written of this case. "
@@ -92,7 +98,7 @@ def predict(config: Predict) -> list[Path]:
                     ) from error
                 if noted and job is jobs[0]:  # the note is older than the predictions that it is about
                     began_ns = write_note(folder, said)
-                writing.append(writer.submit(write, job, found, grid, began_ns))
+                writing.append(writer.submit(write, job, scan.placed(found), scan.grid, began_ns))
                 if len(writing) > 1:
                     writing.pop(0).result()
                 bar.advance()

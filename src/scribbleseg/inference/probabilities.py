@@ -1,7 +1,7 @@
-"""Class probabilities of a volume: slice by slice, over flips and over several models."""
+"""Class probabilities of a volume, some slices after the other, over flips and over several models."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,58 +9,69 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.preparation import network_shape, resample_image
-from ..training.plan import Plan
+from ..core.device import free_memory
+from ..networks.windows import read
+from ..training.batches import layout_of
+from ..training.grid import on_grid, spread
 from .models import Model
 
-FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))
+FLIPS: tuple[tuple[int, ...], ...] = ((), (-2,), (-1,), (-2, -1))
+BLOCK = 2**28  # bytes of the probabilities that are computed at a time
+
+
+def volume_probs(
+    model: Model, image: np.ndarray, spacing: tuple[float, float, float], device: torch.device, batch: int, tta: bool
+) -> Iterator[Tensor]:
+    """Class probabilities float32 [K, D, H, W] of a normalised image [channels, D, H, W], `batch` slices at a time.
+
+    They are computed on the grid that the network sees, of whole slices or blended windows, and resampled to the
+    image's (linear). spacing: of slices, rows and columns, mm.
+    """
+    plan, shape = model.plan, image.shape[1:]
+    layout, autocast = layout_of(plan.dims), model.dtype != torch.float32
+    resident = device.type == "cpu"
+
+    def score(part: Tensor) -> Tensor:
+        part = part.to(device, memory_format=layout)
+        with torch.autocast(device.type, model.dtype, enabled=autocast):
+            probs = average_softmax(model.network, part, FLIPS if tta else FLIPS[:1])
+        return probs if resident else probs.cpu()
+
+    if plan.dims == 3:
+        volume = on_grid(plan, image, spacing)
+        depth, rows, columns = volume.shape[2:]
+        sums = len(plan.classes) * plan.depth * rows * columns * 4  # of the windows, in bytes; a few are needed
+        resident = resident or 8 * sums < free_memory(device)
+        parts = read(score, volume, plan.patch)
+        yield from (part.cpu() for part in spread(parts, depth, (shape[0], shape[1], shape[2]), batch))
+        return
+    resident = True
+    for start in range(0, shape[0], batch):
+        slices = on_grid(plan, image[:, start : start + batch], spacing)
+        probs = torch.cat(list(read(score, slices, plan.patch)), 2)
+        if probs.shape[2:] != shape[1:]:
+            probs = F.interpolate(probs, shape[1:], mode="bilinear", align_corners=False)
+        yield probs.cpu().movedim(1, 0)
 
 
 @torch.no_grad()
-def predict_volume(
-    network: nn.Module,
-    image: np.ndarray,
-    size: tuple[int, int],
-    device: torch.device,
-    dtype: torch.dtype,
-    batch: int = 32,
-    tta: bool = False,
-) -> np.ndarray:
-    """Class probabilities float32 [K, D, H, W] of a normalised image [channels, D, H, W].
-
-    `batch` slices at a time are resized to `size`, filled up with zeros to a multiple of 16, segmented, and their
-    probabilities resized back (bilinear).
-    """
-    planes = []
-    below, right = (-side % 16 for side in size)
-    for part in resample_image(image, size).split(batch):
-        part = F.pad(part, (0, right, 0, below)).to(device, memory_format=torch.channels_last)
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            probs = average_softmax(network, part, FLIPS if tta else FLIPS[:1])
-        probs = probs[:, :, : size[0], : size[1]]
-        if size != image.shape[2:]:
-            probs = F.interpolate(probs, image.shape[2:], mode="bilinear", align_corners=False)
-        planes.append(probs.cpu())
-    return torch.cat(planes).movedim(1, 0).numpy()
-
-
 def mean_probs(
     models: Sequence[Model],
-    image: np.ndarray,
-    spacing: tuple[float, float],
+    images: Sequence[np.ndarray],
+    spacing: tuple[float, float, float],
     device: torch.device,
     batch: int = 32,
     tta: bool = False,
-) -> np.ndarray:
-    """Mean over the models of `predict_volume`, each at its own size, float32 [K, D, H, W].
+) -> Iterator[np.ndarray]:
+    """Mean over the models of `volume_probs`, float32 [K, ≤ batch, H, W] of some slices after the other.
 
-    spacing: distance of the image's rows and of its columns, mm.
+    images: one per model, of one shape, normalised as its run has it. spacing: of slices, rows and columns, mm.
     """
-    found = (
-        predict_volume(m.network, image, network_size(m.plan, image.shape[2:], spacing), device, m.dtype, batch, tta)
-        for m in models
+    parts = (
+        volume_probs(model, image, spacing, device, batch, tta) for model, image in zip(models, images, strict=True)
     )
-    return np.asarray(sum(found) / len(models))
+    for found in zip(*parts):
+        yield np.asarray(sum(found) / len(models))
 
 
 @dataclass(frozen=True)
@@ -74,28 +85,31 @@ class Segmented:
 
 def segment(
     models: Sequence[Model],
-    image: np.ndarray,
-    spacing: tuple[float, float],
+    images: Sequence[np.ndarray],
+    spacing: tuple[float, float, float],
     device: torch.device,
     batch: int = 32,
     tta: bool = False,
     probabilities: bool = False,
     uncertainty: bool = False,
+    advance: Callable[[int], None] = lambda slices: None,
 ) -> Segmented:
-    """The most probable class of every voxel by `mean_probs`, `batch` slices at a time.
+    """The most probable class of every voxel by `mean_probs`, at most `batch` slices at a time.
 
-    Probabilities of all slices are in memory only if they are asked for. Raises ValueError if one is not finite.
+    Fewer where their probabilities would exceed 256 MiB. Probabilities of all slices are in memory only if they are
+    asked for. `advance` is called with the number of slices that are done. Raises ValueError if a probability is not
+    finite.
     """
-    shape, classes = image.shape[1:], len(models[0].plan.classes)
+    shape, classes = images[0].shape[1:], len(models[0].plan.classes)
     found = Segmented(
         np.empty(shape, np.uint8),
         np.empty((classes, *shape), np.float32) if probabilities else None,
         np.empty(shape, np.float32) if uncertainty else None,
     )
-    batch = min(batch, shape[0])
-    for start in range(0, shape[0], batch):
-        part = slice(start, start + batch)
-        probs = mean_probs(models, image[:, part], spacing, device, batch, tta)
+    batch = max(1, min(batch, shape[0], BLOCK // (classes * shape[1] * shape[2] * 4)))
+    start = 0
+    for probs in mean_probs(models, images, spacing, device, batch, tta):
+        part = slice(start, start := start + probs.shape[1])
         if not np.isfinite(probs).all():
             raise ValueError("NaN or infinite")
         found.label[part] = probs.argmax(0)
@@ -103,19 +117,12 @@ def segment(
             found.probs[:, part] = probs
         if found.entropy is not None:
             found.entropy[part] = entropy(probs)
+        advance(probs.shape[1])
     return found
 
 
-def network_size(plan: Plan, shape: tuple[int, ...], spacing: tuple[float, float]) -> tuple[int, int]:
-    """Rows and columns at which a run sees slices of this shape and spacing."""
-    if plan.preparation == "slices":
-        return plan.size, plan.size
-    known = spacing if plan.fitted.unit == "mm" else (1.0, 1.0)
-    return network_shape((shape[0], shape[1]), known, plan.fitted.pixel)
-
-
 def average_softmax(network: nn.Module, image: Tensor, flips: Sequence[tuple[int, ...]]) -> Tensor:
-    """Mean softmax over flips of [N, C, H, W], each turned back."""
+    """Mean softmax over flips of [N, C, *space], each turned back."""
     return sum(network(image.flip(dims)).softmax(1).flip(dims) for dims in flips) / len(flips)
 
 

@@ -3,6 +3,8 @@
 The equation numbers are that paper's.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -55,38 +57,45 @@ def region_refinement(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """RSR, eq. 4-8: grow the confident mask M by the regions that correlate, where they agree on a class.
 
-    rows [N, R, h, w] of the correlation map, label [N, H, W] integer 0..classes−1 (read inside M only), mask M
-    [N, H, W] bool, threshold t; H and W are multiples of h and w, and a position stands for its block of
-    pixels. Each row, min-max normalised, is > `cut` on its region ĉ. A region is accepted if |ĉ∩M|/|ĉ| ≥ t
-    ("region"; "mask": |ĉ∩M|/|M| ≥ t, eq. 6 as printed) and one class c* fills more than t of ĉ∩M. The label
-    becomes c* on ĉ and M becomes M ∪ ĉ. "at once": all regions are judged by the given M; where accepted ones
+    rows [N, R, *positions] of the correlation map, label [N, *space] integer 0..classes−1 (read inside M only), mask M
+    [N, *space] bool, threshold t; the sides of the space are multiples of those of the positions, and a position stands
+    for its block of pixels. Each row, min-max normalised, is > `cut` on its region ĉ. A region is accepted if
+    |ĉ∩M|/|ĉ| ≥ t ("region"; "mask": |ĉ∩M|/|M| ≥ t, eq. 6 as printed) and one class c* fills more than t of ĉ∩M. The
+    label becomes c* on ĉ and M becomes M ∪ ĉ. "at once": all regions are judged by the given M; where accepted ones
     meet, the one with the larger share of its class wins, the earlier row among equals. "one by one": each is
     judged by M and labels as the rows before have left them, and a later one overwrites.
 
-    Returns (label [N, H, W] int64, mask [N, H, W], accepted [N, R] bool). A constant row has no region. No host
+    Returns (label [N, *space] int64, mask [N, *space], accepted [N, R] bool). A constant row has no region. No host
     synchronisation. Raises InputError for another `overlap` or `growth`, and for sizes that do not fit.
     """
     over_region = choose("overlap", overlap, {"region": True, "mask": False})
     grow = choose("growth", growth, {"at once": _grow_at_once, "one by one": _grow_one_by_one})
-    n, _, h, w = rows.shape
-    down, right = label.shape[1] // h, label.shape[2] // w
-    if (h * down, w * right) != tuple(label.shape[1:]):
+    n, coarse, fine = len(rows), tuple(rows.shape[2:]), tuple(label.shape[1:])
+    blocks = [side // positions for side, positions in zip(fine, coarse)]
+    if tuple(block * positions for block, positions in zip(blocks, coarse)) != fine:
         raise InputError(
-            f"the labels have {tuple(label.shape[1:])} pixels and the rows {(h, w)} positions; height and width of the "
-            "labels must be multiples of the rows'."
+            f"the labels have {fine} pixels and the rows {coarse} positions; the sides of the labels must be multiples "
+            "of the rows'."
         )
     confident = (label[..., None] == torch.arange(classes, device=label.device)) & mask[..., None]
     # pixels of M per position and class
-    counts = confident.reshape(n, h, down, w, right, classes).sum((2, 4)).flatten(1, 2).float()
+    split = [side for pair in zip(coarse, blocks) for side in pair]
+    counts = confident.reshape(n, *split, classes).sum([2 + 2 * axis for axis in range(len(coarse))])
+    counts = counts.flatten(1, -2).float()
+
+    def enlarge(value: Tensor) -> Tensor:
+        """[N, S] → [N, *space]"""
+        value = value.view(n, *coarse)
+        for axis, block in enumerate(blocks, 1):
+            value = value.repeat_interleave(block, axis)
+        return value
 
     rows = rows.detach().float().flatten(2)
     low, high = rows.amin(2, keepdim=True), rows.amax(2, keepdim=True)
     region = rows - low > cut * (high - low)
     with torch.autocast(rows.device.type, enabled=False):
-        grown, value, accepted = grow(region, counts, down * right, threshold, over_region)
-    grown, value = (
-        each.view(n, h, w).repeat_interleave(down, 1).repeat_interleave(right, 2) for each in (grown, value)
-    )
+        grown, value, accepted = grow(region, counts, math.prod(blocks), threshold, over_region)
+    grown, value = enlarge(grown), enlarge(value)
     return torch.where(grown, value, label.long()), mask | grown, accepted
 
 

@@ -9,7 +9,7 @@ from .supervised import partial_cross_entropy
 def enclosure_term(logits: Tensor, batch: Batch, weight: float = 1.0) -> dict[str, Tensor]:
     """{"enclosure": weight · cross-entropy over the enclosed background of the batch}; {} where the run reads none.
 
-    logits [N, K, H, W]. The strokes are not in it: their term keeps its own weight, however many pixels these are.
+    logits [N, K, *space]. The strokes are not in it: their term keeps its own weight, however many pixels these are.
     """
     if "enclosure" not in batch.maps:
         return {}

@@ -73,7 +73,7 @@ def foreground_augmentation(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """FADC: every sample's scribble box is filled with the content of a donor's box (EFFDNet, MICCAI 2025).
 
-    image [N, C, H, W], scribble and pseudo [N, H, W]. The donor's box is resized (nearest) to the recipient's,
+    image [N, C, *space], scribble and pseudo [N, *space]. The donor's box is resized (nearest) to the recipient's,
     in all three alike; `resize="bilinear"` interpolates the image. `box`: bounding box of all annotated pixels,
     background scribble included ("annotated", the released code), or of foreground scribble only ("foreground", a
     reading of the paper). `donor` [N]: indices into the batch; by default drawn with replacement among the samples
@@ -85,49 +85,53 @@ def foreground_augmentation(
     count = len(image)
     if donor is None:
         donor = (torch.rand(count, count, device=image.device) + found).argmax(1)
-    source, inside, exact = [], [], []
-    for low, high, size in ((0, 2, image.shape[2]), (1, 3, image.shape[3])):
+    dims = scribble.dim() - 1
+
+    def along(axis: int, value: Tensor) -> Tensor:
+        """[N, side] or [N, 1] as one factor of [N, *space]."""
+        return value.view(len(value), *[1] * axis, -1, *[1] * (dims - 1 - axis))
+
+    source, exact, pasted = [], [], along(0, (found & found[donor])[:, None])
+    for axis, size in enumerate(scribble.shape[1:]):
+        low, high = boxes[:, axis], boxes[:, dims + axis]
         position = torch.arange(size, device=image.device)
-        offset = position - boxes[:, low, None]
-        length = (boxes[:, high] - boxes[:, low]).clamp(min=1)[:, None]
-        theirs = (boxes[donor, high] - boxes[donor, low]).clamp(min=1)[:, None]
+        offset = position - low[:, None]
+        length = (high - low).clamp(min=1)[:, None]
+        theirs = (high - low)[donor].clamp(min=1)[:, None]
         nearest = torch.div((2 * offset + 1) * theirs, 2 * length, rounding_mode="floor")
-        between = ((offset + 0.5) * theirs / length - 0.5).clamp(min=0).minimum(theirs - 1) + boxes[donor, low, None]
-        exact.append((2 * between + 1) / size - 1)  # as grid_sample counts: −1 and 1 are the edges of the image
-        source.append((boxes[donor, low, None] + nearest).clamp(0, size - 1))
-        inside.append((position >= boxes[:, low, None]) & (position < boxes[:, high, None]))
-    pasted = inside[0][:, :, None] & inside[1][:, None, :] & (found & found[donor])[:, None, None]
-    who, row, column = donor[:, None, None], source[0][:, :, None], source[1][:, None, :]
+        between = ((offset + 0.5) * theirs / length - 0.5).clamp(min=0).minimum(theirs - 1) + low[donor, None]
+        exact.append(along(axis, (2 * between + 1) / size - 1))  # as grid_sample counts: −1 and 1 are the image's edges
+        source.append(along(axis, (low[donor, None] + nearest).clamp(0, size - 1)))
+        pasted = pasted & along(axis, (position >= low[:, None]) & (position < high[:, None]))
+    taken = (along(0, donor[:, None]), *source)
     if smooth:
-        y, x = exact[0][:, :, None].expand_as(pasted), exact[1][:, None, :].expand_as(pasted)
-        content = F.grid_sample(image[donor], torch.stack([x, y], 3).to(image.dtype), align_corners=False)
+        grid = torch.stack([axis.expand_as(pasted) for axis in reversed(exact)], -1)
+        content = F.grid_sample(image[donor], grid.to(image.dtype), align_corners=False)
     else:
-        content = image.movedim(1, -1)[who, row, column].movedim(-1, 1)
+        content = image.movedim(1, -1)[taken].movedim(-1, 1)
     return (
         torch.where(pasted[:, None], content, image),
-        torch.where(pasted, scribble[who, row, column], scribble),
-        torch.where(pasted, pseudo[who, row, column], pseudo),
+        torch.where(pasted, scribble[taken], scribble),
+        torch.where(pasted, pseudo[taken], pseudo),
     )
 
 
 def annotated_box(label: Tensor, foreground_only: bool = False) -> tuple[Tensor, Tensor]:
-    """Bounding box of each slice's annotated pixels.
+    """Bounding box of each sample's annotated pixels.
 
-    label [N, H, W], integer, UNLABELED where nothing was drawn. Returns (box [N, 4] = top, left, bottom, right with
-    exclusive ends, found [N] bool). A slice without a pixel has box 0 and found False. No host synchronisation.
+    label [N, *space], integer, UNLABELED where nothing was drawn. Returns (box [N, 2 · axes], the lower ends of all
+    axes before the upper ones, which are exclusive: top, left, bottom, right of a slice; found [N] bool). A sample
+    without a pixel has box 0 and found False. No host synchronisation.
     """
     mask = label != UNLABELED
     if foreground_only:
         mask = mask & (label != 0)
-    ends = []
-    for dim in (2, 1):  # rows first, then columns
-        line = mask.any(dim)
-        size = line.shape[1]
+    lower, upper = [], []
+    for axis, size in enumerate(label.shape[1:], 1):
+        line = mask.movedim(axis, 1).flatten(2).any(2)
         position = torch.arange(size, device=label.device)
-        low = torch.where(line, position, size).amin(1)
-        high = torch.where(line, position + 1, 0).amax(1)
-        ends.append((low, high))
-    (top, bottom), (left, right) = ends
+        lower.append(torch.where(line, position, size).amin(1))
+        upper.append(torch.where(line, position + 1, 0).amax(1))
     found = mask.flatten(1).any(1)
-    box = torch.stack([top, left, bottom, right], 1)
+    box = torch.stack(lower + upper, 1)
     return box * found[:, None], found

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..core.errors import InputError
 from ..core.recipe import Recipe
 from ..data.case import Volume
-from ..data.voxels import Batch, Slices
+from ..data.voxels import Batch, Slices, Voxels
 from .options import checked
 
 
@@ -18,17 +18,21 @@ class Method(nn.Module):
     A subclass takes its options as keyword-only arguments; their defaults are the paper's, and `Annotated` says
     what they may be. A method never touches the optimiser, the device, files or logs, never calls `.item()` and
     never branches on a tensor's value. Raises InputError for an option that is not allowed, and for a network
-    that lacks what `needs` names.
+    that lacks what `needs` names or has other dimensions than `dims`.
     """
 
     recipe = Recipe()
     network_name = "unet"  # the network that is built when the user names none
     needs: tuple[str, ...] = ()  # the network's attributes that the method uses, beside its forward pass
     reads_enclosure = False  # whether `losses` has a term for the enclosed background (losses/enclosure.py)
+    dims: tuple[int, ...] = (2,)  # (2, 3): `losses` takes batches of volumes too
+    learns_from_bare = True  # whether a slice without any stroke teaches it something
     later: tuple[str, ...] = ()  # options that came later: runs from before them were trained with their defaults
     sweeps = 0  # how many times during a run `sweep` is called, evenly spread, at least 100 iterations apart
 
-    network: Any  # a Module that maps [N, channels, H, W] to logits [N, classes, H, W]
+    network: (
+        Any  # a Module that maps [N, channels, *space] to logits [N, classes, *space]; the space is H, W or D, H, W
+    )
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -42,6 +46,12 @@ class Method(nn.Module):
             raise InputError(
                 f"{type(self).__name__} needs a network with {', '.join(self.needs)}; {type(network).__name__} has no "
                 f"{', '.join(lacking)}. Use --network {self.network_name}, or another method."
+            )
+        space = getattr(network, "dims", 2)
+        if space not in self.dims:
+            raise InputError(
+                f"{type(self).__name__} works in {' and '.join(f'{dims}-D' for dims in self.dims)}; "
+                f"{type(network).__name__} is {space}-D. Use another network, or another method."
             )
         self.network = network
 
@@ -74,10 +84,13 @@ class Method(nn.Module):
     def after_step(self, progress: Tensor) -> None:
         """After each optimiser step: teacher update and the like."""
 
-    def sweep(self, slices: Slices, progress: Tensor) -> None:
-        """A pass over all training slices, `sweeps` times in a run; two passes are at least 100 iterations apart."""
+    def sweep(self, slices: Slices | Voxels, progress: Tensor) -> None:
+        """A pass over all training slices, `sweeps` times in a run; two passes are at least 100 iterations apart.
 
-    def resume(self, slices: Slices) -> None:
+        Voxels: what runs on patches train on.
+        """
+
+    def resume(self, slices: Slices | Voxels) -> None:
         """After the state of an earlier run was loaded: write into `slices.maps` again what its sweeps had written."""
 
     def monitor(self) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ class DMPLS(Method):
     training).
     """
 
+    dims = (2, 3)
     needs = ("encoder", "encode", "decode", "head")
 
     def __init__(
@@ -38,7 +39,8 @@ class DMPLS(Method):
 
     def losses(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
         maps = self.network.encode(batch.image)
-        dropped = [F.dropout2d(x, self.dropout, self.training) for x in maps]
+        drop = F.dropout2d if batch.image.dim() == 4 else F.dropout3d
+        dropped = [drop(x, self.dropout, self.training) for x in maps]
         logits = self.network.head(self.network.decode(maps)).float()
         auxiliary = self.auxiliary.head(self.auxiliary.decode(dropped)).float()
         probs, probs_auxiliary = logits.softmax(1), auxiliary.softmax(1)

@@ -23,6 +23,7 @@ class EFFDNet(Method):
     exponential mean of the student's weights and runs in train mode [released code].
     """
 
+    dims = (2, 3)
     needs = ("features_and_logits",)
     reads_enclosure = True
     later = ("averages", "pool", "anchors", "resize", "warm_up")

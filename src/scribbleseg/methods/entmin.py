@@ -15,6 +15,8 @@ from .options import at_least
 class EntMin(Method):
     """L = pCE + w · mean entropy of the softmax / ln K, over all pixels; K classes, background included."""
 
+    dims = (2, 3)
+
     def __init__(self, network: nn.Module, *, weight: Annotated[float, at_least(0), "w, weight of the entropy"] = 0.1):
         super().__init__(network)
         self.weight = weight

@@ -14,6 +14,7 @@ from .base import Method
 class FullSup(Method):
     """L = ½ (CE + Dice) on dense masks, learning rate .03 [WSL4MIS]."""
 
+    dims = (2, 3)
     recipe = Recipe(lr=0.03)
 
     def targets(self, volume: Volume) -> dict[str, np.ndarray]:

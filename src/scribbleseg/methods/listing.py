@@ -21,6 +21,7 @@ def methods(config: Methods) -> None:
         if value and (key != "gamma" or kind.recipe.step_at)
     )
     print(f"\nrecipe: {recipe}")
+    print(f"works on: {'slices and volumes' if 3 in kind.dims else 'slices'}")
     options = method_options(config.name).values()
     width = max((len(f"{option.name}={option.shown}") for option in options), default=0)
     for option in options:

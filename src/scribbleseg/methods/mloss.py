@@ -19,6 +19,8 @@ class MLoss(Method):
 
     later = ("length",)
 
+    dims = (2, 3)
+
     def __init__(
         self,
         network: nn.Module,

@@ -16,6 +16,9 @@ class NNUNetPartialLoss(Method):
     Dice: foreground classes only, over the whole batch, with denominators Σp + Σt.
     """
 
+    dims = (2, 3)
+    learns_from_bare = False
+
     def __init__(
         self, network: nn.Module, *, dice_weight: Annotated[float, at_least(0), "v, weight of the partial Dice"] = 1.0
     ):

@@ -12,8 +12,10 @@ from .base import Method
 class PCE(Method):
     """The baseline: L = CE over the scribbled pixels Ω. Learning rate .03 [WSL4MIS]."""
 
+    dims = (2, 3)
     recipe = Recipe(lr=0.03)
     reads_enclosure = True
+    learns_from_bare = False
 
     def losses(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
         logits = self.network(batch.image)

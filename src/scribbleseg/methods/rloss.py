@@ -14,6 +14,8 @@ from .options import above, at_least
 class RLoss(Method):
     """L = pCE + w · gated CRF energy of softmax and image."""
 
+    dims = (2, 3)
+
     def __init__(
         self,
         network: nn.Module,

@@ -44,6 +44,9 @@ def walk(
 class RandomWalker(Method):
     """L = ½ (CE + Dice) on the random walker's labels."""
 
+    dims = (2, 3)
+    learns_from_bare = False
+
     def __init__(
         self,
         network: nn.Module,

@@ -34,6 +34,7 @@ class SCN(Method):
     +CALE+CACL. M, the confident mask: {max p > τ} and the scribbles.
     """
 
+    dims = (2, 3)
     recipe = Recipe(
         optimizer="adam",
         lr=1e-3,
@@ -105,9 +106,12 @@ class SCN(Method):
         if stride not in self.network.map_widths:
             strides = ", ".join(map(str, self.network.map_widths)) or "that SCN does not know"
             raise InputError(f"SCN: stride is {stride}; the encoder of this network has maps at strides {strides}.")
+        volumes = getattr(self.network, "dims", 2) == 3
+        self.blocks = self.network.strides[stride] if volumes else (stride, stride)
         if pap or rsr:
             width = self.network.map_widths[stride]
-            self.query = nn.Conv2d(width, dim, 1, bias=False) if projections else nn.Identity()
+            convolution = nn.Conv2d if len(self.blocks) == 2 else nn.Conv3d
+            self.query = convolution(width, dim, 1, bias=False) if projections else nn.Identity()
             self.key = copy.deepcopy(self.query)  # alike at the start, so that f1_i · f2_j starts as a similarity
 
     def losses(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
@@ -146,14 +150,15 @@ class SCN(Method):
         return correlation_map(self.query(maps[self.stride]), self.key(maps[self.stride]), self.scale)
 
     def propagate(self, correlation: Tensor, probs: Tensor) -> Tensor:
-        """Y_corr at the image's size, [N, K, H, W]."""
-        coarse = propagate(correlation, F.avg_pool2d(probs, self.stride))
-        return F.interpolate(coarse, scale_factor=self.stride, mode="bilinear")
+        """Y_corr at the image's size, [N, K, *space]."""
+        pool, mode = (F.avg_pool2d, "bilinear") if len(self.blocks) == 2 else (F.avg_pool3d, "trilinear")
+        coarse = propagate(correlation, pool(probs, self.blocks))
+        return F.interpolate(coarse, scale_factor=tuple(map(float, self.blocks)), mode=mode)
 
     def refine(self, probs: Tensor, correlation: Tensor | None, scribble: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The pseudo-label after RSR and before it, and which regions were accepted.
 
-        int64 [N, H, W] with UNLABELED outside M, twice, and bool [N, R].
+        int64 [N, *space] with UNLABELED outside M, twice, and bool [N, R].
         """
         confidence, label = probs.max(1)
         drawn = scribble != UNLABELED
@@ -162,7 +167,7 @@ class SCN(Method):
         before = torch.where(mask, label, UNLABELED)
         accepted = drawn.new_zeros(len(drawn), 1)
         if self.rsr and correlation is not None:
-            size = [side // self.stride for side in label.shape[1:]]
+            size = [side // block for side, block in zip(label.shape[1:], self.blocks)]
             rows = draw_rows(correlation.detach(), self.rows).unflatten(2, size)
             least, cut = self.region_threshold or self.threshold, self.region_cut or self.threshold
             how = probs.shape[1], self.overlap, cut, self.growth

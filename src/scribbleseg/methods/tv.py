@@ -14,6 +14,8 @@ from .options import at_least
 class TV(Method):
     """L = pCE + w · total variation of the softmax."""
 
+    dims = (2, 3)
+
     def __init__(
         self,
         network: nn.Module,

@@ -20,9 +20,11 @@ class USTM(Method):
 
     f: softmax of the student. f': softmax of the teacher on the image turned by a random multiple of 90° and made
     noisy, turned back. H: entropy of the mean softmax of `passes` further noisy teacher passes.
-    h = (.75 + .25 r) ln K. Slices are square. Where no pixel is certain the second term is 0.
+    h = (.75 + .25 r) ln K. Slices are square; volumes are turned in their plane. Where no pixel is certain the second
+    term is 0.
     """
 
+    dims = (2, 3)
     steps: Tensor
 
     def __init__(
@@ -56,18 +58,20 @@ class USTM(Method):
 
     @torch.no_grad()
     def teach(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """f' [N, K, H, W] and H [N, H, W], in nats: the image's pass and the noisy passes are one forward pass."""
-        count, height, width = len(image), *image.shape[2:]
+        """f' [N, K, *space] and H [N, *space], in nats: the image's pass and the noisy passes are one forward pass."""
+        count, space, (height, width) = len(image), image.shape[2:], image.shape[-2:]
         place = torch.arange(height * width, device=image.device).view(height, width)
         turns = torch.stack([place.rot90(k).flatten() for k in range(4)])
         turn = torch.randint(4, (1,), device=image.device)
         there, back = turns.index_select(0, turn)[0], turns.index_select(0, -turn % 4)[0]
-        turned = image.flatten(2).index_select(2, there).view_as(image).repeat(1 + self.passes, 1, 1, 1)
+        turned = (
+            image.flatten(-2).index_select(-1, there).view_as(image).repeat(1 + self.passes, *[1] * (1 + len(space)))
+        )
         noise = (self.noise * torch.randn_like(turned)).clamp(-2 * self.noise, 2 * self.noise)
         probs = F.softmax(self.teacher(turned + noise), 1).unflatten(0, (1 + self.passes, count))
         mean = probs[1:].mean(0)
         seen = torch.cat([probs[0], torch.special.entr(mean).sum(1, keepdim=True)], 1)
-        seen = seen.flatten(2).index_select(2, back).view(count, -1, height, width)
+        seen = seen.flatten(-2).index_select(-1, back).view(count, -1, *space)
         return seen[:, :-1], seen[:, -1]
 
     def after_step(self, progress: Tensor) -> None:

@@ -1,5 +1,7 @@
 """What a random walker says about a slice beyond its label: probabilities, and how wide its structures are."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
@@ -32,14 +34,14 @@ def walker_probs(image: np.ndarray, seeds: np.ndarray, classes: int, beta: float
     return probs
 
 
-def half_widths(labels: np.ndarray, classes: int) -> np.ndarray:
+def half_widths(labels: Iterable[np.ndarray], classes: int) -> np.ndarray:
     """Per class the median over slices of the radius of the largest disc inside it, in pixels: float [classes].
 
-    labels [N, H, W]. A class that is nowhere gets 0.
+    labels [H, W] of each slice. A class that is nowhere gets 0.
     """
-    padded = np.pad(labels, ((0, 0), (1, 1), (1, 1)), constant_values=UNLABELED)
     widest: list[list[float]] = [[] for _ in range(classes)]
-    for part in padded:
+    for label in labels:
+        part = np.pad(label, 1, constant_values=UNLABELED)
         for value in np.unique(part[part < classes]):
             widest[value].append(distance_transform_edt(part == value).max())
     return np.array([np.median(values) if values else 0.0 for values in widest])

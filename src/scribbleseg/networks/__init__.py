@@ -5,13 +5,20 @@ from torch import nn
 from ..core.errors import InputError, nearest
 
 
-def build_network(name: str, channels: int, classes: int) -> nn.Module:
-    """A 2-D network [N, channels, H, W] → logits [N, classes, H, W]: `unet`, `scribformer`, or `monai:NAME`.
+def build_network(name: str, channels: int, classes: int, dims: int = 2, anisotropy: float = 1.0) -> nn.Module:
+    """A network [N, channels, *space] → logits [N, classes, *space]: `unet`, `scribformer`, `unet3d`, or `monai:NAME`.
 
-    All but the networks of MONAI that `monai.MAPS` does not list have `features_and_logits(x)`: a feature map
-    [N, F, H, W] and the logits. Features are the input of the U-Net's last convolution, the inputs of both heads of
-    ScribFormer side by side, and what `monai.MAPS` says. Raises InputError for another name.
+    dims: axes of the space; only MONAI's networks are made for either number. anisotropy: of `unet3d`, the distance of
+    the slices over the side of a pixel. All but the networks of MONAI that `monai.MAPS` does not list have
+    `features_and_logits(x)`: a feature map [N, F, *space] and the logits. Features are the input of the U-Nets' last
+    convolution, the inputs of both heads of ScribFormer side by side, and what `monai.MAPS` says. Raises InputError for
+    another name, and for a network of other dimensions.
     """
+    if dims != {"unet": 2, "scribformer": 2, "unet3d": 3}.get(name, dims):
+        raise InputError(
+            f"network '{name}' is not {dims}-D. Leave --network out, or use {'unet' if dims == 2 else 'unet3d'} or "
+            "monai:NAME."
+        )
     if name == "unet":
         from .unet import UNet
 
@@ -20,12 +27,16 @@ def build_network(name: str, channels: int, classes: int) -> nn.Module:
         from .scribformer import ScribFormerNetwork
 
         return ScribFormerNetwork(channels, classes)
+    if name == "unet3d":
+        from .unet3d import UNet3D
+
+        return UNet3D(channels, classes, anisotropy)
     if name.startswith("monai:"):
         from .monai import MAPS, MonaiBackbone, MonaiNetwork
 
         name = name.removeprefix("monai:")
-        return (MonaiBackbone if name in MAPS else MonaiNetwork)(name, channels, classes)
-    raise InputError(f"no network '{name}'. {nearest(name, ['unet', 'scribformer', 'monai:BasicUNet'])}")
+        return (MonaiBackbone if name in MAPS else MonaiNetwork)(name, channels, classes, dims)
+    raise InputError(f"no network '{name}'. {nearest(name, ['unet', 'unet3d', 'scribformer', 'monai:BasicUNet'])}")
 
 
 def start_anew(network: nn.Module) -> None:

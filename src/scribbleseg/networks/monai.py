@@ -1,4 +1,4 @@
-"""Any 2-D network of MONAI by name, as a backbone, with the maps that methods read of those that are listed."""
+"""Any network of MONAI by name, 2-D or 3-D, as a backbone, with the maps that methods read of those that are listed."""
 
 import functools
 from typing import Any, NamedTuple
@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import InputError, nearest
+
+TRIAL = {2: (128, 128), 3: (32, 64, 64)}  # what a network is tried out on
 
 
 class Maps(NamedTuple):
@@ -52,14 +54,16 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 class MonaiNetwork(nn.Module):
-    """A MONAI network as built by `monai.networks.nets.NAME(spatial_dims=2, in_channels, out_channels)`.
+    """A MONAI network as built by `monai.networks.nets.NAME(spatial_dims, in_channels, out_channels)`.
 
     It gives logits only: methods that need a feature map refuse it. Raises InputError without MONAI, for an unknown
-    name, for a network that these arguments do not build, and for one that does not map a slice to class scores.
+    name, for a network that these arguments do not build, and for one that does not map a slice or volume to class
+    scores.
     """
 
-    def __init__(self, name: str, channels: int, classes: int):
+    def __init__(self, name: str, channels: int, classes: int, dims: int = 2):
         super().__init__()
+        self.dims = dims
         try:
             from monai.networks import nets
         except ImportError as error:
@@ -69,7 +73,7 @@ class MonaiNetwork(nn.Module):
             raise InputError(f"MONAI has no network '{name}'. {nearest(name, known)}")
         try:
             self.net = getattr(nets, name)(
-                spatial_dims=2, in_channels=channels, out_channels=classes, **ARGUMENTS.get(name, {})
+                spatial_dims=dims, in_channels=channels, out_channels=classes, **ARGUMENTS.get(name, {})
             )
             self.try_out(name, channels, classes)
         except ImportError as error:
@@ -85,19 +89,21 @@ class MonaiNetwork(nn.Module):
 
     @torch.no_grad()
     def try_out(self, name: str, channels: int, classes: int) -> None:
-        """One slice of 128 × 128, in eval mode: nothing random is drawn and no statistics move."""
+        """One slice of 128 × 128, or volume of 32 × 64 × 64, in eval mode: nothing is drawn, no statistics move."""
+        what, size = "a slice" if self.dims == 2 else "a volume", TRIAL[self.dims]
+        shown = " × ".join(map(str, size))
         try:
-            scores = self.net.eval()(torch.zeros(1, channels, 128, 128))
+            scores = self.net.eval()(torch.zeros(1, channels, *size))
         except RuntimeError as error:
             raise InputError(
-                f"MONAI's {name} does not run on a slice of 128 × 128 ({error}). Try monai:BasicUNet or monai:UNet."
+                f"MONAI's {name} does not run on {what} of {shown} ({error}). Try monai:BasicUNet or monai:UNet."
             ) from error
         self.net.train()
         scores = _alone(scores)
         found = tuple(scores.shape) if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
-        if found != (1, classes, 128, 128):
+        if found != (1, classes, *size):
             raise InputError(
-                f"MONAI's {name} maps a slice to {found}, not to {(1, classes, 128, 128)}. "
+                f"MONAI's {name} maps {what} to {found}, not to {(1, classes, *size)}. "
                 "Try monai:BasicUNet or monai:UNet."
             )
 
@@ -111,15 +117,17 @@ class MonaiBackbone(MonaiNetwork):
     `map_widths` is stride → channels of the encoder's maps, `described` says in words which map the features are.
     """
 
-    def __init__(self, name: str, channels: int, classes: int):
-        super().__init__(name, channels, classes)
+    def __init__(self, name: str, channels: int, classes: int, dims: int = 2):
+        super().__init__(name, channels, classes, dims)
         self.at = MAPS[name]
         self.net.eval()
+        size = TRIAL[dims]
         with torch.no_grad():
-            maps, features, _ = self._read(torch.zeros(1, channels, 128, 128))
+            maps, features, _ = self._read(torch.zeros(1, channels, *size))
         self.net.train()
         self.map_widths = {stride: value.shape[1] for stride, value in maps.items()}
-        part = "full" if features.shape[2] == 128 else f"1/{128 // features.shape[2]}"
+        self.strides = {stride: (stride,) * dims for stride in maps}
+        part = "full" if features.shape[2] == size[0] else f"1/{size[0] // features.shape[2]}"
         self.described = f"the input of {self.at.features}: {features.shape[1]} channels at {part} resolution"
 
     def _read(self, x: Tensor) -> tuple[dict[int, Tensor], Tensor, Tensor]:
@@ -141,7 +149,7 @@ class MonaiBackbone(MonaiNetwork):
         """Stride → the encoder's map; the features, interpolated to the size of x if they are coarser; the logits."""
         maps, features, logits = self._read(x)
         if features.shape[2:] != x.shape[2:]:
-            features = F.interpolate(features, x.shape[2:], mode="bilinear")
+            features = F.interpolate(features, x.shape[2:], mode="bilinear" if self.dims == 2 else "trilinear")
         return maps, features, logits
 
     def features_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:

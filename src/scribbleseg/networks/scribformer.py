@@ -196,6 +196,8 @@ class ScribFormerNetwork(nn.Module):
     `width` to 16 times that, stochastic depth up to `drop`. `depth` is at least 6 and a multiple of 3.
     """
 
+    dims = 2
+
     def __init__(
         self, channels: int, classes: int, width: int = 64, dim: int = 384, depth: int = 12, drop: float = 0.1
     ):

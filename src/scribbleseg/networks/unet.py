@@ -44,6 +44,8 @@ class UNet(nn.Module):
     Logits are float32 also under autocast. H and W are multiples of 16.
     """
 
+    dims = 2
+
     def __init__(
         self,
         channels: int,

@@ -20,12 +20,14 @@ from ..core.json_file import convert, read_json
 from ..core.labels import UNLABELED
 from ..data.case import Volume, load_volume
 from ..data.dataset import Case, Dataset
+from ..data.intensity import unit_range
 from ..data.layout import read_dataset
+from ..data.preparation import Fitted
 from ..data.volume import read_label
 from ..evaluation.scores import list_masks, read_rows
 from ..inference.provenance import MADE_BY, changed, is_folder, read_note
 from ..training.checkpoint import weights_iteration
-from ..training.plan import Plan, read_plan
+from ..training.plan import Plan, read_plan, shown_patch
 from .figures import crop, upright, upright_spacing
 
 
@@ -252,20 +254,23 @@ def _shown_cases(run: Run, rows: list[dict], note: str) -> tuple[list[ShownCase]
         own = {case.id: predictions[case.id] for case in run.held_out if case.id in predictions}
         picked = pick_cases(rank_predictions(own), "Least", "Most")
     shown = [
-        _show(ShownCase(place, name, value), run.dataset, rows, predictions) for place, (name, value) in picked.items()
+        _show(ShownCase(place, name, value), run.dataset, run.plan.fitted, rows, predictions)
+        for place, (name, value) in picked.items()
     ]
     return shown, "" if shown else "no Dice is defined." if rows else note
 
 
-def _show(shown: ShownCase, dataset: Dataset, rows: list[dict], predictions: dict[str, Path]) -> ShownCase:
-    """Fill in scores and planes, or why there are none."""
+def _show(
+    shown: ShownCase, dataset: Dataset, fitted: Fitted, rows: list[dict], predictions: dict[str, Path]
+) -> ShownCase:
+    """Fill in scores and planes as the network saw them, but whole, or why there are none."""
     name = shown.name
     shown.scores = [(row["class"], row["dice"]) for row in rows if row["case"] == name and not np.isnan(row["dice"])]
     case = dataset.case(name) if name in dataset.cases or name in dataset.tests else None
     if case is None or (rows and case.truth is None) or name not in predictions:
         shown.left_out = "its image, dense mask or prediction is missing."
         return shown
-    volume = load_volume(dataset, case)
+    volume = load_volume(dataset, case, dataclasses.replace(fitted, crop=False))
     prediction, grid = read_label(predictions[name], volume.grid.order)
     if not grid.same_place(volume.grid):
         shown.left_out = "its prediction has another grid than its image."
@@ -286,7 +291,7 @@ def case_planes(
     counts = (shown > 0).sum((1, 2))
     index = int(counts.argmax()) if counts.any() else len(counts) // 2
     planes = {
-        "image": volume.image[0, index],
+        "image": unit_range(volume.image[:1])[0, index],
         "scribble": volume.scribble[index],
         "prediction": prediction[index],
         "truth": shown[index],
@@ -342,14 +347,15 @@ def _settings(run: Run) -> dict[str, str]:
         optimiser += f", mean of the weights with decay {recipe.ema:g}"
     if recipe.augmentation == "upright":
         optimiser += ", augmentation without flips and quarter turns"
+    kind, kinds = ("slice", "slices") if plan.preparation == "slices" else ("patch", "patches")
     settings = {
         "Method": f"{plan.method}; hyperparameters: {options}",
         "Data set": f"{train.dataset}; channels: {', '.join(plan.channels)}; classes: {', '.join(plan.classes)}",
         "Fold": f"{fold_name(run)}: {len(fold.train)} case{'s' * (len(fold.train) != 1)} for training, "
         f"{len(fold.val)} for validation, {len(fold.test)} held out",
-        "Network": f"{plan.network} on slices of {plan.size} × {plan.size} pixels",
+        "Network": f"{plan.network} on {shown_patch(plan)}",
         "Optimisation": f"{optimiser}; {recipe.iterations} iterations of {recipe.batch} "
-        f"slice{'s' * (recipe.batch != 1)}; seed {train.seed}",
+        f"{kind if recipe.batch == 1 else kinds}; seed {train.seed}",
     }
     if run.log:
         steps = np.diff([0, *(entry["iteration"] for entry in run.log)])

@@ -102,7 +102,8 @@ def _charts(plan: Plan, log: list[dict]) -> list[tuple[str, str]]:
         lines = {name: (at, [entry["val_dice"][name] for entry in checked]) for name in classes}
         lines["mean"] = (at, [entry["val_mean_dice"] for entry in checked])
         shades = {name: colour(value) for value, name in enumerate(classes, 1)}
-        where = "on scribbled pixels only" if plan.val_on_scribbles else f"at {plan.size} × {plan.size} pixels"
+        seen = f"at {plan.size} × {plan.size} pixels" if plan.preparation == "slices" else "at the network's pixel size"
+        where = "on scribbled pixels only" if plan.val_on_scribbles else seen
         charts.append((f"Validation Dice {where}", curves(lines, "Dice", shades)))
     for name in log[-1]["monitor"]:
         values = [entry["monitor"][name] for entry in log]

@@ -55,14 +55,18 @@ def patch_affine(
 
 
 def random_intensity(image: Tensor) -> Tensor:
-    """Gamma, contrast, brightness and noise, drawn for each sample of [N, C, H, W] in [0, 1].
+    """Gamma, contrast, brightness and noise, drawn for each sample of [N, C, ...], on any scale.
 
-    x ← a x^γ + b + σ ε, with ln γ uniform in ±.4, a in 1 ± .2, b in ±.1, σ in 0 to .05.
+    x ← l + s (a y^γ + b + σ ε) with y = (x − l) / s, l and s: lowest value and range of the sample's channel. ln γ is
+    uniform in ±.4, a in 1 ± .2, b in ±.1, σ in 0 to .05. A constant channel stays as it is.
     """
-    uniform = torch.rand(4, len(image), 1, 1, 1, device=image.device) * 2 - 1
+    uniform = torch.rand(4, len(image), *[1] * (image.ndim - 1), device=image.device) * 2 - 1
     gamma, contrast, shift, noise = (0.4 * uniform[0]).exp(), 1 + 0.2 * uniform[1], 0.1 * uniform[2], uniform[3]
-    image = contrast * image.clamp(min=1e-4) ** gamma + shift
-    return image + 0.05 * noise.abs() * torch.randn_like(image)
+    low, high = (value.view(*image.shape[:2], *[1] * (image.ndim - 2)) for value in image.flatten(2).aminmax(dim=2))
+    span = high - low
+    unit = ((image - low) / span.clamp(min=1e-6)).clamp(min=1e-4)
+    changed = contrast * unit**gamma + shift + 0.05 * noise.abs() * torch.randn_like(image)
+    return low + span * changed
 
 
 def warp(image: Tensor, labels: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,33 +16,36 @@ from ..core.console import say
 from ..core.device import free_memory
 from ..core.errors import InputError
 from ..core.labels import UNLABELED
-from ..core.parallel import ahead, for_each
+from ..core.parallel import ahead
 from ..core.progress import Progress
 from ..data.cache import cached
-from ..data.case import load_volume, read_scribble
+from ..data.case import Volume, load_volume, read_scribble
 from ..data.dataset import Dataset
-from ..data.enclosure import choose_rule, closed_rings, enclosure
+from ..data.depth import deepen_image, deepen_label, deepen_strokes
+from ..data.enclosure import enclosure
+from ..data.intensity import unit_range
 from ..data.preparation import (
+    PAPERS,
     Fitted,
-    network_shape,
     resample_image,
     resample_label,
     resample_strokes,
     resize_image,
     resize_label,
 )
-from ..data.voxels import Batch, Slices, Stack, Voxels
+from ..data.voxels import Batch, Slices, Stack, Voxels, lay_out
 from ..methods import own_code
 from ..methods.base import Method
 from .augment import patch_affine, random_intensity, warp
+from .dims import between_slices, depth_multiple, most_voxels, patch_of_volume, slice_side
+from .grid import grid_shape
 from .plan import Plan
 
-ON_STROKES = 1 / 2  # share of the patches that are centred on a stroke
-STROKES_FILL = 0.75  # of a patch's side
+OUTSIDE = 1 / 8  # share of a patch's side by which it may leave the slice or volume
 
 
 def build_slices(
-    dataset: Dataset, cases: tuple[str, ...], method: Method | None, size: int, rule: str = "off"
+    dataset: Dataset, cases: tuple[str, ...], method: Method | None, size: int, fitted: Fitted = PAPERS
 ) -> tuple[Slices, Tensor]:
     """Read, prepare and resize cases in parallel; returns their slices on the CPU, and the case (by position) of each.
 
@@ -53,22 +56,20 @@ def build_slices(
     code = None if method is None else own_code(f"{type(method).__module__}:{type(method).__qualname__}")
 
     def load(name: str) -> tuple[Tensor, dict[str, Tensor], Tensor | None, dict[str, int]]:
-        volume = load_volume(dataset, dataset.case(name))
-        targets = {"label": volume.scribble}
+        volume = load_volume(dataset, dataset.case(name), fitted)
+        targets, notes = {"label": volume.scribble}, {}
         if method is not None:
-            key = method.target_key(volume)
+            seen = for_targets(volume, fitted)
+            key = method.target_key(seen)
             key = None if key is None else key | {"code": code}
-            targets = cached(cache, volume, key, lambda: method.targets(volume))
-        if rule != "off":
-            targets = targets | {"enclosure": enclosure(volume.scribble, dataset.reach(volume.grid), rule)}
-        notes = method.notes(volume) if method is not None else {}
+            targets, notes = cached(cache, seen, key, lambda: method.targets(seen)), method.notes(seen)
+        shrink = resample_strokes if fitted.keep_strokes else resample_label
+        maps = {key: shrink(value, (size, size)) for key, value in targets.items()}
+        if fitted.enclosure != "off":
+            enclosed = enclosure(volume.scribble, dataset.reach(volume.grid), fitted.enclosure)
+            maps["enclosure"] = resize_label(enclosed, size)
         truth = None if volume.truth is None else resize_label(volume.truth, size)
-        return (
-            resize_image(volume.image, size),
-            {key: resize_label(value, size) for key, value in targets.items()},
-            truth,
-            notes,
-        )
+        return resize_image(volume.image, size), maps, truth, notes
 
     shown = distributed.rank() == 0
     stacks: dict[str, Stack] = {}
@@ -99,6 +100,11 @@ def build_slices(
     )
 
 
+def for_targets(volume: Volume, fitted: Fitted) -> Volume:
+    """The volume as `targets` expects it, each channel in [0, 1], whatever the network sees."""
+    return replace(volume, image=unit_range(volume.image)) if fitted.intensity else volume
+
+
 def read_training(dataset: Dataset, plan: Plan, method: Method, device: torch.device) -> Slices | Voxels:
     """The slices that a run trains on, on the device if they fit there. Says what was left out.
 
@@ -107,95 +113,73 @@ def read_training(dataset: Dataset, plan: Plan, method: Method, device: torch.de
     if distributed.rank() == 0:
         _say_what_is_left_out(dataset, plan)
     if plan.preparation == "patches":
-        voxels = build_voxels(dataset, plan.fold.train, method, plan.fitted)
+        voxels = build_voxels(dataset, plan, method)
         check_trainable(voxels.label[None], plan.classes, dataset.folder)
         return voxels.to(device)
-    slices, _ = build_slices(dataset, plan.fold.train, method, plan.size, plan.fitted.enclosure)
+    slices, _ = build_slices(dataset, plan.fold.train, method, plan.size, plan.fitted)
     check_trainable(slices.label, plan.classes, dataset.folder)
     return resident(slices, device)
 
 
-def build_voxels(dataset: Dataset, cases: tuple[str, ...], method: Method, fitted: Fitted) -> Voxels:
-    """Read cases in parallel and lay their slices, at the network's pixel size, one behind the other."""
+def build_voxels(dataset: Dataset, plan: Plan, method: Method) -> Voxels:
+    """Read the training cases in parallel and lay their slices, in 3-D the whole cases, one behind the other.
+
+    They are on the network's grid. A stroke is a set of points, of which none is lost; other targets are areas.
+    """
+    cases, fitted = plan.fold.train, plan.fitted
 
     def load(name: str) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
-        volume = load_volume(dataset, dataset.case(name))
-        spacing = dataset.spacing_of(volume.grid)
-        shape = network_shape(volume.image.shape[2:], spacing, fitted.pixel)
-        targets = {name: resample_strokes(value, shape) for name, value in method.targets(volume).items()}
+        volume = load_volume(dataset, dataset.case(name), fitted)
+        depth, *size = grid_shape(plan, volume.image.shape[1:], volume.grid.spacing_mm)
+        shape = size[0], size[1]
+
+        def area(label: np.ndarray) -> Tensor:
+            return deepen_label(resample_label(label, shape), depth)
+
+        targets = {
+            name: deepen_strokes(resample_strokes(value, shape), depth) if value is volume.scribble else area(value)
+            for name, value in method.targets(for_targets(volume, fitted)).items()
+        }
         if fitted.enclosure != "off":
-            enclosed = enclosure(volume.scribble, dataset.reach(volume.grid), fitted.enclosure)
-            targets["enclosure"] = resample_label(enclosed, shape)
-        truth = None if volume.truth is None else resample_label(volume.truth, shape)
-        return resample_image(volume.image, shape).half(), targets, truth
+            targets["enclosure"] = area(enclosure(volume.scribble, dataset.reach(volume.grid), fitted.enclosure))
+        truth = None if volume.truth is None else area(volume.truth)
+        return deepen_image(resample_image(volume.image, shape), depth).half(), targets, truth
 
     images, labels, truths, shapes = [], [], [], []
     cores = os.cpu_count() or 1
     with (
         ThreadPoolExecutor(cores) as pool,
-        Progress("reading cases", len(cases), "case", distributed.rank() == 0) as bar,
+        Progress("reading cases", len(cases), "case", shown=distributed.rank() == 0) as bar,
     ):
         for image, targets, truth in ahead(pool, load, cases, 2 * cores):
             images.append(image.transpose(0, 1).flatten(1))
             labels.append({name: value.flatten() for name, value in targets.items()})
             truths.append(torch.full_like(labels[-1]["label"], UNLABELED) if truth is None else truth.flatten())
-            shapes += [tuple(image.shape[2:])] * len(image)
+            slices, size = len(image), tuple(image.shape[2:])
+            shapes += [(slices, *size)] if plan.dims == 3 else [size] * slices
             bar.advance()
     maps = {name: torch.cat([part[name] for part in labels]) for name in labels[0]}
     known = any(dataset.case(name).truth is not None for name in cases)
     return lay_out(torch.cat(images, 1), maps, torch.cat(truths) if known else None, shapes, len(dataset.classes))
 
 
-def lay_out(
-    image: Tensor, maps: dict[str, Tensor], truth: Tensor | None, shapes: list[tuple[int, ...]], classes: int
-) -> Voxels:
-    """Voxels of slices that lie one behind the other, with the list of their drawn pixels."""
-    shape = torch.tensor(shapes)
-    start = torch.cat([torch.zeros(1, dtype=torch.long), shape.prod(1).cumsum(0)[:-1]])
-    label = maps.pop("label")
-    points = (label != UNLABELED).nonzero()[:, 0]
-    owner = (torch.searchsorted(start, points, right=True) - 1) * classes + label[points].long()
-    owner, order = owner.sort(stable=True)
-    count = torch.bincount(owner, minlength=len(start) * classes)
-    first = (count.cumsum(0) - count).view(len(start), classes)
-    return Voxels(image, label, maps, truth, start, shape, points[order], first, count.view(len(start), classes))
+def choose_patch(plan: Plan, voxels: Voxels, device: torch.device, side: int | None) -> Plan:
+    """The plan with the shape of its patches, as `dims` finds it for these items; `side` is what the user wants."""
+    shapes = voxels.shape.cpu()
+    if plan.dims == 2:
+        return replace(plan, size=slice_side(shapes, plan.size) if side is None else side)
+    multiple = depth_multiple(plan.network, plan.anisotropy)
+    depth, side = patch_of_volume(shapes, plan.anisotropy, most_voxels(device), multiple, side)
+    return replace(plan, depth=depth, size=side)
 
 
-def fit(dataset: Dataset, plan: Plan, wanted: str) -> Fitted:
-    """What the training cases decide: the network's pixel size, and how enclosure is read.
-
-    The pixel is the median of the cases' (mean of rows and columns), but larger where the strokes of a slice would
-    spread wider: those of 95 % of the slices fill at most three quarters of a patch's side.
-
-    wanted: on, off, or auto, by the share of closed rings. Raises InputError for "on" where no slice has a closed ring.
-    """
-
-    def look(name: str) -> tuple[float, list[float], tuple[int, int]]:
-        case = dataset.case(name)
-        if case.scribble is None:
-            return 0.0, [], (0, 0)
-        scribble, grid = read_scribble(dataset, case)
-        pixel = sum(dataset.spacing_of(grid)) / 2
-        drawn = [part for part in scribble if ((part != 0) & (part != UNLABELED)).any()]
-        spread = [float(max(np.ptp(np.nonzero(part != UNLABELED), axis=1)) + 1) * pixel for part in drawn]
-        return pixel, spread, closed_rings(scribble, dataset.reach(grid)) if wanted != "off" else (0, 0)
-
-    found = for_each("fitting", look, plan.fold.train)
-    rule, share = choose_rule(closed for _, _, closed in found)
-    if wanted == "on" and not share:
-        raise InputError(
-            f"{dataset.folder}: --enclosure on, but no slice has background strokes that close around its foreground "
-            "strokes. Draw rings, or use --enclosure off."
-        )
-    if wanted == "on" and rule == "off":
-        rule = "ring"
-    if plan.preparation == "slices":
-        return Fitted(enclosure=rule, closed=share)
-    spread = [value for _, values, _ in found for value in values]
-    pixel = float(np.median([pixel for pixel, _, _ in found if pixel]))
-    if spread:
-        pixel = max(pixel, float(np.percentile(spread, 95)) / (STROKES_FILL * plan.size))
-    return Fitted(pixel, dataset.spacing_unit, rule, share)
+def slice_distance(dataset: Dataset, plan: Plan) -> float:
+    """How far apart slices are for a 3-D network: `between_slices` of the training cases."""
+    if plan.fitted.unit != "mm":
+        return plan.fitted.pixel
+    drawn = [case for case in map(dataset.case, plan.fold.train) if case.scribble is not None]
+    grids = [read_scribble(dataset, case, plan.fitted.plane)[1] for case in drawn]
+    return between_slices([grid.spacing_mm[0] for grid in grids], plan.fitted.pixel)
 
 
 def _say_what_is_left_out(dataset: Dataset, plan: Plan) -> None:
@@ -231,6 +215,11 @@ def resident(slices: Slices, device: torch.device) -> Slices:
     return slices
 
 
+def layout_of(dims: int) -> torch.memory_format:
+    """How images lie in memory: channels last, in 2-D or 3-D."""
+    return torch.channels_last if dims == 2 else torch.channels_last_3d
+
+
 def augment_slices(slices: Slices, matrix: Tensor, layout: torch.memory_format = torch.channels_last) -> Batch:
     """The slices as a batch, each under its affine matrix [N, 2, 3]."""
     image, *layers = slices.layers()
@@ -240,23 +229,32 @@ def augment_slices(slices: Slices, matrix: Tensor, layout: torch.memory_format =
     return Batch(image.contiguous(memory_format=layout), label, dict(zip(slices.maps, others)), truth)
 
 
-def draw_patches(voxels: Voxels, index: Tensor, part: slice, size: int, layout: torch.memory_format) -> Batch:
-    """Patches of the slices `index`, half of them centred on a stroke, rotated, scaled, with other intensities.
+def draw_patches(voxels: Voxels, index: Tensor, part: slice, layout: torch.memory_format) -> Batch:
+    """Patches, rotated in the plane, scaled, with other intensities: every second one centred on a stroke.
 
-    Random numbers of place and shape are drawn for the whole batch, even if this process has only a `part` of it.
+    The others lie anywhere in the items `index`. A patch leaves its item by an eighth of its sides at most. Random
+    numbers of place and shape are drawn for the whole batch, even if this process has only a `part` of it.
     """
-    centre, matrix = voxels.centres(index, ON_STROKES)[part], patch_affine(len(index), index.device)[part]
-    batch = voxels.patches(index[part], centre, matrix, size)
+    drawn, stroke = voxels.on_strokes((len(index) + 1) // 2)
+    place, index = voxels.anywhere(index), index.clone()
+    place[::2], index[::2] = stroke, drawn
+    place = voxels.inside(index, place, OUTSIDE)
+    turn = patch_affine(len(index), index.device)
+    matrix = turn
+    if voxels.dims == 3:  # slices are scaled like the plane, and stay in it
+        matrix = turn.new_zeros(len(turn), 3, 3)
+        matrix[:, 0, 0], matrix[:, 1:, 1:] = torch.linalg.vector_norm(turn[:, 0], dim=1), turn
+    batch = voxels.patches(index[part], place[part], matrix[part])
     return replace(batch, image=random_intensity(batch.image).contiguous(memory_format=layout))
 
 
-def most_drawn(slices: Slices | Voxels, count: int, device: torch.device, size: int = 0) -> Batch:
-    """The slices with most foreground scribble, as they are; of Voxels the patch in the middle of a slice."""
+def most_drawn(slices: Slices | Voxels, count: int, device: torch.device) -> Batch:
+    """The slices with most foreground scribble, as they are; of Voxels the patch in the middle of a slice or volume."""
     if isinstance(slices, Voxels):
         index = slices.count[:, 1:].sum(1).topk(min(count, len(slices)), sorted=True).indices
-        straight = torch.eye(2, device=index.device).expand(len(index), 2, 2)
-        batch = slices.patches(index, slices.shape[index] / 2 - 0.5, straight, size)
-        return replace(batch, image=batch.image.contiguous(memory_format=torch.channels_last))
+        straight = torch.eye(slices.dims, device=index.device).expand(len(index), -1, -1)
+        batch = slices.patches(index, slices.shape[index] / 2 - 0.5, straight)
+        return replace(batch, image=batch.image.contiguous(memory_format=layout_of(slices.dims)))
     drawn = torch.cat([((part != UNLABELED) & (part != 0)).flatten(1).sum(1) for part in slices.label.split(1024)])
     some = slices.take(drawn.topk(min(count, len(drawn)), sorted=True).indices).to(device)
     maps = {name: value.long() for name, value in some.maps.items()}
@@ -270,19 +268,55 @@ def epoch_order(count: int, epoch: int, seed: int) -> Tensor:
 
 
 class Sampler:
-    """Slice numbers of batch `iteration`: consecutive entries of shuffled epochs; a batch may span two epochs."""
+    """Slice numbers of batch `iteration`: consecutive entries of shuffled epochs; a batch may span two epochs.
 
-    def __init__(self, count: int, batch: int, seed: int):
-        self.count, self.batch, self.seed = count, batch, seed
-        self._orders: dict[int, Tensor] = {}
+    `groups`: slice numbers, and how many of a batch come from each of them.
+    """
+
+    def __init__(self, groups: Sequence[tuple[Tensor, int]], seed: int):
+        self.groups, self.seed = [(numbers, share) for numbers, share in groups if share], seed
+        self._orders: dict[tuple[int, int], Tensor] = {}
 
     def __call__(self, iteration: int) -> Tensor:
-        start = iteration * self.batch
-        epochs = range(start // self.count, (start + self.batch - 1) // self.count + 1)
-        self._orders = {
-            epoch: self._orders[epoch] if epoch in self._orders else epoch_order(self.count, epoch, self.seed)
-            for epoch in epochs
-        }
-        joined = torch.cat([self._orders[epoch] for epoch in epochs])
-        offset = start - epochs[0] * self.count
-        return joined[offset : offset + self.batch]
+        return torch.cat([self._draw(group, iteration) for group in range(len(self.groups))])
+
+    def _draw(self, group: int, iteration: int) -> Tensor:
+        numbers, share = self.groups[group]
+        count, start = len(numbers), iteration * share
+        epochs = range(start // count, (start + share - 1) // count + 1)
+        for key in [key for key in self._orders if key[0] == group and key[1] not in epochs]:
+            del self._orders[key]
+        for epoch in epochs:
+            if (group, epoch) not in self._orders:
+                self._orders[group, epoch] = numbers[epoch_order(count, epoch, self.seed)]
+        joined = torch.cat([self._orders[group, epoch] for epoch in epochs])
+        offset = start - epochs[0] * count
+        return joined[offset : offset + share]
+
+
+def make_sampler(slices: Slices | Voxels, batch: int, seed: int, bare: float | None = None) -> Sampler:
+    """A sampler of all slices alike (bare None), or with slices without strokes in at most a share `bare` of a batch.
+
+    If less of the slices have no strokes, the batch has as many as there are. `bare` 0: they are never drawn.
+    """
+    everything = torch.arange(len(slices))
+    if bare is None:
+        return Sampler([(everything, batch)], seed)
+    without = bare_slices(slices)
+    drawn, empty = everything[~without], everything[without]
+    share = min(round(min(bare, len(empty) / len(slices)) * batch), batch - 1) if len(drawn) else batch
+    return Sampler([(drawn, batch - share), (empty, share)], seed)
+
+
+def bare_slices(slices: Slices | Voxels) -> Tensor:
+    """Which slices have nothing that a loss on labels can use: no stroke, and no enclosed background. bool [N]."""
+    if isinstance(slices, Voxels):
+        return (slices.count.sum(1) == 0).cpu()
+    known = [slices.label, *([slices.maps["enclosure"]] if "enclosure" in slices.maps else [])]
+    return (
+        torch.stack(
+            [torch.cat([(part == UNLABELED).flatten(1).all(1) for part in layer.split(1024)]) for layer in known]
+        )
+        .all(0)
+        .cpu()
+    )

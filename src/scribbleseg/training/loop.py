@@ -12,9 +12,9 @@ from ..core import distributed
 from ..core.console import say
 from ..core.device import peak_memory_mib
 from ..core.errors import InputError
+from ..core.labels import UNLABELED
 from ..core.progress import Progress
 from ..core.recipe import Recipe
-from ..data.voxels import Slices
 from .batches import Sampler, most_drawn
 from .calendar import Calendar
 from .machine import Machine
@@ -30,6 +30,7 @@ PICTURED = 4  # slices
 def run_to_end(
     state: State,
     step: Step,
+    sampler: Sampler,
     recipe: Recipe,
     calendar: Calendar,
     folder: RunFolder,
@@ -44,7 +45,6 @@ def run_to_end(
     A signal in `stop` ends the run after a checkpoint, with KeyboardInterrupt. Raises InputError when a loss is not
     finite.
     """
-    sampler = Sampler(len(step.slices), recipe.batch, seed)
     while state.iteration < recipe.iterations:
         began, progress = time.perf_counter(), state.iteration / recipe.iterations
         rate = learning_rate(recipe, progress)
@@ -52,7 +52,7 @@ def run_to_end(
         state.iteration += 1
         if step.compiled and step.taken == 1:
             say(f"compiled in {time.perf_counter() - began:.0f} s")
-        if calendar.sweeps_at(state.iteration) and isinstance(step.slices, Slices):
+        if calendar.sweeps_at(state.iteration):
             share = torch.full((), state.iteration / recipe.iterations, device=machine.device)
             state.method.sweep(step.slices, share)
         logs = calendar.logs_at(state.iteration)
@@ -110,8 +110,11 @@ def validate(state: State, validation: Validation, machine: Machine, folder: Run
 
 @torch.no_grad()
 def pictures(state: State, step: Step, machine: Machine, seed: int) -> dict[str, Tensor]:
-    """A few fixed training slices, what the network says about them, and the method's own maps, [N, H, W] each."""
-    batch = most_drawn(step.slices, PICTURED, machine.device, step.size)
+    """A few fixed training slices, what the network says about them, and the method's own maps, [N, H, W] each.
+
+    Of 3-D patches the slice with most strokes is shown.
+    """
+    batch = most_drawn(step.slices, PICTURED, machine.device)
     state.method.eval()
     cuda = [machine.device] if machine.device.type == "cuda" else []
     with torch.random.fork_rng(cuda), machine.autocast:
@@ -120,4 +123,8 @@ def pictures(state: State, step: Step, machine: Machine, seed: int) -> dict[str,
         found = state.evaluated(batch.image).argmax(1)
     state.method.train()
     truth = {} if batch.truth is None else {"truth": batch.truth}
-    return {"image": batch.image[:, 0], "scribble": batch.label, "prediction": found, **truth, **shown}
+    maps = {"image": batch.image[:, 0], "scribble": batch.label, "prediction": found, **truth, **shown}
+    if batch.label.dim() == 3:
+        return maps
+    drawn = ((batch.label != UNLABELED) & (batch.label > 0)).flatten(2).sum(2).argmax(1)
+    return {name: value[torch.arange(len(value), device=value.device), drawn] for name, value in maps.items()}

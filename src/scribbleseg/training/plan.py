@@ -1,6 +1,7 @@
 """The settings of a run: resolved and checked before a voxel is read, and kept in config.json of the run folder."""
 
 import dataclasses
+import importlib.util
 import json
 import math
 import random
@@ -17,10 +18,12 @@ from ..core.labels import UNLABELED
 from ..core.recipe import Recipe
 from ..core.seeds import check_seed
 from ..data.dataset import Dataset, Fold
+from ..data.fitting import fit
 from ..data.preparation import Fitted
-from ..data.volume import ITK, NIFTI
-from ..methods import method_class, own_code, parse_options
+from ..data.volume import ENDINGS, PLANES, read_label
+from ..methods import METHODS, method_class, own_code, parse_options
 from .checkpoint import weights_iteration
+from .dims import MOST_SIDE, SHORTEST, suits_3d
 
 BUDGETS = {"paper": {"size": 256}, "quick": {"size": 128, "iterations": 600}}
 FAST = {
@@ -39,6 +42,7 @@ SCHEDULES = ("poly", "cosine", "onecycle", "step", "constant")
 HIGHEST_LR = 10
 MOST = {"iterations": 10**9, "batch": 10_000}
 LARGEST = 16384  # pixels
+BATCH_3D = 2
 PACKED = ".zip"  # the ending of a packed model
 QUICK_SGD_LR = 0.03  # every SGD method starts at the comparison's pCE rate: the schedule is a hundred times shorter
 
@@ -58,8 +62,21 @@ class Plan:
     fold: Fold
     val_on_scribbles: bool = False  # no validation case has a dense mask: Dice is computed on scribbled pixels only
     own_code: str | None = None  # `methods.own_code` when the run began
-    preparation: str = "slices"  # slices of size² pixels | patches of size² pixels
+    preparation: str = "slices"  # slices of size² pixels | patches of size² pixels, in 3-D of depth · size² voxels
     fitted: Fitted = dataclasses.field(default_factory=Fitted)
+    dims: int = 2
+    depth: int = 1  # slices of a patch
+    between: float = 0.0  # distance of the slices in 3-D, in the unit of `fitted`
+
+    @property
+    def patch(self) -> tuple[int, ...]:
+        """The shape of a patch, or of a slice that is resized as a whole."""
+        return (self.depth, self.size, self.size)[3 - self.dims :]
+
+    @property
+    def anisotropy(self) -> float:
+        """Distance of the network's slices over the side of its pixels; 1 in 2-D."""
+        return self.between / self.fitted.pixel if self.dims == 3 else 1.0
 
 
 class Stored(Struct):
@@ -155,6 +172,11 @@ def make_plan(config: Train, dataset: Dataset) -> Plan:
             f"{config.dataset}: no validation case has a mask in labelsTr_dense or a scribble in labelsTr. "
             "Add one, use a split without validation, or leave out --val-share."
         )
+    dims = _dims(config, dataset, fold)
+    if dims == 3:
+        recipe = dataclasses.replace(recipe, batch=config.batch or BATCH_3D)
+        size = MOST_SIDE  # for the pixel; the patch's own size follows from the volumes
+        network = config.network or ("unet3d" if network == "unet" else network)
     if config.init is not None:
         _check_init(config.init, network, dataset)
     on_scribbles = bool(val) and all(case.truth is None for case in val)
@@ -170,7 +192,8 @@ def make_plan(config: Train, dataset: Dataset) -> Plan:
         fold,
         on_scribbles,
         own_code(method),
-        preparation_of(config),
+        config.preparation,
+        dims=dims,
     )
 
 
@@ -194,12 +217,25 @@ def _check_init(run: Path, network: str, dataset: Dataset) -> None:
         raise InputError(f"--init {run}: stands at iteration 0, its weights are random. Train it first.")
 
 
-def preparation_of(config: Train) -> str:
-    """slices or patches. Raises InputError for a method that cannot have patches, because it sweeps over all slices."""
+def _dims(config: Train, dataset: Dataset, fold: Fold) -> int:
+    """2 or 3; with --dims auto the training cases decide. Raises InputError where 3-D was asked for and cannot be."""
     method = method_name(config)
-    if config.preparation == "patches" and method_class(method).sweeps:
-        raise InputError(f"--preparation patches: {method} labels whole slices anew. Use --preparation slices.")
-    return config.preparation
+    able = 3 in method_class(method).dims
+    if config.dims == "3" and config.preparation != "patches":
+        raise InputError("--dims 3: whole slices are resized to squares, which is 2-D. Add --preparation patches.")
+    if config.dims == "3" and not able:
+        others = ", ".join(name for name in METHODS if 3 in method_class(name).dims)
+        raise InputError(
+            f"--dims 3: {method} sees slices alone. Use --dims 2, or a method that works in 3-D: {others}."
+        )
+    if config.dims == "3" and config.size is not None and config.size < SHORTEST:
+        raise InputError(f"--size {config.size}: 3-D patches need {SHORTEST} pixels or more. Give a larger --size.")
+    if config.dims != "auto":
+        return int(config.dims)
+    if config.preparation != "patches" or not able or importlib.util.find_spec("monai") is None:
+        return 2
+    labels = [dataset.case(name).scribble for name in fold.train]
+    return 3 if suits_3d(read_label(path)[1] for path in labels if path is not None) else 2
 
 
 def enclosure_of(config: Train) -> str:
@@ -213,6 +249,18 @@ def enclosure_of(config: Train) -> str:
     if config.enclosure == "auto":
         return "auto" if config.preset == "fast" and reads else "off"
     return config.enclosure
+
+
+def fit_plan(config: Train, plan: Plan, dataset: Dataset, learns_from_bare: bool) -> Fitted:
+    """What the training cases decide for this plan. Reads files; raises what `fit` raises."""
+    return fit(
+        dataset,
+        plan.fold.train,
+        patch=plan.size if plan.preparation == "patches" else 0,
+        enclosure=enclosure_of(config),
+        by_data=config.preset != "paper",
+        learns_from_bare=learns_from_bare,
+    )
 
 
 def _carve(dataset: Dataset, fold: Fold, share: float, seed: int) -> Fold:
@@ -237,6 +285,16 @@ def _carve(dataset: Dataset, fold: Fold, share: float, seed: int) -> Fold:
             "Give a smaller share, or leave it out."
         )
     return dataclasses.replace(fold, train=parts[0], val=parts[1])
+
+
+def shown_patch(plan: Plan) -> str:
+    """The shape of what a network is trained on, in words."""
+    sides = " × ".join(map(str, plan.patch))
+    if plan.preparation == "slices":
+        return f"slices of {sides} pixels"
+    unit = " mm" if plan.fitted.unit == "mm" else ""
+    lengths = " × ".join(f"{step:.2f}" for step in ([plan.between] if plan.dims == 3 else []) + [plan.fitted.pixel] * 2)
+    return f"patches of {sides} {'voxels' if plan.dims == 3 else 'pixels'} of {lengths}{unit}"
 
 
 def read_plan(run: Path) -> tuple[Train, Plan]:
@@ -282,6 +340,16 @@ def _check_stored(stored: Stored) -> None:
         raise InputError(f"preparation {plan.preparation} with pixels of {side} {plan.fitted.unit}: not known.")
     if plan.preparation == "patches" and not side:
         raise InputError("preparation patches without the side of a pixel.")
+    if plan.dims not in (2, 3) or (plan.dims == 3 and plan.preparation != "patches"):
+        raise InputError(f"{plan.dims} dimensions with preparation {plan.preparation}: not known.")
+    if plan.dims == 3 and not (1 <= plan.depth <= LARGEST and 1e-4 <= plan.between <= 1e4):
+        raise InputError(f"patches of {plan.depth} slices that are {plan.between} {plan.fitted.unit} apart: not known.")
+    if plan.fitted.plane not in PLANES:
+        raise InputError(f"plane {plan.fitted.plane!r}: expected one of {', '.join(PLANES)}.")
+    if plan.fitted.intensity and len(plan.fitted.intensity) != len(plan.channels):
+        raise InputError(f"{len(plan.fitted.intensity)} intensities for {len(plan.channels)} channels.")
+    if not 0 <= (plan.fitted.bare or 0) < 1:
+        raise InputError(f"a share of {plan.fitted.bare} of the slices without strokes; expected 0 to below 1.")
 
 
 def _is_file_name(name: str) -> bool:
@@ -295,7 +363,7 @@ def _input_kind(path: Path) -> str | None:
     if path.is_file():
         return "a packed model" if path.suffix == PACKED else "a file"
     volumes = path.is_dir() and any(
-        not file.name.startswith(".") and str(file).lower().endswith(NIFTI + ITK) for file in path.iterdir()
+        not file.name.startswith(".") and str(file).lower().endswith(ENDINGS) for file in path.iterdir()
     )
     return "a folder of volumes" if volumes else None
 

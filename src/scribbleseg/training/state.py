@@ -82,8 +82,7 @@ class State:
                 "Do config.json and resume.pt belong to one run?"
             ) from error
         self.iteration, self.best = stored["iteration"], stored["best"]
-        if isinstance(slices, Slices):
-            self.method.resume(slices)
+        self.method.resume(slices)
         torch.set_rng_state(stored["rng"])
         if self.device.type == "cuda" and "cuda_rng" in stored:
             torch.cuda.set_rng_state(stored["cuda_rng"], self.device)

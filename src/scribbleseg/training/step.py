@@ -35,7 +35,6 @@ class Step:
         slices: Slices | Voxels,
         dtype: torch.dtype,
         *,
-        size: int = 0,  # of the patches that are drawn from Voxels
         part: slice = slice(None),  # of the batch: this process's
         seed: int = 0,  # of what each process draws for itself
         layout: torch.memory_format = torch.channels_last,
@@ -45,7 +44,7 @@ class Step:
         recorded: bool = False,
     ):
         self.method, self.optimizer, self.slices, self.dtype, self.seed = method, optimizer, slices, dtype, seed
-        self.size, self.upright = size, upright
+        self.upright = upright
         self.device = next(method.parameters()).device
         self.resident = slices.label.device == self.device
         self.losses: Callable[..., dict[str, Tensor]] = distributed.spread(method, self.device)
@@ -125,7 +124,7 @@ class Step:
         """The augmented batch. Matrices are drawn for the whole batch, even if this process has only a part of it."""
         assert self.index is not None
         if isinstance(self.slices, Voxels):
-            return draw_patches(self.slices, self.index, self.part, self.size, self.layout)
+            return draw_patches(self.slices, self.index, self.part, self.layout)
         drawn = self.slices.take(self.index[self.part]) if self.drawn is None else self.drawn
         affine = upright_affine if self.upright else random_affine
         batch = augment_slices(drawn, affine(len(self.index), self.device)[self.part], self.layout)

@@ -20,16 +20,17 @@ from ..core.signals import stops
 from ..data.dataset import Dataset
 from ..data.fingerprint import fingerprint
 from ..data.layout import read_dataset
+from ..data.voxels import Voxels
 from ..methods import is_own, method_class
 from ..networks import build_network
 from .average import Average
-from .batches import fit, read_training
+from .batches import choose_patch, layout_of, make_sampler, read_training, slice_distance
 from .calendar import Calendar
 from .checkpoint import load_weights, read_checkpoint, weights_iteration
 from .loop import run_to_end
 from .machine import Machine, determinism, pick_machine
 from .optimizer import make_optimizer
-from .plan import Plan, enclosure_of, make_plan, read_plan, write_plan
+from .plan import Plan, fit_plan, make_plan, read_plan, shown_patch, write_plan
 from .run_folder import RunFolder
 from .state import State
 from .step import Step
@@ -131,22 +132,31 @@ def _checkpoint(run: Path, plan: Plan) -> dict | None:
 
 def _run(config: Train, plan: Plan, machine: Machine, dataset: Dataset, folder: RunFolder, stored: dict | None) -> None:
     prepare_cpu()
-    wanted = enclosure_of(config)
-    if stored is None and (wanted != "off" or plan.preparation == "patches"):
-        plan = replace(plan, fitted=fit(dataset, plan, wanted))
+    if stored is None and plan.dims == 3:  # the network depends on it
+        plan = replace(plan, fitted=fit_plan(config, plan, dataset, learns_from_bare=True))
+        plan = replace(plan, between=slice_distance(dataset, plan))
     torch.manual_seed(config.seed)
-    network = build_network(plan.network, len(plan.channels), len(plan.classes))
+    network = build_network(plan.network, len(plan.channels), len(plan.classes), plan.dims, plan.anisotropy)
     if config.init is not None and stored is None:
         weights = config.init / "last.safetensors"
         load_weights(network, weights, plan.network, len(plan.classes))  # before a method copies it for a teacher
     method = method_class(plan.method)(network, **plan.options)
+    if stored is None and plan.dims == 2:
+        plan = replace(plan, fitted=fit_plan(config, plan, dataset, method.learns_from_bare))
     if hasattr(network, "described") and "features_and_logits" in " ".join(method.needs):
         say(f"features of {plan.network}: {network.described}")
     with distributed.first_process_first():
         slices = read_training(dataset, plan, method, machine.device)
+    if isinstance(slices, Voxels):
+        if stored is None:
+            plan = choose_patch(plan, slices, machine.device, config.size)
+            if folder.writes:
+                say(shown_patch(plan))
+        slices.size = plan.patch
     validation = read_validation(dataset, plan) if plan.fold.val and folder.writes else None
 
-    method.to(machine.device, memory_format=torch.channels_last).train()
+    layout = layout_of(plan.dims)
+    method.to(machine.device, memory_format=layout).train()
     optimizer = make_optimizer(plan.recipe, method, machine.device)
     average = Average(network, plan.recipe.ema) if plan.recipe.ema else None
     state = State(method, optimizer, average, machine.device)
@@ -155,7 +165,7 @@ def _run(config: Train, plan: Plan, machine: Machine, dataset: Dataset, folder: 
         optimizer,
         slices,
         machine.dtype,
-        size=plan.size,
+        layout=layout,
         part=distributed.own_part(plan.recipe.batch),
         seed=config.seed,
         upright=plan.recipe.augmentation == "upright",
@@ -201,7 +211,20 @@ def _begin(
         calendar = Calendar(plan.recipe.iterations, state.method.sweeps, validations, config.checkpoint_every)
         label, done = f"training {plan.method}", state.iteration
         with Progress(label, plan.recipe.iterations, "it", done, folder.writes) as bar:
-            run_to_end(state, step, plan.recipe, calendar, folder, validation, machine, config.seed, stop=stop, bar=bar)
+            sampler = make_sampler(step.slices, plan.recipe.batch, config.seed, plan.fitted.bare)
+            run_to_end(
+                state,
+                step,
+                sampler,
+                plan.recipe,
+                calendar,
+                folder,
+                validation,
+                machine,
+                config.seed,
+                stop=stop,
+                bar=bar,
+            )
 
 
 def _fingerprints(dataset: Dataset, plan: Plan) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.console import say
@@ -11,21 +10,25 @@ from ..core.errors import InputError
 from ..core.labels import UNLABELED
 from ..data.case import load_volume
 from ..data.dataset import Dataset
-from ..data.preparation import network_shape, resample_image, resample_label, resize_image, resize_label
+from ..data.depth import deepen_label
+from ..data.preparation import resample_label
+from ..networks.windows import read
+from .batches import layout_of
+from .grid import grid_shape, on_grid
 from .machine import Machine
 from .plan import Plan
 
 
 class Validation:
-    """The slices of each validation case, image [D, channels, H, W] and truth [D, H, W], as the network sees them."""
+    """The validation cases as the network sees them: image as of `grid.on_grid`, and truth [D, H, W]."""
 
-    def __init__(self, cases: Sequence[tuple[Tensor, Tensor]], classes: Sequence[str]):
-        self.cases, self.classes = cases, classes
+    def __init__(self, cases: Sequence[tuple[Tensor, Tensor]], plan: Plan):
+        self.cases, self.plan = cases, plan
 
     def dice(self, network: nn.Module, machine: Machine) -> dict[str, float]:
         """Foreground class → mean Dice over the cases that hold it; nan where none does."""
-        cases = validation_dice(network, self.cases, len(self.classes), machine)
-        return dict(zip(self.classes[1:], cases.nanmean(0).tolist()))
+        cases = validation_dice(network, self.cases, len(self.plan.classes), self.plan.patch, machine)
+        return dict(zip(self.plan.classes[1:], cases.nanmean(0).tolist()))
 
 
 def read_validation(dataset: Dataset, plan: Plan) -> Validation:
@@ -57,42 +60,53 @@ def read_validation(dataset: Dataset, plan: Plan) -> Validation:
             f"{dataset.folder}: no validation case has foreground in its mask or scribble. "
             "Draw some, or validate on other cases."
         )
-    return Validation(known, plan.classes)
+    return Validation(known, plan)
 
 
 def _prepared(dataset: Dataset, plan: Plan, name: str) -> tuple[Tensor, Tensor | None]:
-    """The slices of a case, and its dense mask (its scribble, if the plan validates on scribbles) on their grid."""
-    volume = load_volume(dataset, dataset.case(name))
+    """The image of a case, and its dense mask (its scribble, if the plan validates on scribbles) on the same grid."""
+    volume = load_volume(dataset, dataset.case(name), plan.fitted)
     truth = volume.scribble if plan.val_on_scribbles else volume.truth
-    if plan.preparation == "slices":
-        return resize_image(volume.image, plan.size), None if truth is None else resize_label(truth, plan.size)
-    shape = network_shape(volume.image.shape[2:], dataset.spacing_of(volume.grid), plan.fitted.pixel)
-    image = resample_image(volume.image, shape)
-    below, right = (-side % 16 for side in shape)
-    image = F.pad(image, (0, right, 0, below))
+    spacing = volume.grid.spacing_mm
+    image = on_grid(plan, volume.image, spacing)
     if truth is None:
         return image, None
-    return image, F.pad(resample_label(truth, shape), (0, right, 0, below), value=UNLABELED)
+    depth, *size = grid_shape(plan, truth.shape, spacing)
+    return image, deepen_label(resample_label(truth, (size[0], size[1])), depth)
 
 
 @torch.no_grad()
 def validation_dice(
-    network: nn.Module, cases: Sequence[tuple[Tensor, Tensor]], classes: int, machine: Machine
+    network: nn.Module,
+    cases: Sequence[tuple[Tensor, Tensor]],
+    classes: int,
+    window: tuple[int, ...],
+    machine: Machine,
 ) -> Tensor:
     """Dice per case and foreground class over the pixels whose truth is known, float64 [cases, classes − 1].
 
-    nan where a case lacks the class. The network is in eval mode meanwhile.
+    nan where a case lacks the class. window: the shape of what the network is trained on. The network is in eval mode
+    meanwhile.
     """
     sums = torch.zeros(len(cases), 3, classes, dtype=torch.float64)
-    training = network.training
+    training, layout = network.training, layout_of(len(window))
     network.eval()
+
+    def score(image: Tensor) -> Tensor:
+        with machine.autocast:
+            logits: Tensor = network(image.to(machine.device, memory_format=layout))
+        return logits
+
     for (image, truth), row in zip(cases, sums):
-        for some, known in zip(image.split(32), truth.split(32)):
-            with machine.autocast:
-                found = network(some.to(machine.device, memory_format=torch.channels_last)).argmax(1).cpu()
-            drawn = known != UNLABELED
-            for values, (label, where) in zip(row, ((known, drawn & (found == known)), (known, drawn), (found, drawn))):
-                values += torch.bincount(label[where].long(), minlength=classes)
+        known = iter(truth.split(32)) if len(window) == 2 else iter([truth])
+        for some in image.split(32):
+            labels = [part.argmax(1).cpu() for part in read(score, some, window)]
+            found, label = torch.cat(labels, 1).flatten(), next(known).flatten()
+            drawn = label != UNLABELED
+            for values, (counted, where) in zip(
+                row, ((label, drawn & (found == label)), (label, drawn), (found, drawn))
+            ):
+                values += torch.bincount(counted[where].long(), minlength=classes)
     network.train(training)
     overlap, true, found = sums[:, :, 1:].unbind(1)
     return torch.where(true > 0, 2 * overlap / (true + found), torch.nan)

@@ -64,7 +64,7 @@ def import_acdc(src: Path, dst: Path) -> None:
             patients.setdefault(number[case], []).append(case)
         strata = {cases[0].split("_")[0]: groups[p] for p, cases in sorted(patients.items()) if p in groups}
         write_description(
-            folder, "ACDC", "MR", CLASSES, {case: case.split("_")[0] for case in files}, strata=strata, **ABOUT
+            folder, "ACDC", ("MR",), CLASSES, {case: case.split("_")[0] for case in files}, strata=strata, **ABOUT
         )
         write_splits(folder, acdc_protocols(patients, groups), "cv5")
     bare = [case for case, kinds in files.items() if "_scribble" not in kinds and number[case] in ACDC_GROUPS]

@@ -9,7 +9,7 @@ from ...core.atomic import atomic_folder
 from ...core.errors import InputError
 from ...core.parallel import for_each
 from .protocols import write_splits
-from .write import copy_case, write_description
+from .write import copy_case, say_moved, write_description
 
 IMAGE = re.compile(r"((subject\d+)_DE)\.nii\.gz")
 CLASSES = ("RV", "Myo", "LV")
@@ -21,7 +21,7 @@ ABOUT = {
 }
 
 
-def import_mscmr(src: Path, dst: Path) -> None:
+def import_mscmr(src: Path, dst: Path, same_voxels: bool = False) -> None:
     """Copy `src` (the folder that has `train`) to the new data set `dst`, file by file and byte by byte.
 
     train → imagesTr with scribbles; val → imagesTr with dense masks and no scribble; TestSet, where there is one →
@@ -32,7 +32,9 @@ def import_mscmr(src: Path, dst: Path) -> None:
     never value 1. So 2 is myocardium, and 3 is the left ventricle's blood pool. The centroid of value 1 lies 36 to
     42 mm to the right and 15 to 23 mm to the front of that of value 3. So 1 is the right ventricle.
 
-    Raises InputError if a folder is missing or a training image has no scribble, and what copy_case raises.
+    same_voxels: accept labels that have the image's shape and lost its geometry; each of them is named. The public
+    download has one. Raises InputError if a folder is missing or a training image has no scribble, and what copy_case
+    raises.
     """
     src = Path(src)
     root = next((folder for folder in (src, src / "MSCMR_dataset") if (folder / "train" / "images").is_dir()), None)
@@ -48,11 +50,11 @@ def import_mscmr(src: Path, dst: Path) -> None:
         if not scribble.is_file():
             raise InputError(f"{scribble}: no such file, but train/images has {case}. Add it, or remove the image.")
 
-    def copy(item: tuple[str, str]) -> None:
+    def copy(item: tuple[str, str]) -> list[Path]:
         part, case = item
         scribble = _label(root, part, case, "scribble") if part == "train" else None
         truth = _label(root, part, case, "manual")
-        copy_case(
+        return copy_case(
             folder,
             case,
             parts[part][case],
@@ -60,12 +62,14 @@ def import_mscmr(src: Path, dst: Path) -> None:
             truth if truth.is_file() else None,
             IGNORE,
             held_out=part == "TestSet",
+            same_voxels=same_voxels,
         )
 
     with atomic_folder(dst) as folder:
-        for_each("importing MSCMR", copy, [(part, case) for part, cases in parts.items() for case in cases])
+        cases = [(part, case) for part, cases in parts.items() for case in cases]
+        say_moved([path for moved in for_each("importing MSCMR", copy, cases) for path in moved])
         groups = {case: case.split("_")[0] for cases in parts.values() for case in cases}
-        write_description(folder, "MSCMR", "LGE", CLASSES, groups, **ABOUT)
+        write_description(folder, "MSCMR", ("LGE",), CLASSES, groups, **ABOUT)
         train, val, test = (list(parts[part]) for part in ("train", "val", "TestSet"))
         rows = {"25-5-15": [{"name": "25-5-15", "train": train, "val": val, "test": test}], "tuning": [_tuning(train)]}
         write_splits(folder, rows, "25-5-15")

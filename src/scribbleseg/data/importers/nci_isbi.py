@@ -12,7 +12,7 @@ from ...core.atomic import atomic_folder
 from ...core.errors import InputError
 from ...core.parallel import for_each
 from ..case import load_label, recode
-from ..itk import from_itk
+from ..itk import from_itk, simpleitk
 from ..volume import Grid, ending, write_volume
 from .protocols import consecutive_fifths, write_splits
 from .write import case_paths, write_description
@@ -41,7 +41,7 @@ def import_nci_isbi(src: Path, dst: Path) -> None:
     Raises InputError if there are no masks, if a mask has no series of its size (or several) or lies elsewhere, and for
     unlisted values.
     """
-    _itk(src)
+    simpleitk(src)
     masks, scribbles = _labels(Path(src))
     if not masks:
         raise InputError(
@@ -64,21 +64,13 @@ def import_nci_isbi(src: Path, dst: Path) -> None:
 
     with atomic_folder(dst) as folder:
         for_each("importing NCI-ISBI 2013", write, masks)
-        write_description(folder, "NCI-ISBI 2013", "T2", CLASSES, {case: case for case in masks}, **ABOUT)
+        write_description(folder, "NCI-ISBI 2013", ("T2",), CLASSES, {case: case for case in masks}, **ABOUT)
         write_splits(folder, {"cv5": consecutive_fifths(masks)}, "cv5")
     if len(scribbles.keys() & masks.keys()) < len(masks):
         print(
             f"{len(masks.keys() - scribbles.keys())} of {len(masks)} cases have no scribbles; "
             f"`scribbleseg simulate {dst}` draws them from the masks"
         )
-
-
-def _itk(src: Path) -> Any:
-    try:
-        import SimpleITK
-    except ImportError as error:
-        raise InputError(f"{src}: DICOM and NRRD need SimpleITK. Run: pip install SimpleITK") from error
-    return SimpleITK
 
 
 def _labels(src: Path) -> tuple[dict[str, Path], dict[str, Path]]:
@@ -98,7 +90,7 @@ def _labels(src: Path) -> tuple[dict[str, Path], dict[str, Path]]:
 
 def _series(src: Path) -> dict[str, list[tuple[str, ...]]]:
     """PatientID → its DICOM series, each the files in order of their position."""
-    itk = _itk(src)
+    itk = simpleitk(src)
     found: dict[str, list[tuple[str, ...]]] = {}
     header = itk.ImageFileReader()
     for folder in sorted({path.parent for path in src.rglob("[!.]*.dcm")}):
@@ -112,7 +104,7 @@ def _series(src: Path) -> dict[str, list[tuple[str, ...]]]:
 
 def _pair(path: Path, series: list[tuple[str, ...]]) -> tuple[Any, Any]:
     """The mask of `path` on the grid of its image, and that image."""
-    itk = _itk(path)
+    itk = simpleitk(path)
     mask = _read(path, lambda: itk.ReadImage(str(path)))
     fitting = [files for files in series if len(files) == mask.GetDepth()]
     images = [_read(Path(files[0]).parent, partial(itk.ReadImage, files)) for files in fitting]

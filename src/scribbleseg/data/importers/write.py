@@ -2,10 +2,15 @@
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..case import load_image, load_label
+import numpy as np
+
+from ...core.console import say
+from ...core.labels import UNLABELED
+from ..case import load_label, read_channels, recode
+from ..volume import read_label, write_volume
 
 END = ".nii.gz"
 
@@ -20,26 +25,49 @@ def case_paths(dst: Path, case: str, held_out: bool = False) -> tuple[Path, Path
 
 
 def copy_case(
-    dst: Path, case: str, image: Path, scribble: Path | None, truth: Path | None, ignore: int, held_out: bool = False
-) -> None:
+    dst: Path,
+    case: str,
+    image: Path,
+    scribble: Path | None,
+    truth: Path | None,
+    ignore: int,
+    held_out: bool = False,
+    same_voxels: bool = False,
+) -> list[Path]:
     """Read NIfTI files to check them, then copy them byte for byte.
 
-    Raises InputError for an unreadable or constant image, and for a label with another grid or with unlisted values.
+    same_voxels: a label of the image's shape that lies elsewhere gets the image's geometry, voxel for voxel. Returns
+    these labels. Raises InputError for an unreadable or constant image, and for a label with another grid or with
+    unlisted values.
     """
-    _, grid = load_image((image,))
-    if scribble is not None:
-        load_label(scribble, grid, image, ignore, ignored=True)
-    if truth is not None:
-        load_label(truth, grid, image, ignore, ignored=False)
-    for source, path in zip((image, scribble, truth), case_paths(dst, case, held_out), strict=True):
-        if source is not None:
+    _, grid = read_channels((image,))
+    paths = case_paths(dst, case, held_out)
+    shutil.copyfile(image, paths[0])
+    moved = []
+    for source, path, ignored in ((scribble, paths[1], True), (truth, paths[2], False)):
+        if source is None:
+            continue
+        own = read_label(source, grid.order)[1]
+        if same_voxels and own.sizes == grid.sizes and not own.same_place(grid):
+            label = recode(read_label(source, grid.order)[0], ignore, source, ignored)
+            write_volume(path, np.where(label == UNLABELED, ignore, label).astype(np.uint8), grid)
+            moved.append(source)
+        else:
+            load_label(source, grid, image, ignore, ignored)
             shutil.copyfile(source, path)
+    return moved
+
+
+def say_moved(labels: Iterable[Path]) -> None:
+    """Name each label that got the geometry of its image."""
+    for path in labels:
+        say(f"{path}: lies elsewhere than its image and has the same shape; read voxel by voxel (--same-voxels)")
 
 
 def write_description(
     folder: Path,
     name: str,
-    channel: str,
+    channels: Sequence[str],
     classes: Iterable[str],
     groups: Mapping[str, str],
     *,
@@ -47,10 +75,11 @@ def write_description(
     **more: object,
 ) -> None:
     """Write dataset.json. `classes`: names of the classes 1, 2, …; `ignore` comes last; groups: case → patient."""
+    assert not isinstance(channels, str)
     labels = {name: value for value, name in enumerate(("background", *classes, "ignore"))}
     description = {
         "name": name,
-        "channel_names": {"0": channel},
+        "channel_names": {str(number): channel for number, channel in enumerate(channels)},
         "labels": labels,
         "numTraining": len(list((folder / "imagesTr").glob(f"*{end}"))),
         "file_ending": end,

@@ -38,7 +38,7 @@ def import_wsl4mis(src: Path, dst: Path) -> None:
         write_description(
             folder,
             "ACDC",
-            "MR",
+            ("MR",),
             CLASSES,
             {case: case.split("_")[0] for case in cases},
             spacing="voxels",

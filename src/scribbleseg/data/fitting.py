@@ -1,0 +1,118 @@
+"""What the training cases of a run decide: plane, intensity, cropping, pixel size and how enclosure is read."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..core.errors import InputError
+from ..core.labels import UNLABELED
+from ..core.parallel import for_each
+from .case import difference, read_channels, read_scribble
+from .dataset import Dataset
+from .enclosure import choose_rule, closed_rings
+from .intensity import Intensity, ct_samples, fit_ct, kind_of
+from .plane import choose_plane, flat_axis
+from .preparation import Fitted, content_box
+from .volume import Grid
+
+STROKES_FILL = 0.75  # of a patch's side
+CROP_FROM = 0.5  # share of the pixels that cropping has to save
+LOOKED_AT = 24  # training cases at most that decide on plane and cropping
+BARE_SHARE = 0.2  # of a batch: slices without strokes, for methods that learn from them
+
+
+def fit(
+    dataset: Dataset,
+    cases: Sequence[str],
+    *,
+    patch: int = 0,
+    enclosure: str = "off",
+    by_data: bool = False,
+    learns_from_bare: bool = True,
+) -> Fitted:
+    """What the training cases decide.
+
+    patch: side of the patches that will be cut; 0: slices are resized, and no pixel size is needed. The pixel is the
+    median of the cases' (mean of rows and columns), but larger where the strokes of a slice would spread wider: those
+    of 95 % of the slices fill at most three quarters of a patch's side.
+
+    enclosure: on, off, or auto, by the share of closed rings. by_data: intensities by the names of the channels, and
+    empty borders cut off where that saves half of the pixels; else as the papers. Raises InputError for "on" where no
+    slice has a closed ring, for a channel CT without foreground strokes, and for files that cannot be read.
+    """
+    drawn = [name for name in cases if dataset.case(name).scribble is not None]
+    plane = find_plane(dataset, drawn)
+
+    def look(name: str) -> tuple[float, list[float], tuple[int, int]]:
+        scribble, grid = read_scribble(dataset, dataset.case(name), plane)
+        pixel = sum(dataset.spacing_of(grid)) / 2
+        slices = [part for part in scribble if ((part != 0) & (part != UNLABELED)).any()]
+        spread = [float(max(np.ptp(np.nonzero(part != UNLABELED), axis=1)) + 1) * pixel for part in slices]
+        return pixel, spread, closed_rings(scribble, dataset.reach(grid)) if enclosure != "off" else (0, 0)
+
+    found = for_each("fitting", look, drawn) if patch or enclosure != "off" else []
+    rule, share = choose_rule(closed for _, _, closed in found)
+    if enclosure == "on" and not share:
+        raise InputError(
+            f"{dataset.folder}: --enclosure on, but no slice has background strokes that close around its foreground "
+            "strokes. Draw rings, or use --enclosure off."
+        )
+    if enclosure == "on" and rule == "off":
+        rule = "ring"
+    spread = [value for _, values, _ in found for value in values]
+    pixel = float(np.median([side for side, _, _ in found])) if patch and found else 0.0
+    if patch and spread:
+        pixel = max(pixel, float(np.percentile(spread, 95)) / (STROKES_FILL * patch))
+    if not by_data:
+        return Fitted(pixel, dataset.spacing_unit, rule, share, plane)
+    intensity = fit_intensity(dataset, drawn, plane)
+    crop = _saved_by_crop(dataset, drawn, plane) >= CROP_FROM
+    bare = BARE_SHARE if learns_from_bare else 0.0
+    return Fitted(pixel, dataset.spacing_unit, rule, share, plane, intensity, crop, keep_strokes=True, bare=bare)
+
+
+def find_plane(dataset: Dataset, cases: Sequence[str]) -> str:
+    """The plane of dataset.json, or the one in which the strokes of most cases are flat, or "spacing"."""
+    if dataset.plane:
+        return dataset.plane
+
+    def look(name: str) -> tuple[Grid, int | None]:
+        scribble, grid = read_scribble(dataset, dataset.case(name))
+        return grid, flat_axis(scribble.transpose(np.argsort(grid.order)))
+
+    return choose_plane(for_each("looking at strokes", look, _some(cases)))
+
+
+def fit_intensity(dataset: Dataset, cases: Sequence[str], plane: str) -> tuple[Intensity, ...]:
+    """The normalisation of every channel, by its name. Only CT reads the cases; each has a scribble."""
+    ct = [number for number, name in enumerate(dataset.channels) if kind_of(name) == "ct"]
+
+    def look(name: str) -> list[np.ndarray]:
+        scribble, drawn_on = read_scribble(dataset, dataset.case(name), plane)
+        foreground = (scribble != UNLABELED) & (scribble != 0)
+        channels, grid = read_channels(dataset.case(name).images, plane, len(dataset.channels))
+        if not grid.same_place(drawn_on):
+            raise InputError(f"{dataset.case(name).scribble}: {difference(drawn_on, grid)} than its image.")
+        return [ct_samples(channels[number], foreground) for number in ct]
+
+    samples = for_each("reading grey values", look, cases) if ct else []
+    fitted = {number: fit_ct([case[at] for case in samples], dataset.channels[number]) for at, number in enumerate(ct)}
+    return tuple(
+        fitted[number] if number in fitted else Intensity(kind_of(name)) for number, name in enumerate(dataset.channels)
+    )
+
+
+def _saved_by_crop(dataset: Dataset, cases: Sequence[str], plane: str) -> float:
+    """The share of a slice's pixels that is empty border, the median over some training cases."""
+
+    def look(name: str) -> float:
+        channels, _ = read_channels(dataset.case(name).images, plane, len(dataset.channels))
+        rows, columns = content_box(channels)
+        return 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / math.prod(channels[0].shape[1:])
+
+    return float(np.median(for_each("looking for empty borders", look, _some(cases)) or [0.0]))
+
+
+def _some(cases: Sequence[str]) -> Sequence[str]:
+    return cases[:: max(1, math.ceil(len(cases) / LOOKED_AT))]

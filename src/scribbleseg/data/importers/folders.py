@@ -1,0 +1,298 @@
+"""Import a folder of scans and a folder of labels from any tool: values or segments become classes."""
+
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ... import config
+from ...core.atomic import atomic_folder
+from ...core.console import say
+from ...core.errors import InputError, first_names, nearest
+from ...core.labels import UNLABELED
+from ...core.parallel import for_each
+from ..case import difference, read_channels
+from ..itk import from_itk, open_itk, simpleitk
+from ..layout import SUFFIX
+from ..nifti import two_places
+from ..placing import place
+from ..volume import ITK, NIFTI, Grid, ending, read_label, read_volume, write_volume
+from .write import END, case_paths, say_moved, write_description
+
+SEGMENTS = ".seg.nrrd"  # of 3D Slicer
+EVEN = 0.01  # by how much the distance of two slices of a series may differ from the others
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """What the values of label files mean: file value or segment name → value in the data set."""
+
+    names: tuple[str, ...]  # of the classes 1, 2, …
+    values: dict[int, int]
+    segments: dict[str, int]
+
+    @property
+    def ignore(self) -> int:
+        return len(self.names) + 1
+
+
+def import_folders(settings: config.Import) -> None:
+    """Write the scans of IMAGES and the labels of LABELS to a new data set in NIfTI.
+
+    A scan is a volume (several channels: CASE_0000, CASE_0001, …), or a folder with one DICOM series. Its label has its
+    name, with or without an ending such as -label, _seg or .seg. A scan without a label is imported without one. Labels
+    are put on the image's grid by their geometry; no voxel is interpolated. Raises InputError for a label without an
+    image, for values that no option names, for labels whose voxels lie between the image's, for drawn voxels outside of
+    the image, and for segments that overlap.
+    """
+    images, labels = settings.src
+    mapping = read_mapping(settings.classes, settings.not_drawn)
+    channels = settings.channels or ("image",)
+    scans = find_scans(images, len(channels))
+    drawn = find_labels(labels, scans)
+
+    def convert(case: str) -> tuple[bool, bool]:
+        grid, twice = _write_scan(folder, case, scans[case])
+        if case not in drawn:
+            return False, twice
+        label, moved = _label_on(drawn[case], scans[case][0], grid, mapping, settings.same_voxels)
+        write_volume(case_paths(folder, case)[1], label.transpose(grid.order), grid)
+        return moved, twice
+
+    with atomic_folder(settings.dst) as folder:
+        found = for_each("importing", convert, scans)
+        write_description(folder, images.resolve().name, channels, mapping.names, {}, end=END)
+    say_moved(drawn[case] for case, (moved, _) in zip(scans, found) if moved)
+    if twice := [case for case, (_, both) in zip(scans, found) if both]:
+        say(
+            f"{first_names(twice)}: the header has two places that differ (qform and sform); read as ITK reads it, the "
+            "way of 3D Slicer and ITK-SNAP"
+        )
+    bare = [case for case in scans if case not in drawn]
+    if bare:
+        say(f"{len(bare)} of {len(scans)} scans have no label: {first_names(bare)}")
+
+
+def read_mapping(classes: Sequence[str], not_drawn: Sequence[str]) -> Mapping:
+    """The options --class NAME=VALUE and --not-drawn VALUE. Raises InputError for a value that is named twice."""
+    if not classes:
+        raise InputError(
+            "import folders needs the classes and their values in the label files: --class liver=1 --class background=5"
+        )
+    pairs = []
+    for text in classes:
+        name, _, value = text.partition("=")
+        pairs.append((name.strip(), value.strip() or name.strip()))
+    names = [name for name, _ in pairs]
+    if odd := [name for name in names if not name or not name.isprintable() or name.lower() == "ignore"]:
+        raise InputError(f"--class {odd[0]}: is no name of a class. Give NAME=VALUE, such as liver=1.")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"--class {twice[0]} was given twice. Give every class once.")
+    foreground = tuple(name for name in names if name.lower() != "background")
+    if not foreground:
+        raise InputError("--class background alone: expected at least one class more.")
+    if len(foreground) + 2 > UNLABELED:
+        raise InputError(f"{len(foreground)} classes; at most {UNLABELED - 2} are supported. Merge some.")
+    target = {name: 0 if name.lower() == "background" else 1 + foreground.index(name) for name in names}
+    ignore = len(foreground) + 1
+    texts = [(value, target[name]) for name, value in pairs] + [(value, ignore) for value in not_drawn]
+    known = [value for value, _ in texts]
+    if twice := [value for value in known if known.count(value) > 1]:
+        raise InputError(f"value {twice[0]} has two meanings. Give every value once, in --class or --not-drawn.")
+    if "background" not in map(str.lower, names):
+        say("no --class background=VALUE: without strokes of background the network may call everything foreground")
+    values = {int(value): meaning for value, meaning in texts if _is_number(value)}
+    segments = {value: meaning for value, meaning in texts if not _is_number(value)}
+    if not not_drawn:
+        values.setdefault(0, ignore)
+    return Mapping(foreground, values, segments)
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"-?\d+", text) is not None
+
+
+def find_scans(images: Path, channels: int) -> dict[str, tuple[Path, ...]]:
+    """Case → its files, one per channel, or its folder with a DICOM series.
+
+    Raises InputError where there are none, and for a case with another number of channels.
+    """
+    if not images.is_dir():
+        raise InputError(f"{images}: no such folder. Give the folder of the scans.")
+    found: dict[str, dict[str, Path]] = {}
+    for path in sorted(images.glob("[!.]*")):
+        if path.is_dir() and _has_series(path):
+            found.setdefault(path.name, {})[""] = path
+        elif path.is_file() and path.name.lower().endswith(NIFTI + ITK):
+            stem = path.name[: -len(ending(path))]
+            match = re.fullmatch(r"(.+)_(\d{4})", stem)
+            numbered = match is not None and (channels > 1 or match[2] == "0000")
+            case, number = (match[1], match[2]) if match and numbered else (stem, "")
+            if number in found.setdefault(case, {}):
+                raise InputError(f"{path}: is the same scan as {found[case][number].name}. Remove one of the two.")
+            found[case][number] = path
+    if not found and _has_series(images):
+        found[images.resolve().name] = {"": images}
+    if not found:
+        raise InputError(f"{images}: has no scans. Expected {', '.join(NIFTI + ITK)}, or a folder of DICOM per scan.")
+    for case, files in found.items():
+        if len(files) != channels:
+            raise InputError(
+                f"{images}: {case} has {len(files)} files; expected {channels}, one per --channel, named {case}_0000, "
+                f"{case}_0001, … Add the files, or correct the --channel options."
+            )
+    return {case: tuple(files[number] for number in sorted(files)) for case, files in found.items()}
+
+
+def find_labels(labels: Path, scans: Iterable[str]) -> dict[str, Path]:
+    """Case → label file. Raises InputError for no labels, a label without a scan, and two labels of a scan."""
+    if not labels.is_dir():
+        raise InputError(f"{labels}: no such folder. Give the folder of the labels.")
+    cases = {case.casefold(): case for case in scans}
+    found: dict[str, Path] = {}
+    for path in sorted(labels.glob("[!.]*")):
+        if not path.is_file() or not path.name.lower().endswith(NIFTI + ITK):
+            continue
+        stem = path.name[: -len(ending(path))]
+        case = cases.get(stem.casefold()) or cases.get(SUFFIX.sub("", stem).casefold())
+        if case is None:
+            raise InputError(f"{path}: has no scan of this name. {nearest(stem, cases.values())}")
+        if case in found:
+            raise InputError(f"{path}: is a label of {case} as {found[case].name} is. Remove one of the two.")
+        found[case] = path
+    if not found:
+        raise InputError(f"{labels}: has no labels. Expected {', '.join((SEGMENTS, *NIFTI, *ITK))} named as the scans.")
+    return found
+
+
+def _write_scan(folder: Path, case: str, files: tuple[Path, ...]) -> tuple[Grid, bool]:
+    """Write the channels; returns the grid as it will be read, and whether a header has two places that differ."""
+    path = case_paths(folder, case)[0]
+    twice = False
+    for number, source in enumerate(files):
+        target = path.with_name(f"{case}_{number:04d}{END}")
+        if source.is_dir():
+            voxels, affine, header = from_itk(_read_series(source))
+            grid = Grid(voxels.shape, affine, header)
+            array = voxels.transpose(grid.order)
+        else:
+            array, grid = read_volume(source)
+            twice |= two_places(grid.header)
+        if source.is_file() and source.name.lower().endswith(END):
+            shutil.copyfile(source, target)
+        else:
+            write_volume(target, array, Grid(grid.shape, grid.affine, None))
+    _, grid = read_channels([path.with_name(f"{case}_{number:04d}{END}") for number in range(len(files))])
+    return grid, twice
+
+
+def _label_on(path: Path, image: Path, grid: Grid, mapping: Mapping, same_voxels: bool) -> tuple[np.ndarray, bool]:
+    """The label [x, y, z] on the image's grid with the data set's values, and whether its own geometry was dropped."""
+    label, own = _read_segments(path, mapping) if path.name.lower().endswith(SEGMENTS) else _read(path, mapping)
+    placed = place(label, own, grid, mapping.ignore)
+    if placed is not None and not placed[1]:
+        return placed[0], False
+    if same_voxels and own.sizes == grid.sizes:
+        return label, True
+    if placed is not None:
+        raise InputError(f"{path}: {placed[1]} drawn voxels lie outside of its image {image}. Correct the geometry.")
+    way = "--same-voxels takes it voxel by voxel." if own.sizes == grid.sizes else "Save it again on the image's grid."
+    raise InputError(f"{path}: its voxels lie between those of {image}: it {difference(own, grid)}. {way}")
+
+
+def _read(path: Path, mapping: Mapping) -> tuple[np.ndarray, Grid]:
+    """A label file, [x, y, z] with the values of the data set. Raises InputError for values that no option names."""
+    voxels, grid = read_label(path, (0, 1, 2))
+    values, place_of = np.unique(voxels, return_inverse=True)
+    unknown = [int(value) for value in values if int(value) not in mapping.values]
+    if unknown:
+        counts = ", ".join(f"{value} ({int((voxels == value).sum())} voxels)" for value in unknown[:5])
+        raise InputError(
+            f"{path}: has the values {counts}, which no option names. Give each with --class NAME=VALUE or --not-drawn "
+            "VALUE."
+        )
+    meanings = np.array([mapping.values[int(value)] for value in values], np.uint8)
+    return meanings[place_of].reshape(voxels.shape), grid
+
+
+def _read_segments(path: Path, mapping: Mapping) -> tuple[np.ndarray, Grid]:
+    """A segmentation of 3D Slicer, [x, y, z] with the values of the data set: segments by their name or value.
+
+    Raises InputError for a segment that no option names, and for segments of different classes that overlap.
+    """
+    file = open_itk(path)
+    keys = {key: file.GetMetaData(key) for key in file.GetMetaDataKeys()}
+    numbers = sorted({match[1] for key in keys if (match := re.match(r"Segment(\d+)_", key))}, key=int)
+    if not numbers:
+        return _read(path, mapping)
+    voxels, affine, header = from_itk(file)
+    layers = voxels[None] if voxels.ndim == 3 else voxels  # [layers, x, y, z]
+    grid = Grid(layers.shape[1:], affine, header)
+    found = np.full(grid.shape, mapping.ignore, np.uint8)
+    for number in numbers:
+        name = keys.get(f"Segment{number}_Name", "").strip()
+        value = int(keys.get(f"Segment{number}_LabelValue", "1"))
+        layer = int(keys.get(f"Segment{number}_Layer", "0"))
+        meaning = mapping.segments.get(name, mapping.values.get(value) if value != 0 else None)
+        where = layers[layer] == value if layer < len(layers) else np.zeros(grid.shape, bool)
+        if meaning is None:
+            raise InputError(
+                f"{path}: no option names its segment '{name}' (value {value}, {int(where.sum())} voxels). "
+                f"Give --class NAME={name or value}, or --not-drawn {name or value}."
+            )
+        clash = where & (found != mapping.ignore) & (found != meaning)
+        if clash.any():
+            raise InputError(
+                f"{path}: segment '{name}' overlaps another class in {int(clash.sum())} voxels. Make the segments "
+                "exclusive in 3D Slicer (Masking: Modify other segments: Overwrite all), and save again."
+            )
+        found[where] = meaning
+    return found, grid
+
+
+def _has_series(folder: Path) -> bool:
+    """Whether a folder, or one below it, holds DICOM files: the letters DICM stand at byte 128."""
+    for path in sorted(folder.rglob("[!.]*")):
+        if path.is_file():
+            with open(path, "rb") as file:
+                if file.read(132)[128:] == b"DICM":
+                    return True
+    return False
+
+
+def _read_series(folder: Path) -> Any:
+    """The SimpleITK image of the only DICOM series below a folder, slices in order of their position.
+
+    Raises InputError for none and for several, for a damaged file, and for slices at uneven distances.
+    """
+    itk = simpleitk(folder)
+    series: list[Sequence[str]] = []
+    for place_of in [folder, *sorted(path for path in folder.rglob("[!.]*") if path.is_dir())]:
+        for name in itk.ImageSeriesReader.GetGDCMSeriesIDs(str(place_of)):
+            series.append(itk.ImageSeriesReader.GetGDCMSeriesFileNames(str(place_of), name))
+    if len(series) != 1:
+        sizes = ", ".join(f"{len(files)} files ({Path(files[0]).name} …)" for files in series) or "none"
+        raise InputError(f"{folder}: has {len(series)} DICOM series: {sizes}; expected one. Move the others elsewhere.")
+    try:
+        reader = itk.ImageFileReader()
+        positions = []
+        for file in series[0]:
+            reader.SetFileName(file)
+            reader.ReadImageInformation()
+            positions.append(reader.GetOrigin())
+        image = itk.ReadImage(series[0])
+    except RuntimeError as error:
+        raise InputError(f"{folder}: cannot be read ({str(error).splitlines()[-1]}). Copy it again.") from error
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        raise InputError(f"{folder}: has colours; expected one number per voxel. Export the series in grey.")
+    steps = np.linalg.norm(np.diff(np.array(positions), axis=0), axis=1)
+    if len(steps) and steps.max() - steps.min() > EVEN * steps.max():
+        raise InputError(
+            f"{folder}: its slices are {steps.min():.4g} to {steps.max():.4g} mm apart; expected even distances. "
+            "A slice may be missing, or the folder holds two scans. Add it, or convert the scan with another tool."
+        )
+    return image

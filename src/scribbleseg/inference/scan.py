@@ -1,0 +1,61 @@
+"""One scan as the runs of a prediction see it, and the way back to its grid."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..data.case import prepare_channels, read_channels
+from ..data.intensity import Intensity
+from ..data.preparation import content_box
+from ..data.volume import Grid
+from .models import Model
+from .probabilities import Segmented
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The images [channels, D, h, w], one per model, cropped to `box` where the runs crop."""
+
+    images: list[np.ndarray]
+    grid: Grid
+    box: tuple[slice, slice]  # rows, columns
+    shape: tuple[int, int, int]  # of the whole volume, [D, H, W]
+
+    def placed(self, found: Segmented) -> Segmented:
+        """What was found in the box, on the whole grid. What was cut off is background, with certainty."""
+        if found.label.shape == self.shape:
+            return found
+        label = np.zeros(self.shape, found.label.dtype)
+        label[:, *self.box] = found.label
+        probs = entropy = None
+        if found.probs is not None:
+            probs = np.zeros((len(found.probs), *self.shape), found.probs.dtype)
+            probs[0] = 1
+            probs[:, :, *self.box] = found.probs
+        if found.entropy is not None:
+            entropy = np.zeros(self.shape, found.entropy.dtype)
+            entropy[:, *self.box] = found.entropy
+        return Segmented(label, probs, entropy)
+
+
+def read_scan(paths: Sequence[Path], models: Sequence[Model]) -> Scan:
+    """Read the channels of a case and prepare them for each model.
+
+    Models that normalise alike share their image. All have the same plane, and all crop or none does. Raises what
+    `read_channels` raises.
+    """
+    fitted = models[0].plan.fitted
+    channels, grid = read_channels(paths, fitted.plane, len(models[0].plan.channels))
+    prepared: dict[tuple[Intensity, ...], np.ndarray] = {}
+    for model in models:
+        how = model.plan.fitted.intensity
+        if how not in prepared:
+            prepared[how] = prepare_channels(channels, how)
+    shape = channels[0].shape
+    box = (slice(0, shape[1]), slice(0, shape[2]))
+    if fitted.crop:
+        box = content_box(channels)
+    images = [prepared[model.plan.fitted.intensity][:, :, *box] for model in models]
+    return Scan(images, grid, box, shape)
