@@ -222,6 +222,8 @@ def _what_next(settings: Any, result: Any) -> str:
             return f"next: {_order('train', dataset, 'RUN', '--method', 'scn', '--budget', 'quick', *share)}"
         case config.Pack(output=model):
             return f"packed model: {model}; next: {_order('predict', model, 'INPUT', 'OUTPUT')}"
+        case config.Export(output=folder):
+            return f"exported: {folder}; README.md in it is the model card"
         case config.Evaluate(out=Path() as table):
             return f"scores: {table}"
         case config.Demo(run=folder):

@@ -433,6 +433,28 @@ class Pack:
 
 
 @dataclass
+class Export:
+    """Export a run for other programs: an ONNX file with a script that needs no PyTorch, or a MONAI bundle.
+
+    One run at a time. To a colleague who has scribbleseg, send what `scribbleseg pack` makes.
+    """
+
+    run: Annotated[Path, Argument("RUN", "Run folder.")]
+    output: Annotated[Path, Argument("OUT", "Folder to create.")]
+    format: Annotated[
+        Literal["onnx", "monai"],
+        Option(
+            "",
+            "onnx: model.onnx, model.json and predict.py, for runs on whole slices (needs "
+            "`pip install onnx onnxscript onnxruntime`). monai: a bundle that runs scribbleseg.",
+        ),
+    ] = "onnx"
+
+    def __post_init__(self) -> None:
+        _as_paths(self, "run", "output")
+
+
+@dataclass
 class Bench:
     """Run the methods, data sets, folds and seeds of a plan and make the tables. Finished runs are skipped."""
 
@@ -517,6 +539,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "evaluate": (Evaluate, "evaluation.scores:evaluate"),
     "report": (Report, "reporting.report:report"),
     "pack": (Pack, "export.pack:pack"),
+    "export": (Export, "export.export:export"),
     "bench": (Bench, "bench:bench"),
     "methods": (Methods, "methods.listing:methods"),
 }

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -67,7 +68,7 @@ def half(tensor: torch.Tensor) -> torch.Tensor:
 
 def _without_folders(train: Train) -> Train:
     """The settings with the last part of every path alone."""
-    paths = {
+    paths: dict[str, Any] = {
         field.name: Path(value.resolve().name)
         for field in dataclasses.fields(train)
         if isinstance(value := getattr(train, field.name), Path)

@@ -1,0 +1,26 @@
+"""The verb `export`: a run for programs other than scribbleseg."""
+
+from pathlib import Path
+
+import torch
+
+from ..config import Export
+from ..core.atomic import atomic_folder
+from ..inference.models import load_models
+from ..reporting.card import card
+from ..reporting.collect import open_run
+from .bundle import write_bundle
+from .onnx_model import write_onnx
+
+
+def export(config: Export) -> Path:
+    """Write a folder with the model in the format that was asked for, and the model card as README.md; returns it.
+
+    Raises InputError for a run that is not trained, for one that the format cannot hold, and for a folder that is not
+    empty. Nothing is written then.
+    """
+    (model,) = load_models((config.run,), "last", torch.device("cpu"))
+    with atomic_folder(Path(config.output)) as partial:
+        {"onnx": write_onnx, "monai": write_bundle}[config.format](model, partial)
+        (partial / "README.md").write_text(card(open_run(config.run)), encoding="utf-8", errors="backslashreplace")
+    return Path(config.output)

@@ -1,0 +1,125 @@
+"""A run as an ONNX file: resizing, network, softmax and resizing back, with the rest as JSON and a script beside it."""
+
+import dataclasses
+import json
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import __version__
+from ..core.errors import InputError
+from ..data.intensity import Intensity
+from ..inference.models import Model
+from . import standalone
+
+OPSET = 18  # the first with a Resize that has antialiasing
+NEAR = 1e-4  # by how much probabilities of the file may differ from PyTorch's
+
+
+class Whole(nn.Module):
+    """Slices [N, C, H, W], normalised, of any size → probabilities [N, K, H, W], as `predict` has them in float32."""
+
+    def __init__(self, network: nn.Module, size: int):
+        super().__init__()
+        self.network, self.size = network, size
+
+    def forward(self, image: Tensor) -> Tensor:
+        small = F.interpolate(image, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
+        return F.interpolate(self.network(small).softmax(1), image.shape[2:], mode="bilinear", align_corners=False)
+
+
+def write_onnx(model: Model, folder: Path) -> None:
+    """Write model.onnx, model.json and predict.py into a folder.
+
+    N, H and W of the input `image` are free; values are normalised as model.json says. Raises InputError for runs on
+    patches and for volumes, without the packages of the extra `export`, and for a network that ONNX does not express or
+    that gives other probabilities there.
+    """
+    plan = model.plan
+    if plan.preparation != "slices":
+        what = "volumes" if plan.dims == 3 else "patches"
+        raise InputError(
+            f"{model.run}: was trained on {what}, which predict reads in windows; ONNX export has whole slices only. "
+            "Use `scribbleseg pack`, or --format monai."
+        )
+    _save(Whole(model.network, plan.size).eval(), len(plan.channels), folder / "model.onnx", model)
+    about = {
+        "made_with": f"scribbleseg {__version__}",
+        "classes": plan.classes,
+        "channels": plan.channels,
+        "plane": plan.fitted.plane,
+        "crop": plan.fitted.crop,
+        "intensity": [dataclasses.asdict(how) for how in plan.fitted.intensity or (Intensity(),) * len(plan.channels)],
+    }
+    (folder / "model.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    shutil.copyfile(standalone.__file__, folder / "predict.py")
+
+
+def _save(whole: Whole, channels: int, path: Path, model: Model) -> None:
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401  # PyTorch's exporter needs it
+    except ImportError as error:
+        raise InputError(f"--format onnx needs {error.name}. Run: pip install 'scribbleseg[export]'") from error
+    size, free = whole.size, torch.export.Dim
+    try:
+        with _quiet():
+            made = torch.onnx.export(
+                whole,
+                (torch.rand(2, channels, size + 26, size + 16),),
+                dynamo=True,
+                input_names=["image"],
+                output_names=["probabilities"],
+                dynamic_shapes={"image": {0: free("N"), 2: free("H"), 3: free("W")}},
+                opset_version=OPSET,
+                verbose=False,
+            )
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+        raise InputError(
+            f"{model.run}: ONNX cannot express the network {model.plan.network} ({str(error).splitlines()[0]}). "
+            "Use `scribbleseg pack`, or --format monai."
+        ) from error
+    assert made is not None
+    proto = made.model_proto
+    _forget_places(proto)
+    onnx.save(proto, path)
+    image = torch.rand(3, channels, size + 5, size - 3)
+    with torch.no_grad():
+        wanted = whole(image)
+    found = onnxruntime.InferenceSession(path).run(None, {"image": image.numpy()})[0]
+    if not (apart := float((wanted - torch.from_numpy(found)).abs().max())) <= NEAR:
+        raise InputError(
+            f"{model.run}: the ONNX file gives probabilities that differ by {apart:.2g} from PyTorch's, so it is not "
+            "kept. Use `scribbleseg pack`, or --format monai."
+        )
+
+
+def _forget_places(proto) -> None:  # type: ignore[no-untyped-def]  # onnx is optional
+    """Remove what the exporter notes about where its code lies on this machine."""
+    for graph in (proto.graph, *proto.functions):
+        for node in graph.node:
+            del node.metadata_props[:]
+            node.doc_string = ""
+        for value in (*graph.value_info, *(proto.graph.input if graph is proto.graph else ())):
+            del value.metadata_props[:]
+    del proto.graph.metadata_props[:], proto.metadata_props[:]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's warnings, which are about packages and versions that do not matter here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)

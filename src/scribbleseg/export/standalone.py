@@ -1,0 +1,78 @@
+"""Segment a scan with the exported model beside this file: python predict.py IMAGE [IMAGE ...] MASK.
+
+Needs numpy, nibabel and onnxruntime. Images are NIfTI files on one grid, one per channel.
+"""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+
+
+def slice_axis(affine: np.ndarray, sizes: tuple[int, ...], plane: str) -> int:
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if plane in (axes := ("first", "second", "third")):
+        return axes.index(plane)
+    if plane in (names := ("sagittal", "coronal", "axial")):
+        return int(np.argmax(np.abs(affine[names.index(plane), :3]) / spacing))
+    return max(range(3), key=lambda axis: (sizes[axis] == 1, spacing[axis] >= 0.999 * spacing.max(), axis))
+
+
+def robust_range(image: np.ndarray) -> tuple[float, float]:
+    border, counts = np.unique(np.r_[image[:, [0, -1]].ravel(), image[:, :, [0, -1]].ravel()], return_counts=True)
+    rest = image.ravel()[:: math.ceil(image.size / 2**22)]
+    for step in (1, -1):  # a lowest, then a highest value that is far from all others
+        extreme, *_ = (rest.min(), rest.max())[::step]
+        if (others := rest[rest != extreme]).size:
+            near, far = (float(others.min()), float(others.max()))[::step]
+            rest = others if abs(near - float(extreme)) > abs(far - near) else rest
+    rest = rest[rest != border[counts.argmax()]] if counts.max() >= 0.25 * counts.sum() else rest
+    low, high = map(float, np.percentile(rest, (0.5, 99))) if rest.size else (0.0, 0.0)
+    return (low, high) if high > low else (float(image.min()), float(image.max()))
+
+
+def normalised(image: np.ndarray, kind: str, low: float, high: float) -> np.ndarray:
+    if kind in ("nonorm", "rgb_to_0_1"):
+        return image if kind == "nonorm" else image / np.float32(255)
+    if kind != "ct":
+        low, high = robust_range(image) if kind == "robust" else (float(image.min()), float(image.max()))
+    if kind == "papers" and (top := float(np.percentile(image, 99))) > low:
+        high = top
+    return (np.clip(image, low, high) - low) / (high - low) if high > low else np.zeros_like(image)
+
+
+def content_box(channels: list[np.ndarray]) -> tuple[slice, ...]:
+    ranges = [robust_range(image) for image in channels]
+    full = np.any([image > low + 0.05 * (high - low) for image, (low, high) in zip(channels, ranges)], axis=0)
+    busy = [np.nonzero(full.mean(axes) > 0.005)[0] for axes in ((0, 2), (0, 1))]
+    return tuple(slice(max(0, at[0] - 4), at[-1] + 5) if len(at) else slice(None) for at in busy)
+
+
+def predict(paths: list[str], target: str, folder: Path) -> None:
+    import onnxruntime
+
+    about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    if len(paths) != len(about["channels"]):
+        sys.exit(f"{__doc__}\nThe channels of this model: {', '.join(about['channels'])}.")
+    files: list[Any] = [nibabel.load(path) for path in paths]
+    shape, affine, header = files[0].shape, files[0].affine, files[0].header.copy()
+    first = slice_axis(affine, sizes := (*shape, 1, 1)[:3], about["plane"])
+    order = (first, *(axis for axis in (2, 1, 0) if axis != first))
+    arrays = [np.asanyarray(file.dataobj).reshape(sizes).transpose(order) for file in files]
+    channels = [np.ascontiguousarray(array, dtype=np.float32) for array in arrays]
+    box = (slice(None), *(content_box(channels) if about["crop"] else ()))
+    stack = np.stack([normalised(image, **how)[box] for image, how in zip(channels, about["intensity"])], 1)
+    model = onnxruntime.InferenceSession(folder / "model.onnx")
+    label = np.zeros(channels[0].shape, np.uint8)
+    parts = [model.run(None, {"image": stack[start : start + 16]})[0] for start in range(0, len(stack), 16)]
+    label[box] = np.concatenate(parts).argmax(1)
+    header.set_data_dtype(np.uint8)
+    nibabel.save(type(files[0])(label.transpose(np.argsort(order)).reshape(shape), affine, header), target)
+
+
+if __name__ == "__main__":
+    predict(sys.argv[1:-1], sys.argv[-1], Path(__file__).parent)

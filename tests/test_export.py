@@ -1,0 +1,194 @@
+"""`scribbleseg export`: masks of the ONNX file and of the MONAI bundle are those of `predict`."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from small import AFFINE, save, small_dataset
+
+from scribbleseg.cli import main
+from scribbleseg.config import Export, Predict, Train
+from scribbleseg.core.errors import InputError
+from scribbleseg.data import preparation
+from scribbleseg.data.intensity import KINDS, Intensity, prepare, robust_range
+from scribbleseg.data.volume import PLANES, Grid
+from scribbleseg.export import standalone
+from scribbleseg.export.export import export
+from scribbleseg.inference.predict import predict
+from scribbleseg.training.train import train
+
+slow = pytest.mark.slow  # the exporter alone takes ten seconds
+TURNED = np.array([[0, 0.9, 0.1, -3.0], [3.1, 0, 0.2, 8.0], [0.4, 0.1, 0.8, 5.0], [0, 0, 0, 1]])  # slices lie across x
+
+
+def trained(folder: Path, channels: int = 1, **more) -> Path:
+    data = small_dataset(folder / "data", channels=channels)
+    settings = {"iterations": 30, "size": 32, "batch": 4, "lr": 0.05} | more
+    return train(Train(data, folder / "run", "fullsup", precision="float32", device="cpu", **settings))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return trained(tmp_path_factory.mktemp("one"))
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory) -> Path:
+    pytest.importorskip("onnx"), pytest.importorskip("onnxruntime"), pytest.importorskip("onnxscript")
+    return export(Export(run, tmp_path_factory.mktemp("exported") / "model"))
+
+
+def write_scans(folder: Path, channels: int = 1) -> None:
+    """Volumes of other sizes, number types and affines than those of the training."""
+    rng = np.random.default_rng(1)
+    for index, (shape, affine) in enumerate(
+        (((40, 36, 3), AFFINE), ((5, 61, 70), TURNED), ((23, 19, 20), np.diag([2.0, 2, 8, 1])), ((50, 64, 1), AFFINE))
+    ):
+        for channel in range(channels):
+            image = rng.normal(100, 12, shape)
+            image[shape[0] // 4 : -2, 6:15] += 70
+            image[shape[0] // 3 : -4, 8:12] += 70
+            kinds = (np.int16, np.float32, np.uint8, np.int16)
+            save(folder / f"scan{index}_{channel:04d}.nii.gz", image.clip(0, 255).astype(kinds[index]), affine)
+
+
+def segment_alone(exported: Path, images: list[Path], mask: Path) -> None:
+    """predict.py in a process that can import neither scribbleseg nor PyTorch."""
+    code = (
+        "import sys, runpy\n"
+        "sys.modules |= dict.fromkeys(('torch', 'scribbleseg', 'scipy'))\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    words = [sys.executable, "-c", code, exported / "predict.py", *images, mask]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def same_files(one: Path, other: Path) -> None:
+    first, second = nibabel.load(one), nibabel.load(other)
+    assert first.shape == second.shape and np.array_equal(first.affine, second.affine)
+    assert first.get_data_dtype() == second.get_data_dtype() == np.uint8
+    assert np.array_equal(np.asarray(first.dataobj), np.asarray(second.dataobj)), one.name
+
+
+@slow
+def test_the_script_gives_the_masks_of_predict(run, exported, tmp_path):
+    write_scans(tmp_path / "scans")
+    masks = predict(Predict(run, tmp_path / "scans", tmp_path / "ours"))
+    assert len(masks) == 4 and all(np.asarray(nibabel.load(path).dataobj).any() for path in masks)
+    for path in masks:
+        scan = tmp_path / "scans" / path.name.replace(".nii", "_0000.nii")
+        segment_alone(exported, [scan], tmp_path / path.name)
+        same_files(path, tmp_path / path.name)
+
+
+@slow
+def test_what_the_data_decided_is_exported_too(tmp_path):
+    """Two channels, robust intensities, cropping, another plane."""
+    pytest.importorskip("onnxruntime")
+    run = trained(tmp_path, channels=2)
+    path = run / "config.json"
+    stored = json.loads(path.read_text())
+    kinds = [{"kind": "robust", "low": 0, "high": 0}, {"kind": "ct", "low": 60.0, "high": 200.0}]
+    stored["plan"]["fitted"] |= {"intensity": kinds, "crop": True, "plane": "coronal"}
+    path.write_text(json.dumps(stored))
+    folder = export(Export(run, tmp_path / "model"))
+    write_scans(tmp_path / "scans", channels=2)
+    for path in predict(Predict(run, tmp_path / "scans", tmp_path / "ours"))[:3]:
+        scans = [tmp_path / "scans" / path.name.replace(".nii", f"_000{channel}.nii") for channel in (0, 1)]
+        segment_alone(folder, scans, tmp_path / path.name)
+        same_files(path, tmp_path / path.name)
+
+
+@slow
+def test_an_exported_folder_says_no_place_of_the_machine(run, exported):
+    assert sorted(path.name for path in exported.iterdir()) == ["README.md", "model.json", "model.onnx", "predict.py"]
+    for path in exported.iterdir():
+        content = path.read_bytes().decode("latin-1")
+        for private in (str(run.parent), str(Path.home()), str(Path(standalone.__file__).parents[2]), "case.0 a"):
+            assert private not in content, (path.name, private)
+    import onnx
+
+    model = onnx.load(exported / "model.onnx")
+    onnx.checker.check_model(model)
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    assert [bool(dim.dim_param) for dim in dims] == [True, False, True, True]
+    assert [entry.version for entry in model.opset_import if entry.domain == ""] == [18]
+
+
+def test_the_script_is_short():
+    text = Path(standalone.__file__).read_text(encoding="utf-8").split('"""', 2)[2]
+    assert sum(bool(line.strip()) for line in text.splitlines()) < 60
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_scripts_intensities_are_ours(kind):
+    rng = np.random.default_rng(2)
+    images = [rng.normal(100, 30, (3, 20, 30)), np.zeros((2, 9, 9)), rng.normal(0, 1, (3, 20, 30))]
+    images[1][0, 0, 0] = 5  # almost empty
+    images[2][0, 2, 3], images[2][:, :5] = -32768, -9  # a sentinel, and padding
+    for image in (array.astype(np.float32) for array in images):
+        wanted = prepare(image, Intensity(kind, 20, 90) if kind == "ct" else Intensity(kind))
+        assert np.array_equal(standalone.normalised(image, kind, 20, 90), wanted)
+        assert standalone.robust_range(image) == robust_range(image)
+        box = standalone.content_box([image])
+        assert np.array_equal(image[:, *box], image[:, *preparation.content_box([image])])
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_the_scripts_slice_axis_is_ours(plane):
+    for affine in (AFFINE, TURNED, np.eye(4), np.diag([1, 1, 0.9995, 1])):
+        for shape in ((5, 6, 7), (5, 1, 7), (5, 6)):
+            grid = Grid(shape, affine, None, plane)
+            assert standalone.slice_axis(affine, grid.sizes, plane) == grid.order[0]
+
+
+def change_plan(run: Path, **changes) -> None:
+    path = run / "config.json"
+    stored = json.loads(path.read_text())
+    stored["plan"] |= changes
+    path.write_text(json.dumps(stored))
+
+
+def test_patches_are_refused_and_nothing_is_written(tmp_path, capsys):
+    run = trained(tmp_path, iterations=1)
+    stored = json.loads((run / "config.json").read_text())
+    change_plan(run, preparation="patches", fitted=stored["plan"]["fitted"] | {"pixel": 1.0})
+    before = set(tmp_path.iterdir())
+    with pytest.raises(InputError, match="was trained on patches, .*Use `scribbleseg pack`, or --format monai"):
+        export(Export(run, tmp_path / "model"))
+    assert set(tmp_path.iterdir()) == before
+    assert main(["export", str(run), str(run), str(tmp_path / "model")]) == 2  # an ensemble
+    assert "Got unexpected extra argument" in capsys.readouterr().err
+
+
+def test_without_the_packages_the_message_names_them(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(InputError, match=r"needs onnx. Run: pip install 'scribbleseg\[export\]'"):
+        export(Export(run, tmp_path / "model"))
+    assert not list(tmp_path.iterdir())
+
+
+@slow
+def test_the_bundle_runs_under_monai(run, tmp_path):
+    pytest.importorskip("monai")
+    folder = export(Export(run, tmp_path / "bundle", "monai"))
+    write_scans(tmp_path / "scans")
+    predict(Predict(folder / "models" / "model.zip", tmp_path / "scans", tmp_path / "ours"))
+    words = ["--config_file", "configs/inference.json", "--images", "../scans", "--masks", "../theirs"]
+    done = subprocess.run(
+        [sys.executable, "-m", "monai.bundle", "run", *words], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    for path in (tmp_path / "ours").glob("*.nii.gz"):
+        same_files(path, tmp_path / "theirs" / path.name)
+    from monai.bundle import ConfigParser
+
+    metadata = ConfigParser.load_config_file(folder / "configs" / "metadata.json")
+    needed = {"version", "monai_version", "pytorch_version", "numpy_version", "task", "network_data_format"}
+    assert needed <= metadata.keys() and str(tmp_path) not in json.dumps(metadata)
