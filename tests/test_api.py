@@ -12,7 +12,7 @@ from small import small_dataset
 
 import scribbleseg as ss
 
-VERBS = ("import_dataset", "phantom", "simulate", "check", "train", "predict", "evaluate", "report")
+VERBS = ("import_dataset", "phantom", "simulate", "check", "train", "predict", "evaluate", "report", "pack", "export")
 
 
 def test_the_import_is_quick_and_brings_nothing_heavy():

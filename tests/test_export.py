@@ -16,9 +16,9 @@ from scribbleseg.core.errors import InputError
 from scribbleseg.data import preparation
 from scribbleseg.data.intensity import KINDS, Intensity, prepare, robust_range
 from scribbleseg.data.volume import PLANES, Grid
-from scribbleseg.export import standalone
-from scribbleseg.export.export import export
 from scribbleseg.inference.predict import predict
+from scribbleseg.sharing import standalone
+from scribbleseg.sharing.export import export
 from scribbleseg.training.train import train
 
 slow = pytest.mark.slow  # the exporter alone takes ten seconds

@@ -23,7 +23,7 @@ LAYERS = (
     {"training"},
     {"inference", "evaluation"},
     {"reporting"},
-    {"export"},
+    {"sharing"},
     {"draw"},
     {"bench"},
     {"api", "cli", "demo", "__main__"},

@@ -16,10 +16,10 @@ from safetensors.torch import load
 from scribbleseg.cli import main
 from scribbleseg.config import Pack, Predict, Report, Train
 from scribbleseg.core.errors import InputError
-from scribbleseg.export.pack import half, pack
 from scribbleseg.inference.packed import FILES, run_folder
 from scribbleseg.inference.predict import predict
 from scribbleseg.reporting.report import report
+from scribbleseg.sharing.pack import half, pack
 from scribbleseg.training.train import train
 
 

@@ -6,6 +6,7 @@
     ss.predict("runs/a", "my_data", "runs/a/predictions")
     rows = ss.evaluate("runs/a/predictions", "my_data/labelsTr_dense")
     ss.report("runs/a")
+    mask = ss.load("runs/a").predict(array, spacing)
 
 A function takes what its settings class takes (`ss.train`: `ss.Train`), paths as text or Path. Bad input raises
 `ss.InputError`, whose message says what to do. Each name is imported when it is first used.
@@ -15,15 +16,17 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .api import check, evaluate, import_dataset, phantom, predict, report, simulate, train
-    from .config import Check, Evaluate, Import, Phantom, Predict, Report, Simulate, Train
+    from .api import check, evaluate, export, import_dataset, load, pack, phantom, predict, report, simulate, train
+    from .config import Check, Evaluate, Export, Import, Pack, Phantom, Predict, Report, Simulate, Train
     from .core.errors import InputError
 
 __all__ = [
     "Check",
     "Evaluate",
+    "Export",
     "Import",
     "InputError",
+    "Pack",
     "Phantom",
     "Predict",
     "Report",
@@ -31,7 +34,10 @@ __all__ = [
     "Train",
     "check",
     "evaluate",
+    "export",
     "import_dataset",
+    "load",
+    "pack",
     "phantom",
     "predict",
     "report",

@@ -4,9 +4,12 @@ import importlib
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar, get_type_hints, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, get_type_hints, overload
 
-from .config import VERBS, Check, Evaluate, Import, Option, Phantom, Predict, Report, Simulate, Train
+from .config import VERBS, Check, Evaluate, Export, Import, Option, Pack, Phantom, Predict, Report, Simulate, Train
+
+if TYPE_CHECKING:
+    from .inference.predictor import Predictor
 
 AnyPath = str | Path
 P = ParamSpec("P")
@@ -67,3 +70,19 @@ train = _function("train", Train, Path, "Returns the run folder.")
 predict = _function("predict", Predict, list[Path], "Returns the masks that were written.")
 evaluate = _function("evaluate", Evaluate, list[dict[str, Any]], "Returns the scores, one dict per case and class.")
 report = _function("report", Report, Path, "Returns the file of the page.")
+pack = _function("pack", Pack, Path, "Returns the file.")
+export = _function("export", Export, Path, "Returns the folder.")
+
+
+def load(
+    runs: AnyPath | Sequence[AnyPath], weights: Literal["last", "best"] = "last", device: str = "auto"
+) -> "Predictor":
+    """Load a run, or several whose probabilities are averaged, to segment arrays: `load(RUN).predict(array, spacing)`.
+
+    runs: run folders or packed models. weights and device: as in `predict`. Raises InputError for bad input; its
+    message says what to do.
+    """
+    from .inference.predictor import load_predictor
+
+    several = (runs,) if isinstance(runs, (str, Path)) else runs
+    return load_predictor([Path(run) for run in several], weights, device)

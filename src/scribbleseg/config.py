@@ -538,8 +538,8 @@ VERBS: dict[str, tuple[type, str]] = {
     "predict": (Predict, "inference.predict:predict"),
     "evaluate": (Evaluate, "evaluation.scores:evaluate"),
     "report": (Report, "reporting.report:report"),
-    "pack": (Pack, "export.pack:pack"),
-    "export": (Export, "export.export:export"),
+    "pack": (Pack, "sharing.pack:pack"),
+    "export": (Export, "sharing.export:export"),
     "bench": (Bench, "bench:bench"),
     "methods": (Methods, "methods.listing:methods"),
 }

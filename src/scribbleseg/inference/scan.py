@@ -46,8 +46,14 @@ def read_scan(paths: Sequence[Path], models: Sequence[Model]) -> Scan:
     Models that normalise alike share their image. All have the same plane, and all crop or none does. Raises what
     `read_channels` raises.
     """
+    plan = models[0].plan
+    channels, grid = read_channels(paths, plan.fitted.plane, len(plan.channels))
+    return prepare_scan(channels, grid, models)
+
+
+def prepare_scan(channels: Sequence[np.ndarray], grid: Grid, models: Sequence[Model]) -> Scan:
+    """The channels [D, H, W], float32 and as they are in a file, prepared for each model."""
     fitted = models[0].plan.fitted
-    channels, grid = read_channels(paths, fitted.plane, len(models[0].plan.channels))
     prepared: dict[tuple[Intensity, ...], np.ndarray] = {}
     for model in models:
         how = model.plan.fitted.intensity
