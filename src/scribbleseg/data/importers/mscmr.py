@@ -9,7 +9,7 @@ from ...core.atomic import atomic_folder
 from ...core.errors import InputError
 from ...core.parallel import for_each
 from .protocols import write_splits
-from .write import copy_case, say_moved, write_description
+from .write import copy_case, say_moved, write_blank, write_description
 
 IMAGE = re.compile(r"((subject\d+)_DE)\.nii\.gz")
 CLASSES = ("RV", "Myo", "LV")
@@ -24,8 +24,8 @@ ABOUT = {
 def import_mscmr(src: Path, dst: Path, same_voxels: bool = False) -> None:
     """Copy `src` (the folder that has `train`) to the new data set `dst`, file by file and byte by byte.
 
-    train → imagesTr with scribbles; val → imagesTr with dense masks and no scribble; TestSet, where there is one →
-    imagesTs.
+    train → imagesTr with scribbles; val → imagesTr with dense masks and a label without strokes, which nnU-Net
+    asks for; TestSet, where there is one → imagesTs.
 
     Values: 1 RV, 2 Myo, 3 LV, as in ACDC; 4 = not drawn. We found them on the five dense masks of val. If the rings of
     value 2 are filled slice by slice, they contain value 3 (26 931 to 44 332 voxels per subject, 93 to 100 % of it) and
@@ -68,6 +68,8 @@ def import_mscmr(src: Path, dst: Path, same_voxels: bool = False) -> None:
     with atomic_folder(dst) as folder:
         cases = [(part, case) for part, cases in parts.items() for case in cases]
         say_moved([path for moved in for_each("importing MSCMR", copy, cases) for path in moved])
+        for case in parts["val"]:
+            write_blank(folder, case, IGNORE)
         groups = {case: case.split("_")[0] for cases in parts.values() for case in cases}
         write_description(folder, "MSCMR", ("LGE",), CLASSES, groups, **ABOUT)
         train, val, test = (list(parts[part]) for part in ("train", "val", "TestSet"))

@@ -10,7 +10,7 @@ import numpy as np
 from ...core.console import say
 from ...core.labels import UNLABELED
 from ..case import load_label, read_channels, recode
-from ..volume import read_label, write_volume
+from ..volume import read_label, read_volume, write_volume
 
 END = ".nii.gz"
 
@@ -56,6 +56,13 @@ def copy_case(
             load_label(source, grid, image, ignore, ignored)
             shutil.copyfile(source, path)
     return moved
+
+
+def write_blank(dst: Path, case: str, ignore: int) -> None:
+    """Write a label without strokes for a case of imagesTr: nnU-Net wants a file in labelsTr for each of them."""
+    image, label, _ = case_paths(dst, case)
+    _, grid = read_volume(image)
+    write_volume(label, np.full([grid.sizes[axis] for axis in grid.order], ignore, np.uint8), grid)
 
 
 def say_moved(labels: Iterable[Path]) -> None:
