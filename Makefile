@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo check format test test-slow results papers clean
+.PHONY: demo check format docs test test-slow results papers clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +28,11 @@ check: $(VENV)/test-installed
 format: $(VENV)/test-installed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+# the site of the pages in docs, in docs/_build; a warning is an error
+docs: $(VENV)/installed
+	$(PIP) -e '.[docs]'
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 

@@ -3,6 +3,8 @@
 import csv
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -59,6 +61,27 @@ def test_make_targets_exist():
         for name in re.findall(r"(?:^|`)make (\w+)", page.read_text(encoding="utf-8"), re.MULTILINE)
     }
     assert {"demo", "test"} <= named <= targets
+
+
+def test_every_page_is_on_the_site():
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.stem == "index" or re.search(rf"^{page.stem}$", index, re.MULTILINE), f"add {page.stem} to index.md"
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    for package in ("sphinx", "myst_parser", "pydata_sphinx_theme"):
+        pytest.importorskip(package)
+    words = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", ROOT / "docs", tmp_path / "site"]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    api = (tmp_path / "site" / "api.html").read_text(encoding="utf-8")
+    for name in ("train", "load", "inference.predictor.Predictor.predict", "losses.regularizers.gated_crf"):
+        assert f'id="scribbleseg.{name}"' in api, name
+    for page in (tmp_path / "site").rglob("*.html"):
+        loaded = re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="(https?:[^"]+)"', page.read_text(encoding="utf-8"))
+        assert not loaded, f"{page.name} loads {loaded}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
