@@ -423,7 +423,7 @@ def test_cuda_where_there_is_none(not_trained, refused, run, data, tmp_path, mon
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     not_trained("device 'cuda'", "sees 0 CUDA devices", "Use --device cpu", options=("--device", "cuda"))
     assert "device 'cuda:1'" in refused("predict", run, data, tmp_path / "out", "--device", "cuda:1")
-    assert "no device 'gpu'. Use auto, cpu, cuda or cuda:N." in refused(
+    assert "no device 'gpu'. Use auto, cpu, cuda, cuda:N or mps." in refused(
         "predict", run, data, tmp_path / "out", "--device", "gpu"
     )
 

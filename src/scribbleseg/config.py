@@ -22,7 +22,7 @@ class Option(NamedTuple):
 
 
 BUDGETS, METHODS = "from the budget or preset", "from the method or preset"
-DEVICE = Option("DEVICE", "auto (CUDA if there is a CUDA device), cpu, cuda or cuda:N.")
+DEVICE = Option("DEVICE", "auto (CUDA if there is a CUDA device), cpu, cuda, cuda:N, or mps on a Mac (untested).")
 CHECKPOINT_EVERY = Option("SECONDS", "Seconds between two checkpoints. A stopped run resumes from the last one.")
 SEED = Option("N", "Seed of the random numbers.")
 DATASET = Argument("DATASET", "Data set in the nnU-Net raw layout with an `ignore` label.")

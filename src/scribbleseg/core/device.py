@@ -15,20 +15,25 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
 def pick_device(name: str) -> torch.device:
-    """auto → CUDA if there is a GPU, else the CPU. Raises InputError for a device that this machine does not have."""
+    """auto → CUDA if there is a GPU, else the CPU; `mps`, the GPU of a Mac, only by name.
+
+    Raises InputError for a device that this machine does not have.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise InputError(f"no device '{name}'. Use auto, cpu, cuda or cuda:N.") from error
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"device '{name}' is not supported. Use auto, cpu, cuda or cuda:N.")
+        raise InputError(f"no device '{name}'. Use auto, cpu, cuda, cuda:N or mps.") from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"device '{name}' is not supported. Use auto, cpu, cuda, cuda:N or mps.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(
             f"device '{name}': PyTorch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices. "
             "Use --device cpu, or install a CUDA build."
         )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError(f"device '{name}': PyTorch {torch.__version__} sees no GPU of a Mac here. Use --device cpu.")
     return device
 
 
@@ -38,7 +43,7 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    able = _cpu()
+    able = _cpu() if device.type == "cpu" else {}
     return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
 
 
