@@ -77,11 +77,11 @@ def strip():
 
 def test_thin_structures_give_way():
     images, label = strip()
-    slices = told(Corral(Flat(), narrow=1.0), images, label)
+    slices = told(Corral(Flat(), taught=1.0, narrow=1.0), images, label)
     assert slices.maps["told"][0, 0].tolist() == [1, U, 1, 1, 1, 2, 2, 2, U, 2, 2, 2, 2, 2], (
         "half-way between the strokes"
     )
-    slices = told(Corral(Flat(), narrow=0.0), images, label)
+    slices = told(Corral(Flat(), taught=1.0, narrow=0.0), images, label)
     assert slices.maps["told"][0, 0].tolist() == [1, U, 1, 1, 2, 2, 2, 2, U, 2, 2, 2, 2, 2], (
         "a_1 > 1 / .6 ^ (1 / .7) a_2 up to column 3"
     )
@@ -89,7 +89,7 @@ def test_thin_structures_give_way():
 
 def test_network_and_walker_agree_by_their_product():
     images, label = strip()
-    method = Corral(Flat(), narrow=1.0, gamma=1.0)
+    method = Corral(Flat(), taught=1.0, narrow=1.0, gamma=1.0)
     with torch.no_grad():
         method.network.bias[:, 1] = np.log(3.0)  # 3 times as likely: wins where a_2 < 3 a_1
     slices = told(method, images, label)
@@ -102,21 +102,21 @@ def test_the_enclosed_background_is_a_stroke_for_the_walker_and_bare_slices_say_
     outside = torch.full_like(label, U)
     outside[:, :, 12:] = 0
     both = torch.cat([label, torch.full_like(label, U)]), torch.cat([outside, torch.full_like(outside, U)])
-    slices = told(Corral(Flat(), narrow=1.0), images.repeat(2, 1, 1, 1), *both)
+    slices = told(Corral(Flat(), taught=1.0, narrow=1.0), images.repeat(2, 1, 1, 1), *both)
     assert slices.maps["told"][0, 0, 9:].tolist() == [2, 0, 0, U, U]
     assert (slices.maps["told"][1] == U).all()
 
 
 def test_the_labels_of_half_time_count_and_survive_a_checkpoint():
     images, label = strip()
-    method = Corral(Flat())
+    method = Corral(Flat(), taught=1.0)
     slices = told(method, images, label)
     batch = Batch(images, label.long(), {"told": slices.maps["told"].long()})
     terms = method.losses(batch, torch.tensor(0.6))
     assert set(terms) == {"pce", "told"} and float(terms["told"].detach()) == pytest.approx(np.log(3), abs=1e-6)
     assert set(Corral(Flat(), taught=0.0).losses(batch, torch.tensor(0.6))) == {"pce"}
 
-    other, empty = Corral(Flat()), Slices(images, label, {"told": torch.full_like(label, U)}, None)
+    other, empty = Corral(Flat(), taught=1.0), Slices(images, label, {"told": torch.full_like(label, U)}, None)
     other.load_state_dict(method.state_dict())
     other.resume(empty)
     assert torch.equal(empty.maps["told"], slices.maps["told"])

@@ -40,7 +40,7 @@ class Corral(Method):
         network: nn.Module,
         *,
         enclosed: Annotated[float, at_least(0), "w_e, weight of the enclosed background"] = 1.0,
-        taught: Annotated[float, at_least(0), "w_t, weight of ŷ; 0: it is not made"] = 1.0,
+        taught: Annotated[float, at_least(0), "w_t, weight of ŷ; 0: it is not made"] = 0.0,
         beta: Annotated[float, above(0), "β, how strongly an edge stops the walker"] = 200.0,
         gamma: Annotated[float, between(0, 1), "γ, how much the walker counts beside the network"] = 0.7,
         narrow: Annotated[float, between(0, 1), "the least r_k; 1: widths do not count"] = 0.25,
@@ -51,7 +51,8 @@ class Corral(Method):
         self.register_buffer("told", torch.empty(0, dtype=torch.uint8))  # ŷ [N, H, W] or [P] from half-time on
 
     def targets(self, volume: Volume) -> dict[str, np.ndarray]:
-        return {"label": volume.scribble, "told": np.full_like(volume.scribble, UNLABELED)}
+        told = {"told": np.full_like(volume.scribble, UNLABELED)} if self.taught else {}
+        return {"label": volume.scribble, **told}
 
     @torch.no_grad()
     def sweep(self, slices: Slices | Voxels, progress: Tensor) -> None:
