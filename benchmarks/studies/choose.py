@@ -4,8 +4,8 @@ python benchmarks/studies/choose.py [--data acdc --split cv5] [--only NAME ...] 
 
 Every variant below is trained by the preset with its changes, on the training side of fold 0 less 15 % of the patients.
 Those patients' strokes and enclosed background judge it: mean cross-entropy over the classes, and Dice over the
-labelled pixels. Dice against their dense masks, where there are any, is reported and chooses nothing. Variants that were
-trained are only measured. It writes fast/choose.csv and fast/choose.md. See docs/methods/corral.md.
+labelled pixels. Dice against their dense masks, where there are any, is reported and chooses nothing. Variants that
+were trained are only measured. It writes fast/choose.csv and fast/choose.md. See docs/methods/corral.md.
 """
 
 import argparse
