@@ -53,10 +53,10 @@ def test_what_the_walker_cannot_decide():
 
 def test_half_widths_are_medians_over_the_slices_that_have_a_class():
     labels = np.zeros((3, 9, 9), np.uint8)
-    labels[0, 2:7, 2:7] = 1  # the disc in a square of 5 pixels reaches 3 pixels from its middle to the next label
+    labels[0, 2:7, 2:7] = 1  # from the middle of 5 pixels it is 3 to the next label
     labels[1, 4, 4] = 1
     labels[2, :, 3:6] = 2
-    assert half_widths(labels, 4).tolist() == [3.0, 2.0, 2.0, 0.0]
+    assert half_widths(labels, 4).tolist() == [2.0, 2.0, 2.0, 0.0]
 
 
 def told(method, images, labels, enclosure=None):
@@ -77,19 +77,23 @@ def strip():
 
 def test_thin_structures_give_way():
     images, label = strip()
-    slices = told(Corral(Flat(), narrow=1.0), images, label)
-    assert slices.maps["told"][0, 0].tolist() == [1] * 5 + [2] * 9, "half-way between the strokes"
-    slices = told(Corral(Flat(), narrow=0.0), images, label)
-    assert slices.maps["told"][0, 0].tolist() == [1] * 4 + [2] * 10
+    slices = told(Corral(Flat(), taught=1.0, narrow=1.0), images, label)
+    assert slices.maps["told"][0, 0].tolist() == [1, U, 1, 1, 1, 2, 2, 2, U, 2, 2, 2, 2, 2], (
+        "half-way between the strokes"
+    )
+    slices = told(Corral(Flat(), taught=1.0, narrow=0.0), images, label)
+    assert slices.maps["told"][0, 0].tolist() == [1, U, 1, 1, 2, 2, 2, 2, U, 2, 2, 2, 2, 2], (
+        "a_1 > 1 / .6 ^ (1 / .7) a_2 up to column 3"
+    )
 
 
 def test_network_and_walker_agree_by_their_product():
     images, label = strip()
-    method = Corral(Flat(), narrow=1.0, gamma=1.0)
+    method = Corral(Flat(), taught=1.0, narrow=1.0, gamma=1.0)
     with torch.no_grad():
         method.network.bias[:, 1] = np.log(3.0)  # 3 times as likely: wins where a_2 < 3 a_1
     slices = told(method, images, label)
-    assert slices.maps["told"][0, 0].tolist() == [1] * 7 + [2] * 7
+    assert slices.maps["told"][0, 0].tolist() == [1, U, 1, 1, 1, 1, 1, 2, U, 2, 2, 2, 2, 2]
     assert method.network.modes == [(False, False)] and method.network.training
 
 
@@ -98,21 +102,21 @@ def test_the_enclosed_background_is_a_stroke_for_the_walker_and_bare_slices_say_
     outside = torch.full_like(label, U)
     outside[:, :, 12:] = 0
     both = torch.cat([label, torch.full_like(label, U)]), torch.cat([outside, torch.full_like(outside, U)])
-    slices = told(Corral(Flat(), narrow=1.0), images.repeat(2, 1, 1, 1), *both)
-    assert slices.maps["told"][0, 0, 11:].tolist() == [0] * 3
+    slices = told(Corral(Flat(), taught=1.0, narrow=1.0), images.repeat(2, 1, 1, 1), *both)
+    assert slices.maps["told"][0, 0, 9:].tolist() == [2, 0, 0, U, U]
     assert (slices.maps["told"][1] == U).all()
 
 
 def test_the_labels_of_half_time_count_and_survive_a_checkpoint():
     images, label = strip()
-    method = Corral(Flat())
+    method = Corral(Flat(), taught=1.0)
     slices = told(method, images, label)
     batch = Batch(images, label.long(), {"told": slices.maps["told"].long()})
     terms = method.losses(batch, torch.tensor(0.6))
     assert set(terms) == {"pce", "told"} and float(terms["told"].detach()) == pytest.approx(np.log(3), abs=1e-6)
     assert set(Corral(Flat(), taught=0.0).losses(batch, torch.tensor(0.6))) == {"pce"}
 
-    other, empty = Corral(Flat()), Slices(images, label, {"told": torch.full_like(label, U)}, None)
+    other, empty = Corral(Flat(), taught=1.0), Slices(images, label, {"told": torch.full_like(label, U)}, None)
     other.load_state_dict(method.state_dict())
     other.resume(empty)
     assert torch.equal(empty.maps["told"], slices.maps["told"])

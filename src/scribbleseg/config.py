@@ -231,6 +231,9 @@ class Predict:
         bool, Option("", "Also write CASE_entropy: the entropy of the softmax divided by ln(classes), 0 to 1.")
     ] = False
     tta: Annotated[bool, Option("", "Average the softmax over the four flips of each slice.")] = False
+    largest: Annotated[
+        bool, Option("", "Keep the largest connected piece of each class only. For structures of which a scan has one.")
+    ] = False
     overwrite: Annotated[
         bool, Option("", "Also replace files in OUTPUT that predict did not write, or that were changed afterwards.")
     ] = False

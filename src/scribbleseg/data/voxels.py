@@ -49,6 +49,16 @@ class Slices:
         maps = {name: value[index] for name, value in self.maps.items()}
         return Slices(self.image[index], self.label[index], maps, None if self.truth is None else self.truth[index])
 
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Rows and columns of a slice."""
+        return tuple(self.label.shape[1:])
+
+    def items(self) -> Iterator[tuple[slice, Tensor]]:
+        """Where each slice lies in `label`, and its image [1, channels, H, W]."""
+        for index in range(len(self)):
+            yield slice(index, index + 1), self.image[index : index + 1]
+
     def layers(self) -> list[Tensor]:
         """Image, label, maps, and the truth where there is one."""
         return [self.image, self.label, *self.maps.values(), *([] if self.truth is None else [self.truth])]
@@ -153,10 +163,11 @@ class Voxels:
             self.size,
         )
 
-    def items(self) -> Iterator[tuple[slice, tuple[int, ...]]]:
-        """Where each item lies in the buffer, and its shape."""
+    def items(self) -> Iterator[tuple[slice, Tensor]]:
+        """Where each item lies in `label`, and its image, float [1, channels, *space]."""
         for start, shape in zip(self.start.tolist(), self.shape.tolist()):
-            yield slice(start, start + math.prod(shape)), tuple(shape)
+            place = slice(start, start + math.prod(shape))
+            yield place, self.image[:, place].float().view(1, -1, *shape)
 
     def anywhere(self, index: Tensor) -> Tensor:
         """A place in each item, float [n, dims], uniform."""

@@ -14,6 +14,7 @@ from ..data.volume import Grid, write_volume
 from .guard import check_outputs, output_files
 from .inputs import Job, list_jobs
 from .models import load_models, trained_on
+from .pieces import keep_largest
 from .probabilities import Segmented, segment
 from .provenance import MADE_BY, checksum, write_note
 from .scan import read_scan
@@ -49,6 +50,7 @@ def predict(config: Predict) -> list[Path]:
         "weights": config.weights,
         "iterations": [model.iteration for model in models],
         "tta": config.tta,
+        "largest": config.largest,
         "weights_sha256": [model.sha256 for model in models],
     }
     done: list[Job] = []
@@ -96,6 +98,8 @@ def predict(config: Predict) -> list[Path]:
                         f"{job.images[0]}: the network's output for it is {error}. Nothing was written of this case. "
                         "Check the weights of the run, or try --device cpu."
                     ) from error
+                if config.largest:
+                    keep_largest(found.label)
                 if noted and job is jobs[0]:  # the note is older than the predictions that it is about
                     began_ns = write_note(folder, said)
                 writing.append(writer.submit(write, job, scan.placed(found), scan.grid, began_ns))

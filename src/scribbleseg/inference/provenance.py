@@ -26,6 +26,7 @@ class Note(Struct):
     weights: str = ""
     iterations: list[int] = []
     tta: bool = False
+    largest: bool = False
     weights_sha256: list[str] = []
     maker: str = ""  # stands for all of the above
     made: dict[str, str] = {}  # file → its maker, which may be an earlier one

@@ -30,9 +30,7 @@ class Method(nn.Module):
     later: tuple[str, ...] = ()  # options that came later: runs from before them were trained with their defaults
     sweeps = 0  # how many times during a run `sweep` is called, evenly spread, at least 100 iterations apart
 
-    network: (
-        Any  # a Module that maps [N, channels, *space] to logits [N, classes, *space]; the space is H, W or D, H, W
-    )
+    network: Any  # a Module: [N, channels, *space] → logits [N, classes, *space]; the space is H, W or D, H, W
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)

@@ -65,8 +65,7 @@ class Scribble2Label(Method):
     def predicted(self, slices: Slices | Voxels) -> Iterator[tuple[slice, Tensor]]:
         """Which slices, and their probabilities [n, K, H, W]; of Voxels which of them, and [n, K]."""
         if isinstance(slices, Voxels):
-            for part, shape in slices.items():
-                image = slices.image[:, part].float().view(1, -1, *shape)
+            for part, image in slices.items():
                 yield part, torch.cat(list(read(self.probs, image, slices.size)), 2)[0].flatten(1).T
             return
         for at in range(0, len(slices.image), self.sweep_batch):

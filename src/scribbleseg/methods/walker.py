@@ -29,6 +29,8 @@ def walker_probs(image: np.ndarray, seeds: np.ndarray, classes: int, beta: float
     # 1, 2, … without gaps, as the solver returns them
     numbered = np.where(open_[box], 0, np.searchsorted(inside, seeds[box]) + 1)
     pixels = image[:, *box].astype(np.float64)
+    if not np.ptp(pixels):  # without edges the solver would divide by the standard deviation, 0
+        pixels, beta = np.arange(pixels.size, dtype=float).reshape(pixels.shape), 0.0
     found = random_walker(pixels, numbered, beta=beta, mode="bf", return_full_prob=True, channel_axis=0)
     probs[inside, *box] = found.clip(0, 1)
     return probs

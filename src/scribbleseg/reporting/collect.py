@@ -213,6 +213,7 @@ def _maker(folder: Path) -> str:
     others = "" if own else f" of {' and '.join(made.runs)}"
     means = [name for name, taken in (("runs", len(made.runs) > 1), ("flips", made.tta)) if taken]
     mean = f", mean over {' and '.join(means)}" if means else ""
+    mean += ", largest piece of each class" if made.largest else ""
     altered = changed(path.parent)
     since = f"; {len(altered)} of {len(made.sha256)} files changed since" if altered else ""
     return f"{made.weights} checkpoint{others}, iteration {' and '.join(map(str, made.iterations))}{mean}{since}"

@@ -34,6 +34,7 @@ FAST = {
     "batch": 12,
     "iterations": 900,
     "ema": 0.99,
+    "augmentation": "upright",
 }
 FAST_SIZE = 128
 OPTIMIZERS = ("sgd", "adam", "adamw")

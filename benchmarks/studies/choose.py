@@ -1,0 +1,138 @@
+"""Choose settings of the preset fast on training patients, judged by what the annotator drew.
+
+python benchmarks/studies/choose.py [--data acdc --split cv5] [--only NAME ...] [--runs runs/choose]
+
+Every variant below is trained by the preset with its changes, on the training side of fold 0 less 15 % of the patients.
+Those patients' strokes and enclosed background judge it: mean cross-entropy over the classes, and Dice over the
+labelled pixels. Dice against their dense masks, where there are any, is reported and chooses nothing. Variants that
+were trained are only measured. It writes fast/choose.csv and fast/choose.md. See docs/methods/corral.md.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+
+import scribbleseg as ss
+from scribbleseg.core.device import prepare_cpu
+from scribbleseg.core.labels import UNLABELED
+from scribbleseg.data.case import load_volume
+from scribbleseg.data.enclosure import enclosure
+from scribbleseg.data.layout import read_dataset
+from scribbleseg.evaluation.metrics import dice
+from scribbleseg.inference.models import load_models
+from scribbleseg.inference.probabilities import segment
+from scribbleseg.training import plan
+from scribbleseg.training.train import resume
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from common import RESULTS, markdown_table, read_csv, read_log, write_csv, write_page
+
+VARIANTS: dict[str, tuple[dict, tuple[str, ...]]] = {  # name → changes of the preset, options of the method
+    "papers": ({"augmentation": "papers"}, ()),
+    "upright": ({}, ()),
+    "half-time": ({}, ("taught=1",)),
+}
+COLUMNS = (
+    *("variant", "data", "seed", "commit", "device", "minutes", "cases", "cross_entropy", "background"),
+    *("foreground", "dice_labelled", "far", "dice_dense", "dice_near"),
+)
+HEAD = (
+    *("variant", "cross-entropy", "of background strokes", "of foreground strokes", "Dice over labelled pixels"),
+    *("foreground that is enclosed background, %", "Dice, dense masks", "the same without what is far", "minutes"),
+)
+
+
+def train(name: str, data: Path, split: str, run: Path, seed: int) -> None:
+    """Train a variant, or carry it on."""
+    if (run / "config.json").is_file():
+        resume(run)
+        return
+    changes, options = VARIANTS[name]
+    with mock.patch.dict(plan.FAST, changes):
+        ss.train(data, run, preset="fast", split=split, val_share=0.15, seed=seed, set=options)
+
+
+def measure(name: str, data: Path, run: Path) -> dict:
+    """A line of the table."""
+    dataset, [model] = read_dataset(data), load_models([run], "last", torch.device("cpu"))
+    fitted, classes = model.plan.fitted, range(len(model.plan.classes))
+    found: dict[str, list] = {key: [] for key in ("entropy", "labelled", "far", "dense", "near")}
+    for case in model.plan.fold.val:
+        volume = load_volume(dataset, dataset.case(case), fitted)
+        spacing = volume.grid.spacing_mm
+        whole = segment([model], [volume.image], spacing, torch.device("cpu"), probabilities=True)
+        label, probs = whole.label, whole.probs
+        assert probs is not None
+        enclosed = enclosure(volume.scribble, dataset.reach(volume.grid), fitted.enclosure) != UNLABELED
+        known = np.where(enclosed, 0, volume.scribble)
+        drawn = [-np.log(probs[c][volume.scribble == c].clip(1e-4)).mean() for c in classes]
+        found["entropy"].append(drawn)
+        judged = np.where(known == UNLABELED, 0, label)
+        found["labelled"].append([dice(judged == c, known == c) for c in classes[1:]])
+        found["far"].append((enclosed & (label > 0)).sum() / max((label > 0).sum(), 1))
+        if volume.truth is not None:
+            near = np.where(enclosed, 0, label)
+            found["dense"].append([dice(label == c, volume.truth == c) for c in classes[1:]])
+            found["near"].append([dice(near == c, volume.truth == c) for c in classes[1:]])
+    entropy = np.nanmean(found["entropy"], 0)
+    environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    log = read_log(run)
+    seconds = np.diff([0, *(entry["iteration"] for entry in log)]) @ [entry["seconds_per_iteration"] for entry in log]
+    line = {
+        "variant": name,
+        "data": data.name,
+        "seed": model.settings.seed,
+        "commit": environment["commit"],
+        "device": environment["device"],
+        "minutes": f"{seconds / 60:.1f}",
+        "cases": len(model.plan.fold.val),
+        "cross_entropy": f"{entropy.mean():.4f}",
+        "background": f"{entropy[0]:.4f}",
+        "foreground": f"{entropy[1:].mean():.4f}",
+    }
+    for key, column in (("labelled", "dice_labelled"), ("far", "far"), ("dense", "dice_dense"), ("near", "dice_near")):
+        line[column] = f"{100 * np.nanmean(found[key]):.2f}" if found[key] else ""
+    return line
+
+
+def place(row: dict) -> tuple[str, int, str]:
+    """Where a line stands in the table."""
+    return row["data"], list(VARIANTS).index(row["variant"]), str(row["seed"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="acdc")
+    parser.add_argument("--split", default="cv5")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
+    parser.add_argument("--datasets", type=Path, default=Path("datasets"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/choose"))
+    parser.add_argument("--results", type=Path, default=RESULTS / "fast")
+    given = parser.parse_args()
+    prepare_cpu()
+    data, table = given.datasets / given.data, given.results / "choose.csv"
+    for name in given.only:
+        run = given.runs / f"{given.data}-{name}-s{given.seed}"
+        train(name, data, given.split, run, given.seed)
+        line = measure(name, data, run)
+        lines = [row for row in read_csv(table) if place(row) != place(line)]
+        lines = sorted([*lines, line], key=place)
+        write_csv(table, lines, COLUMNS)
+        shown = ("variant", "cross_entropy", "background", "foreground", *COLUMNS[10:], "minutes")
+        rows = [[row[key] for key in shown] for row in lines]
+        about = (
+            "Made by `python benchmarks/studies/choose.py`; numbers, commits and machines in choose.csv. Fold 0's "
+            "training patients, 15 % of them held out: their strokes and rings choose, dense masks do not."
+        )
+        write_page(given.results / "choose.md", "# Settings of the preset fast", about, markdown_table(HEAD, rows))
+
+
+if __name__ == "__main__":
+    main()
