@@ -249,7 +249,7 @@ def test_several_runs_and_options_in_any_order(call, monkeypatch, line):
 def test_help_of_predict_reads_as_it_is_typed(call):
     words = " ".join(call("predict", "--help")[1].split())
     assert words.startswith("Usage: scribbleseg predict [OPTIONS] RUN [RUN ...] INPUT OUTPUT")
-    assert "RUN [RUN ...] Run folders." in words
+    assert "RUN [RUN ...] Run folders or packed models." in words
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)

@@ -41,7 +41,7 @@ def pack(config: Pack) -> Path:
         say(f"{config.run}: training is not finished, iteration {run.done} of {run.plan.recipe.iterations}")
     with open_weights(run.weights) as file:
         weights = {key: half(file.get_tensor(key)) for key in file.keys()}
-        notes = file.metadata() or {}
+        notes = dict(sorted((file.metadata() or {}).items()))  # safetensors reads them in any order
     contents = {
         CONFIG: plan_text(_without_folders(run.train), _without_cases(run.plan)).encode(),
         WEIGHTS: tensor_file(weights, notes),
