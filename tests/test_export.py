@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from small import AFFINE, save, small_dataset
 
+import scribbleseg as ss
 from scribbleseg.cli import main
 from scribbleseg.config import Export, Predict, Train
 from scribbleseg.core.errors import InputError
 from scribbleseg.data import preparation
 from scribbleseg.data.intensity import KINDS, Intensity, prepare, robust_range
-from scribbleseg.data.volume import PLANES, Grid
+from scribbleseg.data.volume import PLANES, Grid, read_volume
 from scribbleseg.inference.predict import predict
 from scribbleseg.sharing import standalone
 from scribbleseg.sharing.export import export
@@ -165,6 +166,18 @@ def test_patches_are_refused_and_nothing_is_written(tmp_path, capsys):
     assert set(tmp_path.iterdir()) == before
     assert main(["export", str(run), str(run), str(tmp_path / "model")]) == 2  # an ensemble
     assert "Got unexpected extra argument" in capsys.readouterr().err
+
+
+def test_a_run_on_volumes_is_packed_and_bundled_but_is_no_onnx(tmp_path):
+    pytest.importorskip("monai")
+    run = trained(tmp_path, iterations=2, preparation="patches", dims="3")
+    with pytest.raises(InputError, match="was trained on volumes"):
+        export(Export(run, tmp_path / "model"))
+    folder = export(Export(run, tmp_path / "bundle", "monai"))
+    scan = sorted((tmp_path / "data" / "imagesTr").iterdir())[0]
+    voxels, grid = read_volume(scan)
+    one, other = (ss.load(model).probabilities(voxels, grid.spacing_mm) for model in (run, folder / "models/model.zip"))
+    assert one.shape == (3, *voxels.shape) and np.abs(one - other).max() < 0.01
 
 
 def test_without_the_packages_the_message_names_them(run, tmp_path, monkeypatch):
