@@ -8,7 +8,8 @@ from scribbleseg import __version__
 
 project, author, release = "scribbleseg", "scribbleseg maintainers", __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
-html_theme = "pydata_sphinx_theme"
+html_theme, html_title = "pydata_sphinx_theme", "scribbleseg"
+html_theme_options = {"header_links_before_dropdown": 4}
 html_sidebars = {"index": []}
 exclude_patterns = ["_build"]
 myst_heading_anchors = 4
