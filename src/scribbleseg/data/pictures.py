@@ -1,5 +1,9 @@
 """Read and write PNG and TIFF pictures: PNG through Pillow, TIFF through tifffile."""
 
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -7,16 +11,19 @@ import numpy as np
 from ..core.errors import InputError
 
 CODECS = "imagecodecs"  # the package that tifffile names where it cannot unpack; Pillow can, in most cases
+RATIO = 1400  # deflate and LZW make nothing smaller than by this factor
+BOUNDED = {1, 5, 8, 32773, 32946}  # TIFF's codes of compression by RATIO at most: none, LZW, deflate, PackBits
 
 
 def read_picture(path: Path) -> np.ndarray:
     """The pixels [x, y], or [x, y, colours] of a coloured picture; transparency is left out.
 
-    A palette's picture gives the numbers of its colours, as label files have them. Raises InputError for a file that
-    cannot be read, and for a TIFF with several pages.
+    A palette's picture gives the numbers of its colours, as label files have them. A PNG is held to its checksums, and
+    a picture to the room that its file has. Raises InputError for a file that cannot be read, or that tifffile warns
+    of, and for a TIFF with several pages.
     """
     try:
-        pixels = _read_tiff(path) if path.suffix.lower() in (".tif", ".tiff") else _read_pillow(path)
+        pixels = _read_tiff(path) if path.suffix.lower() in (".tif", ".tiff") else _read_pillow(path, "PNG")
     except MemoryError as error:
         raise InputError(f"{path}: does not fit into memory. Cut it into parts.") from error
     except InputError:
@@ -42,11 +49,15 @@ def write_picture(path: Path, pixels: np.ndarray) -> None:
         Image.fromarray(np.ascontiguousarray(pixels.T)).save(path, format="PNG")
 
 
-def _read_pillow(path: Path) -> np.ndarray:
-    """[y, x] or [y, x, colours]."""
+def _read_pillow(path: Path, form: str) -> np.ndarray:
+    """[y, x] or [y, x, colours]. No other form is opened: for some, Pillow starts other programs."""
     from PIL import Image
 
-    with Image.open(path) as file:
+    if form == "PNG":
+        with Image.open(path, formats=[form]) as file:
+            _check_room(path, file.width * file.height // 8)  # one bit a pixel at least
+            file.verify()  # checksums of all parts; reading alone looks at some of them
+    with Image.open(path, formats=[form]) as file:
         if (pages := getattr(file, "n_frames", 1)) > 1:
             raise InputError(f"{path}: has {pages} pages; expected one picture. Save every page as a file.")
         picture: Image.Image = file
@@ -62,7 +73,7 @@ def _read_tiff(path: Path) -> np.ndarray:
     """[y, x] or [y, x, colours]."""
     import tifffile
 
-    with tifffile.TiffFile(path) as file:
+    with _without_warnings("tifffile"), tifffile.TiffFile(path) as file:
         series = file.series[0]
         if (
             len(file.series) > 1
@@ -73,13 +84,42 @@ def _read_tiff(path: Path) -> np.ndarray:
                 f"{path}: has several pages (axes {series.axes}, shape {series.shape}); expected one picture. "
                 "Save every page as a file, or the stack as NIfTI."
             )
+        if file.pages[0].compression in BOUNDED:  # type: ignore[union-attr]
+            _check_room(path, series.nbytes)
         try:
             pixels = series.asarray()
         except ValueError as error:
             if CODECS not in str(error):
                 raise
-            return _read_pillow(path)
+            return _read_pillow(path, "TIFF")
         colours = [axis for axis, letter in enumerate(series.axes) if letter in "SC"]
         pixels = np.moveaxis(pixels, colours, [-1]) if colours else pixels
         alpha = bool(file.pages[0].extrasamples) if pixels.ndim == 3 else False  # type: ignore[union-attr]
     return pixels[..., :-1] if alpha and pixels.shape[-1] in (2, 4) else pixels
+
+
+def _check_room(path: Path, expected: int) -> None:
+    if expected > (most := path.stat().st_size * RATIO):
+        raise ValueError(f"it promises {expected} bytes of pixels, the file can hold {most} at most")
+
+
+@contextmanager
+def _without_warnings(library: str) -> Iterator[None]:
+    """Raises ValueError at the end of the block if the library logged a warning or an error in this thread."""
+    said: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    mine = threading.get_ident()
+
+    def keep(record: logging.LogRecord) -> None:
+        if record.thread == mine:
+            said.append(record.getMessage())
+
+    handler.emit = keep  # type: ignore[method-assign]
+    logger = logging.getLogger(library)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+    if said:
+        raise ValueError(said[0])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import InputError
+from ..core.labels import UNLABELED
 from ..data.volume import ENDINGS, ending, read_label
 
 
@@ -57,7 +58,10 @@ def class_names(path: Path, labels: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def numbered_classes(paths: Sequence[Path]) -> tuple[str, ...]:
-    """class_1, class_2, … up to the highest value in the masks. Raises InputError where no mask has foreground."""
+    """class_1, class_2, … up to the highest value in the masks.
+
+    Raises InputError where no mask has foreground, and for a value that no class has.
+    """
 
     def highest_in(path: Path) -> int:
         try:
@@ -71,6 +75,11 @@ def numbered_classes(paths: Sequence[Path]) -> tuple[str, ...]:
         raise InputError(
             f"{paths[0].parent}: no mask has any foreground, so there is nothing to compare with. "
             "Is this the folder of the dense masks?"
+        )
+    if highest >= UNLABELED:
+        raise InputError(
+            f"{paths[0].parent}: a mask has the value {highest}; expected classes up to {UNLABELED - 1}. Correct the "
+            "masks, or name the classes with --class-name."
         )
     return tuple(f"class_{value}" for value in range(1, highest + 1))
 

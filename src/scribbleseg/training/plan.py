@@ -347,6 +347,10 @@ def _check_stored(stored: Stored) -> None:
         raise InputError(f"patches of {plan.depth} slices that are {plan.between} {plan.fitted.unit} apart: not known.")
     if plan.fitted.plane not in PLANES:
         raise InputError(f"plane {plan.fitted.plane!r}: expected one of {', '.join(PLANES)}.")
+    if plan.fitted.enclosure not in ("hull", "ring", "off") or plan.fitted.unit not in ("mm", "voxels"):
+        raise InputError(f"enclosure {plan.fitted.enclosure!r} and unit {plan.fitted.unit!r}: not known.")
+    if not 0 <= plan.fitted.closed <= 1:
+        raise InputError(f"a share of {plan.fitted.closed} of the slices with closed rings; expected 0 to 1.")
     if plan.fitted.intensity and len(plan.fitted.intensity) != len(plan.channels):
         raise InputError(f"{len(plan.fitted.intensity)} intensities for {len(plan.channels)} channels.")
     if not 0 <= (plan.fitted.bare or 0) < 1:

@@ -20,11 +20,12 @@ from ..itk import from_itk, open_itk, simpleitk
 from ..layout import SUFFIX
 from ..nifti import two_places
 from ..placing import place
-from ..volume import ITK, NIFTI, Grid, ending, read_label, read_volume, write_volume
+from ..volume import ITK, NIFTI, Grid, check_geometry, ending, read_label, read_volume, write_volume
 from .write import END, case_paths, say_moved, write_description
 
 SEGMENTS = ".seg.nrrd"  # of 3D Slicer
-EVEN = 0.01  # by how much the distance of two slices of a series may differ from the others
+EVEN = 0.01  # of the slice distance: how far a slice of a series may lie from where even distances put it
+SLICE = re.compile(r".*\.(dcm|dicom|ima)", re.IGNORECASE)  # a name that says that the file is DICOM
 
 
 @dataclass(frozen=True)
@@ -119,15 +120,19 @@ def _is_number(text: str) -> bool:
 def find_scans(images: Path, channels: int) -> dict[str, tuple[Path, ...]]:
     """Case → its files, one per channel, or its folder with a DICOM series.
 
-    Raises InputError where there are none, and for a case with another number of channels.
+    What lies in the folder and is no scan is named. Raises InputError where there are no scans, for a case with another
+    number of channels, and for what `_is_volume` does not accept.
     """
     if not images.is_dir():
         raise InputError(f"{images}: no such folder. Give the folder of the scans.")
     found: dict[str, dict[str, Path]] = {}
+    others: list[str] = []
     for path in sorted(images.glob("[!.]*")):
         if path.is_dir() and _has_series(path):
             found.setdefault(path.name, {})[""] = path
-        elif path.is_file() and path.name.lower().endswith(NIFTI + ITK):
+        elif not _is_volume(path):
+            others.append(path.name)
+        else:
             stem = path.name[: -len(ending(path))]
             match = re.fullmatch(r"(.+)_(\d{4})", stem)
             numbered = match is not None and (channels > 1 or match[2] == "0000")
@@ -137,6 +142,7 @@ def find_scans(images: Path, channels: int) -> dict[str, tuple[Path, ...]]:
             found[case][number] = path
     if not found and _has_series(images):
         found[images.resolve().name] = {"": images}
+        others = []
     if not found:
         raise InputError(f"{images}: has no scans. Expected {', '.join(NIFTI + ITK)}, or a folder of DICOM per scan.")
     for case, files in found.items():
@@ -145,17 +151,35 @@ def find_scans(images: Path, channels: int) -> dict[str, tuple[Path, ...]]:
                 f"{images}: {case} has {len(files)} files; expected {channels}, one per --channel, named {case}_0000, "
                 f"{case}_0001, … Add the files, or correct the --channel options."
             )
+    if others:
+        say(f"{images}: {len(others)} not imported, no scans: {first_names(others)}")
     return {case: tuple(files[number] for number in sorted(files)) for case, files in found.items()}
 
 
+def _is_volume(path: Path) -> bool:
+    """Whether this is a file that can be imported. Raises InputError for the name of one that is no file."""
+    named = path.name.lower().endswith(NIFTI + ITK)
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"{path}: is a link to nothing. Correct or remove it.")
+    if named and not path.is_file():
+        raise InputError(f"{path}: has the name of a volume and is no file. Move the volume out of it, or rename it.")
+    return named
+
+
 def find_labels(labels: Path, scans: Iterable[str]) -> dict[str, Path]:
-    """Case → label file. Raises InputError for no labels, a label without a scan, and two labels of a scan."""
+    """Case → label file. What lies in the folder and is no label is named.
+
+    Raises InputError for no labels, a label without a scan, two labels of a scan, and for what `_is_volume` does not
+    accept.
+    """
     if not labels.is_dir():
         raise InputError(f"{labels}: no such folder. Give the folder of the labels.")
     cases = {case.casefold(): case for case in scans}
     found: dict[str, Path] = {}
+    others: list[str] = []
     for path in sorted(labels.glob("[!.]*")):
-        if not path.is_file() or not path.name.lower().endswith(NIFTI + ITK):
+        if not _is_volume(path):
+            others.append(path.name)
             continue
         stem = path.name[: -len(ending(path))]
         case = cases.get(stem.casefold()) or cases.get(SUFFIX.sub("", stem).casefold())
@@ -166,6 +190,8 @@ def find_labels(labels: Path, scans: Iterable[str]) -> dict[str, Path]:
         found[case] = path
     if not found:
         raise InputError(f"{labels}: has no labels. Expected {', '.join((SEGMENTS, *NIFTI, *ITK))} named as the scans.")
+    if others:
+        say(f"{labels}: {len(others)} not imported, no labels: {first_names(others)}")
     return found
 
 
@@ -177,6 +203,7 @@ def _write_scan(folder: Path, case: str, files: tuple[Path, ...]) -> tuple[Grid,
         target = path.with_name(f"{case}_{number:04d}{END}")
         if source.is_dir():
             voxels, affine, header = from_itk(_read_series(source))
+            check_geometry(source, affine)
             grid = Grid(voxels.shape, affine, header)
             array = voxels.transpose(grid.order)
         else:
@@ -226,19 +253,26 @@ def _read_segments(path: Path, mapping: Mapping) -> tuple[np.ndarray, Grid]:
     """
     file = open_itk(path)
     keys = {key: file.GetMetaData(key) for key in file.GetMetaDataKeys()}
-    numbers = sorted({match[1] for key in keys if (match := re.match(r"Segment(\d+)_", key))}, key=int)
+    numbers = sorted({match[1] for key in keys if (match := re.match(r"Segment(\d{1,9})_", key))}, key=int)
     if not numbers:
         return _read(path, mapping)
     voxels, affine, header = from_itk(file)
+    check_geometry(path, affine)
     layers = voxels[None] if voxels.ndim == 3 else voxels  # [layers, x, y, z]
+    if layers.ndim != 4:
+        raise InputError(f"{path}: has {voxels.ndim} axes; expected a volume. Save it again in 3D Slicer.")
     grid = Grid(layers.shape[1:], affine, header)
     found = np.full(grid.shape, mapping.ignore, np.uint8)
     for number in numbers:
         name = keys.get(f"Segment{number}_Name", "").strip()
-        value = int(keys.get(f"Segment{number}_LabelValue", "1"))
-        layer = int(keys.get(f"Segment{number}_Layer", "0"))
+        value = _number(path, keys, f"Segment{number}_LabelValue", 1)
+        layer = _number(path, keys, f"Segment{number}_Layer", 0)
+        if layer >= len(layers):
+            raise InputError(
+                f"{path}: segment '{name}' is in layer {layer} of {len(layers)}. Save it again in 3D Slicer."
+            )
         meaning = mapping.segments.get(name, mapping.values.get(value) if value != 0 else None)
-        where = layers[layer] == value if layer < len(layers) else np.zeros(grid.shape, bool)
+        where = layers[layer] == value
         if meaning is None:
             raise InputError(
                 f"{path}: no option names its segment '{name}' (value {value}, {int(where.sum())} voxels). "
@@ -254,45 +288,108 @@ def _read_segments(path: Path, mapping: Mapping) -> tuple[np.ndarray, Grid]:
     return found, grid
 
 
+def _number(path: Path, keys: dict[str, str], key: str, default: int) -> int:
+    """A whole number from 0 of the header of a segmentation. Raises InputError for anything else."""
+    text = keys.get(key, str(default)).strip()
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise InputError(f"{path}: {key} is {text[:40]!r}; expected a whole number from 0. Save it again in 3D Slicer.")
+    return int(text)
+
+
 def _has_series(folder: Path) -> bool:
     """Whether a folder, or one below it, holds DICOM files: the letters DICM stand at byte 128."""
     for path in sorted(folder.rglob("[!.]*")):
-        if path.is_file():
-            with open(path, "rb") as file:
-                if file.read(132)[128:] == b"DICM":
-                    return True
+        if path.is_file() and _is_dicom(path):
+            return True
     return False
+
+
+def _is_dicom(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def _read_series(folder: Path) -> Any:
     """The SimpleITK image of the only DICOM series below a folder, slices in order of their position.
 
-    Raises InputError for none and for several, for a damaged file, and for slices at uneven distances.
+    Raises InputError for none and for several, for a file that is damaged or belongs to no series, for slices that are
+    turned to each other, and for slices at uneven distances, at one place or shifted sideways (a tilted gantry).
     """
     itk = simpleitk(folder)
     series: list[Sequence[str]] = []
-    for place_of in [folder, *sorted(path for path in folder.rglob("[!.]*") if path.is_dir())]:
-        for name in itk.ImageSeriesReader.GetGDCMSeriesIDs(str(place_of)):
-            series.append(itk.ImageSeriesReader.GetGDCMSeriesFileNames(str(place_of), name))
-    if len(series) != 1:
-        sizes = ", ".join(f"{len(files)} files ({Path(files[0]).name} …)" for files in series) or "none"
-        raise InputError(f"{folder}: has {len(series)} DICOM series: {sizes}; expected one. Move the others elsewhere.")
     try:
+        for place_of in [folder, *sorted(path for path in folder.rglob("[!.]*") if path.is_dir())]:
+            for name in itk.ImageSeriesReader.GetGDCMSeriesIDs(str(place_of)):
+                series.append(itk.ImageSeriesReader.GetGDCMSeriesFileNames(str(place_of), name))
+        if len(series) != 1:
+            sizes = ", ".join(f"{len(files)} files ({Path(files[0]).name} …)" for files in series) or "none"
+            raise InputError(
+                f"{folder}: has {len(series)} DICOM series: {sizes}; expected one. Move the others elsewhere."
+            )
+        _check_all_used(folder, series[0])
         reader = itk.ImageFileReader()
-        positions = []
+        positions, directions, kinds = [], [], set()
         for file in series[0]:
             reader.SetFileName(file)
             reader.ReadImageInformation()
             positions.append(reader.GetOrigin())
-        image = itk.ReadImage(series[0])
+            directions.append(reader.GetDirection())
+            kinds.add(reader.GetPixelID())
+        colours = reader.GetNumberOfComponents() > 1
+        mixed = len(kinds) > 1 and not colours  # each slice has its own scale, as in PET: none may be rounded
+        image = itk.ReadImage(series[0], itk.sitkFloat64 if mixed else itk.sitkUnknown)
+    except InputError:
+        raise
     except RuntimeError as error:
         raise InputError(f"{folder}: cannot be read ({str(error).splitlines()[-1]}). Copy it again.") from error
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise InputError(f"{folder}: has colours; expected one number per voxel. Export the series in grey.")
-    steps = np.linalg.norm(np.diff(np.array(positions), axis=0), axis=1)
-    if len(steps) and steps.max() - steps.min() > EVEN * steps.max():
+    _check_places(folder, image, np.array(positions), np.array(directions))
+    return image
+
+
+def _check_all_used(folder: Path, series: Sequence[str]) -> None:
+    """Raises InputError for files that look like DICOM and are not in the series: the reader drops damaged ones."""
+    used = {Path(name).resolve() for name in series}
+    left = [
+        path.name
+        for path in sorted(folder.rglob("[!.]*"))
+        if (path.is_symlink() or path.is_file()) and path.resolve() not in used and _looks_like_slice(path)
+    ]
+    if left:
+        raise InputError(
+            f"{folder}: {first_names(left)}: not read as part of the series, perhaps damaged. Copy the scan again, or "
+            "move what is no slice elsewhere."
+        )
+
+
+def _looks_like_slice(path: Path) -> bool:
+    if path.name.upper() == "DICOMDIR":
+        return False
+    return SLICE.fullmatch(path.name) is not None or not path.is_file() or _is_dicom(path)
+
+
+def _check_places(folder: Path, image: Any, positions: np.ndarray, directions: np.ndarray) -> None:
+    """Raises InputError unless the slices' own headers put them where the volume does."""
+    if len(positions) < 2:
+        return
+    if np.abs(directions - directions[0]).max() > EVEN:
+        raise InputError(
+            f"{folder}: its slices are turned to each other; expected one direction. The folder may hold several "
+            "scans. Move the others elsewhere."
+        )
+    steps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
+    if steps.max() == 0:
+        raise InputError(f"{folder}: its {len(positions)} slices lie at one place; expected a volume.")
+    if steps.max() - steps.min() > EVEN * steps.max():
         raise InputError(
             f"{folder}: its slices are {steps.min():.4g} to {steps.max():.4g} mm apart; expected even distances. "
             "A slice may be missing, or the folder holds two scans. Add it, or convert the scan with another tool."
         )
-    return image
+    expected = [image.TransformIndexToPhysicalPoint((0, 0, number)) for number in range(len(positions))]
+    apart = np.linalg.norm(np.array(expected) - positions, axis=1).max()
+    if apart > EVEN * steps.max() * len(positions):
+        raise InputError(
+            f"{folder}: its slices are shifted sideways by up to {apart:.4g} mm, as a tilted gantry does; the volume "
+            "would be out of shape. Convert the scan with a tool that corrects the tilt, such as dcm2niix."
+        )
