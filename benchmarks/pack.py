@@ -24,6 +24,7 @@ from scribbleseg.core.atomic import atomic_file
 from scribbleseg.core.progress import Progress
 from scribbleseg.data.intensity import grey_range
 from scribbleseg.data.layout import read_dataset
+from scribbleseg.data.nifti import read_nifti
 
 STEPS = 255
 NOTE = "images in 8 bits"
@@ -55,8 +56,7 @@ def pack(folder: Path, target: Path, part: int, parts: int, fold: tuple[str, int
     ]
 
     def read(path: Path) -> tuple[str, bytes, bytes]:
-        image = nibabel.load(path)
-        values = np.asarray(image.dataobj)
+        values, affine, _ = read_nifti(path)  # lengths in mm, whatever unit the header has
         if path.parent.name.startswith("images") and any(path.name.startswith(f"{case}_") for case in blank):
             values = np.zeros_like(values)
         low, high = grey_range(values)
@@ -64,7 +64,7 @@ def pack(folder: Path, target: Path, part: int, parts: int, fold: tuple[str, int
         exact = path.parent.name.startswith("labels")
         stored = values.astype(np.uint8) if exact else np.round((values.clip(low, high) - low) / scale).astype(np.uint8)
         offset, scale = (0.0, 1.0) if exact else (low, scale)
-        head = np.concatenate([[*image.shape, offset, scale, exact], image.affine.ravel()])
+        head = np.concatenate([[*values.shape, offset, scale, exact], affine.ravel()])
         return path.relative_to(folder).as_posix(), head.astype(np.float64).tobytes(), encode(stored)
 
     with (

@@ -409,6 +409,7 @@ def test_table_only_runs_nothing(place):
 
 BAD = [
     ("seeds = [", "plan.toml: is not TOML: "),
+    ("seeds = " + "[" * 100_000, "nested too deeply"),
     (PLAN.encode().replace(b"pce", b"pc\xe9"), f"byte {PLAN.index('pce') + 3} is not UTF-8"),
     ("seeds = [0]", r"data is missing\. A plan needs \[\[data\]\]"),
     (PLAN.replace('split = "final"', ""), r"data\[0\]: split is missing"),

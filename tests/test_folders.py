@@ -1,6 +1,7 @@
 """Labels of other tools: values, segments, grids that are smaller or turned, lost geometry, DICOM, bad cases."""
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel
@@ -13,7 +14,8 @@ from scribbleseg import cli
 from scribbleseg.config import Evaluate, Import
 from scribbleseg.core.errors import InputError
 from scribbleseg.data.importers import import_dataset
-from scribbleseg.data.itk import write_itk
+from scribbleseg.data.importers.folders import _read_series
+from scribbleseg.data.itk import from_itk, write_itk
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.nifti import two_places
 from scribbleseg.data.placing import place
@@ -156,7 +158,8 @@ def test_options_that_contradict_each_other(scans):
         import_dataset(Import("acdc", scans / "images", scans / "set", same_voxels=True))
 
 
-def write_series(folder: Path, voxels: np.ndarray, steps: list[float]) -> None:
+def write_series(folder: Path, voxels: np.ndarray, steps: list[float], more: dict | None = None) -> None:
+    """One file per slice; `more`: tag → its value by the slice's number."""
     folder.mkdir(parents=True)
     writer = itk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
@@ -166,7 +169,7 @@ def write_series(folder: Path, voxels: np.ndarray, steps: list[float]) -> None:
         tags = {"0020|000e": "1.2.3.4", "0020|000d": "1.2.3", "0008|0060": "CT", "0020|0013": str(number)}
         tags |= {"0008|0018": f"1.2.3.4.{number}", "0020|0032": f"5\\6\\{steps[number]}"}
         tags |= {"0020|0037": "1\\0\\0\\0\\1\\0", "0018|0050": "2.5"}
-        for tag, value in tags.items():
+        for tag, value in (tags | {tag: value(number) for tag, value in (more or {}).items()}).items():
             file.SetMetaData(tag, value)
         writer.SetFileName(str(folder / f"{9 - number}.dcm"))
         writer.Execute(file)
@@ -187,6 +190,95 @@ def test_a_series_with_a_gap_is_refused(tmp_path):
     save(tmp_path / "labels" / "anna.nii.gz", drawn())
     with pytest.raises(InputError, match=r"2.5 to 5 mm apart; expected even distances"):
         imported(tmp_path)
+
+
+def test_a_series_that_is_no_volume_is_refused(tmp_path):
+    folder = tmp_path / "images" / "anna"
+    save(tmp_path / "labels" / "anna.nii.gz", drawn())
+    steps = [10, 12.5, 15, 17.5]
+    for change, words in (
+        (lambda: (folder / "6.dcm").write_bytes((folder / "6.dcm").read_bytes()[:-30]), "6.dcm: not read as part"),
+        (lambda: (folder / "6.dcm").write_bytes(b""), "6.dcm: not read as part"),
+        (lambda: (folder / "10.dcm").symlink_to("nowhere"), "10.dcm: not read as part"),
+        (lambda: shutil.copy(folder / "6.dcm", folder / "copy"), "0 to 2.5 mm apart"),
+    ):
+        write_series(folder, image(0), steps)
+        change()
+        with pytest.raises(InputError, match=words):
+            imported(tmp_path)
+        shutil.rmtree(folder)
+    for more, words in (
+        ({"0020|0032": lambda number: f"5\\{6 + number}\\{steps[number]}"}, "shifted sideways by up to 3.* mm"),
+        ({"0020|0032": lambda number: "5\\6\\10"}, "its 4 slices lie at one place"),
+        (
+            {"0020|0037": lambda number: "1\\0\\0\\0\\1\\0" if number != 1 else "0\\1\\0\\-1\\0\\0"},
+            "turned to each other",
+        ),
+    ):
+        write_series(folder, image(0), steps, more)
+        with pytest.raises(InputError, match=words):
+            imported(tmp_path)
+        shutil.rmtree(folder)
+    assert not (tmp_path / "set").exists()
+
+
+def test_slices_with_scales_of_their_own_are_not_rounded(tmp_path):
+    """PET: each slice has its own slope. The first has whole numbers, so the volume would have them."""
+    folder, voxels = tmp_path / "images" / "anna", image(0)
+    write_series(
+        folder,
+        voxels,
+        [10, 12.5, 15, 17.5],
+        {"0028|1052": lambda number: "0", "0028|1053": lambda number: "1" if number == 0 else "0.25"},
+    )
+    (tmp_path / "labels").mkdir()
+    found = from_itk(_read_series(folder))[0]
+    apart = [from_itk(itk.ReadImage(str(folder / f"{9 - number}.dcm")))[0][:, :, 0] for number in range(4)]
+    assert any((part % 1).any() for part in apart)
+    assert np.array_equal(found, np.stack(apart, 2))
+
+
+def test_what_is_there_and_not_imported_is_named(scans, capsys):
+    save(scans / "labels" / "anna.nii.gz", drawn())
+    (scans / "labels" / "notes.txt").write_text("x", encoding="utf-8")
+    (scans / "images" / "more").mkdir()
+    imported(scans)
+    said = capsys.readouterr().err
+    assert "1 not imported, no labels: notes.txt" in said and "1 not imported, no scans: more" in said
+    shutil.rmtree(scans / "set")
+    for part in ("images", "labels"):
+        odd = scans / part / "berta.nii.gz"
+        odd.symlink_to("nowhere")
+        with pytest.raises(InputError, match="berta.nii.gz: is a link to nothing"):
+            imported(scans)
+        odd.unlink()
+        odd.mkdir()
+        with pytest.raises(InputError, match="berta.nii.gz: has the name of a volume and is no file"):
+            imported(scans)
+        odd.rmdir()
+
+
+@pytest.mark.parametrize(
+    "key, value, words",
+    [
+        ("LabelValue", "x", "Segment0_LabelValue is 'x'"),
+        ("LabelValue", "-3", "Segment0_LabelValue is '-3'"),
+        ("Layer", "-1", "Segment0_Layer is '-1'"),
+        ("Layer", "2", "in layer 2 of 1"),
+    ],
+)
+def test_a_segmentation_with_an_odd_header_is_refused(tmp_path, key, value, words):
+    save(tmp_path / "images" / "anna.nii.gz", image(0), np.diag([1.0, 1, 3, 1]))
+    (tmp_path / "labels").mkdir()
+    path = tmp_path / "labels" / "anna.seg.nrrd"
+    seg_nrrd(path, [("Liver", 3, drawn() == 1)])
+    file = itk.ReadImage(str(path))
+    file.SetMetaData(f"Segment0_{key}", value)
+    itk.WriteImage(file, str(path))
+    with pytest.raises(InputError, match=words):
+        import_dataset(
+            Import("folders", (tmp_path / "images", tmp_path / "labels"), tmp_path / "set", ("liver=Liver",))
+        )
 
 
 def two_headed(path: Path, codes: tuple[int, int]) -> nibabel.Nifti1Image:

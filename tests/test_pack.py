@@ -8,6 +8,7 @@ import pack
 from small import small_dataset
 
 from scribbleseg.data.intensity import normalise
+from scribbleseg.data.volume import read_volume
 
 
 def test_two_halves_make_the_data_set(tmp_path):
@@ -40,6 +41,21 @@ def test_two_halves_make_the_data_set(tmp_path):
             assert 0 < np.abs(normalise(before) - normalise(after)).max() <= 1 / 255, (
                 "all 256 steps lie where training looks"
             )
+
+
+def test_lengths_in_another_unit_are_millimetres(tmp_path):
+    folder = small_dataset(tmp_path / "small")
+    for path in (folder / "imagesTr").iterdir():
+        file = nibabel.load(path)
+        file.header.set_xyzt_units("micron")
+        nibabel.save(file, path)
+    pack.pack(folder, tmp_path / "a.zip", 1, 1)
+    pack.unpack([tmp_path / "a.zip"], tmp_path / "again")
+    image = min((folder / "imagesTr").iterdir())
+    before, after = read_volume(image)[1], read_volume(tmp_path / "again" / "imagesTr" / image.name)[1]
+    assert np.allclose(before.affine, after.affine)
+    assert np.allclose(before.affine[:3], nibabel.load(image).affine[:3] / 1000)
+    assert np.allclose(before.spacing_mm, after.spacing_mm, rtol=1e-6)
 
 
 def test_differences_come_back_whatever_the_values():

@@ -1,6 +1,8 @@
 """Data sets of 2-D images: PNG and TIFF, colours as channels, from check to evaluate; 2-D NIfTI."""
 
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import nibabel
@@ -139,6 +141,58 @@ def test_what_is_no_picture_is_said(tmp_path):
     (tmp_path / "colours.png").write_bytes(whole[:-40])
     with pytest.raises(InputError, match="cannot be read as a picture"):
         read_channels([tmp_path / "colours.png"])
+
+
+@pytest.mark.parametrize("name", ["a.png", "deflate.tif", "lzw.tif", "raw.tif"])
+def test_a_damaged_picture_is_refused(tmp_path, name):
+    """Cut anywhere; a PNG and a TIFF with deflate also with one bit of its pixels flipped."""
+    rng = np.random.default_rng(0)
+    pixels = np.where(rng.random((64, 64)) < 0.2, rng.integers(0, 4, (64, 64)), 3).astype(np.uint8)
+    path = tmp_path / name
+    packing = {"lzw.tif": "tiff_lzw", "deflate.tif": "tiff_adobe_deflate"}.get(name)
+    Image.fromarray(pixels).save(path, compression=packing)
+    whole = path.read_bytes()
+    read_volume(path)
+    for cut in rng.integers(1, len(whole), 15):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(InputError, match="cannot be read as a picture"):
+            read_volume(path)
+    for bit in rng.integers(0, 8 * len(whole), 200) if name in ("a.png", "deflate.tif") else ():
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        try:
+            found = read_volume(path)[0][0]
+        except InputError:
+            continue
+        assert np.array_equal(found, pixels)
+
+
+def test_a_picture_that_promises_more_than_it_can_hold(tmp_path):
+    path = tmp_path / "bomb.png"
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(path)
+    content = bytearray(path.read_bytes())
+    content[16:24] = struct.pack(">II", 12_000, 12_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="promises 18000000 bytes of pixels"):
+        read_volume(path)
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((16, 16), np.uint8), photometric="minisblack", metadata=None)
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    at = content.index(struct.pack("<H", 256)) + 8  # ImageWidth
+    content[at : at + 4] = struct.pack("<I", 60_000)
+    content[at + 12 : at + 16] = struct.pack("<I", 60_000)
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(InputError, match="cannot be read as a picture"):
+        read_volume(tmp_path / "a.tif")
+
+
+def test_no_other_form_is_opened(tmp_path):
+    """Pillow gives PostScript to Ghostscript, whatever the name of the file is."""
+    Image.fromarray(np.eye(9, dtype=np.uint8)).convert("L").save(tmp_path / "a.eps", format="EPS")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    with pytest.raises(InputError, match="cannot identify image file"):
+        read_volume(tmp_path / "a.png")
 
 
 def test_a_missing_colour_is_named(tmp_path, capsys):

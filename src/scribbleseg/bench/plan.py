@@ -264,6 +264,8 @@ def _read_toml(path: Path) -> dict:
         raise InputError(f"{path}: no such file. Correct the path.") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: byte {error.start + 1} is not UTF-8. Save the file as UTF-8.") from error
+    except RecursionError as error:
+        raise InputError(f"{path}: is not readable as TOML (nested too deeply). Correct the file.") from error
     except msgspec.DecodeError as error:
         raise InputError(f"{path}: is not TOML: {error}. Correct the file.") from error
 

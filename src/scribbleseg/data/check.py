@@ -17,7 +17,7 @@ from .enclosure import choose_rule, closed_rings
 from .fitting import find_plane
 from .intensity import ct_samples
 from .layout import read_description, survey
-from .nifti import two_places
+from .nifti import AS_ITK, two_places
 from .plane import flat_axis
 from .volume import PICTURES, PLANES, Grid, read_label
 
@@ -167,10 +167,7 @@ def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], wa
             tell(f"spacing   none in the files: distances are in {dataset.spacing_unit}")
         twice = [found.case for found, grid in zip(read, grids, strict=True) if two_places(grid.header)]
         if twice:
-            warnings.append(
-                f"{first_names(twice)}: the header has two places that differ (qform and sform). They are read as ITK "
-                "reads them, the way of 3D Slicer and ITK-SNAP. Labels must lie at the same place."
-            )
+            warnings.append(f"{first_names(twice)}: {AS_ITK}. Labels must lie at the same place.")
         single = [found.case for found in read if found.slices == 1]
         if single:
             warnings.append(f"{first_names(single)}: one slice only")

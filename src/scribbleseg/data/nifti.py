@@ -12,6 +12,8 @@ from ..core.errors import InputError
 
 MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # code in `xyzt_units` (unknown, metre, mm, micron) → length of the unit
 RATIO = 1040  # deflate makes nothing smaller than by this factor
+# what a verb says of a file with `two_places`
+AS_ITK = "the header has two places that differ (qform and sform); read as ITK, 3D Slicer and ITK-SNAP read it"
 APART = 0.5  # of a voxel: how far apart the two geometries of a header may be that count as one
 RIGHT_ANGLE = 1e-3  # how far the cosine between two axes may be from 0
 NEAR_UNIT = 1e-4  # by how much the square of a quaternion's length may exceed 1, as rounding in other programs makes it

@@ -16,11 +16,12 @@ import numpy as np
 
 from ..config import Evaluate
 from ..core.console import say, tell
-from ..core.errors import InputError
+from ..core.errors import InputError, first_names
 from ..core.progress import Progress
 from ..data.case import difference, load_label, way_out
 from ..data.dataset import Case, Dataset
 from ..data.layout import Description, read_description
+from ..data.nifti import AS_ITK, two_places
 from ..data.volume import PICTURES, ending, read_label
 from ..inference.provenance import MADE_BY, changed
 from .masks import check_values, class_names, list_masks, numbered_classes
@@ -112,6 +113,8 @@ def score_files(
     def score_case(case: str) -> list[dict]:
         prediction, grid = read_label(predicted[case])
         mask, mask_grid = read_label(true[case], grid.order)
+        if two_places(grid.header) or two_places(mask_grid.header):
+            twice.append(case)
         if not grid.same_place(mask_grid) and same_voxels and grid.sizes == mask_grid.sizes:
             say(f"{predicted[case]}: lies elsewhere than {true[case]}; compared voxel by voxel (--same-voxels)")
         elif not grid.same_place(mask_grid):
@@ -124,6 +127,7 @@ def score_files(
         spacing = "voxels" if ending(true[case]) in PICTURES else info.spacing
         return score_volume(case, prediction, mask, grid.spacing_mm, names, _unit(spacing, grid.spacing_mm))
 
+    twice: list[str] = []
     failed: dict[str, str] = {}
 
     def attempt(case: str) -> list[dict]:
@@ -133,8 +137,11 @@ def score_files(
             failed[case] = str(error)
             return []
 
+    rows = _in_parallel(attempt, cases)
+    if twice:
+        say(f"{first_names(sorted(twice))}: {AS_ITK}")
     return (
-        _in_parallel(attempt, cases),
+        rows,
         [case for case in true if case not in predicted],
         [case for case in predicted if case not in true],
         {case: failed[case] for case in cases if case in failed},

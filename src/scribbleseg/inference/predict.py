@@ -7,9 +7,10 @@ from pathlib import Path
 from ..config import Predict
 from ..core.console import say
 from ..core.device import pick_device, prepare_cpu
-from ..core.errors import InputError
+from ..core.errors import InputError, first_names
 from ..core.parallel import ahead
 from ..core.progress import Progress
+from ..data.nifti import AS_ITK, two_places
 from ..data.volume import Grid, write_volume
 from .guard import check_outputs, output_files
 from .inputs import Job, list_jobs
@@ -54,6 +55,7 @@ def predict(config: Predict) -> list[Path]:
         "weights_sha256": [model.sha256 for model in models],
     }
     done: list[Job] = []
+    twice: list[str] = []
 
     def write(job: Job, found: Segmented, grid: Grid, began_ns: int | None) -> None:
         maps = [*(() if found.probs is None else found.probs), *(() if found.entropy is None else [found.entropy])]
@@ -98,6 +100,8 @@ def predict(config: Predict) -> list[Path]:
                         f"{job.images[0]}: the network's output for it is {error}. Nothing was written of this case. "
                         "Check the weights of the run, or try --device cpu."
                     ) from error
+                if two_places(scan.grid.header):
+                    twice.append(job.images[0].name)
                 if config.largest:
                     keep_largest(found.label)
                 if noted and job is jobs[0]:  # the note is older than the predictions that it is about
@@ -109,6 +113,8 @@ def predict(config: Predict) -> list[Path]:
             for future in writing:
                 future.result()
     finally:
+        if twice:
+            say(f"{first_names(twice)}: {AS_ITK}. The masks keep both places")
         if 0 < len(done) < len(jobs):
             say(f"{len(done)} of {len(jobs)} cases were predicted and written, the last one to {done[-1].output}")
     return [path for job in jobs for path in outputs[job]]

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..core import distributed
 from ..core.console import say
 from ..core.device import free_memory
-from ..core.errors import InputError
+from ..core.errors import InputError, first_names
 from ..core.labels import UNLABELED
 from ..core.parallel import ahead
 from ..core.progress import Progress
@@ -24,6 +24,7 @@ from ..data.dataset import Dataset
 from ..data.depth import deepen_image, deepen_label, deepen_strokes
 from ..data.enclosure import enclosure
 from ..data.intensity import unit_range
+from ..data.nifti import AS_ITK, two_places
 from ..data.preparation import (
     PAPERS,
     Fitted,
@@ -55,8 +56,12 @@ def build_slices(
     cache = dataset.folder / ".scribbleseg"
     code = None if method is None else own_code(f"{type(method).__module__}:{type(method).__qualname__}")
 
+    twice: list[str] = []
+
     def load(name: str) -> tuple[Tensor, dict[str, Tensor], Tensor | None, dict[str, int]]:
         volume = load_volume(dataset, dataset.case(name), fitted)
+        if two_places(volume.grid.header):
+            twice.append(name)
         targets, notes = {"label": volume.scribble}, {}
         if method is not None:
             seen = for_targets(volume, fitted)
@@ -87,6 +92,8 @@ def build_slices(
             bar.advance()
     for text, count in said.items() if shown else ():
         say(f"{text}: {count}")
+    if twice and shown:
+        say(f"{first_names(sorted(twice))}: {AS_ITK}")
     if shown and stacks["image"].file is not None:
         say(
             f"the slices take {sum(stack.bytes for stack in stacks.values()) / 2**30:.1f} GiB, too much for memory: "
@@ -128,8 +135,12 @@ def build_voxels(dataset: Dataset, plan: Plan, method: Method) -> Voxels:
     """
     cases, fitted = plan.fold.train, plan.fitted
 
+    twice: list[str] = []
+
     def load(name: str) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
         volume = load_volume(dataset, dataset.case(name), fitted)
+        if two_places(volume.grid.header):
+            twice.append(name)
         depth, *size = grid_shape(plan, volume.image.shape[1:], volume.grid.spacing_mm)
         shape = size[0], size[1]
 
@@ -158,6 +169,8 @@ def build_voxels(dataset: Dataset, plan: Plan, method: Method) -> Voxels:
             slices, size = len(image), tuple(image.shape[2:])
             shapes += [(slices, *size)] if plan.dims == 3 else [size] * slices
             bar.advance()
+    if twice and distributed.rank() == 0:
+        say(f"{first_names(sorted(twice))}: {AS_ITK}")
     maps = {name: torch.cat([part[name] for part in labels]) for name in labels[0]}
     known = any(dataset.case(name).truth is not None for name in cases)
     return lay_out(torch.cat(images, 1), maps, torch.cat(truths) if known else None, shapes, len(dataset.classes))

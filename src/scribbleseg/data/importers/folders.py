@@ -18,7 +18,7 @@ from ...core.parallel import for_each
 from ..case import difference, read_channels
 from ..itk import from_itk, open_itk, simpleitk
 from ..layout import SUFFIX
-from ..nifti import two_places
+from ..nifti import AS_ITK, two_places
 from ..placing import place
 from ..volume import ITK, NIFTI, Grid, check_geometry, ending, read_label, read_volume, write_volume
 from .write import END, case_paths, say_moved, write_description
@@ -69,10 +69,7 @@ def import_folders(settings: config.Import) -> None:
         write_description(folder, images.resolve().name, channels, mapping.names, {}, end=END)
     say_moved(drawn[case] for case, (moved, _) in zip(scans, found) if moved)
     if twice := [case for case, (_, both) in zip(scans, found) if both]:
-        say(
-            f"{first_names(twice)}: the header has two places that differ (qform and sform); read as ITK reads it, the "
-            "way of 3D Slicer and ITK-SNAP"
-        )
+        say(f"{first_names(twice)}: {AS_ITK}")
     bare = [case for case in scans if case not in drawn]
     if bare:
         say(f"{len(bare)} of {len(scans)} scans have no label: {first_names(bare)}")
