@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from small import AFFINE, save
-from tiny import edit, image, scribble, tiny_set
+from tiny import edit, image, scribble, tiny_set, truth
 
 from scribbleseg.cli import main
 from scribbleseg.config import Check, Predict
@@ -23,6 +23,7 @@ from scribbleseg.data.layout import read_dataset, survey
 from scribbleseg.data.volume import Grid, read_image, read_label, read_volume, write_volume
 from scribbleseg.evaluation.scores import score_files
 from scribbleseg.inference.predict import predict
+from scribbleseg.training.batches import build_slices
 from scribbleseg.training.checkpoint import read_checkpoint
 
 SHAPE = (12, 10, 4)
@@ -48,6 +49,18 @@ def itk(array: np.ndarray, path: Path, compressed: bool = True, spacing=(0.8, 0.
     file.SetSpacing(spacing)
     sitk.WriteImage(file, str(path), useCompression=compressed)
     return path
+
+
+def two_placed(path: Path) -> None:
+    """Move the sform of a file away from its qform."""
+    file = nibabel.load(path)
+    own = nibabel.Nifti1Image(np.asanyarray(file.dataobj).copy(), None)
+    moved = file.affine.copy()
+    moved[:3, 3] += 30
+    own.header.set_qform(file.affine, 1)
+    own.header.set_sform(moved, 2)
+    path.unlink()
+    nibabel.save(own, path)
 
 
 def patched(path: Path, *changes: tuple[int, str, object]) -> Path:
@@ -202,6 +215,33 @@ def test_distances_are_millimetres_too(tmp_path):
         nibabel.save(file, tmp_path / part / "x.nii.gz")
     rows = score_files(tmp_path / "a", tmp_path / "b", ("one", "two"))[0]
     assert rows[0]["hd95"] == pytest.approx(3) and rows[0]["unit"] == "mm"
+
+
+def test_a_value_that_no_class_has_makes_no_classes(tmp_path):
+    mask = truth().astype(np.int32)
+    for part in "ab":
+        save(tmp_path / part / "x.nii.gz", mask)
+    save(tmp_path / "b" / "x.nii.gz", np.where(mask == 2, 2**30, mask))
+    with pytest.raises(InputError, match="has the value 1073741824; expected classes up to 254"):
+        score_files(tmp_path / "a", tmp_path / "b")
+
+
+def test_every_verb_names_a_file_with_two_places(folder, trained, tmp_path, capsys):
+    for path in [*(folder / "imagesTr").iterdir(), *(folder / "labelsTr").iterdir()]:
+        two_placed(path)
+    for path in (folder / "labelsTr_dense").iterdir():
+        two_placed(path)
+    words = "the header has two places that differ"
+    assert check(Check(folder)) and f"case2, case3: {words}" in capsys.readouterr().out
+    dataset = read_dataset(folder)
+    build_slices(dataset, ("case1", "case0"), None, 16)
+    assert f"case0, case1: {words}" in capsys.readouterr().err
+    assert main(["evaluate", str(folder / "labelsTr_dense"), str(folder / "labelsTr_dense")]) == 0
+    assert f"case2, case3: {words}" in capsys.readouterr().err
+    image = folder / "imagesTr" / "case0_0000.nii.gz"
+    assert main(["predict", str(trained), str(image), str(tmp_path / "mask.nii.gz"), "--device", "cpu"]) == 0
+    assert f"case0_0000.nii.gz: {words}" in capsys.readouterr().err
+    assert read_volume(tmp_path / "mask.nii.gz")[1].same_place(read_volume(image)[1])
 
 
 @pytest.mark.parametrize("kind", [".nrrd", ".mha"])

@@ -79,6 +79,31 @@ def test_settings_of_other_types_are_refused_by_every_verb(run, small, tmp_path,
         assert f"{run / 'config.json'}: not a run's settings" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("pixel", float("nan")),
+        ("pixel", -1),
+        ("pixel", 1e300),
+        ("unit", "furlong"),
+        ("enclosure", "circle"),
+        ("closed", float("nan")),
+        ("closed", 7),
+        ("plane", "<b>"),
+        ("intensity", [{"kind": "ct", "low": 5, "high": 5}]),
+        ("intensity", [{"kind": "ct", "low": float("nan"), "high": 5}]),
+        ("intensity", [{"kind": "papers"}] * 3),
+        ("crop", "no"),
+        ("bare", float("nan")),
+        ("bare", 1),
+    ],
+)
+def test_what_was_fitted_is_held_to_what_can_be(run, key, value):
+    edit(run, value, "plan", "fitted", key)
+    with pytest.raises(InputError, match="config.json: not a run's settings"):
+        read_plan(run)
+
+
 @pytest.mark.parametrize("lr", ["nan", "inf", "1e30", "-1"])
 def test_rates_that_no_training_can_have_leave_no_folder(small, tmp_path, capsys, lr):
     assert main(["train", str(small), str(tmp_path / "new"), "--method", "pce", "--lr", lr]) == 2
