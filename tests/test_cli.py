@@ -377,6 +377,16 @@ def test_progress_says_nothing_of_work_that_failed(capsys):
 # --- a light start
 
 
+@pytest.mark.parametrize(("given", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "active"}, "ACTIVE")])
+def test_threads_that_wait_leave_their_core(tmp_path, given, policy):
+    """OpenMP reads the policy when it is loaded, so that it has to be set before PyTorch is imported."""
+    words = [sys.executable, "-m", "scribbleseg", "predict", tmp_path, tmp_path, tmp_path / "out"]
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"} | given
+    said = subprocess.run(words, env=environment | {"OMP_DISPLAY_ENV": "true"}, capture_output=True, text=True).stderr
+    assert "not a run folder" in said
+    assert re.search(rf"OMP_WAIT_POLICY *= *'{policy}'", said)
+
+
 def test_help_is_quick_and_imports_nothing_heavy():
     code = """
 import io, sys, time, contextlib

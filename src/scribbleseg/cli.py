@@ -30,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     Exit code 0, 1 (`check`: the data set cannot be used), 2 (bad input), 130 (Ctrl-C, SIGTERM, SIGHUP).
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # PyTorch's threads that wait leave their core to others
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without → and λ, a file's name that is no text
     with stops():
