@@ -29,10 +29,10 @@ format: $(VENV)/test-installed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# the site of the pages in docs, in docs/_build; a warning is an error
+# the site of the pages in docs, in site; a warning is an error
 docs: $(VENV)/installed
 	$(PIP) -e '.[docs]'
-	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs site
 
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 

@@ -11,7 +11,6 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 html_theme, html_title = "pydata_sphinx_theme", "scribbleseg"
 html_theme_options = {"header_links_before_dropdown": 4}
 html_sidebars = {"index": []}
-exclude_patterns = ["_build"]
 myst_heading_anchors = 4
 autodoc_member_order = "bysource"
 # pages link to files of the repository that are not part of the site; tests/test_docs.py checks that they exist
