@@ -115,7 +115,8 @@ def sums_over_processes() -> dict[str, list[int]]:
                 method.network(batch.image)  # validation
                 method.pictures(batch)
                 slices = Slices(batch.image, batch.label, dict(batch.maps), batch.truth)
-                method.sweep(slices, torch.tensor(0.9))
+                if method.sweeps:
+                    method.sweep(slices, torch.tensor(0.9))
                 method.resume(slices)
         counts[name].append(len(calls))
         dist.all_reduce = reduce

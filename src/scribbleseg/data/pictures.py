@@ -94,7 +94,7 @@ def _read_tiff(path: Path) -> np.ndarray:
             return _read_pillow(path, "TIFF")
         colours = [axis for axis, letter in enumerate(series.axes) if letter in "SC"]
         pixels = np.moveaxis(pixels, colours, [-1]) if colours else pixels
-        alpha = bool(file.pages[0].extrasamples) if pixels.ndim == 3 else False  # type: ignore[union-attr]
+        alpha = pixels.ndim == 3 and bool(series.keyframe.extrasamples)
     return pixels[..., :-1] if alpha and pixels.shape[-1] in (2, 4) else pixels
 
 

@@ -44,9 +44,9 @@ def _unpack(path: Path, folder: Path) -> None:
             for entry in archive.infolist():
                 with archive.open(entry) as source, open(folder / entry.filename, "wb") as file:
                     shutil.copyfileobj(source, file)
+    except InputError:
+        raise
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path}: not a packed model, or a damaged one ({error}). {AGAIN}") from error
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .dropout import Dropout
+from .encoder_decoder import EncoderDecoder
 
 
 class Block(nn.Sequential):
@@ -38,7 +39,7 @@ class _Joined(torch.autograd.Function):
         return tuple(part.clone() for part in gradient.split(ctx.widths, 1))
 
 
-class UNet(nn.Module):
+class UNet(EncoderDecoder):
     """Channels 16-32-64-128-256; max-pool down; 1×1 convolution and bilinear ×2 (align_corners) up; head conv3×3.
 
     Logits are float32 also under autocast. H and W are multiples of 16.
@@ -79,15 +80,3 @@ class UNet(nn.Module):
     def decode(self, maps: list[Tensor]) -> Tensor:
         """The input of the head, [N, widths[0], H, W]."""
         return self.decoder_maps(maps)[-1]
-
-    def maps_features_and_logits(self, x: Tensor) -> tuple[dict[int, Tensor], Tensor, Tensor]:
-        """Stride → the encoder's map; the input of the head; the logits."""
-        maps = self.encode(x)
-        features = self.decode(maps)
-        return dict(zip(self.map_widths, maps)), features, self.head(features).float()
-
-    def features_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.maps_features_and_logits(x)[1:]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.features_and_logits(x)[1]

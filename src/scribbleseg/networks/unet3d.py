@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ..core.errors import InputError
+from .encoder_decoder import EncoderDecoder
 
 WIDTHS = (16, 32, 64, 128, 256)
 THICK = 2**0.5  # slices whose distance is more than this times the pixel's side are not yet halved
@@ -24,7 +25,7 @@ def depth_strides(anisotropy: float, levels: int = len(WIDTHS)) -> tuple[int, ..
     return tuple(strides)
 
 
-class UNet3D(nn.Module):
+class UNet3D(EncoderDecoder):
     """Two convolutions, instance norm and LeakyReLU per block; strided convolutions down, transposed ones up.
 
     image [N, channels, D, H, W] → logits [N, classes, D, H, W], float32 also under autocast. D is a multiple of the
@@ -68,15 +69,3 @@ class UNet3D(nn.Module):
         for block, skip in zip(reversed(self.decoder), reversed(maps[:-1])):
             x = block(x, skip)
         return x
-
-    def maps_features_and_logits(self, x: Tensor) -> tuple[dict[int, Tensor], Tensor, Tensor]:
-        """Stride in the plane → the encoder's map; the input of the head; the logits."""
-        maps = self.encode(x)
-        features = self.decode(maps)
-        return dict(zip(self.map_widths, maps)), features, self.head(features).float()
-
-    def features_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.maps_features_and_logits(x)[1:]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.features_and_logits(x)[1]

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,9 @@ from ..core.errors import InputError
 from ..data.intensity import Intensity
 from ..inference.models import Model
 from . import standalone
+
+if TYPE_CHECKING:
+    import onnx
 
 OPSET = 18  # the first with a Resize that has antialiasing
 NEAR = 1e-4  # by how much probabilities of the file may differ from PyTorch's
@@ -102,7 +106,7 @@ def _save(whole: Whole, channels: int, path: Path, model: Model) -> None:
         )
 
 
-def _forget_places(proto) -> None:  # type: ignore[no-untyped-def]  # onnx is optional
+def _forget_places(proto: "onnx.ModelProto") -> None:
     """Remove what the exporter notes about where its code lies on this machine."""
     for graph in (proto.graph, *proto.functions):
         for node in graph.node:
