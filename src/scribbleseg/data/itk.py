@@ -16,7 +16,21 @@ from ..core.errors import InputError
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 RATIO = 1040  # deflate makes nothing smaller than by this factor
 MM = {"mm": 1.0, "millimeter": 1.0, "um": 0.001, "µm": 0.001, "micron": 0.001, "cm": 10.0, "m": 1000.0, "meter": 1000.0}
-RANGES = ("list", "vector", "complex", "color", "matrix", "point", "normal", "covariant", "3-", "2-", "4-", "rgb", "hsv")
+RANGES = (
+    "list",
+    "vector",
+    "complex",
+    "color",
+    "matrix",
+    "point",
+    "normal",
+    "covariant",
+    "3-",
+    "2-",
+    "4-",
+    "rgb",
+    "hsv",
+)
 NRRD_BYTES = {
     1: ("signed char", "int8", "int8_t", "uchar", "unsigned char", "uint8", "uint8_t"),
     2: ("short", "short int", "signed short", "signed short int", "int16", "int16_t")
@@ -180,7 +194,7 @@ def _check_mha(path: Path) -> tuple[float, int]:
 
 
 def _checksums(voxels: np.ndarray, several: bool) -> Iterator[int]:
-    """The CRC-32 of voxels in both byte orders, and where there are `several` numbers in each, also with these apart."""
+    """The CRC-32 of voxels in both byte orders; of `several` numbers in each voxel, side by side and layer by layer."""
     for ordered in (voxels, np.moveaxis(voxels, -1, 0)) if several else (voxels,):
         yield zlib.crc32(np.ascontiguousarray(ordered).data)
         yield zlib.crc32(ordered.byteswap().data)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.atomic import atomic_folder
+from ..core.console import say
 from ..core.errors import InputError, first_names
 from ..data.importers.write import write_description
 from ..data.layout import read_dataset
@@ -28,10 +29,16 @@ def volumes(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder. Give a folder of volumes, or a data set.")
     known = NIFTI + ITK
-    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    files = [path for path in files if path.is_file() and path.name.lower().endswith(known)]
+    every = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    files = [path for path in every if path.name.lower().endswith(known)]
     if not files:
         raise InputError(f"{folder}: no volumes in it; expected files that end in {', '.join(known)}.")
+    if odd := [path for path in files if not path.is_file()]:
+        raise InputError(
+            f"{odd[0]}: is not a file (a folder, or a link to nowhere?). Put the scan there, or remove it."
+        )
+    if others := [path.name for path in every if path not in files]:
+        say(f"{folder}: {len(others)} not shown, no volumes: {first_names(others)}")
     ends = sorted({ending(path) for path in files})
     if len(ends) > 1:
         raise InputError(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.colors import to_hex
+from msgspec import Struct
 
 from ..core.atomic import atomic_file, atomic_folder
 from ..core.errors import InputError, nearest
@@ -52,6 +53,13 @@ class Overview:
     voxels: list[int] = field(default_factory=list)  # labelled voxels per class
     slices: list[int] = field(default_factory=list)  # slices with a stroke
     error: str = ""
+
+
+class Stored(Struct):
+    """session.json."""
+
+    colours: dict[str, str] = {}
+    reviewed: list[str] = []
 
 
 class Session:
@@ -120,10 +128,12 @@ class Session:
         self.dataset = dataset = read_dataset(self.place)
         if not dataset.cases:
             raise InputError(f"{self.place}: has no case in imagesTr, so there is nothing to draw on. Add scans.")
-        stored = read_json(self.work / "session.json") if (self.work / "session.json").is_file() else {}
-        colours = stored.get("colours", {})
-        self.colours = [colours.get(name, colour(value)) for value, name in enumerate(dataset.classes)]
-        self.reviewed = set(stored.get("reviewed", ())) & dataset.cases.keys()
+        path = self.work / "session.json"
+        stored = read_json(path, Stored) if path.is_file() else Stored()
+        self.colours = [
+            as_colour(stored.colours.get(name, colour(value))) for value, name in enumerate(dataset.classes)
+        ]
+        self.reviewed = set(stored.reviewed) & dataset.cases.keys()
         self.overview = {name: Overview() for name in dataset.cases}
         with_label = [case for case in dataset.cases.values() if case.scribble is not None]
         for case, seen in zip(with_label, for_each("reading strokes", self._look, with_label) if with_label else ()):
@@ -345,7 +355,7 @@ class Session:
     def uncertainty(self, name: str) -> list[float] | None:
         """Mean entropy of each slice of the latest prediction, 0 to 1; None without a prediction."""
         number = self.predicted_by(name)
-        return None if number is None else read_json(self._update(number) / "uncertainty" / f"{name}.json")
+        return None if number is None else read_json(self._update(number) / "uncertainty" / f"{name}.json", list[float])
 
     def prediction(self, name: str) -> np.ndarray:
         """The latest predicted classes, uint8 [D, H, W]. Raises InputError where there are none."""

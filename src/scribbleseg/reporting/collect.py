@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 from ..config import Train
 from ..core.console import say
 from ..core.errors import InputError
-from ..core.json_file import convert, read_json
+from ..core.json_file import convert, read_json, read_lines
 from ..core.labels import UNLABELED
 from ..data.case import Volume, load_volume
 from ..data.dataset import Case, Dataset
@@ -148,7 +148,7 @@ def not_found(run: Run) -> str:
 
 
 def _read_log(path: Path) -> list[dict]:
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    lines = read_lines(path)
     entries: list[dict] = []
     first: Entry | None = None
     for number, line in enumerate(lines, 1):

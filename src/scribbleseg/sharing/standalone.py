@@ -3,14 +3,24 @@
 Needs numpy, nibabel and onnxruntime. Images are NIfTI files on one grid, one per channel.
 """
 
+import gzip
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
+
+
+def load(path: str) -> Any:
+    """A file, read to its end: gzip checks its checksum there. nibabel alone stops at the last voxel."""
+    packed = Path(path).read_bytes()
+    content = gzip.decompress(packed) if path.lower().endswith(".gz") else packed
+    kind: Any = nibabel.Nifti2Image if content[:4] in (b"\x1c\2\0\0", b"\0\0\2\x1c") else nibabel.Nifti1Image
+    return kind.from_bytes(content)
 
 
 def slice_axis(affine: np.ndarray, sizes: tuple[int, ...], plane: str) -> int:
@@ -58,7 +68,9 @@ def predict(paths: list[str], target: str, folder: Path) -> None:
     about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     if len(paths) != len(about["channels"]):
         sys.exit(f"{__doc__}\nThe channels of this model: {', '.join(about['channels'])}.")
-    files: list[Any] = [nibabel.load(path) for path in paths]
+    if os.path.lexists(target):
+        sys.exit(f"{target}: exists already. Choose another name for the mask.")
+    files = [load(path) for path in paths]
     shape, affine, header = files[0].shape, files[0].affine, files[0].header.copy()
     first = slice_axis(affine, sizes := (*shape, 1, 1)[:3], about["plane"])
     order = (first, *(axis for axis in (2, 1, 0) if axis != first))
@@ -69,9 +81,13 @@ def predict(paths: list[str], target: str, folder: Path) -> None:
     model = onnxruntime.InferenceSession(folder / "model.onnx")
     label = np.zeros(channels[0].shape, np.uint8)
     parts = [model.run(None, {"image": stack[start : start + 16]})[0] for start in range(0, len(stack), 16)]
+    if not np.isfinite(stack).all() or not all(np.isfinite(part).all() for part in parts):
+        sys.exit(f"{paths[0]}: the image or the network's output has values that are NaN or infinite.")
     label[box] = np.concatenate(parts).argmax(1)
     header.set_data_dtype(np.uint8)
-    nibabel.save(type(files[0])(label.transpose(np.argsort(order)).reshape(shape), affine, header), target)
+    partial = Path(target).with_name(f".partial-{Path(target).name}")
+    nibabel.save(type(files[0])(label.transpose(np.argsort(order)).reshape(shape), affine, header), partial)
+    os.replace(partial, target)
 
 
 if __name__ == "__main__":

@@ -218,9 +218,7 @@ def _only_series(folder: Path) -> Any:
     series = find_series(folder)
     if len(series) != 1:
         sizes = ", ".join(f"{len(files)} files ({Path(files[0]).name} …)" for files in series) or "none"
-        raise InputError(
-            f"{folder}: has {len(series)} DICOM series: {sizes}; expected one. Move the others elsewhere."
-        )
+        raise InputError(f"{folder}: has {len(series)} DICOM series: {sizes}; expected one. Move the others elsewhere.")
     return read_series(folder, series[0])
 
 

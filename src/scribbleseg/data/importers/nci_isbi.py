@@ -87,7 +87,9 @@ def _labels(src: Path) -> tuple[dict[str, Path], dict[str, Path]]:
             others.append(path.name)
         elif "scribble" in f"{path.parent.name}/{path.name}".lower():
             if match[1] in scribbles:
-                raise InputError(f"{path}: is a scribble of {match[1]} as {scribbles[match[1]]} is. Remove one of the two.")
+                raise InputError(
+                    f"{path}: is a scribble of {match[1]} as {scribbles[match[1]]} is. Remove one of the two."
+                )
             scribbles[match[1]] = path
         elif ending(path) != ".nrrd":
             others.append(path.name)
