@@ -166,7 +166,7 @@ def test_a_record_that_cannot_be_read_says_what_to_do(place):
     good = table.read_text(encoding="utf-8")
     for bad in (f"<<<<<<< HEAD\n{good}", f"{good}<<<<<<< HEAD\n", f"{good}{good}", "", f'{good}"'):
         table.write_text(bad, encoding="utf-8")
-        with pytest.raises(InputError, match="runs.csv: .* Restore it"):
+        with pytest.raises(InputError, match="runs.csv: .* Restore the tables"):
             bench(place)
 
 

@@ -273,6 +273,17 @@ def test_a_server_that_is_killed_while_it_saves_leaves_whole_files(dataset):
     assert put_slice(there, CASE, 0, get_plane(there, CASE, "strokes", 0, 0), case["version"]).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "text", ["[]", '{"colours": {"square": 5}}', '{"reviewed": [null]}', '{"colours": {"square": "x"}}']
+)
+def test_what_the_page_keeps_is_held_to_its_types(dataset, text):
+    path = dataset / ".scribbleseg" / "draw" / "session.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match="session.json: |colour 'x': expected a name"):
+        open_session(dataset)
+
+
 def test_a_relative_path_is_where_it_seems(dataset, monkeypatch):
     monkeypatch.chdir(dataset.parent)
     session = open_session(Path("data"))

@@ -267,7 +267,7 @@ def test_bytes_of_imports(tmp_path, capsys, kind):
     found, whole = Found(), path.read_bytes()
     assert main([str(word) for word in words]) == 0, capsys.readouterr().err
     shutil.rmtree(dst)
-    for number, rng in enumerate(inputs(40)):
+    for number, rng in enumerate(inputs(15)):
         path.write_bytes(damaged(whole, rng))
         code = found.call((number, kind), *words)
         assert dst.exists() == (code == 0) and not list(tmp_path.glob(".partial-*"))
@@ -308,7 +308,7 @@ def test_values_of_a_bench(tmp_path, capsys, name):
     found, path = Found(), plan if name == "plan.toml" else budget / name
     assert found.call("whole", *words) == 0, capsys.readouterr().err
     whole = path.read_text(encoding="utf-8")
-    for number, rng in enumerate(inputs(20)):
+    for number, rng in enumerate(inputs(6)):
         content = whole.encode()
         if rng.random() < 0.6:  # another value in one cell
             parts = re.split(r"([,\n= ])", whole)

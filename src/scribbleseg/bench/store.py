@@ -84,6 +84,7 @@ class StoredPlan(Struct):
 class StoredMachine(Struct):
     device: str
     precision: str
+    threads: int
 
 
 class Record(Struct):

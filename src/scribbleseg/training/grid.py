@@ -9,10 +9,8 @@ from torch import Tensor
 
 from ..core.errors import InputError
 from ..data.depth import deepen_image, network_depth
-from ..data.preparation import network_shape, resample_image
+from ..data.preparation import MOST_SCALE, network_shape, resample_image
 from .plan import LARGEST, Plan
-
-MOST_SCALE = 16  # by how much a volume may be enlarged or made smaller for the network, along an axis
 
 
 def check_scale(what: object, plan: Plan, shape: tuple[int, ...], spacing: tuple[float, float, float]) -> None:

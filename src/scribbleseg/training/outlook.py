@@ -81,8 +81,8 @@ def _strokes(dataset: Dataset, plan: Plan, fitted: Fitted) -> Iterator[str]:
         volume = load_volume(dataset, dataset.case(name), fitted)
         shape = (plan.size, plan.size)
         if plan.preparation != "slices":
-            seen = replace(plan, fitted=fitted)
-            check_scale(volume.case.images[0], seen, volume.scribble.shape, volume.grid.spacing_mm)
+            paired = replace(plan, fitted=fitted)
+            check_scale(volume.case.images[0], paired, volume.scribble.shape, volume.grid.spacing_mm)
             rows, columns = volume.scribble.shape[1:]
             shape = network_shape((rows, columns), dataset.spacing_of(volume.grid), fitted.pixel)
         whole = load_volume(dataset, dataset.case(name), replace(PAPERS, plane=fitted.plane)).scribble
