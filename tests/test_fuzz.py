@@ -5,13 +5,12 @@ were done before; docs/reliability.md has the figures of a long run.
 """
 
 import json
+import multiprocessing
 import os
 import re
 import shutil
 import signal
 import struct
-import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -28,9 +27,11 @@ from tiny import image, save, scribble, truth
 
 from scribbleseg.cli import main
 from scribbleseg.core.errors import InputError
+from scribbleseg.core.json_file import read_lines
 from scribbleseg.data.volume import read_volume, write_volume
 from scribbleseg.draw.draw import open_session
 from scribbleseg.reporting.collect import collect, open_run
+from scribbleseg.training.checkpoint import read_checkpoint
 from scribbleseg.training.train import resume, train
 
 AFTER, TIMES = map(float, ("0:" + os.environ.get("SCRIBBLESEG_FUZZ", "1")).split(":")[-2:])
@@ -474,28 +475,43 @@ def test_file_names(data, run, tmp_path, capsys):
     found.check()
 
 
-PYTHON = "import sys, torch; torch.set_num_threads(1); from scribbleseg.cli import main; sys.exit(main())"
-
-
 def test_kills(small, tmp_path):
-    """A training that is killed at any moment, again and again, ends in the weights of one that was not."""
-    whole = train(settings(small, tmp_path / "whole", iterations=12, checkpoint_every=0.0))
-    words = ["train", str(small), "RUN", "--method", "pce", "--iterations", "12", "--size", "32", "--batch", "4"]
+    """A training that is killed at any moment ends, carried on, in the weights of one that was not."""
+    whole = train(settings(small, tmp_path / "whole", iterations=8, checkpoint_every=0.0))
+    words = ["train", str(small), "RUN", "--method", "pce", "--iterations", "8", "--size", "32", "--batch", "4"]
     words += ["--checkpoint-every", "0", "--precision", "float32", "--device", "cpu"]
     numbers = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT]
-    for number, rng in enumerate(inputs(1)):
-        run = tmp_path / f"run{number}"
+    context = multiprocessing.get_context("forkserver")  # PyTorch is imported once, not for every training
+    context.set_forkserver_preload(["scribbleseg.cli", "scribbleseg.training.train"])
+    reached = []
+    for rng in inputs(1):
+        number = int(rng.integers(4))
+        run = tmp_path / f"run{len(reached)}"
         words[2] = str(run)
-        process = subprocess.Popen([sys.executable, "-c", PYTHON, *words], stderr=subprocess.DEVNULL)
-        wanted = rng.choice(["config.json", "last.safetensors", "resume.pt", "log.jsonl", "pictures"])
-        while process.poll() is None and not (run / wanted).exists():
-            time.sleep(0.002)
-        time.sleep(float(rng.uniform(0, 0.5)))
-        process.send_signal(numbers[number % 4])
-        process.wait()
+        process = context.Process(target=main, args=(list(words),))
+        process.start()
+        saved, wanted, before, pace = 0, int(rng.integers(9)), None, 0.3  # checkpoints until the kill; 0: before any
+        began = time.monotonic()
+        while process.is_alive() and saved < wanted:
+            time.sleep(0.001)
+            now = (run / "resume.pt").stat().st_mtime_ns if (run / "resume.pt").exists() else None
+            if now != before:
+                saved, before, pace, began = saved + 1, now, time.monotonic() - began, time.monotonic()
+        while process.is_alive() and wanted == 0 and not run.exists():
+            time.sleep(0.001)
+        time.sleep(float(rng.uniform(0, pace)))
+        if process.is_alive():
+            os.kill(process.pid, numbers[number])
+        process.join()
         if not (run / "config.json").exists():
-            train(settings(small, run, iterations=12, checkpoint_every=0.0))
+            reached.append(f"{numbers[number].name} before it began")
+            train(settings(small, run, iterations=8, checkpoint_every=0.0))
         else:
+            at = read_checkpoint(run)["iteration"] if (run / "resume.pt").exists() else "no checkpoint"
+            reached.append(f"{numbers[number].name} {process.exitcode} at {at}")
             resume(run)
-        assert same_weights(whole, run), f"{number}: {numbers[number % 4]}"
+        assert same_weights(whole, run), reached[-1]
+        assert read_lines(run / "log.jsonl")[-1][:16] == read_lines(whole / "log.jsonl")[-1][:16]
         assert not list(run.rglob(".partial-*"))
+        shutil.rmtree(run)
+    print(f"{len(reached)} kills: {'; '.join(reached)}")
