@@ -159,6 +159,40 @@ def test_runs_that_cannot_stand_side_by_side_are_refused(place, at, changed, wha
         read_results(plan, place)
 
 
+def test_runs_on_files_that_changed_in_between_are_refused(place):
+    plan = read_bench_plan(place)
+    machine = {"device": "a CPU, 1 thread", "precision": "float32", "data": {"learned": "12", "held_out": "ab"}}
+    for job in plan.jobs:
+        leave(place, job, more={"environment": machine})
+    assert len(read_results(plan, place).records) == 4
+    for part in ("learned", "held_out"):
+        leave(place, plan.jobs[1], more={"environment": machine | {"data": machine["data"] | {part: "cd"}}})
+        with pytest.raises(InputError, match="have different files of the fold"):
+            read_results(plan, place)
+
+
+@pytest.mark.parametrize(
+    ("table", "old", "new", "words"),
+    [
+        ("runs", ",0.5,", ",half,", "runs.csv: .*'seconds_per_iteration' is 'half': expected a number"),
+        ("runs", ",pce,", ",[1],", "runs.csv: .*expected text"),
+        ("scores", "0.5", "0.5x", "scores.csv: is damaged"),
+        ("curves", ",nan", ",x", "curves.csv: is damaged"),
+        ("scores", "pce-s0", "other", "has no scores in scores.csv"),
+    ],
+)
+def test_tables_of_other_types_are_named(place, table, old, new, words):
+    plan = read_bench_plan(place)
+    for job in plan.jobs:
+        leave(place, job)
+    path = place.results / "quick" / f"{table}.csv"
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(InputError, match=words):
+        read_results(plan, place)
+
+
 def test_a_record_that_cannot_be_read_says_what_to_do(place):
     plan = read_bench_plan(place)
     leave(place, plan.jobs[0])

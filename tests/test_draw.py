@@ -131,6 +131,16 @@ def test_folders_that_cannot_be_drawn_on_are_refused(tmp_path, dataset):
         open_session(folder)
 
 
+def test_a_folder_of_scans_is_shown_whole(tmp_path, capsys):
+    folder = scans(tmp_path / "scans", ("RAS",))
+    (folder / "notes.txt").touch()
+    open_session(folder, ("liver",))
+    assert "1 not shown, no volumes: notes.txt" in capsys.readouterr().err
+    (folder / "gone.nii.gz").symlink_to("nowhere")
+    with pytest.raises(InputError, match="gone.nii.gz: is not a file"):
+        open_session(folder)
+
+
 # --- slices and strokes
 
 

@@ -84,7 +84,7 @@ class StoredPlan(Struct):
 class StoredMachine(Struct):
     device: str
     precision: str
-    threads: int
+    threads: int | None = None
 
 
 class Record(Struct):
