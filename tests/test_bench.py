@@ -11,6 +11,7 @@ import pytest
 from small import plan_of, small_dataset
 
 from scribbleseg.bench import bench, engines
+from scribbleseg.bench.formats import to_csv
 from scribbleseg.bench.plan import Boxplot, Curves, read_bench_plan
 from scribbleseg.bench.run import run_job, short_curve, training_time
 from scribbleseg.bench.store import add_run, done_jobs, is_done, read_records, read_results, read_scores
@@ -191,6 +192,16 @@ def test_tables_of_other_types_are_named(place, table, old, new, words):
     path.write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(InputError, match=words):
         read_results(plan, place)
+
+
+def test_names_that_a_spreadsheet_would_run_are_quoted_in_the_tables(place):
+    plan = read_bench_plan(place)
+    for job in plan.jobs:
+        leave(place, job, rows=[("=cmd|'/c calc'!A0", "mm")])
+    text = (place.results / "quick" / "scores.csv").read_text(encoding="utf-8")
+    assert ",'=cmd" in text and ",=cmd" not in text
+    assert set(read_results(plan, place).scores["case"]) == {"=cmd|'/c calc'!A0"}
+    assert to_csv(pd.DataFrame({"label": ["@x", "plain"], "dice": [-0.5, 1.0]})) == "label,dice\n'@x,-0.5\nplain,1\n"
 
 
 def test_a_record_that_cannot_be_read_says_what_to_do(place):

@@ -297,6 +297,36 @@ def test_spacings_of_nrrd_without_a_space(tmp_path):
         read_volume(path)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("Offset", "nan 0 0"),
+        ("Offset", "0 inf 0"),
+        ("Offset", "0 zero 0"),
+        ("ElementSpacing", "-1 1 5"),
+        ("ElementSpacing", "nan 1 5"),
+        ("TransformMatrix", "nan 0 0 0 1 0 0 0 1"),
+    ],
+)
+def test_places_that_are_no_numbers_in_metaimage(tmp_path, key, value):
+    """MetaIO reads nan and words as 0, and -1 as 1."""
+    path = itk(image(0), tmp_path / "a.mha", False)
+    content = path.read_bytes()
+    line = next(line for line in content.split(b"\n") if line.startswith(key.encode()))
+    path.write_bytes(content.replace(line, f"{key} = {value}".encode()))
+    with pytest.raises(InputError, match=f"its {key} is {value}"):
+        read_volume(path)
+
+
+def test_an_axis_without_a_direction_in_nrrd(tmp_path):
+    path = itk(image(0), tmp_path / "a.nrrd", False)
+    content = path.read_bytes()
+    line = next(line for line in content.split(b"\n") if line.startswith(b"space directions"))
+    path.write_bytes(content.replace(line, b"space directions: none (0,1,0) (0,0,5)"))
+    with pytest.raises(InputError, match="its space directions are none"):
+        read_volume(path)
+
+
 def test_a_spacing_that_is_no_unit_is_refused(folder):
     edit(folder, spacing="voxel")
     with pytest.raises(InputError, match="'spacing' is 'voxel': invalid enum value 'voxel'"):

@@ -141,6 +141,20 @@ def test_a_folder_of_scans_is_shown_whole(tmp_path, capsys):
         open_session(folder)
 
 
+def test_a_name_that_is_no_text_is_refused(tmp_path, dataset):
+    folder = scans(tmp_path / "scans", ("RAS",))
+    (folder / "scan_RAS.nii.gz").rename(folder / "caf\udce9.nii.gz")
+    with pytest.raises(InputError, match=r"case 'caf\\udce9': the name of its files is not UTF-8"):
+        open_session(folder, ("liver",))
+    assert not (tmp_path / "scans_scribbles").exists()
+    for path in (dataset / "imagesTr").iterdir():
+        path.rename(path.with_name(f"\udce9{path.name}"))
+    shutil.rmtree(dataset / "labelsTr")
+    (dataset / "splits_final.json").unlink(missing_ok=True)
+    with pytest.raises(InputError, match="not UTF-8"):
+        open_session(dataset)
+
+
 # --- slices and strokes
 
 

@@ -26,6 +26,7 @@ from ..core.errors import InputError
 from ..core.json_file import convert
 from ..core.lock import NO_LOCKS, lock
 from ..evaluation.scores import COLUMNS
+from ..evaluation.tables import as_cell, plain
 from ..methods import hyperparameters, method_class, own_code, parse_options
 from ..training.plan import make_recipe, read_recipe
 from .plan import OWN_RECIPE, BenchPlan, Job
@@ -113,7 +114,9 @@ def add_run(budget: Path, job: Job, record: dict, rows: list[dict], curve: list[
     run = {"run": job.run}
     new = {
         "folds": [_cells({"id": name} | fold)],
-        "scores": [run | {key: str(int(row[key]) if key in FLAGS else row[key]) for key in SCORES} for row in rows],
+        "scores": [
+            run | {key: str(int(row[key]) if key in FLAGS else as_cell(row[key])) for key in SCORES} for row in rows
+        ],
         "curves": [run | row for row in curve],
         "runs": [run | _cells(place | _flat(record))],
     }
@@ -295,6 +298,10 @@ def _cell(value: object) -> str:
     return value if isinstance(value, str) and _value(value) == value != "" else json.dumps(value, ensure_ascii=False)
 
 
+def _score(key: str, value: object) -> str:
+    return str(int(bool(value)) if key in FLAGS else as_cell(value))
+
+
 def _value(text: str) -> object:
     try:
         return json.loads(text)
@@ -323,8 +330,9 @@ def _numbers(path: Path, columns: Collection[str]) -> pd.DataFrame:
         )
     kinds = {key: float for key in columns if key not in (*TEXTS, *FLAGS)}
     flags = {key: table[key] == "1" for key in columns if key in FLAGS}
+    texts = {key: table[key].map(plain) for key in columns if key in TEXTS}
     try:
-        return table[["run", *columns]].assign(**flags).astype(kinds)
+        return table[["run", *columns]].assign(**flags, **texts).astype(kinds)
     except ValueError as error:
         raise InputError(f"{path}: is damaged ({error}). {RESTORE}") from error
 

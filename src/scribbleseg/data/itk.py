@@ -152,9 +152,10 @@ def _check_nrrd(path: Path) -> tuple[float, int]:
         if "data file" in fields or "datafile" in fields:
             raise ValueError("its voxels are in another file; convert it to one file")
         kinds = fields.get("kinds", "").lower().split()
-        for axis, size in enumerate(fields.get("spacings", "").split()):
-            if size.lower() == "nan" and not (axis < len(kinds) and kinds[axis].startswith(RANGES)):
-                raise ValueError(f"its spacings are {fields['spacings']}")
+        for key, none in (("spacings", "nan"), ("space directions", "none")):
+            for axis, step in enumerate(fields.get(key, "").lower().split()):
+                if step == none and not (axis < len(kinds) and kinds[axis].startswith(RANGES)):
+                    raise ValueError(f"its {key} are {fields[key]}")
         expected = _bytes_of(fields.get("sizes", "").split(), fields.get("type", "").lower(), NRRD_BYTES)
         _check_room(path, expected)
         match fields.get("encoding", "").lower():
@@ -183,6 +184,10 @@ def _check_mha(path: Path) -> tuple[float, int]:
             raise ValueError("its voxels are in another file; convert it to one file")
         if fields.get("BinaryData", "True").lower() != "true":
             raise ValueError("its voxels are text; convert it to binary")
+        for key in ("ElementSpacing", "Offset", "Origin", "Position", "TransformMatrix", "Rotation", "Orientation"):
+            for number in fields.get(key, "").split():
+                if not _is_finite(number) or (key == "ElementSpacing" and float(number) <= 0):
+                    raise ValueError(f"its {key} is {fields[key]}")
         sizes = [*fields.get("DimSize", "").split(), fields.get("ElementNumberOfChannels", "1")]
         expected = _bytes_of(sizes, fields.get("ElementType", ""), MHA_BYTES)
         _check_room(path, expected)
@@ -198,6 +203,13 @@ def _checksums(voxels: np.ndarray, several: bool) -> Iterator[int]:
     for ordered in (voxels, np.moveaxis(voxels, -1, 0)) if several else (voxels,):
         yield zlib.crc32(np.ascontiguousarray(ordered).data)
         yield zlib.crc32(ordered.byteswap().data)
+
+
+def _is_finite(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _bytes_of(sizes: list[str], kind: str, widths: dict[int, tuple[str, ...]]) -> int:

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..core.atomic import atomic_folder
@@ -64,7 +64,15 @@ def volumes(folder: Path) -> dict[str, Path]:
         if case in found:
             raise InputError(f"{path}: would be the same case as {found[case].name}. Rename one of them.")
         found[case] = path
+    check_names(found)
     return found
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raises InputError for a case that the page cannot name: bytes of a file's name that are no text."""
+    for name in names:
+        if name.encode("utf-8", "replace").decode() != name:
+            raise InputError(f"case {name!r}: the name of its files is not UTF-8. Rename them.")
 
 
 def check_classes(names: Sequence[str]) -> None:

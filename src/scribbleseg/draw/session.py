@@ -24,7 +24,7 @@ from ..data.dataset import Case, Dataset
 from ..data.layout import read_dataset
 from ..data.volume import Grid, read_volume, write_volume
 from ..reporting.figures import colour
-from .folder import add_new_volumes, check_classes, make_dataset
+from .folder import add_new_volumes, check_classes, check_names, make_dataset
 from .planes import Plane, planes
 
 SAMPLE = 200_000  # voxels from which the first grey window is chosen
@@ -128,6 +128,7 @@ class Session:
         self.dataset = dataset = read_dataset(self.place)
         if not dataset.cases:
             raise InputError(f"{self.place}: has no case in imagesTr, so there is nothing to draw on. Add scans.")
+        check_names(dataset.cases)
         path = self.work / "session.json"
         stored = read_json(path, Stored) if path.is_file() else Stored()
         self.colours = [
