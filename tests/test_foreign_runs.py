@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -231,6 +232,17 @@ def test_the_progress_of_a_broken_run_is_none(tmp_path, config, line):
         (tmp_path / "config.json").write_text(settings, encoding="utf-8", errors="surrogateescape")
         (tmp_path / "log.jsonl").write_text(log + "\n", encoding="utf-8", errors="surrogateescape")
         assert read_reached(tmp_path) is None
+
+
+def test_a_checkpoint_that_would_unpack_to_more_is_refused(run):
+    with zipfile.ZipFile(run / "resume.pt") as file:
+        contents = {entry.filename: file.read(entry) for entry in file.infolist()}
+    with zipfile.ZipFile(run / "resume.pt", "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in contents.items():
+            file.writestr(name, content)
+    torch.load(run / "resume.pt", weights_only=True)
+    with pytest.raises(InputError, match="resume.pt: not a checkpoint"):
+        resume(run)
 
 
 def test_markup_in_a_run_is_shown_as_text(run, small, tmp_path):
