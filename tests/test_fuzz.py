@@ -401,6 +401,7 @@ def test_bytes_of_weights(data, run, tmp_path, capsys, name):
 
 
 VERBS = ["check", "train", "predict", "evaluate", "simulate", "report", "methods", "phantom"]
+VERBS += ["import", "pack", "export", "bench"]
 
 
 def test_arguments(data, run, tmp_path, capsys, monkeypatch):
@@ -413,6 +414,9 @@ def test_arguments(data, run, tmp_path, capsys, monkeypatch):
         "evaluate": "out class-name nothing",
         "simulate": "coverage thickness seed nothing",
         "phantom": "seed nothing",
+        "import": "class not-drawn channel same-voxels nothing",
+        "export": "format nothing",
+        "bench": "table-only budget fold datasets runs results jobs engine nothing",
     }
     for number, rng in enumerate(inputs(150)):
         verb = VERBS[rng.integers(len(VERBS))]
@@ -421,6 +425,10 @@ def test_arguments(data, run, tmp_path, capsys, monkeypatch):
             "predict": ["predict", run, data / "imagesTr" / "case.0 a_0000.nii", tmp_path / "out.nii"],
             "evaluate": ["evaluate", data / "labelsTr_dense", data / "labelsTr_dense"],
             "phantom": ["phantom", tmp_path / "phantom", "--cases", "0"],
+            "import": ["import", "folders", data / "imagesTr", data / "labelsTr_dense", tmp_path / "set"],
+            "pack": ["pack", run, tmp_path / "model.zip"],
+            "export": ["export", run, tmp_path / "exported"],
+            "bench": ["bench", data / "splits_final.json"],
         }.get(verb, [verb, data if verb in ("check", "simulate") else WORDS[rng.integers(len(WORDS))]])
         for name in rng.choice(options.get(verb, "nothing").split(), rng.integers(1, 3)):
             words += [f"--{name}", WORDS[rng.integers(len(WORDS))]]
@@ -429,7 +437,7 @@ def test_arguments(data, run, tmp_path, capsys, monkeypatch):
         if "--iterations" not in words and verb == "train":
             continue  # it may be a whole training
         found.call((number, words), *words)
-        for made in ("new", "out.nii", "phantom"):
+        for made in ("new", "out.nii", "phantom", "set", "model.zip", "exported"):
             place = tmp_path / made
             shutil.rmtree(place, ignore_errors=True) if place.is_dir() else place.unlink(missing_ok=True)
     after = tree(data, run)
@@ -480,17 +488,17 @@ def test_kills(small, tmp_path):
     whole = train(settings(small, tmp_path / "whole", iterations=8, checkpoint_every=0.0))
     words = ["train", str(small), "RUN", "--method", "pce", "--iterations", "8", "--size", "32", "--batch", "4"]
     words += ["--checkpoint-every", "0", "--precision", "float32", "--device", "cpu"]
-    numbers = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT]
+    numbers = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT]
     context = multiprocessing.get_context("forkserver")  # PyTorch is imported once, not for every training
     context.set_forkserver_preload(["scribbleseg.cli", "scribbleseg.training.train"])
     reached = []
     for rng in inputs(1):
-        number = int(rng.integers(4))
+        number = int(rng.integers(len(numbers)))
         run = tmp_path / f"run{len(reached)}"
         words[2] = str(run)
         process = context.Process(target=main, args=(list(words),))
         process.start()
-        saved, wanted, before, pace = 0, int(rng.integers(9)), None, 0.3  # checkpoints until the kill; 0: before any
+        saved, wanted, before, pace = 0, int(rng.integers(6)), None, 0.3  # checkpoints until the kill; 0: before any
         began = time.monotonic()
         while process.is_alive() and saved < wanted:
             time.sleep(0.001)

@@ -119,6 +119,8 @@ def _pair(path: Path, series: list[tuple[str, ...]]) -> tuple[np.ndarray, Any]:
     itk = simpleitk(path)
     values = recode(read_label(path, (0, 1, 2))[0], IGNORE, path, ignored=False)
     drawn = open_itk(path)
+    if drawn.GetDimension() != 3:
+        raise InputError(f"{path}: has {drawn.GetDimension()} axes; expected a volume.")
     mask = itk.GetImageFromArray(np.ascontiguousarray(values.T))
     fitting = [files for files in series if len(files) == mask.GetDepth()]
     images = [read_series(Path(files[0]).parent, files) for files in fitting]
