@@ -485,8 +485,8 @@ def test_file_names(data, run, tmp_path, capsys):
 
 def test_kills(small, tmp_path):
     """A training that is killed at any moment ends, carried on, in the weights of one that was not."""
-    whole = train(settings(small, tmp_path / "whole", iterations=8, checkpoint_every=0.0))
-    words = ["train", str(small), "RUN", "--method", "pce", "--iterations", "8", "--size", "32", "--batch", "4"]
+    whole = train(settings(small, tmp_path / "whole", iterations=8, size=16, batch=2, checkpoint_every=0.0))
+    words = ["train", str(small), "RUN", "--method", "pce", "--iterations", "8", "--size", "16", "--batch", "2"]
     words += ["--checkpoint-every", "0", "--precision", "float32", "--device", "cpu"]
     numbers = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT]
     context = multiprocessing.get_context("forkserver")  # PyTorch is imported once, not for every training
@@ -513,7 +513,7 @@ def test_kills(small, tmp_path):
         process.join()
         if not (run / "config.json").exists():
             reached.append(f"{numbers[number].name} before it began")
-            train(settings(small, run, iterations=8, checkpoint_every=0.0))
+            train(settings(small, run, iterations=8, size=16, batch=2, checkpoint_every=0.0))
         else:
             at = read_checkpoint(run)["iteration"] if (run / "resume.pt").exists() else "no checkpoint"
             reached.append(f"{numbers[number].name} {process.exitcode} at {at}")
