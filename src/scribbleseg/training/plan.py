@@ -37,7 +37,7 @@ FAST = {
     "augmentation": "upright",
 }
 FAST_SIZE = 128
-RINGS = {"size": 96, "iterations": 1600}  # of the preset fast, where slices are cut to where rings lie
+RINGS = {"size": 80, "iterations": 2300}  # of the preset fast, where slices are cut to where rings lie
 OPTIMIZERS = ("sgd", "adam", "adamw")
 AUGMENTATIONS = ("papers", "upright")
 SCHEDULES = ("poly", "cosine", "onecycle", "step", "constant")
