@@ -139,7 +139,8 @@ class _Pages:
         return _raw(self.session.prediction_plane(*_place(request), uncertain=True))
 
     def next_slice(self, request: Request) -> Response:
-        return JSONResponse(self.session.next_slice())
+        found = self.session.next_slice()
+        return JSONResponse(None if found is None else asdict(found))
 
     async def start_update(self, request: Request) -> Response:
         """`{"case": NAME}`, the case that is predicted first."""

@@ -25,6 +25,7 @@ from ..data.volume import Grid, read_volume, write_volume
 from ..reporting.figures import colour
 from .folder import add_new_volumes, check_classes, make_dataset
 from .planes import Plane, planes
+from .suggest import Suggested, least_sure
 
 SAMPLE = 200_000  # voxels from which the first grey window is chosen
 CT_BELOW = -500  # a scan with values below this is in Hounsfield units
@@ -368,16 +369,11 @@ class Session:
         with self.reading:
             return self.maps(path, order)
 
-    def next_slice(self) -> dict[str, Any] | None:
+    def next_slice(self) -> Suggested | None:
         """The slice without strokes, of cases not reviewed, that the model is least sure of. None if there is none."""
-        best: tuple[float, str, int] | None = None
-        for name, seen in self.overview.items():
-            if name in self.reviewed or seen.error:
-                continue
-            for index, value in enumerate(self.uncertainty(name) or ()):
-                if index not in seen.slices and (best is None or value > best[0]):
-                    best = (value, name, index)
-        return None if best is None else {"case": best[1], "slice": best[2], "uncertainty": best[0]}
+        seen = {name: each for name, each in self.overview.items() if name not in self.reviewed and not each.error}
+        uncertainty = {name: self.uncertainty(name) or () for name in seen}
+        return least_sure(uncertainty, {name: each.slices for name, each in seen.items()})
 
     def export(self, folder: Path, reviewed_only: bool) -> list[str]:
         """Write a mask per case: the latest prediction, with what was drawn or accepted on top; returns the cases.
