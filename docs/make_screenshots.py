@@ -46,7 +46,7 @@ def bare_folder(folder: Path) -> Path:
     session = open_session(scans, CLASSES[1:])
     (session.place / "labelsTr").mkdir()
     for name in DRAWN:
-        shutil.copyfile(folder / "phantom" / "labelsTr" / f"{name}.nii.gz", session.label_path(name))
+        shutil.copyfile(folder / "phantom" / "labelsTr" / f"{name}.nii.gz", session.strokes.path(session.case(name)))
     return scans
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from ..config import Draw
 from ..core.errors import InputError
-from .folder import scribbles_folder, volumes
+from .folder import find_scans, scribbles_folder
 from .session import Session, as_colour
 
 
 def draw(config: Draw) -> None:
     """Serve the page until Ctrl-C. A training that runs is then stopped; strokes are on disk after each stroke.
 
-    Raises InputError for a folder that holds no volume and is no data set, for classes that the data set does not have,
+    Raises InputError for a folder that holds no scan and is no data set, for classes that the data set does not have,
     and for a port that is taken.
     """
     session = open_session(config.folder, config.classes)
@@ -37,11 +37,11 @@ def draw(config: Draw) -> None:
 
 
 def open_session(folder: Path, classes: tuple[str, ...] = ()) -> Session:
-    """The session of a data set, or of a bare folder of volumes; `classes`: NAME or NAME=COLOUR each."""
+    """The session of a data set, or of a bare folder of scans; `classes`: NAME or NAME=COLOUR each."""
     if (folder / "dataset.json").is_file():
         session = Session(folder)
     else:
-        volumes(folder)
+        find_scans(folder)
         session = Session(scribbles_folder(folder), folder)
     if classes:
         pairs = [word.partition("=") for word in classes]
