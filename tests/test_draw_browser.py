@@ -211,7 +211,7 @@ def test_from_a_folder_to_masks(browser, tmp_path):
         # export
         page.click("#export")
         page.fill("#folder", str(out))
-        page.click("#export-to button[value=go]")
+        page.click("#export-to button[type=submit]")
         page.wait_for_selector("#toasts p:has-text('Wrote 4 masks')")
         assert not (tmp_path / "scans" / "labelsTr").exists()
     for code in ORIENTATIONS:
