@@ -26,8 +26,9 @@ def draw(config: Draw) -> None:
         raise InputError(f"draw needs starlette and uvicorn ({error}). Run: pip install 'scribbleseg[draw]'") from error
     from .update import Updater
 
-    listening = listen(config.port)
+    listening = listen(config.port) if config.port else listen_again(session.port)
     port, token = listening.getsockname()[1], secrets.token_urlsafe(24)
+    session.remember(port)
     app = make_app(session, Updater(session), token, port)
     address = f"http://127.0.0.1:{port}/?token={token}"
     print(f"data set: {session.place}\nopen {address}\nEnd with Ctrl-C.", file=sys.stderr)
@@ -56,3 +57,11 @@ def listen(port: int) -> socket.socket:
         return socket.create_server(("127.0.0.1", port))
     except (OSError, OverflowError) as error:
         raise InputError(f"--port {port}: cannot be used ({error}). Choose another, or leave --port out.") from error
+
+
+def listen_again(port: int) -> socket.socket:
+    """As `listen`, on the port of the last server if it is free, so that a page that is still open can save."""
+    try:
+        return listen(port)
+    except InputError:
+        return listen(0)

@@ -55,6 +55,7 @@ class Session:
         self.overview: dict[str, Overview] = {}
         self.colours: list[str] = []
         self.reviewed: set[str] = set()
+        self.port = 0  # of the last server; 0 is any
         if (self.place / "dataset.json").is_file():
             self._load()
 
@@ -90,6 +91,7 @@ class Session:
         colours = stored.get("colours", {})
         self.colours = [colours.get(name, colour(value)) for value, name in enumerate(dataset.classes)]
         self.reviewed = set(stored.get("reviewed", ())) & dataset.cases.keys()
+        self.port = self.port or stored.get("port", 0)
         self.overview = {name: Overview() for name in dataset.cases}
         with_label = [case for case in dataset.cases.values() if case.scribble is not None]
         for case, seen in zip(with_label, for_each("reading strokes", self._look, with_label) if with_label else ()):
@@ -110,9 +112,17 @@ class Session:
         return _overview(counts(label, len(self.data.classes)))
 
     def _save(self) -> None:
-        stored = {"colours": dict(zip(self.data.classes, self.colours)), "reviewed": sorted(self.reviewed)}
+        colours = dict(zip(self.data.classes, self.colours))
+        stored = {"colours": colours, "reviewed": sorted(self.reviewed), "port": self.port}
         with atomic_file(self.work / "session.json") as partial:
             partial.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+
+    def remember(self, port: int) -> None:
+        """The port that the next server takes too."""
+        with self.lock:
+            self.port = port
+            if self.dataset is not None:
+                self._save()
 
     # --- classes and cases
 

@@ -718,9 +718,16 @@ function listen() {
 }
 
 const startUpdate = attempt(async () => {
-  await saver.settled();
-  state.update = await api.startUpdate(state.case.id);
+  const before = state.update;
+  state.update = { phase: "starting" };
   showUpdate();
+  try {
+    await saver.settled();
+    state.update = await api.startUpdate(state.case.id);
+  } catch (error) {
+    state.update = before;
+    throw error;
+  } finally { showUpdate(); }
 });
 
 const goToNext = attempt(async () => {
