@@ -398,6 +398,18 @@ def test_a_second_tab_gets_a_conflict_and_overwrites_nothing(dataset):
     assert put_slice(two, CASE, 1, theirs, saved.json()["version"]).status_code == 200
 
 
+def test_strokes_of_another_program_are_seen_without_opening_the_case(dataset):
+    there, path = opened(dataset), dataset / "labelsTr" / "case.1 a.nii.gz"
+    stored = nibabel.load(path)
+    label = np.full(stored.shape, 3, np.uint8)
+    label[4, 5, 1] = 2
+    nibabel.save(nibabel.Nifti1Image(label, stored.affine), path)
+    row = there.get("/api/session").json()["cases"][1]
+    assert row["voxels"] == [0, 0, 1] and row["slices"] == [1]
+    path.unlink()
+    assert there.get("/api/session").json()["cases"][1]["slices"] == []
+
+
 def test_bad_slices_change_nothing(dataset):
     there = opened(dataset)
     version = there.get(f"/api/cases/{CASE}").json()["version"]

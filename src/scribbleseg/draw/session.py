@@ -4,7 +4,7 @@ import json
 import shutil
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from .folder import add_new_scans, make_dataset
 from .images import Images
 from .planes import Plane
 from .predictions import Predictions
-from .strokes import Conflict, StrokeFiles, Strokes, counts, version_of
+from .strokes import NONE_YET, Conflict, StrokeFiles, Strokes, counts, version_of
 from .suggest import Suggested, least_sure
 
 COLOURS = 8  # that the page offers for new classes
@@ -37,6 +37,7 @@ class Overview:
 
     voxels: list[int] = field(default_factory=list)  # labelled voxels per class
     slices: list[int] = field(default_factory=list)  # slices with a stroke
+    version: str = NONE_YET  # of the strokes
     error: str = ""
 
 
@@ -93,23 +94,33 @@ class Session:
         self.reviewed = set(stored.get("reviewed", ())) & dataset.cases.keys()
         self.port = self.port or stored.get("port", 0)
         self.overview = {name: Overview() for name in dataset.cases}
-        with_label = [case for case in dataset.cases.values() if case.scribble is not None]
-        for case, seen in zip(with_label, for_each("reading strokes", self._look, with_label) if with_label else ()):
-            self.overview[case.id] = seen
+        self._look_again()
 
-    def _refresh(self) -> None:
-        """Read the data set again if another server, or a person, has changed its description."""
+    def refresh(self) -> None:
+        """Read what other servers, programs or persons have changed since: the classes, and the strokes."""
         with self.lock:
             if self.dataset is not None and not self.strokes.current:
                 self._load()
+            elif self.dataset is not None:
+                self._look_again()
+
+    def _look_again(self) -> None:
+        """Read the strokes that were changed since the last look, by whomever."""
+        cases = self.data.cases.values()
+        changed = [case for case in cases if version_of(self.strokes.path(case)) != self.overview[case.id].version]
+        for case, seen in zip(changed, for_each("reading strokes", self._look, changed) if changed else ()):
+            self.overview[case.id] = seen
 
     def _look(self, case: Case) -> Overview:
-        assert case.scribble is not None
+        path = self.strokes.path(case)
+        version = version_of(path)
+        if version == NONE_YET:
+            return Overview()
         try:
-            label, _ = read_scribble(self.data, case, self.data.plane or "spacing")
+            label, _ = read_scribble(self.data, replace(case, scribble=path), self.data.plane or "spacing")
         except InputError as error:
-            return Overview(error=str(error))
-        return _overview(counts(label, len(self.data.classes)))
+            return Overview(version=version, error=str(error))
+        return _overview(counts(label, len(self.data.classes)), version)
 
     def _save(self) -> None:
         colours = dict(zip(self.data.classes, self.colours))
@@ -133,7 +144,7 @@ class Session:
         colours change. Raises InputError for other names.
         """
         with self.lock:
-            self._refresh()
+            self.refresh()
             if self.dataset is None:
                 assert self.source is not None
                 check_classes(names)
@@ -157,7 +168,7 @@ class Session:
         offered = [colour(value) for value in range(COLOURS)]
         if self.dataset is None:
             return {"name": self.place.name, "classes": None, "colours": offered}
-        self._refresh()
+        self.refresh()
         cases = []
         for name, case in self.data.cases.items():
             seen, uncertain = self.overview[name], self.predictions.uncertainty(case)
@@ -194,7 +205,7 @@ class Session:
         except InputError as error:
             self.overview[name].error = str(error)
             raise
-        self.overview[name] = _overview(strokes.counts)
+        self.overview[name] = _overview(strokes.counts, strokes.version)
         return {
             "id": name,
             "shape": strokes.label.shape,
@@ -259,7 +270,7 @@ class Session:
         return self.work / "before_accept" / self.strokes.path(case).name
 
     def _seen(self, name: str, strokes: Strokes) -> Strokes:
-        self.overview[name] = _overview(strokes.counts)
+        self.overview[name] = _overview(strokes.counts, strokes.version)
         return strokes
 
 
@@ -271,5 +282,5 @@ def as_colour(text: object) -> str:
         raise InputError(f"colour {text!r}: expected a name such as green, or #rrggbb.") from error
 
 
-def _overview(found: np.ndarray) -> Overview:
-    return Overview(found.sum(0).tolist(), np.flatnonzero(found.any(1)).tolist())
+def _overview(found: np.ndarray, version: str) -> Overview:
+    return Overview(found.sum(0).tolist(), np.flatnonzero(found.any(1)).tolist(), version)

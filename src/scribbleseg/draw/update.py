@@ -59,6 +59,7 @@ class Updater:
         with self.lock:
             if self.process is not None and self.process.poll() is None:
                 raise InputError("an update is running already. Wait for it, or stop it.")
+            self.session.refresh()
             self.session.case(open_case)
             self._check_drawn()
             number = max((int(path.name) for path in self.session.predictions.updates()), default=0) + 1
