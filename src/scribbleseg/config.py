@@ -208,6 +208,10 @@ class Train:
         bool,
         Option("", "Write scalars and images for TensorBoard to RUN/tensorboard (needs `pip install tensorboard`)."),
     ] = False
+    mlflow: Annotated[bool, Option("", "Write scalars for MLflow to RUN/mlflow (needs `pip install mlflow`).")] = False
+    wandb: Annotated[
+        bool, Option("", "Write scalars for Weights & Biases to RUN/wandb, offline (needs `pip install wandb`).")
+    ] = False
 
     def __post_init__(self) -> None:
         _as_paths(self, "dataset", "run")

@@ -1,4 +1,4 @@
-"""Figures of a bench as PNG and PDF beside its tables: box plots, training curves, sensitivity, a grid of segmentations.
+"""Figures of a bench, PNG and PDF beside the tables: box plots, training curves, sensitivity, a grid of segmentations.
 
 A plan asks for them with `[[figure]]` tables. A figure leaves out runs that are not done and names them below.
 """

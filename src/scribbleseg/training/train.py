@@ -27,6 +27,7 @@ from ..networks import is_own as is_own_network
 from .augment import AUGMENTATIONS
 from .average import Average
 from .batches import choose_patch, layout_of, make_sampler, read_training, slice_distance
+from .board import BOARDS
 from .calendar import Calendar
 from .checkpoint import load_weights, read_checkpoint, weights_iteration
 from .loop import run_to_end
@@ -51,7 +52,7 @@ def train(config: Train) -> Path:
         dataset = read_dataset(config.dataset)
         plan = make_plan(config, dataset)
         machine = pick_machine(config, plan.recipe)
-        folder = RunFolder(config.run, plan.network, config.tensorboard, writes=distributed.rank() == 0)
+        folder = RunFolder(config.run, plan.network, _boards(config), writes=distributed.rank() == 0)
         folder.check_new(plan.recipe.iterations)
         if machine.device.type == "cpu" and folder.writes and _pixels(plan) > DAYS_ON_A_CPU:
             say(
@@ -73,7 +74,7 @@ def resume(run: Path, method: str | None = None, network: str | None = None, aug
         config, plan = read_plan(run)
         _check_named(run, plan, {"method": method, "network": network, "augmentation": augmentation})
         never_from(run)
-        folder = RunFolder(run, plan.network, config.tensorboard, writes=distributed.rank() == 0)
+        folder = RunFolder(run, plan.network, _boards(config), writes=distributed.rank() == 0)
         folder.check_links()
         if _is_finished(_checkpoint(run, plan), plan):
             if folder.writes:
@@ -111,6 +112,11 @@ def _check_named(run: Path, plan: Plan, given: dict[str, str | None]) -> None:
                 f"{run}: its {what}, {theirs[what]}, is not one of scribbleseg's, and carrying on runs its code. If "
                 f"you trust it, name it: scribbleseg train {run} --resume {named}"
             )
+
+
+def _boards(config: Train) -> list[str]:
+    """The boards that the settings ask for."""
+    return [name for name in BOARDS if getattr(config, name)]
 
 
 def _pixels(plan: Plan) -> int:
