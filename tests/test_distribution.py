@@ -1,9 +1,11 @@
 """What is in the wheel and in the source archive, and how large they are."""
 
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -56,3 +58,15 @@ def test_the_source_archive_has_docs_plans_and_examples(built):
         assert wanted and wanted <= names, sorted(wanted - names)
     assert {"README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "pyproject.toml"} <= names
     assert size < 10_000_000
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda"])
+def test_a_container_file_copies_what_exists_and_is_sent(name):
+    lines = (ROOT / "containers" / f"Dockerfile.{name}").read_text(encoding="utf-8").splitlines()
+    copied = [word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]]
+    sent = {line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line[:1] == "!"}
+    assert set(copied) == sent and all((ROOT / path).exists() for path in copied)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = re.search(r"\.\[(.*?)\]", "\n".join(lines))[1].split(",")
+    assert set(extras) <= project["optional-dependencies"].keys()
+    assert project["readme"] in copied and 'ENTRYPOINT ["scribbleseg"]' in lines

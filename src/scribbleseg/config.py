@@ -327,10 +327,11 @@ class Import:
     """
 
     source: Annotated[
-        Literal["acdc", "wsl4mis", "mscmr", "nci-isbi", "folders"],
+        Literal["acdc", "wsl4mis", "mscmr", "nci-isbi", "folders", "dataset"],
         Argument(
-            "{acdc,wsl4mis,mscmr,nci-isbi,folders}",
-            "Which data set. docs/data.md says where to get each of them. folders: your own scans and labels.",
+            "{acdc,wsl4mis,mscmr,nci-isbi,folders,dataset}",
+            "Which data set. docs/data.md says where to get each of them. folders: your own scans and labels. dataset: "
+            "a data set of scribbleseg, copied with a label for every image, as nnU-Net wants it.",
         ),
     ]
     src: Annotated[
