@@ -24,7 +24,7 @@ def built(tmp_path_factory) -> tuple[set[str], set[str], list[int]]:
         pytest.skip("not a git checkout")
     folder = tmp_path_factory.mktemp("tree")
     for name in listed.stdout.splitlines():
-        if name.startswith(("src/", "docs/", "examples/", "benchmarks/plans/")) or "/" not in name:
+        if name.startswith(("src/", "docs/", "examples/", "containers/", "benchmarks/plans/")) or "/" not in name:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, folder / name)
     done = subprocess.run([sys.executable, "-c", BUILD], cwd=folder, capture_output=True, text=True)
@@ -56,7 +56,14 @@ def test_the_source_archive_has_docs_plans_and_examples(built):
         wanted = {str(path.relative_to(ROOT)) for path in (ROOT / part).rglob("*.[mpt][dyo]*") if path.is_file()}
         wanted = {name for name in wanted if "__pycache__" not in name}
         assert wanted and wanted <= names, sorted(wanted - names)
-    assert {"README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "pyproject.toml"} <= names
+    assert {
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "CITATION.cff",
+        "pyproject.toml",
+        "containers/Dockerfile.cpu",
+    } <= names
     assert size < 10_000_000
 
 
