@@ -1,12 +1,51 @@
 """Augmentation of whole batches, on their device."""
 
+import inspect
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.errors import InputError
 from ..core.labels import UNLABELED
+from ..core.own_code import NAME, find
+
+AUGMENTATIONS = ("papers", "upright")
+Augmentation = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # image, labels → image, labels, as `warp` has them
+
+
+def is_name(name: str) -> bool:
+    """Whether a text can be the name of an augmentation: one of ours, or package.module:function. Imports nothing."""
+    return name in AUGMENTATIONS or NAME.fullmatch(name) is not None
+
+
+def own_function(name: str) -> Any:
+    """The function of a user's own augmentation, imported. Raises InputError for what is no function."""
+    function = find("augmentation", name)
+    if not inspect.isfunction(function):
+        raise InputError(f"augmentation '{name}': {name.rpartition(':')[2]} is no function.")
+    return function
+
+
+def own_augmentation(name: str) -> Augmentation:
+    """The same, held to what it has to return: image and labels of the shapes and types that it was given."""
+    function = own_function(name)
+
+    def checked(image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        wanted = [(tuple(value.shape), value.dtype) for value in (image, labels)]
+        found = function(image, labels)
+        pair = isinstance(found, tuple) and len(found) == 2 and all(isinstance(value, Tensor) for value in found)
+        got = [(tuple(value.shape), value.dtype) for value in found] if pair else type(found).__name__
+        if got != wanted:
+            raise InputError(
+                f"augmentation '{name}' returned {got}; expected image and labels as they came, {wanted}. Correct it."
+            )
+        return found
+
+    return checked
 
 
 def random_affine(count: int, device: torch.device, max_degrees: float = 20.0) -> Tensor:
