@@ -70,8 +70,8 @@ def measure(name: str, data: Path, run: Path) -> dict:
     for case in model.plan.fold.val:
         volume = load_volume(dataset, dataset.case(case), dataclasses.replace(fitted, crop=False))
         scan = read_scan(dataset.case(case).images, [model])
-        found = segment([model], scan.images, scan.grid.spacing_mm, torch.device("cpu"), probabilities=True)
-        whole = scan.placed(found)
+        cut = segment([model], scan.images, scan.grid.spacing_mm, torch.device("cpu"), probabilities=True)
+        whole = scan.placed(cut)
         label, probs = whole.label, whole.probs
         assert probs is not None
         enclosed = enclosure(volume.scribble, dataset.reach(volume.grid), fitted.enclosure) != UNLABELED
