@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import InputError, first_names
-from .itk import reason, simpleitk
+from .itk import from_itk, reason, simpleitk
+from .volume import Grid, check_geometry
 
 EVEN = 0.01  # of the slice distance: how far a slice of a series may lie from where even distances put it
 SLICE = re.compile(r".*\.(dcm|dicom|ima)", re.IGNORECASE)  # a name that says that the file is DICOM
@@ -17,6 +18,22 @@ SLICE = re.compile(r".*\.(dcm|dicom|ima)", re.IGNORECASE)  # a name that says th
 def has_series(folder: Path) -> bool:
     """Whether a folder, or one below it, holds DICOM files: the letters DICM stand at byte 128."""
     return any(path.is_file() and _is_dicom(path) for path in sorted(folder.rglob("[!.]*")))
+
+
+def read_series(folder: Path) -> tuple[np.ndarray, Grid]:
+    """The voxels [D, H, W] of the only series below a folder, and their grid.
+
+    Raises InputError for no series or several, for a geometry that is none, and what `find_series` and `open_series`
+    raise.
+    """
+    series = find_series(folder)
+    if len(series) != 1:
+        sizes = ", ".join(f"{len(files)} files ({Path(files[0]).name} …)" for files in series) or "none"
+        raise InputError(f"{folder}: has {len(series)} DICOM series: {sizes}; expected one. Move the others elsewhere.")
+    voxels, affine, header = from_itk(open_series(folder, series[0]))
+    check_geometry(folder, affine)
+    grid = Grid(voxels.shape, affine, header)
+    return voxels.transpose(grid.order), grid
 
 
 def find_series(folder: Path) -> list[tuple[str, ...]]:
@@ -46,7 +63,7 @@ def find_series(folder: Path) -> list[tuple[str, ...]]:
     return found
 
 
-def read_series(folder: Path, files: Sequence[str]) -> Any:
+def open_series(folder: Path, files: Sequence[str]) -> Any:
     """The SimpleITK image of a series of `find_series`; folder: what a message names.
 
     Raises InputError for files that cannot be read, for colours, for slices that are turned to each other, and for

@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from ...core.errors import InputError, first_names, nearest
 from ...core.labels import UNLABELED
 from ...core.parallel import for_each
 from ..case import difference, read_channels
-from ..dicom import find_series, has_series, read_series
+from ..dicom import has_series, read_series
 from ..itk import from_itk, open_itk
 from ..layout import SUFFIX
 from ..nifti import AS_ITK, two_places
@@ -198,10 +197,7 @@ def _write_scan(folder: Path, case: str, files: tuple[Path, ...]) -> tuple[Grid,
     for number, source in enumerate(files):
         target = path.with_name(f"{case}_{number:04d}{END}")
         if source.is_dir():
-            voxels, affine, header = from_itk(_only_series(source))
-            check_geometry(source, affine)
-            grid = Grid(voxels.shape, affine, header)
-            array = voxels.transpose(grid.order)
+            array, grid = read_series(source)
         else:
             array, grid = read_volume(source)
             twice |= two_places(grid.header)
@@ -211,15 +207,6 @@ def _write_scan(folder: Path, case: str, files: tuple[Path, ...]) -> tuple[Grid,
             write_volume(target, array, Grid(grid.shape, grid.affine, None))
     _, grid = read_channels([path.with_name(f"{case}_{number:04d}{END}") for number in range(len(files))])
     return grid, twice
-
-
-def _only_series(folder: Path) -> Any:
-    """The SimpleITK image of the only DICOM series below a folder. Raises InputError for none and for several."""
-    series = find_series(folder)
-    if len(series) != 1:
-        sizes = ", ".join(f"{len(files)} files ({Path(files[0]).name} …)" for files in series) or "none"
-        raise InputError(f"{folder}: has {len(series)} DICOM series: {sizes}; expected one. Move the others elsewhere.")
-    return read_series(folder, series[0])
 
 
 def _label_on(path: Path, image: Path, grid: Grid, mapping: Mapping, same_voxels: bool) -> tuple[np.ndarray, bool]:

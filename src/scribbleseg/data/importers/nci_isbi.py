@@ -11,7 +11,7 @@ from ...core.console import say
 from ...core.errors import InputError, first_names
 from ...core.parallel import for_each
 from ..case import load_label, recode
-from ..dicom import find_series, read_series
+from ..dicom import find_series, open_series
 from ..itk import from_itk, open_itk, reason, simpleitk
 from ..volume import Grid, check_geometry, ending, read_label, write_volume
 from .protocols import consecutive_fifths, write_splits
@@ -123,7 +123,7 @@ def _pair(path: Path, series: list[tuple[str, ...]]) -> tuple[np.ndarray, Any]:
         raise InputError(f"{path}: has {drawn.GetDimension()} axes; expected a volume.")
     mask = itk.GetImageFromArray(np.ascontiguousarray(values.T))
     fitting = [files for files in series if len(files) == mask.GetDepth()]
-    images = [read_series(Path(files[0]).parent, files) for files in fitting]
+    images = [open_series(Path(files[0]).parent, files) for files in fitting]
     images = [image for image in images if image.GetSize() == mask.GetSize()]
     if len(images) != 1:
         numbers = [len(files) for files in series]
