@@ -234,6 +234,15 @@ def test_the_progress_of_a_broken_run_is_none(tmp_path, config, line):
         assert read_reached(tmp_path) is None
 
 
+@pytest.mark.parametrize("option", ["method", "network"])
+@pytest.mark.parametrize("name", ["os:system", "os:environ", "math:pi", "os:path"])
+def test_names_of_what_is_no_code_of_a_python_file(small, tmp_path, capsys, option, name):
+    words = ["train", str(small), str(tmp_path / "new"), "--size", "32", "--iterations", "1", "--batch", "2"]
+    words += ["--method", "pce"] if option == "network" else []
+    assert main([*words, f"--{option}", name]) == 2 and not (tmp_path / "new").exists()
+    assert capsys.readouterr().err.splitlines()[-1].startswith("scribbleseg: ")
+
+
 def test_a_checkpoint_that_would_unpack_to_more_is_refused(run):
     with zipfile.ZipFile(run / "resume.pt") as file:
         contents = {entry.filename: file.read(entry) for entry in file.infolist()}
