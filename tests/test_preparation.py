@@ -192,12 +192,15 @@ def test_prediction_obeys_the_run_and_undoes_the_cropping(tmp_path, axis, prepar
     assert (air == 0).all() and (background[:7] == 1).all() and (background[16:20, 16:24] < 1).all()
 
 
-def test_runs_that_cut_otherwise_cannot_be_averaged(tmp_path):
+@pytest.mark.parametrize(
+    "cut, words", [("slices", "cropping of empty borders"), ("auto", "cutting of slices to where rings lie")]
+)
+def test_runs_that_cut_otherwise_cannot_be_averaged(tmp_path, cut, words):
     data = ct_dataset(tmp_path / "ct")
     common = {"method": "pce", "iterations": 1, "size": 48, "batch": 2}
-    fast = train(Train(data, tmp_path / "fast", preset="fast", **common))
+    fast = train(Train(data, tmp_path / "fast", preset="fast", preparation=cut, **common))
     papers = train(Train(data, tmp_path / "papers", **common))
-    with pytest.raises(InputError, match="cropping of empty borders"):
+    with pytest.raises(InputError, match=words):
         predict(Predict((fast, papers), data, tmp_path / "masks"))
     assert not (tmp_path / "masks").exists()
 

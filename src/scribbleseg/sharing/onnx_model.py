@@ -18,13 +18,14 @@ from .. import __version__
 from ..core.errors import InputError
 from ..data.intensity import Intensity
 from ..inference.models import Model
+from ..networks.locator import Locator, spans
 from . import standalone
 
 if TYPE_CHECKING:
     import onnx
 
 OPSET = 18  # the first with a Resize that has antialiasing
-NEAR = 1e-4  # by how much probabilities of the file may differ from PyTorch's
+NEAR = 1e-4  # by how much values of a file may differ from PyTorch's
 
 
 class Whole(nn.Module):
@@ -39,8 +40,19 @@ class Whole(nn.Module):
         return F.interpolate(self.network(small).softmax(1), image.shape[2:], mode="bilinear", align_corners=False)
 
 
+class Place(nn.Module):
+    """All slices [N, C, H, W] of a scan, normalised → first and last row and column of its box, shares of the sides."""
+
+    def __init__(self, locator: Locator, size: int):
+        super().__init__()
+        self.locator, self.size = locator, size
+
+    def forward(self, image: Tensor) -> Tensor:
+        return spans(self.locator.counts(image))
+
+
 def write_onnx(model: Model, folder: Path) -> None:
-    """Write model.onnx, model.json and predict.py into a folder.
+    """Write model.onnx, model.json and predict.py into a folder, and locator.onnx if slices are cut to rings.
 
     N, H and W of the input `image` are free; values are normalised as model.json says. Raises InputError for runs on
     patches and for volumes, without the packages of the extra `export`, and for a network that ONNX does not express or
@@ -54,19 +66,22 @@ def write_onnx(model: Model, folder: Path) -> None:
             "Use `scribbleseg pack`, or --format monai."
         )
     _save(Whole(model.network, plan.size).eval(), len(plan.channels), folder / "model.onnx", model)
+    if model.locator:
+        _save(Place(model.locator, plan.size).eval(), len(plan.channels), folder / "locator.onnx", model)
     about = {
         "made_with": f"scribbleseg {__version__}",
         "classes": plan.classes,
         "channels": plan.channels,
         "plane": plan.fitted.plane,
         "crop": plan.fitted.crop,
+        "locate": plan.fitted.locate,
         "intensity": [dataclasses.asdict(how) for how in plan.fitted.intensity or (Intensity(),) * len(plan.channels)],
     }
     (folder / "model.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     shutil.copyfile(standalone.__file__, folder / "predict.py")
 
 
-def _save(whole: Whole, channels: int, path: Path, model: Model) -> None:
+def _save(whole: Whole | Place, channels: int, path: Path, model: Model) -> None:
     try:
         import onnx
         import onnxruntime
@@ -81,7 +96,7 @@ def _save(whole: Whole, channels: int, path: Path, model: Model) -> None:
                 (torch.rand(2, channels, size + 26, size + 16),),
                 dynamo=True,
                 input_names=["image"],
-                output_names=["probabilities"],
+                output_names=["box" if isinstance(whole, Place) else "probabilities"],
                 dynamic_shapes={"image": {0: free("N"), 2: free("H"), 3: free("W")}},
                 opset_version=OPSET,
                 verbose=False,
@@ -101,7 +116,7 @@ def _save(whole: Whole, channels: int, path: Path, model: Model) -> None:
     found = onnxruntime.InferenceSession(path).run(None, {"image": image.numpy()})[0]
     if not (apart := float((wanted - torch.from_numpy(found)).abs().max())) <= NEAR:
         raise InputError(
-            f"{model.run}: the ONNX file gives probabilities that differ by {apart:.2g} from PyTorch's, so it is not "
+            f"{model.run}: {path.name} gives values that differ by {apart:.2g} from PyTorch's, so it is not "
             "kept. Use `scribbleseg pack`, or --format monai."
         )
 

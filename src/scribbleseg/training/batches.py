@@ -19,7 +19,7 @@ from ..core.labels import UNLABELED
 from ..core.parallel import ahead
 from ..core.progress import Progress
 from ..data.cache import cached
-from ..data.case import Volume, load_volume, read_scribble
+from ..data.case import Locate, Volume, load_volume, read_scribble
 from ..data.dataset import Dataset
 from ..data.depth import deepen_image, deepen_label, deepen_strokes
 from ..data.enclosure import enclosure
@@ -46,7 +46,12 @@ OUTSIDE = 1 / 8  # share of a patch's side by which it may leave the slice or vo
 
 
 def build_slices(
-    dataset: Dataset, cases: tuple[str, ...], method: Method | None, size: int, fitted: Fitted = PAPERS
+    dataset: Dataset,
+    cases: tuple[str, ...],
+    method: Method | None,
+    size: int,
+    fitted: Fitted = PAPERS,
+    locate: Locate | None = None,
 ) -> tuple[Slices, Tensor]:
     """Read, prepare and resize cases in parallel; returns their slices on the CPU, and the case (by position) of each.
 
@@ -59,7 +64,7 @@ def build_slices(
     twice: list[str] = []
 
     def load(name: str) -> tuple[Tensor, dict[str, Tensor], Tensor | None, dict[str, int]]:
-        volume = load_volume(dataset, dataset.case(name), fitted)
+        volume = load_volume(dataset, dataset.case(name), fitted, locate)
         if two_places(volume.grid.header):
             twice.append(name)
         targets, notes = {"label": volume.scribble}, {}
@@ -112,8 +117,12 @@ def for_targets(volume: Volume, fitted: Fitted) -> Volume:
     return replace(volume, image=unit_range(volume.image)) if fitted.intensity else volume
 
 
-def read_training(dataset: Dataset, plan: Plan, method: Method, device: torch.device) -> Slices | Voxels:
+def read_training(
+    dataset: Dataset, plan: Plan, method: Method, device: torch.device, locate: Locate | None = None
+) -> Slices | Voxels:
     """The slices that a run trains on, on the device if they fit there. Says what was left out.
+
+    locate: where the slices are cut.
 
     Raises InputError unless every class is drawn in them.
     """
@@ -123,7 +132,7 @@ def read_training(dataset: Dataset, plan: Plan, method: Method, device: torch.de
         voxels = build_voxels(dataset, plan, method)
         check_trainable(voxels.label[None], plan.classes, dataset.folder)
         return voxels.to(device)
-    slices, _ = build_slices(dataset, plan.fold.train, method, plan.size, plan.fitted)
+    slices, _ = build_slices(dataset, plan.fold.train, method, plan.size, plan.fitted, locate)
     check_trainable(slices.label, plan.classes, dataset.folder)
     return resident(slices, device)
 
