@@ -1,12 +1,10 @@
 // The dialogs: names of classes, and export.
 
 import * as api from "./api.js";
-import { showUpdate } from "./model.js";
+import { readSession } from "./model.js";
 import { $, attempt, element, say, state } from "./page.js";
-import { showCases, showClasses } from "./panels.js";
 import { openCase } from "./slices.js";
 import { saver } from "./strokes.js";
-import { restyle } from "./windows.js";
 
 // The dialog in which classes get names. With `classes` these are there already, and more are added.
 export function nameClasses(colours, classes = []) {
@@ -53,11 +51,7 @@ export function nameClasses(colours, classes = []) {
 export const addClass = attempt(async () => {
   const { colours, classes } = state.session;
   await nameClasses(colours, classes.slice(1));
-  state.session = await api.getSession();
-  showClasses();
-  showCases();
-  showUpdate();
-  restyle();
+  await readSession();
   if (state.case && state.session.classes.length > classes.length) await openCase(state.case.id, state.slice);
 });
 

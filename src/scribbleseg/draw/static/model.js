@@ -2,9 +2,10 @@
 
 import * as api from "./api.js";
 import { $, attempt, say, state } from "./page.js";
-import { showButtons, showCases } from "./panels.js";
+import { showButtons, showCases, showClasses } from "./panels.js";
 import { goTo, kept, openCase, showSides, showSlice } from "./slices.js";
 import { saver } from "./strokes.js";
+import { restyle } from "./windows.js";
 
 const running = () => ["starting", "training", "predicting"].includes(state.update.phase);
 
@@ -23,19 +24,25 @@ export function showUpdate() {
   else $("bar").value = total ? step / total : 0;
   $("update-text").className = phase === "failed" ? "bad" : "";
   $("update-text").textContent = {
-    starting: "Reading the scans…",
+    starting: "Reading scans and strokes…",
     training: `Training, ${Math.round((100 * step) / total)} %${left ? `, ${duration(left)} left` : ""}. You can go on drawing.`,
     predicting: `Predicting, ${step} of ${total} cases`,
   }[phase] ?? (missing.length ? `Draw first: ${missing.join(", ")}` : message || "Trains on your strokes and segments all cases.");
 }
 
-async function refreshPredictions() {
-  const session = await api.getSession();
-  if (!session.cases) return;
-  state.session = session;
+// The classes and cases as they are now: another tab may have added a class.
+export async function readSession() {
+  state.session = await api.getSession();
+  showClasses();
   showCases();
   showButtons();
-  const row = session.cases.find((each) => each.id === state.case?.id);
+  showUpdate();
+  restyle();
+}
+
+async function refreshPredictions() {
+  await readSession();
+  const row = state.session.cases.find((each) => each.id === state.case?.id);
   if (row && row.prediction !== state.case.prediction) {
     const fresh = await api.getCase(row.id);
     if (fresh.id !== state.case.id) return;

@@ -1,6 +1,7 @@
 // Which case and which slice are shown, and the planes that were loaded for it.
 
 import * as api from "./api.js";
+import { readSession } from "./model.js";
 import { $, attempt, sides, state, view } from "./page.js";
 import { showButtons, showCases, showClasses, showStrip, showWhere } from "./panels.js";
 import { saver, stroke } from "./strokes.js";
@@ -105,6 +106,7 @@ export const openCase = attempt(async (name, slice = null) => {
     showCases();
     throw error;
   });
+  if (opened.drawn[0].length !== state.session.classes.length) await readSession();
   if (turn !== opening) return; // another case was chosen meanwhile
   state.case = opened;
   if (!saver.waiting.has(name)) saver.versions.set(name, opened.version);

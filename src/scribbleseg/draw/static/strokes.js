@@ -1,7 +1,7 @@
 // Strokes: drawn, undone, copied, accepted, saved, and joined with those of others.
 
 import * as api from "./api.js";
-import { showUpdate } from "./model.js";
+import { readSession, showUpdate } from "./model.js";
 import { $, ask, attempt, say, state, view } from "./page.js";
 import { showButtons, showCases, showClasses, showStrip } from "./panels.js";
 import { alongLine, difference, inside, NOT_DRAWN } from "./pixels.js";
@@ -18,11 +18,12 @@ export const saver = new Saver({
     const row = state.session.cases.find((each) => each.id === name);
     row.voxels = answer.drawn[0].map((_, value) => answer.drawn.reduce((sum, slice) => sum + slice[value], 0));
     row.slices = answer.drawn.flatMap((slice, index) => (slice.some(Boolean) ? [index] : []));
+    showStrip();
+    showSides();
+    if (row.voxels.length !== state.session.classes.length) return attempt(readSession)();
     showCases();
     showClasses();
-    showStrip();
     showUpdate();
-    showSides();
   },
   onConflict: settleConflict,
   onState: (text, kind) => { $("saved").textContent = text; $("saved").className = kind; },
