@@ -48,7 +48,7 @@ ROUNDS = (8, 16, 32, 64, 128)  # slices with strokes
 ORDERS = ("random", "unsure", "spread")
 HELD_OUT = 20  # patients
 POOL = 30  # patients of one seed
-FIRST_ITERATIONS, NEXT_ITERATIONS = 240, 120  # the page takes 900 and 300
+FIRST_ITERATIONS, NEXT_ITERATIONS = 200, 80  # the page takes 900 or more, and 300
 COLUMNS = ("data", "seed", "order", "slices", "cases", "dice", "minutes", "commit", "device")
 Place = tuple[str, int]  # case and slice
 
