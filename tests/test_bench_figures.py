@@ -524,7 +524,14 @@ def test_every_figure_has_its_file_and_repeats_to_the_byte(place, capsys):
     ]
     said = capsys.readouterr().err
     assert "sensitivity-weight-small-final: figure not made, " in said and said.count("nothing was run") == 4
-    first = {path: path.read_bytes() for path in written}
+    files = [*written, *(path.with_suffix(".pdf") for path in written)]
+    first = {path: path.read_bytes() for path in files}
     assert figures.make_figures(plan, of(jobs, DONE), place) == written
-    assert {path: path.read_bytes() for path in written} == first
-    assert sorted(place.results.iterdir()) == sorted(written), "no partial files"
+    assert {path: path.read_bytes() for path in files} == first
+    assert sorted(place.results.iterdir()) == sorted(files), "no partial files"
+    for path in files[3:]:
+        assert (
+            first[path].startswith(b"%PDF")
+            and b"/FontType 3" not in first[path]
+            and b"/Subtype /Type3" not in first[path]
+        )

@@ -452,7 +452,12 @@ def test_latex_escapes_and_balances(tmp_path):
         r"\textless{}|\textgreater{}"
     )
     assert escape(label) + r" \textdagger{} & 0 &" in text
-    bare = re.sub(r"\\[&%$#_{}]", "", text)
+    assert not re.search(r"\\(documentclass|begin\{document\}|usepackage)", re.sub("(?m)^%.*$", "", text)), (
+        "for \\input"
+    )
+    labels = re.findall(r"\\label\{(.*?)\}", text)
+    assert labels == [f"tab:table-{plan.jobs[0].data}-{plan.jobs[0].split}-{number}" for number in (1, 2, 3)]
+    bare = re.sub(r"\\[&%$#_{}]", "", re.sub("(?m)^%.*$", "", text))
     depth = 0
     for char in bare:
         depth += (char == "{") - (char == "}")

@@ -27,7 +27,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "quick"
 def commands(page: Path) -> list[str]:
     """Lines that start with `scribbleseg VERB`, in blocks or between backticks, without comment and PYTHONPATH."""
     text = page.read_text(encoding="utf-8")
-    lines = re.findall(r"^ *(scribbleseg .*)$", text, re.MULTILINE) + re.findall(
+    lines = re.findall(r"^ *(?:PYTHONPATH=\. )?(scribbleseg .*)$", text, re.MULTILINE) + re.findall(
         r"`(?:PYTHONPATH=\. )?(scribbleseg [^`\n]*)`", text
     )
     return [line.partition(" #")[0].strip() for line in lines if "VERB" not in line]
@@ -157,6 +157,9 @@ def test_the_guides_python_runs(tmp_path, monkeypatch):
     assert len(names["rows"]) == 2
 
 
-def test_contributings_method_is_the_example():
-    shown = re.search(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)[1]
-    assert (ROOT / "examples" / "new_method.py").read_text(encoding="utf-8").endswith(shown)
+def test_the_code_of_contributing_is_the_examples():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    shown = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(shown) == 2
+    for name, part in zip(("new_method", "own_network"), shown):
+        assert (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8").endswith(part)

@@ -1,6 +1,7 @@
 """What importers, phantom and simulate make passes nnU-Net's integrity check, whose rules are written here anew."""
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel
@@ -8,11 +9,13 @@ import numpy as np
 import pytest
 from small import save, small_dataset
 
-from scribbleseg.config import Import, Phantom, Simulate
+from scribbleseg.config import Evaluate, Import, Phantom, Simulate
 from scribbleseg.data.importers import import_dataset
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.synthetic.phantom import phantom
 from scribbleseg.data.synthetic.simulate import simulate
+from scribbleseg.draw.folder import add_new_volumes, make_dataset
+from scribbleseg.evaluation.scores import evaluate
 
 
 def faults(folder: Path) -> list[str]:
@@ -84,3 +87,84 @@ def test_cases_for_validation_get_a_label_without_strokes(mscmr):
     assert blank.shape == (6, 5, 4) and (blank == 4).all()
     dataset = read_dataset(mscmr)
     assert dataset.folds("25-5-15")[0].train == ("subject2_DE",) and dataset.cases["subject3_DE"].truth is not None
+
+
+@pytest.fixture
+def drawn(tmp_path) -> Path:
+    """A data set of `draw`: three volumes, of which one came later, and strokes on one of them."""
+    rng = np.random.default_rng(0)
+    for number in (1, 2):
+        save(tmp_path / "scans" / f"scan{number}.nii.gz", rng.integers(0, 99, (6, 5, 4), np.int16))
+    make_dataset(tmp_path / "scans", tmp_path / "drawn", ["liver"])
+    save(tmp_path / "scans" / "scan3.nii.gz", rng.integers(0, 99, (7, 5, 4), np.int16))
+    add_new_volumes(tmp_path / "scans", tmp_path / "drawn")
+    label = np.full((6, 5, 4), 2, np.uint8)
+    label[1:3, 2, 1], label[4, 2, 1] = 1, 0
+    save(tmp_path / "drawn" / "labelsTr" / "scan1.nii.gz", label)
+    return tmp_path / "drawn"
+
+
+def test_a_drawn_data_set_is_completed(drawn, tmp_path, capsys):
+    assert faults(drawn) == ["numTraining 2 of 3", "scan2 has no label", "scan3 has no label"]
+    import_dataset(Import("dataset", drawn, tmp_path / "Dataset501_Liver"))
+    whole = tmp_path / "Dataset501_Liver"
+    assert faults(whole) == [] and "2 of 3 cases have no label" in capsys.readouterr().err
+    assert not any(path.is_symlink() for path in whole.rglob("*"))
+    assert (np.asarray(nibabel.load(whole / "labelsTr" / "scan3.nii.gz").dataobj) == 2).all()
+    strokes = (whole / "labelsTr" / "scan1.nii.gz").read_bytes()
+    assert strokes == (drawn / "labelsTr" / "scan1.nii.gz").read_bytes()
+    assert sorted(path.name for path in whole.iterdir()) == ["dataset.json", "imagesTr", "labelsTr"]
+
+
+def test_a_completed_data_set_keeps_masks_and_splits(tmp_path):
+    folder = small_dataset(tmp_path / "data", cases=3)
+    (folder / "imagesTs").mkdir()
+    shutil.copy(folder / "imagesTr" / "case.0 a_0000.nii.gz", folder / "imagesTs" / "held_0000.nii.gz")
+    (folder / "labelsTr" / "case.0 a.nii.gz").unlink()
+    import_dataset(Import("dataset", folder, tmp_path / "whole"))
+    assert faults(tmp_path / "whole") == []
+    before, after = read_dataset(folder), read_dataset(tmp_path / "whole")
+    assert after.folds("final") == before.folds("final") and after.tests.keys() == {"held"}
+    assert [case.truth.name for case in after.cases.values()] == [case.truth.name for case in before.cases.values()]
+
+
+# --- nnU-Net itself, where it is installed
+
+
+@pytest.fixture
+def nnunet(tmp_path, monkeypatch):
+    for name in ("raw", "preprocessed", "results"):
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path))
+    return pytest.importorskip("nnunetv2")
+
+
+@pytest.mark.slow
+def test_its_integrity_check_takes_what_we_make(nnunet, drawn, mscmr, tmp_path):
+    from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+
+    phantom(Phantom(tmp_path / "phantom", cases=3))
+    import_dataset(Import("dataset", drawn, tmp_path / "whole"))
+    for folder in (tmp_path / "phantom", mscmr, tmp_path / "whole"):
+        verify_dataset_integrity(str(folder), 1)
+    with pytest.raises((AssertionError, RuntimeError)):
+        verify_dataset_integrity(str(drawn), 1)
+
+
+@pytest.mark.slow
+def test_its_evaluation_gives_the_same_dice(nnunet, tmp_path):
+    from nnunetv2.evaluation.evaluate_predictions import compute_metrics
+    from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
+
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        truth = np.zeros((20, 18, 6), np.uint8)
+        truth[3:12, 4:12] = 1
+        truth[5:9, 6:10] = 2
+        save(tmp_path / "truth" / f"{name}.nii.gz", truth)
+        found = np.where(rng.random(truth.shape) < 0.2, rng.integers(0, 3, truth.shape), truth).astype(np.uint8)
+        save(tmp_path / "found" / f"{name}.nii.gz", found)
+        rows = evaluate(Evaluate(tmp_path / "found", tmp_path / "truth", classes=("outer", "inner")))
+        paths = [str(tmp_path / part / f"{name}.nii.gz") for part in ("truth", "found")]
+        theirs = compute_metrics(*paths, NibabelIO(), [1, 2])["metrics"]
+        ours = [row["dice"] for row in rows if row["case"] == name]
+        assert ours == pytest.approx([theirs[1]["Dice"], theirs[2]["Dice"]], abs=1e-12)

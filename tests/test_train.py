@@ -344,10 +344,13 @@ def test_the_log_is_on_the_disk_before_each_checkpoint(dataset, tmp_path, monkey
     ]
 
 
-def test_a_run_that_cannot_begin_leaves_nothing(dataset, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(InputError, match="pip install tensorboard"):
-        train(settings(dataset, tmp_path / "run", tensorboard=True))
+@pytest.mark.parametrize(
+    ("name", "module"), [("tensorboard", "torch.utils.tensorboard"), ("mlflow", "mlflow"), ("wandb", "wandb")]
+)
+def test_a_run_that_cannot_begin_leaves_nothing(dataset, tmp_path, monkeypatch, name, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InputError, match=f"--{name} needs the {name} package .*pip install {name}"):
+        train(settings(dataset, tmp_path / "run", **{name: True}))
     assert not (tmp_path / "run").exists()
 
 
@@ -775,3 +778,24 @@ def test_tensorboard_gets_scalars_and_pictures(dataset, tmp_path):
         [entry["losses"]["pce"] for entry in log(run)], rel=1e-5
     )
     assert any(tag.startswith("pictures/prediction") for tag in events.Tags()["images"])
+
+
+@pytest.mark.slow  # its packages take many seconds to import
+def test_mlflow_gets_scalars(dataset, tmp_path):
+    mlflow = pytest.importorskip("mlflow")
+    run = train(settings(dataset, tmp_path / "run", iterations=3, val_share=0.3, mlflow=True))
+    client = mlflow.MlflowClient(f"sqlite:///{run / 'mlflow' / 'mlflow.db'}")
+    (found,) = client.search_runs([client.get_experiment_by_name("scribbleseg").experiment_id])
+    assert (found.info.run_name, found.info.status) == ("run", "FINISHED")
+    assert {"losses/pce", "loss", "lr", "val_mean_dice"} <= set(found.data.metrics)
+    values = [(item.step, item.value) for item in client.get_metric_history(found.info.run_id, "loss")]
+    assert values == [(entry["iteration"], pytest.approx(entry["loss"])) for entry in log(run)]
+
+
+@pytest.mark.slow
+def test_wandb_gets_scalars_offline(dataset, tmp_path):
+    pytest.importorskip("wandb")
+    run = train(settings(dataset, tmp_path / "run", iterations=3, wandb=True))
+    (record,) = (run / "wandb").glob("offline-run-*/run-*.wandb")
+    content = record.read_bytes()
+    assert b"losses/pce" in content and b"scribbleseg" in content

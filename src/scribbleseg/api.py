@@ -75,14 +75,17 @@ export = _function("export", Export, Path, "Returns the folder.")
 
 
 def load(
-    runs: AnyPath | Sequence[AnyPath], weights: Literal["last", "best"] = "last", device: str = "auto"
+    runs: AnyPath | Sequence[AnyPath],
+    weights: Literal["last", "best"] = "last",
+    device: str = "auto",
+    networks: Sequence[str] = (),
 ) -> "Predictor":
     """Load a run, or several whose probabilities are averaged, to segment arrays: `load(RUN).predict(array, spacing)`.
 
-    runs: run folders or packed models. weights and device: as in `predict`. Raises InputError for bad input; its
-    message says what to do.
+    runs: run folders or packed models. weights, device and networks: as in `predict`. Raises InputError for bad
+    input; its message says what to do.
     """
     from .inference.predictor import load_predictor
 
     several = (runs,) if isinstance(runs, (str, Path)) else runs
-    return load_predictor([Path(run) for run in several], weights, device)
+    return load_predictor([Path(run) for run in several], weights, device, networks)

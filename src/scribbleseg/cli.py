@@ -151,18 +151,19 @@ def _repeat(error: click.UsageError) -> str:
 
 def _run_to_resume(words: list[str]) -> config.Resume:
     rest = [word for word in words if word != "--resume"]
-    method = None
-    if "--method" in rest[:-1]:
-        at = rest.index("--method")
-        method = rest[at + 1]
-        del rest[at : at + 2]
+    named = {}
+    for name in ("method", "network", "augmentation"):
+        if f"--{name}" in rest[:-1]:
+            at = rest.index(f"--{name}")
+            named[name] = rest[at + 1]
+            del rest[at : at + 2]
     if len(rest) != 1 or rest[0].startswith("-"):
         raise InputError(
-            "--resume takes only the run folder (and a --method that is not one of scribbleseg's); "
-            "the settings are those that the run was started with: "
+            "--resume takes only the run folder (and a --method, --network or --augmentation that is not one of "
+            "scribbleseg's); the settings are those that the run was started with: "
             "scribbleseg train RUN --resume"
         )
-    return config.Resume(Path(rest[0]), method)
+    return config.Resume(Path(rest[0]), **named)
 
 
 def _run(target: str, settings: Any) -> int:
@@ -185,12 +186,19 @@ def _how_to_continue(settings: Any) -> str:
             return " Continue with the same command."
         case config.Draw():
             return " The strokes are saved. Continue with the same command."
-        case config.Train(run=run, method=method) | config.Resume(run=run, method=method):
+        case config.Train(run=run) | config.Resume(run=run):
             if (run / "config.json").is_file():
-                named = ("--method", method) if method and ":" in method else ()
+                named = _own(settings, "method", "network", "augmentation")
                 return f" Continue with: {_order('train', run, '--resume', *named)}"
             return " The run had not started yet: give the same command again."
     return ""
+
+
+def _own(settings: config.Train | config.Resume, *options: str) -> list[str]:
+    """Those of the options that name code of the user's own, as they are given again."""
+    given = {option: getattr(settings, option) or "" for option in options}
+    own = {option: name for option, name in given.items() if ":" in name and not name.startswith("monai:")}
+    return [word for option, name in own.items() for word in (f"--{option}", name)]
 
 
 def _way_out_of_memory(settings: Any) -> str:
@@ -206,7 +214,9 @@ def _what_next(settings: Any, result: Any) -> str:
     """What a verb wrote and what comes after it, where the verb has not said so; may be empty."""
     match settings:
         case config.Train(run=run) | config.Resume(run=run):
-            return f"run: {run}; next: {_order('predict', run, 'INPUT', 'OUTPUT')}, or {_order('report', run)}"
+            named = _own(settings, "network")
+            predict, report = _order("predict", run, "INPUT", "OUTPUT", *named), _order("report", run, *named)
+            return f"run: {run}; next: {predict}, or {report}"
         case config.Predict(input=source, output=output):
             truths = [
                 source / part

@@ -25,6 +25,9 @@ BUDGETS, METHODS = "from the budget or preset", "from the method or preset"
 DEVICE = Option("DEVICE", "auto (CUDA if there is a CUDA device), cpu, cuda, cuda:N, or mps on a Mac (untested).")
 CHECKPOINT_EVERY = Option("SECONDS", "Seconds between two checkpoints. A stopped run resumes from the last one.")
 SEED = Option("N", "Seed of the random numbers.")
+OWN_NETWORK = Option(
+    "NAME", "For a network of somebody's own: its name, package.module:Class, to allow that its code runs."
+)
 DATASET = Argument("DATASET", "Data set in the nnU-Net raw layout with an `ignore` label.")
 DST = Argument("DST", "Folder to create.")
 
@@ -150,7 +153,17 @@ class Train:
         str | None,
         Option(
             "NAME",
-            "unet, in 3-D unet3d, or monai:NAME such as monai:BasicUNet (3-D and monai:NAME need `pip install monai`).",
+            "unet, in 3-D unet3d, monai:NAME such as monai:BasicUNet (3-D and monai:NAME need `pip install monai`), or "
+            "package.module:Class.",
+            METHODS,
+        ),
+    ] = None
+    augmentation: Annotated[
+        str | None,
+        Option(
+            "NAME",
+            "papers: quarter turns, flips and rotations. upright: rotations, scales, shifts and grey values, without "
+            "flips. Both are for whole slices; patches have their own. Or package.module:function.",
             METHODS,
         ),
     ] = None
@@ -197,6 +210,10 @@ class Train:
         bool,
         Option("", "Write scalars and images for TensorBoard to RUN/tensorboard (needs `pip install tensorboard`)."),
     ] = False
+    mlflow: Annotated[bool, Option("", "Write scalars for MLflow to RUN/mlflow (needs `pip install mlflow`).")] = False
+    wandb: Annotated[
+        bool, Option("", "Write scalars for Weights & Biases to RUN/wandb, offline (needs `pip install wandb`).")
+    ] = False
 
     def __post_init__(self) -> None:
         _as_paths(self, "dataset", "run")
@@ -240,6 +257,15 @@ class Predict:
         bool, Option("", "Also replace files in OUTPUT that predict did not write, or that were changed afterwards.")
     ] = False
     batch: Annotated[int, Option("N", "Slices per forward pass.")] = 32
+    networks: Annotated[
+        tuple[str, ...],
+        Option(
+            "NAME",
+            "For a run with a network of somebody's own: its name, package.module:Class, to allow that its code runs. "
+            "Give the option once per network.",
+            name="network",
+        ),
+    ] = ()
     device: Annotated[str, DEVICE] = "auto"
 
     def __post_init__(self) -> None:
@@ -303,10 +329,11 @@ class Import:
     """
 
     source: Annotated[
-        Literal["acdc", "wsl4mis", "mscmr", "nci-isbi", "folders"],
+        Literal["acdc", "wsl4mis", "mscmr", "nci-isbi", "folders", "dataset"],
         Argument(
-            "{acdc,wsl4mis,mscmr,nci-isbi,folders}",
-            "Which data set. docs/data.md says where to get each of them. folders: your own scans and labels.",
+            "{acdc,wsl4mis,mscmr,nci-isbi,folders,dataset}",
+            "Which data set. docs/data.md says where to get each of them. folders: your own scans and labels. dataset: "
+            "a data set of scribbleseg, copied with a label for every image, as nnU-Net wants it.",
         ),
     ]
     src: Annotated[
@@ -424,6 +451,7 @@ class Report:
         Path,
         Argument("RUN", "Run folder. Missing predictions and scores of the held-out cases are computed first."),
     ]
+    network: Annotated[str | None, OWN_NETWORK] = None
 
     def __post_init__(self) -> None:
         _as_paths(self, "run")
@@ -460,6 +488,7 @@ class Export:
             "`pip install onnx onnxscript onnxruntime`). monai: a bundle that runs scribbleseg.",
         ),
     ] = "onnx"
+    network: Annotated[str | None, OWN_NETWORK] = None
 
     def __post_init__(self) -> None:
         _as_paths(self, "run", "output")
@@ -531,7 +560,9 @@ class Resume:
     """`train RUN --resume`: carry on a run that was stopped."""
 
     run: Path
-    method: str | None = None  # repeats the name of a method that is not one of scribbleseg's
+    method: str | None = None  # these repeat the names of what is not scribbleseg's own code
+    network: str | None = None
+    augmentation: str | None = None
 
     def __post_init__(self) -> None:
         _as_paths(self, "run")

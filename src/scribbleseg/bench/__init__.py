@@ -38,7 +38,7 @@ def bench(config: Bench) -> bool:
         path = write_tables(plan, results, config.results)
         print(f"tables: {path}, and the same as .tex and .csv")
         for path in make_figures(plan, results, config):
-            print(f"figure: {path}")
+            print(f"figure: {path}, and the same as .pdf")
     lacking = [job for job in plan.jobs if job not in results.records]
     for job in lacking:
         print(f"{job.place}: {failed.get(job, 'not run')}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Figures of a bench: box plots, training curves, sensitivity and a grid of segmentations, as PNG beside the tables.
+"""Figures of a bench, PNG and PDF beside the tables: box plots, training curves, sensitivity, a grid of segmentations.
 
 A plan asks for them with `[[figure]]` tables. A figure leaves out runs that are not done and names them below.
 """
@@ -22,9 +22,10 @@ from .store import Results
 
 
 def make_figures(plan: BenchPlan, results: Results, config: Bench) -> list[Path]:
-    """Write every figure of the plan, per data set and split, to RESULTS/NAME-BUDGET-KIND[-OPTION]-DATA-SPLIT.png.
+    """Write every figure of the plan, per data set and split, to RESULTS/NAME-BUDGET-KIND[-OPTION]-DATA-SPLIT.png
+    and .pdf.
 
-    If a figure cannot be drawn, stderr says why, and an earlier one is kept. Returns the files written.
+    If a figure cannot be drawn, stderr says why, and an earlier one is kept. Returns the PNG files written.
     """
     written = []
     for entry in plan.figures:
@@ -33,7 +34,9 @@ def make_figures(plan: BenchPlan, results: Results, config: Bench) -> list[Path]
             path = config.results / ("-".join([plan.name, plan.budget, *kind, data, split]) + ".png")
             try:
                 with rc_context(STYLE):
-                    write_figure(_draw(entry, jobs, results.of(jobs), config), path)
+                    figure = _draw(entry, jobs, results.of(jobs), config)
+                    write_figure(figure, path)
+                    write_pdf(figure, path.with_suffix(".pdf"))
                 written.append(path)
             except (NothingToDraw, InputError) as reason:
                 print(f"{path.stem}: figure not made, {reason}", file=sys.stderr)
@@ -61,3 +64,9 @@ def write_figure(figure: Figure, path: Path) -> None:
     with atomic_file(path) as partial:
         reduced = Image.open(buffer).convert("RGB").quantize(64, Image.Quantize.MAXCOVERAGE)
         reduced.save(partial, format="png", optimize=True)
+
+
+def write_pdf(figure: Figure, path: Path) -> None:
+    """The same for a paper: lines and text as such, with fonts that publishers take. Equal figures give equal bytes."""
+    with atomic_file(path) as partial, rc_context({"pdf.fonttype": 42}):
+        figure.savefig(partial, format="pdf", metadata={"CreationDate": None})

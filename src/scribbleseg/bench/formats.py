@@ -1,5 +1,6 @@
 """The tables of a bench as Markdown, LaTeX and CSV."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -96,32 +97,32 @@ def fold_lines(section: Section) -> list[str]:
 
 
 def latex(plan: BenchPlan, sections: list[Section]) -> str:
-    """A document of booktabs tables, one per table of each section."""
+    """booktabs tables for `\\input` in a paper, one per table of each section, each with a label."""
     lines = [
-        r"\documentclass{article}",
-        r"\usepackage[T1]{fontenc}",
-        r"\usepackage{adjustbox,booktabs}",
-        r"\usepackage[landscape,margin=1cm]{geometry}",
-        r"\begin{document}",
-        rf"\section*{{{escape(plan.title)}, budget {plan.budget}}}",
-        escape(about(plan)),
+        f"% {escape(' '.join(plan.title.split()))}, budget {plan.budget}",
+        rf"% \usepackage{{adjustbox,booktabs}}, then \input{{{plan.name}-{plan.budget}}}",
+        f"% {escape(about(plan))}",
     ]
     for section in sections:
         place = f"{section.data}, {section.split}"
+        label = "tab:" + re.sub(r"[^A-Za-z0-9.]+", "-", f"{plan.name}-{section.data}-{section.split}")
         if section.done:
-            lines += [_latex_table(table, place) for table in tables(section)] + [r"\clearpage"]
+            lines += [
+                _latex_table(table, place, f"{label}-{number}") for number, table in enumerate(tables(section), 1)
+            ]
         else:
-            lines += ["", escape(f"{place}: not run.")]
-    return "\n".join([*lines, r"\end{document}", ""])
+            lines.append(f"% {escape(place)}: not run")
+    return "\n".join([*lines, ""])
 
 
-def _latex_table(table: Table, place: str) -> str:
+def _latex_table(table: Table, place: str, label: str) -> str:
     body = [[LATEX_MARKS[mark].format(escape(text)) for text, mark in line] for line in table.body]
     style = pd.DataFrame(body, columns=[escape(name) for name in table.head]).style.hide(axis="index")
     tabular = style.to_latex(hrules=True, column_format="l" + "r" * (len(table.head) - 1))
     return (
         "\n\\begin{table}[ht]\n\\centering\\small\\setlength{\\tabcolsep}{4pt}\n"
-        f"\\caption{{{escape(f'{place}. {table.title}.')}}}\n\\begin{{adjustbox}}{{max width=\\textwidth}}\n"
+        f"\\caption{{{escape(f'{place}. {table.title}.')}}}\n\\label{{{label}}}\n"
+        f"\\begin{{adjustbox}}{{max width=\\textwidth}}\n"
         f"{tabular}\\end{{adjustbox}}\n\n{escape(' '.join(table.notes))}\n\\end{{table}}"
     )
 

@@ -62,11 +62,11 @@ def run_job(job: Job, config: Bench) -> None:
     begun, clock = (run / "config.json").is_file(), [time.perf_counter()]
     if begun:
         _check_begun(job, settings, plan, config.runs)
-        resume(run, job.method)
+        resume(run, job.method, plan.network, plan.recipe.augmentation)
     else:
         train(settings)
     clock.append(time.perf_counter())
-    predict(Predict((run,), settings.dataset, run / "predictions", device=config.device))
+    predict(Predict((run,), settings.dataset, run / "predictions", networks=(plan.network,), device=config.device))
     clock.append(time.perf_counter())
     rows = score_cases(dataset, cases, list_masks(run / "predictions"))
     write_rows(run / "metrics.csv", rows)
@@ -82,7 +82,7 @@ def run_job(job: Job, config: Bench) -> None:
         "options": all_options(job),
         "data_note": machine.get("data_note", dataset.note),
         "held_out_cases": len({row["case"] for row in rows}),
-        "parameters": sum(p.numel() for p in load_network(run, plan).parameters()),
+        "parameters": sum(p.numel() for p in load_network(run, plan, networks=[plan.network]).parameters()),
         "seconds_per_iteration": median,
         "minutes": minutes,
         "wall_seconds": dict(zip(("training", "prediction", "scoring"), (None if begun else training, *others))),

@@ -24,8 +24,8 @@ from ..core.atomic import atomic_file
 from ..core.errors import InputError
 from ..core.lock import NO_LOCKS, lock
 from ..evaluation.scores import COLUMNS
-from ..methods import hyperparameters, method_class, own_code, parse_options
-from ..training.plan import make_recipe, read_recipe
+from ..methods import hyperparameters, method_class, parse_options
+from ..training.plan import make_recipe, own_code, read_recipe
 from .plan import OWN_RECIPE, BenchPlan, Job
 
 SCORES = (*COLUMNS, "patient")
@@ -174,7 +174,7 @@ def difference(job: Job, config: Bench, record: dict) -> str:
             changed.append(before + (f", the {owner} now has {now[key]}" if key in now else ", which is no longer one"))
     if changed and "options" not in record:
         changed.append("with hyperparameters that its record does not name")
-    code = own_code(job.method)
+    code = own_code(job.method, network, recipe.augmentation)
     if plan.get("own_code", code) != code:
         changed.append(f"with another version of the file that defines {job.method}")
     return "; ".join(changed)

@@ -14,8 +14,9 @@ from ..config import Train
 from ..core.console import say
 from ..core.device import pick_precision
 from ..core.errors import InputError
+from ..core.own_code import never_from
 from ..data.layout import read_dataset
-from ..networks import build_network
+from ..networks import build_network, is_own
 from ..networks.locator import LOCATOR, Locator
 from ..training.batches import layout_of
 from ..training.checkpoint import load_weights, weights_iteration
@@ -38,22 +39,28 @@ class Model:
     sha256: str  # of the file of the weights
 
 
-def load_models(runs: Sequence[Path], weights: str, device: torch.device) -> list[Model]:
-    """The networks of runs, which are folders or packed models.
+def load_models(runs: Sequence[Path], weights: str, device: torch.device, networks: Sequence[str] = ()) -> list[Model]:
+    """The networks of runs, which are folders or packed models. networks: as in `load_network`.
 
-    Raises InputError when they cannot be averaged, or when one was never trained.
+    Raises InputError for runs that cannot be averaged, for one that was never trained, for a name in `networks` that no
+    run has, and as `load_network` does.
     """
     with ExitStack() as stack:
-        return _load(runs, [stack.enter_context(run_folder(run)) for run in runs], weights, device)
+        return _load(runs, [stack.enter_context(run_folder(run)) for run in runs], weights, device, networks)
 
 
-def _load(runs: Sequence[Path], folders: Sequence[Path], weights: str, device: torch.device) -> list[Model]:
+def _load(
+    runs: Sequence[Path], folders: Sequence[Path], weights: str, device: torch.device, networks: Sequence[str]
+) -> list[Model]:
     settings, plans = zip(*map(read_plan, folders))
     _check_same(runs, plans)
+    used = [plan.network for plan in plans]
+    if odd := [name for name in networks if name not in used]:
+        raise InputError(f"--network {odd[0]}: no run has it; they have {', '.join(used)}. Leave it out or correct it.")
     models = []
     for run, folder, train, plan in zip(runs, folders, settings, plans):
-        network, dtype = load_network(folder, plan, weights), pick_precision(train.precision, device)
-        if dtype == torch.float32:
+        network, dtype = load_network(folder, plan, weights, networks), pick_precision(train.precision, device)
+        if dtype == torch.float32 and is_own(plan.network):
             network = folded(network)  # in bfloat16 it would change one voxel in 8000
         network.to(device, memory_format=layout_of(plan.dims))  # type: ignore[call-overload]  # torch declares no such form
         total = plan.recipe.iterations
@@ -71,8 +78,18 @@ def _load(runs: Sequence[Path], folders: Sequence[Path], weights: str, device: t
     return models
 
 
-def load_network(run: Path, plan: Plan, weights: str = "last") -> nn.Module:
-    """The trained network of a run, in eval mode. Raises InputError for missing weights or another architecture."""
+def load_network(run: Path, plan: Plan, weights: str = "last", networks: Sequence[str] = ()) -> nn.Module:
+    """The trained network of a run, in eval mode. Raises InputError for missing weights or another architecture.
+
+    A network that is not ours is only imported if `networks` names it, and never from the run folder. Raises InputError
+    otherwise.
+    """
+    if not is_own(plan.network) and plan.network not in networks:
+        raise InputError(
+            f"{run}: its network, {plan.network}, is not one of scribbleseg's, and predicting runs its code. If you "
+            f"trust it, name it: --network {plan.network}"
+        )
+    never_from(run)
     path = Path(run) / f"{weights}.safetensors"
     if not path.is_file():
         hint = "The run had no validation cases; use --weights last." if weights == "best" else "Has it been trained?"

@@ -38,7 +38,7 @@ def predict(config: Predict) -> list[Path]:
         raise InputError(f"--batch {config.batch}: expected 1 or more slices.")
     device = pick_device(config.device)
     prepare_cpu()
-    models = load_models(config.runs, config.weights, device)
+    models = load_models(config.runs, config.weights, device, config.networks)
     jobs = list_jobs(source, output, [model.plan for model in models])
     _warn_of_known(jobs, trained_on(models))
     classes = models[0].plan.classes

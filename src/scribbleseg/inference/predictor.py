@@ -69,7 +69,7 @@ class Predictor:
         )
 
 
-def load_predictor(runs: Sequence[Path], weights: str, device: str) -> Predictor:
+def load_predictor(runs: Sequence[Path], weights: str, device: str, networks: Sequence[str]) -> Predictor:
     """Raises InputError as `predict` does for runs that are not trained or do not belong together."""
     place = pick_device(device)
-    return Predictor(load_models(runs, weights, place), place)
+    return Predictor(load_models(runs, weights, place, networks), place)

@@ -1,14 +1,10 @@
 """The methods by name. A third party's method is named `package.module:Class`."""
 
-import hashlib
-import importlib
-import inspect
-import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError, nearest
+from ..core.own_code import find, version
 from .options import Option, declared, no_option
 
 METHODS = {
@@ -30,8 +26,6 @@ METHODS = {
     "corral": "scribbleseg.methods.corral:Corral",
 }
 
-NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # of somebody else's method
-
 
 def is_own(name: str) -> bool:
     """Whether a method is one of ours, so that no code from elsewhere is imported for it."""
@@ -48,19 +42,11 @@ def method_class(name: str) -> type[Any]:
         raise InputError(
             f"no method '{name}'. {nearest(name, METHODS)} A method of your own is named package.module:Class."
         )
-    if name not in METHODS and not NAME.fullmatch(name):
-        raise InputError(f"method '{name}': expected package.module:Class.")
-    module, _, attribute = METHODS.get(name, name).partition(":")
-    try:
-        found: type[Any] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise InputError(
-            f"method '{name}' cannot be imported ({error}). Is its package installed, or its folder in PYTHONPATH, "
-            f"and the class named {attribute}?"
-        ) from error
+    found: type[Any] = find("method", METHODS.get(name, name))
     if not isinstance(found, type) or not hasattr(found, "recipe"):
         raise InputError(
-            f"method '{name}': {attribute} is no method. Derive the class from scribbleseg.methods.base.Method."
+            f"method '{name}': {name.rpartition(':')[2]} is no method. Derive the class from "
+            "scribbleseg.methods.base.Method."
         )
     return found
 
@@ -69,7 +55,7 @@ def own_code(name: str) -> str | None:
     """SHA-256 of the file of somebody else's method; None for one of METHODS, whose code the commit names."""
     if is_own(name):
         return None
-    return hashlib.sha256(Path(inspect.getfile(method_class(name))).read_bytes()).hexdigest()
+    return version(method_class(name))
 
 
 def method_options(name: str) -> dict[str, Option]:

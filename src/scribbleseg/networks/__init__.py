@@ -1,15 +1,21 @@
-"""Networks by name."""
+"""The networks by name. A third party's network is named `package.module:Class`."""
 
 from torch import nn
 
 from ..core.errors import InputError, nearest
 
 
+def is_own(name: str) -> bool:
+    """Whether a network is one of ours or of MONAI's, so that no other code is imported for it."""
+    return ":" not in name or name.startswith("monai:")
+
+
 def build_network(name: str, channels: int, classes: int, dims: int = 2, anisotropy: float = 1.0) -> nn.Module:
-    """A network [N, channels, *space] → logits [N, classes, *space]: `unet`, `scribformer`, `unet3d`, or `monai:NAME`.
+    """A network [N, channels, *space] → logits [N, classes, *space]: `unet`, `scribformer`, `unet3d`, `monai:NAME`, or
+    `package.module:Class`, which is imported.
 
     dims: axes of the space; only MONAI's networks are made for either number. anisotropy: of `unet3d`, the distance of
-    the slices over the side of a pixel. All but the networks of MONAI that `monai.MAPS` does not list have
+    the slices over the side of a pixel. Ours and the networks of MONAI that `monai.MAPS` lists have
     `features_and_logits(x)`: a feature map [N, F, *space] and the logits. Features are the input of the U-Nets' last
     convolution, the inputs of both heads of ScribFormer side by side, and what `monai.MAPS` says. Raises InputError for
     another name, and for a network of other dimensions.
@@ -36,6 +42,10 @@ def build_network(name: str, channels: int, classes: int, dims: int = 2, anisotr
 
         name = name.removeprefix("monai:")
         return (MonaiBackbone if name in MAPS else MonaiNetwork)(name, channels, classes, dims)
+    if not is_own(name):
+        from .own import own_network
+
+        return own_network(name, channels, classes, dims)
     raise InputError(f"no network '{name}'. {nearest(name, ['unet', 'unet3d', 'scribformer', 'monai:BasicUNet'])}")
 
 

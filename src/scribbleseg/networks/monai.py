@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import InputError, nearest
-
-TRIAL = {2: (128, 128), 3: (32, 64, 64)}  # what a network is tried out on
+from .trial import SIZE, try_out
 
 
 class Maps(NamedTuple):
@@ -75,7 +74,8 @@ class MonaiNetwork(nn.Module):
             self.net = getattr(nets, name)(
                 spatial_dims=dims, in_channels=channels, out_channels=classes, **ARGUMENTS.get(name, {})
             )
-            self.try_out(name, channels, classes)
+            advice = "Try monai:BasicUNet or monai:UNet."
+            try_out(self.net, f"MONAI's {name}", channels, classes, dims, advice, _alone)
         except ImportError as error:
             raise InputError(
                 f"MONAI's {name} needs a package that is not installed. It says: {str(error).splitlines()[0]} "
@@ -86,26 +86,6 @@ class MonaiNetwork(nn.Module):
                 f"MONAI's {name} cannot be built from channels and classes alone ({error}). "
                 "Try monai:BasicUNet or monai:UNet."
             ) from error
-
-    @torch.no_grad()
-    def try_out(self, name: str, channels: int, classes: int) -> None:
-        """One slice of 128 × 128, or volume of 32 × 64 × 64, in eval mode: nothing is drawn, no statistics move."""
-        what, size = "a slice" if self.dims == 2 else "a volume", TRIAL[self.dims]
-        shown = " × ".join(map(str, size))
-        try:
-            scores = self.net.eval()(torch.zeros(1, channels, *size))
-        except RuntimeError as error:
-            raise InputError(
-                f"MONAI's {name} does not run on {what} of {shown} ({error}). Try monai:BasicUNet or monai:UNet."
-            ) from error
-        self.net.train()
-        scores = _alone(scores)
-        found = tuple(scores.shape) if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
-        if found != (1, classes, *size):
-            raise InputError(
-                f"MONAI's {name} maps {what} to {found}, not to {(1, classes, *size)}. "
-                "Try monai:BasicUNet or monai:UNet."
-            )
 
     def forward(self, x: Tensor) -> Tensor:
         return _alone(self.net(x)).float()
@@ -121,7 +101,7 @@ class MonaiBackbone(MonaiNetwork):
         super().__init__(name, channels, classes, dims)
         self.at = MAPS[name]
         self.net.eval()
-        size = TRIAL[dims]
+        size = SIZE[dims]
         with torch.no_grad():
             maps, features, _ = self._read(torch.zeros(1, channels, *size))
         self.net.train()

@@ -24,28 +24,28 @@ def report(config: Report) -> Path:
     out, and the page says why. Raises InputError for a folder that is not a run, and for files in it or in the data set
     that cannot be read.
     """
-    path = write_report(config.run, config.run / "report.html")
+    path = write_report(config.run, config.run / "report.html", config.network)
     with atomic_file(config.run / "model_card.md") as partial:
         partial.write_text(card(open_run(config.run)), encoding="utf-8", errors="backslashreplace")
     tell(f"report: {path}")
     return path
 
 
-def write_report(folder: Path, path: Path) -> Path:
-    """The same with the page at `path`; returns it."""
+def write_report(folder: Path, path: Path, network: str | None = None) -> Path:
+    """The same with the page at `path`; returns it. network: as in `Report`."""
     run = open_run(folder)
     RunFolder(folder).check_links()
     if run.dataset is None:
         say(f"{folder}: {not_found(run)} The report shows no case, and no scores are computed.")
     elif run.finished and run.held_out and run.weights.is_file():
-        update_scores(run)
+        update_scores(run, network)
     page = render(collect(run))
     with atomic_file(path) as partial:
         partial.write_text(page, encoding="utf-8", errors="backslashreplace")  # a name that is no text
     return path
 
 
-def update_scores(run: Run) -> None:
+def update_scores(run: Run, network: str | None = None) -> None:
     """Predict the held-out cases again if a prediction is missing or of other weights than the run has now, and write
     metrics.csv again if it is missing or of other predictions or dense masks, as metrics.json says. Needs the data set.
 
@@ -57,7 +57,8 @@ def update_scores(run: Run) -> None:
     predictions = run.predictions()
     files = [predictions.get(case.id) for case in judged or run.held_out]
     if not all(path is not None and _is_fresh(path, run) for path in files):
-        predict(Predict((run.folder,), run.dataset.folder, folder))
+        named = () if network is None else (network,)
+        predict(Predict((run.folder,), run.dataset.folder, folder, networks=named))
         predictions = run.predictions()
     sources = {case.id: [path for path in (predictions[case.id], case.truth) if path] for case in judged}
     scored = {case: [checksum(path) for path in paths] for case, paths in sources.items()}

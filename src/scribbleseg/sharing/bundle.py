@@ -7,6 +7,7 @@ from pathlib import Path
 from .. import __version__
 from ..config import Pack
 from ..inference.models import Model
+from ..networks import is_own
 from .pack import pack
 
 
@@ -56,7 +57,8 @@ def write_bundle(model: Model, folder: Path) -> None:
         "model": "$Path(@bundle_root) / 'models' / 'model.zip'",
         "images": "$Path(@bundle_root) / 'images'",
         "masks": "$Path(@bundle_root) / 'masks'",
-        "run": ["$scribbleseg.predict(@model, @images, @masks)"],
+        "networks": [] if is_own(plan.network) else [plan.network],
+        "run": ["$scribbleseg.predict(@model, @images, @masks, networks=tuple(@networks))"],
     }
     for name, content in (("metadata", metadata), ("inference", inference)):
         (folder / "configs" / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -19,7 +19,8 @@ def export(config: Export) -> Path:
     Raises InputError for a run that is not trained, for one that the format cannot hold, and for a folder that is not
     empty. Nothing is written then.
     """
-    (model,) = load_models((config.run,), "last", torch.device("cpu"))
+    named = () if config.network is None else (config.network,)
+    (model,) = load_models((config.run,), "last", torch.device("cpu"), named)
     with atomic_folder(Path(config.output)) as partial:
         {"onnx": write_onnx, "monai": write_bundle}[config.format](model, partial)
         (partial / "README.md").write_text(card(open_run(config.run)), encoding="utf-8", errors="backslashreplace")

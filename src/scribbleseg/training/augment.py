@@ -1,12 +1,51 @@
 """Augmentation of whole batches, on their device."""
 
+import inspect
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.errors import InputError
 from ..core.labels import UNLABELED
+from ..core.own_code import NAME, find
+
+AUGMENTATIONS = ("papers", "upright")
+Augmentation = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # image, labels → image, labels, as `warp` has them
+
+
+def is_name(name: str) -> bool:
+    """Whether a text can be the name of an augmentation: one of ours, or package.module:function. Imports nothing."""
+    return name in AUGMENTATIONS or NAME.fullmatch(name) is not None
+
+
+def own_function(name: str) -> Any:
+    """The function of a user's own augmentation, imported. Raises InputError for what is no function."""
+    function = find("augmentation", name)
+    if not inspect.isfunction(function):
+        raise InputError(f"augmentation '{name}': {name.rpartition(':')[2]} is no function.")
+    return function
+
+
+def own_augmentation(name: str) -> Augmentation:
+    """The same, held to what it has to return: image and labels of the shapes and types that it was given."""
+    function = own_function(name)
+
+    def checked(image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        wanted = [(tuple(value.shape), value.dtype) for value in (image, labels)]
+        found = function(image, labels)
+        pair = isinstance(found, tuple) and len(found) == 2 and all(isinstance(value, Tensor) for value in found)
+        got = [(tuple(value.shape), value.dtype) for value in found] if pair else type(found).__name__
+        if got != wanted:
+            raise InputError(
+                f"augmentation '{name}' returned {got}; expected image and labels as they came, {wanted}. Correct it."
+            )
+        return found
+
+    return checked
 
 
 def random_affine(count: int, device: torch.device, max_degrees: float = 20.0) -> Tensor:
@@ -67,6 +106,25 @@ def random_intensity(image: Tensor) -> Tensor:
     unit = ((image - low) / span.clamp(min=1e-6)).clamp(min=1e-4)
     changed = contrast * unit**gamma + shift + 0.05 * noise.abs() * torch.randn_like(image)
     return low + span * changed
+
+
+def random_sharpness(image: Tensor) -> Tensor:
+    """Of the samples [N, C, ..., H, W], blur a fifth and show a fourth at half of their resolution.
+
+    Blur: Gaussian in the plane, σ uniform in .5 to 1 pixels, p = .2. Resolution: the mean of 2 × 2 pixels, interpolated
+    back, p = .25.
+    """
+    flat = image.reshape(len(image), -1, *image.shape[-2:])
+    choice, width = torch.rand(2, len(flat), 1, 1, 1, device=image.device).unbind()
+    sigma = 0.5 + 0.5 * width
+    offsets = torch.arange(-2, 3, device=image.device)
+    kernel = torch.softmax(-(offsets**2) / (2 * sigma**2), -1).expand(-1, flat.shape[1], 1, -1).reshape(-1, 1, 1, 5)
+    planes = F.pad(flat.reshape(1, -1, *flat.shape[-2:]), (2, 2, 2, 2), mode="replicate")
+    across = F.conv2d(planes, kernel, groups=len(kernel))
+    blurred = F.conv2d(across, kernel.transpose(2, 3), groups=len(kernel)).view_as(flat)
+    coarse = F.interpolate(F.avg_pool2d(flat, 2), flat.shape[-2:], mode="bilinear", align_corners=False)
+    changed = torch.where(choice < 0.2, blurred, torch.where(choice > 0.75, coarse, flat))
+    return changed.view_as(image)
 
 
 def warp(image: Tensor, labels: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """The slices of cases as a method trains on them, and augmented batches of them."""
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ from ..data.preparation import (
 from ..data.voxels import Batch, Slices, Stack, Voxels, lay_out
 from ..methods import own_code
 from ..methods.base import Method
-from .augment import patch_affine, random_intensity, warp
+from .augment import Augmentation, patch_affine, random_intensity, random_sharpness, warp
 from .dims import between_slices, depth_multiple, most_voxels, patch_of_volume, slice_side
 from .grid import grid_shape
 from .plan import Plan
@@ -244,38 +245,53 @@ def layout_of(dims: int) -> torch.memory_format:
 
 def augment_slices(slices: Slices, matrix: Tensor, layout: torch.memory_format = torch.channels_last) -> Batch:
     """The slices as a batch, each under its affine matrix [N, 2, 3]."""
-    image, *layers = slices.layers()
-    image, labels = warp(image, torch.stack([layer.long() for layer in layers], 1), matrix)
+    return augmented(slices, functools.partial(warp, matrix=matrix), layout)
+
+
+def augmented(drawn: Slices | Batch, augmentation: Augmentation, layout: torch.memory_format) -> Batch:
+    """Slices, or patches of a batch, as the augmentation changes their image and all labels together."""
+    layers = [drawn.label, *drawn.maps.values(), *([] if drawn.truth is None else [drawn.truth])]
+    image, labels = augmentation(drawn.image, torch.stack([layer.long() for layer in layers], 1))
     label, *others = labels.unbind(1)
-    truth = None if slices.truth is None else others.pop()
-    return Batch(image.contiguous(memory_format=layout), label, dict(zip(slices.maps, others)), truth)
+    truth = None if drawn.truth is None else others.pop()
+    return Batch(image.contiguous(memory_format=layout), label, dict(zip(drawn.maps, others)), truth)
 
 
-def draw_patches(voxels: Voxels, index: Tensor, part: slice, layout: torch.memory_format) -> Batch:
-    """Patches, rotated in the plane, scaled, with other intensities: every second one centred on a stroke.
+def draw_patches(
+    voxels: Voxels, index: Tensor, part: slice, layout: torch.memory_format, straight: bool = False
+) -> Batch:
+    """Patches, rotated in the plane, scaled, with other intensities and sharpness: every second centred on a stroke.
 
     The others lie anywhere in the items `index`. A patch leaves its item by an eighth of its sides at most. Random
-    numbers of place and shape are drawn for the whole batch, even if this process has only a `part` of it.
+    numbers of place and shape are drawn for the whole batch, even if this process has only a `part` of it. `straight`:
+    patches are cut as they are.
     """
     drawn, stroke = voxels.on_strokes((len(index) + 1) // 2)
     place, index = voxels.anywhere(index), index.clone()
     place[::2], index[::2] = stroke, drawn
     place = voxels.inside(index, place, OUTSIDE)
+    if straight:
+        return voxels.patches(index[part], place[part], _straight(voxels.dims, index[part]))
     turn = patch_affine(len(index), index.device)
     matrix = turn
     if voxels.dims == 3:  # slices are scaled like the plane, and stay in it
         matrix = turn.new_zeros(len(turn), 3, 3)
         matrix[:, 0, 0], matrix[:, 1:, 1:] = torch.linalg.vector_norm(turn[:, 0], dim=1), turn
     batch = voxels.patches(index[part], place[part], matrix[part])
-    return replace(batch, image=random_intensity(batch.image).contiguous(memory_format=layout))
+    image = random_sharpness(random_intensity(batch.image))
+    return replace(batch, image=image.contiguous(memory_format=layout))
+
+
+def _straight(dims: int, index: Tensor) -> Tensor:
+    """The matrices of `Voxels.patches` that change nothing, [n, dims, dims]."""
+    return torch.eye(dims, device=index.device).expand(len(index), -1, -1)
 
 
 def most_drawn(slices: Slices | Voxels, count: int, device: torch.device) -> Batch:
     """The slices with most foreground scribble, as they are; of Voxels the patch in the middle of a slice or volume."""
     if isinstance(slices, Voxels):
         index = slices.count[:, 1:].sum(1).topk(min(count, len(slices)), sorted=True).indices
-        straight = torch.eye(slices.dims, device=index.device).expand(len(index), -1, -1)
-        batch = slices.patches(index, slices.shape[index] / 2 - 0.5, straight)
+        batch = slices.patches(index, slices.shape[index] / 2 - 0.5, _straight(slices.dims, index))
         return replace(batch, image=batch.image.contiguous(memory_format=layout_of(slices.dims)))
     drawn = torch.cat([((part != UNLABELED) & (part != 0)).flatten(1).sum(1) for part in slices.label.split(1024)])
     some = slices.take(drawn.topk(min(count, len(drawn)), sorted=True).indices).to(device)
@@ -319,15 +335,29 @@ class Sampler:
 def make_sampler(slices: Slices | Voxels, batch: int, seed: int, bare: float | None = None) -> Sampler:
     """A sampler of all slices alike (bare None), or with slices without strokes in at most a share `bare` of a batch.
 
-    If less of the slices have no strokes, the batch has as many as there are. `bare` 0: they are never drawn.
+    If less of the slices have no strokes, the batch has as many as there are. `bare` 0: they are never drawn. Each
+    class that `rare_slices` finds has a place of its own in every batch, or the rarest ones, in half of it.
     """
     everything = torch.arange(len(slices))
     if bare is None:
         return Sampler([(everything, batch)], seed)
     without = bare_slices(slices)
     drawn, empty = everything[~without], everything[without]
-    share = min(round(min(bare, len(empty) / len(slices)) * batch), batch - 1) if len(drawn) else batch
-    return Sampler([(drawn, batch - share), (empty, share)], seed)
+    rare = [] if isinstance(slices, Voxels) else rare_slices(slices, batch)[: batch // 2]
+    share = min(round(min(bare, len(empty) / len(slices)) * batch), batch - 1 - len(rare)) if len(drawn) else batch
+    return Sampler([(drawn, batch - share - len(rare)), (empty, share), *((numbers, 1) for numbers in rare)], seed)
+
+
+def rare_slices(slices: Slices, batch: int) -> list[Tensor]:
+    """The numbers of the slices of each foreground class that less than one of `batch` slices shows; rarest first.
+
+    So few that a batch would often have none. A class that is never drawn is left out.
+    """
+    counts = [torch.bincount(part.flatten(), minlength=UNLABELED + 1) > 0 for part in slices.label.cpu()]
+    drawn = torch.stack(counts)[:, 1:UNLABELED]
+    often = drawn.sum(0)
+    rare = ((often > 0) & (often * batch < len(slices))).nonzero()[:, 0]
+    return [drawn[:, number].nonzero()[:, 0] for number in rare[often[rare].argsort()]]
 
 
 def bare_slices(slices: Slices | Voxels) -> Tensor:

@@ -15,13 +15,16 @@ from ..core.atomic import atomic_file
 from ..core.errors import InputError
 from ..core.json_file import read_json
 from ..core.labels import UNLABELED
+from ..core.own_code import find, version
 from ..core.recipe import Recipe
 from ..core.seeds import check_seed
 from ..data.dataset import Dataset, Fold
 from ..data.fitting import fit
 from ..data.preparation import Fitted
 from ..data.volume import ENDINGS, PLANES, read_label
-from ..methods import METHODS, method_class, own_code, parse_options
+from ..methods import METHODS, is_own, method_class, parse_options
+from ..networks import is_own as is_own_network
+from .augment import AUGMENTATIONS, is_name, own_function
 from .checkpoint import weights_iteration
 from .dims import MOST_SIDE, SHORTEST, suits_3d
 
@@ -39,7 +42,6 @@ FAST = {
 FAST_SIZE = 128
 RINGS = {"size": 80, "iterations": 2300}  # of the preset fast, where slices are cut to where rings lie
 OPTIMIZERS = ("sgd", "adam", "adamw")
-AUGMENTATIONS = ("papers", "upright")
 SCHEDULES = ("poly", "cosine", "onecycle", "step", "constant")
 HIGHEST_LR = 10
 MOST = {"iterations": 10**9, "batch": 10_000}
@@ -63,7 +65,7 @@ class Plan:
     split: str
     fold: Fold
     val_on_scribbles: bool = False  # no validation case has a dense mask: Dice is computed on scribbled pixels only
-    own_code: str | None = None  # `methods.own_code` when the run began
+    own_code: str | None = None  # `own_code` when the run began
     preparation: str = "slices"  # slices of size² pixels | patches of size² pixels, in 3-D of depth · size² voxels
     fitted: Fitted = dataclasses.field(default_factory=Fitted)
     dims: int = 2
@@ -113,7 +115,10 @@ def make_recipe(config: Train) -> tuple[Recipe, int, str]:
     recipe, budget = kind.recipe, {"size": FAST_SIZE} if fast else BUDGETS[config.budget]
     if fast:
         recipe = dataclasses.replace(recipe, **FAST)
-    wanted = {key: getattr(config, key) for key in ("optimizer", "lr", "schedule", "batch", "gamma", "weight_decay")}
+    wanted = {
+        key: getattr(config, key)
+        for key in ("optimizer", "lr", "schedule", "batch", "gamma", "weight_decay", "augmentation")
+    }
     wanted["step_at"] = tuple(config.step_at) or None
     wanted["iterations"] = budget.get("iterations") if config.iterations is None else config.iterations
     recipe = dataclasses.replace(recipe, **{key: value for key, value in wanted.items() if value is not None})
@@ -132,10 +137,15 @@ def check_recipe(recipe: Recipe, method: str) -> None:
     for name, value in (("iterations", recipe.iterations), ("batch", recipe.batch)):
         if not 1 <= value <= MOST[name]:
             raise InputError(f"--{name} {value}: expected a positive number{f', {MOST[name]} at most' * (value > 0)}.")
-    for name, words in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("augmentation", AUGMENTATIONS)):
+    for name, words in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
         word = getattr(recipe, name)
         if word not in words:
             raise InputError(f"{name} {word}: expected one of {', '.join(words)}.")
+    if not is_name(recipe.augmentation):
+        raise InputError(
+            f"--augmentation {recipe.augmentation}: expected {' or '.join(AUGMENTATIONS)}, or package.module:function "
+            "for one of your own."
+        )
     if recipe.schedule == "step" and not recipe.step_at:
         raise InputError(
             f"--schedule step: {method} names no steps. Give --step-at, or use poly, cosine, onecycle or constant."
@@ -179,6 +189,11 @@ def make_plan(config: Train, dataset: Dataset) -> Plan:
         recipe = dataclasses.replace(recipe, batch=config.batch or BATCH_3D)
         size = MOST_SIDE  # for the pixel; the patch's own size follows from the volumes
         network = config.network or ("unet3d" if network == "unet" else network)
+    if config.preparation == "patches" and config.augmentation in AUGMENTATIONS:
+        raise InputError(
+            f"--augmentation {config.augmentation}: is for whole slices. Leave it out: patches have an augmentation of "
+            "their own. Or name one of yours."
+        )
     if config.init is not None:
         _check_init(config.init, network, dataset)
     on_scribbles = bool(val) and all(case.truth is None for case in val)
@@ -193,10 +208,21 @@ def make_plan(config: Train, dataset: Dataset) -> Plan:
         split,
         fold,
         on_scribbles,
-        own_code(method),
+        own_code(method, network, recipe.augmentation),
         "patches" if config.preparation == "patches" else "slices",
         dims=dims,
     )
+
+
+def own_code(method: str, network: str, augmentation: str) -> str | None:
+    """SHA-256 of the files of what is not ours; None where everything is, whose code the commit names.
+
+    Imports what is not ours. Raises InputError where that fails.
+    """
+    found = [] if is_own(method) else [method_class(method)]
+    found += [] if is_own_network(network) else [find("network", network)]
+    found += [] if augmentation in AUGMENTATIONS else [own_function(augmentation)]
+    return version(*found)
 
 
 def _check_init(run: Path, network: str, dataset: Dataset) -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TextIO
@@ -18,7 +18,7 @@ from ..core.console import say
 from ..core.errors import InputError
 from ..core.json_file import convert, read_json
 from ..core.lock import NO_LOCKS, lock
-from .board import Board
+from .board import BOARDS, Board, open_boards
 from .checkpoint import weights_iteration, write_checkpoint, write_weights
 from .state import State
 
@@ -30,25 +30,25 @@ OWN = (
     "best.safetensors",
     "resume.pt",
     "pictures",
-    "tensorboard",
     ".lock",
+    *BOARDS,
 )  # what a training writes into its folder
 
 
 class RunFolder:
     """Writes what a training leaves. Of several processes only the first one `writes`; the others do nothing here."""
 
-    def __init__(self, path: Path, network: str = "", tensorboard: bool = False, writes: bool = True):
-        self.path, self.network, self.tensorboard, self.writes = Path(path), network, tensorboard, writes
+    def __init__(self, path: Path, network: str = "", wanted: Sequence[str] = (), writes: bool = True):
+        self.path, self.network, self.wanted, self.writes = Path(path), network, wanted, writes
         self.made = not self.path.exists()
         self.fresh = not (self.path / "config.json").exists()  # no run was begun here before
-        self.board: Board | None = None
+        self.boards: list[Board] = []
         self.log_file: TextIO | None = None
         self.lock_file: BinaryIO | None = None
 
     def check_links(self) -> None:
         """Raises InputError for a link among the files that are written in place, which may lead out of the folder."""
-        for name in ("log.jsonl", "pictures", "tensorboard", "predictions", ".lock"):
+        for name in ("log.jsonl", "pictures", *BOARDS, "predictions", ".lock"):
             if (self.path / name).is_symlink():
                 raise InputError(
                     f"{self.path / name}: is a link, and what is written there would lie elsewhere. Put the file or "
@@ -139,10 +139,12 @@ class RunFolder:
                 sweep(folder, name, seconds=0)
 
     def _open_log(self) -> None:
-        self.board = Board(self.path / "tensorboard") if self.tensorboard else None
+        self.boards = open_boards(self.wanted, self.path)
         self.log_file = open(self.path / "log.jsonl", "a", encoding="utf-8")
 
     def close(self) -> None:
+        while self.boards:
+            self.boards.pop().close()
         if self.log_file is not None:
             self.log_file.close()
 
@@ -166,7 +168,7 @@ class RunFolder:
         write_weights(self.path, name, state.evaluated, {"network": self.network, "iteration": str(state.iteration)})
 
     def log(self, entry: dict, pictures: dict[str, Tensor]) -> None:
-        """Append a line to log.jsonl, and write pictures/ITERATION.npz if there are any; TensorBoard gets both."""
+        """Append a line to log.jsonl, and write pictures/ITERATION.npz if there are any; the boards get both."""
         if self.log_file is None:
             return
         self.log_file.write(json.dumps(entry) + "\n")
@@ -175,8 +177,8 @@ class RunFolder:
         if arrays:
             with atomic_file(self.path / "pictures" / f"{entry['iteration']:06d}.npz") as partial:
                 np.savez_compressed(partial, allow_pickle=False, **arrays)
-        if self.board is not None:
-            self.board.write(entry, arrays)
+        for board in self.boards:
+            board.write(entry, arrays)
 
     @contextmanager
     def removed_if_nothing_was_trained(self, state: State) -> Iterator[None]:

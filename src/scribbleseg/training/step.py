@@ -10,9 +10,9 @@ from ..core import distributed
 from ..core.errors import InputError
 from ..data.voxels import Batch, Slices, Voxels
 from ..methods.base import Method
-from .augment import random_affine, random_intensity, upright_affine
+from .augment import AUGMENTATIONS, own_augmentation, random_affine, random_intensity, upright_affine
 from .average import Average
-from .batches import augment_slices, draw_patches
+from .batches import augment_slices, augmented, draw_patches
 
 EAGER_STEPS = 3  # before the recording: they initialise libraries and the optimiser's state, and compile
 
@@ -38,13 +38,14 @@ class Step:
         part: slice = slice(None),  # of the batch: this process's
         seed: int = 0,  # of what each process draws for itself
         layout: torch.memory_format = torch.channels_last,
-        upright: bool = False,  # the augmentation of whole slices: without flips and quarter turns
+        augmentation: str = "papers",
         average: Average | None = None,
         compiled: bool = False,
         recorded: bool = False,
     ):
         self.method, self.optimizer, self.slices, self.dtype, self.seed = method, optimizer, slices, dtype, seed
-        self.upright = upright
+        self.upright = augmentation == "upright"
+        self.own = None if augmentation in AUGMENTATIONS else own_augmentation(augmentation)
         self.device = next(method.parameters()).device
         self.resident = slices.label.device == self.device
         self.losses: Callable[..., dict[str, Tensor]] = distributed.spread(method, self.device)
@@ -88,7 +89,7 @@ class Step:
         return self.row
 
     def whole(self, progress: float) -> Tensor:
-        terms = self.forward(self.draw(), progress)
+        terms = self.forward(self.draw(progress), progress)
         if not self.names:
             check_terms(self.method, terms)
         torch.stack(list(terms.values())).sum().backward()
@@ -120,15 +121,27 @@ class Step:
         for place, value in zip(self.drawn.layers(), found.layers()):
             place.copy_(value.pin_memory() if self.device.type == "cuda" else value, non_blocking=True)
 
-    def draw(self) -> Batch:
-        """The augmented batch. Matrices are drawn for the whole batch, even if this process has only a part of it."""
+    def draw(self, progress: float) -> Batch:
+        """The augmented batch. Matrices are drawn for the whole batch, even if this process has only a part of it.
+
+        An augmentation of the user sees the part, and each process draws its own random numbers for it.
+        """
         assert self.index is not None
         if isinstance(self.slices, Voxels):
-            return draw_patches(self.slices, self.index, self.part, self.layout)
+            batch = draw_patches(self.slices, self.index, self.part, self.layout, straight=self.own is not None)
+            return batch if self.own is None else self.augment(batch, progress)
         drawn = self.slices.take(self.index[self.part]) if self.drawn is None else self.drawn
+        if self.own is not None:
+            return self.augment(drawn, progress)
         affine = upright_affine if self.upright else random_affine
         batch = augment_slices(drawn, affine(len(self.index), self.device)[self.part], self.layout)
         return replace(batch, image=random_intensity(batch.image)) if self.upright else batch
+
+    def augment(self, drawn: Slices | Batch, progress: float) -> Batch:
+        """What the user's own augmentation makes of it."""
+        assert self.own is not None
+        with distributed.own_noise(self.seed + 1, progress, self.device):  # other numbers than those of the losses
+            return augmented(drawn, self.own, self.layout)
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         noise = distributed.own_noise(self.seed, progress, self.device)

@@ -1,7 +1,6 @@
 """The verb `train`: settings are resolved, data read, the run folder made; then the loop takes over."""
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +14,7 @@ from ..core.console import say
 from ..core.device import prepare_cpu
 from ..core.environment import environment
 from ..core.errors import InputError
+from ..core.own_code import never_from
 from ..core.progress import Progress
 from ..core.signals import stops
 from ..data.dataset import Dataset
@@ -23,9 +23,12 @@ from ..data.layout import read_dataset
 from ..data.voxels import Voxels
 from ..methods import is_own, method_class
 from ..networks import build_network
+from ..networks import is_own as is_own_network
 from ..networks.locator import LOCATOR
+from .augment import AUGMENTATIONS
 from .average import Average
 from .batches import choose_patch, layout_of, make_sampler, read_training, slice_distance
+from .board import BOARDS
 from .calendar import Calendar
 from .checkpoint import load_weights, read_checkpoint, weights_iteration
 from .locate import find_locator
@@ -51,7 +54,7 @@ def train(config: Train) -> Path:
         dataset = read_dataset(config.dataset)
         plan = make_plan(config, dataset)
         machine = pick_machine(config, plan.recipe)
-        folder = RunFolder(config.run, plan.network, config.tensorboard, writes=distributed.rank() == 0)
+        folder = RunFolder(config.run, plan.network, _boards(config), writes=distributed.rank() == 0)
         folder.check_new(plan.recipe.iterations)
         if machine.device.type == "cpu" and folder.writes and _pixels(plan) > DAYS_ON_A_CPU:
             say(
@@ -62,25 +65,18 @@ def train(config: Train) -> Path:
     return Path(config.run)
 
 
-def resume(run: Path, method: str | None = None) -> Path:
+def resume(run: Path, method: str | None = None, network: str | None = None, augmentation: str | None = None) -> Path:
     """Carry on a run that was cut off, to the same weights as if it had not been; a finished run is left as it is.
 
-    A run folder may come from somebody else, and its method may be code: a method that is not ours is only imported if
-    `method` names it too, and never from the run folder. Raises InputError otherwise.
+    A run folder may come from somebody else, and its method, network and augmentation may be code: what is not ours is
+    only imported if it is named here too, and never from the run folder. Raises InputError otherwise.
     """
     run = Path(run)
     with distributed.joined():
         config, plan = read_plan(run)
-        if method not in (None, plan.method):
-            raise InputError(f"{run}: is a run of {plan.method}, not of {method}. Leave --method out.")
-        if not is_own(plan.method) and method is None:
-            raise InputError(
-                f"{run}: its method, {plan.method}, is not one of scribbleseg's, and carrying on runs its code. If you "
-                f"trust it, name it: scribbleseg train {run} --resume --method {plan.method}"
-            )
-        inside = run.resolve()
-        sys.path[:] = [entry for entry in sys.path if not Path(entry or ".").resolve().is_relative_to(inside)]
-        folder = RunFolder(run, plan.network, config.tensorboard, writes=distributed.rank() == 0)
+        _check_named(run, plan, {"method": method, "network": network, "augmentation": augmentation})
+        never_from(run)
+        folder = RunFolder(run, plan.network, _boards(config), writes=distributed.rank() == 0)
         folder.check_links()
         if _is_finished(_checkpoint(run, plan), plan):
             if folder.writes:
@@ -96,7 +92,33 @@ def resume(run: Path, method: str | None = None) -> Path:
 
 def carry_on(settings: Resume) -> Path:
     """`resume` as the command line calls it."""
-    return resume(settings.run, settings.method)
+    return resume(settings.run, settings.method, settings.network, settings.augmentation)
+
+
+def _check_named(run: Path, plan: Plan, given: dict[str, str | None]) -> None:
+    """Raises InputError for a name that is not the run's, and for code that is not ours and was not named."""
+    theirs = {"method": plan.method, "network": plan.network, "augmentation": plan.recipe.augmentation}
+    for what, name in given.items():
+        if name not in (None, theirs[what]):
+            raise InputError(f"{run}: is a run of {theirs[what]}, not of {name}. Leave --{what} out.")
+    ours = {
+        "method": is_own(plan.method),
+        "network": is_own_network(plan.network),
+        "augmentation": plan.recipe.augmentation in AUGMENTATIONS,
+    }
+    foreign = [what for what in given if not ours[what]]
+    for what in foreign:
+        if given[what] is None:
+            named = " ".join(f"--{what} {theirs[what]}" for what in foreign)
+            raise InputError(
+                f"{run}: its {what}, {theirs[what]}, is not one of scribbleseg's, and carrying on runs its code. If "
+                f"you trust it, name it: scribbleseg train {run} --resume {named}"
+            )
+
+
+def _boards(config: Train) -> list[str]:
+    """The boards that the settings ask for."""
+    return [name for name in BOARDS if getattr(config, name)]
 
 
 def _pixels(plan: Plan) -> int:
@@ -170,7 +192,7 @@ def _run(config: Train, plan: Plan, machine: Machine, dataset: Dataset, folder: 
         layout=layout,
         part=distributed.own_part(plan.recipe.batch),
         seed=config.seed,
-        upright=plan.recipe.augmentation == "upright",
+        augmentation=plan.recipe.augmentation,
         average=average,
         compiled=machine.compiled,
         recorded=machine.recorded,

@@ -1,14 +1,15 @@
-"""The importers of public data sets, by name, and that of folders of scans and labels."""
+"""The importers of public data sets, by name, of folders of scans and labels, and of data sets without some labels."""
 
 from ... import config
 from ...core.errors import InputError
 from .acdc import import_acdc
+from .complete import import_complete
 from .folders import import_folders
 from .mscmr import import_mscmr
 from .nci_isbi import import_nci_isbi
 from .wsl4mis import import_wsl4mis
 
-IMPORTERS = {"acdc": import_acdc, "wsl4mis": import_wsl4mis, "nci-isbi": import_nci_isbi}
+IMPORTERS = {"acdc": import_acdc, "wsl4mis": import_wsl4mis, "nci-isbi": import_nci_isbi, "dataset": import_complete}
 
 
 def import_dataset(settings: config.Import) -> None:

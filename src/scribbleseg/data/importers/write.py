@@ -58,9 +58,8 @@ def copy_case(
     return moved
 
 
-def write_blank(dst: Path, case: str, ignore: int) -> None:
-    """Write a label without strokes for a case of imagesTr: nnU-Net wants a file in labelsTr for each of them."""
-    image, label, _ = case_paths(dst, case)
+def write_blank(image: Path, label: Path, ignore: int) -> None:
+    """Write a label without strokes for an image: nnU-Net wants a file in labelsTr for each in imagesTr."""
     _, grid = read_volume(image)
     write_volume(label, np.full([grid.sizes[axis] for axis in grid.order], ignore, np.uint8), grid)
 

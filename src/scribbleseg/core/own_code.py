@@ -1,0 +1,44 @@
+"""Code of a user's own, named package.module:Name: import it, and tell its versions apart."""
+
+import hashlib
+import importlib
+import inspect
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+
+NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+
+
+def find(kind: str, name: str) -> Any:
+    """The class or function that a name says; kind: what the user calls it, such as method.
+
+    Raises InputError for a name that is not package.module:Name, and for what cannot be imported.
+    """
+    if not NAME.fullmatch(name):
+        raise InputError(f"{kind} '{name}': expected package.module:Name.")
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise InputError(
+            f"{kind} '{name}' cannot be imported ({error}). Is its package installed, or its folder in PYTHONPATH, "
+            f"and {attribute} in it?"
+        ) from error
+
+
+def version(*found: Any) -> str | None:
+    """SHA-256 of the files that define these classes and functions, one behind the other; None for none."""
+    if not found:
+        return None
+    content = b"".join(Path(inspect.getfile(each)).read_bytes() for each in found)
+    return hashlib.sha256(content).hexdigest()
+
+
+def never_from(folder: Path) -> None:
+    """Take a folder and those in it off the import path: a run folder of somebody else may hold code."""
+    inside = folder.resolve()
+    sys.path[:] = [entry for entry in sys.path if not Path(entry or ".").resolve().is_relative_to(inside)]

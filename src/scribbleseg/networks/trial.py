@@ -1,0 +1,38 @@
+"""Try out a network whose code is not ours: it has to map a slice or volume to class scores of its size."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..core.errors import InputError
+
+SIZE = {2: (128, 128), 3: (32, 64, 64)}  # of the slice or volume
+
+
+@torch.no_grad()
+def try_out(
+    network: nn.Module,
+    name: str,
+    channels: int,
+    classes: int,
+    dims: int,
+    advice: str,
+    unpack: Callable[[Any], Any] = lambda scores: scores,
+) -> None:
+    """One forward pass in eval mode: nothing is drawn, no statistics move. The network is in training mode afterwards.
+
+    name: of the network in an error, such as "MONAI's UNet". unpack: what takes the scores out of the network's output.
+    Raises InputError, which ends with `advice`.
+    """
+    what, size = "a slice" if dims == 2 else "a volume", SIZE[dims]
+    try:
+        scores = unpack(network.eval()(torch.zeros(1, channels, *size)))
+    except RuntimeError as error:
+        shown = " × ".join(map(str, size))
+        raise InputError(f"{name} does not run on {what} of {shown} ({error}). {advice}") from error
+    network.train()
+    found = tuple(scores.shape) if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
+    if found != (1, classes, *size):
+        raise InputError(f"{name} maps {what} to {found}, not to {(1, classes, *size)}. {advice}")
