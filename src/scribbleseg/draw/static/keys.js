@@ -3,7 +3,7 @@
 import { goToNext, toggleReviewed } from "./model.js";
 import { $, attempt, element, state, view } from "./page.js";
 import { showButtons } from "./panels.js";
-import { goTo, nextCase, showSlice } from "./slices.js";
+import { goTo, nextCase, showSides, showSlice } from "./slices.js";
 import { acceptCase, acceptSlice, copyStrokes, redo, saver, undo } from "./strokes.js";
 import { chooseClass, chooseTool, resize } from "./tools.js";
 import { chooseChannel, choosePreset, restyle } from "./windows.js";
@@ -14,7 +14,9 @@ export const toggleShown = (kind) => () => {
   state.show[kind] = !state.show[kind];
   showButtons();
   restyle();
-  if (state.case) attempt(showSlice)();
+  if (!state.case) return;
+  attempt(showSlice)();
+  if (state.case.shape[0] > 1) showSides();
 };
 
 // key → [what it does in words, function]; Shift is part of the name only where two keys differ by it alone
