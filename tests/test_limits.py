@@ -53,7 +53,7 @@ def model(run: Path, classes: int = 25) -> Model:
     settings, plan = read_plan(run)
     from dataclasses import replace
 
-    return Model(run, Flat(), settings, replace(plan, classes=("x",) * classes, size=64), torch.float32, 2, "")
+    return Model(run, Flat(), settings, replace(plan, classes=("x",) * classes, size=64), torch.float32, None, 2, "")
 
 
 def test_a_prediction_needs_no_more_memory_for_more_slices(run):
