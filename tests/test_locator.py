@@ -25,6 +25,7 @@ from scribbleseg.inference.scan import prepare_scan, read_scan
 from scribbleseg.networks.locator import Locator
 from scribbleseg.sharing.export import export
 from scribbleseg.sharing.pack import pack
+from scribbleseg.training import locate
 from scribbleseg.training.locate import fit_locator
 from scribbleseg.training.plan import RINGS, read_plan
 from scribbleseg.training.step import Step
@@ -202,13 +203,34 @@ def test_a_checkpoint_without_it_is_refused(data, tmp_path):
         resume(cut)
 
 
-def test_a_warm_start_learns_it_anew(data, run, tmp_path):
-    weights = [
-        load_file(folder / "last.safetensors")
-        for folder in (run, train(settings(data, tmp_path / "next", iterations=1, init=run)))
-    ]
-    key = "locator.network.head.weight"
-    assert weights[0][key].shape == weights[1][key].shape and not torch.equal(weights[0][key], weights[1][key])
+def test_a_warm_start_trains_that_of_the_other_run_for_a_quarter(data, run, tmp_path, monkeypatch):
+    began = {}
+
+    def note(locator, *given):
+        began[given[-2]] = {key: value.clone() for key, value in locator.state_dict().items()}
+
+    monkeypatch.setattr(locate, "fit_locator", note)
+    train(settings(data, tmp_path / "next", iterations=8, init=run))
+    weights = load_file(run / "last.safetensors")
+    key = "network.head.weight"
+    assert list(began) == [2] and torch.equal(began[2][key], weights[f"locator.{key}"])
+    whole = train(settings(data, tmp_path / "whole", iterations=1, preparation="slices"))
+    train(settings(data, tmp_path / "last", iterations=8, init=whole))
+    assert list(began) == [2, 8]
+
+
+def test_rings_along_the_edges_cut_nothing_off(tmp_path):
+    folder = ringed(tmp_path / "data")
+    for path in (folder / "labelsTr").iterdir():
+        file = nibabel.load(path)
+        voxels = np.asarray(file.dataobj).copy()
+        voxels[voxels == 0] = 3
+        voxels[[0, -1]], voxels[:, [0, -1]] = 0, 0
+        nibabel.save(nibabel.Nifti1Image(voxels, file.affine), path)
+    run = train(settings(folder, tmp_path / "run", iterations=1))
+    assert read_plan(run)[1].fitted.locate
+    image = next((folder / "imagesTr").iterdir())
+    assert read_scan([image], load_models([run], "last", CPU)).box == (slice(0, 96), slice(0, 96))
 
 
 def test_a_packed_model_and_an_array_are_cut_alike(data, run, tmp_path):

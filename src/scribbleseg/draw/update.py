@@ -22,7 +22,7 @@ from .session import Session
 from .work import FAILED
 
 TRAINING: dict[str, Any] = {"preset": "fast"}
-CONTINUED_ITERATIONS = 300  # of an update that starts from the model of the one before: a third of the preset's
+CONTINUED_ITERATIONS = 300  # of an update that starts from the model of the one before
 PATIENCE = 15  # seconds that a stopped process has before it is killed
 KEPT = 2  # updates on disk
 

@@ -165,7 +165,9 @@ def _run(config: Train, plan: Plan, machine: Machine, dataset: Dataset, folder: 
     if config.init is not None and stored is None:
         weights = config.init / "last.safetensors"
         load_weights(network, weights, plan.network, len(plan.classes), without=LOCATOR)
-    locator = find_locator(network, dataset, plan, config.seed, stored) if plan.fitted.locate else None
+    locator = None
+    if plan.fitted.locate:
+        locator = find_locator(network, dataset, plan, config.seed, stored, config.init)
     method = method_class(plan.method)(network, **plan.options)  # which may copy the network for a teacher
     if hasattr(network, "described") and "features_and_logits" in " ".join(method.needs):
         say(f"features of {plan.network}: {network.described}")
