@@ -330,9 +330,9 @@ def test_the_training_that_would_follow(tmp_path, capsys):
     assert whole(Check(ct_dataset(tmp_path / "ct")))
     text = capsys.readouterr().out
     for words in (
-        "plan      --preset fast: corral, 900 iterations of 12 slices",
+        "plan      --preset fast: corral, 2300 iterations of 12 slices",
         "  greys   CT: 1",
-        "  slices  axial; whole slices, resized to 128 × 128 pixels, empty borders cut off",
+        "  slices  axial; slices, cut to where rings lie (a small network learns it), resized to 80 × 80 pixels",
         "  bare    slices without strokes: not used by this method",
         "  strokes 0 of 18 drawn classes of slices are lost (0 %); the papers' way loses 0",
         "  time    about ",
