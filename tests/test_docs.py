@@ -163,3 +163,15 @@ def test_the_code_of_contributing_is_the_examples():
     assert len(shown) == 2
     for name, part in zip(("new_method", "own_network"), shown):
         assert (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8").endswith(part)
+
+
+@pytest.mark.slow
+def test_the_gallerys_pictures_are_those_of_its_script(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "figures"))
+    import make_gallery
+
+    made = [path.name for path in make_gallery.make_gallery(tmp_path)]
+    page = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+    assert re.findall(r"\(figures/(gallery-[\w-]+\.png)\)", page) == made
+    for name in made:
+        assert (tmp_path / name).stat().st_size < 100_000 and (ROOT / "docs" / "figures" / name).is_file()
