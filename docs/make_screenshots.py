@@ -22,6 +22,7 @@ from scribbleseg.data.synthetic.heart import CLASSES
 from scribbleseg.data.synthetic.phantom import phantom
 from scribbleseg.draw.draw import listen, open_session
 from scribbleseg.draw.server import make_app, make_server
+from scribbleseg.draw.session import Session
 from scribbleseg.draw.update import Updater
 
 PLACE = Path(__file__).with_name("figures")
@@ -37,17 +38,33 @@ def save(page: Page, name: str) -> None:
 
 
 def bare_folder(folder: Path) -> Path:
-    """FOLDER/scans with eight hearts, and the data set beside it, in which four have strokes."""
+    """FOLDER/scans with eight hearts."""
     phantom(Phantom(folder / "phantom", cases=8))
     scans = folder / "scans"
     scans.mkdir()
     for path in (folder / "phantom" / "imagesTr").iterdir():
         shutil.copyfile(path, scans / path.name.replace("_0000", ""))
-    session = open_session(scans, CLASSES[1:])
-    (session.place / "labelsTr").mkdir()
-    for name in DRAWN:
-        shutil.copyfile(folder / "phantom" / "labelsTr" / f"{name}.nii.gz", session.label_path(name))
     return scans
+
+
+def name_classes(page: Page) -> None:
+    """The first dialog of a bare folder."""
+    names = page.locator("#new-classes input[type=text]")
+    for number, name in enumerate(CLASSES[1:]):
+        if number:
+            page.click("#add-class")
+        names.nth(number).fill(name)
+    save(page, "classes")
+    page.click("#start")
+    page.wait_for_selector("body[data-ready]")
+
+
+def draw(session: Session, strokes: Path) -> None:
+    """The strokes of four hearts, as if they had been drawn in another tab."""
+    for name in DRAWN:
+        path = session.strokes.path(session.case(name))
+        path.parent.mkdir(exist_ok=True)
+        shutil.copyfile(strokes / path.name, path)
 
 
 def open_case(page: Page, name: str, number: int) -> None:
@@ -70,6 +87,10 @@ def main(folder: Path, iterations: int) -> None:
         browser = player.chromium.launch(executable_path=shutil.which("chromium"), headless=True, args=FLAGS)
         page = browser.new_page(viewport=SIZE)
         page.goto(f"http://127.0.0.1:{port}/?token=token")
+        if not filled:
+            name_classes(page)
+            draw(session, folder / "phantom" / "labelsTr")
+            page.reload()
         page.wait_for_selector("body[data-ready]")
         open_case(page, DRAWN[0], 4)
         save(page, "strokes")

@@ -1,5 +1,6 @@
 """What the tests of the drawing page share: scans in several orientations, a client with the token, a tiny training."""
 
+import json
 from pathlib import Path
 
 import nibabel
@@ -8,6 +9,7 @@ from small import save
 from starlette.testclient import TestClient
 
 from scribbleseg.data.dataset import Dataset
+from scribbleseg.data.volume import write_volume
 from scribbleseg.draw.draw import open_session
 from scribbleseg.draw.server import make_app
 from scribbleseg.draw.session import Session
@@ -57,3 +59,18 @@ def voxels_ras(path: Path) -> np.ndarray:
 
 def label_ras(dataset: Dataset, case: str) -> np.ndarray:
     return voxels_ras(dataset.folder / "labelsTr" / f"{case}{dataset.file_ending}")
+
+
+def pretend_update(
+    session: Session, number: int, labels: dict[str, np.ndarray], entropy: dict[str, np.ndarray]
+) -> None:
+    """The predictions that an update leaves behind: labels and entropy [D, H, W] of some cases."""
+    folder = session.work / "updates" / str(number)
+    (folder / "uncertainty").mkdir(parents=True)
+    for name, label in labels.items():
+        grid = session.images.grid(session.case(name))
+        end = session.data.file_ending
+        write_volume(folder / "predictions" / f"{name}{end}", label.astype(np.uint8), grid)
+        write_volume(folder / "predictions" / f"{name}_entropy{end}", entropy[name].astype(np.float32), grid)
+        means = [float(plane.mean()) for plane in entropy[name]]
+        (folder / "uncertainty" / f"{name}.json").write_text(json.dumps(means), encoding="utf-8")

@@ -2,11 +2,12 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.losses.separation import annotated_box, foreground_augmentation
-from scribbleseg.training.augment import random_affine, upright_affine, warp
+from scribbleseg.training.augment import random_affine, random_sharpness, upright_affine, warp
 
 U = UNLABELED
 
@@ -191,3 +192,30 @@ def test_upright_never_mirrors_and_stays_within_its_ranges():
     assert 0.8 <= scale.min() < 0.82 and 1.22 < scale.max() <= 1.25 + 1e-6
     assert 19 < angle.abs().max() <= 20 + 1e-3
     assert 0.19 < shift.abs().max() <= 0.2  # affine_grid counts from -1 to 1: a tenth of a side is .2
+
+
+def test_sharpness_blurs_a_fifth_and_coarsens_a_quarter():
+    torch.manual_seed(0)
+    image = torch.randn(4000, 1, 8, 8)
+    changed = random_sharpness(image)
+    same = (changed == image).flatten(1).all(1)
+    coarse = F.interpolate(F.avg_pool2d(image, 2), (8, 8), mode="bilinear", align_corners=False)
+    halved = torch.isclose(changed, coarse).flatten(1).all(1)
+    assert abs(same.float().mean() - 0.55) < 0.03 and abs(halved.float().mean() - 0.25) < 0.03
+    blurred = ~(same | halved)
+    assert 0.2 < (changed[blurred].var() / image.var()) < 0.6
+    flat = torch.full((50, 2, 3, 6, 4), 0.3)  # a volume; a flat one stays as it is
+    assert torch.allclose(random_sharpness(flat), flat)
+
+
+def test_blur_spreads_a_point_alike_in_both_directions_and_in_its_own_channel():
+    torch.manual_seed(0)
+    image = torch.zeros(60, 2, 9, 9)
+    image[:, 0, 4, 4] = 1
+    changed = random_sharpness(image)
+    assert not changed[:, 1].any()
+    blurred = [point for point in changed[:, 0] if 0 < point[4, 6] < point[4, 5] < point[4, 4] < 1]
+    assert 5 <= len(blurred) <= 20
+    for point in blurred:
+        assert torch.allclose(point, point.T) and torch.allclose(point, point.flip(0)) and abs(point.sum() - 1) < 1e-5
+        assert 0.5 <= (0.5 / (point[4, 4] / point[4, 5]).log()) ** 0.5 <= 1  # σ of exp(−1 / 2σ²)

@@ -14,8 +14,11 @@ import nibabel
 import numpy as np
 import pytest
 from drawing import ORIENTATIONS, PORT, TINY, TOKEN, client, label_ras, opened, scan, scans, voxels_ras
+from PIL import Image
 from small import small_dataset
 from starlette.testclient import TestClient
+from test_folders import write_series
+from tiny import image
 
 from scribbleseg.config import Draw
 from scribbleseg.core.errors import InputError
@@ -111,10 +114,10 @@ def test_bad_class_names_leave_nothing(tmp_path, classes, words):
 def test_folders_that_cannot_be_drawn_on_are_refused(tmp_path, dataset):
     with pytest.raises(InputError, match="no such folder"):
         open_session(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="no volumes in it"):
+    with pytest.raises(InputError, match="no scans in it"):
         open_session(tmp_path)
     folder = scans(tmp_path / "scans", ("RAS",))
-    with pytest.raises(InputError, match=r"has the classes square, core; got liver\. Give the same"):
+    with pytest.raises(InputError, match=r"has the classes square, core; got liver\. Give these first"):
         open_session(dataset, ("liver",))
     with pytest.raises(InputError, match="colour 'greeen': expected a name"):
         open_session(folder, ("liver=greeen",))
@@ -127,8 +130,185 @@ def test_folders_that_cannot_be_drawn_on_are_refused(tmp_path, dataset):
         open_session(folder)
     (folder / "scan_RAS.nii.gz").unlink()
     scan(folder / "scan_RAS_0001.nii.gz", "RAS")
-    with pytest.raises(InputError, match="second channel of scan_RAS"):
+    scan(folder / "other.nii.gz", "RAS")
+    with pytest.raises(InputError, match="scan_RAS has the channels 0000, 0001, and other has 0000. Every case"):
         open_session(folder)
+
+
+def test_a_dicom_series_becomes_a_volume_and_its_files_stay(tmp_path):
+    pytest.importorskip("SimpleITK")
+    voxels = image(0)
+    write_series(tmp_path / "scans" / "anna", voxels, [10, 12.5, 15, 17.5])
+    before = {path.name: path.read_bytes() for path in (tmp_path / "scans" / "anna").iterdir()}
+    session = open_session(tmp_path / "scans", ("liver",))
+    stored = nibabel.load(session.place / "imagesTr" / "anna_0000.nii.gz")
+    assert np.array_equal(np.asanyarray(stored.dataobj), voxels)
+    there = client(session)
+    version = there.get("/api/cases/anna").json()["version"]
+    assert put_slice(there, "anna", 1, get_plane(there, "anna", "strokes", 0, 1) * 0 + 1, version).status_code == 200
+    label = nibabel.load(session.place / "labelsTr" / "anna.nii.gz")
+    assert np.array_equal(label.affine, stored.affine) and (np.asanyarray(label.dataobj)[:, :, 1] == 1).all()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "scans" / "anna").iterdir()} == before
+    shutil.copytree(tmp_path / "scans" / "anna", tmp_path / "alone")
+    assert list(open_session(tmp_path / "alone", ("liver",)).data.cases) == ["alone"]  # the folder itself is a series
+    (tmp_path / "scans" / "bert").mkdir()
+    (tmp_path / "scans" / "bert" / "1.dcm").write_bytes(next(iter(before.values()))[:-30])
+    with pytest.raises(InputError, match="bert"):
+        open_session(tmp_path / "scans")
+    assert [path.name for path in (session.place / "imagesTr").iterdir()] == ["anna_0000.nii.gz"]
+
+
+def test_coloured_pictures_are_drawn_on(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 255, (30, 20, 3), dtype=np.uint8)
+    (tmp_path / "scans").mkdir()
+    Image.fromarray(colours).save(tmp_path / "scans" / "a.png")
+    there = opened(tmp_path / "scans", ("cell",))
+    assert there.get("/api/session").json()["channels"] == ["R", "G", "B"]
+    case = there.get("/api/cases/a").json()
+    assert case["shape"] == [1, 30, 20] and case["coloured"] and len(case["windows"]) == 4
+    for channel in range(3):
+        answer = there.get(f"/api/cases/a/image/0/0?channel={channel}")
+        assert answer.content == np.ascontiguousarray(colours[:, :, channel]).tobytes()
+    assert there.get("/api/cases/a/image/0/0?channel=3").content == colours.tobytes()
+    assert there.get("/api/cases/a/image/0/0?channel=4").status_code == 400
+    shown = np.full((30, 20), NOT_DRAWN, np.uint8)
+    shown[3, 5:9], shown[20, 10:] = 1, 0
+    assert put_slice(there, "a", 0, shown, case["version"]).status_code == 200
+    label = np.array(Image.open(tmp_path / "scans_scribbles" / "labelsTr" / "a.png"))
+    assert np.array_equal(label, np.where(shown == NOT_DRAWN, 2, shown))
+
+
+def test_an_update_predicts_pictures(tmp_path):
+    (tmp_path / "scans").mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        Image.fromarray(rng.integers(0, 255, (40, 36, 3), dtype=np.uint8)).save(tmp_path / "scans" / f"{name}.png")
+    there = opened(tmp_path / "scans", ("cell",))
+    shown = np.full((40, 36), NOT_DRAWN, np.uint8)
+    shown[3, 5:19], shown[20, 10:] = 1, 0
+    put_slice(there, "a", 0, shown, "none")
+    session = open_session(tmp_path / "scans")
+    run_here(Updater(session, TINY), "b")
+    there = client(session)
+    assert get_plane(there, "b", "prediction", 0, 0).max() <= 1
+    assert get_plane(there, "b", "uncertainty", 0, 0).shape == (40, 36)
+
+
+def test_channels_are_shown_one_by_one(tmp_path):
+    folder = tmp_path / "scans"
+    for case in ("anna", "bert"):
+        for channel in ("0000", "0001"):
+            scan(folder / f"{case}_{channel}.nii.gz", "RAS")
+    there = opened(folder, ("liver",))
+    about = there.get("/api/session").json()
+    assert about["channels"] == ["channel 0", "channel 1"] and [row["id"] for row in about["cases"]] == ["anna", "bert"]
+    case = there.get("/api/cases/anna").json()
+    assert len(case["windows"]) == 2 and not case["coloured"]
+    for channel in range(2):
+        found = there.get(f"/api/cases/anna/image/0/2?channel={channel}").content
+        voxels = voxels_ras(folder / f"anna_000{channel}.nii.gz")[::-1, ::-1]
+        assert found in {np.ascontiguousarray(voxels[:, :, z].T).tobytes() for z in range(5)}
+    scan(folder / "anna_0001.nii.gz", "RAS", (40, 36, 6))
+    answer = opened(folder).get("/api/cases/anna")
+    assert answer.status_code == 400 and "All channels of a case need the same grid" in answer.json()["error"]
+
+
+# --- a class that is added later
+
+
+def labels_of(place: Path) -> dict[str, np.ndarray]:
+    return {path.name: np.asanyarray(nibabel.load(path).dataobj) for path in (place / "labelsTr").iterdir()}
+
+
+def test_a_class_is_added_and_no_stroke_changes(dataset):
+    there, before = opened(dataset), labels_of(dataset)
+    stale = opened(dataset)
+    case = there.get(f"/api/cases/{CASE}").json()
+    rows = there.get("/api/session").json()["classes"][1:]
+    answer = there.post("/api/classes", json={"classes": [*rows, {"name": "late", "colour": "#010203"}]})
+    assert [row["name"] for row in answer.json()["classes"]] == ["background", "square", "core", "late"]
+    assert answer.json()["classes"][3]["colour"] == "#010203"
+    found = read_dataset(dataset)
+    assert found.classes[-1] == "late" and found.ignore == 4
+    for name, label in labels_of(dataset).items():
+        assert np.array_equal(label, np.where(before[name] == 3, 4, before[name]))
+    assert not (dataset / ".scribbleseg" / "draw" / "new_classes").exists()
+    now = there.get(f"/api/cases/{CASE}").json()
+    assert [[*row, 0] for row in case["drawn"]] == now["drawn"]
+    shown = get_plane(there, CASE, "strokes", 0, 0).copy()
+    shown[0, :3] = 3
+    assert put_slice(there, CASE, 0, shown, now["version"]).json()["drawn"][0][3] == 3
+
+    # a server that does not know the class yet must not write: its "not drawn" is the new class
+    (dataset / "labelsTr" / "case.1 a.nii.gz").unlink()
+    refused = put_slice(stale, "case.1 a", 0, shown, "none")
+    assert refused.status_code == 400 and "changed elsewhere. Reload" in refused.json()["error"]
+    assert not (dataset / "labelsTr" / "case.1 a.nii.gz").exists()
+    assert len(stale.get("/api/session").json()["classes"]) == 4  # it reads the data set again
+    assert put_slice(stale, "case.1 a", 0, shown, "none").status_code == 200
+
+
+def test_a_class_is_added_on_the_command_line(dataset):
+    session = open_session(dataset, ("square", "core", "late=red"))
+    assert session.data.classes == ("background", "square", "core", "late") and session.colours[3] == "#ff0000"
+    assert open_session(dataset, ("square", "core", "late")).data.ignore == 4
+
+
+@pytest.mark.parametrize("name", ["core", "ignore", " late"])
+def test_a_class_that_cannot_be_added_changes_nothing(dataset, name):
+    before = {path: path.read_bytes() for path in dataset.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="class"):
+        open_session(dataset, ("square", "core", name))
+    path = dataset / "labelsTr" / "case.2 a.nii.gz"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match="case.2 a"):
+        open_session(dataset, ("square", "core", "late"))
+    path.write_bytes(before[path])
+    assert {path: path.read_bytes() for path in dataset.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("after", range(4))
+def test_a_class_that_was_being_added_when_the_process_was_killed_is_there_afterwards(dataset, monkeypatch, after):
+    before, replace, left = labels_of(dataset), os.replace, [after]
+
+    class Killed(BaseException):
+        pass
+
+    def until(source, target):
+        if "new_classes" in Path(source).parts:  # no partial folder
+            if not left[0]:
+                raise Killed
+            left[0] -= 1
+        replace(source, target)
+
+    monkeypatch.setattr("scribbleseg.draw.classes.os.replace", until)
+    with pytest.raises(Killed):
+        open_session(dataset, ("square", "core", "late"))
+    monkeypatch.undo()
+    assert read_dataset(dataset).ignore == 3  # nobody can take the new values for classes meanwhile
+    session = open_session(dataset)
+    assert session.data.ignore == 4 and not (dataset / ".scribbleseg" / "draw" / "new_classes").exists()
+    for name, label in labels_of(dataset).items():
+        assert np.array_equal(label, np.where(before[name] == 3, 4, before[name]))
+
+
+def test_after_a_new_class_an_update_starts_from_the_beginning(of_one, tmp_path):
+    version = of_one.get(f"/api/cases/{CASE}").json()["version"]
+    accepted = of_one.post(f"/api/cases/{CASE}/accept", headers={"if-match": f'"{version}"'}).json()
+    session = open_session(tmp_path / "copy", ("square", "core", "late"))
+    updater = Updater(session, TINY)
+    with pytest.raises(InputError, match="nothing is drawn yet of: late"):
+        updater.start(CASE)
+    there = client(session)
+    version = there.get(f"/api/cases/{CASE}").json()["version"]
+    back = there.post(f"/api/cases/{CASE}/restore", headers={"if-match": f'"{version}"'}).json()  # the backup moved too
+    assert np.sum(back["drawn"]) < np.sum(accepted["drawn"])
+    shown = get_plane(there, CASE, "strokes", 0, 0).copy()
+    shown[0, :5] = 3
+    assert put_slice(there, CASE, 0, shown, back["version"]).status_code == 200
+    run_here(updater, CASE)
+    config = json.loads((session.work / "updates/2/run/config.json").read_text(encoding="utf-8"))
+    assert config["train"]["init"] is None and config["plan"]["classes"][-1] == "late"
 
 
 # --- slices and strokes
@@ -140,7 +320,7 @@ def test_planes_show_the_patients_right_on_the_left_and_the_front_on_top(tmp_pat
     for code in ORIENTATIONS:
         name = f"scan_{code}"
         ras = voxels_ras(folder / f"{name}.nii.gz")
-        voxels, grid = session.image(name, 0)
+        voxels, grid = session.images.channel(session.case(name), 0)
         assert voxels.shape[0] == 5
         axial, *others = planes(grid)
         assert axial.edges == ("R", "L", "A", "P") and axial.spacing_mm == (1.5, 1.0)
@@ -148,10 +328,10 @@ def test_planes_show_the_patients_right_on_the_left_and_the_front_on_top(tmp_pat
         assert upward.keys() == {("R", "L", "S", "I"), ("A", "P", "S", "I")}
         # nibabel's codes name the end of an axis: RAS+ index 0 is left, back, foot. "R" on the left means x runs down
         first = ras[::-1, ::-1, :]  # rows from the front, columns from the right
-        got = {session.image_plane(name, 0, 0, index).tobytes() for index in range(5)}
+        got = {session.images.shown(session.case(name), 0, 0, index).tobytes() for index in range(5)}
         assert got == {np.ascontiguousarray(first[:, :, z].T).tobytes() for z in range(5)}
         coronal = upward["R", "L", "S", "I"]
-        shown = session.image_plane(name, 0, coronal.axis, 0)
+        shown = session.images.shown(session.case(name), 0, coronal.axis, 0)
         assert any(np.array_equal(shown, ras[::-1, y, ::-1].T) for y in (0, 35))
 
 
@@ -198,7 +378,7 @@ def test_numbers_of_an_image_arrive_as_they_are(tmp_path):
         session = open_session(tmp_path / "scans")
         shown = get_plane(client(session), name, "image", 0, 3)
         assert shown.dtype.name == sent and np.array_equal(shown, image[:, :, 3].T)
-    assert isinstance(session.image("b", 0)[0].base, np.memmap)  # an uncompressed file is mapped
+    assert isinstance(session.images.channel(session.case("b"), 0)[0].base, np.memmap)  # an uncompressed file is mapped
 
 
 def test_a_second_tab_gets_a_conflict_and_overwrites_nothing(dataset):
@@ -216,6 +396,18 @@ def test_a_second_tab_gets_a_conflict_and_overwrites_nothing(dataset):
     assert get_plane(two, CASE, "strokes", 0, 1)[0, 0] == NOT_DRAWN
     assert put_slice(one, CASE, 0, mine, version).status_code == 412  # an old version of one's own
     assert put_slice(two, CASE, 1, theirs, saved.json()["version"]).status_code == 200
+
+
+def test_strokes_of_another_program_are_seen_without_opening_the_case(dataset):
+    there, path = opened(dataset), dataset / "labelsTr" / "case.1 a.nii.gz"
+    stored = nibabel.load(path)
+    label = np.full(stored.shape, 3, np.uint8)
+    label[4, 5, 1] = 2
+    nibabel.save(nibabel.Nifti1Image(label, stored.affine), path)
+    row = there.get("/api/session").json()["cases"][1]
+    assert row["voxels"] == [0, 0, 1] and row["slices"] == [1]
+    path.unlink()
+    assert there.get("/api/session").json()["cases"][1]["slices"] == []
 
 
 def test_bad_slices_change_nothing(dataset):
@@ -246,17 +438,17 @@ def test_a_save_that_fails_leaves_the_file_and_the_strokes_in_memory(dataset, mo
     def fail(*_):
         raise InputError("the disk is full")
 
-    monkeypatch.setattr("scribbleseg.draw.session.write_volume", fail)
+    monkeypatch.setattr("scribbleseg.draw.strokes.write_volume", fail)
     answer = put_slice(there, CASE, 0, np.zeros_like(before), version)
     assert answer.status_code == 400 and answer.json()["error"] == "the disk is full"
     assert np.array_equal(get_plane(there, CASE, "strokes", 0, 0), before)
-    assert session.strokes(CASE).version == version
+    assert session.strokes.read(session.case(CASE)).version == version
 
 
 def test_a_server_that_is_killed_while_it_saves_leaves_whole_files(dataset):
     code = (
         "import numpy as np\nfrom pathlib import Path\nfrom scribbleseg.draw.session import Session\n"
-        f"session = Session(Path({str(dataset)!r}))\nversion = session.strokes({CASE!r}).version\n"
+        f"session = Session(Path({str(dataset)!r}))\nversion = session.strokes.read(session.case({CASE!r})).version\n"
         "for number in range(10**6):\n"
         "    shown = np.full((36, 40), number % 3, np.uint8).tobytes()\n"
         f"    version = session.save_slice({CASE!r}, number % 3, shown, version).version\n"
@@ -422,7 +614,7 @@ def updated(tmp_path_factory) -> Path:
 def run_here(updater: Updater, case: str) -> dict:
     """What `start` starts, without a process of its own; returns the job."""
     session = updater.session
-    updater.folder = session.work / "updates" / str(len(session.updates()) + 1)
+    updater.folder = session.work / "updates" / str(len(session.predictions.updates()) + 1)
     before = updater._last_run()
     updater._write(case, TINY | ({"init": str(before)} if before else {}))
     assert work(updater.folder) == 0
@@ -437,18 +629,23 @@ def test_an_update_trains_on_the_drawn_cases_and_predicts_all_the_open_one_first
     assert stored["plan"]["fold"]["train"] == ["case.0 a", "case.1 a"]  # not the split of the data set
     session = Session(updated)
     for name in session.data.cases:
-        assert session.predicted_by(name) == 1 and len(session.uncertainty(name)) == 3
-        assert session.prediction(name).shape == session.strokes(name).label.shape
+        assert (
+            session.predictions.number(session.case(name)) == 1
+            and len(session.predictions.uncertainty(session.case(name))) == 3
+        )
+        assert (
+            session.predictions.label(session.case(name)).shape == session.strokes.read(session.case(name)).label.shape
+        )
     there = client(session)
     entropy = get_plane(there, "case.2 a", "uncertainty", 0, 0)
     stored = nibabel.load(folder / "predictions" / "case.2 a_entropy.nii.gz").get_fdata()
-    assert np.isclose(entropy.mean() / 255, session.uncertainty("case.2 a")[0], atol=0.01)
-    assert np.isclose(np.mean(session.uncertainty("case.2 a")), stored.mean(), atol=1e-4)
+    assert np.isclose(entropy.mean() / 255, session.predictions.uncertainty(session.case("case.2 a"))[0], atol=0.01)
+    assert np.isclose(np.mean(session.predictions.uncertainty(session.case("case.2 a"))), stored.mean(), atol=1e-4)
 
 
 def test_the_next_slice_is_the_least_certain_one_without_strokes(updated):
     session = Session(updated)
-    values = session.uncertainty("case.2 a")
+    values = session.predictions.uncertainty(session.case("case.2 a"))
     assert client(session).get("/api/next").json() == {
         "case": "case.2 a",
         "slice": int(np.argmax(values)),
@@ -515,17 +712,20 @@ def test_a_second_update_starts_from_the_model_of_the_first_and_old_predictions_
     session = Session(tmp_path / "copy")
     updater = Updater(session, TINY)
     (session.work / "updates" / "2").mkdir()  # one that was cut off
-    assert session.predicted_by(CASE) == 1
+    assert session.predictions.number(session.case(CASE)) == 1
     (session.work / "updates" / "2").rmdir()
     run_here(updater, CASE)
     config = json.loads((session.work / "updates/2/run/config.json").read_text(encoding="utf-8"))
-    assert config["train"]["init"] == str(session.work / "updates/1/run") and session.predicted_by(CASE) == 2
+    assert (
+        config["train"]["init"] == str(session.work / "updates/1/run")
+        and session.predictions.number(session.case(CASE)) == 2
+    )
     assert config["train"]["iterations"] == 2  # never more than it would be from the start
     shutil.copytree(session.work / "updates/1", session.work / "updates/0")
     updater.process, updater.last = subprocess.Popen(["true"]), Progress("training", 2)
     updater.process.wait()
     assert updater.progress().phase == "done" and "Updated in" in updater.progress().message
-    assert [path.name for path in session.updates()] == ["2", "1"]
+    assert [path.name for path in session.predictions.updates()] == ["2", "1"]
 
 
 def test_an_update_without_a_stroke_of_each_class_says_which(dataset):
@@ -547,11 +747,11 @@ def test_an_update_in_a_process_of_its_own_can_be_stopped_and_killed(dataset):
         updater.start(CASE)
     wait(updater, {"training"})
     updater.stop()
-    assert wait(updater, {"stopped"}) and session.predicted_by(CASE) is None
+    assert wait(updater, {"stopped"}) and session.predictions.number(session.case(CASE)) is None
     updater.start(CASE)
     os.kill(updater.process.pid, signal.SIGKILL)
     assert wait(updater, {"failed"}) and "ended by signal 9" in updater.progress().message
-    assert session.predicted_by(CASE) is None
+    assert session.predictions.number(session.case(CASE)) is None
 
 
 def test_a_training_ends_with_its_server(dataset):

@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -10,14 +13,15 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from drawing import ORIENTATIONS, TINY, label_ras, scans, voxels_ras
+from drawing import ORIENTATIONS, TINY, label_ras, pretend_update, scan, scans, voxels_ras
+from PIL import Image
 from small import small_dataset
 
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.draw.draw import listen, open_session
 from scribbleseg.draw.server import make_app, make_server
 from scribbleseg.draw.session import Session
-from scribbleseg.draw.update import Updater
+from scribbleseg.draw.update import Progress, Updater
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = "/usr/bin/chromium" if os.path.exists("/usr/bin/chromium") else shutil.which("chromium")
@@ -40,11 +44,11 @@ def browser():
 
 
 @contextmanager
-def served(session: Session):
+def served(session: Session, updater: Updater | None = None):
     """The address of a server of this session."""
     listening = listen(0)
     port = listening.getsockname()[1]
-    app = make_app(session, Updater(session, TINY | {"size": 48}), "secret", port)
+    app = make_app(session, updater or Updater(session, TINY | {"size": 48}), "secret", port)
     server = make_server(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
@@ -211,7 +215,7 @@ def test_from_a_folder_to_masks(browser, tmp_path):
         # export
         page.click("#export")
         page.fill("#folder", str(out))
-        page.click("#export-to button[value=go]")
+        page.click("#export-to button[type=submit]")
         page.wait_for_selector("#toasts p:has-text('Wrote 4 masks')")
         assert not (tmp_path / "scans" / "labelsTr").exists()
     for code in ORIENTATIONS:
@@ -348,3 +352,357 @@ def test_a_stroke_is_not_slow(browser, tmp_path):
         began = time.monotonic()
         stroke(page, [(5, 5), (30, 5), (30, 30), (5, 30)], 36, 40, (1.5, 1.0))
         assert time.monotonic() - began < 5
+
+
+def test_a_server_that_is_killed_in_a_stroke_loses_nothing(browser, tmp_path):
+    """The file stays whole, the page keeps the stroke, and saves it when the same command runs again."""
+    dataset = read_dataset(small_dataset(tmp_path / "data", cases=3))
+    path = dataset.cases["case.0 a"].scribble
+    before = path.read_bytes()
+    server, address = started(dataset.folder)
+    with shown(browser, address) as page:
+        ready(page)
+        page.keyboard.press("1")
+        box = page.locator("#canvas").bounding_box()
+        middle = box["x"] + box["width"] / 2
+        page.mouse.move(middle, box["y"] + 30)
+        page.mouse.down()
+        page.mouse.move(middle, box["y"] + 60, steps=4)
+        server.kill()
+        server.wait()
+        page.mouse.move(middle, box["y"] + 90, steps=4)
+        page.mouse.up()
+        page.wait_for_selector("#saved:has-text('Not saved: the server does not answer')")
+        assert path.read_bytes() == before
+        server, again = started(dataset.folder)
+        try:
+            assert again.partition("?")[0] == address.partition("?")[0]  # the port of before
+            page.context.new_page().goto(again)  # as the command does; its cookie is the first page's too
+            page.wait_for_selector(SAVED)
+            assert (np.asanyarray(nibabel.load(path).dataobj) == 1).sum() > 42
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait()
+
+
+def started(folder: Path) -> tuple[subprocess.Popen, str]:
+    """The command in a process of its own, and the address that it prints."""
+    words = [sys.executable, "-m", "scribbleseg", "draw", str(folder), "--no-browser"]
+    server = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    for line in server.stderr:
+        if "http" in line:
+            return server, line.split()[-1]
+    raise AssertionError("no address")
+
+
+def test_an_update_that_is_stopped_or_killed_leaves_everything_as_it_was(browser, tmp_path):
+    session = Session(small_dataset(tmp_path / "data", cases=3))
+    path = session.strokes.path(session.case("case.0 a"))
+    updater = Updater(session, TINY | {"iterations": 10_000})
+    with served(session, updater) as address, shown(browser, address) as page:
+        ready(page)
+        page.click("#update")
+        assert page.locator("#update").is_disabled()
+        page.wait_for_selector("#update-text:has-text('left. You can go on drawing.')", timeout=90_000)
+        assert page.locator("#bar").is_visible()
+        before = path.read_bytes()
+        page.keyboard.press("2")
+        box = page.locator("#canvas").bounding_box()
+        drag(page, (box["x"] + 300, box["y"] + 30), (box["x"] + 340, box["y"] + 60))
+        page.wait_for_selector(SAVED)
+        drawn = path.read_bytes()
+        assert drawn != before
+        page.click("#stop")
+        page.wait_for_selector("#update-text:has-text('Stopped. The model before it stays.')")
+        page.click("#update")
+        page.wait_for_selector("#update-text:has-text('left.')", timeout=90_000)
+        os.kill(updater.process.pid, signal.SIGKILL)
+        page.wait_for_selector("#update-text.bad:has-text('ended by signal 9. The model before it stays.')")
+        assert not page.locator("#update").is_disabled() and not page.locator("#stop").is_visible()
+        assert path.read_bytes() == drawn and session.predictions.number(session.case("case.0 a")) is None
+        drag(page, (box["x"] + 300, box["y"] + 90), (box["x"] + 340, box["y"] + 120))
+        page.wait_for_selector(SAVED)
+        assert path.read_bytes() != drawn
+
+
+def drag(page, start, end, **keywords) -> None:
+    page.mouse.move(*start)
+    page.mouse.down(**keywords)
+    page.mouse.move(*end, steps=6)
+    page.mouse.up(**keywords)
+
+
+def colour_at(page, column: float, row: float, **grid) -> list[int]:
+    """Red, green and blue that the canvas shows there."""
+    box = page.locator("#canvas").bounding_box()
+    x, y = place(page, column, row, **grid)
+    return page.evaluate(
+        "([x, y]) => [...document.querySelector('#canvas').getContext('2d').getImageData(x, y, 1, 1).data].slice(0, 3)",
+        [int(x - box["x"]), int(y - box["y"])],
+    )
+
+
+GRID = {"rows": 36, "columns": 40, "spacing": (1.5, 1.0)}
+
+
+def test_slices_window_zoom_and_values(browser, tmp_path):
+    session = open_session(scans(tmp_path / "scans", ("RAS",)), ("liver",))
+    ras = voxels_ras(tmp_path / "scans" / "scan_RAS.nii.gz")
+    with served(session) as address, shown(browser, address) as page:
+        ready(page)
+        where = page.locator("#where")
+
+        def on(number: int) -> None:
+            page.wait_for_selector(f"#where:has-text('Slice {number} of 5')")
+
+        on(3)
+        page.keyboard.press("ArrowDown")
+        on(4)
+        page.keyboard.press("PageUp")
+        on(1)
+        page.mouse.move(*place(page, 20, 18, **GRID))
+        page.mouse.wheel(0, 120)
+        on(3)
+        go_to(page, 2)
+        strip = page.locator("#strip").bounding_box()
+        page.mouse.click(strip["x"] + 0.9 * strip["width"], strip["y"] + 8)
+        on(5)
+
+        # the value under the pointer: columns from the patient's right, rows from the front
+        page.mouse.move(*place(page, 7, 5, **GRID))
+        page.wait_for_selector("#where:has-text('column 8, row 6')")
+        planes = [session.images.shown(session.case("scan_RAS"), 0, 0, index)[5, 7] for index in range(5)]
+        assert f"column 8, row 6: {planes[4]}" in where.inner_text() and planes[4] in ras[32, 30]
+
+        # the other planes: a click moves the slice
+        side = page.locator("#side1").bounding_box()
+        page.mouse.click(side["x"] + side["width"] / 2, side["y"] + side["height"] / 2)
+        on(3)
+
+        # window: right button, and the list
+        window = where.inner_text().split("column")[0]
+        drag(page, place(page, 5, 5, **GRID), place(page, 20, 10, **GRID), button="right")
+        assert where.inner_text().split("column")[0] != window and page.input_value("#preset") == "Own"
+        page.keyboard.press("i")
+        assert page.input_value("#preset") == "Automatic"
+
+        # zoom keeps the place under the pointer; space and dragging move; space alone fits
+        x, y = place(page, 30, 8, **GRID)
+        page.mouse.move(x, y)
+        page.keyboard.down("Control")
+        page.mouse.wheel(0, -240)
+        page.keyboard.up("Control")
+        page.mouse.move(x + 1, y)
+        page.mouse.move(x, y)
+        page.wait_for_selector("#where:has-text('column 31, row 9')")
+        page.keyboard.down(" ")
+        drag(page, (x, y), (x + 60, y))
+        page.keyboard.up(" ")
+        page.mouse.move(x + 61, y)
+        page.mouse.move(x + 60, y)
+        on(3)
+        assert not (session.place / "labelsTr").exists()  # nothing of this has drawn
+        page.keyboard.press(" ")
+        page.mouse.move(*place(page, 7, 5, **GRID))
+        page.wait_for_selector("#where:has-text('column 8, row 6')")
+
+
+def test_the_brush_is_round_in_mm_and_fill_and_overwrite_are_off_at_first(browser, tmp_path):
+    session = open_session(scans(tmp_path / "scans", ("RAS",)), ("liver", "kidney"))
+    case = session.data.cases["scan_RAS"]
+    with served(session) as address, shown(browser, address) as page:
+        ready(page)
+
+        def drawn(value: int) -> np.ndarray:
+            return session.strokes.shown(case, 0, 2)[0] == value
+
+        for _ in range(9):
+            page.keyboard.press("]")
+        size = int(page.inner_text("#size-text"))
+        page.keyboard.press("1")
+        page.mouse.click(*place(page, 20, 18, **GRID))
+        page.wait_for_selector(SAVED)
+        rows, columns = np.nonzero(drawn(1))
+        assert np.ptp(columns) + 1 == pytest.approx(size, abs=1) and (np.ptp(rows) + 1) * 1.5 == pytest.approx(
+            size, abs=2
+        )
+        first = drawn(1)
+        page.keyboard.press("2")
+        page.mouse.click(*place(page, 20, 18, **GRID))
+        page.wait_for_timeout(300)
+        assert np.array_equal(drawn(1), first) and not drawn(2).any()
+        page.keyboard.press("o")
+        page.mouse.click(*place(page, 20, 18, **GRID))
+        page.wait_for_timeout(300)
+        page.wait_for_selector(SAVED)
+        assert np.array_equal(drawn(2), first) and not drawn(1).any()
+
+        for _ in range(20):
+            page.keyboard.press("[")
+        square = [(2, 2), (8, 2), (8, 8), (2, 8), (2, 2)]
+        page.keyboard.press("1")
+        stroke(page, square, **GRID)
+        assert not drawn(1)[5, 5] and drawn(1)[2, 5]
+        page.keyboard.press("Control+z")
+        page.wait_for_timeout(300)
+        page.wait_for_selector(SAVED)
+        assert not drawn(1).any()
+        page.keyboard.press("f")
+        stroke(page, square, **GRID)
+        assert drawn(1)[2:9, 2:9].all() and drawn(1).sum() == 49
+
+
+def test_channels_ct_windows_and_a_class_that_is_added(browser, tmp_path):
+    folder = tmp_path / "scans"
+    for channel, offset in enumerate((-1000, 0)):
+        scan(folder / f"anna_{channel:04d}.nii.gz", "RAS")
+        stored = nibabel.load(folder / f"anna_{channel:04d}.nii.gz")
+        nibabel.save(
+            nibabel.Nifti1Image(np.asanyarray(stored.dataobj) + np.int16(offset), stored.affine), stored.get_filename()
+        )
+    session = open_session(folder, ("liver",))
+    case = session.data.cases["anna"]
+    with served(session) as address, shown(browser, address) as page:
+        ready(page)
+        assert page.input_value("#preset") == "Soft tissue" and "W 400  L 40" in page.inner_text("#where")
+        assert page.locator("#preset option").all_inner_texts()[:3] == ["Automatic", "Soft tissue", "Liver"]
+        page.select_option("#preset", "Lung")
+        assert "W 1500  L -600" in page.inner_text("#where")
+        value = int(session.images.shown(case, 0, 0, 2)[3, 3])
+        page.wait_for_timeout(200)
+        assert colour_at(page, 3, 3, **GRID)[0] == pytest.approx((value + 1350) / 1500 * 255, abs=8)
+        page.keyboard.press("t")
+        page.wait_for_timeout(500)
+        assert page.input_value("#channel") == "1" and page.input_value("#preset") == "Automatic"
+        page.mouse.move(*place(page, 3, 3, **GRID))
+        page.wait_for_selector(f"#where:has-text('row 4: {session.images.shown(case, 1, 0, 2)[3, 3]}')")
+
+        page.keyboard.press("1")
+        stroke(page, [(5, 5), (9, 5)], **GRID)
+        page.click("#more-classes")
+        page.locator("#new-classes input[type=text]").fill("liver")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#name-classes .error:has-text('named twice')")
+        page.locator("#new-classes input[type=text]").fill("<i>kidney")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#name-classes", state="hidden")
+        page.wait_for_selector("#classes li >> nth=2")
+        assert "<i>kidney" in page.inner_text("#classes") and page.locator("#classes i").count() == 0
+        page.wait_for_timeout(500)
+        page.keyboard.press("2")
+        stroke(page, [(5, 15), (9, 15)], **GRID)
+        dataset = read_dataset(session.place)
+        assert dataset.classes == ("background", "liver", "<i>kidney")
+        label = label_ras(dataset, "anna")
+        assert dict(zip(*np.unique(label, return_counts=True)))[3] > 7000  # not drawn
+        assert (label == 1).sum() >= 5 and (label == 2).sum() >= 5
+
+
+def test_a_coloured_picture_with_a_name_that_would_be_html(browser, tmp_path):
+    pixels = np.zeros((36, 40, 3), np.uint8)
+    pixels[:18], pixels[18:] = (200, 40, 90), (10, 220, 30)
+    (tmp_path / "scans").mkdir()
+    name = "<img src=x onerror=alert(1)>&'"
+    Image.fromarray(pixels).save(tmp_path / "scans" / f"{name}.png")
+    session = open_session(tmp_path / "scans", ("cell",))
+    with served(session) as address, shown(browser, address) as page:
+        ready(page)
+        assert name in page.inner_text("#cases") and page.locator("#cases img").count() == 0
+        grid = GRID | {"spacing": (1.0, 1.0)}
+        assert page.locator("#slices").is_hidden()
+        page.wait_for_timeout(300)
+        assert colour_at(page, 20, 5, **grid) == [200, 40, 90] and colour_at(page, 20, 30, **grid) == [10, 220, 30]
+        page.keyboard.press("t")
+        page.wait_for_timeout(300)
+        assert page.input_value("#channel") == "0" and len(set(colour_at(page, 20, 5, **grid))) == 1
+        page.keyboard.press("1")
+        stroke(page, [(5, 3), (12, 3)], **grid)
+        label = np.array(Image.open(session.place / "labelsTr" / f"{name}.png"))
+        assert (label[3, 5:13] == 1).all() and (label[25:] == 2).all()
+
+
+def test_the_old_prediction_stays_until_the_new_one_has_come_and_the_least_sure_comes_first(browser, tmp_path):
+    session = Session(small_dataset(tmp_path / "data", cases=3))
+    names, shape = list(session.data.cases), (3, 36, 40)
+    entropy = {name: np.full(shape, 0.1 + 0.1 * index) for index, name in enumerate(names)}
+    entropy[names[1]][2] = 0.9
+    for name in names:
+        session.strokes.path(session.case(name)).unlink()
+    session = Session(session.place)
+    updater = Updater(session, TINY)
+    pretend_update(session, 1, {name: np.full(shape, 1) for name in names}, entropy)
+    with served(session, updater) as address, shown(browser, address) as page:
+        ready(page)
+        plane = session.images.plane(session.case(names[0]), 0)
+        grid = {"rows": 36, "columns": 40, "spacing": plane.spacing_mm}
+        grid |= {"rows": shape[plane.rows], "columns": shape[plane.columns]}
+        page.locator("#opacity").evaluate("e => { e.value = 100; e.dispatchEvent(new Event('input')); }")
+        page.wait_for_timeout(300)
+        old = [0x1A, 0x80, 0xE6]
+        assert colour_at(page, 9, 9, **grid) == old
+
+        # a new prediction comes, slowly
+        held = []
+        page.route("**/prediction/**", lambda route: held.append(route))
+        pretend_update(session, 2, {name: np.full(shape, 2) for name in names}, entropy)
+        updater.last = Progress("done", 2, message="Updated in 0.1 minutes.")
+        page.wait_for_timeout(1500)
+        assert held and colour_at(page, 9, 9, **grid) == old
+        page.unroute("**/prediction/**")  # lets those that are held go on
+        page.wait_for_timeout(1000)
+        assert colour_at(page, 9, 9, **grid) == [0xEE, 0x6B, 0xA6]
+        page.keyboard.press("p")
+        page.wait_for_timeout(200)
+        grey = colour_at(page, 9, 9, **grid)
+        assert len(set(grey)) == 1
+        page.keyboard.press("u")
+        page.wait_for_timeout(500)
+        assert colour_at(page, 9, 9, **grid)[0] > grey[0]
+
+        # what the model is least sure of
+        page.select_option("#sort", "uncertain")
+        assert page.locator("#cases .id").all_inner_texts() == [names[1], names[2], names[0]]
+        page.keyboard.press("n")
+        page.wait_for_selector(f"#toasts p:has-text('{names[1]}, slice 3')")
+
+        # accept the case, and take it back
+        page.keyboard.press("A")
+        page.click("#ask button:text-is('Accept')")
+        page.wait_for_selector("#cases button[aria-current=true] .tick:text-is('✓')")
+        page.wait_for_timeout(300)
+        path = session.strokes.path(session.case(names[1]))
+        assert (np.asanyarray(nibabel.load(path).dataobj) == 2).all()
+        page.keyboard.press("Control+z")
+        page.wait_for_timeout(700)
+        assert (np.asanyarray(nibabel.load(path).dataobj) == 3).all()
+
+
+def test_after_a_pen_a_finger_moves_the_image(browser, tmp_path):
+    session = open_session(scans(tmp_path / "scans", ("RAS",)), ("liver",))
+    path = session.strokes.path(session.case("scan_RAS"))
+    with served(session) as address, shown(browser, address, has_touch=True) as page:
+        ready(page)
+        page.keyboard.press("1")
+        devices = page.context.new_cdp_session(page)
+        x, y = place(page, 20, 18, **GRID)
+
+        def pen(kind: str, dx: float, buttons: int) -> None:
+            more = {"button": "left", "buttons": buttons, "pointerType": "pen", "clickCount": 1}
+            devices.send("Input.dispatchMouseEvent", {"type": kind, "x": x + dx, "y": y, **more})
+
+        pen("mousePressed", 0, 1)
+        pen("mouseMoved", 40, 1)
+        pen("mouseReleased", 40, 0)
+        page.wait_for_timeout(200)
+        page.wait_for_selector(SAVED)
+        drawn = path.read_bytes()
+        assert (voxels_ras(path) == 1).any()
+        before = page.screenshot()
+        for kind, points in (
+            ("touchStart", [{"x": x, "y": y}]),
+            ("touchMove", [{"x": x + 80, "y": y}]),
+            ("touchEnd", []),
+        ):
+            devices.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        page.wait_for_timeout(300)
+        assert path.read_bytes() == drawn and page.screenshot() != before

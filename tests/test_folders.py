@@ -13,8 +13,8 @@ from tiny import OBLIQUE, SHAPE, image, save, tiny_set, truth
 from scribbleseg import cli
 from scribbleseg.config import Evaluate, Import
 from scribbleseg.core.errors import InputError
+from scribbleseg.data.dicom import read_series
 from scribbleseg.data.importers import import_dataset
-from scribbleseg.data.importers.folders import _read_series
 from scribbleseg.data.itk import from_itk, write_itk
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.nifti import two_places
@@ -232,7 +232,7 @@ def test_slices_with_scales_of_their_own_are_not_rounded(tmp_path):
         assert content.count(slope + b"2 ") == 1
         path.write_bytes(content.replace(slope + b"2 ", slope + b".5"))
     (tmp_path / "labels").mkdir()
-    found = from_itk(_read_series(folder))[0]
+    found = read_series(folder)[0].T
     apart = [from_itk(itk.ReadImage(str(folder / f"{9 - number}.dcm")))[0][:, :, 0] for number in range(4)]
     assert any((part % 1).any() for part in apart)
     assert np.array_equal(found, np.stack(apart, 2))

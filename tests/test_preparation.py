@@ -21,7 +21,7 @@ from scribbleseg.data.voxels import Slices
 from scribbleseg.inference.predict import predict
 from scribbleseg.methods import METHODS, method_class
 from scribbleseg.training.augment import random_intensity
-from scribbleseg.training.batches import bare_slices, make_sampler
+from scribbleseg.training.batches import bare_slices, make_sampler, rare_slices
 from scribbleseg.training.plan import read_plan
 from scribbleseg.training.train import train
 
@@ -192,12 +192,15 @@ def test_prediction_obeys_the_run_and_undoes_the_cropping(tmp_path, axis, prepar
     assert (air == 0).all() and (background[:7] == 1).all() and (background[16:20, 16:24] < 1).all()
 
 
-def test_runs_that_cut_otherwise_cannot_be_averaged(tmp_path):
+@pytest.mark.parametrize(
+    "cut, words", [("slices", "cropping of empty borders"), ("auto", "cutting of slices to where rings lie")]
+)
+def test_runs_that_cut_otherwise_cannot_be_averaged(tmp_path, cut, words):
     data = ct_dataset(tmp_path / "ct")
     common = {"method": "pce", "iterations": 1, "size": 48, "batch": 2}
-    fast = train(Train(data, tmp_path / "fast", preset="fast", **common))
+    fast = train(Train(data, tmp_path / "fast", preset="fast", preparation=cut, **common))
     papers = train(Train(data, tmp_path / "papers", **common))
-    with pytest.raises(InputError, match="cropping of empty borders"):
+    with pytest.raises(InputError, match=words):
         predict(Predict((fast, papers), data, tmp_path / "masks"))
     assert not (tmp_path / "masks").exists()
 
@@ -267,6 +270,20 @@ def test_slices_without_strokes_have_a_rate_of_their_own():
     assert len(make_sampler(slices([True] * 3), 12, 0, bare=0.2)(0)) == 12
     data.maps["enclosure"] = torch.zeros(40, 4, 4, dtype=torch.uint8)
     assert not bare_slices(data).any(), "enclosed background is something to learn from"
+
+
+def test_a_rare_class_has_a_place_in_every_batch():
+    label = torch.full((100, 4, 4), UNLABELED, dtype=torch.uint8)
+    label[:, 0], label[:90, 1, 1], label[[7, 50], 2, 2], label[[3], 3, 3] = 0, 1, 2, 4
+    data = Slices(torch.zeros(100, 1, 4, 4), label, {}, None)
+    assert [numbers.tolist() for numbers in rare_slices(data, 12)] == [[3], [7, 50]]
+    sampler = make_sampler(data, 12, 0, bare=0.2)
+    for iteration in range(20):
+        batch = sampler(iteration).tolist()
+        assert len(batch) == 12 and 3 in batch and {7, 50} & set(batch)
+    assert len({*torch.cat([sampler(iteration) for iteration in range(40)]).tolist()}) == 100
+    assert not {3, 7, 50} <= {*torch.cat([make_sampler(data, 12, 0)(iteration) for iteration in range(2)]).tolist()}
+    assert len(make_sampler(data, 3, 0, bare=0.2)(0)) == 3
 
 
 def test_which_methods_learn_from_slices_without_strokes():

@@ -90,13 +90,15 @@ class Train:
         ),
     ] = "paper"
     preparation: Annotated[
-        Literal["slices", "patches"],
+        Literal["auto", "slices", "patches", "rings"],
         Option(
             "",
-            "slices: whole slices resized to a square, as in the papers. patches: the data decide the pixel size, "
-            "and squares are cut from the slices.",
+            "slices: whole slices resized to a square, as in the papers. rings: slices are cut to where the rings of "
+            "background strokes lie, and resized to a square; a small network finds the place in new scans. patches: "
+            "the data decide the pixel size, and squares are cut from the slices. auto: rings with a preset, if the "
+            "strokes of the training cases form closed rings, else slices.",
         ),
-    ] = "slices"
+    ] = "auto"
     dims: Annotated[
         Literal["2", "3", "auto"],
         Option(

@@ -1,6 +1,6 @@
 """One case in memory: image, scribble and dense mask on one grid."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from .dataset import Case, Dataset
 from .intensity import Intensity, prepare
 from .preparation import PAPERS, Fitted, content_box, enclosing_box
 from .volume import Grid, as_image, read_components, read_label, read_volume
+
+Locate = Callable[[np.ndarray], tuple[slice, slice]]  # an image [channels, D, H, W], prepared → rows, columns
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,11 @@ class Volume:
     classes: int  # number of classes, background included
 
 
-def load_volume(dataset: Dataset, case: Case, fitted: Fitted | None = None) -> Volume:
+def load_volume(dataset: Dataset, case: Case, fitted: Fitted | None = None, locate: Locate | None = None) -> Volume:
     """Read one case: image normalised, labels recoded to 0..C and UNLABELED, cropped if `fitted` says so.
 
-    Without `fitted`: the papers' intensities, not cropped, cut in the data set's plane. A case without a scribble file
+    Without `fitted`: the papers' intensities, not cropped, cut in the data set's plane. With `locate` it is cut to what
+    that returns, and to the foreground strokes, instead of to what is no air. A case without a scribble file
     is unlabelled throughout. Raises InputError for unreadable files, a constant image, NaN voxels, a label of another
     shape or place than its image, and values that dataset.json does not list.
     """
@@ -43,8 +46,10 @@ def load_volume(dataset: Dataset, case: Case, fitted: Fitted | None = None) -> V
     truth = None
     if case.truth is not None:
         truth = load_label(case.truth, grid, case.images[0], dataset.ignore, ignored=False)
-    if fitted.crop:
-        box = (slice(None), *enclosing_box(content_box(channels), scribble != UNLABELED))
+    if fitted.crop or locate:
+        found = locate(image) if locate else content_box(channels)
+        kept = (scribble != UNLABELED) & ((scribble != 0) | (locate is None))
+        box = (slice(None), *enclosing_box(found, kept))
         image, scribble, truth = image[:, *box], scribble[box], None if truth is None else truth[box]
     return Volume(case, image, scribble, truth, grid, len(dataset.classes))
 

@@ -28,6 +28,7 @@ def fit(
     *,
     patch: int = 0,
     enclosure: str = "off",
+    locate: bool = False,
     by_data: bool = False,
     learns_from_bare: bool = True,
 ) -> Fitted:
@@ -37,7 +38,8 @@ def fit(
     median of the cases' (mean of rows and columns), but larger where the strokes of a slice would spread wider: those
     of 95 % of the slices fill at most three quarters of a patch's side.
 
-    enclosure: on, off, or auto, by the share of closed rings. by_data: intensities by the names of the channels, and
+    enclosure: on, off, or auto, by the share of closed rings. locate: slices are cut to where rings lie, if the strokes
+    have any; they are not cut to what is no air then. by_data: intensities by the names of the channels, and
     empty borders cut off where that saves half of the pixels; else as the papers. Raises InputError for "on" where no
     slice has a closed ring, for a channel CT without foreground strokes, and for files that cannot be read.
     """
@@ -64,12 +66,15 @@ def fit(
     pixel = float(np.median([side for side, _, _ in found])) if patch and found else 0.0
     if patch and spread:
         pixel = max(pixel, float(np.percentile(spread, 95)) / (STROKES_FILL * patch))
+    locate = locate and rule != "off"
     if not by_data:
-        return Fitted(pixel, dataset.spacing_unit, rule, share, plane)
+        return Fitted(pixel, dataset.spacing_unit, rule, share, plane, locate=locate)
     intensity = fit_intensity(dataset, drawn, plane)
-    crop = _saved_by_crop(dataset, drawn, plane) >= CROP_FROM
+    crop = not locate and _saved_by_crop(dataset, drawn, plane) >= CROP_FROM
     bare = BARE_SHARE if learns_from_bare else 0.0
-    return Fitted(pixel, dataset.spacing_unit, rule, share, plane, intensity, crop, keep_strokes=True, bare=bare)
+    return Fitted(
+        pixel, dataset.spacing_unit, rule, share, plane, intensity, crop, locate, keep_strokes=True, bare=bare
+    )
 
 
 def find_plane(dataset: Dataset, cases: Sequence[str]) -> str:

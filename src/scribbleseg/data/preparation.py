@@ -27,6 +27,7 @@ class Fitted:
     plane: str = "spacing"  # one of volume.PLANES: the plane that slices are cut in
     intensity: tuple[Intensity, ...] = ()  # of each channel; none: as the papers
     crop: bool = False  # whether empty rows and columns around the body are cut off
+    locate: bool = False  # whether slices are cut to where rings lie, which a small network finds
     keep_strokes: bool = False  # whether every drawn pixel survives where slices are made smaller
     bare: float | None = None  # share of a batch's slices that have no stroke; None: drawn like all others
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from ..config import Draw
 from ..core.errors import InputError
-from .folder import scribbles_folder, volumes
+from .folder import find_scans, scribbles_folder
 from .session import Session, as_colour
 
 
 def draw(config: Draw) -> None:
     """Serve the page until Ctrl-C. A training that runs is then stopped; strokes are on disk after each stroke.
 
-    Raises InputError for a folder that holds no volume and is no data set, for classes that the data set does not have,
+    Raises InputError for a folder that holds no scan and is no data set, for classes that the data set does not have,
     and for a port that is taken.
     """
     session = open_session(config.folder, config.classes)
@@ -26,8 +26,9 @@ def draw(config: Draw) -> None:
         raise InputError(f"draw needs starlette and uvicorn ({error}). Run: pip install 'scribbleseg[draw]'") from error
     from .update import Updater
 
-    listening = listen(config.port)
+    listening = listen(config.port) if config.port else listen_again(session.port)
     port, token = listening.getsockname()[1], secrets.token_urlsafe(24)
+    session.remember(port)
     app = make_app(session, Updater(session), token, port)
     address = f"http://127.0.0.1:{port}/?token={token}"
     print(f"data set: {session.place}\nopen {address}\nEnd with Ctrl-C.", file=sys.stderr)
@@ -37,11 +38,11 @@ def draw(config: Draw) -> None:
 
 
 def open_session(folder: Path, classes: tuple[str, ...] = ()) -> Session:
-    """The session of a data set, or of a bare folder of volumes; `classes`: NAME or NAME=COLOUR each."""
+    """The session of a data set, or of a bare folder of scans; `classes`: NAME or NAME=COLOUR each."""
     if (folder / "dataset.json").is_file():
         session = Session(folder)
     else:
-        volumes(folder)
+        find_scans(folder)
         session = Session(scribbles_folder(folder), folder)
     if classes:
         pairs = [word.partition("=") for word in classes]
@@ -56,3 +57,11 @@ def listen(port: int) -> socket.socket:
         return socket.create_server(("127.0.0.1", port))
     except (OSError, OverflowError) as error:
         raise InputError(f"--port {port}: cannot be used ({error}). Choose another, or leave --port out.") from error
+
+
+def listen_again(port: int) -> socket.socket:
+    """As `listen`, on the port of the last server if it is free, so that a page that is still open can save."""
+    try:
+        return listen(port)
+    except InputError:
+        return listen(0)

@@ -1,108 +1,139 @@
-"""A data set from a folder of volumes: the images are linked, or copied where links are not possible."""
+"""A data set from a folder of scans: the images are linked, or copied where links are not possible."""
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.atomic import atomic_folder
 from ..core.errors import InputError, first_names
-from ..data.importers.write import write_description
+from ..core.parallel import for_each
+from ..data.dicom import has_series, read_series
+from ..data.importers.write import END, write_description
 from ..data.layout import read_dataset
-from ..data.volume import ITK, NIFTI, ending
+from ..data.volume import ENDINGS, ITK, NIFTI, PICTURES, Grid, ending, read_components, write_volume
+from .classes import check_classes
 
-RESERVED = ("background", "ignore")
+RGB = ("R", "G", "B")  # names of the channels of coloured pictures
+
+
+@dataclass(frozen=True)
+class Scans:
+    """The scans of a folder: case → its files, one per channel, or its folder with one DICOM series."""
+
+    sources: dict[str, tuple[Path, ...]]
+    end: str  # of the images in the data set
+    channels: tuple[str, ...]
 
 
 def scribbles_folder(folder: Path) -> Path:
-    """Where the data set of a bare folder of volumes lies: beside it."""
+    """Where the data set of a bare folder of scans lies: beside it."""
     folder = folder.resolve()
     return folder.with_name(f"{folder.name}_scribbles")
 
 
-def volumes(folder: Path) -> dict[str, Path]:
-    """Case → file. `CASE_0000` is the case CASE.
+def find_scans(folder: Path) -> Scans:
+    """The volumes or pictures of a folder, and its folders with a DICOM series each; or the one series in it.
 
-    Raises InputError for a folder without volumes, for endings that differ, and for two files of one case.
+    `CASE_0000`, `CASE_0001`, … are the channels of the case CASE. Raises InputError for a folder without scans, for
+    endings that differ, for two files of one case, and for cases that differ in their channels.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder. Give a folder of volumes, or a data set.")
-    known = NIFTI + ITK
-    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    files = [path for path in files if path.is_file() and path.name.lower().endswith(known)]
-    if not files:
-        raise InputError(f"{folder}: no volumes in it; expected files that end in {', '.join(known)}.")
-    ends = sorted({ending(path) for path in files})
-    if len(ends) > 1:
+        raise InputError(f"{folder}: no such folder. Give a folder of scans, or a data set.")
+    found = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    files = [path for path in found if path.is_file() and path.name.lower().endswith(ENDINGS)]
+    series = [path for path in found if path.is_dir() and has_series(path)]
+    if not files and not series and has_series(folder):
+        series = [folder.resolve()]
+    if not files and not series:
         raise InputError(
-            f"{folder}: has files of {len(ends)} kinds, {', '.join(ends)}; a data set has one. "
+            f"{folder}: no scans in it; expected files that end in {', '.join(NIFTI + ITK + PICTURES)}, or a folder of "
+            "DICOM per scan."
+        )
+    ends = sorted({ending(path) for path in files} | ({END} if series else set()))
+    if len(ends) > 1:
+        also = f" (DICOM becomes {END})" if series else ""
+        raise InputError(
+            f"{folder}: has files of {len(ends)} kinds, {', '.join(ends)}{also}; a data set has one. "
             "Put each kind into a folder of its own, or convert them."
         )
-    found: dict[str, Path] = {}
-    for path in files:
-        stem = path.name[: -len(ends[0])]
-        name, _, channel = stem.rpartition("_")
-        if (
-            name
-            and len(channel) == 4
-            and channel.isdecimal()
-            and channel != "0000"
-            and f"{name}_0000" in {other.name[: -len(ends[0])] for other in files}
-        ):
+    stems = [(path, path.name[: -len(ends[0])]) for path in files] + [(path, path.name) for path in series]
+    cases: dict[str, dict[str, Path]] = {}
+    for path, stem in stems:
+        name, _, number = stem.rpartition("_")
+        numbered = len(number) == 4 and number.isdecimal() and any(other == f"{name}_0000" for _, other in stems)
+        case, channel = (name, number) if name and numbered else (stem, "0000")
+        if channel in cases.setdefault(case, {}):
+            raise InputError(f"{path}: would be the same case as {cases[case][channel].name}. Rename one of them.")
+        cases[case][channel] = path
+    first, numbers = next((case, sorted(channels)) for case, channels in cases.items())
+    for case, channels in cases.items():
+        if sorted(channels) != numbers:
             raise InputError(
-                f"{path}: is a second channel of {name}. From a bare folder only scans of one channel are taken. "
-                "Make a data set with a dataset.json that names the channels; docs/data.md describes it."
+                f"{folder}: {case} has the channels {', '.join(sorted(channels))}, and {first} has "
+                f"{', '.join(numbers)}. Every case needs the same; add the missing files, or move the others elsewhere."
             )
-        case = name if channel == "0000" and name else stem
-        if case in found:
-            raise InputError(f"{path}: would be the same case as {found[case].name}. Rename one of them.")
-        found[case] = path
-    return found
+    sources = {case: tuple(channels[number] for number in numbers) for case, channels in cases.items()}
+    return Scans(sources, ends[0], _channel_names(sources[first]))
 
 
-def check_classes(names: Sequence[str]) -> None:
-    """Raises InputError for no class, an empty name, two of one name, and names that have a meaning of their own."""
-    if not names:
-        raise InputError("no class is named; expected at least one structure to segment, such as liver.")
-    for name in names:
-        if not name.strip() or name != name.strip() or not name.isprintable():
-            raise InputError(f"class {name!r}: expected a name of printable letters without spaces around it.")
-        if name.lower() in RESERVED:
-            raise InputError(f"class '{name}': every data set has '{name.lower()}' already. Name the structures only.")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"class '{twice[0]}' is named twice. Name every class once.")
+def _channel_names(sources: Sequence[Path]) -> tuple[str, ...]:
+    if len(sources) > 1:
+        return tuple(f"channel {number}" for number in range(len(sources)))
+    if sources[0].is_file() and ending(sources[0]) in PICTURES:
+        parts, _ = read_components(sources[0])
+        if any((part != parts[0]).any() for part in parts):
+            return RGB if len(parts) == len(RGB) else tuple(f"colour {number}" for number in range(len(parts)))
+    return ("image",)
 
 
 def make_dataset(folder: Path, place: Path, classes: Sequence[str]) -> None:
-    """Make the data set `place` from the volumes of `folder`, complete or not at all. Nothing in `folder` changes.
+    """Make the data set `place` from the scans of `folder`, complete or not at all. Nothing in `folder` changes.
 
-    Raises InputError for what `volumes` and `check_classes` refuse, and if `place` holds anything.
+    Raises InputError for what `find_scans`, `check_classes` and `read_series` refuse, and if `place` holds anything.
     """
     check_classes(classes)
-    found = volumes(folder)
-    end = ending(next(iter(found.values())))
+    scans = find_scans(folder)
     with atomic_folder(place) as partial:
-        (partial / "imagesTr").mkdir()
-        for case, path in found.items():
-            link_or_copy(path, partial / "imagesTr" / f"{case}_0000{end}")
-        write_description(partial, folder.resolve().name, ("image",), classes, {}, end=end)
+        _bring(scans.sources, partial / "imagesTr", scans.end)
+        write_description(partial, folder.resolve().name, scans.channels, classes, {}, end=scans.end)
 
 
-def add_new_volumes(folder: Path, place: Path) -> list[str]:
-    """Link the volumes that came into `folder` since the data set was made; returns their cases."""
+def add_new_scans(folder: Path, place: Path) -> list[str]:
+    """Bring the scans that came into `folder` since the data set was made; returns their cases."""
     dataset = read_dataset(place)
-    found = volumes(folder)
-    end = ending(next(iter(found.values())))
-    new = {case: path for case, path in found.items() if case not in dataset.cases}
-    if new and end != dataset.file_ending:
+    scans = find_scans(folder)
+    new = {case: sources for case, sources in scans.sources.items() if case not in dataset.cases}
+    if new and scans.end != dataset.file_ending:
         raise InputError(
-            f"{folder}: has {end} files, and its data set {place} has {dataset.file_ending}: "
+            f"{folder}: has {scans.end} files, and its data set {place} has {dataset.file_ending}: "
             f"{first_names(list(new))}. Convert the new files."
         )
-    for case, path in new.items():
-        link_or_copy(path, place / "imagesTr" / f"{case}_0000{end}")
+    if new and len(scans.channels) != len(dataset.channels):
+        raise InputError(
+            f"{folder}: its scans have {len(scans.channels)} channels, and those of its data set {place} have "
+            f"{len(dataset.channels)}. Move the new files elsewhere: {first_names(list(new))}."
+        )
+    _bring(new, place / "imagesTr", dataset.file_ending)
     return list(new)
+
+
+def _bring(sources: Mapping[str, Sequence[Path]], images: Path, end: str) -> None:
+    """Link the files, and write each DICOM series as a volume."""
+
+    def one(case: str) -> None:
+        for channel, source in enumerate(sources[case]):
+            target = images / f"{case}_{channel:04d}{end}"
+            if source.is_dir():
+                voxels, grid = read_series(source)
+                write_volume(target, voxels, Grid(grid.shape, grid.affine, None))
+            else:
+                link_or_copy(source, target)
+
+    images.mkdir(exist_ok=True)
+    if sources:
+        for_each("bringing scans", one, sources, shown=any(source.is_dir() for [source, *_] in sources.values()))
 
 
 def link_or_copy(source: Path, target: Path) -> None:

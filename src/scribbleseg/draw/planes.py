@@ -1,6 +1,6 @@
 """How the three planes of a volume are shown: turned so that the patient's right is left, and front or head is up."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from nibabel.orientations import io_orientation
@@ -32,8 +32,15 @@ class Plane:
         return plane[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
 
 
-def planes(grid: Grid) -> tuple[Plane, Plane, Plane]:
-    """The planes across the axes D, H, W. An oblique axis counts as the direction that it is nearest to."""
+def planes(grid: Grid, upright: bool = True) -> tuple[Plane, Plane, Plane]:
+    """The planes across the axes D, H, W. An oblique axis counts as the direction that it is nearest to.
+
+    Without `upright` nothing is turned and no edge is named: a picture has no patient.
+    """
+    if not upright:
+        _, *pixel = grid.spacing_mm
+        stored = Plane(0, 1, 2, False, False, (pixel[0], pixel[1]), ("", "", "", ""))
+        return stored, replace(stored, axis=1, rows=0), replace(stored, axis=2, rows=0, columns=1)
     towards = io_orientation(grid.affine)[list(grid.order)]  # of D, H, W: x, y or z, and the direction in RAS+
     found = []
     for axis in range(3):

@@ -19,8 +19,11 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from ..core.errors import InputError
+from ..data.dataset import Case
+from .export import export_masks
 from .security import Guard
-from .session import Conflict, Session, Strokes, as_colour
+from .session import Session, as_colour
+from .strokes import Conflict, Strokes
 from .update import Updater
 
 STATIC = Path(__file__).parent / "static"
@@ -88,7 +91,7 @@ class _Pages:
         return JSONResponse(self.session.describe() | {"update": self.updater.as_json()})
 
     async def name_classes(self, request: Request) -> Response:
-        """`{"classes": [{"name", "colour"}]}` without background: makes the data set, or changes colours."""
+        """`{"classes": [{"name", "colour"}]}` without background: makes the data set, adds classes, changes colours."""
         rows = await _json(request, "classes", list)
         if not all(isinstance(row, dict) and isinstance(row.get("name"), str) for row in rows):
             raise InputError('expected {"classes": [{"name": "liver", "colour": "#008000"}]}.')
@@ -100,16 +103,16 @@ class _Pages:
         return JSONResponse(self.session.describe_case(request.path_params["case"]))
 
     def image(self, request: Request) -> Response:
-        """A plane of `?channel=0`, raw numbers row by row, little-endian."""
-        name, axis, index = _place(request)
+        """A plane of `?channel=0`, raw numbers row by row, little-endian; of colours three numbers per pixel."""
         channel = request.query_params.get("channel", "0")
         if not channel.isdecimal():
             raise InputError(f"channel {channel!r}: expected a number.")
-        return _raw(self.session.image_plane(name, int(channel), axis, index))
+        case, axis, index = self._place(request)
+        return _raw(self.session.images.shown(case, int(channel), axis, index))
 
     def strokes(self, request: Request) -> Response:
         """A plane of strokes, uint8; 255 is not drawn. ETag is their version."""
-        shown, version = self.session.strokes_plane(*_place(request))
+        shown, version = self.session.strokes.shown(*self._place(request))
         return _raw(shown, {"etag": f'"{version}"'})
 
     async def save_slice(self, request: Request) -> Response:
@@ -132,14 +135,15 @@ class _Pages:
 
     def prediction(self, request: Request) -> Response:
         """A plane of predicted classes, uint8."""
-        return _raw(self.session.prediction_plane(*_place(request)))
+        return _raw(self.session.predictions.shown(*self._place(request)))
 
     def uncertainty(self, request: Request) -> Response:
         """A plane of the entropy, 0 to 255, uint8."""
-        return _raw(self.session.prediction_plane(*_place(request), uncertain=True))
+        return _raw(self.session.predictions.shown(*self._place(request), uncertain=True))
 
     def next_slice(self, request: Request) -> Response:
-        return JSONResponse(self.session.next_slice())
+        found = self.session.next_slice()
+        return JSONResponse(None if found is None else asdict(found))
 
     async def start_update(self, request: Request) -> Response:
         """`{"case": NAME}`, the case that is predicted first."""
@@ -169,8 +173,12 @@ class _Pages:
         folder, only = await _json(request, "folder", str), await _json(request, "reviewed", bool)
         if not folder.strip():
             raise InputError("no folder is named. Name a new folder for the masks.")
-        done = await run_in_threadpool(self.session.export, Path(folder).expanduser(), only)
+        done = await run_in_threadpool(export_masks, self.session, Path(folder).expanduser(), only)
         return JSONResponse({"cases": done, "folder": folder})
+
+    def _place(self, request: Request) -> tuple[Case, int, int]:
+        at = request.path_params
+        return self.session.case(at["case"]), at["axis"], at["index"]
 
 
 async def _body(request: Request) -> bytes:
@@ -188,11 +196,6 @@ async def _json(request: Request, key: str, kind: type) -> Any:
     if not isinstance(value, dict) or not isinstance(value.get(key), kind):
         raise InputError(f"the request has no {kind.__name__} '{key}'.")
     return value[key]
-
-
-def _place(request: Request) -> tuple[str, int, int]:
-    at = request.path_params
-    return at["case"], at["axis"], at["index"]
 
 
 def _version(request: Request) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..core.errors import InputError
 from ..core.json_file import read_json
+from ..training.plan import read_plan
 from .folder import link_or_copy
 from .session import Session
 from .work import FAILED
@@ -58,9 +59,10 @@ class Updater:
         with self.lock:
             if self.process is not None and self.process.poll() is None:
                 raise InputError("an update is running already. Wait for it, or stop it.")
+            self.session.refresh()
             self.session.case(open_case)
             self._check_drawn()
-            number = max((int(path.name) for path in self.session.updates()), default=0) + 1
+            number = max((int(path.name) for path in self.session.predictions.updates()), default=0) + 1
             self.folder = self.session.work / "updates" / str(number)
             shutil.rmtree(self.folder, ignore_errors=True)
             before = self._last_run()
@@ -113,8 +115,10 @@ class Updater:
             raise InputError(f"nothing is drawn yet of: {', '.join(missing)}. Draw a stroke of each class first.")
 
     def _last_run(self) -> Path | None:
-        """The run of the latest update that was trained to its end."""
-        return next((path / "run" for path in self.session.updates() if (path / FAILED).is_file()), None)
+        """The run of the latest update that was trained to its end, unless a class was added since."""
+        done = (path / "run" for path in self.session.predictions.updates() if (path / FAILED).is_file())
+        run = next(done, None)
+        return run if run is not None and read_plan(run)[1].classes == self.session.data.classes else None
 
     def _write(self, open_case: str, settings: dict[str, Any]) -> None:
         """The data set of this update (links to the images, copies of the strokes, no splits) and job.json."""
@@ -126,7 +130,7 @@ class Updater:
         for name in names:
             for path in dataset.cases[name].images:
                 link_or_copy(path, data / "imagesTr" / path.name)
-            shutil.copyfile(path := session.label_path(name), data / "labelsTr" / path.name)
+            shutil.copyfile(path := session.strokes.path(session.case(name)), data / "labelsTr" / path.name)
         description = read_json(session.place / "dataset.json") | {"numTraining": len(names)}
         description.pop("groups", None)
         (data / "dataset.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
@@ -155,7 +159,7 @@ class Updater:
         number, minutes = int(self.folder.name), (time.monotonic() - self.began) / 60
         if code == 0:
             failed = read_json(self.folder / FAILED)
-            for path in self.session.updates()[KEPT:]:
+            for path in self.session.predictions.updates()[KEPT:]:
                 shutil.rmtree(path, ignore_errors=True)
             said = "".join(f" Not predicted: {name}: {error}" for name, error in failed.items())
             return Progress("done", number, message=f"Updated in {minutes:.1f} minutes.{said}")

@@ -17,6 +17,7 @@ from ..core.errors import InputError
 from ..core.own_code import never_from
 from ..data.layout import read_dataset
 from ..networks import build_network, is_own
+from ..networks.locator import LOCATOR, Locator
 from ..training.batches import layout_of
 from ..training.checkpoint import load_weights, weights_iteration
 from ..training.plan import Plan, read_plan
@@ -33,6 +34,7 @@ class Model:
     settings: Train
     plan: Plan
     dtype: torch.dtype
+    locator: Locator | None  # of a run whose slices are cut to where rings lie
     iteration: int  # of the weights
     sha256: str  # of the file of the weights
 
@@ -71,7 +73,8 @@ def _load(
             )
         if weights == "last" and reached < total:
             say(f"{run}: training is not finished, iteration {reached} of {total}")
-        models.append(Model(Path(run), network, train, plan, dtype, reached, checksum(file)))
+        locator = getattr(network, LOCATOR, None)
+        models.append(Model(Path(run), network, train, plan, dtype, locator, reached, checksum(file)))
     return models
 
 
@@ -92,6 +95,8 @@ def load_network(run: Path, plan: Plan, weights: str = "last", networks: Sequenc
         hint = "The run had no validation cases; use --weights last." if weights == "best" else "Has it been trained?"
         raise InputError(f"{run}: has no {path.name}. {hint}")
     network = build_network(plan.network, len(plan.channels), len(plan.classes), plan.dims, plan.anisotropy)
+    if plan.fitted.locate:
+        network.add_module(LOCATOR, Locator(len(plan.channels)))
     load_weights(network, path, plan.network, len(plan.classes))
     return network.eval()
 
@@ -120,7 +125,7 @@ def trained_on(models: Sequence[Model]) -> set[Path]:
 
 
 def _check_same(runs: Sequence[Path], plans: Sequence[Plan]) -> None:
-    """Raises InputError when two runs cannot be averaged: classes, channels, plane or cropping differ."""
+    """Raises InputError when two runs cannot be averaged: classes, channels, plane or what is cut off differ."""
     for run, plan in zip(runs, plans):
         for what in ("classes", "channels"):
             one, other = getattr(plans[0], what), getattr(plan, what)
@@ -129,7 +134,11 @@ def _check_same(runs: Sequence[Path], plans: Sequence[Plan]) -> None:
                     f"{runs[0]} has {what} {', '.join(one)}, {run} has {', '.join(other)}; only runs with the same "
                     f"{what} in the same order can be averaged. Leave one out."
                 )
-        for what, words in (("plane", "plane that slices are cut in"), ("crop", "cropping of empty borders")):
+        for what, words in (
+            ("plane", "plane that slices are cut in"),
+            ("crop", "cropping of empty borders"),
+            ("locate", "cutting of slices to where rings lie"),
+        ):
             one, other = getattr(plans[0].fitted, what), getattr(plan.fitted, what)
             if one != other:
                 raise InputError(

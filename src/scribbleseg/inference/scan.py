@@ -1,6 +1,6 @@
 """One scan as the runs of a prediction see it, and the way back to its grid."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from .probabilities import Segmented
 
 @dataclass(frozen=True)
 class Scan:
-    """The images [channels, D, h, w], one per model, cropped to `box` where the runs crop."""
+    """The images [channels, D, h, w], one per model, cropped to `box` where the runs cut something off."""
 
     images: list[np.ndarray]
     grid: Grid
@@ -43,7 +43,7 @@ class Scan:
 def read_scan(paths: Sequence[Path], models: Sequence[Model]) -> Scan:
     """Read the channels of a case and prepare them for each model.
 
-    Models that normalise alike share their image. All have the same plane, and all crop or none does. Raises what
+    Models that normalise alike share their image. All have the same plane, and all cut off the same. Raises what
     `read_channels` raises.
     """
     plan = models[0].plan
@@ -52,7 +52,10 @@ def read_scan(paths: Sequence[Path], models: Sequence[Model]) -> Scan:
 
 
 def prepare_scan(channels: Sequence[np.ndarray], grid: Grid, models: Sequence[Model]) -> Scan:
-    """The channels [D, H, W], float32 and as they are in a file, prepared for each model."""
+    """The channels [D, H, W], float32 and as they are in a file, prepared for each model.
+
+    If the models find where rings lie, the box holds what each of them finds.
+    """
     fitted = models[0].plan.fitted
     prepared: dict[tuple[Intensity, ...], np.ndarray] = {}
     for model in models:
@@ -63,5 +66,12 @@ def prepare_scan(channels: Sequence[np.ndarray], grid: Grid, models: Sequence[Mo
     box = (slice(0, shape[1]), slice(0, shape[2]))
     if fitted.crop:
         box = content_box(channels)
+    if found := [model.locator.box(prepared[model.plan.fitted.intensity]) for model in models if model.locator]:
+        box = _around(rows for rows, _ in found), _around(columns for _, columns in found)
     images = [prepared[model.plan.fitted.intensity][:, :, *box] for model in models]
     return Scan(images, grid, box, shape)
+
+
+def _around(spans: Iterable[slice]) -> slice:
+    starts, stops = zip(*((span.start, span.stop) for span in spans))
+    return slice(min(starts), max(stops))

@@ -18,13 +18,14 @@ from .. import __version__
 from ..core.errors import InputError
 from ..data.intensity import Intensity
 from ..inference.models import Model
+from ..networks.locator import SIDE, Locator, spans
 from . import standalone
 
 if TYPE_CHECKING:
     import onnx
 
 OPSET = 18
-NEAR = 1e-4  # by how much probabilities of the file may differ from PyTorch's
+NEAR = 1e-4  # by how much values of a file may differ from PyTorch's
 
 
 class Whole(nn.Module):
@@ -35,16 +36,21 @@ class Whole(nn.Module):
         self.network, self.size = network, size
 
     def forward(self, image: Tensor) -> Tensor:
-        rows, columns = (shrinking(image.shape[axis], self.size) for axis in (2, 3))
-        small = rows @ (image @ columns.T)  # in PyTorch's order: most values are the same to the bit
-        return F.interpolate(self.network(small).softmax(1), image.shape[2:], mode="bilinear", align_corners=False)
+        probs = self.network(shrunk(image, self.size)).softmax(1)
+        return F.interpolate(probs, image.shape[2:], mode="bilinear", align_corners=False)
 
 
-def shrinking(length: int, size: int) -> Tensor:
-    """The matrix [size, length] of PyTorch's bilinear interpolation with antialiasing, along one axis.
+def shrunk(image: Tensor, size: int) -> Tensor:
+    """Slices [N, C, H, W] → [N, C, size, size], as PyTorch's bilinear interpolation with antialiasing has them.
 
-    ONNX has an operator for it, Resize with `antialias`, which OpenVINO 2026.4 computes without antialiasing.
+    ONNX has an operator for it, Resize with `antialias`, but OpenVINO 2026.4 computes that without antialiasing.
     """
+    rows, columns = (_shrinking(image.shape[axis], size) for axis in (2, 3))
+    return rows @ (image @ columns.T)  # in PyTorch's order: most values are the same to the bit
+
+
+def _shrinking(length: int, size: int) -> Tensor:
+    """The matrix [size, length] of that interpolation along one axis."""
     place = torch.arange(length) + 0.5
     scale = torch.ones_like(place).sum() / size  # a tensor, so that the length stays free in the export
     middle = (torch.arange(size) + 0.5) * scale
@@ -52,8 +58,19 @@ def shrinking(length: int, size: int) -> Tensor:
     return weight / weight.sum(1, keepdim=True)
 
 
+class Place(nn.Module):
+    """All slices [N, C, H, W] of a scan, normalised → first and last row and column of its box, shares of the sides."""
+
+    def __init__(self, locator: Locator, size: int):
+        super().__init__()
+        self.locator, self.size = locator, size
+
+    def forward(self, image: Tensor) -> Tensor:
+        return spans(self.locator(shrunk(image, SIDE)).argmax(1).sum(0))
+
+
 def write_onnx(model: Model, folder: Path) -> None:
-    """Write model.onnx, model.json and predict.py into a folder.
+    """Write model.onnx, model.json and predict.py into a folder, and locator.onnx if slices are cut to rings.
 
     N, H and W of the input `image` are free; values are normalised as model.json says. Raises InputError for runs on
     patches and for volumes, without the packages of the extra `export`, and for a network that ONNX does not express or
@@ -67,19 +84,22 @@ def write_onnx(model: Model, folder: Path) -> None:
             "Use `scribbleseg pack`, or --format monai."
         )
     _save(Whole(model.network, plan.size).eval(), len(plan.channels), folder / "model.onnx", model)
+    if model.locator:
+        _save(Place(model.locator, plan.size).eval(), len(plan.channels), folder / "locator.onnx", model)
     about = {
         "made_with": f"scribbleseg {__version__}",
         "classes": plan.classes,
         "channels": plan.channels,
         "plane": plan.fitted.plane,
         "crop": plan.fitted.crop,
+        "locate": plan.fitted.locate,
         "intensity": [dataclasses.asdict(how) for how in plan.fitted.intensity or (Intensity(),) * len(plan.channels)],
     }
     (folder / "model.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     shutil.copyfile(standalone.__file__, folder / "predict.py")
 
 
-def _save(whole: Whole, channels: int, path: Path, model: Model) -> None:
+def _save(whole: Whole | Place, channels: int, path: Path, model: Model) -> None:
     try:
         import onnx
         import onnxruntime
@@ -94,7 +114,7 @@ def _save(whole: Whole, channels: int, path: Path, model: Model) -> None:
                 (torch.rand(2, channels, size + 26, size + 16),),
                 dynamo=True,
                 input_names=["image"],
-                output_names=["probabilities"],
+                output_names=["box" if isinstance(whole, Place) else "probabilities"],
                 dynamic_shapes={"image": {0: free("N"), 2: free("H"), 3: free("W")}},
                 opset_version=OPSET,
                 verbose=False,
@@ -114,7 +134,7 @@ def _save(whole: Whole, channels: int, path: Path, model: Model) -> None:
     found = onnxruntime.InferenceSession(path).run(None, {"image": image.numpy()})[0]
     if not (apart := float((wanted - torch.from_numpy(found)).abs().max())) <= NEAR:
         raise InputError(
-            f"{model.run}: the ONNX file gives probabilities that differ by {apart:.2g} from PyTorch's, so it is not "
+            f"{model.run}: {path.name} gives values that differ by {apart:.2g} from PyTorch's, so it is not "
             "kept. Use `scribbleseg pack`, or --format monai."
         )
 

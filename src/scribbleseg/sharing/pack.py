@@ -14,6 +14,7 @@ from ..core.console import say
 from ..core.errors import InputError
 from ..data.dataset import Fold
 from ..inference.packed import CARD, CONFIG, FILES, WEIGHTS
+from ..networks.locator import LOCATOR
 from ..reporting.card import card
 from ..reporting.collect import open_run
 from ..training.checkpoint import open_weights, tensor_file
@@ -25,10 +26,10 @@ MADE = (1980, 1, 1, 0, 0, 0)  # of every file in the zip: equal runs give equal 
 def pack(config: Pack) -> Path:
     """Write a zip file with settings, weights and card of a run; returns it.
 
-    Weights of layers are rounded to half precision; biases and the statistics of norms, which are small, stay as they
-    are. The settings lose folders and case names. No image, label or score of a case is in the file. Raises InputError
-    for a run that is not trained, for a name that does not end in .zip, and for a file that exists and is no packed
-    model.
+    Weights of layers are rounded to half precision; biases, the statistics of norms and the network that finds where
+    rings lie, which are small, stay as they are. The settings lose folders and case names. No image, label or score of
+    a case is in the file. Raises InputError for a run that is not trained, for a name that does not end in .zip, and
+    for a file that exists and is no packed model.
     """
     target = Path(config.output)
     if target.suffix != PACKED:
@@ -40,8 +41,9 @@ def pack(config: Pack) -> Path:
     if not run.finished:
         say(f"{config.run}: training is not finished, iteration {run.done} of {run.plan.recipe.iterations}")
     with open_weights(run.weights) as file:
-        weights = {key: half(file.get_tensor(key)) for key in file.keys()}
         notes = dict(sorted((file.metadata() or {}).items()))  # safetensors reads them in any order
+        weights = {key: file.get_tensor(key) for key in file.keys()}
+    weights = {key: value if key.startswith(LOCATOR) else half(value) for key, value in weights.items()}
     contents = {
         CONFIG: plan_text(_without_folders(run.train), _without_cases(run.plan)).encode(),
         WEIGHTS: tensor_file(weights, notes),

@@ -15,10 +15,9 @@ import numpy as np
 
 def slice_axis(affine: np.ndarray, sizes: tuple[int, ...], plane: str) -> int:
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    if plane in (axes := ("first", "second", "third")):
-        return axes.index(plane)
-    if plane in (names := ("sagittal", "coronal", "axial")):
-        return int(np.argmax(np.abs(affine[names.index(plane), :3]) / spacing))
+    axes, names = ("first", "second", "third"), ("sagittal", "coronal", "axial")
+    if plane in axes + names:
+        return axes.index(plane) if plane in axes else int(np.abs(affine[names.index(plane), :3] / spacing).argmax())
     return max(range(3), key=lambda axis: (sizes[axis] == 1, spacing[axis] >= 0.999 * spacing.max(), axis))
 
 
@@ -59,19 +58,20 @@ def predict(paths: list[str], target: str, folder: Path) -> None:
     if len(paths) != len(about["channels"]):
         sys.exit(f"{__doc__}\nThe channels of this model: {', '.join(about['channels'])}.")
     files: list[Any] = [nibabel.load(path) for path in paths]
-    shape, affine, header = files[0].shape, files[0].affine, files[0].header.copy()
-    first = slice_axis(affine, sizes := (*shape, 1, 1)[:3], about["plane"])
+    first = slice_axis(files[0].affine, sizes := (*files[0].shape, 1, 1)[:3], about["plane"])
     order = (first, *(axis for axis in (2, 1, 0) if axis != first))
-    arrays = [np.asanyarray(file.dataobj).reshape(sizes).transpose(order) for file in files]
-    channels = [np.ascontiguousarray(array, dtype=np.float32) for array in arrays]
-    box = (slice(None), *(content_box(channels) if about["crop"] else ()))
-    stack = np.stack([normalised(image, **how)[box] for image, how in zip(channels, about["intensity"])], 1)
-    model = onnxruntime.InferenceSession(folder / "model.onnx")
+    channels = [np.asanyarray(file.dataobj).reshape(sizes).transpose(order).astype(np.float32) for file in files]
+    stack = np.stack([normalised(image, **how) for image, how in zip(channels, about["intensity"])], 1)
+    box = content_box(channels) if about["crop"] else (slice(None), slice(None))
+    if about["locate"]:
+        ends = onnxruntime.InferenceSession(folder / "locator.onnx").run(None, {"image": stack})[0].tolist()
+        box = tuple(slice(max(0, math.floor(a * n)), math.ceil(b * n)) for (a, b), n in zip(ends, stack.shape[2:]))
+    model, cut = onnxruntime.InferenceSession(folder / "model.onnx"), np.ascontiguousarray(stack[:, :, *box])
     label = np.zeros(channels[0].shape, np.uint8)
-    parts = [model.run(None, {"image": stack[start : start + 16]})[0] for start in range(0, len(stack), 16)]
-    label[box] = np.concatenate(parts).argmax(1)
-    header.set_data_dtype(np.uint8)
-    nibabel.save(type(files[0])(label.transpose(np.argsort(order)).reshape(shape), affine, header), target)
+    for at in range(0, len(cut), 16):
+        label[at : at + 16, *box] = model.run(None, {"image": cut[at : at + 16]})[0].argmax(1)
+    label = label.transpose(np.argsort(order)).reshape(files[0].shape)
+    nibabel.save(type(files[0])(label, files[0].affine, files[0].header, dtype=np.uint8), target)
 
 
 if __name__ == "__main__":

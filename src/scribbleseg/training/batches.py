@@ -20,7 +20,7 @@ from ..core.labels import UNLABELED
 from ..core.parallel import ahead
 from ..core.progress import Progress
 from ..data.cache import cached
-from ..data.case import Volume, load_volume, read_scribble
+from ..data.case import Locate, Volume, load_volume, read_scribble
 from ..data.dataset import Dataset
 from ..data.depth import deepen_image, deepen_label, deepen_strokes
 from ..data.enclosure import enclosure
@@ -38,7 +38,7 @@ from ..data.preparation import (
 from ..data.voxels import Batch, Slices, Stack, Voxels, lay_out
 from ..methods import own_code
 from ..methods.base import Method
-from .augment import Augmentation, patch_affine, random_intensity, warp
+from .augment import Augmentation, patch_affine, random_intensity, random_sharpness, warp
 from .dims import between_slices, depth_multiple, most_voxels, patch_of_volume, slice_side
 from .grid import grid_shape
 from .plan import Plan
@@ -47,7 +47,12 @@ OUTSIDE = 1 / 8  # share of a patch's side by which it may leave the slice or vo
 
 
 def build_slices(
-    dataset: Dataset, cases: tuple[str, ...], method: Method | None, size: int, fitted: Fitted = PAPERS
+    dataset: Dataset,
+    cases: tuple[str, ...],
+    method: Method | None,
+    size: int,
+    fitted: Fitted = PAPERS,
+    locate: Locate | None = None,
 ) -> tuple[Slices, Tensor]:
     """Read, prepare and resize cases in parallel; returns their slices on the CPU, and the case (by position) of each.
 
@@ -60,7 +65,7 @@ def build_slices(
     twice: list[str] = []
 
     def load(name: str) -> tuple[Tensor, dict[str, Tensor], Tensor | None, dict[str, int]]:
-        volume = load_volume(dataset, dataset.case(name), fitted)
+        volume = load_volume(dataset, dataset.case(name), fitted, locate)
         if two_places(volume.grid.header):
             twice.append(name)
         targets, notes = {"label": volume.scribble}, {}
@@ -113,8 +118,12 @@ def for_targets(volume: Volume, fitted: Fitted) -> Volume:
     return replace(volume, image=unit_range(volume.image)) if fitted.intensity else volume
 
 
-def read_training(dataset: Dataset, plan: Plan, method: Method, device: torch.device) -> Slices | Voxels:
+def read_training(
+    dataset: Dataset, plan: Plan, method: Method, device: torch.device, locate: Locate | None = None
+) -> Slices | Voxels:
     """The slices that a run trains on, on the device if they fit there. Says what was left out.
+
+    locate: where the slices are cut.
 
     Raises InputError unless every class is drawn in them.
     """
@@ -124,7 +133,7 @@ def read_training(dataset: Dataset, plan: Plan, method: Method, device: torch.de
         voxels = build_voxels(dataset, plan, method)
         check_trainable(voxels.label[None], plan.classes, dataset.folder)
         return voxels.to(device)
-    slices, _ = build_slices(dataset, plan.fold.train, method, plan.size, plan.fitted)
+    slices, _ = build_slices(dataset, plan.fold.train, method, plan.size, plan.fitted, locate)
     check_trainable(slices.label, plan.classes, dataset.folder)
     return resident(slices, device)
 
@@ -251,7 +260,7 @@ def augmented(drawn: Slices | Batch, augmentation: Augmentation, layout: torch.m
 def draw_patches(
     voxels: Voxels, index: Tensor, part: slice, layout: torch.memory_format, straight: bool = False
 ) -> Batch:
-    """Patches, rotated in the plane, scaled, with other intensities: every second one centred on a stroke.
+    """Patches, rotated in the plane, scaled, with other intensities and sharpness: every second centred on a stroke.
 
     The others lie anywhere in the items `index`. A patch leaves its item by an eighth of its sides at most. Random
     numbers of place and shape are drawn for the whole batch, even if this process has only a `part` of it. `straight`:
@@ -269,7 +278,8 @@ def draw_patches(
         matrix = turn.new_zeros(len(turn), 3, 3)
         matrix[:, 0, 0], matrix[:, 1:, 1:] = torch.linalg.vector_norm(turn[:, 0], dim=1), turn
     batch = voxels.patches(index[part], place[part], matrix[part])
-    return replace(batch, image=random_intensity(batch.image).contiguous(memory_format=layout))
+    image = random_sharpness(random_intensity(batch.image))
+    return replace(batch, image=image.contiguous(memory_format=layout))
 
 
 def _straight(dims: int, index: Tensor) -> Tensor:
@@ -325,15 +335,29 @@ class Sampler:
 def make_sampler(slices: Slices | Voxels, batch: int, seed: int, bare: float | None = None) -> Sampler:
     """A sampler of all slices alike (bare None), or with slices without strokes in at most a share `bare` of a batch.
 
-    If less of the slices have no strokes, the batch has as many as there are. `bare` 0: they are never drawn.
+    If less of the slices have no strokes, the batch has as many as there are. `bare` 0: they are never drawn. Each
+    class that `rare_slices` finds has a place of its own in every batch, or the rarest ones, in half of it.
     """
     everything = torch.arange(len(slices))
     if bare is None:
         return Sampler([(everything, batch)], seed)
     without = bare_slices(slices)
     drawn, empty = everything[~without], everything[without]
-    share = min(round(min(bare, len(empty) / len(slices)) * batch), batch - 1) if len(drawn) else batch
-    return Sampler([(drawn, batch - share), (empty, share)], seed)
+    rare = [] if isinstance(slices, Voxels) else rare_slices(slices, batch)[: batch // 2]
+    share = min(round(min(bare, len(empty) / len(slices)) * batch), batch - 1 - len(rare)) if len(drawn) else batch
+    return Sampler([(drawn, batch - share - len(rare)), (empty, share), *((numbers, 1) for numbers in rare)], seed)
+
+
+def rare_slices(slices: Slices, batch: int) -> list[Tensor]:
+    """The numbers of the slices of each foreground class that less than one of `batch` slices shows; rarest first.
+
+    So few that a batch would often have none. A class that is never drawn is left out.
+    """
+    counts = [torch.bincount(part.flatten(), minlength=UNLABELED + 1) > 0 for part in slices.label.cpu()]
+    drawn = torch.stack(counts)[:, 1:UNLABELED]
+    often = drawn.sum(0)
+    rare = ((often > 0) & (often * batch < len(slices))).nonzero()[:, 0]
+    return [drawn[:, number].nonzero()[:, 0] for number in rare[often[rare].argsort()]]
 
 
 def bare_slices(slices: Slices | Voxels) -> Tensor:

@@ -82,14 +82,16 @@ def weights_iteration(path: Path, total: int) -> int:
     return int(text)
 
 
-def load_weights(network: nn.Module, path: Path, name: str, classes: int) -> None:
+def load_weights(network: nn.Module, path: Path, name: str, classes: int, without: str | None = None) -> None:
     """Put the tensors of a file of `write_weights` into the network `name`, built for so many classes.
+
+    Tensors of the part `without` are left out.
 
     Raises InputError when the file cannot be read or has tensors of another architecture or that
     are not finite.
     """
     with open_weights(path) as file:
-        stored = {key: file.get_tensor(key) for key in file.keys()}
+        stored = {key: file.get_tensor(key) for key in file.keys() if key.split(".")[0] != without}
     wanted = network.state_dict()
     odd = list(stored.keys() ^ wanted.keys())
     odd = odd or [key for key in wanted if wanted[key].shape != stored[key].shape]

@@ -15,7 +15,7 @@ from ..core.parallel import for_each
 from ..data import check as content
 from ..data.case import Volume, load_volume
 from ..data.dataset import Case, Dataset
-from ..data.preparation import PAPERS, Fitted, lost_strokes, network_shape, resample_label, resample_strokes
+from ..data.preparation import PAPERS, lost_strokes, network_shape, resample_label, resample_strokes
 from ..data.volume import Grid
 from ..data.voxels import Slices
 from ..methods import method_class
@@ -43,14 +43,12 @@ def outlook(dataset: Dataset) -> Iterator[str]:
     try:
         config = Train(dataset.folder, Path("RUN"), preset="fast")
         plan = make_plan(config, dataset)
-        network = build_network(plan.network, len(plan.channels), len(plan.classes))
-        method = method_class(plan.method)(network, **plan.options)
-        fitted = fit_plan(config, plan, dataset, method.learns_from_bare)
+        plan = fit_plan(config, plan, dataset)
         yield (
             f"plan      --preset fast: {plan.method}, {plan.recipe.iterations} iterations of {plan.recipe.batch} slices"
         )
-        yield from _preparation(dataset, plan, fitted)
-        yield from _strokes(dataset, plan, fitted)
+        yield from _preparation(dataset, plan)
+        yield from _strokes(dataset, plan)
         seconds = time_step(config, plan)
     except InputError as error:
         yield f"plan      --preset fast cannot train: {error}"
@@ -59,11 +57,13 @@ def outlook(dataset: Dataset) -> Iterator[str]:
     yield f"  time    about {minutes:.2g} minutes: one step takes {seconds:.2g} s here, as was measured now"
 
 
-def _preparation(dataset: Dataset, plan: Plan, fitted: Fitted) -> Iterator[str]:
+def _preparation(dataset: Dataset, plan: Plan) -> Iterator[str]:
+    fitted = plan.fitted
     for name, how in zip(dataset.channels, fitted.intensity):
         yield f"  greys   {name}: {how}"
     if plan.preparation == "slices":
-        size = f"whole slices, resized to {plan.size} × {plan.size} pixels"
+        what = "slices, cut to where rings lie (a small network learns it)," if fitted.locate else "whole slices,"
+        size = f"{what} resized to {plan.size} × {plan.size} pixels"
     else:
         size = f"patches of {plan.size} × {plan.size} pixels of {fitted.pixel:.3g} {fitted.unit}"
     cropped = ", empty borders cut off" if fitted.crop else ""
@@ -73,8 +73,12 @@ def _preparation(dataset: Dataset, plan: Plan, fitted: Fitted) -> Iterator[str]:
     yield f"  bare    slices without strokes: {bare}"
 
 
-def _strokes(dataset: Dataset, plan: Plan, fitted: Fitted) -> Iterator[str]:
-    """How many drawn classes of slices are lost when slices are made smaller, this way and the papers' way."""
+def _strokes(dataset: Dataset, plan: Plan) -> Iterator[str]:
+    """How many drawn classes of slices are lost when slices are made smaller, this way and the papers' way.
+
+    Slices that will be cut to where rings lie count as if they were not.
+    """
+    fitted = plan.fitted
 
     def count(name: str) -> tuple[int, int, int]:
         volume = load_volume(dataset, dataset.case(name), fitted)

@@ -40,6 +40,7 @@ FAST = {
     "augmentation": "upright",
 }
 FAST_SIZE = 128
+RINGS = {"size": 80, "iterations": 2300}  # of the preset fast, where slices are cut to where rings lie
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("poly", "cosine", "onecycle", "step", "constant")
 HIGHEST_LR = 10
@@ -208,7 +209,7 @@ def make_plan(config: Train, dataset: Dataset) -> Plan:
         fold,
         on_scribbles,
         own_code(method, network, recipe.augmentation),
-        config.preparation,
+        "patches" if config.preparation == "patches" else "slices",
         dims=dims,
     )
 
@@ -267,27 +268,39 @@ def _dims(config: Train, dataset: Dataset, fold: Fold) -> int:
 
 def enclosure_of(config: Train) -> str:
     """on, off, or auto (the strokes decide). Raises InputError for a method that has no term for it."""
-    reads = method_class(method_name(config)).reads_enclosure
-    if config.enclosure == "on" and not reads:
+    reads, rings = method_class(method_name(config)).reads_enclosure, config.preparation == "rings"
+    if not reads and (rings or config.enclosure == "on"):
         raise InputError(
-            f"--enclosure on: {method_name(config)} has no term for the enclosed background. "
-            "Methods that have one: pce, scn, effdnet, corral."
+            f"{'--preparation rings' if rings else '--enclosure on'}: {method_name(config)} has no term for the "
+            "enclosed background. Methods that have one: pce, scn, effdnet, corral."
         )
+    if rings and config.enclosure == "off":
+        raise InputError("--preparation rings --enclosure off: rings are what encloses. Leave one of the two out.")
+    if rings:
+        return "on"
     if config.enclosure == "auto":
         return "auto" if config.preset == "fast" and reads else "off"
     return config.enclosure
 
 
-def fit_plan(config: Train, plan: Plan, dataset: Dataset, learns_from_bare: bool) -> Fitted:
-    """What the training cases decide for this plan. Reads files; raises what `fit` raises."""
-    return fit(
+def fit_plan(config: Train, plan: Plan, dataset: Dataset) -> Plan:
+    """The plan with what the training cases decide. Reads files; raises what `fit` raises."""
+    fast = config.preset == "fast"
+    fitted = fit(
         dataset,
         plan.fold.train,
         patch=plan.size if plan.preparation == "patches" else 0,
         enclosure=enclosure_of(config),
-        by_data=config.preset != "paper",
-        learns_from_bare=learns_from_bare,
+        locate=config.preparation == "rings" or (config.preparation == "auto" and fast),
+        by_data=fast,
+        learns_from_bare=plan.dims == 3 or method_class(plan.method).learns_from_bare,
     )
+    plan = dataclasses.replace(plan, fitted=fitted)
+    if not (fast and fitted.locate):
+        return plan
+    given = {name: value for name in RINGS if (value := getattr(config, name)) is not None}
+    size, iterations = (RINGS | given).values()
+    return dataclasses.replace(plan, size=size, recipe=dataclasses.replace(plan.recipe, iterations=iterations))
 
 
 def _carve(dataset: Dataset, fold: Fold, share: float, seed: int) -> Fold:
@@ -318,7 +331,7 @@ def shown_patch(plan: Plan) -> str:
     """The shape of what a network is trained on, in words."""
     sides = " × ".join(map(str, plan.patch))
     if plan.preparation == "slices":
-        return f"slices of {sides} pixels"
+        return f"slices of {sides} pixels{', cut to where rings lie' * plan.fitted.locate}"
     unit = " mm" if plan.fitted.unit == "mm" else ""
     lengths = " × ".join(f"{step:.2f}" for step in ([plan.between] if plan.dims == 3 else []) + [plan.fitted.pixel] * 2)
     return f"patches of {sides} {'voxels' if plan.dims == 3 else 'pixels'} of {lengths}{unit}"
@@ -375,6 +388,10 @@ def _check_stored(stored: Stored) -> None:
         raise InputError(f"plane {plan.fitted.plane!r}: expected one of {', '.join(PLANES)}.")
     if plan.fitted.enclosure not in ("hull", "ring", "off") or plan.fitted.unit not in ("mm", "voxels"):
         raise InputError(f"enclosure {plan.fitted.enclosure!r} and unit {plan.fitted.unit!r}: not known.")
+    if plan.fitted.locate and (plan.preparation != "slices" or plan.fitted.enclosure == "off"):
+        raise InputError(
+            f"slices cut to rings, with {plan.preparation} and enclosure {plan.fitted.enclosure!r}: not known."
+        )
     if not 0 <= plan.fitted.closed <= 1:
         raise InputError(f"a share of {plan.fitted.closed} of the slices with closed rings; expected 0 to 1.")
     if plan.fitted.intensity and len(plan.fitted.intensity) != len(plan.channels):

@@ -24,12 +24,14 @@ from ..data.voxels import Voxels
 from ..methods import is_own, method_class
 from ..networks import build_network
 from ..networks import is_own as is_own_network
+from ..networks.locator import LOCATOR
 from .augment import AUGMENTATIONS
 from .average import Average
 from .batches import choose_patch, layout_of, make_sampler, read_training, slice_distance
 from .board import BOARDS
 from .calendar import Calendar
 from .checkpoint import load_weights, read_checkpoint, weights_iteration
+from .locate import find_locator
 from .loop import run_to_end
 from .machine import Machine, determinism, pick_machine
 from .optimizer import make_optimizer
@@ -154,28 +156,28 @@ def _checkpoint(run: Path, plan: Plan) -> dict | None:
 
 def _run(config: Train, plan: Plan, machine: Machine, dataset: Dataset, folder: RunFolder, stored: dict | None) -> None:
     prepare_cpu()
-    if stored is None and plan.dims == 3:  # the network depends on it
-        plan = replace(plan, fitted=fit_plan(config, plan, dataset, learns_from_bare=True))
+    if stored is None:
+        plan = fit_plan(config, plan, dataset)
+    if stored is None and plan.dims == 3:
         plan = replace(plan, between=slice_distance(dataset, plan))
     torch.manual_seed(config.seed)
     network = build_network(plan.network, len(plan.channels), len(plan.classes), plan.dims, plan.anisotropy)
     if config.init is not None and stored is None:
         weights = config.init / "last.safetensors"
-        load_weights(network, weights, plan.network, len(plan.classes))  # before a method copies it for a teacher
-    method = method_class(plan.method)(network, **plan.options)
-    if stored is None and plan.dims == 2:
-        plan = replace(plan, fitted=fit_plan(config, plan, dataset, method.learns_from_bare))
+        load_weights(network, weights, plan.network, len(plan.classes), without=LOCATOR)
+    locator = find_locator(network, dataset, plan, config.seed, stored) if plan.fitted.locate else None
+    method = method_class(plan.method)(network, **plan.options)  # which may copy the network for a teacher
     if hasattr(network, "described") and "features_and_logits" in " ".join(method.needs):
         say(f"features of {plan.network}: {network.described}")
     with distributed.first_process_first():
-        slices = read_training(dataset, plan, method, machine.device)
+        slices = read_training(dataset, plan, method, machine.device, locator)
     if isinstance(slices, Voxels):
         if stored is None:
             plan = choose_patch(plan, slices, machine.device, config.size)
             if folder.writes:
                 say(shown_patch(plan))
         slices.size = plan.patch
-    validation = read_validation(dataset, plan) if plan.fold.val and folder.writes else None
+    validation = read_validation(dataset, plan, locator) if plan.fold.val and folder.writes else None
 
     layout = layout_of(plan.dims)
     method.to(machine.device, memory_format=layout).train()

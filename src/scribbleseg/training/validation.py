@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..core.console import say
 from ..core.errors import InputError
 from ..core.labels import UNLABELED
-from ..data.case import load_volume
+from ..data.case import Locate, load_volume
 from ..data.dataset import Dataset
 from ..data.depth import deepen_label
 from ..data.preparation import resample_label
@@ -31,8 +31,8 @@ class Validation:
         return dict(zip(self.plan.classes[1:], cases.nanmean(0).tolist()))
 
 
-def read_validation(dataset: Dataset, plan: Plan) -> Validation:
-    """Read the validation cases of a plan and tell the user what they are judged on.
+def read_validation(dataset: Dataset, plan: Plan, locate: Locate | None = None) -> Validation:
+    """Read the validation cases of a plan and tell the user what they are judged on. locate: where slices are cut.
 
     Raises InputError when the masks that the plan counted on are gone, and when none holds foreground.
     """
@@ -43,7 +43,7 @@ def read_validation(dataset: Dataset, plan: Plan) -> Validation:
         scored = f"; Dice is computed on the {judged} with a dense mask"
     shown = f"{', '.join(names[:3])}{', …' * (len(names) > 3)}"
     say(f"validation: {len(names)} of {len(train) + len(names)} cases ({shown}){scored}")
-    cases = [_prepared(dataset, plan, name) for name in names]
+    cases = [_prepared(dataset, plan, name, locate) for name in names]
     if plan.val_on_scribbles:
         say(
             "no validation case has a dense mask: Dice is computed on their scribbled pixels only "
@@ -63,9 +63,9 @@ def read_validation(dataset: Dataset, plan: Plan) -> Validation:
     return Validation(known, plan)
 
 
-def _prepared(dataset: Dataset, plan: Plan, name: str) -> tuple[Tensor, Tensor | None]:
+def _prepared(dataset: Dataset, plan: Plan, name: str, locate: Locate | None) -> tuple[Tensor, Tensor | None]:
     """The image of a case, and its dense mask (its scribble, if the plan validates on scribbles) on the same grid."""
-    volume = load_volume(dataset, dataset.case(name), plan.fitted)
+    volume = load_volume(dataset, dataset.case(name), plan.fitted, locate)
     truth = volume.scribble if plan.val_on_scribbles else volume.truth
     spacing = volume.grid.spacing_mm
     image = on_grid(plan, volume.image, spacing)

@@ -25,13 +25,14 @@ export const startUpdate = async (name) => (await request("update", json({ case:
 export const stopUpdate = async () => (await request("update", { method: "DELETE" })).json();
 export const exportMasks = async (folder, reviewed) => (await request("export", json({ folder, reviewed }))).json();
 
-// kind: image, strokes, prediction or uncertainty. Returns {data, rows, columns, version}.
+// kind: image, strokes, prediction or uncertainty. Returns {data, rows, columns, numbers, version}; numbers: per pixel.
 export async function getPlane(name, kind, axis, index, channel = 0) {
   const query = kind === "image" ? `?channel=${channel}` : "";
   const answer = await request(`${of(name)}/${kind}/${axis}/${index}${query}`);
   const header = (key) => answer.headers.get(key);
   const data = new ARRAYS[header("X-Type")](await answer.arrayBuffer());
-  return { data, rows: +header("X-Rows"), columns: +header("X-Columns"), version: (header("ETag") ?? "").replaceAll('"', "") };
+  const rows = +header("X-Rows"), columns = +header("X-Columns");
+  return { data, rows, columns, numbers: data.length / (rows * columns), version: (header("ETag") ?? "").replaceAll('"', "") };
 }
 
 // Returns {version, drawn}. status 412: the strokes were changed elsewhere.

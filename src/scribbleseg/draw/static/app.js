@@ -25,6 +25,8 @@ let stroke = null; // what is being drawn
 let opening = 0; // how many cases were opened
 const pointers = new Map();
 let pinch = null, drag = null, penSeen = false;
+const ctWindows = []; // grey window per channel, kept from case to case: Hounsfield units mean the same in all
+let channelChosen = null; // until then the first one is shown, or the colours of a picture
 let sizeChosen = false; // until then the brush is so wide that no stroke is lost when slices are made smaller
 
 const saver = new Saver({
@@ -180,8 +182,8 @@ const openCase = attempt(async (name, slice = null) => {
     const { rows, columns } = sizeOfSlice();
     kept.strokes.set(`0 ${index} `, { data: data.slice(), rows, columns });
   }
-  state.windows = opened.windows.map(({ low, high }) => ({ low, high }));
-  state.channel = 0;
+  state.windows = opened.windows.map(({ low, high, ct }, channel) => (ct ? ctWindows[channel] : null) ?? { low, high });
+  state.channel = Math.min(channelChosen ?? (opened.coloured ? opened.windows.length - 1 : 0), opened.windows.length - 1);
   const firstDrawn = opened.drawn.findIndex((counts) => counts.some(Boolean));
   state.slice = slice ?? (firstDrawn >= 0 ? firstDrawn : opened.shape[0] >> 1);
   state.cross = opened.shape.map((size) => size >> 1);
@@ -189,7 +191,7 @@ const openCase = attempt(async (name, slice = null) => {
   document.querySelectorAll(".edge").forEach((edge, index) => { edge.textContent = opened.planes[0].edges[index]; });
   view.fitted = true;
   sides.forEach((side) => { side.fitted = true; side.set({}, [1, 1]); });
-  document.querySelector(".views").hidden = opened.shape[0] < 2;
+  document.querySelector(".views").hidden = $("slices").hidden = opened.shape[0] < 2;
   if (!sizeChosen) setSize(Math.max(3, Math.ceil(Math.max(...Object.values(sizeOfSlice())) / 100)));
   showPresets();
   restyle();
@@ -480,7 +482,13 @@ function dragWindow(dx, dy) {
   const { least, most } = state.case.windows[state.channel], now = state.windows[state.channel];
   const step = (most - least) / 600;
   const width = Math.max(step / 4, now.high - now.low + dx * step), level = (now.high + now.low) / 2 + dy * step;
-  state.windows[state.channel] = { low: level - width / 2, high: level + width / 2 };
+  setWindow(level - width / 2, level + width / 2);
+}
+
+function setWindow(low, high) {
+  state.windows[state.channel] = { low, high };
+  if (state.case.windows[state.channel].ct) ctWindows[state.channel] = { low, high };
+  showPreset();
   restyle();
 }
 
@@ -497,7 +505,7 @@ function showWhere(place = null) {
   if (column >= 0 && row >= 0 && column < image.columns && row < image.rows) {
     const pixel = row * image.columns + column, names = state.session.classes.map(({ name }) => name);
     const drawn = names[view.planes.strokes?.data[pixel]], predicted = names[view.planes.prediction?.data[pixel]];
-    here = `   column ${column + 1}, row ${row + 1}: ${number(image.data[pixel])}` +
+    here = `   column ${column + 1}, row ${row + 1}: ${[...image.data.slice(image.numbers * pixel, image.numbers * (pixel + 1))].map(number).join(" ")}` +
       `${drawn ? `   drawn: ${drawn}` : ""}${predicted ? `   predicted: ${predicted}` : ""}`;
   }
   $("where").textContent = `${slice}   ${width}${here}`;
@@ -609,14 +617,25 @@ function chooseTool(tool) {
   $("hint").hidden = tool !== "ring";
 }
 
+// Name → [low, high] of the windows that the list offers for this channel.
+function presets() {
+  const { low, high, least, most, ct } = state.case.windows[state.channel];
+  return ct ? { Automatic: [least, most], ...CT_PRESETS } : { Automatic: [low, high] };
+}
+
 function showPresets() {
-  const { windows } = state.case, names = ["Automatic", ...(windows[state.channel].ct ? Object.keys(CT_PRESETS) : [])];
-  $("preset").replaceChildren(...names.map((name) => element("option", { textContent: name })));
-  if (windows[state.channel].ct) $("preset").value = "Soft tissue";
-  const { channels } = state.session;
+  $("preset").replaceChildren(...[...Object.keys(presets()), "Own"].map((name) => element("option", { textContent: name })));
+  $("preset").lastChild.hidden = true; // it only says that the window was dragged
+  showPreset();
+  const channels = [...state.session.channels, ...(state.case.coloured ? ["Colours"] : [])];
   $("channel").hidden = channels.length < 2;
   $("channel").replaceChildren(...channels.map((name, index) => element("option", { value: index, textContent: name })));
   $("channel").value = state.channel;
+}
+
+function showPreset() {
+  const { low, high } = state.windows[state.channel];
+  $("preset").value = Object.entries(presets()).find(([, [from, to]]) => from === low && to === high)?.[0] ?? "Own";
 }
 
 function restyle() {
@@ -699,9 +718,16 @@ function listen() {
 }
 
 const startUpdate = attempt(async () => {
-  await saver.settled();
-  state.update = await api.startUpdate(state.case.id);
+  const before = state.update;
+  state.update = { phase: "starting" };
   showUpdate();
+  try {
+    await saver.settled();
+    state.update = await api.startUpdate(state.case.id);
+  } catch (error) {
+    state.update = before;
+    throw error;
+  } finally { showUpdate(); }
 });
 
 const goToNext = attempt(async () => {
@@ -723,34 +749,58 @@ const toggleReviewed = attempt(async () => {
 
 // --- dialogs
 
-function nameClasses(session) {
+// The dialog in which classes get names. With `classes` these are there already, and more are added.
+function nameClasses(colours, classes = []) {
   const dialog = $("name-classes"), list = $("new-classes"), error = dialog.querySelector(".error");
+  dialog.querySelector("h2").textContent = classes.length ? "Add a class" : "What do you want to segment?";
+  dialog.querySelector("p").textContent = classes.length
+    ? "Strokes stay as they are. The next update starts from the beginning, because the model does not know the class."
+    : "One line for each structure. Background is a class too and is there already.";
+  $("start").textContent = classes.length ? "Add" : "Start drawing";
+  $("no-class").hidden = !classes.length;
+  error.textContent = "";
+  list.replaceChildren();
   const add = () => {
     const name = element("input", { type: "text", placeholder: "such as liver", maxLength: 60 });
-    const picker = element("input", { type: "color", value: session.colours[1 + (list.children.length % 7)].toLowerCase() });
+    name.setAttribute("aria-label", "Name of the class");
+    const place = classes.length + list.children.length;
+    const picker = element("input", { type: "color", value: colours[1 + (place % (colours.length - 1))].toLowerCase() });
     const remove = element("button", { type: "button", textContent: "Remove" });
     const line = element("li", {}, picker, name, remove);
     remove.addEventListener("click", () => line.remove());
     list.append(line);
     name.focus();
   };
-  add();
-  $("add-class").addEventListener("click", add);
-  dialog.addEventListener("cancel", (event) => event.preventDefault());
+  $("add-class").onclick = add;
+  dialog.oncancel = (event) => { if (!classes.length) event.preventDefault(); };
   return new Promise((resolve) => {
-    dialog.querySelector("form").addEventListener("submit", async (event) => {
+    dialog.onclose = () => resolve();
+    dialog.querySelector("form").onsubmit = async (event) => {
       event.preventDefault();
-      const classes = [...list.children].map((line) => ({ name: line.children[1].value.trim(), colour: line.children[0].value }));
+      const rows = [...list.children].map((line) => ({ name: line.children[1].value.trim(), colour: line.children[0].value }));
+      $("start").disabled = true;
       try {
-        await api.nameClasses(classes.filter(({ name }) => name));
+        await saver.settled();
+        await api.nameClasses([...classes, ...rows.filter(({ name }) => name)]);
         dialog.close();
-        resolve();
       } catch (refused) { error.textContent = refused.message; }
-    });
+      $("start").disabled = false;
+    };
     dialog.showModal();
-    list.querySelector("input[type=text]").focus();
+    add();
   });
 }
+
+const addClass = attempt(async () => {
+  const { colours, classes } = state.session;
+  await nameClasses(colours, classes.slice(1));
+  state.session = await api.getSession();
+  showClasses();
+  showCases();
+  showUpdate();
+  restyle();
+  if (state.case && state.session.classes.length > classes.length) await openCase(state.case.id, state.slice);
+});
 
 function openExport() {
   const dialog = $("export-to");
@@ -760,7 +810,6 @@ function openExport() {
 }
 
 $("export-to").querySelector("form").addEventListener("submit", async (event) => {
-  if (event.submitter?.value !== "go") return;
   event.preventDefault();
   try {
     await saver.settled();
@@ -769,6 +818,8 @@ $("export-to").querySelector("form").addEventListener("submit", async (event) =>
     say(`Wrote ${cases.length} mask${cases.length > 1 ? "s" : ""} to ${folder}.`, 10);
   } catch (refused) { $("export-to").querySelector(".error").textContent = refused.message; }
 });
+
+for (const button of document.querySelectorAll("dialog .cancel")) button.addEventListener("click", () => button.closest("dialog").close());
 
 // --- keys
 
@@ -813,6 +864,7 @@ const KEYS = {
   "a": ["Accept the prediction of this slice", acceptSlice],
   "A": ["Accept the prediction of the case", acceptCase],
   "v": ["Case reviewed, yes or no", toggleReviewed],
+  "t": ["Next channel", () => chooseChannel(state.channel + 1)],
   "i": ["Automatic grey window", () => { $("preset").value = "Automatic"; choosePreset(); }],
   "?": ["This help", () => $("keys").showModal()],
 };
@@ -857,16 +909,19 @@ addEventListener("resize", showStrip);
 
 // --- buttons
 
-function choosePreset() {
-  const { windows } = state.case, { low, high, least, most, ct } = windows[state.channel];
-  const [from, to] = CT_PRESETS[$("preset").value] ?? (ct ? [least, most] : [low, high]);
-  state.windows[state.channel] = { low: from, high: to };
+const choosePreset = () => setWindow(...presets()[$("preset").value]);
+
+const chooseChannel = attempt(async (channel) => {
+  state.channel = channelChosen = channel % state.windows.length;
+  showPresets();
   restyle();
-}
+  await showSlice();
+  if (state.case.shape[0] > 1) showSides();
+});
 
 for (const button of $("tools").children) button.addEventListener("click", () => chooseTool(button.dataset.tool));
 const clicks = {
-  fill: toggle("fill"), overwrite: toggle("overwrite"), undo, redo, fit: () => view.fit(), help: () => $("keys").showModal(),
+  fill: toggle("fill"), overwrite: toggle("overwrite"), undo, redo, fit: () => view.fit(), help: () => $("keys").showModal(), "more-classes": addClass,
   update: startUpdate, stop: attempt(async () => { state.update = await api.stopUpdate(); showUpdate(); }), next: goToNext, copy: copyStrokes,
   "accept-slice": acceptSlice, "accept-case": acceptCase, reviewed: toggleReviewed, export: openExport,
   "show-strokes": toggleShown("strokes"), "show-prediction": toggleShown("prediction"), "show-uncertainty": toggleShown("uncertainty"),
@@ -881,13 +936,7 @@ $("slice").addEventListener("input", () => goTo(+$("slice").value));
 $("opacity").addEventListener("input", () => { state.opacity = $("opacity").value / 100; restyle(); });
 $("sort").addEventListener("change", showCases);
 $("preset").addEventListener("change", () => { choosePreset(); $("preset").blur(); });
-$("channel").addEventListener("change", attempt(async () => {
-  state.channel = +$("channel").value;
-  showPresets();
-  restyle();
-  await showSlice();
-  showSides();
-}));
+$("channel").addEventListener("change", () => { chooseChannel(+$("channel").value); $("channel").blur(); });
 for (const id of ["size", "slice", "opacity"]) $(id).addEventListener("change", () => $(id).blur());
 
 // --- start
@@ -896,7 +945,7 @@ attempt(async () => {
   let session = await api.getSession();
   $("name").textContent = session.name;
   if (!session.classes) {
-    await nameClasses(session);
+    await nameClasses(session.colours);
     session = await api.getSession();
   }
   state.session = session;

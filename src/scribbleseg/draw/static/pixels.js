@@ -56,13 +56,15 @@ function picture(plane, fill) {
 
 const packed = ([red, green, blue], alpha = 255) => ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0;
 
-export const greyPicture = (plane, { low, high }) =>
+// Of a plane with one number per pixel, or with red, green and blue.
+export const imagePicture = (plane, { low, high }) =>
   picture(plane, (out, data) => {
-    const scale = 255 / (high - low);
-    for (let pixel = 0; pixel < out.length; pixel++) {
-      const grey = Math.max(0, Math.min(255, (data[pixel] - low) * scale)) | 0;
-      out[pixel] = (0xff000000 | (grey * 0x010101)) >>> 0;
+    const scale = 255 / (high - low), light = (at) => Math.max(0, Math.min(255, (data[at] - low) * scale)) | 0;
+    if (plane.numbers === 3) {
+      for (let pixel = 0; pixel < out.length; pixel++) out[pixel] = packed([light(3 * pixel), light(3 * pixel + 1), light(3 * pixel + 2)]);
+      return;
     }
+    for (let pixel = 0; pixel < out.length; pixel++) out[pixel] = (0xff000000 | (light(pixel) * 0x010101)) >>> 0;
   });
 
 // `first`: the lowest class that is shown; 1 leaves the background of a prediction clear.

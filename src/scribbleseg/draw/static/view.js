@@ -1,6 +1,6 @@
 // A plane on a canvas: where it lies, how it is enlarged, and its layers from the image up to the strokes.
 
-import { greyPicture, heatPicture, labelPicture, outlines } from "./pixels.js";
+import { heatPicture, imagePicture, labelPicture, outlines } from "./pixels.js";
 
 export class View {
   constructor(canvas) {
@@ -106,7 +106,7 @@ export class View {
       context.drawImage(picture, this.left, this.top, width, height);
       context.globalAlpha = 1;
     };
-    layer(this.made("image", () => greyPicture(planes.image, look.window)), 1, true);
+    layer(this.made("image", () => imagePicture(planes.image, look.window)), 1, true);
     if (planes.prediction && look.show.prediction) {
       layer(this.made("prediction", () => labelPicture(planes.prediction, look.colours, 1)), look.opacity, false);
       const paths = this.made("outlines", () => outlines(planes.prediction, look.colours.length));

@@ -1,0 +1,268 @@
+"""A simulated annotator: is it better to draw on the slices that the drawing page suggests than on random ones?
+
+python benchmarks/studies/annotator.py [--data acdc] [--seeds 0 1 2] [--orders random unsure spread]
+
+The annotator draws the data set's own strokes, slice by slice: 8 random slices first, then as many as ROUNDS says, each
+time after an update of the model as the page makes it (preset fast, then --init), of fewer iterations. `random`: the
+slices are in random order. `unsure`: those with the highest mean entropy, as the page suggests them. `spread`: the
+same, but of the cases with the fewest drawn slices. The patients of fold 0's training side are divided into a pool,
+which is drawn on, and HELD_OUT patients, whose dense masks score every model. Test cases are never read.
+
+Every step is kept in --runs, and a study that was cut off carries on. Writes annotator/DATA.csv and annotator/DATA.png.
+"""
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import scribbleseg as ss
+from scribbleseg.core.atomic import atomic_file, atomic_folder
+from scribbleseg.core.device import prepare_cpu
+from scribbleseg.core.json_file import read_json
+from scribbleseg.core.labels import UNLABELED
+from scribbleseg.data.case import load_label, read_scribble
+from scribbleseg.data.dataset import Case, Dataset
+from scribbleseg.data.layout import read_dataset
+from scribbleseg.data.volume import Grid, write_volume
+from scribbleseg.draw.suggest import least_sure
+from scribbleseg.evaluation.metrics import dice
+from scribbleseg.inference.models import load_models
+from scribbleseg.inference.probabilities import Segmented, segment
+from scribbleseg.inference.scan import read_scan
+from scribbleseg.training.train import resume
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from common import RESULTS, read_csv, read_log, write_csv
+
+ROUNDS = (8, 16, 32, 64, 128)  # slices with strokes
+ORDERS = ("random", "unsure", "spread")
+HELD_OUT = 20  # patients
+POOL = 30  # patients of one seed
+FIRST_ITERATIONS, NEXT_ITERATIONS = 240, 120  # the page takes 900 and 300
+COLUMNS = ("data", "seed", "order", "slices", "cases", "dice", "minutes", "commit", "device")
+Place = tuple[str, int]  # case and slice
+
+
+def divide(dataset: Dataset, split: str, seed: int) -> tuple[list[str], list[str]]:
+    """The cases of the pool of a seed, and those held out, which are the same for every seed."""
+    cases = [name for name in dataset.fold(split, 0).train if dataset.case(name).scribble is not None]
+    patients = sorted({dataset.patient(name) for name in cases})
+    random.Random(0).shuffle(patients)
+    held, rest = patients[:HELD_OUT], patients[HELD_OUT:]
+    random.Random(seed).shuffle(rest)
+    pool = rest[:POOL]
+    parts = ([name for name in cases if dataset.patient(name) in part] for part in (pool, held))
+    return next(parts), next(parts)
+
+
+def shuffled(dataset: Dataset, pool: Sequence[str], seed: int) -> list[Place]:
+    """The slices of the pool in the random order of a seed."""
+    places = []
+    for name in pool:
+        label, _ = read_scribble(dataset, dataset.case(name), dataset.plane or "spacing")
+        places += [(name, index) for index in range(len(label))]
+    random.Random(seed).shuffle(places)
+    return places
+
+
+def choose(order: str, places: Sequence[Place], before: Sequence[Place], unsure: dict, count: int) -> list[Place]:
+    """`count` slices: those drawn `before`, then the next ones. unsure: case → mean entropy of its slices."""
+    if order == "random":
+        return list(places[:count])
+    chosen = list(before)
+    while len(chosen) < count:
+        drawn: dict[str, set[int]] = {name: {index for case, index in chosen if case == name} for name in unsure}
+        found = least_sure(unsure, drawn, spread=order == "spread")
+        if found is None:
+            break
+        chosen.append((found.case, found.slice))
+    return chosen
+
+
+def draw(dataset: Dataset, chosen: Sequence[Place], target: Path) -> None:
+    """The data set of an update: the drawn cases with the strokes of the chosen slices, and no splits."""
+    with atomic_folder(target) as partial:
+        for part in ("imagesTr", "labelsTr"):
+            (partial / part).mkdir()
+        names = sorted({name for name, _ in chosen})
+        for case in map(dataset.case, names):
+            assert case.scribble is not None
+            label, grid = read_scribble(dataset, case, dataset.plane or "spacing")
+            drawn = np.full_like(label, dataset.ignore)
+            for index in (index for name, index in chosen if name == case.id):
+                drawn[index] = np.where(label[index] == UNLABELED, dataset.ignore, label[index])
+            write_volume(partial / "labelsTr" / case.scribble.name, drawn, grid)
+            for path in case.images:
+                (partial / "imagesTr" / path.name).symlink_to(path.resolve())
+        description = read_json(dataset.folder / "dataset.json") | {"numTraining": len(names)}
+        for key in ("groups", "strata", "dataset"):
+            description.pop(key, None)
+        (partial / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
+
+
+def train(data: Path, run: Path, before: Path | None, seed: int) -> None:
+    """An update as the page makes it, or the rest of one that was cut off."""
+    if (run / "config.json").is_file():
+        resume(run)
+    elif before is None:
+        ss.train(data, run, preset="fast", iterations=FIRST_ITERATIONS, seed=seed)
+    else:
+        ss.train(data, run, preset="fast", iterations=NEXT_ITERATIONS, init=before, seed=seed)
+
+
+def look(
+    dataset: Dataset, names: Sequence[str], run: Path, uncertainty: bool
+) -> Iterator[tuple[Case, Segmented, Grid]]:
+    """The cases as a run segments them."""
+    models = load_models([run], "last", torch.device("cpu"))
+    for case in map(dataset.case, names):
+        scan = read_scan(case.images, models)
+        found = segment(models, scan.images, scan.grid.spacing_mm, torch.device("cpu"), uncertainty=uncertainty)
+        yield case, scan.placed(found), scan.grid
+
+
+def score(dataset: Dataset, names: Sequence[str], run: Path) -> float:
+    """Mean Dice over the cases with a dense mask and the structures; a structure in neither mask is left out."""
+    found = []
+    for case, segmented, grid in look(dataset, names, run, uncertainty=False):
+        if case.truth is not None:
+            truth = load_label(case.truth, grid, case.images[0], dataset.ignore, ignored=False)
+            found += [dice(segmented.label == value, truth == value) for value in range(1, len(dataset.classes))]
+    return float(np.nanmean(found))
+
+
+def kept(path: Path, make: Callable[..., Any], *given: Any) -> Any:
+    """What `make(*given)` returns, or returned when the file was written."""
+    if not path.is_file():
+        made = make(*given)
+        with atomic_file(path) as partial:
+            partial.write_text(json.dumps(made) + "\n", encoding="utf-8")
+    return read_json(path)
+
+
+def study(dataset: Dataset, split: str, seed: int, order: str, runs: Path) -> list[dict]:
+    """The lines of one order; the first round is the same for all orders and is made once."""
+    pool, held = divide(dataset, split, seed)
+    places = shuffled(dataset, pool, seed)
+    before, chosen, lines, minutes = None, places[: ROUNDS[0]], [], 0.0
+    for count in ROUNDS:
+        folder = runs / f"s{seed}" / ("first" if count == ROUNDS[0] else f"{order}-{count}")
+        if before is not None:
+            entropy = {}
+            if order != "random":
+                entropy = kept(before / "entropy.json", mean_entropy, dataset, pool, before / "run")
+            chosen = choose(order, places, chosen, entropy, count)
+        chosen = [(name, index) for name, index in kept(folder / "chosen.json", list, chosen)]
+        if not (folder / "data").is_dir():
+            draw(dataset, chosen, folder / "data")
+        train(folder / "data", folder / "run", None if before is None else before / "run", seed)
+        minutes += sum_of_minutes(folder / "run")
+        reached = kept(folder / "dice.json", score, dataset, held, folder / "run")
+        environment = read_json(folder / "run" / "environment.json")
+        lines.append(
+            {
+                "data": dataset.folder.name,
+                "seed": seed,
+                "order": order,
+                "slices": len(chosen),
+                "cases": len({name for name, _ in chosen}),
+                "dice": f"{100 * reached:.2f}",
+                "minutes": f"{minutes:.1f}",
+                "commit": environment["commit"],
+                "device": environment["device"],
+            }
+        )
+        before = folder
+    return lines
+
+
+def mean_entropy(dataset: Dataset, names: Sequence[str], run: Path) -> dict[str, list[float]]:
+    """Case → mean entropy of each slice, as the page has it."""
+    found = {}
+    for case, segmented, _ in look(dataset, names, run, uncertainty=True):
+        assert segmented.entropy is not None
+        found[case.id] = [float(plane.mean()) for plane in segmented.entropy]
+    return found
+
+
+def sum_of_minutes(run: Path) -> float:
+    log = read_log(run)
+    steps = np.diff([0, *(entry["iteration"] for entry in log)])
+    return float(steps @ [entry["seconds_per_iteration"] for entry in log]) / 60
+
+
+def chart(lines: Sequence[dict], path: Path) -> None:
+    """Dice against the number of annotated slices: the mean of the seeds, and every seed as a point."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    words = {
+        "random": "random order",
+        "unsure": "least sure slice first",
+        "spread": "least sure slice first, cases in turn",
+    }
+    figure, axes = plt.subplots(figsize=(6.4, 4))
+    for order in ORDERS:
+        rows = [row for row in lines if row["order"] == order]
+        if not rows:
+            continue
+        counts = sorted({int(row["slices"]) for row in rows})
+        means = [np.mean([float(row["dice"]) for row in rows if int(row["slices"]) == count]) for count in counts]
+        [line] = axes.plot(counts, means, label=words[order])
+        axes.plot(
+            [int(row["slices"]) for row in rows],
+            [float(row["dice"]) for row in rows],
+            "o",
+            markersize=3,
+            color=line.get_color(),
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ROUNDS, list(map(str, ROUNDS)))
+    axes.set_xlabel("slices with strokes")
+    axes.set_ylabel("Dice of held-out patients, %")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    with atomic_file(path) as partial:
+        figure.savefig(partial, format="png", dpi=130)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="acdc")
+    parser.add_argument("--split", default="cv5")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--orders", nargs="+", choices=ORDERS, default=list(ORDERS))
+    parser.add_argument("--datasets", type=Path, default=Path("datasets"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/annotator"))
+    parser.add_argument("--results", type=Path, default=RESULTS / "annotator")
+    given = parser.parse_args()
+    prepare_cpu()
+    dataset, table = read_dataset(given.datasets / given.data), given.results / f"{given.data}.csv"
+    for seed in given.seeds:
+        for order in given.orders:
+            began = time.monotonic()
+            made = study(dataset, given.split, seed, order, given.runs / given.data)
+            others = [row for row in read_csv(table) if (row["seed"], row["order"]) != (str(seed), order)]
+            lines = sorted(
+                [*others, *made], key=lambda row: (int(row["seed"]), ORDERS.index(row["order"]), int(row["slices"]))
+            )
+            write_csv(table, lines, COLUMNS)
+            chart(lines, table.with_suffix(".png"))
+            print(f"seed {seed}, {order}: {(time.monotonic() - began) / 60:.1f} minutes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""The classes of a data set that is drawn on: which names they may have, and how one is added later."""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..core.atomic import atomic_folder
+from ..core.errors import InputError
+from ..core.json_file import read_json
+from ..core.labels import UNLABELED
+from ..data.layout import read_dataset
+from ..data.volume import read_label, write_volume
+
+RESERVED = ("background", "ignore")
+LABELS = ("labelsTr", ".scribbleseg/draw/before_accept")  # folders of labels in which "not drawn" has a value
+CHANGE = Path(".scribbleseg/draw/new_classes")  # the files of a change that is not yet in place throughout
+DESCRIPTION = "dataset.json"
+
+
+def check_classes(names: Sequence[str]) -> None:
+    """Raises InputError for no class, an empty name, two of one name, and names that have a meaning of their own."""
+    if not names:
+        raise InputError("no class is named; expected at least one structure to segment, such as liver.")
+    for name in names:
+        if not name.strip() or name != name.strip() or not name.isprintable():
+            raise InputError(f"class {name!r}: expected a name of printable letters without spaces around it.")
+        if name.lower() in RESERVED:
+            raise InputError(f"class '{name}': every data set has '{name.lower()}' already. Name the structures only.")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"class '{twice[0]}' is named twice. Name every class once.")
+    if len(names) + 2 > UNLABELED:
+        raise InputError(f"{len(names)} classes; at most {UNLABELED - 2} are supported.")
+
+
+def add_classes(place: Path, new: Sequence[str]) -> None:
+    """Add classes after those of the data set `place`. No stroke changes; the value of "not drawn" moves up.
+
+    All files that change are written beside the old ones before the first takes its place, dataset.json last. Raises
+    InputError for what `check_classes` refuses, and for a label that cannot be read.
+    """
+    finish(place)
+    dataset = read_dataset(place)
+    check_classes([*dataset.classes[1:], *new])
+    before, after = dataset.ignore, dataset.ignore + len(new)
+    labels = [path for folder in LABELS for path in sorted((place / folder).glob(f"[!.]*{dataset.file_ending}"))]
+    with atomic_folder(place / CHANGE) as partial:
+        for path in labels:
+            label, grid = read_label(path)
+            moved = np.where(label == before, after, label).astype(np.uint8)
+            write_volume(partial / path.relative_to(place), moved, grid)
+        description = read_json(place / DESCRIPTION)
+        values = {name: value for name, value in description["labels"].items() if name != "ignore"}
+        values |= {name: before + index for index, name in enumerate(new)}
+        description["labels"] = values | {"ignore": after}
+        (partial / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+    finish(place)
+
+
+def finish(place: Path) -> None:
+    """Put the rest of a change in place, if one was cut off."""
+    change = place / CHANGE
+    if not (change / DESCRIPTION).is_file():
+        shutil.rmtree(change, ignore_errors=True)
+        return
+    for path in sorted(path for folder in LABELS for path in (change / folder).glob("*")):
+        os.replace(path, place / path.relative_to(change))
+    os.replace(change / DESCRIPTION, place / DESCRIPTION)
+    shutil.rmtree(change)

@@ -1,0 +1,81 @@
+"""Train the locator of a run: what lies inside of the strokes' rings, in whole slices."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core import distributed
+from ..core.errors import InputError
+from ..core.labels import UNLABELED
+from ..core.parallel import for_each
+from ..core.progress import Progress
+from ..data.case import Locate, load_volume
+from ..data.dataset import Dataset
+from ..data.enclosure import enclosure
+from ..data.preparation import Fitted, resize_image, resize_label
+from ..networks.locator import LOCATOR, SIDE, Locator
+from .augment import random_intensity, upright_affine, warp
+from .plan import Plan
+
+ITERATIONS, BATCH, LR, WEIGHT_DECAY = 300, 12, 3e-3, 0.01  # AdamW, one cycle
+
+
+def find_locator(network: nn.Module, dataset: Dataset, plan: Plan, seed: int, stored: dict | None) -> Locate:
+    """Give the network of a run its locator, from the checkpoint `stored` or trained now; returns what it does.
+
+    Raises InputError for a checkpoint without one, and what `load_volume` raises.
+    """
+    locator = Locator(len(plan.channels))
+    network.add_module(LOCATOR, locator.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+    if stored is None:
+        iterations = min(ITERATIONS, plan.recipe.iterations)
+        fit_locator(locator, dataset, plan.fold.train, plan.fitted, iterations, seed)
+    else:
+        start = f"network.{LOCATOR}."
+        tensors = {key.removeprefix(start): value for key, value in stored["method"].items() if key.startswith(start)}
+        try:
+            locator.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise InputError(
+                "The checkpoint has no network that finds where rings lie, which config.json counts on. Do both belong "
+                "to one run?"
+            ) from error
+    locator.eval().requires_grad_(False)
+    return locator.box
+
+
+def fit_locator(
+    locator: Locator, dataset: Dataset, cases: tuple[str, ...], fitted: Fitted, iterations: int, seed: int
+) -> None:
+    """Train a locator on the training cases, on the CPU. Raises what `load_volume` raises."""
+    drawn = [name for name in cases if dataset.case(name).scribble is not None]
+    parts = for_each("reading rings", lambda name: _rings(dataset, name, fitted), drawn, distributed.rank() == 0)
+    image, inside = (torch.cat(each) for each in zip(*parts))
+    shown = distributed.rank() == 0
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        optimizer = torch.optim.AdamW(locator.parameters(), LR, weight_decay=WEIGHT_DECAY)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=iterations)
+        device = torch.device("cpu")
+        with Progress("learning where rings lie", iterations, "it", shown=shown) as bar:
+            for _ in range(iterations):
+                some = torch.randint(len(image), (BATCH,))
+                slices, target = warp(image[some], inside[some, None], upright_affine(BATCH, device))
+                slices = random_intensity(slices).contiguous(memory_format=torch.channels_last)
+                loss = F.cross_entropy(locator(slices), target[:, 0], ignore_index=UNLABELED)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                bar.advance()
+
+
+def _rings(dataset: Dataset, name: str, fitted: Fitted) -> tuple[Tensor, Tensor]:
+    """The slices of a case whose strokes say where the ring lies, [N, channels, 64, 64], and [N, 64, 64]: 1 inside."""
+    volume = load_volume(dataset, dataset.case(name), fitted)
+    enclosed = enclosure(volume.scribble, dataset.reach(volume.grid), fitted.enclosure) != UNLABELED
+    foreground = ((volume.scribble != 0) & (volume.scribble != UNLABELED)).any((1, 2))
+    inside = (~enclosed & foreground[:, None, None]).astype(np.uint8)
+    known = enclosed.any((1, 2))
+    return resize_image(volume.image, SIDE)[known], resize_label(inside, SIDE)[known].long()

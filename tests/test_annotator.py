@@ -1,0 +1,127 @@
+"""benchmarks/studies/annotator.py: what is drawn in each order, that held-out patients stay unseen, and carrying on."""
+
+import annotator
+import numpy as np
+import pytest
+from common import read_csv
+from small import small_dataset
+
+from scribbleseg.core.labels import UNLABELED
+from scribbleseg.data.case import read_scribble
+from scribbleseg.data.layout import read_dataset
+from scribbleseg.data.volume import read_label
+from scribbleseg.draw.suggest import least_sure
+from scribbleseg.training.plan import FAST, read_plan
+
+ENTROPY = {"a": [0.1, 0.9, 0.8], "b": [0.2, 0.3, 0.7], "c": [0.6, 0.5, 0.4]}
+PLACES = [(name, index) for index in (1, 0, 2) for name in "bca"]
+
+
+def test_the_least_sure_slice_without_strokes_comes_next():
+    assert least_sure(ENTROPY, {}) == least_sure(ENTROPY, {}, spread=True)
+    assert (least_sure(ENTROPY, {}).case, least_sure(ENTROPY, {}).slice) == ("a", 1)
+    second, other = least_sure(ENTROPY, {"a": {1}}), least_sure(ENTROPY, {"a": {1}}, spread=True)
+    assert (second.case, second.slice, second.uncertainty) == ("a", 2, 0.8)
+    assert (other.case, other.slice) == ("b", 2)
+    assert least_sure({"a": [0.5]}, {"a": {0}}, spread=True) is None and least_sure({}, {}) is None
+    full = {"a": {0, 1, 2}, "b": {2}, "c": {0}}  # a case that is drawn throughout does not hold up the others
+    assert least_sure(ENTROPY, full, spread=True).case == "c"
+
+
+@pytest.mark.parametrize(
+    "order, expected",
+    [
+        ("random", PLACES[:4]),
+        ("unsure", [("b", 1), ("a", 1), ("a", 2), ("b", 2)]),
+        ("spread", [("b", 1), ("a", 1), ("c", 0), ("a", 2)]),
+    ],
+)
+def test_an_order_keeps_what_was_drawn_and_adds(order, expected):
+    assert annotator.choose(order, PLACES, [("b", 1)], ENTROPY, 4) == expected
+    assert sorted(annotator.choose(order, PLACES, [("b", 1)], ENTROPY, 99)) == sorted(PLACES)
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """Eight cases, of which six may be seen; two of these are held out."""
+    small_dataset(tmp_path / "data" / "squares", cases=8)
+    for name, value in {
+        "ROUNDS": (2, 4),
+        "HELD_OUT": 2,
+        "POOL": 3,
+        "FIRST_ITERATIONS": 3,
+        "NEXT_ITERATIONS": 2,
+    }.items():
+        monkeypatch.setattr(annotator, name, value)
+    monkeypatch.setattr("scribbleseg.training.plan.FAST_SIZE", 32)
+    monkeypatch.setitem(FAST, "batch", 2)
+    words = [
+        "annotator.py",
+        "--data",
+        "squares",
+        "--split",
+        "final",
+        "--seeds",
+        "1",
+        "--datasets",
+        str(tmp_path / "data"),
+    ]
+    monkeypatch.setattr(
+        "sys.argv",
+        [*words, "--runs", str(tmp_path / "runs"), "--results", str(tmp_path), "--orders", "random", "spread"],
+    )
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_rounds_are_drawn_trained_scored_and_not_done_twice(study, monkeypatch):
+    annotator.main()
+    dataset = read_dataset(study / "data" / "squares")
+    pool, held = annotator.divide(dataset, "final", 1)
+    fold = dataset.fold("final", 0)
+    assert len(pool) == 3 and len(held) == 2 and not set(pool) & set(held)
+    assert not (set(pool) | set(held)) & {*fold.val, *fold.test}
+    lines = read_csv(study / "squares.csv")
+    assert [(row["order"], row["slices"]) for row in lines] == [
+        (order, count) for order in ("random", "spread") for count in ("2", "4")
+    ]
+    assert (study / "squares.png").stat().st_size > 1000
+    places = annotator.shuffled(dataset, pool, 1)
+    runs = study / "runs" / "squares" / "s1"
+    for folder, before in (
+        (runs / "first", None),
+        (runs / "random-4", runs / "first"),
+        (runs / "spread-4", runs / "first"),
+    ):
+        config, plan = read_plan(folder / "run")
+        assert config.init == (before / "run" if before else None) and plan.recipe.iterations == (2 if before else 3)
+        assert set(plan.fold.train) <= set(pool) and not plan.fold.val
+    drawn = read_dataset(runs / "random-4" / "data")
+    for name in drawn.cases:
+        label, _ = read_scribble(drawn, drawn.case(name))
+        whole, _ = read_scribble(dataset, dataset.case(name))
+        for index in range(len(whole)):
+            expected = whole[index] if (name, index) in places[:4] else np.full_like(whole[index], UNLABELED)
+            assert np.array_equal(label[index], expected)
+
+    def refuse(*_, **__):
+        raise AssertionError("was done before")
+
+    for name in ("score", "mean_entropy", "draw"):
+        monkeypatch.setattr(annotator, name, refuse)
+    monkeypatch.setattr(annotator.ss, "train", refuse)
+    annotator.main()
+    assert read_csv(study / "squares.csv") == lines
+
+
+def test_the_truth_scores_full(study, monkeypatch):
+    dataset = read_dataset(study / "data" / "squares")
+    _, held = annotator.divide(dataset, "final", 1)
+
+    def truths(*_, **__):
+        for case in map(dataset.case, held):
+            label, grid = read_label(case.truth)
+            yield case, annotator.Segmented(label.astype(np.uint8), None, None), grid
+
+    monkeypatch.setattr(annotator, "look", truths)
+    assert annotator.score(dataset, held, study) == 1

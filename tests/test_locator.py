@@ -1,0 +1,234 @@
+"""Slices cut to where rings lie: the box, its training, and runs that count on it."""
+
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from small import small_dataset
+from test_export import segment_alone
+from torch import Tensor, nn
+
+import scribbleseg as ss
+from scribbleseg.config import Export, Pack, Predict, Train
+from scribbleseg.core.errors import InputError
+from scribbleseg.data.case import load_volume
+from scribbleseg.data.layout import read_dataset
+from scribbleseg.data.preparation import Fitted
+from scribbleseg.inference.models import load_models
+from scribbleseg.inference.predict import predict
+from scribbleseg.inference.scan import prepare_scan, read_scan
+from scribbleseg.networks.locator import Locator
+from scribbleseg.sharing.export import export
+from scribbleseg.sharing.pack import pack
+from scribbleseg.training.locate import fit_locator
+from scribbleseg.training.plan import RINGS, read_plan
+from scribbleseg.training.step import Step
+from scribbleseg.training.train import resume, train
+
+CPU = torch.device("cpu")
+
+
+class Bright(nn.Module):
+    """What is brighter than half is inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.place = nn.Parameter(torch.zeros(()))
+
+    def forward(self, slices: Tensor) -> Tensor:
+        return torch.cat([0.5 - slices, slices - 0.5], 1)
+
+
+def bright_locator() -> Locator:
+    locator = Locator(1)
+    locator.network = Bright()
+    return locator.eval()
+
+
+def ringed(folder: Path, side: int = 96) -> Path:
+    """small_dataset in a corner of larger slices, with closed rings around the squares."""
+    small_dataset(folder, shape=(44, 40, 3))
+    for kind in ("imagesTr", "labelsTr", "labelsTr_dense"):
+        for path in sorted((folder / kind).iterdir()):
+            file = nibabel.load(path)
+            voxels = np.asarray(file.dataobj)
+            whole = np.full((side, side, 3), {"imagesTr": 100, "labelsTr": 3, "labelsTr_dense": 0}[kind], voxels.dtype)
+            if kind == "imagesTr":
+                whole += np.random.default_rng(0).normal(0, 12, whole.shape).astype(voxels.dtype)
+            whole[:44, :40] = voxels
+            if kind == "labelsTr":
+                dense = np.asarray(nibabel.load(folder / "labelsTr_dense" / path.name).dataobj).any(2)
+                rows, columns = (np.nonzero(dense.any(axis))[0] for axis in (1, 0))
+                top, left = rows[0] - 3, columns[0] - 3
+                ring = np.zeros((side, side), bool)
+                ring[top : rows[-1] + 4, left : columns[-1] + 4] = True
+                ring[top + 1 : rows[-1] + 3, left + 1 : columns[-1] + 3] = False
+                whole[whole == 0] = 3
+                whole[ring] = 0
+            nibabel.save(nibabel.Nifti1Image(whole, file.affine), path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return ringed(tmp_path_factory.mktemp("ringed") / "data")
+
+
+def settings(data: Path, run: Path, **more) -> Train:
+    given = {"iterations": 40, "size": 32, "batch": 4, "lr": 0.01, "precision": "float32", "device": "cpu"} | more
+    return Train(data, run, preset="fast", **given)
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory) -> Path:
+    return train(settings(data, tmp_path_factory.mktemp("runs") / "run"))
+
+
+def test_the_box_holds_what_is_found_and_a_margin():
+    image = np.zeros((1, 3, 128, 256), np.float32)
+    image[:, 1, 32:64, 128:192] = 1
+    assert bright_locator().box(image) == (slice(24, 72), slice(112, 208))  # .06 of 128 and of 256 around it
+
+
+def test_specks_do_not_count_and_the_box_ends_at_the_slice():
+    image = np.zeros((1, 3, 128, 128), np.float32)
+    image[:, :, 0:64, 40:80] = 1
+    image[:, 0, 126:, 126:] = 1
+    assert bright_locator().box(image) == (slice(0, 72), slice(32, 88))
+
+
+def test_where_nothing_is_found_nothing_is_cut_off():
+    assert bright_locator().box(np.zeros((1, 2, 50, 70), np.float32)) == (slice(0, 50), slice(0, 70))
+
+
+def test_it_learns_where_the_rings_of_other_cases_lie(data):
+    dataset, fitted = read_dataset(data), Fitted(enclosure="ring")
+    train_cases, held = tuple(sorted(dataset.cases))[:4], sorted(dataset.cases)[4:]
+    torch.manual_seed(0)
+    locator = Locator(1)
+    fit_locator(locator, dataset, train_cases, fitted, 60, seed=0)
+    locator.eval()
+    for name in held:
+        volume = load_volume(dataset, dataset.case(name), fitted)
+        rows, columns = locator.box(volume.image)
+        assert volume.truth[:, rows, columns].sum() == volume.truth.sum() > 0
+        assert (rows.stop - rows.start) * (columns.stop - columns.start) < 0.5 * volume.truth[0].size
+
+
+def test_what_is_cut_keeps_every_foreground_stroke(data):
+    dataset = read_dataset(data)
+    case = dataset.case(min(dataset.cases))
+    whole = load_volume(dataset, case)
+    cut = load_volume(dataset, case, locate=lambda image: (slice(0, 3), slice(0, 3)))
+    assert cut.scribble.size < whole.scribble.size / 2
+    for value in (1, 2):
+        assert (cut.scribble == value).sum() == (whole.scribble == value).sum() > 0
+    assert cut.image.shape[1:] == cut.scribble.shape == cut.truth.shape
+
+
+def test_the_preset_cuts_slices_to_rings_and_predicts_background_outside(data, run, tmp_path):
+    _, plan = read_plan(run)
+    assert plan.fitted.locate and not plan.fitted.crop and plan.preparation == "slices"
+    masks = predict(Predict(run, data / "imagesTr", tmp_path / "masks"))
+    models = load_models([run], "last", CPU)
+    for path in masks:
+        scan = read_scan([data / "imagesTr" / path.name.replace(".nii", "_0000.nii")], models)
+        rows, columns = scan.box
+        assert (rows.stop - rows.start) * (columns.stop - columns.start) < 96 * 96
+        mask = np.asarray(nibabel.load(path).dataobj).transpose(scan.grid.order)
+        assert mask.any() and mask.sum() == mask[:, rows, columns].sum()
+
+
+def test_without_rings_or_with_other_wishes_slices_stay_whole(data, tmp_path):
+    for name, given in (("off", {"enclosure": "off"}), ("slices", {"preparation": "slices"})):
+        _, plan = read_plan(train(settings(data, tmp_path / name, iterations=1, **given)))
+        assert not plan.fitted.locate
+    small = small_dataset(tmp_path / "small")
+    _, plan = read_plan(train(settings(small, tmp_path / "open", iterations=1)))
+    assert not plan.fitted.locate and plan.size == 32
+
+
+def test_size_and_length_of_the_preset_follow(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(RINGS, "iterations", 2)
+    _, plan = read_plan(train(settings(data, tmp_path / "run", iterations=None, size=None)))
+    assert (plan.size, plan.recipe.iterations) == (RINGS["size"], 2)
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ({"preparation": "rings", "enclosure": "off"}, "Leave one of the two out"),
+        ({"preparation": "rings", "method": "ustm"}, "--preparation rings: ustm has no term"),
+    ],
+)
+def test_rings_need_the_enclosure(data, tmp_path, given, words):
+    with pytest.raises(InputError, match=words):
+        train(settings(data, tmp_path / "run", **given))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_was_cut_off_keeps_its_locator(data, tmp_path, monkeypatch):
+    whole = train(settings(data, tmp_path / "whole", iterations=6))
+    steps = []
+
+    def stop_in_fourth(*given):
+        steps.append(0)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        return once(*given)
+
+    once = Step.__call__
+    monkeypatch.setattr(Step, "__call__", stop_in_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(data, tmp_path / "cut", iterations=6, checkpoint_every=0))
+    monkeypatch.undo()
+    resume(tmp_path / "cut")
+    assert (tmp_path / "cut" / "last.safetensors").read_bytes() == (whole / "last.safetensors").read_bytes()
+
+
+def test_a_checkpoint_without_it_is_refused(data, tmp_path):
+    cut = train(settings(data, tmp_path / "run", iterations=2, enclosure="off"))
+    path = cut / "config.json"
+    stored = json.loads(path.read_text())
+    stored["plan"]["fitted"] |= {"locate": True, "enclosure": "ring"}
+    stored["plan"]["recipe"]["iterations"] = 3
+    path.write_text(json.dumps(stored))
+    with pytest.raises(InputError, match="finds where rings lie"):
+        resume(cut)
+
+
+def test_a_warm_start_learns_it_anew(data, run, tmp_path):
+    weights = [
+        load_file(folder / "last.safetensors")
+        for folder in (run, train(settings(data, tmp_path / "next", iterations=1, init=run)))
+    ]
+    key = "locator.network.head.weight"
+    assert weights[0][key].shape == weights[1][key].shape and not torch.equal(weights[0][key], weights[1][key])
+
+
+def test_a_packed_model_and_an_array_are_cut_alike(data, run, tmp_path):
+    packed = pack(Pack(run, tmp_path / "model.zip"))
+    (one,), (other,) = load_models([run], "last", CPU), load_models([packed], "last", CPU)
+    case = read_dataset(data).case(min(read_dataset(data).cases))
+    boxes = {str(read_scan(case.images, [model]).box) for model in (one, other)}
+    assert len(boxes) == 1
+    volume = load_volume(read_dataset(data), case)
+    channels = [np.asarray(nibabel.load(case.images[0]).dataobj, np.float32).transpose(volume.grid.order)]
+    assert str(prepare_scan(channels, volume.grid, [one]).box) in boxes
+    mask = predict(Predict(run, case.images[0], tmp_path / "mask.nii.gz"))[0]
+    found = ss.load(run).predict(channels[0])
+    assert np.array_equal(found, np.asarray(nibabel.load(mask).dataobj).transpose(volume.grid.order))
+
+
+@pytest.mark.slow
+def test_the_exported_script_cuts_alike(data, run, tmp_path):
+    pytest.importorskip("onnx"), pytest.importorskip("onnxruntime"), pytest.importorskip("onnxscript")
+    folder = export(Export(run, tmp_path / "model"))
+    for path in predict(Predict(run, data / "imagesTr", tmp_path / "ours"))[:3]:
+        segment_alone(folder, [data / "imagesTr" / path.name.replace(".nii", "_0000.nii")], tmp_path / path.name)
+        one, other = (np.asarray(nibabel.load(file).dataobj) for file in (path, tmp_path / path.name))
+        assert one.any() and np.array_equal(one, other)
