@@ -61,7 +61,15 @@ def folder(tmp_path):
     for name in ("mscmr.zip", "acdc1.zip", "acdc2.zip"):
         (tmp_path / "packed" / name).touch()
     (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
+    write_rates(tmp_path, scn=1e-6, effdnet=1e-6)
     return tmp_path
+
+
+def write_rates(folder: Path, scn: float, effdnet: float) -> None:
+    logs = folder / "runs" / "gpu"
+    logs.mkdir(parents=True, exist_ok=True)
+    lines = f"method,batch,seconds\neffdnet,12,{effdnet}\nscn,24,{scn}\n"
+    (logs / "speed-a-gpu-256.csv").write_text(lines, encoding="utf-8")
 
 
 def test_it_asks_for_what_there_is_and_carries_on(folder):
@@ -99,12 +107,20 @@ def test_a_data_set_that_is_not_there_is_passed_over(folder):
 def test_the_runs_of_scn_are_side_by_side_if_both_end_in_time(folder, step, expected):
     """Both runs stand at 20 000 of 30 000 iterations: 20 000 steps are missing, 24 000 with a fifth for the rest."""
     logs = folder / "runs" / "gpu"
-    logs.mkdir(parents=True)
     (logs / "rates.log").touch()
-    (logs / "speed-a-gpu-256.csv").write_text(f"method,batch,seconds\neffdnet,12,9\nscn,24,{step}\n", encoding="utf-8")
+    write_rates(folder, scn=step, effdnet=9)
     (logs / "speed-parts-a-gpu-256.csv").write_text("method,seconds\nscn,99\n", encoding="utf-8")
     for run in RUNS[:2]:
         (folder / run).mkdir(parents=True)
         (folder / run / "log.jsonl").write_text('{"iteration": 20000, "loss": 1}\n', encoding="utf-8")
     *_, said = call(folder, steps=1, seconds=100)
     assert f"both runs of SCN: {24_000 * step:.0f} s, " in said and f"{expected} at once" in said
+
+
+@pytest.mark.parametrize("step, begun", [(0.0003, True), (0.0009, False)])
+def test_effdnet_is_begun_if_it_needs_less_than_four_fifths_of_what_is_left(folder, step, begun):
+    """60 000 steps and a fifth for the rest: 22 s and 65 s, of 75 s."""
+    write_rates(folder, scn=1e-6, effdnet=step)
+    asked, _, said = call(folder, steps=1, seconds=100)
+    assert any(RUNS[2] in line for line in asked) == begun
+    assert ("it is not begun" in said) != begun

@@ -9,6 +9,7 @@ were trained are only measured. It writes fast/choose.csv and fast/choose.md. Se
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ from scribbleseg.data.layout import read_dataset
 from scribbleseg.evaluation.metrics import dice
 from scribbleseg.inference.models import load_models
 from scribbleseg.inference.probabilities import segment
+from scribbleseg.inference.scan import read_scan
 from scribbleseg.training import plan
 from scribbleseg.training.train import resume
 
@@ -33,10 +35,12 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 from common import RESULTS, markdown_table, read_csv, read_log, write_csv, write_page
 
-VARIANTS: dict[str, tuple[dict, tuple[str, ...]]] = {  # name → changes of the preset, options of the method
-    "papers": ({"augmentation": "papers"}, ()),
-    "upright": ({}, ()),
-    "half-time": ({}, ("taught=1",)),
+VARIANTS: dict[str, tuple[dict, dict]] = {  # name → changes of the preset, settings of the training
+    "papers": ({"augmentation": "papers"}, {"preparation": "slices"}),
+    "upright": ({}, {"preparation": "slices"}),
+    "half-time": ({}, {"preparation": "slices", "set": ("taught=1",)}),
+    "rings": ({}, {}),
+    "rings-96": ({}, {"size": 96, "iterations": 1600}),
 }
 COLUMNS = (
     *("variant", "data", "seed", "commit", "device", "minutes", "cases", "cross_entropy", "background"),
@@ -53,9 +57,9 @@ def train(name: str, data: Path, split: str, run: Path, seed: int) -> None:
     if (run / "config.json").is_file():
         resume(run)
         return
-    changes, options = VARIANTS[name]
+    changes, settings = VARIANTS[name]
     with mock.patch.dict(plan.FAST, changes):
-        ss.train(data, run, preset="fast", split=split, val_share=0.15, seed=seed, set=options)
+        ss.train(data, run, preset="fast", split=split, val_share=0.15, seed=seed, **settings)
 
 
 def measure(name: str, data: Path, run: Path) -> dict:
@@ -64,9 +68,10 @@ def measure(name: str, data: Path, run: Path) -> dict:
     fitted, classes = model.plan.fitted, range(len(model.plan.classes))
     found: dict[str, list] = {key: [] for key in ("entropy", "labelled", "far", "dense", "near")}
     for case in model.plan.fold.val:
-        volume = load_volume(dataset, dataset.case(case), fitted)
-        spacing = volume.grid.spacing_mm
-        whole = segment([model], [volume.image], spacing, torch.device("cpu"), probabilities=True)
+        volume = load_volume(dataset, dataset.case(case), dataclasses.replace(fitted, crop=False))
+        scan = read_scan(dataset.case(case).images, [model])
+        cut = segment([model], scan.images, scan.grid.spacing_mm, torch.device("cpu"), probabilities=True)
+        whole = scan.placed(cut)
         label, probs = whole.label, whole.probs
         assert probs is not None
         enclosed = enclosure(volume.scribble, dataset.reach(volume.grid), fitted.enclosure) != UNLABELED
