@@ -1,5 +1,6 @@
 """Slices cut to where rings lie: the box, its training, and runs that count on it."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -222,6 +223,24 @@ def test_a_packed_model_and_an_array_are_cut_alike(data, run, tmp_path):
     mask = predict(Predict(run, case.images[0], tmp_path / "mask.nii.gz"))[0]
     found = ss.load(run).predict(channels[0])
     assert np.array_equal(found, np.asarray(nibabel.load(mask).dataobj).transpose(volume.grid.order))
+
+
+def test_runs_that_are_averaged_see_what_each_of_them_finds(data, run):
+    class Fixed(Locator):
+        def __init__(self, rows, columns):
+            super().__init__(1)
+            self.fixed = slice(*rows), slice(*columns)
+
+        def box(self, image):
+            return self.fixed
+
+    [model] = load_models([run], "last", CPU)
+    locators = [Fixed((10, 50), (30, 60)), Fixed((20, 70), (25, 40))]
+    models = [dataclasses.replace(model, locator=locator) for locator in locators]
+    case = read_dataset(data).case(min(read_dataset(data).cases))
+    scan = read_scan(case.images, models)
+    assert scan.box == (slice(10, 70), slice(25, 60))
+    assert {image.shape for image in scan.images} == {(1, 3, 60, 35)}
 
 
 @pytest.mark.slow
