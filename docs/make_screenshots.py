@@ -3,7 +3,7 @@
     python docs/make_screenshots.py [FOLDER] [--iterations 900]
 
 Needs Chromium, and some minutes for the training. The strokes are those that the phantom's simulator draws, on four of
-eight hearts. A FOLDER that this script has filled already is not trained again.
+eight hearts. A FOLDER that this script has filled already is not trained again: only the prediction is shown anew.
 """
 
 import argparse
@@ -92,9 +92,9 @@ def main(folder: Path, iterations: int) -> None:
             draw(session, folder / "phantom" / "labelsTr")
             page.reload()
         page.wait_for_selector("body[data-ready]")
-        open_case(page, DRAWN[0], 4)
-        save(page, "strokes")
         if not filled:
+            open_case(page, DRAWN[0], 4)
+            save(page, "strokes")
             began = time.monotonic()
             page.click("#update")
             page.wait_for_selector("#toasts p:has-text('Updated in')", timeout=3_600_000)

@@ -23,7 +23,7 @@ from tiny import image
 from scribbleseg.config import Draw
 from scribbleseg.core.errors import InputError
 from scribbleseg.data.layout import read_dataset
-from scribbleseg.draw.draw import draw, listen, open_session
+from scribbleseg.draw.draw import draw, listen, listen_again, open_session
 from scribbleseg.draw.planes import planes
 from scribbleseg.draw.server import make_app
 from scribbleseg.draw.session import Session
@@ -785,6 +785,16 @@ def test_a_taken_port_is_named():
         listen(taken.getsockname()[1])
     with pytest.raises(InputError, match="--port 99999: cannot be used"):
         listen(99999)
+
+
+def test_the_port_of_the_last_server_is_taken_again_if_it_is_free(dataset):
+    with listen(0) as taken:
+        port = taken.getsockname()[1]
+        with listen_again(port) as another:
+            assert another.getsockname()[1] != port
+    Session(dataset).remember(port)
+    with listen_again(Session(dataset).port) as again:
+        assert again.getsockname()[1] == port
 
 
 def test_the_verb_serves_the_page_and_ends_with_ctrl_c(dataset):

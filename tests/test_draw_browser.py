@@ -263,6 +263,28 @@ def test_two_tabs_do_not_overwrite_each_other(browser, tmp_path):
         assert (np.asanyarray(nibabel.load(path).dataobj) != before).sum() == 12
 
 
+def test_a_class_that_another_tab_has_added_comes_with_the_next_stroke(browser, tmp_path):
+    session = open_session(scans(tmp_path / "scans", ("RAS", "LPS")), ("liver",))
+    with served(session) as address, shown(browser, address) as one, shown(browser, address) as two:
+        for page in (one, two):
+            ready(page)
+        two.click("#more-classes")
+        two.locator("#new-classes input[type=text]").fill("kidney")
+        two.keyboard.press("Enter")
+        two.wait_for_selector("#classes li >> nth=2")
+        two.wait_for_timeout(500)
+        open_case(two, "scan_RAS")
+        two.keyboard.press("2")
+        stroke(two, [(20, 20), (25, 20)], **GRID)
+        assert one.locator("#classes li").count() == 2
+        open_case(one, "scan_LPS")
+        stroke(one, [(5, 5), (9, 5)], **GRID)
+        one.wait_for_selector("#classes li >> nth=2")
+        open_case(one, "scan_RAS")
+        one.mouse.move(*place(one, 22, 20, **GRID))
+        one.wait_for_selector("#where:has-text('drawn: kidney')")
+
+
 def test_a_server_that_is_away_loses_no_stroke(browser, tmp_path):
     dataset = read_dataset(small_dataset(tmp_path / "data", cases=3))
     path = dataset.cases["case.0 a"].scribble

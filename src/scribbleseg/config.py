@@ -401,18 +401,24 @@ class Simulate:
 class Draw:
     """Draw strokes in the browser, train on them, look at the segmentations and correct them.
 
-    A folder of volumes becomes a data set beside it, FOLDER_scribbles; its files stay as they are. The page is for this
+    A folder of scans becomes a data set beside it, FOLDER_scribbles; its files stay as they are. The page is for this
     computer only.
     """
 
     folder: Annotated[
-        Path, Argument("FOLDER", "A folder of volumes (NIfTI, NRRD, MHA), or a data set in the nnU-Net raw layout.")
+        Path,
+        Argument(
+            "FOLDER",
+            "A data set, or a folder of volumes (NIfTI, NRRD, MHA), of pictures (PNG, TIFF) or of DICOM: a folder per "
+            "series.",
+        ),
     ]
     classes: Annotated[
         tuple[str, ...],
         Option(
             "NAME[=COLOUR]",
-            "A class, such as liver or liver=green. Give the option once per class. Background needs no option.",
+            "A class, such as liver or liver=green. Give the option once per class. Background needs no option. In a "
+            "data set that has classes: these in their order, then those to add.",
             "named in the page",
             "class",
         ),

@@ -224,10 +224,10 @@ class Session:
             self._save()
 
     def next_slice(self) -> Suggested | None:
-        """The slice without strokes, of cases not reviewed, that the model is least sure of. None if there is none."""
+        """The next slice to draw, of the cases that are not reviewed, by `least_sure`. None if there is none."""
         seen = {name: each for name, each in self.overview.items() if name not in self.reviewed and not each.error}
         uncertainty = {name: self.predictions.uncertainty(self.case(name)) or () for name in seen}
-        return least_sure(uncertainty, {name: each.slices for name, each in seen.items()})
+        return least_sure(uncertainty, {name: each.slices for name, each in seen.items()}, spread=True)
 
     # --- changes of strokes; each raises Conflict if the strokes are not `version`
 

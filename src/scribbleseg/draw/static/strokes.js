@@ -1,0 +1,185 @@
+// Strokes: drawn, undone, copied, accepted, saved, and joined with those of others.
+
+import * as api from "./api.js";
+import { readSession, showUpdate } from "./model.js";
+import { $, ask, attempt, say, state, view } from "./page.js";
+import { showButtons, showCases, showClasses, showStrip } from "./panels.js";
+import { alongLine, difference, inside, NOT_DRAWN } from "./pixels.js";
+import { Saver } from "./saver.js";
+import { goTo, kept, openCase, plane, showSides, showSlice, strokesHere } from "./slices.js";
+
+const MOST_UNDO = 300;
+export let undone = [], done = []; // changes: {case, slice, at, before, after}, or {case, accepted: true}
+export let stroke = null; // what is being drawn
+
+export const saver = new Saver({
+  onSaved: (name, answer) => {
+    if (name === state.case?.id) state.case.drawn = answer.drawn;
+    const row = state.session.cases.find((each) => each.id === name);
+    row.voxels = answer.drawn[0].map((_, value) => answer.drawn.reduce((sum, slice) => sum + slice[value], 0));
+    row.slices = answer.drawn.flatMap((slice, index) => (slice.some(Boolean) ? [index] : []));
+    showStrip();
+    showSides();
+    if (row.voxels.length !== state.session.classes.length) return attempt(readSession)();
+    showCases();
+    showClasses();
+    showUpdate();
+  },
+  onConflict: settleConflict,
+  onState: (text, kind) => { $("saved").textContent = text; $("saved").className = kind; },
+});
+
+export const radius = () => (state.size / 2) * Math.min(...state.case.planes[0].spacing_mm);
+
+export function beginStroke(place) {
+  const strokes = strokesHere();
+  if (!strokes) return;
+  const value = state.tool === "erase" ? NOT_DRAWN : state.tool === "ring" ? 0 : state.value;
+  stroke = { plane: strokes, slice: state.slice, before: strokes.data.slice(), value, points: [place] };
+  extendStroke(place);
+}
+
+function put(pixel) {
+  const { plane: { data }, before, value } = stroke, was = before[pixel];
+  if (value === NOT_DRAWN || was === NOT_DRAWN || was === value || state.overwrite) data[pixel] = value;
+}
+
+export function extendStroke(place) {
+  const last = stroke.points.at(-1);
+  alongLine(stroke.plane, last, place, radius(), state.case.planes[0].spacing_mm, put);
+  stroke.points.push(place);
+  view.changed("strokes");
+}
+
+export function endStroke() {
+  if (state.tool === "ring") extendStroke(stroke.points[0]);
+  else if (state.fill) inside(stroke.plane, stroke.points, put);
+  const { plane: { data }, before, slice } = stroke;
+  stroke = null;
+  view.changed("strokes");
+  remember(slice, before, data);
+}
+
+export function cancelStroke() {
+  if (!stroke) return;
+  stroke.plane.data.set(stroke.before);
+  stroke = null;
+  view.changed("strokes");
+}
+
+// A slice of the open case was changed from `before` to `after`: to the disk, and to the list for undo.
+function remember(slice, before, after) {
+  const change = difference(before, after);
+  if (!change.at.length) return;
+  done.push({ case: state.case.id, slice, ...change });
+  if (done.length > MOST_UNDO) done.shift();
+  undone = [];
+  saver.change(state.case.id, slice, after, before);
+  showButtons();
+}
+
+async function changeSlice(slice, change) {
+  const strokes = await plane("strokes", 0, slice);
+  const before = strokes.data.slice();
+  change(strokes.data);
+  if (slice === state.slice) view.changed("strokes");
+  return { before, after: strokes.data };
+}
+
+const stepBack = (from, to, old, now, what) => attempt(async () => {
+  const change = from().pop();
+  if (!change || stroke) return;
+  if (state.case.id !== change.case) await openCase(change.case, change.slice ?? null);
+  if (change.accepted) {
+    await changeWholeCase(what);
+  } else {
+    await goTo(change.slice);
+    const { before, after } = await changeSlice(change.slice, (data) => {
+      change.at.forEach((pixel, index) => { if (data[pixel] === change[now][index]) data[pixel] = change[old][index]; });
+    });
+    saver.change(change.case, change.slice, after, before);
+  }
+  to().push(change);
+  showButtons();
+});
+
+export const undo = stepBack(() => done, () => undone, "before", "after", "restore");
+export const redo = stepBack(() => undone, () => done, "after", "before", "accept");
+
+async function changeWholeCase(what) {
+  await saver.settled();
+  const name = state.case.id;
+  const answer = await api.changeCase(name, what, saver.versions.get(name));
+  saver.versions.set(name, answer.version);
+  state.session.cases.find((row) => row.id === name).reviewed ||= what === "accept";
+  kept.strokes = new Map();
+  saver.onSaved(name, answer);
+  showButtons();
+  await showSlice();
+}
+
+export const acceptCase = attempt(async () => {
+  if (!state.case || state.case.prediction === null) return say("This case is not predicted yet.");
+  const answer = await ask("Accept the whole case?",
+    "Every voxel without a stroke becomes labelled as predicted, and the next update learns from it. Undo takes it back.",
+    ["Accept", "Cancel"]);
+  if (answer !== "Accept") return;
+  await changeWholeCase("accept");
+  done.push({ case: state.case.id, accepted: true });
+  undone = [];
+  showButtons();
+});
+
+export const acceptSlice = attempt(async () => {
+  if (!state.case || state.case.prediction === null) return say("This case is not predicted yet.");
+  const slice = state.slice, predicted = await plane("prediction", 0, slice);
+  const { before, after } = await changeSlice(slice, (data) => {
+    data.forEach((value, pixel) => { if (value === NOT_DRAWN) data[pixel] = predicted.data[pixel]; });
+  });
+  remember(slice, before, after);
+});
+
+export const copyStrokes = attempt(async () => {
+  const slice = state.slice;
+  const drawn = state.case.drawn.flatMap((counts, index) => (index !== slice && counts.some(Boolean) ? [index] : []));
+  if (!drawn.length) return say("No other slice of this case has strokes.");
+  const nearest = drawn.reduce((one, other) => (Math.abs(other - slice) < Math.abs(one - slice) ? other : one));
+  const from = (await plane("strokes", 0, nearest)).data;
+  const { before, after } = await changeSlice(slice, (data) => {
+    data.forEach((value, pixel) => { if (value === NOT_DRAWN || state.overwrite) data[pixel] = from[pixel] === NOT_DRAWN ? value : from[pixel]; });
+  });
+  remember(slice, before, after);
+  say(`Copied from slice ${nearest + 1}. Move or erase what does not fit here.`);
+});
+
+// Asks again if the server does not answer: the strokes are kept until then.
+function settleConflict(name, slices) {
+  resolveConflict(name, slices).catch((error) => {
+    say(error.message);
+    setTimeout(settleConflict, 2000, name, slices);
+  });
+}
+
+async function resolveConflict(name, slices) {
+  $("saved").textContent = "Not saved: changed elsewhere";
+  $("saved").className = "bad";
+  const drop = "Show theirs";
+  const answer = await ask("These strokes were changed elsewhere",
+    `Another tab, person or program has written the strokes of ${name}. Your last strokes are not saved yet. ` +
+    "They can be added where the others drew nothing.", ["Show theirs and add mine", drop]);
+  if (stroke) endStroke();
+  const { version } = await api.getCase(name);
+  const mine = [...slices].map(([slice, { data, base }]) => ({ slice, ...difference(base, data) }));
+  if (name === state.case?.id) kept.strokes = new Map(); // nothing can be drawn on the old ones any more
+  saver.resolve(name, version);
+  done = done.filter((change) => change.case !== name);
+  undone = undone.filter((change) => change.case !== name);
+  await openCase(name, state.case?.id === name ? state.slice : null);
+  for (const { slice, at, before, after } of answer === drop ? [] : mine) {
+    const change = await changeSlice(slice, (data) => {
+      at.forEach((pixel, index) => { if (data[pixel] === before[index]) data[pixel] = after[index]; });
+    });
+    remember(slice, change.before, change.after);
+  }
+  saver.report();
+}
