@@ -12,9 +12,9 @@ from scribbleseg.training.train import train
 
 torch.set_num_threads(1)  # many times faster on a small machine
 torch.set_flush_denormal(True)  # as the training loop does
-signal.signal(
-    signal.SIGINT, signal.default_int_handler
-)  # a script's background job ignores Ctrl-C, and all that tests start would with it
+# a script's background job ignores Ctrl-C, and one under nohup ignores SIGHUP; all that tests start would with it
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

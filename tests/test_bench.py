@@ -11,6 +11,7 @@ import pytest
 from small import plan_of, small_dataset
 
 from scribbleseg.bench import bench, engines
+from scribbleseg.bench.formats import to_csv
 from scribbleseg.bench.plan import Boxplot, Curves, read_bench_plan
 from scribbleseg.bench.run import run_job, short_curve, training_time
 from scribbleseg.bench.store import add_run, done_jobs, is_done, read_records, read_results, read_scores
@@ -159,6 +160,50 @@ def test_runs_that_cannot_stand_side_by_side_are_refused(place, at, changed, wha
         read_results(plan, place)
 
 
+def test_runs_on_files_that_changed_in_between_are_refused(place):
+    plan = read_bench_plan(place)
+    machine = {"device": "a CPU, 1 thread", "precision": "float32", "data": {"learned": "12", "held_out": "ab"}}
+    for job in plan.jobs:
+        leave(place, job, more={"environment": machine})
+    assert len(read_results(plan, place).records) == 4
+    for part in ("learned", "held_out"):
+        leave(place, plan.jobs[1], more={"environment": machine | {"data": machine["data"] | {part: "cd"}}})
+        with pytest.raises(InputError, match="have different files of the fold"):
+            read_results(plan, place)
+
+
+@pytest.mark.parametrize(
+    ("table", "old", "new", "words"),
+    [
+        ("runs", ",0.5,", ",half,", "runs.csv: .*'seconds_per_iteration' is 'half': expected a number"),
+        ("runs", ",pce,", ",[1],", "runs.csv: .*expected text"),
+        ("scores", "0.5", "0.5x", "scores.csv: is damaged"),
+        ("curves", ",nan", ",x", "curves.csv: is damaged"),
+        ("scores", "pce-s0", "other", "has no scores in scores.csv"),
+    ],
+)
+def test_tables_of_other_types_are_named(place, table, old, new, words):
+    plan = read_bench_plan(place)
+    for job in plan.jobs:
+        leave(place, job)
+    path = place.results / "quick" / f"{table}.csv"
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(InputError, match=words):
+        read_results(plan, place)
+
+
+def test_names_that_a_spreadsheet_would_run_are_quoted_in_the_tables(place):
+    plan = read_bench_plan(place)
+    for job in plan.jobs:
+        leave(place, job, rows=[("=cmd|'/c calc'!A0", "mm")])
+    text = (place.results / "quick" / "scores.csv").read_text(encoding="utf-8")
+    assert ",'=cmd" in text and ",=cmd" not in text
+    assert set(read_results(plan, place).scores["case"]) == {"=cmd|'/c calc'!A0"}
+    assert to_csv(pd.DataFrame({"label": ["@x", "plain"], "dice": [-0.5, 1.0]})) == "label,dice\n'@x,-0.5\nplain,1\n"
+
+
 def test_a_record_that_cannot_be_read_says_what_to_do(place):
     plan = read_bench_plan(place)
     leave(place, plan.jobs[0])
@@ -166,7 +211,7 @@ def test_a_record_that_cannot_be_read_says_what_to_do(place):
     good = table.read_text(encoding="utf-8")
     for bad in (f"<<<<<<< HEAD\n{good}", f"{good}<<<<<<< HEAD\n", f"{good}{good}", "", f'{good}"'):
         table.write_text(bad, encoding="utf-8")
-        with pytest.raises(InputError, match="runs.csv: .* Restore it"):
+        with pytest.raises(InputError, match="runs.csv: .* Restore the tables"):
             bench(place)
 
 

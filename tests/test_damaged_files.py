@@ -153,6 +153,33 @@ def test_a_small_file_that_claims_gigabytes_is_refused_before_they_are_taken(tmp
             read_volume(tmp_path / name)
 
 
+def test_a_header_that_does_not_fit_its_voxels(tmp_path):
+    """MetaIO prints "Uncompress failed" and goes on with voxels of its own."""
+    packed, plain = (itk(image(0), tmp_path / f"{name}.mha", name == "a").read_bytes() for name in "ab")
+    size = packed[packed.index(b"CompressedDataSize") : packed.index(b"TransformMatrix")]
+    changes = [packed.replace(size, new) for new in (b"", b"CompressedDataSize = 10\n", b"CompressedDataSize = 0\n")]
+    changes.append(plain.replace(b"ElementDataFile", b"HeaderSize = 5\nElementDataFile"))
+    for content in changes:
+        (tmp_path / "a.mha").write_bytes(content)
+        with pytest.raises(InputError, match="its header does not fit its voxels"):
+            read_volume(tmp_path / "a.mha")
+    (tmp_path / "a.mha").write_bytes(packed)
+    assert np.array_equal(read_volume(tmp_path / "a.mha")[0].T, image(0))
+
+
+def test_voxels_that_are_text_have_no_length_and_are_refused(tmp_path):
+    words = " ".join(map(str, image(0).T.ravel())).encode()
+    head = itk(image(0), tmp_path / "a.nrrd", False).read_bytes().split(b"\n\n")[0].replace(b"raw", b"ascii")
+    (tmp_path / "a.nrrd").write_bytes(head + b"\n\n" + words + b" 1 2 3")
+    content = itk(image(0), tmp_path / "a.mha", False).read_bytes()
+    head = content[: content.index(b"LOCAL\n") + 6].replace(b"BinaryData = True", b"BinaryData = False")
+    (tmp_path / "a.mha").write_bytes(head + words + b" 1 2 3")
+    with pytest.raises(InputError, match="its encoding is 'ascii'; convert it to raw or gzip"):
+        read_volume(tmp_path / "a.nrrd")
+    with pytest.raises(InputError, match="its voxels are text; convert it to binary"):
+        read_volume(tmp_path / "a.mha")
+
+
 def test_voxels_in_another_file_are_not_followed(tmp_path):
     pytest.importorskip("SimpleITK")
     (tmp_path / "secret").write_bytes(bytes(480))
@@ -257,6 +284,47 @@ def test_units_of_other_formats(tmp_path, kind):
     assert grid.spacing_mm == pytest.approx((5, 0.9, 0.8))
     write_volume(tmp_path / f"b{kind}", read_volume(path)[0], grid)
     assert read_volume(tmp_path / f"b{kind}")[1].same_place(grid)
+
+
+def test_spacings_of_nrrd_without_a_space(tmp_path):
+    """`spacings` and `units` of each axis, as files without a patient have them."""
+    head = "NRRD0004\ntype: short\nendian: little\ndimension: 3\nsizes: 12 10 4\nencoding: raw\n"
+    voxels, path = image(0).T.tobytes(), tmp_path / "a.nrrd"
+    path.write_bytes(f'{head}spacings: 800 900 5000\nunits: "um" "um" "um"\n\n'.encode() + voxels)
+    assert read_volume(path)[1].spacing_mm == pytest.approx((5, 0.9, 0.8))
+    path.write_bytes(f"{head}spacings: nan 0.9 5\n\n".encode() + voxels)
+    with pytest.raises(InputError, match="its spacings are nan 0.9 5"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("Offset", "nan 0 0"),
+        ("Offset", "0 inf 0"),
+        ("Offset", "0 zero 0"),
+        ("ElementSpacing", "-1 1 5"),
+        ("ElementSpacing", "nan 1 5"),
+        ("TransformMatrix", "nan 0 0 0 1 0 0 0 1"),
+    ],
+)
+def test_places_that_are_no_numbers_in_metaimage(tmp_path, key, value):
+    """MetaIO reads nan and words as 0, and -1 as 1."""
+    path = itk(image(0), tmp_path / "a.mha", False)
+    content = path.read_bytes()
+    line = next(line for line in content.split(b"\n") if line.startswith(key.encode()))
+    path.write_bytes(content.replace(line, f"{key} = {value}".encode()))
+    with pytest.raises(InputError, match=f"its {key} is {value}"):
+        read_volume(path)
+
+
+def test_an_axis_without_a_direction_in_nrrd(tmp_path):
+    path = itk(image(0), tmp_path / "a.nrrd", False)
+    content = path.read_bytes()
+    line = next(line for line in content.split(b"\n") if line.startswith(b"space directions"))
+    path.write_bytes(content.replace(line, b"space directions: none (0,1,0) (0,0,5)"))
+    with pytest.raises(InputError, match="its space directions are none"):
+        read_volume(path)
 
 
 def test_a_spacing_that_is_no_unit_is_refused(folder):
@@ -399,10 +467,58 @@ def test_a_label_that_is_there_and_not_matched_is_a_problem(folder, said, part):
     assert survey(folder)[1] == []
 
 
+@pytest.mark.parametrize("name", ["imagesTr", "imagesTs", "labelsTr", "labelsTr_dense", "labelsTs", "splits"])
+@pytest.mark.parametrize("what", ["link", "file", "case"])
+def test_a_part_of_a_data_set_that_is_there_and_not_read_is_a_problem(folder, said, name, what):
+    place = folder / name
+    if place.exists():
+        place.rename(folder / ".kept")
+    if what == "link":
+        place.symlink_to("nowhere")
+    elif what == "file":
+        place.touch()
+    else:
+        (folder / name.upper()).mkdir()
+    words = f"{folder / name.upper()}: is not read; expected {name}" if what == "case" else f"{place}: is no folder"
+    assert any(words in fault for fault in survey_faults(folder))
+    usable, text = said(folder)
+    assert not usable and words in text
+
+
+def survey_faults(folder: Path) -> list[str]:
+    try:
+        return survey(folder)[1]
+    except InputError as error:
+        return [str(error)]
+
+
+@pytest.mark.parametrize("what", ["link", "folder", "case", "in splits"])
+def test_splits_that_cannot_be_read_never_mean_all_cases(folder, tmp_path, what):
+    path = folder / "splits_final.json"
+    content = path.read_bytes()
+    path.unlink()
+    if what == "link":
+        path.symlink_to("nowhere")
+    elif what == "folder":
+        path.mkdir()
+    elif what == "case":
+        (folder / "Splits_Final.json").write_bytes(content)
+    else:
+        (folder / "splits").mkdir()
+        (folder / "splits" / "mine.JSON").write_bytes(content)
+    words = ["train", str(folder), str(tmp_path / "run"), "--method", "pce", "--size", "32", "--iterations", "1"]
+    assert main(words) == 2 and not (tmp_path / "run").exists()
+    with pytest.raises(InputError, match="is no file|is not read; expected"):
+        read_dataset(folder)
+
+
 def test_files_without_a_use_are_named(folder, said):
     for name in ("notes.txt", "who.nii.gz", "case0.nrrd", ".DS_Store"):
         (folder / "labelsTr" / name).touch()
+    (folder / "imagesTr" / "case9").mkdir()
+    (folder / "splits_final.json.txt").touch()
     text = " ".join(read_dataset(folder).left_out())
+    assert "imagesTr: case9: not a volume" in text and "splits_final.json.txt: not read as a split" in text
     assert "notes.txt" in text and "who.nii.gz" in text and "1 .nrrd" in text and ".DS" not in text
 
 

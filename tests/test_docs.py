@@ -202,6 +202,13 @@ def test_every_method_has_a_page_that_knows_its_options(name):
         assert parse_options(name, (f"{option}={text}",)) == {option: options[option]}
 
 
+def test_the_tests_of_the_reliability_page_exist():
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+)`", page))
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    assert len(named) > 50 and not [name for name in named if f"def {name}(" not in code]
+
+
 def test_the_readme_shows_the_committed_scores():
     block = re.search(r"<!-- scores.*?-->(.*)<!-- end of scores -->", README, re.DOTALL)[1]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines() if "[`" in line]

@@ -135,6 +135,30 @@ def test_folders_that_cannot_be_drawn_on_are_refused(tmp_path, dataset):
         open_session(folder)
 
 
+def test_a_folder_of_scans_is_shown_whole(tmp_path, capsys):
+    folder = scans(tmp_path / "scans", ("RAS",))
+    (folder / "notes.txt").touch()
+    open_session(folder, ("liver",))
+    assert "1 not shown, no scans: notes.txt" in capsys.readouterr().err
+    (folder / "gone.nii.gz").symlink_to("nowhere")
+    with pytest.raises(InputError, match="gone.nii.gz: is not a file"):
+        open_session(folder)
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path, dataset):
+    folder = scans(tmp_path / "scans", ("RAS",))
+    (folder / "scan_RAS.nii.gz").rename(folder / "caf\udce9.nii.gz")
+    with pytest.raises(InputError, match=r"case 'caf\\udce9': the name of its files is not UTF-8"):
+        open_session(folder, ("liver",))
+    assert not (tmp_path / "scans_scribbles").exists()
+    for path in (dataset / "imagesTr").iterdir():
+        path.rename(path.with_name(f"\udce9{path.name}"))
+    shutil.rmtree(dataset / "labelsTr")
+    (dataset / "splits_final.json").unlink(missing_ok=True)
+    with pytest.raises(InputError, match="not UTF-8"):
+        open_session(dataset)
+
+
 def test_a_dicom_series_becomes_a_volume_and_its_files_stay(tmp_path):
     pytest.importorskip("SimpleITK")
     voxels = image(0)
@@ -463,6 +487,17 @@ def test_a_server_that_is_killed_while_it_saves_leaves_whole_files(dataset):
     case = there.get(f"/api/cases/{CASE}").json()
     assert np.array(case["drawn"]).sum() == 3 * 36 * 40
     assert put_slice(there, CASE, 0, get_plane(there, CASE, "strokes", 0, 0), case["version"]).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", '{"colours": {"square": 5}}', '{"reviewed": [null]}', '{"colours": {"square": "x"}}']
+)
+def test_what_the_page_keeps_is_held_to_its_types(dataset, text):
+    path = dataset / ".scribbleseg" / "draw" / "session.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match="session.json: |colour 'x': expected a name"):
+        open_session(dataset)
 
 
 def test_a_relative_path_is_where_it_seems(dataset, monkeypatch):

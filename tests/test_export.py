@@ -1,5 +1,6 @@
 """`scribbleseg export`: masks of the ONNX file and of the MONAI bundle are those of `predict`."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -124,7 +125,25 @@ def test_an_exported_folder_says_no_place_of_the_machine(run, exported):
 
 def test_the_script_is_short():
     text = Path(standalone.__file__).read_text(encoding="utf-8").split('"""', 2)[2]
-    assert sum(bool(line.strip()) for line in text.splitlines()) < 60
+    assert sum(bool(line.strip()) for line in text.splitlines()) < 75
+
+
+def test_the_script_reads_files_to_their_end_and_replaces_none(tmp_path, monkeypatch):
+    scan, mask = tmp_path / "a.nii.gz", tmp_path / "mask.nii.gz"
+    stored = np.random.default_rng(0).integers(0, 256, (64, 64, 20), np.uint8)
+    save(scan, stored, AFFINE)
+    assert np.array_equal(np.asarray(standalone.load(str(scan)).dataobj), stored)
+    content = bytearray(scan.read_bytes())
+    content[-6] ^= 1  # in the checksum, which nibabel does not read
+    nibabel.load(scan).get_fdata()
+    scan.write_bytes(content)
+    with pytest.raises(gzip.BadGzipFile):
+        standalone.load(str(scan))
+    (tmp_path / "model.json").write_text('{"channels": ["MR"]}')
+    mask.touch()
+    monkeypatch.setitem(sys.modules, "onnxruntime", type(sys)("onnxruntime"))
+    with pytest.raises(SystemExit, match="mask.nii.gz: exists already"):
+        standalone.predict([str(scan)], str(mask), tmp_path)
 
 
 @pytest.mark.parametrize("kind", KINDS)

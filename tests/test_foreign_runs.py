@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +209,49 @@ def test_lines_that_are_no_log(run, tmp_path, line):
         file.write(line + "\n")
     with pytest.raises(InputError, match="log.jsonl: (not the log of a run|its iterations do not rise)"):
         write_report(run, tmp_path / "page.html")
+
+
+@pytest.mark.parametrize("verb", ["report", "pack", "export", "resume"])
+def test_a_log_that_is_no_text(run, tmp_path, capsys, verb):
+    torch.save(torch.load(run / "resume.pt", weights_only=True) | {"iteration": 1}, run / "resume.pt")
+    (run / "log.jsonl").write_bytes(b'{"iteration": 1}\xff\n')
+    words = {"report": ["report", run], "pack": ["pack", run, tmp_path / "a.zip"], "resume": ["train", run, "--resume"]}
+    words |= {"export": ["export", run, tmp_path / "out", "--format", "monai"]}
+    assert main([str(word) for word in words[verb]]) == 2
+    assert "log.jsonl: byte 17 is not UTF-8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("config", ["[" * 100_000, '{"plan": {"recipe": {"iterations": "many"}}}', "{}", "\udcff"])
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"iteration": "x", "seconds_per_iteration": NaN}', "\udcff", "{}"])
+def test_the_progress_of_a_broken_run_is_none(tmp_path, config, line):
+    pytest.importorskip("pandas")
+    from scribbleseg.bench.view import read_reached
+
+    good = ('{"plan": {"recipe": {"iterations": 9}}}', '{"iteration": 3, "seconds_per_iteration": 1}')
+    for settings, log in ((config, good[1]), (good[0], line), (config, line)):
+        (tmp_path / "config.json").write_text(settings, encoding="utf-8", errors="surrogateescape")
+        (tmp_path / "log.jsonl").write_text(log + "\n", encoding="utf-8", errors="surrogateescape")
+        assert read_reached(tmp_path) is None
+
+
+@pytest.mark.parametrize("option", ["method", "network"])
+@pytest.mark.parametrize("name", ["os:system", "os:environ", "math:pi", "os:path"])
+def test_names_of_what_is_no_code_of_a_python_file(small, tmp_path, capsys, option, name):
+    words = ["train", str(small), str(tmp_path / "new"), "--size", "32", "--iterations", "1", "--batch", "2"]
+    words += ["--method", "pce"] if option == "network" else []
+    assert main([*words, f"--{option}", name]) == 2 and not (tmp_path / "new").exists()
+    assert capsys.readouterr().err.splitlines()[-1].startswith("scribbleseg: ")
+
+
+def test_a_checkpoint_that_would_unpack_to_more_is_refused(run):
+    with zipfile.ZipFile(run / "resume.pt") as file:
+        contents = {entry.filename: file.read(entry) for entry in file.infolist()}
+    with zipfile.ZipFile(run / "resume.pt", "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in contents.items():
+            file.writestr(name, content)
+    torch.load(run / "resume.pt", weights_only=True)
+    with pytest.raises(InputError, match="resume.pt: not a checkpoint"):
+        resume(run)
 
 
 def test_markup_in_a_run_is_shown_as_text(run, small, tmp_path):

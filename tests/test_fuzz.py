@@ -1,15 +1,16 @@
 """Bad inputs at fixed seeds: every verb ends with 0, 1 or 2 and a message, and changes nothing that it was given.
 
-SCRIBBLESEG_FUZZ=10 makes each of these ten times as long; docs/reliability.md has the figures of a long run.
+SCRIBBLESEG_FUZZ=10 makes each of these ten times as long, SCRIBBLESEG_FUZZ=4:10 leaves out the first four times, which
+were done before; docs/reliability.md has the figures of a long run.
 """
 
 import json
+import multiprocessing
 import os
+import re
 import shutil
 import signal
 import struct
-import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -18,15 +19,22 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 from small import small_dataset
+from test_folders import itk, write_series
 from test_train import same_weights, settings
+from tiny import image, save, scribble, truth
 
 from scribbleseg.cli import main
 from scribbleseg.core.errors import InputError
+from scribbleseg.core.json_file import read_lines
+from scribbleseg.data.volume import read_volume, write_volume
+from scribbleseg.draw.draw import open_session
 from scribbleseg.reporting.collect import collect, open_run
+from scribbleseg.training.checkpoint import read_checkpoint
 from scribbleseg.training.train import resume, train
 
-TIMES = float(os.environ.get("SCRIBBLESEG_FUZZ", "1"))
+AFTER, TIMES = map(float, ("0:" + os.environ.get("SCRIBBLESEG_FUZZ", "1")).split(":")[-2:])
 ODD = [None, True, -1, 0, 1, 2**70, 0.5, 1e308, float("nan"), "", "x", "<b>", "\0", "é", "../..", [], [None], [[1]], {}]
 ODD += [{"a": 1}, {"": ""}, "a" * 300, "\ud800", "\x1b[2J"]
 WORDS = [
@@ -53,7 +61,8 @@ SHORT = ["--method", "pce", "--size", "32", "--iterations", "1", "--batch", "2",
 
 def inputs(count: int) -> Iterator[np.random.Generator]:
     """A generator of random numbers for each input, the same in every run of the tests."""
-    for seed in range(max(1, round(count * TIMES))):
+    first = round(count * AFTER)
+    for seed in range(first, max(first + 1, round(count * TIMES))):
         yield np.random.default_rng(seed)
 
 
@@ -196,17 +205,131 @@ def test_headers(data, run, tmp_path, capsys):
     found.check()
 
 
-@pytest.mark.parametrize("kind", [".nii.gz", ".nrrd", ".mha"])
+@pytest.mark.parametrize("kind", [".nii.gz", ".nrrd", ".mha", ".png", ".tif", "deflate.tif"])
 def test_bytes_of_volumes(data, run, tmp_path, capsys, kind):
-    from scribbleseg.data.volume import read_volume, write_volume
-
+    """What has a checksum is refused, or has the voxels that it had."""
     found, (voxels, grid) = Found(), read_volume(data / "labelsTr_dense" / "case.0 a.nii")
-    path = tmp_path / f"mask{kind}"
-    write_volume(path, voxels, grid)
-    whole = path.read_bytes()
+    path, truth = tmp_path / f"mask{kind}", tmp_path / f"truth{kind}"
+    if kind.endswith((".png", ".tif")):
+        packing = "tiff_adobe_deflate" if kind == "deflate.tif" else None
+        Image.fromarray(voxels[0]).save(path, compression=packing)
+    else:
+        write_volume(path, voxels, grid)
+    whole, true = path.read_bytes(), read_volume(path)[0]
+    truth.write_bytes(whole)
     for number, rng in enumerate(inputs(60)):
         path.write_bytes(damaged(whole, rng))
-        found.call((number, kind), "evaluate", path, data / "labelsTr_dense" / "case.0 a.nii")
+        code = found.call((number, kind), "evaluate", path, truth)
+        if code == 0 and not kind.endswith(".tif"):
+            now = read_volume(path)[0]
+            assert now.shape != true.shape or now.dtype != true.dtype or np.array_equal(now, true), number
+    found.check()
+
+
+@pytest.mark.parametrize("kind", ["series", "segments", "hdf5", "nci-isbi"])
+def test_bytes_of_imports(tmp_path, capsys, kind):
+    pytest.importorskip("SimpleITK")
+    src, dst, voxels = tmp_path / "src", tmp_path / "dst", image(0)
+    words = ["import", "folders", src / "images", src / "labels", dst, "--class", "a=1", "--class", "background=0"]
+    if kind == "series":
+        write_series(src / "images" / "anna", voxels, [10, 12.5, 15, 17.5])
+        (src / "labels").mkdir()
+        affine = np.array([[-0.8, 0, 0, -5], [0, -0.7, 0, -6], [0, 0, 2.5, 10], [0, 0, 0, 1]])
+        save(src / "labels" / "anna.nii.gz", (scribble() == 1).astype(np.uint8), affine)
+        path = src / "images" / "anna" / "7.dcm"
+    elif kind == "segments":
+        save(src / "images" / "anna.nii.gz", voxels, np.eye(4))
+        (src / "labels").mkdir()
+        path = src / "labels" / "anna.seg.nrrd"
+        layer = itk.GetImageFromArray(np.ascontiguousarray((scribble() == 1).astype(np.uint8).T))
+        layer.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
+        for key, value in {"Name": "a", "LabelValue": "1", "Layer": "0", "ID": "Segment_1"}.items():
+            layer.SetMetaData(f"Segment0_{key}", value)
+        itk.WriteImage(layer, str(path), useCompression=True)
+    elif kind == "hdf5":
+        h5py = pytest.importorskip("h5py")
+        src.mkdir()
+        path = src / "patient007_frame01.h5"
+        rng = np.random.default_rng(0)
+        with h5py.File(path, "w") as file:
+            for name, top in (("image", 99), ("label", 4), ("scribble", 5)):
+                file.create_dataset(name, data=rng.integers(0, top, (3, 9, 7), np.uint8), compression="gzip")
+        words = ["import", "wsl4mis", src, dst]
+    else:
+        write_series(
+            src / "Prostate3T-01-0001", voxels, [10, 12.5, 15, 17.5], {"0010|0020": lambda _: "Prostate3T-01-0001"}
+        )
+        path = src / "Prostate3T-01-0001.nrrd"
+        mask = itk.GetImageFromArray(np.ascontiguousarray(truth().T))
+        mask.SetSpacing((0.8, 0.7, 2.5))
+        mask.SetOrigin((5, 6, 10))
+        itk.WriteImage(mask, str(path), useCompression=True)
+        words = ["import", "nci-isbi", src, dst]
+    found, whole = Found(), path.read_bytes()
+    assert main([str(word) for word in words]) == 0, capsys.readouterr().err
+    shutil.rmtree(dst)
+    for number, rng in enumerate(inputs(15)):
+        path.write_bytes(damaged(whole, rng))
+        code = found.call((number, kind), *words)
+        assert dst.exists() == (code == 0) and not list(tmp_path.glob(".partial-*"))
+        shutil.rmtree(dst, ignore_errors=True)
+    found.check()
+
+
+def test_bytes_of_a_packed_model(data, run, tmp_path, capsys):
+    found, model = Found(), tmp_path / "model.zip"
+    assert main(["pack", str(run), str(model)]) == 0
+    whole, ends = model.read_bytes(), 6000
+    for number, rng in enumerate(inputs(40)):
+        head = rng.random() < 0.5  # else the settings and the list of files at the end
+        part = damaged(whole[:ends] if head else whole[-ends:], rng)
+        model.write_bytes(part + whole[ends:] if head else whole[:-ends] + part)
+        source = data / "imagesTr" / "case.0 a_0000.nii"
+        found.call((number, head), "predict", model, source, tmp_path / "x.nii", "--overwrite", "--device", "cpu")
+    found.check()
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("name", ["plan.toml", "runs.csv", "folds.csv", "scores.csv", "curves.csv"])
+def test_values_of_a_bench(tmp_path, capsys, name):
+    pd = pytest.importorskip("pandas")
+    plan, budget = tmp_path / "plans" / "plan.toml", tmp_path / "results" / "quick"
+    for folder in (plan.parent, budget):
+        folder.mkdir(parents=True)
+    plan.write_text(
+        '[[data]]\nfolder = "acdc"\nsplit = "cv5"\nfolds = [0]\n\n[[row]]\nmethod = "pce"\n\n[[row]]\nmethod = "scn"\n'
+    )
+    for table in ("runs", "folds", "scores", "curves"):
+        rows = pd.read_csv(ROOT / "benchmarks" / "results" / "quick" / f"{table}.csv", dtype=str, keep_default_na=False)
+        kept = rows["run"].isin(["acdc/cv5-0/pce-s0", "acdc/cv5-0/scn-s0"]) if "run" in rows else rows["id"] != ""
+        rows[kept].to_csv(budget / f"{table}.csv", index=False)
+    words = ["bench", plan, "--table-only", "--results", budget.parent, "--runs", tmp_path / "runs"]
+    found, path = Found(), plan if name == "plan.toml" else budget / name
+    assert found.call("whole", *words) == 0, capsys.readouterr().err
+    whole = path.read_text(encoding="utf-8")
+    for number, rng in enumerate(inputs(6)):
+        content = whole.encode()
+        if rng.random() < 0.6:  # another value in one cell
+            parts = re.split(r"([,\n= ])", whole)
+            at = 2 * int(rng.integers(len(parts) // 2 + 1))
+            parts[at] = str(ODD[rng.integers(len(ODD))])
+            content = "".join(parts).encode("utf-8", "replace")
+        path.write_bytes(damaged(content, rng) if rng.random() < 0.5 else content)
+        found.call((number, name), *words)
+    found.check()
+
+
+def test_values_of_a_session(data, capsys):
+    """What the page that draws keeps."""
+    path, found = data / ".scribbleseg" / "draw" / "session.json", Found()
+    path.parent.mkdir(parents=True)
+    whole = {"colours": {"background": "#000000", "square": "red"}, "reviewed": ["case.0 a"]}
+    for number, rng in enumerate(inputs(40)):
+        content = json.dumps(changed(whole, rng)).encode()
+        path.write_bytes(damaged(content, rng) if rng.random() < 0.2 else content)
+        found.run(number, lambda: json.dumps(open_session(data).describe()) and 0)
     found.check()
 
 
@@ -240,7 +363,8 @@ def test_values_of_a_run(data, run, tmp_path, capsys, name):
     for number, rng in enumerate(inputs(60)):
         which = int(rng.integers(len(lines)))
         content = json.dumps(changed(json.loads(lines[which]), rng))
-        path.write_text("\n".join([*lines[:which], content, *lines[which + 1 :]]) + "\n", encoding="utf-8")
+        text = ("\n".join([*lines[:which], content, *lines[which + 1 :]]) + "\n").encode()
+        path.write_bytes(damaged(text, rng) if rng.random() < 0.2 else text)
         found.run((number, name, "report", content[:3000]), lambda: collect(open_run(run)) and 0)
         if number % 4 == 0:
             source, out = data / "imagesTr" / "case.0 a_0000.nii", run / "predictions" / "x.nii"
@@ -277,6 +401,7 @@ def test_bytes_of_weights(data, run, tmp_path, capsys, name):
 
 
 VERBS = ["check", "train", "predict", "evaluate", "simulate", "report", "methods", "phantom"]
+VERBS += ["import", "pack", "export", "bench"]
 
 
 def test_arguments(data, run, tmp_path, capsys, monkeypatch):
@@ -289,6 +414,9 @@ def test_arguments(data, run, tmp_path, capsys, monkeypatch):
         "evaluate": "out class-name nothing",
         "simulate": "coverage thickness seed nothing",
         "phantom": "seed nothing",
+        "import": "class not-drawn channel same-voxels nothing",
+        "export": "format nothing",
+        "bench": "table-only budget fold datasets runs results jobs engine nothing",
     }
     for number, rng in enumerate(inputs(150)):
         verb = VERBS[rng.integers(len(VERBS))]
@@ -297,6 +425,10 @@ def test_arguments(data, run, tmp_path, capsys, monkeypatch):
             "predict": ["predict", run, data / "imagesTr" / "case.0 a_0000.nii", tmp_path / "out.nii"],
             "evaluate": ["evaluate", data / "labelsTr_dense", data / "labelsTr_dense"],
             "phantom": ["phantom", tmp_path / "phantom", "--cases", "0"],
+            "import": ["import", "folders", data / "imagesTr", data / "labelsTr_dense", tmp_path / "set"],
+            "pack": ["pack", run, tmp_path / "model.zip"],
+            "export": ["export", run, tmp_path / "exported"],
+            "bench": ["bench", data / "splits_final.json"],
         }.get(verb, [verb, data if verb in ("check", "simulate") else WORDS[rng.integers(len(WORDS))]])
         for name in rng.choice(options.get(verb, "nothing").split(), rng.integers(1, 3)):
             words += [f"--{name}", WORDS[rng.integers(len(WORDS))]]
@@ -305,7 +437,7 @@ def test_arguments(data, run, tmp_path, capsys, monkeypatch):
         if "--iterations" not in words and verb == "train":
             continue  # it may be a whole training
         found.call((number, words), *words)
-        for made in ("new", "out.nii", "phantom"):
+        for made in ("new", "out.nii", "phantom", "set", "model.zip", "exported"):
             place = tmp_path / made
             shutil.rmtree(place, ignore_errors=True) if place.is_dir() else place.unlink(missing_ok=True)
     after = tree(data, run)
@@ -351,28 +483,43 @@ def test_file_names(data, run, tmp_path, capsys):
     found.check()
 
 
-PYTHON = "import sys, torch; torch.set_num_threads(1); from scribbleseg.cli import main; sys.exit(main())"
-
-
 def test_kills(small, tmp_path):
-    """A training that is killed at any moment, again and again, ends in the weights of one that was not."""
-    whole = train(settings(small, tmp_path / "whole", iterations=12, checkpoint_every=0.0))
-    words = ["train", str(small), "RUN", "--method", "pce", "--iterations", "12", "--size", "32", "--batch", "4"]
+    """A training that is killed at any moment ends, carried on, in the weights of one that was not."""
+    whole = train(settings(small, tmp_path / "whole", iterations=8, size=16, batch=2, checkpoint_every=0.0))
+    words = ["train", str(small), "RUN", "--method", "pce", "--iterations", "8", "--size", "16", "--batch", "2"]
     words += ["--checkpoint-every", "0", "--precision", "float32", "--device", "cpu"]
-    numbers = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT]
-    for number, rng in enumerate(inputs(1)):
-        run = tmp_path / f"run{number}"
+    numbers = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT]
+    context = multiprocessing.get_context("forkserver")  # PyTorch is imported once, not for every training
+    context.set_forkserver_preload(["scribbleseg.cli", "scribbleseg.training.train"])
+    reached = []
+    for rng in inputs(1):
+        number = int(rng.integers(len(numbers)))
+        run = tmp_path / f"run{len(reached)}"
         words[2] = str(run)
-        process = subprocess.Popen([sys.executable, "-c", PYTHON, *words], stderr=subprocess.DEVNULL)
-        wanted = rng.choice(["config.json", "last.safetensors", "resume.pt", "log.jsonl", "pictures"])
-        while process.poll() is None and not (run / wanted).exists():
-            time.sleep(0.002)
-        time.sleep(float(rng.uniform(0, 0.5)))
-        process.send_signal(numbers[number % 4])
-        process.wait()
+        process = context.Process(target=main, args=(list(words),))
+        process.start()
+        saved, wanted, before, pace = 0, int(rng.integers(6)), None, 0.3  # checkpoints until the kill; 0: before any
+        began = time.monotonic()
+        while process.is_alive() and saved < wanted:
+            time.sleep(0.001)
+            now = (run / "resume.pt").stat().st_mtime_ns if (run / "resume.pt").exists() else None
+            if now != before:
+                saved, before, pace, began = saved + 1, now, time.monotonic() - began, time.monotonic()
+        while process.is_alive() and wanted == 0 and not run.exists():
+            time.sleep(0.001)
+        time.sleep(float(rng.uniform(0, pace)))
+        if process.is_alive():
+            os.kill(process.pid, numbers[number])
+        process.join()
         if not (run / "config.json").exists():
-            train(settings(small, run, iterations=12, checkpoint_every=0.0))
+            reached.append(f"{numbers[number].name} before it began")
+            train(settings(small, run, iterations=8, size=16, batch=2, checkpoint_every=0.0))
         else:
+            at = read_checkpoint(run)["iteration"] if (run / "resume.pt").exists() else "no checkpoint"
+            reached.append(f"{numbers[number].name} {process.exitcode} at {at}")
             resume(run)
-        assert same_weights(whole, run), f"{number}: {numbers[number % 4]}"
+        assert same_weights(whole, run), reached[-1]
+        assert read_lines(run / "log.jsonl")[-1][:16] == read_lines(whole / "log.jsonl")[-1][:16]
         assert not list(run.rglob(".partial-*"))
+        shutil.rmtree(run)
+    print(f"{len(reached)} kills: {'; '.join(reached)}")

@@ -105,6 +105,21 @@ def test_wsl4mis_bad_input(wsl4mis, tmp_path):
     with h5py.File(path, "a") as h5:
         h5["scribble"] = np.zeros((2, 2, 2), np.uint8)
     fails("wsl4mis", wsl4mis, dst, "have shapes")
+    with h5py.File(path, "a") as h5:
+        del h5["scribble"]
+        h5["scribble"] = np.full((12, 9, 7), 1.5)
+    fails("wsl4mis", wsl4mis, dst, "patient007_frame01.h5: has label value 1.5; expected whole numbers")
+    with h5py.File(path, "a") as h5:
+        h5["scribble"][:] = np.nan
+    fails("wsl4mis", wsl4mis, dst, "patient007_frame01.h5: has label value nan")
+    with h5py.File(path, "a") as h5:
+        del h5["scribble"]
+        h5.create_dataset("scribble", (10**6, 10**5, 10), np.uint8, chunks=True)  # a few bytes on disk
+    fails("wsl4mis", wsl4mis, dst, "/scribble promises 1000000000000 bytes")
+    with h5py.File(path, "a") as h5:
+        del h5["scribble"]
+        h5.create_group("scribble")
+    fails("wsl4mis", wsl4mis, dst, "/scribble is no array of numbers")
 
 
 def test_a_taken_folder_is_left_alone(wsl4mis, tmp_path):
@@ -292,12 +307,26 @@ def test_acdc(acdc, tmp_path, above, capsys):
         dataset.folds(name)
 
 
+def test_files_of_other_names_are_named(acdc, mscmr, tmp_path, capsys):
+    scribble = acdc / "patient001" / "patient001_frame01_scribble.nii.gz"
+    scribble.rename(scribble.with_name("patient001_frame01_scribbles.nii.gz"))
+    import_dataset(Import("acdc", acdc, tmp_path / "acdc"))
+    assert "1 not imported, no frames or labels: patient001_frame01_scribbles.nii.gz" in capsys.readouterr().err
+    (mscmr / "val" / "labels" / "subject3_DE_mask.nii.gz").touch()
+    import_dataset(Import("mscmr", mscmr, tmp_path / "mscmr"))
+    assert "1 files not imported: subject3_DE_mask.nii.gz" in capsys.readouterr().err
+    (mscmr / "TestSet" / "labels" / "subject5_DE_manual.nii.gz").symlink_to("nowhere")
+    fails("mscmr", mscmr, tmp_path / "other", "subject5_DE_manual.nii.gz: no such file")
+
+
 def test_acdc_bad_input(acdc, tmp_path):
     dst = tmp_path / "set"
     fails("acdc", tmp_path / "none", dst, "has no files such as patient001/patient001_frame01.nii.gz")
     info = acdc / "patient001" / "Info.cfg"
     info.write_text("Group: XYZ\n", encoding="utf-8")
     fails("acdc", acdc, dst, "Group 'XYZ'; expected one of DCM")
+    info.write_bytes(b"Group: DCM\xff\n")
+    fails("acdc", acdc, dst, "Info.cfg: byte 11 is not UTF-8")
     info.unlink()
     scan = acdc / "patient001" / "patient001_frame01.nii.gz"
     whole = scan.read_bytes()
@@ -444,3 +473,29 @@ def test_nci_isbi_bad_input(nci_isbi, tmp_path):
     itk.WriteImage(mask, str(path))
     next(src.rglob("t2-0/*.dcm")).unlink()
     fails("nci-isbi", src, dst, r"0 DICOM series of its patient have its size \(9, 8, 5\)")
+
+
+def test_nci_isbi_holds_its_files_to_what_they_carry(nci_isbi, tmp_path, capsys):
+    itk = pytest.importorskip("SimpleITK")
+    dst, src = tmp_path / "set", tmp_path / "src"
+    shutil.copytree(nci_isbi, src)
+    mask, scan = src / "masks" / f"{PATIENTS[0]}.nrrd", next(src.rglob("t2-0/0003.dcm"))
+    for path, change, words in (
+        (mask, lambda content: content[:-20] + bytes([content[-20] ^ 4]) + content[-19:], "0001.nrrd: cannot be read"),
+        (scan, lambda content: content[:-30], "0003.dcm: not read as part of the series"),
+        (scan, lambda content: content.replace(b"-60\\", b"-63\\"), "apart; expected even|shifted sideways"),
+    ):
+        whole = path.read_bytes()
+        assert change(whole) != whole
+        path.write_bytes(change(whole))
+        fails("nci-isbi", src, dst, words)
+        path.write_bytes(whole)
+    itk.WriteImage(itk.Cast(itk.ReadImage(str(mask)), itk.sitkFloat32) * 0.5, str(mask))
+    fails("nci-isbi", src, dst, "0001.nrrd: has label value 0.5; expected whole numbers")
+    itk.WriteImage(itk.Cast(_prostate(itk, 0)[1], itk.sitkInt16) - 1, str(mask))
+    fails("nci-isbi", src, dst, "0001.nrrd: has value -1")
+    mask.rename(mask.with_name("Prostate-1.nrrd"))
+    import_dataset(Import("nci-isbi", src, dst))
+    said = capsys.readouterr().err
+    assert "1 not imported, no masks or scribbles: Prostate-1.nrrd" in said
+    assert f"1 patients have no mask and are not imported: {PATIENTS[0]}" in said

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+import scribbleseg as ss
 from scribbleseg.cli import main
 from scribbleseg.config import Evaluate, Predict, Report, Simulate, Train
 from scribbleseg.core.errors import InputError
@@ -51,7 +53,7 @@ def model(run: Path, classes: int = 25) -> Model:
     settings, plan = read_plan(run)
     from dataclasses import replace
 
-    return Model(run, Flat(), settings, replace(plan, classes=("x",) * classes, size=64), torch.float32, 2, "")
+    return Model(run, Flat(), settings, replace(plan, classes=("x",) * classes, size=64), torch.float32, None, 2, "")
 
 
 def test_a_prediction_needs_no_more_memory_for_more_slices(run):
@@ -83,6 +85,46 @@ def test_out_of_memory_is_a_message_with_a_way_out(run, data, tmp_path, capsys, 
         assert main(["predict", str(run), str(data), str(tmp_path / "out")]) == 2
         said = capsys.readouterr().err.splitlines()[-1]
         assert said.startswith("scribbleseg: out of memory (") and "Give a smaller --batch" in said
+
+
+@pytest.mark.parametrize("pixel", [1e-4, 0.01, 60.0, 1e4])
+def test_pixels_that_are_not_those_of_the_image_are_refused(run, data, tmp_path, capsys, pixel):
+    """A config.json that asks for 10¹² pixels, or for one; and a scan whose unit of length is wrong."""
+    path = run / "config.json"
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    stored["plan"] |= {"preparation": "patches", "fitted": stored["plan"]["fitted"] | {"pixel": pixel}}
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    image, out = data / "imagesTr" / "case.0 a_0000.nii.gz", tmp_path / "out.nii.gz"
+    assert main(["predict", str(run), str(image), str(out), "--device", "cpu"]) == 2 and not out.exists()
+    said = capsys.readouterr().err
+    assert re.search(r"case.0 a_0000.nii.gz: has voxels of 4.\d+ × 0.7\d+ × 0.7\d+ mm, and the run makes", said)
+    with pytest.raises(InputError, match="the image: has voxels of 5 × 0.7 × 0.7 mm"):
+        ss.load(run).predict(np.zeros((3, 20, 20), np.float32), (5, 0.7, 0.7))
+    stored["plan"]["fitted"]["pixel"] = 0.7
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    assert main(["predict", str(run), str(image), str(out), "--device", "cpu"]) == 0
+
+
+def test_slices_far_larger_than_the_image_are_refused(run, data, tmp_path, capsys):
+    path = run / "config.json"
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    stored["plan"]["size"] = 16384
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    image = data / "imagesTr" / "case.0 a_0000.nii.gz"
+    assert main(["predict", str(run), str(image), str(tmp_path / "out.nii.gz"), "--device", "cpu"]) == 2
+    assert "has slices of 36 × 40 pixels, and the run makes 16384² of them" in capsys.readouterr().err
+
+
+def test_a_case_of_another_unit_is_named_by_check_and_train(data, tmp_path, capsys):
+    for part in ("imagesTr/case.0 a_0000", "labelsTr/case.0 a", "labelsTr_dense/case.0 a"):
+        file = nibabel.load(data / f"{part}.nii.gz")
+        far = file.affine @ np.diag([1000, 1000, 1000, 1])
+        nibabel.save(nibabel.Nifti1Image(np.asarray(file.dataobj), far), data / f"{part}.nii.gz")
+    assert main(["check", str(data)]) == 0
+    assert "case.0 a: the voxel size is over 16 times as large" in capsys.readouterr().out
+    words = ["train", str(data), str(tmp_path / "new"), "--method", "pce", "--size", "32", "--iterations", "1"]
+    assert main([*words, "--preparation", "patches", "--dims", "2"]) == 2 and not (tmp_path / "new").exists()
+    assert "case.0 a.nii.gz: has pixels of 733.2 mm, and most cases have 0.7" in capsys.readouterr().err
 
 
 def test_a_long_skeleton_takes_memory_of_its_length(run):

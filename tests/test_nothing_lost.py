@@ -1,5 +1,6 @@
 """What is on the disk survives: a second process, a kill at any moment, a closed terminal, a broken file beside it."""
 
+import io
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import nibabel
@@ -313,6 +315,27 @@ def test_the_report_is_not_stopped_by_pictures_that_cannot_be_read(run, tmp_path
     assert write_report(run, tmp_path / "report.html").is_file()
     said = capsys.readouterr().err
     assert f"{pictures[0]}: cannot be read" in said and ".partial" not in said
+
+
+def test_the_report_names_pictures_of_other_content(run, tmp_path, capsys):
+    (run / "pictures").mkdir(exist_ok=True)
+    plane, claim = np.zeros((1, 8, 8)), io.BytesIO()
+    np.lib.format.write_array_header_1_0(claim, {"descr": "<f8", "fortran_order": False, "shape": (10**9, 10**6)})
+    contents = {
+        "1": {"image": plane},
+        "2": {"image": plane, "scribble": plane, "prediction": np.zeros((1, 9, 9))},
+        "3": {"image": np.zeros(1), "scribble": np.zeros(1), "prediction": np.zeros(1)},
+        "x": {"image": plane, "scribble": plane, "prediction": plane},
+    }
+    for name, arrays in contents.items():
+        np.savez(run / "pictures" / f"{name}.npz", **arrays)
+    np.save(run / "pictures" / "4.npy", plane)
+    (run / "pictures" / "4.npy").rename(run / "pictures" / "4.npz")
+    with zipfile.ZipFile(run / "pictures" / "5.npz", "w") as file:
+        file.writestr("image.npy", claim.getvalue())
+    assert write_report(run, tmp_path / "report.html").is_file()
+    said = capsys.readouterr().err
+    assert all(f"{run / 'pictures' / name}.npz: cannot be read" in said for name in "12345x")
 
 
 def test_names_that_begin_with_a_dot_are_no_splits(small, tmp_path):

@@ -5,6 +5,7 @@ own order.
 import copy
 import json
 import math
+import os
 import resource
 import shutil
 from pathlib import Path
@@ -478,6 +479,17 @@ def test_the_note_lies_beside_a_linked_mask(small, run, tmp_path):
     for _ in range(2):
         predict(Predict(run, small, tmp_path / "out"))
     assert not (tmp_path / "store" / MADE_BY).exists()
+
+
+def test_what_is_no_file_is_not_replaced(trained, small, tmp_path):
+    source = small / "imagesTr" / "case.0 a_0000.nii.gz"
+    target = tmp_path / "mask.nii.gz"
+    for make in (lambda: target.symlink_to("nowhere"), lambda: os.mkfifo(target)):
+        make()
+        with pytest.raises(InputError, match="mask.nii.gz: exists already"):
+            predict(Predict(trained, source, target, device="cpu"))
+        assert os.path.lexists(target) and not target.is_file()
+        target.unlink()
 
 
 @pytest.mark.parametrize("text", ["[]", "7", '{"sha256": null}', '{"sha256": []}'])

@@ -9,6 +9,7 @@ from tabulate import DataRow, TableFormat, tabulate
 
 from ..config import Bench
 from ..core.atomic import atomic_file
+from ..evaluation.tables import as_cell
 from .plan import BenchPlan
 from .store import Results
 from .tables import Section, Table, aggregate, all_tests, spans, tables, tidy
@@ -45,8 +46,9 @@ def write_tables(plan: BenchPlan, results: Results, folder: Path) -> Path:
 
 
 def to_csv(table: pd.DataFrame) -> str:
-    """Ten digits: the last ones depend on the order of sums."""
-    return table.infer_objects().to_csv(index=False, lineterminator="\n", float_format="%.10g")
+    """Ten digits: the last ones depend on the order of sums. No text is a formula for a spreadsheet."""
+    quoted = table.map(lambda value: as_cell(value) if isinstance(value, str) else value)
+    return quoted.infer_objects().to_csv(index=False, lineterminator="\n", float_format="%.10g")
 
 
 def pipe_table(head: list[str], body: list[list[str]]) -> str:

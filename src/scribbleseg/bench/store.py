@@ -15,21 +15,25 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pandas as pd
+from msgspec import Struct
 
 from ..config import Bench
 from ..core.atomic import atomic_file
 from ..core.errors import InputError
+from ..core.json_file import convert
 from ..core.lock import NO_LOCKS, lock
 from ..evaluation.scores import COLUMNS
+from ..evaluation.tables import as_cell, plain
 from ..methods import hyperparameters, method_class, parse_options
 from ..training.plan import make_recipe, own_code, read_recipe
 from .plan import OWN_RECIPE, BenchPlan, Job
 
 SCORES = (*COLUMNS, "patient")
 CURVE = ("iteration", "loss", "val_mean_dice")
+RESTORE = "Restore the tables of this folder, for example with git."
 LEAVES = ("options", "plan.options", "environment.continued")  # kept as JSON in one cell
 FLAGS = ("missing", "spurious")
 TEXTS = ("run", "case", "class", "unit", "patient")
@@ -59,6 +63,44 @@ class Results:
         return Results(records, scores, curves, outdated)
 
 
+class StoredRecipe(Struct):
+    optimizer: str
+    lr: float
+    schedule: str
+    batch: int
+    iterations: int
+    step_at: list[float] = []
+
+
+class StoredPlan(Struct):
+    recipe: StoredRecipe
+    method: str
+    options: dict[str, Any]
+    size: int
+    network: str
+    classes: list[str]
+    fold: str
+
+
+class StoredMachine(Struct):
+    device: str
+    precision: str
+    threads: int | None = None
+
+
+class Record(Struct):
+    """What every record has; older versions wrote fewer entries than now."""
+
+    plan: StoredPlan
+    environment: StoredMachine
+    held_out_cases: int
+    parameters: int
+    seconds_per_iteration: float
+    minutes: float
+    peak_memory_mib: float | None = None
+    options: dict[str, Any] = {}
+
+
 def _key(job: Job) -> tuple:
     return tuple(getattr(job, name) for name in KEY)
 
@@ -72,7 +114,9 @@ def add_run(budget: Path, job: Job, record: dict, rows: list[dict], curve: list[
     run = {"run": job.run}
     new = {
         "folds": [_cells({"id": name} | fold)],
-        "scores": [run | {key: str(int(row[key]) if key in FLAGS else row[key]) for key in SCORES} for row in rows],
+        "scores": [
+            run | {key: str(int(row[key]) if key in FLAGS else as_cell(row[key])) for key in SCORES} for row in rows
+        ],
         "curves": [run | row for row in curve],
         "runs": [run | _cells(place | _flat(record))],
     }
@@ -90,11 +134,12 @@ def read_records(budget: Path) -> dict[str, dict]:
         records = {}
         for line in runs.drop(columns=list(KEY)).to_dict("records"):
             name, record = line.pop("run"), _nested(line)
+            convert(record, Record, f"{table}: {name}", RESTORE)
             record["plan"]["fold"] = folds[record["plan"]["fold"]]
             records[name] = record
         return records
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{table}: is damaged ({error!r}). Restore it and folds.csv, for example with git.") from error
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{table}: is damaged ({error!r}). {RESTORE}") from error
 
 
 def read_scores(budget: Path) -> dict[str, list[dict]]:
@@ -185,6 +230,8 @@ def _check_alike(results: Results, table: Path) -> None:
     first: dict[tuple, tuple[Job, object]] = {}
     scored = results.scores.groupby("run")[["case", "unit"]].agg(set)
     for job, record in results.records.items():
+        if job.run not in scored.index:
+            raise InputError(f"{table}: {job.run} has no scores in scores.csv. {RESTORE}")
         plan, data, fold = record["plan"], (job.data, job.split), (job.data, job.split, job.fold)
         shared = {
             ("cases of the fold", fold): plan["fold"],
@@ -251,6 +298,10 @@ def _cell(value: object) -> str:
     return value if isinstance(value, str) and _value(value) == value != "" else json.dumps(value, ensure_ascii=False)
 
 
+def _score(key: str, value: object) -> str:
+    return str(int(bool(value)) if key in FLAGS else as_cell(value))
+
+
 def _value(text: str) -> object:
     try:
         return json.loads(text)
@@ -265,7 +316,8 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}). Restore it, for example with git.") from error
+        said = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read ({said}). {RESTORE}") from error
 
 
 def _numbers(path: Path, columns: Collection[str]) -> pd.DataFrame:
@@ -278,7 +330,11 @@ def _numbers(path: Path, columns: Collection[str]) -> pd.DataFrame:
         )
     kinds = {key: float for key in columns if key not in (*TEXTS, *FLAGS)}
     flags = {key: table[key] == "1" for key in columns if key in FLAGS}
-    return table[["run", *columns]].assign(**flags).astype(kinds)
+    texts = {key: table[key].map(plain) for key in columns if key in TEXTS}
+    try:
+        return table[["run", *columns]].assign(**flags, **texts).astype(kinds)
+    except ValueError as error:
+        raise InputError(f"{path}: is damaged ({error}). {RESTORE}") from error
 
 
 def _replace(path: Path, rows: pd.DataFrame) -> None:

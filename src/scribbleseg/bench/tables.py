@@ -367,5 +367,6 @@ def cost_table(section: Section) -> Table:
 
 def _machine(record: dict) -> str:
     machine, note = record["environment"], record.get("data_note")  # the oldest records lack a note
-    threads = "" if "thread" in machine["device"] else f", {machine['threads']} threads"
+    named = "thread" in machine["device"] or machine.get("threads") is None
+    threads = "" if named else f", {machine['threads']} threads"
     return f"{machine['device']}{threads}, {machine['precision']}" + (f", {note}" if note else "")

@@ -11,12 +11,37 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from ..config import Bench
+from ..core.json_file import convert, read_json, read_lines
 from .plan import Job
 from .worker import ELSEWHERE, log_path
 
 POLL_S = 2.0
+
+
+class Length(Struct):
+    iterations: Annotated[int, Meta(ge=1)]
+
+
+class Planned(Struct):
+    recipe: Length
+
+
+class Begun(Struct):
+    """What is read of config.json."""
+
+    plan: Planned
+
+
+class Logged(Struct):
+    """What is read of a line of log.jsonl."""
+
+    iteration: Annotated[int, Meta(ge=0)]
+    seconds_per_iteration: Annotated[float, Meta(ge=0, le=1e9)]
 
 
 @dataclass(frozen=True)
@@ -38,11 +63,11 @@ def read_reached(run: Path) -> Reached | None:
     None before the first log entry, and if they cannot be read: the run itself says so when it is started.
     """
     try:
-        total = json.loads((run / "config.json").read_text(encoding="utf-8"))["plan"]["recipe"]["iterations"]
-        lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-        last = [json.loads(line) for line in lines if line.endswith("\n")][-5:]
-        return Reached(last[-1]["iteration"], total, mean(entry["seconds_per_iteration"] for entry in last))
-    except (OSError, ValueError, LookupError, TypeError):
+        total = read_json(run / "config.json", Begun).plan.recipe.iterations
+        lines = [line for line in read_lines(run / "log.jsonl") if line.endswith("\n")][-5:]
+        last = [convert(json.loads(line), Logged, run) for line in lines]
+        return Reached(last[-1].iteration, total, mean(entry.seconds_per_iteration for entry in last))
+    except (OSError, ValueError, LookupError, RecursionError):
         return None
 
 

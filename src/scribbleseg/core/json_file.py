@@ -1,4 +1,4 @@
-"""JSON files that a user may have written or edited: read, and held to a schema of types."""
+"""JSON and text files that a user may have written or edited: read, and held to a schema of types."""
 
 import json
 import re
@@ -46,6 +46,14 @@ def read_json(path: Path, kind: Any = Any) -> Any:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable as JSON ({error}). Correct the file.") from error
     return convert(content, kind, path)
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file with their ends; none where there is no file. Raises InputError for what is no text."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start + 1} is not UTF-8. Copy the file again, or remove it.") from error
 
 
 def convert(content: Any, kind: Any, where: object, mend: str = "Correct the file.") -> Any:

@@ -31,10 +31,17 @@ def find(kind: str, name: str) -> Any:
 
 
 def version(*found: Any) -> str | None:
-    """SHA-256 of the files that define these classes and functions, one behind the other; None for none."""
+    """SHA-256 of the files that define these classes and functions, one behind the other; None for none.
+
+    Raises InputError for what no Python file defines.
+    """
     if not found:
         return None
-    content = b"".join(Path(inspect.getfile(each)).read_bytes() for each in found)
+    try:
+        content = b"".join(Path(inspect.getfile(each)).read_bytes() for each in found)
+    except (TypeError, OSError) as error:
+        named = ", ".join(str(getattr(each, "__name__", each)) for each in found)
+        raise InputError(f"{named}: expected a class or function of a Python file ({error}).") from error
     return hashlib.sha256(content).hexdigest()
 
 

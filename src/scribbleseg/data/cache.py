@@ -38,7 +38,8 @@ def cached(
         digest.update(np.ascontiguousarray(array).data)
     path = folder / f"{volume.case.id}-{digest.hexdigest()[:16]}.npz"
     if path.is_file():
-        with suppress(OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):  # damaged: computed again
+        damaged = (OSError, ValueError, EOFError, TypeError, MemoryError, zipfile.BadZipFile, zlib.error)
+        with suppress(*damaged):  # computed again
             with np.load(path) as file:
                 return dict(file)
     arrays = compute()

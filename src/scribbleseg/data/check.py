@@ -19,6 +19,7 @@ from .intensity import ct_samples
 from .layout import read_description, survey
 from .nifti import AS_ITK, two_places
 from .plane import flat_axis
+from .preparation import MOST_SCALE
 from .volume import PICTURES, PLANES, Grid, read_label
 
 MOST_OF_ALL = 0.8  # share of all pixels from which a class is too large for strokes
@@ -165,6 +166,13 @@ def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], wa
             tell(f"spacing   {_range(spacing[:, 0])} mm between slices, {_range(spacing[:, 1:].ravel())} mm in plane")
         else:
             tell(f"spacing   none in the files: distances are in {dataset.spacing_unit}")
+        apart = np.abs(np.log(spacing / np.median(spacing, axis=0))).max(1) > np.log(MOST_SCALE)
+        if apart.any() and dataset.spacing_unit == "mm":
+            names = first_names([found.case for found, odd in zip(read, apart, strict=True) if odd])
+            warnings.append(
+                f"{names}: the voxel size is over {MOST_SCALE} times as large or as small as that of most cases. "
+                "Is the unit of length right?"
+            )
         twice = [found.case for found, grid in zip(read, grids, strict=True) if two_places(grid.header)]
         if twice:
             warnings.append(f"{first_names(twice)}: {AS_ITK}. Labels must lie at the same place.")

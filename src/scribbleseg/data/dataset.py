@@ -23,6 +23,7 @@ from ..core.errors import InputError, first_names, nearest
 from ..core.json_file import read_json
 from .volume import ENDINGS, Grid
 
+PARTS = ("imagesTr", "labelsTr", "labelsTr_dense", "imagesTs", "labelsTs")
 REACH_MM, REACH_PIXELS = 7.0, 5.0  # gaps between background strokes up to twice this count as closed
 
 
@@ -93,7 +94,8 @@ class Dataset:
 
     def left_out(self) -> list[str]:
         """A message for every kind of file that is not read, and for keys of dataset.json that are not known."""
-        return [*filter(None, (self._other_endings(), *self._stray_labels(), self._other_keys()))]
+        found = (self._other_endings(), *self._stray_labels(), *self._stray_files(), self._other_keys())
+        return [*filter(None, found)]
 
     def _other_keys(self) -> str:
         if not self.unknown_keys:
@@ -110,14 +112,24 @@ class Dataset:
                 messages.append(
                     f"{part}: {first_names(strays)} has no image and is not read. Add the image, or remove the label"
                 )
+        return messages
+
+    def _stray_files(self) -> list[str]:
+        messages = []
+        for part in PARTS:
+            names = sorted(path.name for path in (self.folder / part).glob("[!.]*"))
             others = [name for name in names if not name.lower().endswith((self.file_ending, *ENDINGS))]
             if others:
                 messages.append(f"{part}: {first_names(others)}: not a volume, and not read")
+        odd = [path for path in self.folder.glob("splits[!.]*") if path.name != "splits_final.json"]
+        odd += [path for path in (self.folder / "splits").glob("[!.]*") if path.suffix != ".json"]
+        if odd:
+            messages.append(f"{first_names(sorted(path.name for path in odd))}: not read as a split")
         return messages
 
     def _other_endings(self) -> str:
         parts = []
-        for part in ("imagesTr", "labelsTr", "labelsTr_dense", "imagesTs", "labelsTs"):
+        for part in PARTS:
             names = [
                 path.name for path in (self.folder / part).glob("[!.]*") if not path.name.endswith(self.file_ending)
             ]

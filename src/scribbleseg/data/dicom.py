@@ -1,4 +1,4 @@
-"""Read a DICOM series, the files of one folder, as a volume through SimpleITK."""
+"""Read a DICOM series through SimpleITK: its slices make a volume, or it is refused."""
 
 import re
 from collections.abc import Sequence
@@ -8,55 +8,72 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import InputError, first_names
-from .itk import from_itk, simpleitk
+from .itk import from_itk, reason, simpleitk
 from .volume import Grid, check_geometry
 
 EVEN = 0.01  # of the slice distance: how far a slice of a series may lie from where even distances put it
 SLICE = re.compile(r".*\.(dcm|dicom|ima)", re.IGNORECASE)  # a name that says that the file is DICOM
 
 
-def read_series(folder: Path) -> tuple[np.ndarray, Grid]:
-    """The voxels [D, H, W] of the only series below a folder, and their grid. Raises InputError for what is no volume.
+def has_series(folder: Path) -> bool:
+    """Whether a folder, or one below it, holds DICOM files: the letters DICM stand at byte 128."""
+    return any(path.is_file() and _is_dicom(path) for path in sorted(folder.rglob("[!.]*")))
 
-    That is: no series or several, a file that is damaged or belongs to no series, slices that are turned to each other,
-    at uneven distances, at one place or shifted sideways (a tilted gantry), and a geometry that is none.
+
+def read_series(folder: Path) -> tuple[np.ndarray, Grid]:
+    """The voxels [D, H, W] of the only series below a folder, and their grid.
+
+    Raises InputError for no series or several, for a geometry that is none, and what `find_series` and `open_series`
+    raise.
     """
-    voxels, affine, header = from_itk(_open_series(folder))
+    series = find_series(folder)
+    if len(series) != 1:
+        sizes = ", ".join(f"{len(files)} files ({Path(files[0]).name} …)" for files in series) or "none"
+        raise InputError(f"{folder}: has {len(series)} DICOM series: {sizes}; expected one. Move the others elsewhere.")
+    voxels, affine, header = from_itk(open_series(folder, series[0]))
     check_geometry(folder, affine)
     grid = Grid(voxels.shape, affine, header)
     return voxels.transpose(grid.order), grid
 
 
-def has_series(folder: Path) -> bool:
-    """Whether a folder, or one below it, holds DICOM files: the letters DICM stand at byte 128."""
-    for path in sorted(folder.rglob("[!.]*")):
-        if path.is_file() and _is_dicom(path):
-            return True
-    return False
+def find_series(folder: Path) -> list[tuple[str, ...]]:
+    """The DICOM series below a folder, each the files in order of their position.
 
-
-def _is_dicom(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
-def _open_series(folder: Path) -> Any:
-    """The SimpleITK image of the series, slices in order of their position; raises as `read_series`."""
+    Raises InputError for a file that looks like DICOM and belongs to no series: SimpleITK leaves out damaged ones.
+    """
     itk = simpleitk(folder)
-    series: list[Sequence[str]] = []
+    found: list[tuple[str, ...]] = []
     try:
         for place_of in [folder, *sorted(path for path in folder.rglob("[!.]*") if path.is_dir())]:
             for name in itk.ImageSeriesReader.GetGDCMSeriesIDs(str(place_of)):
-                series.append(itk.ImageSeriesReader.GetGDCMSeriesFileNames(str(place_of), name))
-        if len(series) != 1:
-            sizes = ", ".join(f"{len(files)} files ({Path(files[0]).name} …)" for files in series) or "none"
-            raise InputError(
-                f"{folder}: has {len(series)} DICOM series: {sizes}; expected one. Move the others elsewhere."
-            )
-        _check_all_used(folder, series[0])
-        reader = itk.ImageFileReader()
-        positions, directions, kinds = [], [], set()
-        for file in series[0]:
+                found.append(itk.ImageSeriesReader.GetGDCMSeriesFileNames(str(place_of), name))
+    except RuntimeError as error:
+        raise InputError(f"{folder}: cannot be read ({reason(error)}). Copy it again.") from error
+    used = {Path(name).resolve() for files in found for name in files}
+    left = [
+        path.name
+        for path in sorted(folder.rglob("[!.]*"))
+        if (path.is_symlink() or path.is_file()) and path.resolve() not in used and _looks_like_slice(path)
+    ]
+    if left and found:
+        raise InputError(
+            f"{folder}: {first_names(left)}: not read as part of the series, perhaps damaged. Copy the scan again, or "
+            "move what is no slice elsewhere."
+        )
+    return found
+
+
+def open_series(folder: Path, files: Sequence[str]) -> Any:
+    """The SimpleITK image of a series of `find_series`; folder: what a message names.
+
+    Raises InputError for files that cannot be read, for colours, for slices that are turned to each other, and for
+    slices at uneven distances, at one place or shifted sideways (a tilted gantry).
+    """
+    itk = simpleitk(folder)
+    reader = itk.ImageFileReader()
+    positions, directions, kinds = [], [], set()
+    try:
+        for file in files:
             reader.SetFileName(file)
             reader.ReadImageInformation()
             positions.append(reader.GetOrigin())
@@ -64,30 +81,18 @@ def _open_series(folder: Path) -> Any:
             kinds.add(reader.GetPixelID())
         colours = reader.GetNumberOfComponents() > 1
         mixed = len(kinds) > 1 and not colours  # each slice has its own scale, as in PET: none may be rounded
-        image = itk.ReadImage(series[0], itk.sitkFloat64 if mixed else itk.sitkUnknown)
-    except InputError:
-        raise
+        image = itk.ReadImage(files, itk.sitkFloat64 if mixed else itk.sitkUnknown)
     except RuntimeError as error:
-        raise InputError(f"{folder}: cannot be read ({str(error).splitlines()[-1]}). Copy it again.") from error
+        raise InputError(f"{folder}: cannot be read ({reason(error)}). Copy it again.") from error
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise InputError(f"{folder}: has colours; expected one number per voxel. Export the series in grey.")
     _check_places(folder, image, np.array(positions), np.array(directions))
     return image
 
 
-def _check_all_used(folder: Path, series: Sequence[str]) -> None:
-    """Raises InputError for files that look like DICOM and are not in the series: the reader drops damaged ones."""
-    used = {Path(name).resolve() for name in series}
-    left = [
-        path.name
-        for path in sorted(folder.rglob("[!.]*"))
-        if (path.is_symlink() or path.is_file()) and path.resolve() not in used and _looks_like_slice(path)
-    ]
-    if left:
-        raise InputError(
-            f"{folder}: {first_names(left)}: not read as part of the series, perhaps damaged. Copy the scan again, or "
-            "move what is no slice elsewhere."
-        )
+def _is_dicom(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def _looks_like_slice(path: Path) -> bool:

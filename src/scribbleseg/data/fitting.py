@@ -13,7 +13,7 @@ from .dataset import Dataset
 from .enclosure import choose_rule, closed_rings
 from .intensity import Intensity, ct_samples, fit_ct, kind_of
 from .plane import choose_plane, flat_axis
-from .preparation import Fitted, content_box
+from .preparation import MOST_SCALE, Fitted, content_box
 from .volume import Grid
 
 STROKES_FILL = 0.75  # of a patch's side
@@ -41,7 +41,8 @@ def fit(
     enclosure: on, off, or auto, by the share of closed rings. locate: slices are cut to where rings lie, if the strokes
     have any; they are not cut to what is no air then. by_data: intensities by the names of the channels, and
     empty borders cut off where that saves half of the pixels; else as the papers. Raises InputError for "on" where no
-    slice has a closed ring, for a channel CT without foreground strokes, and for files that cannot be read.
+    slice has a closed ring, for a channel CT without foreground strokes, for a case whose pixels are of quite another
+    size than the others', and for files that cannot be read.
     """
     drawn = [name for name in cases if dataset.case(name).scribble is not None]
     plane = find_plane(dataset, drawn)
@@ -64,6 +65,12 @@ def fit(
         rule = "ring"
     spread = [value for _, values, _ in found for value in values]
     pixel = float(np.median([side for side, _, _ in found])) if patch and found else 0.0
+    for name, (side, _, _) in zip(drawn, found) if patch else ():
+        if not pixel / MOST_SCALE <= side <= pixel * MOST_SCALE:
+            raise InputError(
+                f"{dataset.case(name).scribble}: has pixels of {side:.4g} {dataset.spacing_unit}, and most cases have "
+                f"{pixel:.4g}. Is its unit of length right? Correct the header, or leave the case out."
+            )
     if patch and spread:
         pixel = max(pixel, float(np.percentile(spread, 95)) / (STROKES_FILL * patch))
     locate = locate and rule != "off"

@@ -1,11 +1,13 @@
-"""Read and write NRRD and MetaImage through SimpleITK. A file is held to its length and its checksum."""
+"""Read and write NRRD and MetaImage through SimpleITK. The voxels are held to the bytes that lie in the file."""
 
 import bz2
 import math
 import os
+import re
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -14,6 +16,21 @@ from ..core.errors import InputError
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 RATIO = 1040  # deflate makes nothing smaller than by this factor
 MM = {"mm": 1.0, "millimeter": 1.0, "um": 0.001, "µm": 0.001, "micron": 0.001, "cm": 10.0, "m": 1000.0, "meter": 1000.0}
+RANGES = (
+    "list",
+    "vector",
+    "complex",
+    "color",
+    "matrix",
+    "point",
+    "normal",
+    "covariant",
+    "3-",
+    "2-",
+    "4-",
+    "rgb",
+    "hsv",
+)
 NRRD_BYTES = {
     1: ("signed char", "int8", "int8_t", "uchar", "unsigned char", "uint8", "uint8_t"),
     2: ("short", "short int", "signed short", "signed short int", "int16", "int16_t")
@@ -47,25 +64,32 @@ def read_itk(path: Path) -> tuple[np.ndarray, np.ndarray, object]:
 def open_itk(path: Path) -> Any:
     """The SimpleITK image of a file, with lengths in mm.
 
-    Raises InputError for a file that is shorter or longer than its header says, whose checksum is wrong, or that keeps
-    its voxels in another file.
+    Raises InputError for a file that is shorter or longer than its header says, whose checksum is wrong, of which
+    SimpleITK makes other voxels than lie in it, or that keeps its voxels in another file or as text.
     """
     itk = simpleitk(path)
     try:
-        unit_mm = (_check_nrrd if path.name.lower().endswith(".nrrd") else _check_mha)(path)
+        unit_mm, checksum = (_check_nrrd if path.name.lower().endswith(".nrrd") else _check_mha)(path)
         file = itk.ReadImage(str(path))
+        if checksum not in _checksums(itk.GetArrayViewFromImage(file), file.GetNumberOfComponentsPerPixel() > 1):
+            raise ValueError("its header does not fit its voxels")
     except MemoryError as error:
         raise InputError(f"{path}: does not fit into memory. Use a machine with more, or cut the volume.") from error
     except (RuntimeError, ValueError, TypeError, OSError, EOFError, zlib.error) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[-1]
         raise InputError(
-            f"{path}: cannot be read ({said}). It may be truncated, damaged, or in another format. "
+            f"{path}: cannot be read ({reason(error)}). It may be truncated, damaged, or in another format. "
             "Copy or convert it again."
         ) from error
     if unit_mm != 1:
         file.SetSpacing([value * unit_mm for value in file.GetSpacing()])
         file.SetOrigin([value * unit_mm for value in file.GetOrigin()])
     return file
+
+
+def reason(error: Exception) -> str:
+    """The last line of SimpleITK's message that has words, or another error's message."""
+    lines = [line for line in str(error).splitlines() if re.search("[a-z]", line)]
+    return lines[-1].rpartition("ERROR: ")[2] if lines else type(error).__name__
 
 
 def from_itk(file: Any) -> tuple[np.ndarray, np.ndarray, object]:
@@ -109,8 +133,11 @@ def simpleitk(path: Path) -> Any:
     return SimpleITK
 
 
-def _check_nrrd(path: Path) -> float:
-    """Check that the voxels are as long as the header says and fit their checksum; return the unit of length in mm."""
+def _check_nrrd(path: Path) -> tuple[float, int]:
+    """Check that the voxels are as long as the header says and fit their checksum.
+
+    Returns the unit of length in mm, and the CRC-32 of the unpacked voxels.
+    """
     with open(path, "rb") as file:
         if not file.readline(80).startswith(b"NRRD"):
             raise ValueError("no NRRD header")
@@ -124,20 +151,28 @@ def _check_nrrd(path: Path) -> float:
                 fields[name.strip().lower()] = value.strip()
         if "data file" in fields or "datafile" in fields:
             raise ValueError("its voxels are in another file; convert it to one file")
-        encoding = fields.get("encoding", "").lower()
+        kinds = fields.get("kinds", "").lower().split()
+        for key, none in (("spacings", "nan"), ("space directions", "none")):
+            for axis, step in enumerate(fields.get(key, "").lower().split()):
+                if step == none and not (axis < len(kinds) and kinds[axis].startswith(RANGES)):
+                    raise ValueError(f"its {key} are {fields[key]}")
         expected = _bytes_of(fields.get("sizes", "").split(), fields.get("type", "").lower(), NRRD_BYTES)
         _check_room(path, expected)
-        if encoding == "raw":
-            _compare(os.path.getsize(path) - file.tell(), expected)
-        elif encoding in ("gzip", "gz"):
-            _compare(_unpacked(file.read(), zlib.decompressobj(31), expected), expected)
-        elif encoding in ("bzip2", "bz2"):
-            _compare(_unpacked(file.read(), bz2.BZ2Decompressor(), expected), expected)
-    units = set(fields.get("space units", '"mm"').replace('"', " ").split())
-    return _unit(units)
+        match fields.get("encoding", "").lower():
+            case "raw":
+                checksum = _stored(file, path, expected)
+            case "gzip" | "gz":
+                checksum = _unpacked(file, zlib.decompressobj(31), expected)
+            case "bzip2" | "bz2":
+                checksum = _unpacked(file, bz2.BZ2Decompressor(), expected)
+            case other:
+                raise ValueError(f"its encoding is {other[:40]!r}; convert it to raw or gzip")
+    units = set(fields.get("space units", fields.get("units", '"mm"')).replace('"', " ").split())
+    return _unit(units), checksum
 
 
-def _check_mha(path: Path) -> float:
+def _check_mha(path: Path) -> tuple[float, int]:
+    """As `_check_nrrd`."""
     with open(path, "rb") as file:
         fields: dict[str, str] = {}
         while "ElementDataFile" not in fields:
@@ -147,15 +182,34 @@ def _check_mha(path: Path) -> float:
             fields[name.strip()] = value.strip()
         if fields["ElementDataFile"].upper() != "LOCAL":
             raise ValueError("its voxels are in another file; convert it to one file")
+        if fields.get("BinaryData", "True").lower() != "true":
+            raise ValueError("its voxels are text; convert it to binary")
+        for key in ("ElementSpacing", "Offset", "Origin", "Position", "TransformMatrix", "Rotation", "Orientation"):
+            for number in fields.get(key, "").split():
+                if not _is_finite(number) or (key == "ElementSpacing" and float(number) <= 0):
+                    raise ValueError(f"its {key} is {fields[key]}")
         sizes = [*fields.get("DimSize", "").split(), fields.get("ElementNumberOfChannels", "1")]
         expected = _bytes_of(sizes, fields.get("ElementType", ""), MHA_BYTES)
         _check_room(path, expected)
-        binary = fields.get("BinaryData", "True").lower() == "true"
         if fields.get("CompressedData", "False").lower() == "true":
-            _compare(_unpacked(file.read(), zlib.decompressobj(47), expected), expected)
-        elif binary and fields.get("HeaderSize", "0") == "0":
-            _compare(os.path.getsize(path) - file.tell(), expected)
-    return _unit({fields.get("DistanceUnits", "mm")})
+            checksum = _unpacked(file, zlib.decompressobj(47), expected)
+        else:
+            checksum = _stored(file, path, expected)
+    return _unit({fields.get("DistanceUnits", "mm")}), checksum
+
+
+def _checksums(voxels: np.ndarray, several: bool) -> Iterator[int]:
+    """The CRC-32 of voxels in both byte orders; of `several` numbers in each voxel, side by side and layer by layer."""
+    for ordered in (voxels, np.moveaxis(voxels, -1, 0)) if several else (voxels,):
+        yield zlib.crc32(np.ascontiguousarray(ordered).data)
+        yield zlib.crc32(ordered.byteswap().data)
+
+
+def _is_finite(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _bytes_of(sizes: list[str], kind: str, widths: dict[int, tuple[str, ...]]) -> int:
@@ -171,17 +225,25 @@ def _check_room(path: Path, expected: int) -> None:
         raise ValueError(f"its header promises {expected} bytes of voxels, the file can hold {most} at most")
 
 
-def _unpacked(content: bytes, reader: Any, expected: int) -> int:
-    """The length of what is packed. Raises the reader's error if it is damaged, ValueError if it ends early."""
-    length = 0
-    for start in range(0, len(content), 1 << 20):
-        if not reader.eof:
-            length += len(reader.decompress(content[start : start + (1 << 20)]))
-        if length > expected:
-            break
+def _stored(file: BinaryIO, path: Path, expected: int) -> int:
+    """The CRC-32 of voxels that are not packed. Raises ValueError if they have another length."""
+    _compare(os.path.getsize(path) - file.tell(), expected)
+    checksum = 0
+    while part := file.read(1 << 20):
+        checksum = zlib.crc32(part, checksum)
+    return checksum
+
+
+def _unpacked(file: BinaryIO, reader: Any, expected: int) -> int:
+    """The CRC-32 of packed voxels. Raises the reader's error if they are damaged, ValueError for another length."""
+    length = checksum = 0
+    while not reader.eof and length <= expected and (packed := file.read(1 << 20)):
+        part = reader.decompress(packed)
+        length, checksum = length + len(part), zlib.crc32(part, checksum)
     if not reader.eof and length <= expected:
         raise ValueError("its packed voxels end early")
-    return length
+    _compare(length, expected)
+    return checksum
 
 
 def _compare(found: int, expected: int) -> None:

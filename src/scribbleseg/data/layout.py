@@ -14,6 +14,8 @@ from ..core.labels import UNLABELED
 from .dataset import Case, Dataset
 from .volume import PICTURES
 
+FOLDERS = ("imagesTr", "imagesTs", "labelsTr", "labelsTr_dense", "labelsTs", "splits")
+FILES = ("splits_final.json",)
 SUFFIX = re.compile(r"([._-](\d{4}|seg|segmentation|label|labels|mask|gt|scribble|scribbles))+$", re.IGNORECASE)
 
 
@@ -89,7 +91,7 @@ def survey(folder: Path) -> tuple[Dataset, list[str]]:
     channels = tuple((info.channel_names or {"0": "image"}).values())
     end = info.file_ending or ""
     truths = folder / "labelsTr_dense"
-    faults: list[str] = []
+    faults = _place_faults(folder)
     cases = _cases(folder / "imagesTr", end, len(channels), folder / "labelsTr", truths, faults)
     tests = _cases(folder / "imagesTs", end, len(channels), None, folder / "labelsTs", faults)
     if not cases and not tests:
@@ -209,6 +211,24 @@ def _cases(
     for path in [path for files in found.values() for path in files.values() if not path.is_file()]:
         faults.append(f"{path}: is not a file (a folder, or a link to nowhere?). Put the image there, or remove it.")
     return cases
+
+
+def _place_faults(folder: Path) -> list[str]:
+    """Messages for what has the name of a part of a data set and is not read as such: it would count as missing."""
+    parts, faults = {name.casefold(): name for name in (*FOLDERS, *FILES)}, []
+    for path in sorted(folder.glob("[!.]*")):
+        name = parts.get(path.name.casefold())
+        if name is None:
+            continue
+        if name != path.name and not (folder / name).exists():
+            faults.append(f"{path}: is not read; expected {name}. Rename it.")
+        elif name == path.name and not (path.is_file() if name in FILES else path.is_dir()):
+            kind = "file" if name in FILES else "folder"
+            faults.append(f"{path}: is no {kind} (or a link to nowhere?). Put the {kind} there, or remove it.")
+    for path in sorted((folder / "splits").glob("[!.]*")):
+        if path.name.lower().endswith(".json") and not path.name.endswith(".json"):
+            faults.append(f"{path}: is not read; expected {path.stem}.json. Rename it.")
+    return faults
 
 
 def _label_faults(folder: Path, end: str, known: Collection[str]) -> list[str]:

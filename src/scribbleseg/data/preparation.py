@@ -13,6 +13,7 @@ from .intensity import Intensity, robust_range
 
 EMPTY = 0.05  # of a channel's range above its lowest value: what is no brighter is air
 BUSY = 0.005  # share of a row that has to be brighter, so that the row is not empty
+MOST_SCALE = 16  # by how much a volume may be enlarged or made smaller along an axis; beyond, a unit of length is wrong
 MARGIN = 4  # pixels that are kept around what is not empty
 
 

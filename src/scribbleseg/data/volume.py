@@ -207,6 +207,11 @@ def read_label(
 ) -> tuple[np.ndarray, Grid]:
     """Label values, int32 [D, H, W], and their grid; the rest as in read_volume. Raises InputError for fractions."""
     voxels, grid = read_volume(path, order, plane)
+    return whole_numbers(path, voxels), grid
+
+
+def whole_numbers(path: Path, voxels: np.ndarray) -> np.ndarray:
+    """The values of a label file as int32. Raises InputError for fractions, NaN and what is too large."""
     if voxels.dtype.kind == "f":
         whole = np.rint(voxels)
         wrong = ~(np.abs(voxels - whole) <= WHOLE)  # NaN too
@@ -219,7 +224,7 @@ def read_label(
     odd = voxels[(voxels < -(2**31)) | (voxels >= 2**31)]
     if odd.size:
         raise InputError(f"{path}: has label value {odd.flat[0]}; expected the values of dataset.json.")
-    return np.ascontiguousarray(voxels, dtype=np.int32), grid
+    return np.ascontiguousarray(voxels, dtype=np.int32)
 
 
 def write_volume(

@@ -2,11 +2,12 @@
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.atomic import atomic_folder
+from ..core.console import say
 from ..core.errors import InputError, first_names
 from ..core.parallel import for_each
 from ..data.dicom import has_series, read_series
@@ -42,8 +43,12 @@ def find_scans(folder: Path) -> Scans:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder. Give a folder of scans, or a data set.")
     found = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-    files = [path for path in found if path.is_file() and path.name.lower().endswith(ENDINGS)]
-    series = [path for path in found if path.is_dir() and has_series(path)]
+    files = [path for path in found if path.name.lower().endswith(ENDINGS)]
+    series = [path for path in found if path.is_dir() and path not in files and has_series(path)]
+    if odd := [path for path in files if not path.is_file()]:
+        raise InputError(
+            f"{odd[0]}: is not a file (a folder, or a link to nowhere?). Put the scan there, or remove it."
+        )
     if not files and not series and has_series(folder):
         series = [folder.resolve()]
     if not files and not series:
@@ -51,6 +56,8 @@ def find_scans(folder: Path) -> Scans:
             f"{folder}: no scans in it; expected files that end in {', '.join(NIFTI + ITK + PICTURES)}, or a folder of "
             "DICOM per scan."
         )
+    if others := [path.name for path in found if path not in (*files, *series)]:
+        say(f"{folder}: {len(others)} not shown, no scans: {first_names(others)}")
     ends = sorted({ending(path) for path in files} | ({END} if series else set()))
     if len(ends) > 1:
         also = f" (DICOM becomes {END})" if series else ""
@@ -74,8 +81,16 @@ def find_scans(folder: Path) -> Scans:
                 f"{folder}: {case} has the channels {', '.join(sorted(channels))}, and {first} has "
                 f"{', '.join(numbers)}. Every case needs the same; add the missing files, or move the others elsewhere."
             )
+    check_names(cases)
     sources = {case: tuple(channels[number] for number in numbers) for case, channels in cases.items()}
     return Scans(sources, ends[0], _channel_names(sources[first]))
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raises InputError for a case that the page cannot name: bytes of a file's name that are no text."""
+    for name in names:
+        if name.encode("utf-8", "replace").decode() != name:
+            raise InputError(f"case {name!r}: the name of its files is not UTF-8. Rename them.")
 
 
 def _channel_names(sources: Sequence[Path]) -> tuple[str, ...]:

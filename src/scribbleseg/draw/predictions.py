@@ -38,7 +38,8 @@ class Predictions:
     def uncertainty(self, case: Case) -> list[float] | None:
         """Mean entropy of each slice of the latest prediction, 0 to 1; None without a prediction."""
         number = self.number(case)
-        return None if number is None else read_json(self.folder / str(number) / "uncertainty" / f"{case.id}.json")
+        place = self.folder / str(number) / "uncertainty" / f"{case.id}.json"
+        return None if number is None else read_json(place, list[float])
 
     def label(self, case: Case) -> np.ndarray:
         """The latest predicted classes, uint8 [D, H, W]. Raises InputError where there are none."""

@@ -6,10 +6,11 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from matplotlib.colors import to_hex
+from msgspec import Meta, Struct
 
 from ..core.atomic import atomic_file
 from ..core.errors import InputError, nearest
@@ -21,7 +22,7 @@ from ..data.dataset import Case, Dataset
 from ..data.layout import read_dataset
 from ..reporting.figures import colour
 from .classes import add_classes, check_classes, finish
-from .folder import add_new_scans, make_dataset
+from .folder import add_new_scans, check_names, make_dataset
 from .images import Images
 from .planes import Plane
 from .predictions import Predictions
@@ -39,6 +40,14 @@ class Overview:
     slices: list[int] = field(default_factory=list)  # slices with a stroke
     version: str = NONE_YET  # of the strokes
     error: str = ""
+
+
+class Stored(Struct):
+    """session.json."""
+
+    colours: dict[str, str] = {}
+    reviewed: list[str] = []
+    port: Annotated[int, Meta(ge=0, le=65535)] = 0
 
 
 class Session:
@@ -85,14 +94,17 @@ class Session:
         self.dataset = dataset = read_dataset(self.place)
         if not dataset.cases:
             raise InputError(f"{self.place}: has no case in imagesTr, so there is nothing to draw on. Add scans.")
+        check_names(dataset.cases)
         self.images = Images(dataset)
         self.strokes = StrokeFiles(dataset, self.images)
         self.predictions = Predictions(self.work / "updates", self.images, dataset.file_ending)
-        stored = read_json(self.work / "session.json") if (self.work / "session.json").is_file() else {}
-        colours = stored.get("colours", {})
-        self.colours = [colours.get(name, colour(value)) for value, name in enumerate(dataset.classes)]
-        self.reviewed = set(stored.get("reviewed", ())) & dataset.cases.keys()
-        self.port = self.port or stored.get("port", 0)
+        path = self.work / "session.json"
+        stored = read_json(path, Stored) if path.is_file() else Stored()
+        self.colours = [
+            as_colour(stored.colours.get(name, colour(value))) for value, name in enumerate(dataset.classes)
+        ]
+        self.reviewed = set(stored.reviewed) & dataset.cases.keys()
+        self.port = self.port or stored.port
         self.overview = {name: Overview() for name in dataset.cases}
         self._look_again()
 

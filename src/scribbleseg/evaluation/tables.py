@@ -34,10 +34,10 @@ def write_rows(path: Path, rows: list[dict]) -> None:
     with atomic_file(Path(path)) as partial, open(partial, "w", newline="", **TEXT) as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+        writer.writerows({key: as_cell(value) for key, value in row.items()} for row in rows)
 
 
-def _cell(value: object) -> object:
+def as_cell(value: object) -> object:
     """Flags as 0 and 1. Text that a spreadsheet would take for a formula gets an apostrophe in front of it."""
     if isinstance(value, bool):
         return int(value)
@@ -50,7 +50,7 @@ def read_rows(path: Path) -> list[dict]:
         with open(path, newline="", **TEXT) as file:
             rows = list(csv.DictReader(file))
         texts, flags = ("case", "class", "unit"), ("missing", "spurious")
-        kinds: dict[str, Callable] = dict.fromkeys(COLUMNS, float) | dict.fromkeys(texts, _plain)
+        kinds: dict[str, Callable] = dict.fromkeys(COLUMNS, float) | dict.fromkeys(texts, plain)
         kinds |= dict.fromkeys(flags, lambda text: bool(int(text)))
         return [{key: kind(row[key]) for key, kind in kinds.items()} for row in rows]
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
@@ -60,7 +60,8 @@ def read_rows(path: Path) -> list[dict]:
         ) from error
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """The text of a cell that `as_cell` wrote."""
     return text[1:] if text.startswith("'") and FORMULA.match(text[1:]) else text
 
 

@@ -1,5 +1,6 @@
 """What a prediction may write and replace: never a scan, a label, or a mask that somebody has changed."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -60,7 +61,7 @@ def check_outputs(source: Path, outputs: Mapping[Job, Sequence[Path]], overwrite
 def check_replaceable(files: Sequence[Path]) -> None:
     """Raises InputError for a file that exists and is not what `predict` wrote, such as a mask corrected by hand."""
     for path in files:
-        if path.is_file() and not is_own(path):
+        if os.path.lexists(path) and not is_own(path):
             raise InputError(
                 f"{path}: exists already, and no {MADE_BY} says that predict wrote it as it is. "
                 "Move it elsewhere, choose another OUTPUT, or give predict --overwrite."

@@ -62,7 +62,7 @@ class Predictor:
             raise InputError(f"spacing is {spacing}; expected the distances of slices, rows and columns in mm.")
         between, rows, columns = map(float, sides)
         scan = prepare_scan(
-            list(stack), Grid(stack.shape[1:], np.diag([between, rows, columns, 1.0]), None), self.models
+            "the image", list(stack), Grid(stack.shape[1:], np.diag([between, rows, columns, 1.0]), None), self.models
         )
         return scan.placed(
             segment(self.models, scan.images, (between, rows, columns), self.device, probabilities=probabilities)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..core.device import free_memory
 from ..networks.windows import read
 from ..training.batches import layout_of
-from ..training.grid import on_grid, spread
+from ..training.grid import grid_shape, on_grid, spread
 from .models import Model
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-2,), (-1,), (-2, -1))
@@ -106,7 +106,9 @@ def segment(
         np.empty((classes, *shape), np.float32) if probabilities else None,
         np.empty(shape, np.float32) if uncertainty else None,
     )
-    batch = max(1, min(batch, shape[0], BLOCK // (classes * shape[1] * shape[2] * 4)))
+    grids = [grid_shape(model.plan, shape, spacing) for model in models]
+    pixels = max(rows * columns for _, rows, columns in (shape, *grids))
+    batch = max(1, min(batch, shape[0], BLOCK // (classes * pixels * 4)))
     start = 0
     for probs in mean_probs(models, images, spacing, device, batch, tta):
         part = slice(start, start := start + probs.shape[1])

@@ -10,6 +10,7 @@ from ..data.case import prepare_channels, read_channels
 from ..data.intensity import Intensity
 from ..data.preparation import content_box
 from ..data.volume import Grid
+from ..training.grid import check_scale
 from .models import Model
 from .probabilities import Segmented
 
@@ -44,19 +45,22 @@ def read_scan(paths: Sequence[Path], models: Sequence[Model]) -> Scan:
     """Read the channels of a case and prepare them for each model.
 
     Models that normalise alike share their image. All have the same plane, and all cut off the same. Raises what
-    `read_channels` raises.
+    `read_channels` and `prepare_scan` raise.
     """
     plan = models[0].plan
     channels, grid = read_channels(paths, plan.fitted.plane, len(plan.channels))
-    return prepare_scan(channels, grid, models)
+    return prepare_scan(paths[0], channels, grid, models)
 
 
-def prepare_scan(channels: Sequence[np.ndarray], grid: Grid, models: Sequence[Model]) -> Scan:
+def prepare_scan(what: object, channels: Sequence[np.ndarray], grid: Grid, models: Sequence[Model]) -> Scan:
     """The channels [D, H, W], float32 and as they are in a file, prepared for each model.
 
-    If the models find where rings lie, the box holds what each of them finds.
+    If the models find where rings lie, the box holds what each of them finds. what: names the channels in a message.
+    Raises InputError for voxels of quite another size than those of a model.
     """
     fitted = models[0].plan.fitted
+    for model in models:
+        check_scale(what, model.plan, channels[0].shape, grid.spacing_mm)
     prepared: dict[tuple[Intensity, ...], np.ndarray] = {}
     for model in models:
         how = model.plan.fitted.intensity

@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 from ..config import Train
 from ..core.console import say
 from ..core.errors import InputError
-from ..core.json_file import convert, read_json
+from ..core.json_file import convert, read_json, read_lines
 from ..core.labels import UNLABELED
 from ..data.case import Volume, load_volume
 from ..data.dataset import Case, Dataset
@@ -29,6 +29,8 @@ from ..inference.provenance import MADE_BY, changed, is_folder, read_note
 from ..training.checkpoint import weights_iteration
 from ..training.plan import Plan, read_plan, shown_patch
 from .figures import crop, upright, upright_spacing
+
+UNREADABLE = (OSError, ValueError, EOFError, LookupError, TypeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def not_found(run: Run) -> str:
 
 
 def _read_log(path: Path) -> list[dict]:
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    lines = read_lines(path)
     entries: list[dict] = []
     first: Entry | None = None
     for number, line in enumerate(lines, 1):
@@ -317,9 +319,8 @@ def _course(run: Run) -> dict[int, dict[str, np.ndarray]]:
     pages = {}
     for file in sorted((run.folder / "pictures").glob("[!.]*.npz")):
         try:
-            with np.load(file) as stored:
-                pages[int(file.stem)] = {name: stored[name][0] for name in stored.files}
-        except (OSError, ValueError, EOFError, IndexError, zipfile.BadZipFile, zlib.error) as error:
+            pages[int(file.stem)] = _planes(file)
+        except UNREADABLE as error:
             say(f"{file}: cannot be read ({error}); the page does not show it")
     if not pages:
         return {}
@@ -328,7 +329,19 @@ def _course(run: Run) -> dict[int, dict[str, np.ndarray]]:
     own = [name for name in last if name not in ("image", "scribble", "prediction", "truth")]
     names = ["image", "scribble", *own, "prediction", *["truth"] * known]
     box = crop((last["scribble"] > 0) & (last["scribble"] < len(run.plan.classes)), (1, 1))
-    return {iteration: {name: page[name][box] for name in names} for iteration, page in pages.items()}
+    alike = {at: page for at, page in pages.items() if page.keys() >= set(names)}
+    return {iteration: {name: page[name][box] for name in names} for iteration, page in alike.items()}
+
+
+def _planes(file: Path) -> dict[str, np.ndarray]:
+    """The first slice of each array of a file of pictures. Raises one of UNREADABLE for what is no such file."""
+    with np.load(file) as stored:
+        planes = {name: stored[name][0] for name in stored.files}
+    if not {"image", "scribble", "prediction"} <= planes.keys():
+        raise ValueError(f"it holds {', '.join(planes) or 'nothing'}")
+    if planes["image"].ndim != 2 or len({plane.shape for plane in planes.values()}) > 1:
+        raise ValueError(f"its planes have the shapes {[plane.shape for plane in planes.values()]}")
+    return planes
 
 
 def fold_name(run: Run) -> str:

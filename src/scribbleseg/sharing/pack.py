@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,9 @@ def _check_replaceable(path: Path) -> None:
     """Raises InputError for a file that is there and is no packed model."""
     if not path.exists():
         return
-    if path.is_file() and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if set(archive.namelist()) == set(FILES):
-                return
+    with suppress(zipfile.BadZipFile, ValueError, NotImplementedError):
+        if path.is_file() and zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if set(archive.namelist()) == set(FILES):
+                    return
     raise InputError(f"{path}: exists already and is no packed model. Choose another name.")

@@ -3,14 +3,24 @@
 Needs numpy, nibabel and onnxruntime. Images are NIfTI files on one grid, one per channel.
 """
 
+import gzip
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
+
+
+def load(path: str) -> Any:
+    """A file, read to its end: gzip checks its checksum there. nibabel alone stops at the last voxel."""
+    packed = Path(path).read_bytes()
+    content = gzip.decompress(packed) if path.lower().endswith(".gz") else packed
+    kind: Any = nibabel.Nifti2Image if content[:4] in (b"\x1c\2\0\0", b"\0\0\2\x1c") else nibabel.Nifti1Image
+    return kind.from_bytes(content)
 
 
 def slice_axis(affine: np.ndarray, sizes: tuple[int, ...], plane: str) -> int:
@@ -57,7 +67,9 @@ def predict(paths: list[str], target: str, folder: Path) -> None:
     about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     if len(paths) != len(about["channels"]):
         sys.exit(f"{__doc__}\nThe channels of this model: {', '.join(about['channels'])}.")
-    files: list[Any] = [nibabel.load(path) for path in paths]
+    if os.path.lexists(target):
+        sys.exit(f"{target}: exists already. Choose another name for the mask.")
+    files = [load(path) for path in paths]
     first = slice_axis(files[0].affine, sizes := (*files[0].shape, 1, 1)[:3], about["plane"])
     order = (first, *(axis for axis in (2, 1, 0) if axis != first))
     channels = [np.asanyarray(file.dataobj).reshape(sizes).transpose(order).astype(np.float32) for file in files]
@@ -69,9 +81,14 @@ def predict(paths: list[str], target: str, folder: Path) -> None:
     model, cut = onnxruntime.InferenceSession(folder / "model.onnx"), np.ascontiguousarray(stack[:, :, *box])
     label = np.zeros(channels[0].shape, np.uint8)
     for at in range(0, len(cut), 16):
-        label[at : at + 16, *box] = model.run(None, {"image": cut[at : at + 16]})[0].argmax(1)
+        probs = model.run(None, {"image": cut[at : at + 16]})[0]
+        if not np.isfinite(probs).all():
+            sys.exit(f"{paths[0]}: the network's output has values that are NaN or infinite.")
+        label[at : at + 16, *box] = probs.argmax(1)
     label = label.transpose(np.argsort(order)).reshape(files[0].shape)
-    nibabel.save(type(files[0])(label, files[0].affine, files[0].header, dtype=np.uint8), target)
+    partial = Path(target).with_name(f".partial-{Path(target).name}")
+    nibabel.save(type(files[0])(label, files[0].affine, files[0].header, dtype=np.uint8), partial)
+    os.replace(partial, target)
 
 
 if __name__ == "__main__":

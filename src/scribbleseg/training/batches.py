@@ -40,7 +40,7 @@ from ..methods import own_code
 from ..methods.base import Method
 from .augment import Augmentation, patch_affine, random_intensity, random_sharpness, warp
 from .dims import between_slices, depth_multiple, most_voxels, patch_of_volume, slice_side
-from .grid import grid_shape
+from .grid import check_scale, grid_shape
 from .plan import Plan
 
 OUTSIDE = 1 / 8  # share of a patch's side by which it may leave the slice or volume
@@ -151,6 +151,7 @@ def build_voxels(dataset: Dataset, plan: Plan, method: Method) -> Voxels:
         volume = load_volume(dataset, dataset.case(name), fitted)
         if two_places(volume.grid.header):
             twice.append(name)
+        check_scale(volume.case.images[0], plan, volume.image.shape[1:], volume.grid.spacing_mm)
         depth, *size = grid_shape(plan, volume.image.shape[1:], volume.grid.spacing_mm)
         shape = size[0], size[1]
 

@@ -23,6 +23,8 @@ def read_checkpoint(run: Path) -> dict:
         raise InputError(f"{run}: has no checkpoint (resume.pt). Remove the folder and start again.")
     try:
         with zipfile.ZipFile(path) as file:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in file.infolist()):
+                raise ValueError("it is compressed, and may need any amount of memory")
             if damaged := file.testzip():
                 raise ValueError(f"the checksum of {damaged} is wrong")
         stored = torch.load(path, map_location="cpu", weights_only=True)

@@ -7,9 +7,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.errors import InputError
 from ..data.depth import deepen_image, network_depth
-from ..data.preparation import network_shape, resample_image
-from .plan import Plan
+from ..data.preparation import MOST_SCALE, network_shape, resample_image
+from .plan import LARGEST, Plan
+
+
+def check_scale(what: object, plan: Plan, shape: tuple[int, ...], spacing: tuple[float, float, float]) -> None:
+    """Raises InputError for a volume [D, H, W] whose voxels are far larger or smaller than those of the run.
+
+    what: names the volume in the message. Its size, its unit of length or the run's config.json is wrong then, and the
+    network would see nothing in it, or more than fits into memory.
+    """
+    found = grid_shape(plan, shape, spacing)
+    if plan.preparation == "slices":
+        if plan.size > 1024 and plan.size > MOST_SCALE * max(shape[1:]):
+            raise InputError(
+                f"{what}: has slices of {shape[1]} × {shape[2]} pixels, and the run makes {plan.size}² of them. Use "
+                "another run."
+            )
+        return
+    unit = " mm" if plan.fitted.unit == "mm" else " voxels"
+    own = spacing if plan.fitted.unit == "mm" else (1.0, 1.0, 1.0)
+    steps = (plan.between if plan.dims == 3 else own[0], plan.fitted.pixel, plan.fitted.pixel)
+    if not all(1 / MOST_SCALE <= one / other <= MOST_SCALE for one, other in zip(own, steps)) or max(found) > LARGEST:
+        shown = [" × ".join(f"{length:.4g}" for length in lengths) for lengths in (own, steps)]
+        raise InputError(
+            f"{what}: has voxels of {shown[0]}{unit}, and the run makes {' × '.join(map(str, found))} voxels of "
+            f"{shown[1]}{unit} of it. Is its unit of length right? If it is, use a run on scans like this one."
+        )
 
 
 def grid_shape(plan: Plan, shape: tuple[int, ...], spacing: tuple[float, float, float]) -> tuple[int, int, int]:

@@ -20,6 +20,7 @@ from ..data.volume import Grid
 from ..data.voxels import Slices
 from ..methods import method_class
 from ..networks import build_network
+from .grid import check_scale
 from .machine import pick_machine
 from .optimizer import make_optimizer
 from .plan import Plan, fit_plan, make_plan
@@ -84,6 +85,8 @@ def _strokes(dataset: Dataset, plan: Plan) -> Iterator[str]:
         volume = load_volume(dataset, dataset.case(name), fitted)
         shape = (plan.size, plan.size)
         if plan.preparation != "slices":
+            paired = replace(plan, fitted=fitted)
+            check_scale(volume.case.images[0], paired, volume.scribble.shape, volume.grid.spacing_mm)
             rows, columns = volume.scribble.shape[1:]
             shape = network_shape((rows, columns), dataset.spacing_of(volume.grid), fitted.pixel)
         whole = load_volume(dataset, dataset.case(name), replace(PAPERS, plane=fitted.plane)).scribble

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..core.atomic import atomic_file, sweep
 from ..core.console import say
 from ..core.errors import InputError
-from ..core.json_file import convert, read_json
+from ..core.json_file import convert, read_json, read_lines
 from ..core.lock import NO_LOCKS, lock
 from .board import BOARDS, Board, open_boards
 from .checkpoint import weights_iteration, write_checkpoint, write_weights
@@ -226,8 +226,7 @@ class RunFolder:
 
     def _cut_log(self, iteration: int) -> None:
         log = self.path / "log.jsonl"
-        lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.is_file() else []
-        kept = [line for line in lines if line.endswith("\n") and _iteration(line, log) <= iteration]
+        kept = [line for line in read_lines(log) if line.endswith("\n") and _iteration(line, log) <= iteration]
         with atomic_file(log) as partial:
             partial.write_text("".join(kept), encoding="utf-8")
 

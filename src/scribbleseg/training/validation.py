@@ -14,7 +14,7 @@ from ..data.depth import deepen_label
 from ..data.preparation import resample_label
 from ..networks.windows import read
 from .batches import layout_of
-from .grid import grid_shape, on_grid
+from .grid import check_scale, grid_shape, on_grid
 from .machine import Machine
 from .plan import Plan
 
@@ -68,6 +68,7 @@ def _prepared(dataset: Dataset, plan: Plan, name: str, locate: Locate | None) ->
     volume = load_volume(dataset, dataset.case(name), plan.fitted, locate)
     truth = volume.scribble if plan.val_on_scribbles else volume.truth
     spacing = volume.grid.spacing_mm
+    check_scale(volume.case.images[0], plan, volume.image.shape[1:], spacing)
     image = on_grid(plan, volume.image, spacing)
     if truth is None:
         return image, None

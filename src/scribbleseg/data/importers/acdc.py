@@ -4,13 +4,16 @@ import re
 from pathlib import Path
 
 from ...core.atomic import atomic_folder
-from ...core.errors import InputError
+from ...core.console import say
+from ...core.errors import InputError, first_names
+from ...core.json_file import read_lines
 from ...core.parallel import for_each
 from .protocols import ACDC_GROUPS, acdc_protocols, write_splits
 from .write import copy_case, write_description
 from .wsl4mis import ABOUT, CLASSES
 
 FILE = re.compile(r"(patient(\d+)_frame\d+)(_gt|_scribble|)\.nii\.gz")
+SERIES = re.compile(r"patient\d+_4d\.nii\.gz")
 PATHOLOGY = {
     "DCM": "dilated",
     "HCM": "hypertrophic",
@@ -32,7 +35,8 @@ def import_acdc(src: Path, dst: Path) -> None:
     Raises InputError if there are no files, a file exists twice or a label has no image, and what copy_case raises.
     """
     files: dict[str, dict[str, Path]] = {}
-    for path in sorted(Path(src).rglob("patient*.nii.gz")):
+    paths = sorted(Path(src).rglob("[!.]*.nii.gz"))
+    for path in paths:
         if match := FILE.fullmatch(path.name):
             kinds = files.setdefault(match[1], {})
             if match[3] in kinds:
@@ -42,6 +46,8 @@ def import_acdc(src: Path, dst: Path) -> None:
         raise InputError(
             f"{src}: has no files such as patient001/patient001_frame01.nii.gz. Give the challenge's folder (training)."
         )
+    if others := [path.name for path in paths if not FILE.fullmatch(path.name) and not SERIES.fullmatch(path.name)]:
+        say(f"{src}: {len(others)} not imported, no frames or labels: {first_names(others)}")
     for case, kinds in files.items():
         if "" not in kinds:
             raise InputError(f"{next(iter(kinds.values()))}: has no image {case}.nii.gz. Add it, or remove the label.")
@@ -79,7 +85,7 @@ def _pathology(info: Path) -> str | None:
     """The patient's group, or None without Info.cfg. Raises InputError for a group that the challenge does not have."""
     if not info.is_file():
         return None
-    group = re.search(r"^Group:\s*(\w+)", info.read_text(encoding="utf-8"), re.MULTILINE)
+    group = re.search(r"^Group:\s*(\w+)", "".join(read_lines(info)), re.MULTILINE)
     if group is None or group[1] not in PATHOLOGY:
         got = f"Group '{group[1]}'" if group else "no Group"
         raise InputError(

@@ -1,12 +1,14 @@
 """Import MSCMR late-enhancement MR in CycleMix's layout: train (scribbles), val and TestSet (dense masks), NIfTI."""
 
+import os
 import re
 from pathlib import Path
 
 import numpy as np
 
 from ...core.atomic import atomic_folder
-from ...core.errors import InputError
+from ...core.console import say
+from ...core.errors import InputError, first_names
 from ...core.parallel import for_each
 from .protocols import write_splits
 from .write import case_paths, copy_case, say_moved, write_blank, write_description
@@ -50,6 +52,8 @@ def import_mscmr(src: Path, dst: Path, same_voxels: bool = False) -> None:
         if not scribble.is_file():
             raise InputError(f"{scribble}: no such file, but train/images has {case}. Add it, or remove the image.")
 
+    _say_others(root, parts)
+
     def copy(item: tuple[str, str]) -> list[Path]:
         part, case = item
         scribble = _label(root, part, case, "scribble") if part == "train" else None
@@ -59,7 +63,7 @@ def import_mscmr(src: Path, dst: Path, same_voxels: bool = False) -> None:
             case,
             parts[part][case],
             scribble,
-            truth if truth.is_file() else None,
+            truth if os.path.lexists(truth) else None,
             IGNORE,
             held_out=part == "TestSet",
             same_voxels=same_voxels,
@@ -93,6 +97,19 @@ def _tuning(train: list[str]) -> dict:
 
 def _label(root: Path, part: str, case: str, kind: str) -> Path:
     return root / part / "labels" / f"{case}_{kind}.nii.gz"
+
+
+def _say_others(root: Path, parts: dict[str, dict[str, Path]]) -> None:
+    """Name the files beside the images and labels that are read."""
+    others = []
+    for part, cases in parts.items():
+        known = set(cases.values()) | {
+            _label(root, part, case, kind) for case in cases for kind in ("scribble", "manual")
+        }
+        folders = (root / part / "images", root / part / "labels")
+        others += [path for folder in folders for path in sorted(folder.glob("[!.]*")) if path not in known]
+    if others:
+        say(f"{root}: {len(others)} files not imported: {first_names([path.name for path in others])}")
 
 
 def _subjects(images: Path) -> dict[str, Path]:

@@ -1,19 +1,19 @@
 """Import NCI-ISBI 2013 prostate MR in TCIA's layout: DICOM series per patient and NRRD masks."""
 
 import re
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...core.atomic import atomic_folder
-from ...core.errors import InputError
+from ...core.console import say
+from ...core.errors import InputError, first_names
 from ...core.parallel import for_each
 from ..case import load_label, recode
-from ..itk import from_itk, simpleitk
-from ..volume import Grid, ending, write_volume
+from ..dicom import find_series, open_series
+from ..itk import from_itk, open_itk, reason, simpleitk
+from ..volume import Grid, check_geometry, ending, read_label, write_volume
 from .protocols import consecutive_fifths, write_splits
 from .write import case_paths, write_description
 
@@ -36,10 +36,10 @@ def import_nci_isbi(src: Path, dst: Path) -> None:
     PatientID and size; its slices are sorted by position. The mask is resampled to the image's grid with nearest
     neighbour, which may only flip or reorder axes: no labelled voxel may be lost. Scribbles are optional: NIfTI or NRRD
     files on the image's grid, named by their patient, with `scribble` in their name or that of their folder (0-2;
-    3 = not drawn).
+    3 = not drawn). Patients without a mask are named.
 
-    Raises InputError if there are no masks, if a mask has no series of its size (or several) or lies elsewhere, and for
-    unlisted values.
+    Raises InputError if there are no masks, if a mask has no series of its size (or several) or lies elsewhere, for
+    unlisted values, for files that are damaged, and for series that are no volume (`dicom.read_series`).
     """
     simpleitk(src)
     masks, scribbles = _labels(Path(src))
@@ -53,8 +53,9 @@ def import_nci_isbi(src: Path, dst: Path) -> None:
     def write(case: str) -> None:
         mask, image = _pair(masks[case], series.get(case, []))
         voxels, affine, header = from_itk(image)
+        check_geometry(Path(series[case][0][0]).parent, affine)
         grid = Grid(voxels.shape, affine, header)
-        truth = recode(from_itk(mask)[0].transpose(grid.order), IGNORE, masks[case], ignored=False)
+        truth = mask.transpose(grid.order)
         paths = case_paths(folder, case)
         write_volume(paths[0], voxels.transpose(grid.order), grid)
         if case in scribbles:
@@ -66,6 +67,8 @@ def import_nci_isbi(src: Path, dst: Path) -> None:
         for_each("importing NCI-ISBI 2013", write, masks)
         write_description(folder, "NCI-ISBI 2013", ("T2",), CLASSES, {case: case for case in masks}, **ABOUT)
         write_splits(folder, {"cv5": consecutive_fifths(masks)}, "cv5")
+    if bare := sorted((series.keys() | scribbles.keys()) - masks.keys()):
+        say(f"{src}: {len(bare)} patients have no mask and are not imported: {first_names(bare)}")
     if len(scribbles.keys() & masks.keys()) < len(masks):
         print(
             f"{len(masks.keys() - scribbles.keys())} of {len(masks)} cases have no scribbles; "
@@ -74,40 +77,53 @@ def import_nci_isbi(src: Path, dst: Path) -> None:
 
 
 def _labels(src: Path) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Case → mask, case → scribble."""
+    """Case → mask, case → scribble. What is there and not read is named; a link to nowhere is an error when read."""
     masks: dict[str, Path] = {}
     scribbles: dict[str, Path] = {}
+    others: list[str] = []
     for path in sorted(p for kind in ("*.nrrd", "*.nii.gz") for p in src.rglob(f"[!.]{kind}")):
         match = CASE.match(path.name)
         if not match:
-            continue
-        if "scribble" in f"{path.parent.name}/{path.name}".lower():
+            others.append(path.name)
+        elif "scribble" in f"{path.parent.name}/{path.name}".lower():
+            if match[1] in scribbles:
+                raise InputError(
+                    f"{path}: is a scribble of {match[1]} as {scribbles[match[1]]} is. Remove one of the two."
+                )
             scribbles[match[1]] = path
-        elif ending(path) == ".nrrd" and (match[1] not in masks or "corrected" in path.name):
+        elif ending(path) != ".nrrd":
+            others.append(path.name)
+        elif match[1] not in masks or "corrected" in path.name:
             masks[match[1]] = path
+    if others:
+        say(f"{src}: {len(others)} not imported, no masks or scribbles: {first_names(others)}")
     return masks, scribbles
 
 
 def _series(src: Path) -> dict[str, list[tuple[str, ...]]]:
     """PatientID → its DICOM series, each the files in order of their position."""
-    itk = simpleitk(src)
     found: dict[str, list[tuple[str, ...]]] = {}
-    header = itk.ImageFileReader()
-    for folder in sorted({path.parent for path in src.rglob("[!.]*.dcm")}):
-        for series in itk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)):
-            files = itk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series)
+    header = simpleitk(src).ImageFileReader()
+    for files in find_series(src):
+        try:
             header.SetFileName(files[0])
             header.ReadImageInformation()
             found.setdefault(header.GetMetaData("0010|0020").strip(), []).append(files)
+        except RuntimeError as error:
+            raise InputError(f"{files[0]}: cannot be read ({reason(error)}). Copy the scan again.") from error
     return found
 
 
-def _pair(path: Path, series: list[tuple[str, ...]]) -> tuple[Any, Any]:
-    """The mask of `path` on the grid of its image, and that image."""
+def _pair(path: Path, series: list[tuple[str, ...]]) -> tuple[np.ndarray, Any]:
+    """The mask of `path`, uint8 [x, y, z] on the grid of its image, and that image."""
     itk = simpleitk(path)
-    mask = _read(path, lambda: itk.ReadImage(str(path)))
+    values = recode(read_label(path, (0, 1, 2))[0], IGNORE, path, ignored=False)
+    drawn = open_itk(path)
+    if drawn.GetDimension() != 3:
+        raise InputError(f"{path}: has {drawn.GetDimension()} axes; expected a volume.")
+    mask = itk.GetImageFromArray(np.ascontiguousarray(values.T))
     fitting = [files for files in series if len(files) == mask.GetDepth()]
-    images = [_read(Path(files[0]).parent, partial(itk.ReadImage, files)) for files in fitting]
+    images = [open_series(Path(files[0]).parent, files) for files in fitting]
     images = [image for image in images if image.GetSize() == mask.GetSize()]
     if len(images) != 1:
         numbers = [len(files) for files in series]
@@ -115,23 +131,12 @@ def _pair(path: Path, series: list[tuple[str, ...]]) -> tuple[Any, Any]:
             f"{path}: {len(images)} DICOM series of its patient have its size {mask.GetSize()}; expected one. "
             f"The patient's series have {numbers or 'no'} slices. Add the T2 series, or remove the others."
         )
-    moved = itk.Resample(mask, images[0], itk.Transform(), itk.sitkNearestNeighbor)
-    before, after = (
-        np.bincount(itk.GetArrayViewFromImage(m).ravel().astype(np.int64), minlength=2)[1:].tolist()
-        for m in (mask, moved)
-    )
+    mask.CopyInformation(drawn)
+    moved = itk.GetArrayFromImage(itk.Resample(mask, images[0], itk.Transform(), itk.sitkNearestNeighbor)).T
+    before, after = (np.bincount(array.ravel(), minlength=IGNORE)[1:].tolist() for array in (values, moved))
     if before != after:
         raise InputError(
             f"{path}: lies elsewhere than its DICOM series (labelled voxels {before}, on the image's grid {after}). "
             "Check its origin and direction."
         )
     return moved, images[0]
-
-
-def _read(path: Path, read: Callable[[], Any]) -> Any:
-    try:
-        return read()
-    except RuntimeError as error:
-        raise InputError(
-            f"{path}: cannot be read ({str(error).splitlines()[-1]}). It may be truncated. Copy it again."
-        ) from error

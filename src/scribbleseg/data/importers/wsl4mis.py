@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +10,8 @@ from ...core.atomic import atomic_folder
 from ...core.errors import InputError
 from ...core.parallel import for_each
 from ..case import recode
+from ..itk import RATIO
+from ..volume import as_image, whole_numbers
 from .protocols import ACDC_GROUPS, acdc_protocols, write_splits
 from .write import case_paths, write_description
 
@@ -89,12 +92,23 @@ def _write(dst: Path, case: str, files: list[Path]) -> None:
         )
     whole = parts[0][0].ndim == 3
     arrays: list[np.ndarray] = parts[0] if whole else [np.stack(kind) for kind in zip(*parts, strict=True)]
-    image, scribble, label = arrays
+    image = arrays[0]
+    scribble, label = (whole_numbers(files[0], array) for array in arrays[1:])
+    as_image(files[0], image)
     recode(scribble, len(CLASSES) + 1, files[0])
     recode(label, len(CLASSES) + 1, files[0], ignored=False)
     stored: list[np.ndarray] = [image.astype(np.float32), scribble.astype(np.uint8), label.astype(np.uint8)]
     for array, path in zip(stored, case_paths(dst, case), strict=True):
         nibabel.save(nibabel.Nifti1Image(np.transpose(array, (2, 1, 0)), np.eye(4)), path)
+
+
+def _array(found: Any) -> np.ndarray:
+    """The numbers of a data set of an HDF5 file. Raises ValueError for anything else."""
+    if not hasattr(found, "dtype") or found.dtype.kind not in "biuf" or found.ndim not in (2, 3):
+        raise ValueError(f"{found.name} is no array of numbers with 2 or 3 axes")
+    if found.nbytes > found.id.get_storage_size() * RATIO:
+        raise ValueError(f"{found.name} promises {found.nbytes} bytes, its part of the file can hold less")
+    return found[()]
 
 
 def _read(path: Path) -> list[np.ndarray]:
@@ -111,9 +125,14 @@ def _read(path: Path) -> list[np.ndarray]:
                     f"{path}: has no '{min(missing)}'. It holds {', '.join(file) or 'nothing'}; "
                     "expected image, scribble and label. Replace the file."
                 )
-            arrays = [file[key][()] for key in ("image", "scribble", "label")]
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read as HDF5 ({error}). It may be truncated. Copy it again.") from error
+            arrays = [_array(file[key]) for key in ("image", "scribble", "label")]
+    except InputError:
+        raise
+    except MemoryError as error:
+        raise InputError(f"{path}: does not fit into memory. Use a machine with more.") from error
+    except Exception as error:  # h5py lets many kinds through
+        said = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read as HDF5 ({said}). It may be truncated. Copy it again.") from error
     if len({array.shape for array in arrays}) > 1:
         raise InputError(
             f"{path}: image, scribble and label have shapes {[array.shape for array in arrays]}; they must be equal. "
