@@ -1,6 +1,9 @@
 """What the pages say is so: commands parse, links and the tree are true, numbers are those of the committed CSVs."""
 
+import ast
 import csv
+import importlib
+import inspect
 import re
 import shlex
 import subprocess
@@ -11,6 +14,7 @@ from pathlib import Path
 import pytest
 from small import small_dataset
 
+import scribbleseg
 from scribbleseg import cli
 from scribbleseg.bench.store import read_scores
 from scribbleseg.config import Train
@@ -47,6 +51,78 @@ def test_a_command_is_one_that_the_command_line_takes(line, monkeypatch):
     assert cli.main(words) == 0
     if ran and isinstance(ran[0], Train):
         parse_options(method_name(ran[0]), ran[0].set)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The code blocks of a page in a language; those without one hold commands, and in architecture.md the tree."""
+    text = page.read_text(encoding="utf-8")
+    return [
+        body
+        for kind, body in re.findall(r"^```([^\n]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        if kind == language
+    ]
+
+
+OTHERS = (  # programs that are not part of the checkout
+    "nnUNetv2_",
+    "ray start ",
+    "sbatch ",
+    "id=$(sbatch ",
+    "mkdir ",
+    "cp ",
+    "cd ",
+    "python -m monai.bundle ",
+    "python shared/mine/predict.py ",  # what `export` writes; tests/test_export.py runs both
+)
+other_commands = [
+    pytest.param(line.partition(" #")[0].strip(), id=f"{page.name}: {line}")
+    for page in PAGES
+    if page.name != "architecture.md"
+    for block in blocks(page, "")
+    for line in block.splitlines()
+    if line.strip() and "scribbleseg " not in line.removeprefix("PYTHONPATH=. ")[:12]
+]
+
+
+@pytest.mark.parametrize("line", other_commands)
+def test_another_command_is_about_what_exists(line, monkeypatch):
+    if line.startswith(OTHERS):
+        return
+    words = shlex.split(line)
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    elif words[0] == "python":
+        assert (ROOT / words[1]).is_file()
+    elif words[:2] == ["pip", "install"]:
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        assert set(re.findall(r"\w+", words[2])) <= project["optional-dependencies"].keys()
+    elif words[:2] == ["docker", "build"]:
+        assert (ROOT / words[words.index("-f") + 1]).is_file()
+    else:
+        assert words[:2] == ["docker", "run"], "what is this command? Test it, or add it to OTHERS"
+        image = next(place for place, word in enumerate(words) if re.fullmatch("scribbleseg(:cuda)?", word))
+        monkeypatch.setattr(cli, "_run", lambda target, settings: 0)
+        assert cli.main(words[image + 1 :]) == 0
+
+
+python_blocks = [
+    pytest.param(block, id=f"{page.name} {number}")
+    for page in PAGES
+    for number, block in enumerate(blocks(page, "python"), 1)
+]
+
+
+@pytest.mark.parametrize("block", python_blocks)
+def test_python_on_a_page_names_what_exists(block):
+    for node in ast.walk(ast.parse(block)):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("scribbleseg"):
+            module = importlib.import_module(node.module)
+            assert all(hasattr(module, alias.name) for alias in node.names), node.module
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            owner = node.func.value
+            if isinstance(owner, ast.Name) and owner.id == "ss":
+                given = {word.arg: None for word in node.keywords}
+                inspect.signature(getattr(scribbleseg, node.func.attr)).bind(*node.args, **given)
 
 
 def test_every_verb_has_a_command_in_the_readme():
@@ -170,3 +246,15 @@ def test_the_code_of_contributing_is_the_examples():
     assert len(shown) == 2
     for name, part in zip(("new_method", "own_network"), shown):
         assert (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8").endswith(part)
+
+
+@pytest.mark.slow
+def test_the_gallerys_pictures_are_those_of_its_script(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "figures"))
+    import make_gallery
+
+    made = [path.name for path in make_gallery.make_gallery(tmp_path)]
+    page = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+    assert re.findall(r"\(figures/(gallery-[\w-]+\.png)\)", page) == made
+    for name in made:
+        assert (tmp_path / name).stat().st_size < 100_000 and (ROOT / "docs" / "figures" / name).is_file()

@@ -14,7 +14,7 @@ from scribbleseg.data.importers import import_dataset
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.synthetic.phantom import phantom
 from scribbleseg.data.synthetic.simulate import simulate
-from scribbleseg.draw.folder import add_new_volumes, make_dataset
+from scribbleseg.draw.folder import add_new_scans, make_dataset
 from scribbleseg.evaluation.scores import evaluate
 
 
@@ -97,7 +97,7 @@ def drawn(tmp_path) -> Path:
         save(tmp_path / "scans" / f"scan{number}.nii.gz", rng.integers(0, 99, (6, 5, 4), np.int16))
     make_dataset(tmp_path / "scans", tmp_path / "drawn", ["liver"])
     save(tmp_path / "scans" / "scan3.nii.gz", rng.integers(0, 99, (7, 5, 4), np.int16))
-    add_new_volumes(tmp_path / "scans", tmp_path / "drawn")
+    add_new_scans(tmp_path / "scans", tmp_path / "drawn")
     label = np.full((6, 5, 4), 2, np.uint8)
     label[1:3, 2, 1], label[4, 2, 1] = 1, 0
     save(tmp_path / "drawn" / "labelsTr" / "scan1.nii.gz", label)

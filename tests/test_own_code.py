@@ -122,7 +122,10 @@ def test_a_network_is_only_imported_to_predict_if_it_is_named(foreign, package, 
     assert not (package / "parts.ran").exists() and not (tmp_path / "a").exists()
     assert main(["predict", str(foreign), str(scans), str(tmp_path / "a"), "--network", NET]) == 0
     assert (package / "parts.ran").exists() and len(list((tmp_path / "a").glob("*.nii.gz"))) == 6
-    assert ss.load(foreign, networks=[NET]).predict(np.zeros((3, 36, 40))).shape == (3, 36, 40)
+    model = ss.load(foreign, networks=[NET])
+    assert model.predict(np.zeros((3, 36, 40))).shape == (3, 36, 40)
+    kinds = {type(module).__name__ for module in model.models[0].network.modules()}
+    assert "BatchNorm2d" in kinds, "how layers of another network belong together is not known: none is folded"
     assert main(["report", str(foreign), "--network", NET]) == 0 and (foreign / "metrics.csv").is_file()
 
 

@@ -482,7 +482,7 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
         "from pathlib import Path",
         "",
         "from scribbleseg.training.plan import read_plan",
-        "from scribbleseg.inference.predict import load_network",
+        "from scribbleseg.inference.models import load_network",
         "",
         f'run = Path("{run}")',
         "network = load_network(run, read_plan(run)[1])  # a torch module in eval mode: slices [N, channels, H, W] → "

@@ -73,7 +73,7 @@ def _load(
             )
         if weights == "last" and reached < total:
             say(f"{run}: training is not finished, iteration {reached} of {total}")
-        locator = getattr(network, LOCATOR, None)
+        locator = getattr(network, LOCATOR) if plan.fitted.locate else None
         models.append(Model(Path(run), network, train, plan, dtype, locator, reached, checksum(file)))
     return models
 

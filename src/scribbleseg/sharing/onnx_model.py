@@ -18,13 +18,13 @@ from .. import __version__
 from ..core.errors import InputError
 from ..data.intensity import Intensity
 from ..inference.models import Model
-from ..networks.locator import Locator, spans
+from ..networks.locator import SIDE, Locator, spans
 from . import standalone
 
 if TYPE_CHECKING:
     import onnx
 
-OPSET = 18  # the first with a Resize that has antialiasing
+OPSET = 18
 NEAR = 1e-4  # by how much values of a file may differ from PyTorch's
 
 
@@ -36,8 +36,26 @@ class Whole(nn.Module):
         self.network, self.size = network, size
 
     def forward(self, image: Tensor) -> Tensor:
-        small = F.interpolate(image, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
-        return F.interpolate(self.network(small).softmax(1), image.shape[2:], mode="bilinear", align_corners=False)
+        probs = self.network(shrunk(image, self.size)).softmax(1)
+        return F.interpolate(probs, image.shape[2:], mode="bilinear", align_corners=False)
+
+
+def shrunk(image: Tensor, size: int) -> Tensor:
+    """Slices [N, C, H, W] → [N, C, size, size], as PyTorch's bilinear interpolation with antialiasing has them.
+
+    ONNX has an operator for it, Resize with `antialias`, but OpenVINO 2026.4 computes that without antialiasing.
+    """
+    rows, columns = (_shrinking(image.shape[axis], size) for axis in (2, 3))
+    return rows @ (image @ columns.T)  # in PyTorch's order: most values are the same to the bit
+
+
+def _shrinking(length: int, size: int) -> Tensor:
+    """The matrix [size, length] of that interpolation along one axis."""
+    place = torch.arange(length) + 0.5
+    scale = torch.ones_like(place).sum() / size  # a tensor, so that the length stays free in the export
+    middle = (torch.arange(size) + 0.5) * scale
+    weight = (1 - (middle[:, None] - place).abs() * (1 / scale.clamp(min=1))).clamp(min=0)
+    return weight / weight.sum(1, keepdim=True)
 
 
 class Place(nn.Module):
@@ -48,7 +66,7 @@ class Place(nn.Module):
         self.locator, self.size = locator, size
 
     def forward(self, image: Tensor) -> Tensor:
-        return spans(self.locator.counts(image))
+        return spans(self.locator(shrunk(image, SIDE)).argmax(1).sum(0))
 
 
 def write_onnx(model: Model, folder: Path) -> None:
