@@ -17,6 +17,7 @@ import scribbleseg as ss
 from scribbleseg.config import Export, Pack, Predict, Train
 from scribbleseg.core.errors import InputError
 from scribbleseg.data.case import load_volume
+from scribbleseg.data.fitting import fit
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.preparation import Fitted
 from scribbleseg.inference.models import load_models
@@ -72,6 +73,18 @@ def ringed(folder: Path, side: int = 96) -> Path:
                 whole[whole == 0] = 3
                 whole[ring] = 0
             nibabel.save(nibabel.Nifti1Image(whole, file.affine), path)
+    return folder
+
+
+def edged(folder: Path) -> Path:
+    """The same with rings along the edges of the slices."""
+    ringed(folder)
+    for path in (folder / "labelsTr").iterdir():
+        file = nibabel.load(path)
+        voxels = np.asarray(file.dataobj).copy()
+        voxels[voxels == 0] = 3
+        voxels[[0, -1]], voxels[:, [0, -1]] = 0, 0
+        nibabel.save(nibabel.Nifti1Image(voxels, file.affine), path)
     return folder
 
 
@@ -143,6 +156,15 @@ def test_the_preset_cuts_slices_to_rings_and_predicts_background_outside(data, r
         assert (rows.stop - rows.start) * (columns.stop - columns.start) < 96 * 96
         mask = np.asarray(nibabel.load(path).dataobj).transpose(scan.grid.order)
         assert mask.any() and mask.sum() == mask[:, rows, columns].sum()
+
+
+def test_where_little_is_saved_slices_stay_whole_unless_it_is_wished(data, tmp_path):
+    dataset = read_dataset(edged(tmp_path / "edged"))
+    given = {"cases": sorted(dataset.cases), "enclosure": "auto", "by_data": True}
+    assert not fit(dataset, locate="auto", **given).locate and fit(dataset, locate="on", **given).locate
+    wide = read_dataset(data)
+    assert fit(wide, locate="auto", **given).locate and not fit(wide, locate="off", **given).locate
+    assert not fit(wide, locate="on", **given | {"enclosure": "off"}).locate
 
 
 def test_without_rings_or_with_other_wishes_slices_stay_whole(data, tmp_path):
@@ -220,14 +242,8 @@ def test_a_warm_start_trains_that_of_the_other_run_for_a_quarter(data, run, tmp_
 
 
 def test_rings_along_the_edges_cut_nothing_off(tmp_path):
-    folder = ringed(tmp_path / "data")
-    for path in (folder / "labelsTr").iterdir():
-        file = nibabel.load(path)
-        voxels = np.asarray(file.dataobj).copy()
-        voxels[voxels == 0] = 3
-        voxels[[0, -1]], voxels[:, [0, -1]] = 0, 0
-        nibabel.save(nibabel.Nifti1Image(voxels, file.affine), path)
-    run = train(settings(folder, tmp_path / "run", iterations=1))
+    folder = edged(tmp_path / "data")
+    run = train(settings(folder, tmp_path / "run", iterations=1, preparation="rings"))
     assert read_plan(run)[1].fitted.locate
     image = next((folder / "imagesTr").iterdir())
     assert read_scan([image], load_models([run], "last", CPU)).box == (slice(0, 96), slice(0, 96))
@@ -241,7 +257,7 @@ def test_a_packed_model_and_an_array_are_cut_alike(data, run, tmp_path):
     assert len(boxes) == 1
     volume = load_volume(read_dataset(data), case)
     channels = [np.asarray(nibabel.load(case.images[0]).dataobj, np.float32).transpose(volume.grid.order)]
-    assert str(prepare_scan(channels, volume.grid, [one]).box) in boxes
+    assert str(prepare_scan("array", channels, volume.grid, [one]).box) in boxes
     mask = predict(Predict(run, case.images[0], tmp_path / "mask.nii.gz"))[0]
     found = ss.load(run).predict(channels[0])
     assert np.array_equal(found, np.asarray(nibabel.load(mask).dataobj).transpose(volume.grid.order))

@@ -96,7 +96,7 @@ class Train:
             "slices: whole slices resized to a square, as in the papers. rings: slices are cut to where the rings of "
             "background strokes lie, and resized to a square; a small network finds the place in new scans. patches: "
             "the data decide the pixel size, and squares are cut from the slices. auto: rings with a preset, if the "
-            "strokes of the training cases form closed rings, else slices.",
+            "strokes of the training cases form closed rings on less than half of a slice, else slices.",
         ),
     ] = "auto"
     dims: Annotated[

@@ -28,7 +28,7 @@ def fit(
     *,
     patch: int = 0,
     enclosure: str = "off",
-    locate: bool = False,
+    locate: str = "off",
     by_data: bool = False,
     learns_from_bare: bool = True,
 ) -> Fitted:
@@ -38,8 +38,9 @@ def fit(
     median of the cases' (mean of rows and columns), but larger where the strokes of a slice would spread wider: those
     of 95 % of the slices fill at most three quarters of a patch's side.
 
-    enclosure: on, off, or auto, by the share of closed rings. locate: slices are cut to where rings lie, if the strokes
-    have any; they are not cut to what is no air then. by_data: intensities by the names of the channels, and
+    enclosure: on, off, or auto, by the share of closed rings. locate: on, off, or auto: slices are cut to where rings
+    lie, if the strokes have any, and auto: if that saves half of the pixels in the median case. They are not cut to
+    what is no air then. by_data: intensities by the names of the channels, and
     empty borders cut off where that saves half of the pixels; else as the papers. Raises InputError for "on" where no
     slice has a closed ring, for a channel CT without foreground strokes, for a case whose pixels are of quite another
     size than the others', and for files that cannot be read.
@@ -47,15 +48,16 @@ def fit(
     drawn = [name for name in cases if dataset.case(name).scribble is not None]
     plane = find_plane(dataset, drawn)
 
-    def look(name: str) -> tuple[float, list[float], tuple[int, int]]:
+    def look(name: str) -> tuple[float, list[float], tuple[int, int], float]:
         scribble, grid = read_scribble(dataset, dataset.case(name), plane)
         pixel = sum(dataset.spacing_of(grid)) / 2
         slices = [part for part in scribble if ((part != 0) & (part != UNLABELED)).any()]
         spread = [float(max(np.ptp(np.nonzero(part != UNLABELED), axis=1)) + 1) * pixel for part in slices]
-        return pixel, spread, closed_rings(scribble, dataset.reach(grid)) if enclosure != "off" else (0, 0)
+        rings = closed_rings(scribble, dataset.reach(grid)) if enclosure != "off" else (0, 0)
+        return pixel, spread, rings, _share_drawn_on(slices)
 
     found = for_each("fitting", look, drawn) if patch or enclosure != "off" else []
-    rule, share = choose_rule(closed for _, _, closed in found)
+    rule, share = choose_rule(closed for _, _, closed, _ in found)
     if enclosure == "on" and not share:
         raise InputError(
             f"{dataset.folder}: --enclosure on, but no slice has background strokes that close around its foreground "
@@ -63,9 +65,9 @@ def fit(
         )
     if enclosure == "on" and rule == "off":
         rule = "ring"
-    spread = [value for _, values, _ in found for value in values]
-    pixel = float(np.median([side for side, _, _ in found])) if patch and found else 0.0
-    for name, (side, _, _) in zip(drawn, found) if patch else ():
+    spread = [value for _, values, _, _ in found for value in values]
+    pixel = float(np.median([side for side, *_ in found])) if patch and found else 0.0
+    for name, (side, *_) in zip(drawn, found) if patch else ():
         if not pixel / MOST_SCALE <= side <= pixel * MOST_SCALE:
             raise InputError(
                 f"{dataset.case(name).scribble}: has pixels of {side:.4g} {dataset.spacing_unit}, and most cases have "
@@ -73,15 +75,23 @@ def fit(
             )
     if patch and spread:
         pixel = max(pixel, float(np.percentile(spread, 95)) / (STROKES_FILL * patch))
-    locate = locate and rule != "off"
+    cut = locate != "off" and rule != "off"
+    if cut and locate == "auto":
+        cut = float(np.median([share for *_, share in found])) <= 1 - CROP_FROM
     if not by_data:
-        return Fitted(pixel, dataset.spacing_unit, rule, share, plane, locate=locate)
+        return Fitted(pixel, dataset.spacing_unit, rule, share, plane, locate=cut)
     intensity = fit_intensity(dataset, drawn, plane)
-    crop = not locate and _saved_by_crop(dataset, drawn, plane) >= CROP_FROM
+    crop = not cut and _saved_by_crop(dataset, drawn, plane) >= CROP_FROM
     bare = BARE_SHARE if learns_from_bare else 0.0
-    return Fitted(
-        pixel, dataset.spacing_unit, rule, share, plane, intensity, crop, locate, keep_strokes=True, bare=bare
-    )
+    return Fitted(pixel, dataset.spacing_unit, rule, share, plane, intensity, crop, cut, keep_strokes=True, bare=bare)
+
+
+def _share_drawn_on(slices: Sequence[np.ndarray]) -> float:
+    """The share of a slice that the box around all strokes of these slices [H, W] of a case takes; 1 without any."""
+    if not slices:
+        return 1.0
+    drawn = (np.stack(slices) != UNLABELED).any(0)
+    return float(np.prod([np.ptp(np.nonzero(drawn.any(axis))[0]) + 1 for axis in (1, 0)]) / drawn.size)
 
 
 def find_plane(dataset: Dataset, cases: Sequence[str]) -> str:

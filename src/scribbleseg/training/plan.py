@@ -291,7 +291,7 @@ def fit_plan(config: Train, plan: Plan, dataset: Dataset) -> Plan:
         plan.fold.train,
         patch=plan.size if plan.preparation == "patches" else 0,
         enclosure=enclosure_of(config),
-        locate=config.preparation == "rings" or (config.preparation == "auto" and fast),
+        locate={"rings": "on", "auto": "auto" if fast else "off"}.get(config.preparation, "off"),
         by_data=fast,
         learns_from_bare=plan.dims == 3 or method_class(plan.method).learns_from_bare,
     )
