@@ -789,6 +789,30 @@ def test_an_update_in_a_process_of_its_own_can_be_stopped_and_killed(dataset):
     assert session.predictions.number(session.case(CASE)) is None
 
 
+def test_predictions_of_a_stopped_update_do_not_count(dataset):
+    session = Session(dataset)
+    updater = Updater(session, TINY)
+    updater.start(CASE)
+    wait(updater, {"done"})
+    updater.start(CASE)
+    place = updater.folder / "uncertainty"
+    place.mkdir(exist_ok=True)
+    (place / f"{CASE}.json").write_text("[0]", encoding="utf-8")
+    assert session.predictions.number(session.case(CASE)) == 2
+    updater.stop()
+    assert wait(updater, {"stopped"}) and session.predictions.number(session.case(CASE)) == 1
+
+
+def test_an_update_does_not_start_while_classes_change(dataset, monkeypatch):
+    session = Session(dataset)
+    monkeypatch.setattr(type(session.strokes), "current", False)
+    monkeypatch.setattr(session, "refresh", lambda: None)
+    updater = Updater(session, TINY)
+    with pytest.raises(InputError, match="has added a class meanwhile"):
+        updater.start(CASE)
+    assert updater.process is None
+
+
 def test_a_training_ends_with_its_server(dataset):
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom scribbleseg.draw.session import Session\n"

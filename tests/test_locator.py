@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from small import small_dataset
+from small import plan_of, small_dataset
 from test_export import segment_alone
 from torch import Tensor, nn
 
@@ -17,20 +17,23 @@ import scribbleseg as ss
 from scribbleseg.config import Export, Pack, Predict, Train
 from scribbleseg.core.errors import InputError
 from scribbleseg.data.case import load_volume
+from scribbleseg.data.dataset import Fold
 from scribbleseg.data.fitting import fit
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.preparation import Fitted
 from scribbleseg.inference.models import load_models
 from scribbleseg.inference.predict import predict
 from scribbleseg.inference.scan import prepare_scan, read_scan
-from scribbleseg.networks.locator import Locator
+from scribbleseg.networks.locator import Locator, attach
 from scribbleseg.sharing.export import export
 from scribbleseg.sharing.pack import pack
 from scribbleseg.training import locate
 from scribbleseg.training.locate import fit_locator
+from scribbleseg.training.machine import Machine
 from scribbleseg.training.plan import RINGS, read_plan
 from scribbleseg.training.step import Step
 from scribbleseg.training.train import resume, train
+from scribbleseg.training.validation import read_validation
 
 CPU = torch.device("cpu")
 
@@ -247,6 +250,40 @@ def test_rings_along_the_edges_cut_nothing_off(tmp_path):
     assert read_plan(run)[1].fitted.locate
     image = next((folder / "imagesTr").iterdir())
     assert read_scan([image], load_models([run], "last", CPU)).box == (slice(0, 96), slice(0, 96))
+
+
+def test_what_the_box_cuts_off_is_missed_in_validation(data):
+    dataset = read_dataset(data)
+    names = tuple(sorted(dataset.cases))
+    fold = Fold("one", names[1:], names[:1], ())
+    plan = dataclasses.replace(plan_of(Train(data, Path(), preset="fast", size=96)), fold=fold)
+    [case] = fold.val
+    truth = load_volume(dataset, dataset.case(case)).truth
+    rows = np.nonzero(truth.any((0, 2)))[0]
+    half = slice(0, int(rows.mean()))
+
+    class Right(nn.Module):
+        """Knows the validation case by heart."""
+
+        def forward(self, image):
+            [(_, label)] = validation.cases
+            return torch.nn.functional.one_hot(label.long(), 3).movedim(-1, 1).float()
+
+    for box, least, most in (
+        ((slice(0, 96), slice(0, 96)), 1.0, 1.0),
+        ((half, slice(0, 96)), 0.5, 0.85),
+        ((slice(60, 96), slice(60, 96)), 0.0, 0.0),
+    ):
+        validation = read_validation(dataset, plan, lambda image, box=box: box)
+        dices = validation.dice(Right(), Machine(CPU, torch.float32, False, False, False))
+        assert all(least <= value <= most for value in dices.values()), (box, dices)
+
+
+def test_a_network_that_has_such_a_name_is_refused(data):
+    network = nn.Module()
+    network.locator = nn.Linear(1, 1)
+    with pytest.raises(InputError, match="has an attribute 'locator'"):
+        attach(network, 1)
 
 
 def test_a_packed_model_and_an_array_are_cut_alike(data, run, tmp_path):

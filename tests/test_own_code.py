@@ -18,7 +18,7 @@ from scribbleseg.data.voxels import Slices
 from scribbleseg.networks import build_network
 from scribbleseg.training.augment import own_augmentation
 from scribbleseg.training.batches import augmented
-from scribbleseg.training.train import train
+from scribbleseg.training.train import resume, train
 
 PACKAGE = """
 from pathlib import Path
@@ -54,6 +54,11 @@ class Net3D(nn.Conv3d):
 class Half(Net):
     def forward(self, image):
         return super().forward(image)[..., ::2]
+
+
+class Odd(Net):
+    def forward(self, image):
+        raise IndexError("no such level")
 
 
 class Needy(Net):
@@ -161,12 +166,32 @@ def test_nothing_is_imported_from_a_run_folder(foreign, package, small, tmp_path
         ss.predict(foreign, small / "imagesTr", tmp_path / "a", networks=(NET,))
 
 
+def test_nothing_is_imported_from_a_run_folder_by_a_path_above_it(foreign, package, small, tmp_path, monkeypatch):
+    code = foreign / "parts.py"
+    shutil.copyfile(package / "parts.py", code)
+    path = foreign / "config.json"
+    name = f"{foreign.name}.parts:Net"
+    path.write_text(path.read_text(encoding="utf-8").replace(NET, name), encoding="utf-8")
+    monkeypatch.syspath_prepend(str(foreign.parent))
+    with pytest.raises(InputError, match="nothing is imported from a run folder"):
+        ss.predict(foreign, small / "imagesTr", tmp_path / "a", networks=(name,))
+    assert not code.with_suffix(".ran").exists()
+
+
+def test_a_run_is_not_carried_on_with_changed_code(foreign, package):
+    with open(package / "parts.py", "a", encoding="utf-8") as file:
+        file.write("# changed\n")
+    with pytest.raises(InputError, match="has changed since it began"):
+        resume(foreign, network=NET, augmentation=MIRROR)
+
+
 @pytest.mark.parametrize(
     ("name", "dims", "words"),
     [
         ("somebodys.parts:Nets", 2, "cannot be imported .*and Nets in it?"),
         ("somebodys.parts:mirror", 2, "mirror is no network. Derive the class from torch.nn.Module"),
         ("somebodys.parts:Needy", 2, "cannot be built .*width.*called with the numbers of channels and classes"),
+        ("somebodys.parts:Odd", 2, "does not run on a slice of 128 × 128 .IndexError: no such level"),
         ("somebodys.parts:Net", 3, "is 2-D, as its `dims` says, and not 3-D"),
         ("somebodys.parts:Half", 2, r"maps a slice to \(1, 3, 128, 64\), not to \(1, 3, 128, 128\)"),
         ("somebodys.parts.Net", 2, "no network 'somebodys.parts.Net'"),

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import re
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,23 @@ def version(*found: Any) -> str | None:
     return hashlib.sha256(content).hexdigest()
 
 
-def never_from(folder: Path) -> None:
-    """Take a folder and those in it off the import path: a run folder of somebody else may hold code."""
+def never_from(folder: Path, *names: str) -> None:
+    """Take a folder and those in it off the import path: a run folder of somebody else may hold code.
+
+    names: of code that will be imported, package.module:Name; others are passed over. Raises InputError if one lies in
+    the folder, which a path above it would find. Nothing is imported to know it.
+    """
     inside = folder.resolve()
     sys.path[:] = [entry for entry in sys.path if not Path(entry or ".").resolve().is_relative_to(inside)]
+    for name in filter(NAME.fullmatch, names):
+        parts, path = name.partition(":")[0].split("."), None
+        for count in range(1, len(parts) + 1):
+            spec = PathFinder.find_spec(".".join(parts[:count]), path)
+            if spec is None:
+                break
+            path = list(spec.submodule_search_locations or ())
+            if any(Path(place).resolve().is_relative_to(inside) for place in (*path, spec.origin) if place):
+                raise InputError(
+                    f"'{name}' lies in {folder}: nothing is imported from a run folder. If you trust the code, copy it "
+                    "to another place."
+                )

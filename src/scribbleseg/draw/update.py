@@ -130,8 +130,12 @@ class Updater:
         for name in names:
             for path in dataset.cases[name].images:
                 link_or_copy(path, data / "imagesTr" / path.name)
-            shutil.copyfile(path := session.strokes.path(session.case(name)), data / "labelsTr" / path.name)
-        description = read_json(session.place / "dataset.json") | {"numTraining": len(names)}
+        with session.strokes.lock:  # a class that is added meanwhile changes all labels
+            for name in names:
+                shutil.copyfile(path := session.strokes.path(session.case(name)), data / "labelsTr" / path.name)
+            description = read_json(session.place / "dataset.json") | {"numTraining": len(names)}
+            if not session.strokes.current:
+                raise InputError("another program has added a class meanwhile. Open the page again, then update.")
         description.pop("groups", None)
         (data / "dataset.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
         readable = [name for name, seen in session.overview.items() if not seen.error and name != open_case]
@@ -163,6 +167,8 @@ class Updater:
                 shutil.rmtree(path, ignore_errors=True)
             said = "".join(f" Not predicted: {name}: {error}" for name, error in failed.items())
             return Progress("done", number, message=f"Updated in {minutes:.1f} minutes.{said}")
+        for part in ("predictions", "uncertainty"):  # of a model that does not count
+            shutil.rmtree(self.folder / part, ignore_errors=True)
         if self.stopped:
             return Progress("stopped", number, message="Stopped. The model before it stays.")
         lines = (self.folder / "output.log").read_text(encoding="utf-8", errors="replace").splitlines()

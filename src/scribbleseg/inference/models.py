@@ -17,7 +17,7 @@ from ..core.errors import InputError
 from ..core.own_code import never_from
 from ..data.layout import read_dataset
 from ..networks import build_network, is_own
-from ..networks.locator import LOCATOR, Locator
+from ..networks.locator import LOCATOR, Locator, attach
 from ..training.batches import layout_of
 from ..training.checkpoint import load_weights, weights_iteration
 from ..training.plan import Plan, read_plan
@@ -89,14 +89,14 @@ def load_network(run: Path, plan: Plan, weights: str = "last", networks: Sequenc
             f"{run}: its network, {plan.network}, is not one of scribbleseg's, and predicting runs its code. If you "
             f"trust it, name it: --network {plan.network}"
         )
-    never_from(run)
+    never_from(run, plan.network)
     path = Path(run) / f"{weights}.safetensors"
     if not path.is_file():
         hint = "The run had no validation cases; use --weights last." if weights == "best" else "Has it been trained?"
         raise InputError(f"{run}: has no {path.name}. {hint}")
     network = build_network(plan.network, len(plan.channels), len(plan.classes), plan.dims, plan.anisotropy)
     if plan.fitted.locate:
-        network.add_module(LOCATOR, Locator(len(plan.channels)))
+        attach(network, len(plan.channels))
     load_weights(network, path, plan.network, len(plan.classes))
     return network.eval()
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.errors import InputError
 from .unet import UNet
 
 SIDE = 64  # of the slices that it sees, pixels
@@ -46,6 +47,18 @@ class Locator(nn.Module):
             for (first, last), length in zip(spans(counts).tolist(), image.shape[2:])
         )
         return rows, columns
+
+
+def attach(network: nn.Module, channels: int) -> Locator:
+    """Give a network a locator, not trained. Raises InputError for one of somebody else that has such a name itself."""
+    if hasattr(network, LOCATOR):
+        raise InputError(
+            f"the network {type(network).__name__} has an attribute {LOCATOR!r}, which slices cut to rings need. "
+            "Rename it, or use --preparation slices."
+        )
+    locator = Locator(channels)
+    network.add_module(LOCATOR, locator)
+    return locator
 
 
 def spans(counts: Tensor) -> Tensor:

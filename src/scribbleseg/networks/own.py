@@ -23,7 +23,7 @@ def own_network(name: str, channels: int, classes: int, dims: int) -> nn.Module:
         )
     try:
         network: nn.Module = kind(channels, classes)
-    except TypeError as error:
+    except Exception as error:  # whatever the code of others raises
         raise InputError(f"network '{name}' cannot be built ({error}). {BUILT}") from error
     space = getattr(network, "dims", 2)
     if space != dims:

@@ -29,9 +29,11 @@ def try_out(
     what, size = "a slice" if dims == 2 else "a volume", SIZE[dims]
     try:
         scores = unpack(network.eval()(torch.zeros(1, channels, *size)))
-    except RuntimeError as error:
+    except Exception as error:  # whatever the code of others raises
         shown = " × ".join(map(str, size))
-        raise InputError(f"{name} does not run on {what} of {shown} ({error}). {advice}") from error
+        raise InputError(
+            f"{name} does not run on {what} of {shown} ({type(error).__name__}: {error}). {advice}"
+        ) from error
     network.train()
     found = tuple(scores.shape) if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
     if found != (1, classes, *size):

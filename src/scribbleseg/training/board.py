@@ -1,6 +1,7 @@
 """Curves of a run beside log.jsonl, for TensorBoard, MLflow and Weights & Biases; nothing leaves this computer."""
 
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -61,7 +62,10 @@ class MLflow:
         from mlflow.entities import Metric
 
         now = time.time_ns() // 10**6
-        values = [Metric(name, value, now, entry["iteration"]) for name, value in scalars(entry).items()]
+        named = {
+            re.sub(r"[^\w\-. /]", "_", name): value for name, value in scalars(entry).items()
+        }  # MLflow allows these
+        values = [Metric(name, value, now, entry["iteration"]) for name, value in named.items()]
         self.client.log_batch(self.id, values)
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from ..data.case import Locate, load_volume
 from ..data.dataset import Dataset
 from ..data.enclosure import enclosure
 from ..data.preparation import Fitted, resize_image, resize_label
-from ..networks.locator import LOCATOR, SIDE, Locator
+from ..networks.locator import LOCATOR, SIDE, Locator, attach
 from .augment import random_intensity, upright_affine, warp
 from .checkpoint import open_weights
 from .plan import Plan
@@ -33,8 +33,8 @@ def find_locator(
     From that of the run `init`, if it has one, the training takes a quarter of the iterations. Raises InputError for a
     checkpoint without one, and what `load_volume` raises.
     """
-    locator = Locator(len(plan.channels))
-    network.add_module(LOCATOR, locator.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+    locator = attach(network, len(plan.channels))
+    locator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if stored is None:
         iterations = min(ITERATIONS, plan.recipe.iterations)
         if init is not None and _taken_over(locator, init / "last.safetensors"):

@@ -12,6 +12,7 @@ from ..config import Train
 from ..core import distributed
 from ..core.device import pick_device, pick_precision
 from ..core.recipe import Recipe
+from .augment import AUGMENTATIONS
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,14 @@ def pick_machine(config: Train, recipe: Recipe) -> Machine:
 
     compile="auto": a step is compiled on CUDA if the run has 5000 iterations or more, which pays for the minutes that
     compiling takes. On CPUs compiled steps were slower (docs/speed.md). graph="auto": a step is recorded on CUDA.
-    Deterministic runs and runs of several processes are not recorded, and are compiled only with compile="on".
+    Deterministic runs and runs of several processes are not recorded, and are compiled only with compile="on". Steps
+    with an augmentation of the user's own are not recorded: it may draw random numbers that a replay would repeat.
     """
     device = pick_device(distributed.own_device(config.device))
     able = device.type == "cuda" and distributed.processes() == 1 and not config.deterministic
     pays = able and recipe.iterations >= 5000 and importlib.util.find_spec("triton") is not None
     compiled = pays if config.compile == "auto" else config.compile == "on"
-    recorded = able and config.graph == "auto"
+    recorded = able and config.graph == "auto" and recipe.augmentation in AUGMENTATIONS
     return Machine(device, pick_precision(config.precision, device), compiled, recorded, config.deterministic)
 
 

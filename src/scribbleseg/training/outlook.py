@@ -85,8 +85,7 @@ def _strokes(dataset: Dataset, plan: Plan) -> Iterator[str]:
         volume = load_volume(dataset, dataset.case(name), fitted)
         shape = (plan.size, plan.size)
         if plan.preparation != "slices":
-            paired = replace(plan, fitted=fitted)
-            check_scale(volume.case.images[0], paired, volume.scribble.shape, volume.grid.spacing_mm)
+            check_scale(volume.case.images[0], plan, volume.scribble.shape, volume.grid.spacing_mm)
             rows, columns = volume.scribble.shape[1:]
             shape = network_shape((rows, columns), dataset.spacing_of(volume.grid), fitted.pixel)
         whole = load_volume(dataset, dataset.case(name), replace(PAPERS, plane=fitted.plane)).scribble
@@ -100,6 +99,8 @@ def _strokes(dataset: Dataset, plan: Plan) -> Iterator[str]:
     yield (
         f"  strokes {lost} of {total} drawn classes of slices are lost ({100 * lost / max(total, 1):.2g} %); "
         f"the papers' way loses {nearest} ({100 * nearest / max(total, 1):.2g} %) at this size"
+        + ", of whole slices"
+        * fitted.locate
     )
 
 

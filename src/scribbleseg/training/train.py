@@ -35,7 +35,7 @@ from .locate import find_locator
 from .loop import run_to_end
 from .machine import Machine, determinism, pick_machine
 from .optimizer import make_optimizer
-from .plan import Plan, fit_plan, make_plan, read_plan, shown_patch, write_plan
+from .plan import Plan, fit_plan, make_plan, own_code, read_plan, shown_patch, write_plan
 from .run_folder import RunFolder
 from .state import State
 from .step import Step
@@ -75,7 +75,12 @@ def resume(run: Path, method: str | None = None, network: str | None = None, aug
     with distributed.joined():
         config, plan = read_plan(run)
         _check_named(run, plan, {"method": method, "network": network, "augmentation": augmentation})
-        never_from(run)
+        never_from(run, plan.method, plan.network, plan.recipe.augmentation)
+        if plan.own_code and plan.own_code != own_code(plan.method, plan.network, plan.recipe.augmentation):
+            raise InputError(
+                f"{run}: the code of its method, network or augmentation has changed since it began. Put the files "
+                "back as they were, or train a new run in another folder."
+            )
         folder = RunFolder(run, plan.network, _boards(config), writes=distributed.rank() == 0)
         folder.check_links()
         if _is_finished(_checkpoint(run, plan), plan):

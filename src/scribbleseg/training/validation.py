@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,12 +23,12 @@ from .plan import Plan
 class Validation:
     """The validation cases as the network sees them: image as of `grid.on_grid`, and truth [D, H, W]."""
 
-    def __init__(self, cases: Sequence[tuple[Tensor, Tensor]], plan: Plan):
-        self.cases, self.plan = cases, plan
+    def __init__(self, cases: Sequence[tuple[Tensor, Tensor]], plan: Plan, missed: Tensor | None = None):
+        self.cases, self.plan, self.missed = cases, plan, missed
 
     def dice(self, network: nn.Module, machine: Machine) -> dict[str, float]:
         """Foreground class → mean Dice over the cases that hold it; nan where none does."""
-        cases = validation_dice(network, self.cases, len(self.plan.classes), self.plan.patch, machine)
+        cases = validation_dice(network, self.cases, len(self.plan.classes), self.plan.patch, machine, self.missed)
         return dict(zip(self.plan.classes[1:], cases.nanmean(0).tolist()))
 
 
@@ -49,31 +50,47 @@ def read_validation(dataset: Dataset, plan: Plan, locate: Locate | None = None) 
             "no validation case has a dense mask: Dice is computed on their scribbled pixels only "
             "and says nothing about pixels where nothing was drawn"
         )
-    known = [(image, truth) for image, truth in cases if truth is not None]
+    known = [(image, truth) for image, truth, _ in cases if truth is not None]
+    missed = torch.stack([outside for _, truth, outside in cases if truth is not None] or [torch.zeros(0)])
     if not known:
         raise InputError(
             f"{dataset.folder}: no validation case has a mask in labelsTr_dense any more. "
             "Put the masks back, or begin a new run."
         )
-    if not any(((truth > 0) & (truth != UNLABELED)).any() for _, truth in known):
+    if not any(((truth > 0) & (truth != UNLABELED)).any() for _, truth in known) and not missed[:, 1:].any():
         raise InputError(
             f"{dataset.folder}: no validation case has foreground in its mask or scribble. "
             "Draw some, or validate on other cases."
         )
-    return Validation(known, plan)
+    return Validation(known, plan, missed)
 
 
-def _prepared(dataset: Dataset, plan: Plan, name: str, locate: Locate | None) -> tuple[Tensor, Tensor | None]:
-    """The image of a case, and its dense mask (its scribble, if the plan validates on scribbles) on the same grid."""
-    volume = load_volume(dataset, dataset.case(name), plan.fitted, locate)
+def _prepared(dataset: Dataset, plan: Plan, name: str, locate: Locate | None) -> tuple[Tensor, Tensor | None, Tensor]:
+    """The image of a case, and its dense mask (its scribble, if the plan validates on scribbles) on the same grid.
+
+    And how many pixels of each class `locate` cuts off, float64 [classes], in pixels of the network: they are missed.
+    """
+    volume = load_volume(dataset, dataset.case(name), plan.fitted)
     truth = volume.scribble if plan.val_on_scribbles else volume.truth
-    spacing = volume.grid.spacing_mm
-    check_scale(volume.case.images[0], plan, volume.image.shape[1:], spacing)
-    image = on_grid(plan, volume.image, spacing)
+    spacing, image, missed = volume.grid.spacing_mm, volume.image, torch.zeros(len(plan.classes), dtype=torch.float64)
+    check_scale(volume.case.images[0], plan, image.shape[1:], spacing)
+    if locate:
+        box = locate(image)
+        image = image[:, :, *box]
+        if truth is not None:
+            cut = truth[:, *box]
+            outside = _counts(truth, len(missed)) - _counts(cut, len(missed))
+            missed = outside * (plan.size**2 / (cut.shape[1] * cut.shape[2]))
+            truth = cut
+    seen = on_grid(plan, image, spacing)
     if truth is None:
-        return image, None
+        return seen, None, missed
     depth, *size = grid_shape(plan, truth.shape, spacing)
-    return image, deepen_label(resample_label(truth, (size[0], size[1])), depth)
+    return seen, deepen_label(resample_label(truth, (size[0], size[1])), depth), missed
+
+
+def _counts(label: np.ndarray, classes: int) -> Tensor:
+    return torch.from_numpy(np.bincount(label[label != UNLABELED].ravel(), minlength=classes).astype(np.float64))
 
 
 @torch.no_grad()
@@ -83,10 +100,12 @@ def validation_dice(
     classes: int,
     window: tuple[int, ...],
     machine: Machine,
+    missed: Tensor | None = None,
 ) -> Tensor:
     """Dice per case and foreground class over the pixels whose truth is known, float64 [cases, classes − 1].
 
-    nan where a case lacks the class. window: the shape of what the network is trained on. The network is in eval mode
+    nan where a case lacks the class. missed: pixels of each class that are true and lie outside of the images, float64
+    [cases, classes]. window: the shape of what the network is trained on. The network is in eval mode
     meanwhile.
     """
     sums = torch.zeros(len(cases), 3, classes, dtype=torch.float64)
@@ -110,4 +129,5 @@ def validation_dice(
                 values += torch.bincount(counted[where].long(), minlength=classes)
     network.train(training)
     overlap, true, found = sums[:, :, 1:].unbind(1)
+    true = true if missed is None else true + missed[:, 1:]
     return torch.where(true > 0, 2 * overlap / (true + found), torch.nan)

@@ -10,7 +10,7 @@ import numpy as np
 from ...core.console import say
 from ...core.labels import UNLABELED
 from ..case import load_label, read_channels, recode
-from ..volume import read_label, read_volume, write_volume
+from ..volume import read_components, read_label, write_volume
 
 END = ".nii.gz"
 
@@ -60,7 +60,7 @@ def copy_case(
 
 def write_blank(image: Path, label: Path, ignore: int) -> None:
     """Write a label without strokes for an image: nnU-Net wants a file in labelsTr for each in imagesTr."""
-    _, grid = read_volume(image)
+    _, grid = read_components(image)
     write_volume(label, np.full([grid.sizes[axis] for axis in grid.order], ignore, np.uint8), grid)
 
 
