@@ -93,7 +93,7 @@ def take_steps(name: str, format: str) -> None:
         if step.method.sweeps:
             step.method.sweep(step.slices, torch.full((), 0.5, device=CUDA))
         with torch.no_grad(), torch.autocast("cuda", FORMATS[format], enabled=format != "float32"):
-            step.method.eval().pictures(step.draw())
+            step.method.eval().pictures(step.draw(0.5))
 
 
 def check_that_it_notices() -> None:

@@ -483,12 +483,13 @@ def test_file_names(data, run, tmp_path, capsys):
     found.check()
 
 
-def test_kills(small, tmp_path):
+def test_kills(small, tmp_path, monkeypatch):
     """A training that is killed at any moment ends, carried on, in the weights of one that was not."""
     whole = train(settings(small, tmp_path / "whole", iterations=8, size=16, batch=2, checkpoint_every=0.0))
     words = ["train", str(small), "RUN", "--method", "pce", "--iterations", "8", "--size", "16", "--batch", "2"]
     words += ["--checkpoint-every", "0", "--precision", "float32", "--device", "cpu"]
     numbers = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as many as here: sums of two threads are rounded otherwise
     context = multiprocessing.get_context("forkserver")  # PyTorch is imported once, not for every training
     context.set_forkserver_preload(["scribbleseg.cli", "scribbleseg.training.train"])
     reached = []

@@ -89,7 +89,7 @@ def test_names_and_values_of_a_row():
     again = make_step("scn")
     again.index, _ = torch.tensor([1, 2]), again.progress.fill_(0.5)
     torch.manual_seed(3)
-    terms = again.forward(again.draw(), 0.5)
+    terms = again.forward(again.draw(0.5), 0.5)
     for name, value in terms.items():
         assert row[step.names.index(name)] == value
 

@@ -118,7 +118,7 @@ class Steps:
         spent = dict.fromkeys(PARTS, 0.0)
         for _ in range(steps):
             clock = [self.now()]
-            batch = self.step.draw()
+            batch = self.step.draw(0.5)
             clock.append(self.now())
             with self.inside_networks() as networks:
                 loss = torch.stack(list(self.step.forward(batch, 0.5).values())).sum()
@@ -172,7 +172,7 @@ def single_parts(steps: Steps, times: int) -> dict[str, float]:
     backward pass."""
     if steps.name not in ("scn", "effdnet"):
         return {}
-    method, batch = steps.method, steps.step.draw()
+    method, batch = steps.method, steps.step.draw(0.5)
 
     def loss(function, *given):
         leaf = given[0].detach().requires_grad_()

@@ -52,7 +52,7 @@ class Train:
         Option(
             "NAME",
             "A method that `scribbleseg methods` lists, or package.module:Class.",
-            "effdnet, or scn with --preset fast",
+            "effdnet, or corral with --preset fast",
         ),
     ] = None
     set: Annotated[
