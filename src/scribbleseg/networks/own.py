@@ -28,5 +28,8 @@ def own_network(name: str, channels: int, classes: int, dims: int) -> nn.Module:
     space = getattr(network, "dims", 2)
     if space != dims:
         raise InputError(f"network '{name}' is {space}-D, as its `dims` says, and not {dims}-D. Use another network.")
-    try_out(network, f"network '{name}'", channels, classes, dims, MAPS)
+    try:
+        try_out(network, f"network '{name}'", channels, classes, dims, MAPS)
+    except ImportError as error:
+        raise InputError(f"network '{name}' needs a package that is missing ({error}). Install it.") from error
     return network

@@ -24,11 +24,13 @@ def try_out(
     """One forward pass in eval mode: nothing is drawn, no statistics move. The network is in training mode afterwards.
 
     name: of the network in an error, such as "MONAI's UNet". unpack: what takes the scores out of the network's output.
-    Raises InputError, which ends with `advice`.
+    Raises InputError, which ends with `advice`, and ImportError for a package that is missing.
     """
     what, size = "a slice" if dims == 2 else "a volume", SIZE[dims]
     try:
         scores = unpack(network.eval()(torch.zeros(1, channels, *size)))
+    except ImportError:
+        raise
     except Exception as error:  # whatever the code of others raises
         shown = " × ".join(map(str, size))
         raise InputError(
