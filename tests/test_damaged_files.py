@@ -422,7 +422,7 @@ def test_no_advice_loses_strokes_without_saying_so(folder):
     struct.pack_into("<hh", content, 252, 0, 0)
     path.write_bytes(gzip.compress(content))
     text = message()
-    assert "its header says no place: sform_code and qform_code are 0" in text
+    assert "its header says no place of its voxels" in text
     assert "give it the header of case0_0000.nii.gz" in text and "Do not resample it" in text
     # as told: the header of the image, the label's own voxels
     source = nibabel.load(folder / "imagesTr" / "case0_0000.nii.gz")
@@ -589,3 +589,75 @@ def test_an_oblique_prediction_keeps_its_place_in_micrometres(trained, small, tm
     pytest.importorskip("SimpleITK")
     (path,) = predict(Predict((trained,), tmp_path / "scan.nii.gz", tmp_path / "mask.nrrd", device="cpu"))
     assert read_image(path)[1].spacing_mm == pytest.approx(read_image(tmp_path / "scan.nii.gz")[1].spacing_mm, rel=1e-3)
+
+
+def without_size(path: Path) -> Path:
+    """Take the voxel size out of the header of an NRRD or MetaImage file."""
+    lines = path.read_bytes().split(b"\n")
+    keys = (b"space", b"ElementSpacing", b"Offset", b"TransformMatrix", b"AnatomicalOrientation", b"CenterOfRotation")
+    kept = [line for line in lines[:20] if not line.startswith(keys)]
+    path.write_bytes(b"\n".join([*kept, *lines[20:]]))
+    return path
+
+
+def reformatted(folder: Path, kind: str) -> Path:
+    """The data set in another format, with voxels of .8 × .9 × 5 mm."""
+    for path in folder.rglob("*.nii.gz"):
+        itk(np.asarray(nibabel.load(path).dataobj), path.with_name(path.name.replace(".nii.gz", kind)), False)
+        path.unlink()
+    edit(folder, file_ending=kind)
+    return folder
+
+
+@pytest.mark.parametrize("kind", [".nrrd", ".mha"])
+def test_a_volume_without_a_voxel_size_never_counts_in_mm(folder, tmp_path, capsys, said, kind):
+    words = "does not say how large its voxels are; expected lengths in mm"
+    short = ["--method", "pce", "--size", "16", "--iterations", "1", "--device", "cpu"]
+    run, bare_run = tmp_path / "run", tmp_path / "bare"
+    assert main(["train", str(reformatted(folder, kind)), str(run), *short]) == 0
+    for path in folder.rglob(f"*{kind}"):
+        without_size(path)
+    scan, out = folder / "imagesTr" / f"case0_0000{kind}", tmp_path / f"out{kind}"
+    assert read_volume(scan)[1].unit == "voxels" and np.array_equal(read_volume(scan)[0].T, image(0))
+    usable, text = said(folder)
+    assert not usable and f"case0_0000{kind}: {words}" in text and "spacing   none in the files of 4 of 4" in text
+    for verb in (
+        ["train", folder, tmp_path / "new", *short],
+        ["predict", run, scan, out, "--device", "cpu"],
+        ["simulate", folder, "--overwrite"],
+        ["import", "folders", scan.parent, folder / "labelsTr", tmp_path / "imported", "--class", "outer=1"],
+    ):
+        capsys.readouterr()
+        assert main([str(word) for word in verb]) == 2 and words in capsys.readouterr().err, verb[0]
+    assert not out.exists() and not (tmp_path / "new").exists() and not (tmp_path / "imported").exists()
+    assert main(["evaluate", str(folder / "labelsTr_dense"), str(folder / "labelsTr_dense")]) == 0
+    assert "voxel" in capsys.readouterr().out
+    edit(folder, spacing="voxels")
+    assert said(folder)[0] and main(["train", str(folder), str(bare_run), *short]) == 0
+    assert main(["predict", str(bare_run), str(scan), str(out), "--device", "cpu"]) == 0
+
+
+def test_a_size_that_is_negative_is_no_size(tmp_path):
+    """SimpleITK takes the sign away."""
+    head = "NRRD0004\ntype: short\nendian: little\ndimension: 3\nsizes: 12 10 4\nencoding: raw\n"
+    (tmp_path / "a.nrrd").write_bytes(f"{head}spacings: -2 0.9 5\n\n".encode() + image(0).T.tobytes())
+    head = "ObjectType = Image\nNDims = 3\nDimSize = 12 10 4\nElementType = MET_SHORT\n"
+    (tmp_path / "a.mha").write_bytes(
+        f"{head}ElementSize = -2 0.9 5\nElementDataFile = LOCAL\n".encode() + image(0).T.tobytes()
+    )
+    for name, words in (("a.nrrd", "spacings are -2"), ("a.mha", "ElementSize is -2")):
+        with pytest.raises(InputError, match=words):
+            read_volume(tmp_path / name)
+    content = (tmp_path / "a.mha").read_bytes()
+    (tmp_path / "a.mha").write_bytes(content.replace(b"-2", b"0.8"))
+    assert read_volume(tmp_path / "a.mha")[1].spacing_mm == pytest.approx((5, 0.9, 0.8))
+
+
+def test_voxels_of_masks_that_lost_their_place_have_the_size_of_the_truth(tmp_path, capsys):
+    for part, moved, affine in (("a", 0, np.eye(4)), ("b", 3, STRAIGHT)):
+        mask = np.zeros((20, 20, 3), np.uint8)
+        mask[5 + moved : 10 + moved, 5:10] = 1
+        save(tmp_path / part / "x.nii.gz", mask, affine)
+    rows = score_files(tmp_path / "a", tmp_path / "b", ("one",), same_voxels=True)[0]
+    assert rows[0]["hd95"] == pytest.approx(3 * 0.8) and rows[0]["unit"] == "mm"
+    assert "with voxels of 5 × 0.9 × 0.8 mm as in the second" in capsys.readouterr().err

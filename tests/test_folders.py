@@ -109,6 +109,33 @@ def test_a_label_that_lost_its_geometry(scans, capsys):
     assert "anna.nii.gz: lies elsewhere than its image" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", [".nii.gz", ".nrrd"])
+def test_a_label_without_a_place_is_not_placed_by_chance(scans, kind):
+    """Voxels of 1 mm at whole numbers: a part of the label would fit somewhere."""
+    (scans / "images" / "anna.nii.gz").unlink()
+    save(scans / "images" / "anna.nii.gz", image(0), np.diag([-1.0, -1, 1, 1]))
+    part, path = drawn()[1:, 1:, :3], scans / "labels" / f"anna{kind}"
+    if kind == ".nrrd":
+        head = f"NRRD0004\ntype: uchar\ndimension: 3\nsizes: {' '.join(map(str, part.shape))}\nencoding: raw\n\n"
+        path.write_bytes(head.encode() + part.T.tobytes())
+    else:
+        save(path, part, None)
+    with pytest.raises(InputError, match="its header says no place of its voxels.* Save it again on the image's grid"):
+        imported(scans)
+
+
+def test_a_series_without_a_pixel_size_is_refused(tmp_path):
+    """SimpleITK makes it 1 mm."""
+    folder = tmp_path / "images" / "anna"
+    write_series(folder, image(0), [10, 12.5, 15, 17.5])
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        assert content.count(b"\x28\x00\x30\x00") == 1
+        path.write_bytes(content.replace(b"\x28\x00\x30\x00", b"\x28\x00\x20\x00"))
+    with pytest.raises(InputError, match="do not say how large a pixel is"):
+        read_series(folder)
+
+
 def seg_nrrd(path: Path, segments: list[tuple[str, int, np.ndarray]]) -> None:
     """A segmentation as 3D Slicer writes it, one layer; (name, value, voxels)."""
     voxels = np.zeros(SHAPE, np.uint8)

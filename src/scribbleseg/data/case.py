@@ -12,7 +12,7 @@ from ..core.labels import UNLABELED
 from .dataset import Case, Dataset
 from .intensity import Intensity, prepare
 from .preparation import PAPERS, Fitted, content_box, enclosing_box
-from .volume import Grid, as_image, read_components, read_label, read_volume
+from .volume import Grid, as_image, check_unit, read_components, read_label, read_volume
 
 Locate = Callable[[np.ndarray], tuple[slice, slice]]  # an image [channels, D, H, W], prepared → rows, columns
 
@@ -35,10 +35,12 @@ def load_volume(dataset: Dataset, case: Case, fitted: Fitted | None = None, loca
     Without `fitted`: the papers' intensities, not cropped, cut in the data set's plane. With `locate` it is cut to what
     that returns, and to the foreground strokes, instead of to what is no air. A case without a scribble file
     is unlabelled throughout. Raises InputError for unreadable files, a constant image, NaN voxels, a label of another
-    shape or place than its image, and values that dataset.json does not list.
+    shape or place than its image, values that dataset.json does not list, and an image without a voxel size where
+    lengths are in mm.
     """
     fitted = fitted or Fitted(plane=dataset.plane or "spacing")
     channels, grid = read_channels(case.images, fitted.plane, len(dataset.channels))
+    check_unit(case.images[0], grid, dataset.spacing_unit)
     image = prepare_channels(channels, fitted.intensity)
     scribble = np.full(image.shape[1:], UNLABELED, np.uint8)
     if case.scribble is not None:
@@ -179,10 +181,12 @@ def difference(grid: Grid, other: Grid) -> str:
     if grid.sizes != other.sizes:
         return f"has another shape ({' × '.join(map(str, grid.sizes))} and not {' × '.join(map(str, other.sizes))})"
     apart = np.abs(grid.affine - other.affine).max()
-    return f"has another affine (largest difference {apart:.4g}{_without_place(grid)})"
+    lost = "" if says_place(grid) else "; its header says no place of its voxels"
+    return f"has another affine (largest difference {apart:.4g}{lost})"
 
 
-def _without_place(grid: Grid) -> str:
+def says_place(grid: Grid) -> bool:
+    """Whether the header of a file says where its voxels lie: in NIfTI by a code, elsewhere with their size."""
     header: Any = grid.header
-    placed = not hasattr(header, "keys") or header["sform_code"] or header["qform_code"]
-    return "" if placed else "; its header says no place: sform_code and qform_code are 0"
+    coded = not hasattr(header, "keys") or header["sform_code"] or header["qform_code"]
+    return grid.unit == "mm" and bool(coded)

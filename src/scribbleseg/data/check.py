@@ -20,7 +20,7 @@ from .layout import read_description, survey
 from .nifti import AS_ITK, two_places
 from .plane import flat_axis
 from .preparation import MOST_SCALE
-from .volume import PICTURES, PLANES, Grid, read_label
+from .volume import PICTURES, PLANES, Grid, check_unit, read_label
 
 MOST_OF_ALL = 0.8  # share of all pixels from which a class is too large for strokes
 LEAST_BACKGROUND = 0.02  # share of the drawn pixels
@@ -105,6 +105,7 @@ def _inspect(dataset: Dataset, case: Case, plane: str) -> Found:
         colours = len(dataset.channels) if dataset.file_ending.lower() in PICTURES else 0  # missing files are known
         channels, found.grid = read_channels(case.images, plane, colours)
         found.slices, found.size = channels[0].shape[0], channels[0].shape[1:]
+        check_unit(case.images[0], found.grid, dataset.spacing_unit)
     except InputError as error:
         found.problems.append(str(error))
     labels: dict[Path | None, np.ndarray] = {}
@@ -162,10 +163,19 @@ def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], wa
         rows, columns = zip(*(found.size for found in read), strict=True)
         tell(f"slices    {sum(slices)} in all, {_range(slices)} a case, of {_range(rows)} × {_range(columns)} pixels")
         spacing = np.array([grid.spacing_mm for grid in grids])
-        if dataset.spacing_unit == "mm":
+        unsized = [found.case for found, grid in zip(read, grids, strict=True) if grid.unit != "mm"]
+        if dataset.spacing_unit == "mm" and unsized:
+            tell(f"spacing   none in the files of {len(unsized)} of {len(read)} cases: {first_names(unsized)}")
+        elif dataset.spacing_unit == "mm":
             tell(f"spacing   {_range(spacing[:, 0])} mm between slices, {_range(spacing[:, 1:].ravel())} mm in plane")
         else:
             tell(f"spacing   none in the files: distances are in {dataset.spacing_unit}")
+            if sized := [found.case for found, sizes in zip(read, spacing, strict=True) if (sizes != 1).any()]:
+                warnings.append(
+                    f"{first_names(sized)}: the files say how large a voxel is, and dataset.json says "
+                    '"spacing": "voxels". Training counts voxels, and `evaluate` mm. Remove "spacing" if the sizes are '
+                    "right."
+                )
         apart = np.abs(np.log(spacing / np.median(spacing, axis=0))).max(1) > np.log(MOST_SCALE)
         if apart.any() and dataset.spacing_unit == "mm":
             names = first_names([found.case for found, odd in zip(read, apart, strict=True) if odd])

@@ -11,6 +11,8 @@ from ..core.errors import InputError, first_names
 from .itk import from_itk, reason, simpleitk
 from .volume import Grid, check_geometry
 
+SIZES = ("0028|0030", "0018|1164")  # PixelSpacing, ImagerPixelSpacing
+FRAMES = "0028|0008"  # a file of many frames says its sizes in a sequence, which SimpleITK does not list
 EVEN = 0.01  # of the slice distance: how far a slice of a series may lie from where even distances put it
 SLICE = re.compile(r".*\.(dcm|dicom|ima)", re.IGNORECASE)  # a name that says that the file is DICOM
 
@@ -66,12 +68,12 @@ def find_series(folder: Path) -> list[tuple[str, ...]]:
 def open_series(folder: Path, files: Sequence[str]) -> Any:
     """The SimpleITK image of a series of `find_series`; folder: what a message names.
 
-    Raises InputError for files that cannot be read, for colours, for slices that are turned to each other, and for
-    slices at uneven distances, at one place or shifted sideways (a tilted gantry).
+    Raises InputError for files that cannot be read or do not say how large a pixel is, for colours, for slices that are
+    turned to each other, and for slices at uneven distances, at one place or shifted sideways (a tilted gantry).
     """
     itk = simpleitk(folder)
     reader = itk.ImageFileReader()
-    positions, directions, kinds = [], [], set()
+    positions, directions, kinds, sized = [], [], set(), True
     try:
         for file in files:
             reader.SetFileName(file)
@@ -79,11 +81,14 @@ def open_series(folder: Path, files: Sequence[str]) -> Any:
             positions.append(reader.GetOrigin())
             directions.append(reader.GetDirection())
             kinds.add(reader.GetPixelID())
+            sized = sized and any(reader.HasMetaDataKey(key) for key in (*SIZES, FRAMES))
         colours = reader.GetNumberOfComponents() > 1
         mixed = len(kinds) > 1 and not colours  # each slice has its own scale, as in PET: none may be rounded
         image = itk.ReadImage(files, itk.sitkFloat64 if mixed else itk.sitkUnknown)
     except RuntimeError as error:
         raise InputError(f"{folder}: cannot be read ({reason(error)}). Copy it again.") from error
+    if not sized and image.GetSpacing()[:2] == (1, 1):
+        raise InputError(f"{folder}: its slices do not say how large a pixel is (PixelSpacing). Export the scan again.")
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise InputError(f"{folder}: has colours; expected one number per voxel. Export the series in grey.")
     _check_places(folder, image, np.array(positions), np.array(directions))

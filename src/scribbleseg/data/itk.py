@@ -16,6 +16,8 @@ from ..core.errors import InputError
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 RATIO = 1040  # deflate makes nothing smaller than by this factor
 MM = {"mm": 1.0, "millimeter": 1.0, "um": 0.001, "µm": 0.001, "micron": 0.001, "cm": 10.0, "m": 1000.0, "meter": 1000.0}
+NRRD_SIZES = {"spacings", "space directions"}  # the keys that say how large a voxel is
+MHA_SIZES = {"ElementSpacing", "ElementSize"}
 RANGES = (
     "list",
     "vector",
@@ -133,28 +135,54 @@ def simpleitk(path: Path) -> Any:
     return SimpleITK
 
 
+def has_size(path: Path) -> bool:
+    """Whether the header of a file that can be read says how large a voxel is. SimpleITK makes it 1 where not."""
+    with open(path, "rb") as file:
+        if path.name.lower().endswith(".nrrd"):
+            return not NRRD_SIZES.isdisjoint(_nrrd_fields(file))
+        return not MHA_SIZES.isdisjoint(_mha_fields(file))
+
+
+def _nrrd_fields(file: BinaryIO) -> dict[str, str]:
+    """The header, names in lower case; the voxels follow."""
+    if not file.readline(80).startswith(b"NRRD"):
+        raise ValueError("no NRRD header")
+    fields: dict[str, str] = {}
+    for _ in range(1000):
+        line = file.readline(1 << 16).decode("utf-8", "replace").strip()
+        if not line:
+            break
+        name, colon, value = line.partition(":")
+        if colon and not line.startswith("#") and not value.startswith("="):
+            fields[name.strip().lower()] = value.strip()
+    return fields
+
+
+def _mha_fields(file: BinaryIO) -> dict[str, str]:
+    """The header; the voxels follow."""
+    fields: dict[str, str] = {}
+    while "ElementDataFile" not in fields:
+        name, equals, value = file.readline(1 << 16).decode("utf-8", "replace").partition("=")
+        if not equals or len(fields) > 1000:
+            raise ValueError("no MetaImage header")
+        fields[name.strip()] = value.strip()
+    return fields
+
+
 def _check_nrrd(path: Path) -> tuple[float, int]:
     """Check that the voxels are as long as the header says and fit their checksum.
 
     Returns the unit of length in mm, and the CRC-32 of the unpacked voxels.
     """
     with open(path, "rb") as file:
-        if not file.readline(80).startswith(b"NRRD"):
-            raise ValueError("no NRRD header")
-        fields: dict[str, str] = {}
-        for _ in range(1000):
-            line = file.readline(1 << 16).decode("utf-8", "replace").strip()
-            if not line:
-                break
-            name, colon, value = line.partition(":")
-            if colon and not line.startswith("#") and not value.startswith("="):
-                fields[name.strip().lower()] = value.strip()
+        fields = _nrrd_fields(file)
         if "data file" in fields or "datafile" in fields:
             raise ValueError("its voxels are in another file; convert it to one file")
         kinds = fields.get("kinds", "").lower().split()
         for key, none in (("spacings", "nan"), ("space directions", "none")):
             for axis, step in enumerate(fields.get(key, "").lower().split()):
-                if step == none and not (axis < len(kinds) and kinds[axis].startswith(RANGES)):
+                ranged = axis < len(kinds) and kinds[axis].startswith(RANGES)
+                if (step == none and not ranged) or (key == "spacings" and step.startswith("-")):
                     raise ValueError(f"its {key} are {fields[key]}")
         expected = _bytes_of(fields.get("sizes", "").split(), fields.get("type", "").lower(), NRRD_BYTES)
         _check_room(path, expected)
@@ -174,19 +202,14 @@ def _check_nrrd(path: Path) -> tuple[float, int]:
 def _check_mha(path: Path) -> tuple[float, int]:
     """As `_check_nrrd`."""
     with open(path, "rb") as file:
-        fields: dict[str, str] = {}
-        while "ElementDataFile" not in fields:
-            name, equals, value = file.readline(1 << 16).decode("utf-8", "replace").partition("=")
-            if not equals or len(fields) > 1000:
-                raise ValueError("no MetaImage header")
-            fields[name.strip()] = value.strip()
+        fields = _mha_fields(file)
         if fields["ElementDataFile"].upper() != "LOCAL":
             raise ValueError("its voxels are in another file; convert it to one file")
         if fields.get("BinaryData", "True").lower() != "true":
             raise ValueError("its voxels are text; convert it to binary")
-        for key in ("ElementSpacing", "Offset", "Origin", "Position", "TransformMatrix", "Rotation", "Orientation"):
+        for key in (*MHA_SIZES, "Offset", "Origin", "Position", "TransformMatrix", "Rotation", "Orientation"):
             for number in fields.get(key, "").split():
-                if not _is_finite(number) or (key == "ElementSpacing" and float(number) <= 0):
+                if not _is_finite(number) or (key in MHA_SIZES and float(number) <= 0):
                     raise ValueError(f"its {key} is {fields[key]}")
         sizes = [*fields.get("DimSize", "").split(), fields.get("ElementNumberOfChannels", "1")]
         expected = _bytes_of(sizes, fields.get("ElementType", ""), MHA_BYTES)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.atomic import atomic_file
 from ..core.errors import InputError
-from .itk import read_itk, write_itk
+from .itk import has_size, read_itk, write_itk
 from .nifti import read_nifti, write_nifti
 from .pictures import read_picture, write_picture
 
@@ -39,6 +39,7 @@ class Grid:
     affine: np.ndarray  # 4×4, voxel index (x, y, z) → mm, RAS+
     header: object  # nibabel header (in the file's unit), or SimpleITK (spacing, origin, direction) in mm
     plane: str = "spacing"  # one of PLANES: which file axis the slices lie across
+    unit: str = "mm"  # "voxels" where the file does not say how large a voxel is: each counts as 1 × 1 × 1
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -70,9 +71,13 @@ class Grid:
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Voxel size in array order (slice distance, row distance, column distance), mm."""
+        return self.spacing_along(self.order)
+
+    def spacing_along(self, order: tuple[int, int, int]) -> tuple[float, float, float]:
+        """Voxel size along these axes of the file, mm."""
         spacing = np.linalg.norm(self.affine[:3, :3], axis=0)
-        between, rows, columns = (float(spacing[axis]) for axis in self.order)
-        return between, rows, columns
+        first, second, third = (float(spacing[axis]) for axis in order)
+        return first, second, third
 
     def same_place(self, other: "Grid") -> bool:
         """Whether both grids put every voxel at the same point, to a twentieth of the smallest voxel size."""
@@ -143,6 +148,7 @@ def read_components(
     else:
         stored, affine, header = read_nifti(path) if kind in NIFTI else read_itk(path)
         others = []
+    sized = kind in NIFTI or (kind in ITK and has_size(path))
     if stored.ndim < 2 or stored.size == 0:
         raise InputError(
             f"{path}: has shape {stored.shape}; expected a 3-D volume, or one 2-D slice. Export the scan again."
@@ -158,7 +164,7 @@ def read_components(
             "Convert colours to grey, complex values to magnitudes."
         )
     check_geometry(path, affine)
-    grid = Grid(stored.shape, affine, header, plane)
+    grid = Grid(stored.shape, affine, header, plane, "mm" if sized else "voxels")
     axes = order or grid.order
     return [part.reshape((*part.shape, 1)[:3]).transpose(axes) for part in (stored, *others)], grid
 
@@ -180,6 +186,16 @@ def check_geometry(path: Path, affine: np.ndarray) -> None:
         raise InputError(
             f"{path}: its geometry cannot be used: {wrong}. Correct the header (in NIfTI: pixdim, the quaternion and "
             "the rows srow_x, srow_y, srow_z), or convert the scan again."
+        )
+
+
+def check_unit(path: object, grid: Grid, unit: str) -> None:
+    """Raises InputError for a grid without a voxel size where lengths count in mm (unit: "mm" or "voxels")."""
+    if unit == "mm" and grid.unit != "mm":
+        raise InputError(
+            f"{path}: does not say how large its voxels are; expected lengths in mm. Write their size into the header "
+            "(space directions of NRRD, ElementSpacing of MetaImage), or convert the scan again. If nobody knows it, "
+            'write "spacing": "voxels" into dataset.json and train on that: all lengths are in voxels then.'
         )
 
 

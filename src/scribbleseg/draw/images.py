@@ -10,7 +10,7 @@ import numpy as np
 from ..core.errors import InputError
 from ..data.case import difference
 from ..data.dataset import Case, Dataset
-from ..data.volume import PICTURES, Grid, ending, read_components, read_volume
+from ..data.volume import PICTURES, Grid, check_unit, ending, read_components, read_volume
 from .planes import Plane, planes
 
 SAMPLE = 200_000  # voxels from which the first grey window is chosen
@@ -25,6 +25,7 @@ class Images:
 
     def __init__(self, dataset: Dataset):
         self.channels, self.cut = len(dataset.channels), dataset.plane or "spacing"
+        self.unit = dataset.spacing_unit
         self.lock = threading.Lock()  # a volume is read once, also if six slices of it are asked for at once
         self.opened = functools.lru_cache(maxsize=KEPT + self.channels)(_open)
 
@@ -37,6 +38,7 @@ class Images:
         single = len(case.images) == 1  # also a coloured picture, whose colours are its channels
         with self.lock:
             parts, grid = self.opened(case.images[0], None, self.cut, self.channels if single else 1)
+            check_unit(case.images[0], grid, self.unit)
             if single or not number:
                 return parts[number], grid
             path = case.images[number]

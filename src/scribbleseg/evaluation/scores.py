@@ -22,7 +22,7 @@ from ..data.case import difference, load_label, way_out
 from ..data.dataset import Case, Dataset
 from ..data.layout import Description, read_description
 from ..data.nifti import AS_ITK, two_places
-from ..data.volume import PICTURES, ending, read_label
+from ..data.volume import read_label
 from ..inference.provenance import MADE_BY, changed
 from .masks import check_values, class_names, list_masks, numbered_classes
 from .metrics import diagonal_mm, score
@@ -115,8 +115,13 @@ def score_files(
         mask, mask_grid = read_label(true[case], grid.order)
         if two_places(grid.header) or two_places(mask_grid.header):
             twice.append(case)
+        spacing_mm = grid.spacing_mm
         if not grid.same_place(mask_grid) and same_voxels and grid.sizes == mask_grid.sizes:
-            say(f"{predicted[case]}: lies elsewhere than {true[case]}; compared voxel by voxel (--same-voxels)")
+            spacing_mm = mask_grid.spacing_along(grid.order)
+            say(
+                f"{predicted[case]}: lies elsewhere than {true[case]}; compared voxel by voxel (--same-voxels), with "
+                f"voxels of {' × '.join(f'{size:.4g}' for size in spacing_mm)} {mask_grid.unit} as in the second"
+            )
         elif not grid.same_place(mask_grid):
             raise InputError(
                 f"{predicted[case]}: {difference(grid, mask_grid)} than {true[case]}. "
@@ -124,8 +129,8 @@ def score_files(
             )
         check_values(prediction, predicted[case], names)
         check_values(mask, true[case], names)
-        spacing = "voxels" if ending(true[case]) in PICTURES else info.spacing
-        return score_volume(case, prediction, mask, grid.spacing_mm, names, _unit(spacing, grid.spacing_mm))
+        unit = _unit(info.spacing if mask_grid.unit == "mm" else mask_grid.unit, spacing_mm)
+        return score_volume(case, prediction, mask, spacing_mm, names, unit)
 
     twice: list[str] = []
     failed: dict[str, str] = {}

@@ -9,7 +9,7 @@ import numpy as np
 from ..data.case import prepare_channels, read_channels
 from ..data.intensity import Intensity
 from ..data.preparation import content_box
-from ..data.volume import Grid
+from ..data.volume import Grid, check_unit
 from ..training.grid import check_scale
 from .models import Model
 from .probabilities import Segmented
@@ -56,10 +56,11 @@ def prepare_scan(what: object, channels: Sequence[np.ndarray], grid: Grid, model
     """The channels [D, H, W], float32 and as they are in a file, prepared for each model.
 
     If the models find where rings lie, the box holds what each of them finds. what: names the channels in a message.
-    Raises InputError for voxels of quite another size than those of a model.
+    Raises InputError for voxels of quite another size than those of a model, and for none where a model counts in mm.
     """
     fitted = models[0].plan.fitted
     for model in models:
+        check_unit(what, grid, model.plan.fitted.unit)
         check_scale(what, model.plan, channels[0].shape, grid.spacing_mm)
     prepared: dict[tuple[Intensity, ...], np.ndarray] = {}
     for model in models:

@@ -14,13 +14,13 @@ from ...core.console import say
 from ...core.errors import InputError, first_names, nearest
 from ...core.labels import UNLABELED
 from ...core.parallel import for_each
-from ..case import difference, read_channels
+from ..case import difference, read_channels, says_place
 from ..dicom import has_series, read_series
 from ..itk import from_itk, open_itk
 from ..layout import SUFFIX
 from ..nifti import AS_ITK, two_places
 from ..placing import place
-from ..volume import ITK, NIFTI, Grid, check_geometry, ending, read_label, read_volume, write_volume
+from ..volume import ITK, NIFTI, Grid, check_geometry, check_unit, ending, read_label, read_volume, write_volume
 from .write import END, case_paths, say_moved, write_description
 
 SEGMENTS = ".seg.nrrd"  # of 3D Slicer
@@ -200,6 +200,7 @@ def _write_scan(folder: Path, case: str, files: tuple[Path, ...]) -> tuple[Grid,
             array, grid = read_series(source)
         else:
             array, grid = read_volume(source)
+            check_unit(source, grid, "mm")
             twice |= two_places(grid.header)
         if source.is_file() and source.name.lower().endswith(END):
             shutil.copyfile(source, target)
@@ -212,15 +213,16 @@ def _write_scan(folder: Path, case: str, files: tuple[Path, ...]) -> tuple[Grid,
 def _label_on(path: Path, image: Path, grid: Grid, mapping: Mapping, same_voxels: bool) -> tuple[np.ndarray, bool]:
     """The label [x, y, z] on the image's grid with the data set's values, and whether its own geometry was dropped."""
     label, own = _read_segments(path, mapping) if path.name.lower().endswith(SEGMENTS) else _read(path, mapping)
-    placed = place(label, own, grid, mapping.ignore)
+    placed = place(label, own, grid, mapping.ignore) if says_place(own) or own.same_place(grid) else None
     if placed is not None and not placed[1]:
         return placed[0], False
     if same_voxels and own.sizes == grid.sizes:
         return label, True
     if placed is not None:
         raise InputError(f"{path}: {placed[1]} drawn voxels lie outside of its image {image}. Correct the geometry.")
+    why = f"its voxels lie between those of {image}" if says_place(own) else "its header says no place of its voxels"
     way = "--same-voxels takes it voxel by voxel." if own.sizes == grid.sizes else "Save it again on the image's grid."
-    raise InputError(f"{path}: its voxels lie between those of {image}: it {difference(own, grid)}. {way}")
+    raise InputError(f"{path}: {why}: it {difference(own, grid)}. {way}")
 
 
 def _read(path: Path, mapping: Mapping) -> tuple[np.ndarray, Grid]:
