@@ -1,6 +1,7 @@
 """Volumes and descriptions that are damaged, or say other things than one expects: named, or read as they are meant."""
 
 import gzip
+import json
 import shutil
 import struct
 import zlib
@@ -509,6 +510,66 @@ def test_splits_that_cannot_be_read_never_mean_all_cases(folder, tmp_path, what)
     words = ["train", str(folder), str(tmp_path / "run"), "--method", "pce", "--size", "32", "--iterations", "1"]
     assert main(words) == 2 and not (tmp_path / "run").exists()
     with pytest.raises(InputError, match="is no file|is not read; expected"):
+        read_dataset(folder)
+
+
+LOOKALIKES = [
+    "splits_final.json.txt",
+    "splits_final (1).json",
+    "split_final.json",
+    "splits_final.pkl",
+    "split/mine.json",
+]
+LOOKALIKES += ["imagesTr/splits_final.json", "splits/mine.json.txt", "splits/mine.txt", "splits/mine.json~"]
+LOOKALIKES += ["splits/acdc/mine.json", "labelsTr/Splits.json"]
+
+
+@pytest.mark.parametrize("name", LOOKALIKES)
+def test_what_looks_like_a_split_and_is_not_read_never_means_all_cases(folder, tmp_path, said, name):
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / "splits_final.json").rename(folder / name)
+    words = ["train", str(folder), str(tmp_path / "run"), "--method", "pce", "--size", "16", "--iterations", "1"]
+    assert main(words) == 2 and not (tmp_path / "run").exists()
+    usable, text = said(folder)
+    assert not usable and "is not read; expected" in text
+    shutil.rmtree(folder / name.split("/")[0]) if name.startswith("split") and "/" in name else (folder / name).unlink()
+    assert read_dataset(folder).default_split() == "all"
+
+
+@pytest.mark.parametrize(
+    "name", ["splits_final.json.txt", "splits_final (1).json", "splits/final.json.bak", "my_split"]
+)
+def test_what_looks_like_a_split_beside_one_is_named(folder, said, name):
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("[]", encoding="utf-8")
+    (folder / "splits").mkdir(exist_ok=True)
+    (folder / "splits" / "final.json").write_bytes((folder / "splits_final.json").read_bytes())
+    assert f"{Path(name).name}: not read as a split" in said(folder)[1] and survey(folder)[1] == []
+
+
+@pytest.mark.parametrize("names", [["a", "b"], ["tuning"], ["a", "b", "tuning"]])
+def test_auto_never_means_all_cases_where_there_are_splits(folder, tmp_path, capsys, names):
+    (folder / "splits_final.json").unlink()
+    (folder / "splits").mkdir()
+    for name in names:
+        rows = [{"train": ["case0", "case1"], "test": ["case2", "case3"]}]
+        (folder / "splits" / f"{name}.json").write_text(json.dumps(rows), encoding="utf-8")
+    words = ["train", str(folder), str(tmp_path / "run"), "--method", "pce", "--size", "16", "--iterations", "1"]
+    assert main(words) == 2 and not (tmp_path / "run").exists()
+    assert f"has the splits {', '.join(names)}, and nothing says which is meant" in capsys.readouterr().err
+    assert main([*words, "--split", names[0], "--device", "cpu"]) == 0
+
+
+def test_a_training_on_all_cases_says_so(folder, tmp_path, capsys):
+    (folder / "splits_final.json").unlink()
+    words = ["train", str(folder), str(tmp_path / "run"), "--method", "pce", "--size", "16", "--iterations", "1"]
+    assert main([*words, "--device", "cpu"]) == 0
+    assert "has no split; all 4 cases of imagesTr are trained on" in capsys.readouterr().err
+
+
+def test_a_description_of_another_name_is_named(folder):
+    (folder / "dataset.json").rename(folder / "dataset.json.txt")
+    with pytest.raises(InputError, match=r"has no dataset.json \(it has dataset.json.txt; rename it\?\)"):
         read_dataset(folder)
 
 

@@ -121,7 +121,8 @@ class Dataset:
             others = [name for name in names if not name.lower().endswith((self.file_ending, *ENDINGS))]
             if others:
                 messages.append(f"{part}: {first_names(others)}: not a volume, and not read")
-        odd = [path for path in self.folder.glob("splits[!.]*") if path.name != "splits_final.json"]
+        odd = [path for path in self.folder.glob("[!.]*") if "split" in path.name.casefold()]
+        odd = [path for path in odd if path.name not in ("splits", "splits_final.json")]
         odd += [path for path in (self.folder / "splits").glob("[!.]*") if path.suffix != ".json"]
         if odd:
             messages.append(f"{first_names(sorted(path.name for path in odd))}: not read as a split")
@@ -182,9 +183,18 @@ class Dataset:
         return folds[index]
 
     def default_split(self) -> str:
-        """The only named protocol (`tuning`, for choosing settings, does not count), else `final`, else `all`."""
-        named = [name for name in self.splits() if name not in ("final", "tuning")]
-        return named[0] if len(named) == 1 else "final" if "final" in self.splits() else "all"
+        """The only named protocol (`tuning`, for choosing settings, does not count), else `final`.
+
+        `all` where there is no protocol. Raises InputError where there are some and none of them is meant.
+        """
+        splits = self.splits()
+        named = [name for name in splits if name not in ("final", "tuning")]
+        if splits and len(named) != 1 and "final" not in splits:
+            raise InputError(
+                f"{self.folder}: has the splits {', '.join(splits)}, and nothing says which is meant. Name one with "
+                "--split, or `all` to train on every case."
+            )
+        return named[0] if len(named) == 1 else "final" if splits else "all"
 
     def held_out(self, fold: Fold) -> tuple[str, list[Case]]:
         """The cases that score a run of this fold: ("test", cases), or ("validation", cases) if it has no test case.

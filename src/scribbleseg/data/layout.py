@@ -1,6 +1,7 @@
 """Read the nnU-Net raw layout: dataset.json and the files in the folders of a data set."""
 
 import json
+import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -11,10 +12,10 @@ from msgspec import Meta, Struct
 from ..core.errors import InputError, first_names, nearest
 from ..core.json_file import convert, read_json
 from ..core.labels import UNLABELED
-from .dataset import Case, Dataset
-from .volume import PICTURES
+from .dataset import PARTS, Case, Dataset
+from .volume import ENDINGS, PICTURES
 
-FOLDERS = ("imagesTr", "imagesTs", "labelsTr", "labelsTr_dense", "labelsTs", "splits")
+FOLDERS = (*PARTS, "splits")
 FILES = ("splits_final.json",)
 SUFFIX = re.compile(r"([._-](\d{4}|seg|segmentation|label|labels|mask|gt|scribble|scribbles))+$", re.IGNORECASE)
 
@@ -75,8 +76,10 @@ def survey(folder: Path) -> tuple[Dataset, list[str]]:
             f"{folder}: no such folder. A data set is a folder in the nnU-Net raw layout with a dataset.json."
         )
     if not path.is_file():
+        near = [path.name for path in sorted(folder.glob("[!.]*")) if path.name.casefold().startswith("dataset")]
+        found = f" (it has {first_names(near)}; rename it?)" if near else ""
         raise InputError(
-            f"{folder}: has no dataset.json. A data set is a folder in the nnU-Net raw layout; "
+            f"{folder}: has no dataset.json{found}. A data set is a folder in the nnU-Net raw layout; "
             "see `scribbleseg import --help`."
         )
     info, keys = read_description(path)
@@ -225,9 +228,29 @@ def _place_faults(folder: Path) -> list[str]:
         elif name == path.name and not (path.is_file() if name in FILES else path.is_dir()):
             kind = "file" if name in FILES else "folder"
             faults.append(f"{path}: is no {kind} (or a link to nowhere?). Put the {kind} there, or remove it.")
-    for path in sorted((folder / "splits").glob("[!.]*")):
-        if path.name.lower().endswith(".json") and not path.name.endswith(".json"):
-            faults.append(f"{path}: is not read; expected {path.stem}.json. Rename it.")
+    return faults + _split_faults(folder)
+
+
+def _split_faults(folder: Path) -> list[str]:
+    """Messages for what looks like a split and is not read, where the split that it looks like is not there."""
+    faults, inside = [], sorted((folder / "splits").glob("[!.]*"))
+    read = [path.name for path in inside if path.name.endswith(".json")]
+    for path in inside:
+        stem, json_end, _ = path.name.casefold().partition(".json")
+        if path.name not in read and (json_end or not read) and f"{stem}.json" not in map(str.casefold, read):
+            name = path.name[: len(stem)] if json_end else path.stem
+            faults.append(f"{path}: is not read; expected a file {name}.json. Rename or remove it.")
+    if read or os.path.lexists(folder / "splits_final.json"):
+        return faults
+    for place in (folder, *(folder / part for part in PARTS)):
+        for path in sorted(place.glob("[!.]*")):
+            name = path.name.casefold()
+            known = name.endswith(ENDINGS) or (place == folder and name in ("splits", "splits_final.json"))
+            if "split" in name and not known:
+                faults.append(
+                    f"{path}: is not read; expected splits_final.json or splits/NAME.json beside dataset.json. Rename, "
+                    "move or remove it."
+                )
     return faults
 
 

@@ -61,6 +61,8 @@ def train(config: Train) -> Path:
                 f"{plan.recipe.iterations} iterations of {plan.recipe.batch} slices of {plan.size}² pixels take days "
                 "on a CPU. `--preset fast` trains in minutes."
             )
+        if folder.writes and (config.split, plan.split) == ("auto", "all"):
+            say(f"{config.dataset}: has no split; all {len(plan.fold.train)} cases of imagesTr are trained on")
         _run(config, plan, machine, dataset, folder, stored=None)
     return Path(config.run)
 
