@@ -69,7 +69,7 @@ class Train:
         Option(
             "NAME",
             "Which protocol divides the cases: a file of splits/, `final` (splits_final.json) or `all`. auto: the file "
-            "of splits/ if there is exactly one (`tuning` is not counted), otherwise final; all where there is no split.",
+            "of splits/ if there is exactly one (`tuning` is not counted), otherwise final; without splits, all.",
         ),
     ] = "auto"
     fold: Annotated[int, Option("N", "Which fold of the protocol is held out.")] = 0
