@@ -31,6 +31,20 @@ def seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def in_time():
+    """A test that waits for a lock for ever fails after a minute."""
+
+    def late(*_: object) -> None:
+        pytest.fail("not done after a minute")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
 @pytest.fixture(scope="session")
 def small(tmp_path_factory) -> Path:
     """small_dataset with the default settings, to be read only."""

@@ -72,6 +72,7 @@ def log_of(run: Path) -> list[dict]:
 # --- processes
 
 
+@pytest.mark.usefixtures("in_time")
 def test_a_run_that_fails_and_one_that_is_killed_leave_the_others_alone(tmp_path, quick_budget, capsys, monkeypatch):
     quick_budget(2)
     (tmp_path / "path" / "doomed.py").write_text(DOOMED, encoding="utf-8")
@@ -93,6 +94,7 @@ def test_a_run_that_fails_and_one_that_is_killed_leave_the_others_alone(tmp_path
     assert environment["threads"] == 1
 
 
+@pytest.mark.usefixtures("in_time")
 def test_a_run_of_another_bench_is_left_to_it(tmp_path, monkeypatch):
     config = settings(tmp_path, row("held") + row("held too"))
     monkeypatch.setattr(engines, "_start", lambda *_: pytest.fail("a locked run was started"))
@@ -105,6 +107,7 @@ def test_a_run_of_another_bench_is_left_to_it(tmp_path, monkeypatch):
     assert list(run_local(jobs, config, lambda *_: None)) == [(jobs[0], None), (jobs[1], ELSEWHERE)]
 
 
+@pytest.mark.usefixtures("in_time")
 def test_a_run_is_taken_over_when_the_other_bench_gives_it_up(tmp_path, monkeypatch):
     """Two runs, the first held by another bench until the second has ended."""
     config = settings(tmp_path, row("held") + row("free"))
@@ -142,6 +145,7 @@ def test_gpus_and_cores_are_shared_out(tmp_path, monkeypatch):
     assert worker_environments(config) == [{"OMP_NUM_THREADS": "8"}]
 
 
+@pytest.mark.usefixtures("in_time")
 def test_an_engine_says_what_it_started_and_what_another_bench_has(tmp_path, monkeypatch):
     config = settings(tmp_path, row("held") + row("ours") + row("not looked at"))
     held, ours, _ = jobs = jobs_of(config)
@@ -161,6 +165,7 @@ def test_an_engine_says_what_it_started_and_what_another_bench_has(tmp_path, mon
     assert told == [({ours}, {held})] * 2, "also when it has not looked again"
 
 
+@pytest.mark.usefixtures("in_time")
 def test_a_worker_that_is_stopped_while_it_imports_says_stopped(tmp_path):
     config = settings(tmp_path, row("pce"))
     (job,) = jobs_of(config)
@@ -187,6 +192,7 @@ def test_a_job_travels_as_json(tmp_path):
 # --- Slurm, and stopping
 
 
+@pytest.mark.usefixtures("in_time")
 def test_the_slurm_script_stops_at_a_checkpoint_requeues_and_carries_on(tmp_path, quick_budget):
     quick_budget(200)
     small_dataset(tmp_path / "datasets" / "small")

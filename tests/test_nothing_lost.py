@@ -62,6 +62,7 @@ def run(trained, tmp_path) -> Path:
 # --- one process at a time
 
 
+@pytest.mark.usefixtures("in_time")
 def test_a_second_training_in_one_folder_is_refused_and_changes_nothing(small, tmp_path):
     run = tmp_path / "run"
     first = start("train", small, run, *SHORT, "--iterations", "60", stderr=subprocess.PIPE)
@@ -74,6 +75,7 @@ def test_a_second_training_in_one_folder_is_refused_and_changes_nothing(small, t
     assert log(run) == list(range(1, 61))
 
 
+@pytest.mark.usefixtures("in_time")
 def test_two_trainings_that_begin_at_once(small, tmp_path, monkeypatch):
     """Both found the folder empty; while one read its cases, the other began."""
     other = tmp_path / "run"
@@ -93,6 +95,7 @@ def test_two_trainings_that_begin_at_once(small, tmp_path, monkeypatch):
     assert log(other) == [1, 2]
 
 
+@pytest.mark.usefixtures("in_time")
 def test_a_lock_whose_file_was_removed_is_taken_anew(tmp_path):
     path = tmp_path / "lock"
     first = lock(path)
