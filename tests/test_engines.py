@@ -72,7 +72,6 @@ def log_of(run: Path) -> list[dict]:
 # --- processes
 
 
-@pytest.mark.usefixtures("in_time")
 def test_a_run_that_fails_and_one_that_is_killed_leave_the_others_alone(tmp_path, quick_budget, capsys, monkeypatch):
     quick_budget(2)
     (tmp_path / "path" / "doomed.py").write_text(DOOMED, encoding="utf-8")
@@ -165,7 +164,6 @@ def test_an_engine_says_what_it_started_and_what_another_bench_has(tmp_path, mon
     assert told == [({ours}, {held})] * 2, "also when it has not looked again"
 
 
-@pytest.mark.usefixtures("in_time")
 def test_a_worker_that_is_stopped_while_it_imports_says_stopped(tmp_path):
     config = settings(tmp_path, row("pce"))
     (job,) = jobs_of(config)
@@ -192,7 +190,6 @@ def test_a_job_travels_as_json(tmp_path):
 # --- Slurm, and stopping
 
 
-@pytest.mark.usefixtures("in_time")
 def test_the_slurm_script_stops_at_a_checkpoint_requeues_and_carries_on(tmp_path, quick_budget):
     quick_budget(200)
     small_dataset(tmp_path / "datasets" / "small")
