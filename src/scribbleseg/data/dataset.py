@@ -121,6 +121,9 @@ class Dataset:
             others = [name for name in names if not name.lower().endswith((self.file_ending, *ENDINGS))]
             if others:
                 messages.append(f"{part}: {first_names(others)}: not a volume, and not read")
+        folders = [path.name for path in self.folder.glob("[!.]*") if path.is_dir() and path.name not in PARTS]
+        if others := sorted(name for name in folders if name.casefold().startswith(("image", "label"))):
+            messages.append(f"{first_names(others)}: no folder of a data set, and not read")
         odd = [path for path in self.folder.glob("[!.]*") if "split" in path.name.casefold()]
         odd = [path for path in odd if path.name not in ("splits", "splits_final.json")]
         odd += [path for path in (self.folder / "splits").glob("[!.]*") if path.suffix != ".json"]

@@ -18,6 +18,7 @@ RATIO = 1040  # deflate makes nothing smaller than by this factor
 MM = {"mm": 1.0, "millimeter": 1.0, "um": 0.001, "µm": 0.001, "micron": 0.001, "cm": 10.0, "m": 1000.0, "meter": 1000.0}
 NRRD_SIZES = {"spacings", "space directions"}  # the keys that say how large a voxel is
 MHA_SIZES = {"ElementSpacing", "ElementSize"}
+MHA_PLACES = (("Offset", "Origin", "Position"), ("TransformMatrix", "Rotation", "Orientation"))  # names of one thing
 RANGES = (
     "list",
     "vector",
@@ -154,7 +155,7 @@ def _nrrd_fields(file: BinaryIO) -> dict[str, str]:
             break
         name, colon, value = line.partition(":")
         if colon and not line.startswith("#") and not value.startswith("="):
-            fields[name.strip().lower()] = value.strip()
+            _add(fields, name.strip().lower(), value.strip())
     return fields
 
 
@@ -165,8 +166,16 @@ def _mha_fields(file: BinaryIO) -> dict[str, str]:
         name, equals, value = file.readline(1 << 16).decode("utf-8", "replace").partition("=")
         if not equals or len(fields) > 1000:
             raise ValueError("no MetaImage header")
-        fields[name.strip()] = value.strip()
+        _add(fields, name.strip(), value.strip())
+    for names in MHA_PLACES:
+        if len({tuple(fields[name].split()) for name in names if name in fields}) > 1:
+            raise ValueError(f"its {' and '.join(name for name in names if name in fields)} differ")
     return fields
+
+
+def _add(fields: dict[str, str], name: str, value: str) -> None:
+    if fields.setdefault(name, value) != value:
+        raise ValueError(f"its header says two things of {name[:40]}")
 
 
 def _check_nrrd(path: Path) -> tuple[float, int]:

@@ -1,9 +1,11 @@
 """Read the nnU-Net raw layout: dataset.json and the files in the folders of a data set."""
 
+import difflib
 import json
 import os
 import re
-from collections.abc import Collection, Mapping
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,6 +19,7 @@ from .volume import ENDINGS, PICTURES
 
 FOLDERS = (*PARTS, "splits")
 FILES = ("splits_final.json",)
+ALIKE = 0.8  # of difflib's ratio: from here a name counts as misspelt
 SUFFIX = re.compile(r"([._-](\d{4}|seg|segmentation|label|labels|mask|gt|scribble|scribbles))+$", re.IGNORECASE)
 
 
@@ -90,8 +93,12 @@ def survey(folder: Path) -> tuple[Dataset, list[str]]:
         raise InputError(f"{path}: has regions_class_order; region-based labels are not supported. Remove the key.")
     if "modality" in keys and info.channel_names is None:
         raise InputError(f"{path}: 'modality' is nnU-Net v1's word. Rename it to channel_names.")
+    for key in sorted(keys - READ - WITHOUT_MEANING):
+        if close := difflib.get_close_matches(key.casefold(), {name.casefold() for name in READ - keys}, 1, ALIKE):
+            raise InputError(f"{path}: '{key}' is no key that is read; is {close[0]} meant? Rename or remove it.")
     classes, ignore = _classes(path, info.labels)
-    channels = tuple((info.channel_names or {"0": "image"}).values())
+    names = info.channel_names or {"0": "image"}
+    channels = tuple(names[str(number)] for number in range(len(names)))
     end = info.file_ending or ""
     truths = folder / "labelsTr_dense"
     faults = _place_faults(folder)
@@ -150,7 +157,8 @@ def _groups(path: Path, groups: dict[str, str | int | float], known: Collection[
             f"{path}: groups names no case that has an image (first: '{min(groups)}'); expected case → patient. "
             f"{nearest(min(groups), known)}"
         )
-    return {case: str(patient) for case, patient in groups.items()}
+    whole = {case: int(name) if isinstance(name, float) and name.is_integer() else name for case, name in groups.items()}
+    return {case: str(patient).strip() for case, patient in whole.items()}
 
 
 def _classes(path: Path, labels: dict) -> tuple[tuple[str, ...], int]:
@@ -222,6 +230,9 @@ def _place_faults(folder: Path) -> list[str]:
     for path in sorted(folder.glob("[!.]*")):
         name = parts.get(path.name.casefold())
         if name is None:
+            close = difflib.get_close_matches(path.name.casefold(), parts, 1, ALIKE) if path.is_dir() else []
+            if close and not os.path.lexists(folder / parts[close[0]]):
+                faults.append(f"{path}: is not read; is {parts[close[0]]} meant? Rename it, or move it elsewhere.")
             continue
         if name != path.name and not (folder / name).exists():
             faults.append(f"{path}: is not read; expected {name}. Rename it.")
@@ -256,17 +267,33 @@ def _split_faults(folder: Path) -> list[str]:
 
 def _label_faults(folder: Path, end: str, known: Collection[str]) -> list[str]:
     """Messages for what looks like a case's label and is not read as such: the case would count as not drawn."""
-    faults, cases = [], {case.casefold(): case for case in known}
-    for path in sorted(folder.glob("[!.]*")):
+    faults, cases = [], {_plain(case): case for case in known}
+    for path in sorted([*folder.glob("[!.]*"), *folder.glob("[!.]*/[!.]*")]):
         stem = path.name[: -len(end)] if path.name.lower().endswith(end.lower()) else None
-        if stem in known and path.name.endswith(end):
+        if stem in known and path.name.endswith(end) and path.parent == folder:
             if not path.is_file():
                 faults.append(f"{path}: is not a file (a folder, or a link to nowhere?). Put the label there.")
             continue
-        case = cases.get(SUFFIX.sub("", stem).casefold()) if stem is not None else None
+        case = cases.get(_plain(SUFFIX.sub("", stem))) if stem is not None else None
+        case = case or cases.get(_case_in(_plain(path.name), cases))
         if case is not None and not (folder / f"{case}{end}").is_file():
-            faults.append(f"{path}: is not read; the label of {case} is named {case}{end}. Rename it.")
+            faults.append(
+                f"{path}: is not read; the label of {case} is {folder.name}/{case}{end}. Rename it, or move it elsewhere."
+            )
     return faults
+
+
+def _plain(name: str) -> str:
+    """A name without the differences that people do not see: capital letters, and how an accent is stored."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _case_in(name: str, cases: Iterable[str]) -> str:
+    """The longest case that a volume's name holds as a word, such as `copy of case1 (2).nii.gz.part`; "" for none."""
+    if "." in name and not any(end in name for end in ENDINGS):
+        return ""
+    found = (case for case in cases if re.search(rf"(?<![^\W_]){re.escape(case)}(?![^\W_])", name))
+    return max(found, key=len, default="")
 
 
 def _listed_faults(path: Path, listed: dict[str, Listed], cases: Mapping[str, Case]) -> list[str]:

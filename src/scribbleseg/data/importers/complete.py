@@ -7,7 +7,9 @@ from pathlib import Path
 from ...core.atomic import atomic_folder
 from ...core.console import say
 from ...core.errors import InputError
+from ...core.json_file import read_json
 from ...core.parallel import for_each
+from ..case import load_volume
 from ..dataset import Case
 from ..layout import read_dataset
 from .write import write_blank
@@ -17,19 +19,20 @@ def import_complete(src: Path, dst: Path) -> None:
     """Copy images, labels, splits and dataset.json of `src`, a data set in our layout, to the new data set `dst`.
 
     A case of imagesTr without a label gets one without strokes. `numTraining` becomes the number of cases; nnU-Net's
-    list of files, `dataset`, is left out, as it may name files of `src`. Raises InputError for what is no data set, and
-    for one without cases in imagesTr.
+    list of files, `dataset`, is left out, as it may name files of `src`. Raises InputError for what is no data set, for
+    one without cases in imagesTr, and for images and labels that training would refuse.
     """
     dataset = read_dataset(src)
     if not dataset.cases:
         raise InputError(f"{src}: no images in imagesTr. nnU-Net trains on those. Put the images there.")
-    description = json.loads((dataset.folder / "dataset.json").read_text(encoding="utf-8"))
+    description = read_json(dataset.folder / "dataset.json", dict)
     description["numTraining"] = len(dataset.cases)
     description.pop("dataset", None)
 
     def copy(item: tuple[str, Case]) -> bool:
         """One case; returns whether it had no label."""
         part, case = item
+        load_volume(dataset, case)  # raises InputError for what cannot be read
         truths = "labelsTr_dense" if part == "Tr" else "labelsTs"
         for folder, files in ((f"images{part}", case.images), ("labelsTr", [case.scribble]), (truths, [case.truth])):
             for path in filter(None, files):
