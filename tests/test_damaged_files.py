@@ -722,3 +722,97 @@ def test_voxels_of_masks_that_lost_their_place_have_the_size_of_the_truth(tmp_pa
     rows = score_files(tmp_path / "a", tmp_path / "b", ("one",), same_voxels=True)[0]
     assert rows[0]["hd95"] == pytest.approx(3 * 0.8) and rows[0]["unit"] == "mm"
     assert "with voxels of 5 × 0.9 × 0.8 mm as in the second" in capsys.readouterr().err
+
+
+# --- what is nearly right
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["labelsTr/sub/case0.nii.gz", "labelsTr/case0.nii", "labelsTr/case0 .nii.gz"]
+    + [
+        "labelsTr/case0 (1).nii.gz",
+        "labelsTr/copy of case0.nii.gz",
+        "labelsTr/case0.nii.gz.part",
+        "labelsTr/case0",
+        "labelsTr/case0-scribbles-v2.nii.gz",
+        "labelsTr/case0.seg.nrrd",
+    ],
+)
+def test_a_label_of_nearly_the_right_name_is_a_problem(folder, said, name):
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / "labelsTr" / "case0.nii.gz").rename(folder / name)
+    usable, text = said(folder)
+    assert not usable and f"{folder / name}: is not read; the label of case0 is labelsTr/case0.nii.gz" in text
+    shutil.copy(folder / name, folder / "labelsTr" / "case0.nii.gz")
+    assert said(folder)[0], "beside the label it does no harm"
+
+
+def test_accents_that_look_alike_are_a_problem(folder, said):
+    names = {"imagesTr/case0_0000": "caf\u00e9_0000", "labelsTr/case0": "cafe\u0301"}
+    for old, new in names.items():
+        path = folder / f"{old}.nii.gz"
+        path.rename(path.with_name(f"{new}.nii.gz"))
+    assert any("cafe\u0301.nii.gz: is not read; the label of caf\u00e9" in fault for fault in survey_faults(folder))
+
+
+@pytest.mark.parametrize("name", ["labelTr", "labels_Tr", "labelsTr ", "labels"])
+def test_a_folder_of_nearly_the_right_name_is_a_problem(folder, said, name):
+    shutil.copytree(folder / "labelsTr", folder / name)
+    usable, text = said(folder)
+    assert usable and f"{name}: no folder of a data set, and not read" in text
+    shutil.rmtree(folder / "labelsTr")
+    usable, text = said(folder)
+    assert not usable and f"{folder / name}: is not read; is labelsTr meant?" in text
+
+
+@pytest.mark.parametrize(("key", "meant"), [("group", "groups"), ("Plane", "plane"), ("channel_name", "channel_names")])
+def test_a_key_of_nearly_the_right_name_is_refused(folder, key, meant):
+    edit(folder, **{meant: None, key: "axial" if key == "Plane" else {"0": "MR"}})
+    with pytest.raises(InputError, match=f"'{key}' is no key that is read; is {meant} meant"):
+        read_dataset(folder)
+
+
+def test_channels_come_by_their_number(folder):
+    for path in list((folder / "imagesTr").iterdir()):
+        shutil.copy(path, path.with_name(path.name.replace("_0000", "_0001")))
+    edit(folder, channel_names={"1": "CT", "0": "MR"})
+    assert read_dataset(folder).channels == ("MR", "CT")
+
+
+def test_one_patient_is_one_patient_however_it_is_written(folder):
+    edit(folder, groups={"case0": "p0", "case1": " p0 ", "case2": 1, "case3": 1.0})
+    dataset = read_dataset(folder)
+    assert dataset.patient("case0") == dataset.patient("case1") and dataset.patient("case2") == dataset.patient("case3")
+
+
+def test_what_a_split_says_beyond_what_is_read_is_refused(folder, said):
+    path = folder / "splits_final.json"
+    path.write_text('[{"train": ["case0"], "val": ["case2"], "test": ["case3"]}]', encoding="utf-8")
+    with pytest.raises(InputError, match="unknown field `test`"):
+        read_dataset(folder).folds("final")
+    path.write_text('[{"train": ["case0", "case1"], "val": ["case2"]}]', encoding="utf-8")
+    assert "split final: case3: in no fold, neither trained on nor tested" in said(folder)[1]
+    (folder / "imagesTs").mkdir()
+    shutil.copy(folder / "imagesTr" / "case0_0000.nii.gz", folder / "imagesTs" / "held_0000.nii.gz")
+    path.write_text('[{"train": ["case0", "held"], "val": ["case2"]}]', encoding="utf-8")
+    with pytest.raises(InputError, match="fold 0 trains on held, and cases of imagesTs have no scribbles"):
+        read_dataset(folder).folds("final")
+
+
+@pytest.mark.parametrize("part", ["imagesTr/case0_0000", "labelsTr/case0", "labelsTr_dense/case0"])
+def test_the_import_of_a_data_set_copies_no_damaged_file(folder, tmp_path, capsys, part):
+    path = folder / f"{part}.nii.gz"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    assert main(["import", "dataset", str(folder), str(tmp_path / "copy")]) == 2 and not (tmp_path / "copy").exists()
+    assert f"{path}: cannot be read as NIfTI (CRC check failed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["ElementSpacing = 2 2 2", "Position = 9 0 0", "Rotation = 0 1 0 1 0 0 0 0 1"])
+def test_a_metaimage_header_that_says_two_things(tmp_path, line):
+    path = itk(image(0), tmp_path / "a.mha", False)
+    path.write_bytes(path.read_bytes().replace(b"ElementDataFile", line.encode() + b"\nElementDataFile", 1))
+    with pytest.raises(InputError, match="two things of ElementSpacing|and .* differ"):
+        read_volume(path)

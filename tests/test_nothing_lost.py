@@ -70,7 +70,7 @@ def test_a_second_training_in_one_folder_is_refused_and_changes_nothing(small, t
     for attempt in (lambda: train(settings(small, run)), lambda: resume(run)):
         with pytest.raises(InputError, match="exists already|another process is training in this folder"):
             attempt()
-    _, said = first.communicate(timeout=60)
+    _, said = first.communicate(timeout=300)
     assert first.returncode == 0, said
     assert log(run) == list(range(1, 61))
 
@@ -147,6 +147,34 @@ def test_resume_refuses_weights_that_are_no_file(run):
     os.mkfifo(run / "last.safetensors")
     with pytest.raises(InputError, match="last.safetensors: is not a file"):
         resume(run)
+
+
+def test_weights_that_were_removed_come_back_from_the_checkpoint(run):
+    kept = load_file(run / "last.safetensors")
+    (run / "last.safetensors").unlink()
+    resume(run)
+    assert all(torch.equal(value, kept[name]) for name, value in load_file(run / "last.safetensors").items())
+
+
+def test_a_checkpoint_of_another_run_is_refused(run, small, tmp_path):
+    other = train(settings(small, tmp_path / "other", iterations=3, seed=1))
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    config["plan"]["recipe"]["iterations"] = 5
+    (run / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    shutil.copy(other / "resume.pt", run / "resume.pt")
+    kept = (run / "last.safetensors").read_bytes()
+    with pytest.raises(
+        InputError, match="is of iteration 3, and its weights .* of iteration 2. They are not of one run"
+    ):
+        resume(run)
+    assert (run / "last.safetensors").read_bytes() == kept
+
+
+def test_a_run_that_does_not_say_its_data_is_carried_on_with_a_word(run, capsys):
+    torch.save(torch.load(run / "resume.pt", weights_only=True) | {"iteration": 1}, run / "resume.pt")
+    (run / "environment.json").unlink()
+    resume(run)
+    assert "does not say which data the run began with" in capsys.readouterr().err
 
 
 def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(small, tmp_path, monkeypatch):

@@ -373,6 +373,12 @@ def _describe_splits(dataset: Dataset, train: list[Found], problems: list[str], 
             by_split[split] = dataset.folds(split)
         except InputError as error:
             problems.append(str(error))
+    if usual := by_split.get(_usual(dataset)):
+        named = {name for fold in usual for name in (*fold.train, *fold.val, *fold.test)}
+        if unused := [name for name in dataset.cases if name not in named]:
+            warnings.append(
+                f"split {_usual(dataset)}: {first_names(unused)}: in no fold, neither trained on nor tested"
+            )
     tests = {split: [set(fold.test) for fold in folds] for split, folds in by_split.items()}
     for split, folds in by_split.items():
         twin = next((other for other in tests if split == "final" != other and tests[other] == tests[split]), None)
@@ -398,6 +404,14 @@ def _describe_splits(dataset: Dataset, train: list[Found], problems: list[str], 
                     f"split {split}, fold '{fold.name}': no training case has a scribble of class "
                     f"{', '.join(lacking)}. Draw some, or correct the split."
                 )
+
+
+def _usual(dataset: Dataset) -> str:
+    """The split that is trained on unless another one is named; "" where one has to be named."""
+    try:
+        return dataset.default_split()
+    except InputError:
+        return ""
 
 
 def _range(values: Iterable[float]) -> str:

@@ -47,14 +47,14 @@ class Fold:
     test: tuple[str, ...]
 
 
-class FinalEntry(Struct):
+class FinalEntry(Struct, forbid_unknown_fields=True):
     """A fold of splits_final.json."""
 
     train: list[str]
     val: list[str]
 
 
-class FoldEntry(Struct):
+class FoldEntry(Struct, forbid_unknown_fields=True):
     """A fold of splits/NAME.json."""
 
     train: list[str]
@@ -152,7 +152,8 @@ class Dataset:
     def folds(self, split: str) -> list[Fold]:
         """The folds of a protocol. `all` trains on every case of imagesTr and tests on imagesTs.
 
-        Raises InputError for an unknown name, an unknown case, and a patient that is both trained on and held out.
+        Raises InputError for an unknown name, an unknown case, a case of imagesTs to train on, and a patient that is
+        both trained on and held out.
         """
         if split == "all":
             fold = Fold("all", tuple(self.cases), (), tuple(self.tests))
@@ -226,6 +227,11 @@ class Dataset:
                 raise InputError(
                     f"{path}: fold {index} names case '{name}', which has no image. {nearest(name, known)}"
                 )
+        if held := [name for name in fold.train if name in self.tests]:
+            raise InputError(
+                f"{path}: fold {index} trains on {first_names(held)}, and cases of imagesTs have no scribbles. Move "
+                "them to imagesTr, or correct the file."
+            )
         parts = {part: {self.patient(name): name for name in getattr(fold, part)} for part in ("train", "val", "test")}
         for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
             shared = parts[one].keys() & parts[other].keys()

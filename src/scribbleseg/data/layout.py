@@ -157,7 +157,9 @@ def _groups(path: Path, groups: dict[str, str | int | float], known: Collection[
             f"{path}: groups names no case that has an image (first: '{min(groups)}'); expected case → patient. "
             f"{nearest(min(groups), known)}"
         )
-    whole = {case: int(name) if isinstance(name, float) and name.is_integer() else name for case, name in groups.items()}
+    whole = {
+        case: int(name) if isinstance(name, float) and name.is_integer() else name for case, name in groups.items()
+    }
     return {case: str(patient).strip() for case, patient in whole.items()}
 
 
@@ -230,9 +232,10 @@ def _place_faults(folder: Path) -> list[str]:
     for path in sorted(folder.glob("[!.]*")):
         name = parts.get(path.name.casefold())
         if name is None:
-            close = difflib.get_close_matches(path.name.casefold(), parts, 1, ALIKE) if path.is_dir() else []
-            if close and not os.path.lexists(folder / parts[close[0]]):
-                faults.append(f"{path}: is not read; is {parts[close[0]]} meant? Rename it, or move it elsewhere.")
+            alike = {part: difflib.SequenceMatcher(None, path.name.casefold(), part).ratio() for part in parts}
+            close = [parts[part] for part, ratio in alike.items() if ratio == max(alike.values()) >= ALIKE]
+            if path.is_dir() and close and not any(os.path.lexists(folder / part) for part in close):
+                faults.append(f"{path}: is not read; is {close[0]} meant? Rename it, or move it elsewhere.")
             continue
         if name != path.name and not (folder / name).exists():
             faults.append(f"{path}: is not read; expected {name}. Rename it.")
@@ -278,7 +281,8 @@ def _label_faults(folder: Path, end: str, known: Collection[str]) -> list[str]:
         case = case or cases.get(_case_in(_plain(path.name), cases))
         if case is not None and not (folder / f"{case}{end}").is_file():
             faults.append(
-                f"{path}: is not read; the label of {case} is {folder.name}/{case}{end}. Rename it, or move it elsewhere."
+                f"{path}: is not read; the label of {case} is {folder.name}/{case}{end}. Rename it, or move "
+                "it elsewhere."
             )
     return faults
 

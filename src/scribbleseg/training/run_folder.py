@@ -131,6 +131,8 @@ class RunFolder:
         self._cut_log(state.iteration)
         self.add_environment(environment)
         self._open_log()
+        if not (self.path / "last.safetensors").is_file():  # the checkpoint has them
+            self.save_weights("last", state)
 
     def _sweep(self) -> None:
         """Delete partial files of killed trainings. The lock says that no other process writes them now."""
@@ -202,6 +204,8 @@ class RunFolder:
         """Raises InputError if the cases that the run learns from are not those that it began with."""
         path = self.path / "environment.json"
         began = read_json(path, dict).get("data") if path.is_file() else None
+        if self.writes and began is None:
+            say(f"{path}: does not say which data the run began with; it is carried on with those of its data set now")
         if self.writes and isinstance(began, dict) and began.get("learned") != prints["learned"]:
             raise InputError(
                 f"{self.path}: images or labels that it learns from have changed since it began, or its data set is "

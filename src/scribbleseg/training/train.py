@@ -85,14 +85,14 @@ def resume(run: Path, method: str | None = None, network: str | None = None, aug
             )
         folder = RunFolder(run, plan.network, _boards(config), writes=distributed.rank() == 0)
         folder.check_links()
-        if _is_finished(_checkpoint(run, plan), plan):
+        if _is_finished(_checkpoint(run, plan), plan) and (run / "last.safetensors").is_file():
             if folder.writes:
                 say(f"{run}: is finished ({plan.recipe.iterations} iterations)")
             return run
         machine, dataset = pick_machine(config, plan.recipe), read_dataset(config.dataset)
         with folder.locked():
             stored = _checkpoint(run, plan)  # of now: another process may have trained until the lock was free
-            if not _is_finished(stored, plan):
+            if not (_is_finished(stored, plan) and (run / "last.safetensors").is_file()):
                 _run(config, plan, machine, dataset, folder, stored)
     return run
 
@@ -139,10 +139,20 @@ def _is_finished(stored: dict | None, plan: Plan) -> bool:
 def _checkpoint(run: Path, plan: Plan) -> dict | None:
     """The checkpoint of a run, None where it was cut off before its first one.
 
-    Raises InputError for a run that has trained weights and no checkpoint: starting anew would replace them.
+    Raises InputError for a run that has trained weights and no checkpoint, as starting anew would replace them, and for
+    a checkpoint that is not of these weights.
     """
     if (run / "resume.pt").is_file():
-        return read_checkpoint(run)
+        stored = read_checkpoint(run)
+        weights = run / "last.safetensors"
+        reached = weights_iteration(weights, plan.recipe.iterations) if weights.is_file() else None
+        if reached is not None and reached < stored["iteration"]:
+            raise InputError(
+                f"{run}: its checkpoint (resume.pt) is of iteration {stored['iteration']}, and its weights "
+                f"(last.safetensors), which are written first, of iteration {reached}. They are not of one run. Put "
+                "the right file back."
+            )
+        return stored
     for name in ("last", "best"):
         weights = run / f"{name}.safetensors"
         if weights.is_file():
