@@ -698,6 +698,13 @@ def test_a_volume_without_a_voxel_size_never_counts_in_mm(folder, tmp_path, caps
     assert main(["predict", str(bare_run), str(scan), str(out), "--device", "cpu"]) == 0
 
 
+def test_time_is_no_axis_of_a_volume(tmp_path):
+    head = "NRRD0004\ntype: short\nendian: little\ndimension: 3\nsizes: 12 10 4\nencoding: raw\nspacings: 1 1 1\n"
+    (tmp_path / "a.nrrd").write_bytes(f"{head}kinds: domain domain time\n\n".encode() + image(0).T.tobytes())
+    with pytest.raises(InputError, match="one of its axes is time; split it"):
+        read_volume(tmp_path / "a.nrrd")
+
+
 def test_a_size_that_is_negative_is_no_size(tmp_path):
     """SimpleITK takes the sign away."""
     head = "NRRD0004\ntype: short\nendian: little\ndimension: 3\nsizes: 12 10 4\nencoding: raw\n"

@@ -188,6 +188,8 @@ def _check_nrrd(path: Path) -> tuple[float, int]:
         if "data file" in fields or "datafile" in fields:
             raise ValueError("its voxels are in another file; convert it to one file")
         kinds = fields.get("kinds", "").lower().split()
+        if "time" in kinds:
+            raise ValueError("one of its axes is time; split it into one file per time point")
         for key, none in (("spacings", "nan"), ("space directions", "none")):
             for axis, step in enumerate(fields.get(key, "").lower().split()):
                 ranged = axis < len(kinds) and kinds[axis].startswith(RANGES)
