@@ -22,7 +22,8 @@ from scribbleseg.config import Bench
 from scribbleseg.core.errors import InputError
 from scribbleseg.evaluation.scores import COLUMNS, read_rows, summarise
 from scribbleseg.methods import hyperparameters, method_class, parse_options
-from scribbleseg.training.plan import make_recipe, write_plan
+from scribbleseg.training.plan import write_plan
+from scribbleseg.training.recipe import make_recipe
 
 PLAN = """
 seeds = [0, 1]

@@ -27,12 +27,15 @@ from scribbleseg.data.voxels import Slices
 from scribbleseg.inference.models import load_network
 from scribbleseg.training.augment import random_affine
 from scribbleseg.training.average import Average
-from scribbleseg.training.batches import Sampler, augment_slices, build_slices, epoch_order
+from scribbleseg.training.batches import augment_slices
 from scribbleseg.training.checkpoint import weights_iteration, write_weights
 from scribbleseg.training.machine import Machine
 from scribbleseg.training.optimizer import learning_rate
-from scribbleseg.training.plan import FAST, FAST_SIZE, read_plan
+from scribbleseg.training.plan import read_plan
+from scribbleseg.training.reading import build_slices
+from scribbleseg.training.recipe import FAST, FAST_SIZE
 from scribbleseg.training.run_folder import RunFolder
+from scribbleseg.training.sampling import Sampler, epoch_order
 from scribbleseg.training.step import Step
 from scribbleseg.training.train import resume, train
 from scribbleseg.training.validation import validation_dice
@@ -718,7 +721,7 @@ def test_a_training_that_began_there_meanwhile_is_left_alone(dataset, tmp_path, 
         (run / "config.json").write_text("another training's", encoding="utf-8")
         return build_slices(*given)
 
-    monkeypatch.setattr("scribbleseg.training.batches.build_slices", slowly)
+    monkeypatch.setattr("scribbleseg.training.reading.build_slices", slowly)
     with pytest.raises(InputError, match="exists already and is not empty"):
         train(settings(dataset, run))
     assert {path.name for path in run.iterdir()} == {"config.json", ".lock"} and (run / "config.json").read_text(
