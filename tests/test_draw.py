@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -787,6 +788,21 @@ def test_an_update_in_a_process_of_its_own_can_be_stopped_and_killed(dataset):
     os.kill(updater.process.pid, signal.SIGKILL)
     assert wait(updater, {"failed"}) and "ended by signal 9" in updater.progress().message
     assert session.predictions.number(session.case(CASE)) is None
+
+
+def test_an_update_leaves_its_cores_to_the_page(dataset, monkeypatch):
+    environments = []
+
+    def begin(*words, env, **keywords):
+        environments.append(env)
+        return subprocess.Popen(["true"])
+
+    monkeypatch.setattr("scribbleseg.draw.update.subprocess", SimpleNamespace(Popen=begin, PIPE=subprocess.PIPE))
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    Updater(Session(dataset), TINY).start(CASE)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    Updater(Session(dataset), TINY).start(CASE)
+    assert [environment["OMP_WAIT_POLICY"] for environment in environments] == ["passive", "active"]
 
 
 def test_predictions_of_a_stopped_update_do_not_count(dataset):

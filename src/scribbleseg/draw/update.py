@@ -72,7 +72,8 @@ class Updater:
                 settings["iterations"] = min(settings.get("iterations", CONTINUED_ITERATIONS), CONTINUED_ITERATIONS)
             self._write(open_case, settings)
             cores = os.cpu_count() or 1
-            environment = {"OMP_NUM_THREADS": str(max(cores - 1, 1) if cores > 2 else cores)} | os.environ
+            threads = str(max(cores - 1, 1) if cores > 2 else cores)
+            environment = {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "passive"} | os.environ  # beside the server
             with open(self.folder / "output.log", "wb") as log:
                 self.process = subprocess.Popen(
                     [sys.executable, "-m", "scribbleseg.draw", str(self.folder)],
