@@ -414,6 +414,7 @@ def test_best_is_the_checkpoint_with_the_highest_validation_dice_also_when_carri
     )
 
 
+@pytest.mark.slow  # in a process of its own, as that of test_nothing_lost.py with SIGTERM
 def test_ctrl_c_leaves_a_resumable_run(dataset, tmp_path):
     whole = train(settings(dataset, tmp_path / "whole", iterations=40, size=16, batch=2))
     run = tmp_path / "run"
