@@ -55,20 +55,15 @@ def build_slices(
     and None if no case has one. Slices that do not fit into memory are put into a mapped file.
     """
     cache = dataset.folder / ".scribbleseg"
-    code = None if method is None else own_code(f"{type(method).__module__}:{type(method).__qualname__}")
-
     twice: list[str] = []
 
     def load(name: str) -> tuple[Tensor, dict[str, Tensor], Tensor | None, dict[str, int]]:
         volume = load_volume(dataset, dataset.case(name), fitted, locate)
         if two_places(volume.grid.header):
             twice.append(name)
-        targets, notes = {"label": volume.scribble}, {}
+        targets, notes = {"label": volume.scribble}, dict[str, int]()
         if method is not None:
-            seen = for_targets(volume, fitted)
-            key = method.target_key(seen)
-            key = None if key is None else key | {"code": code}
-            targets, notes = cached(cache, seen, key, lambda: method.targets(seen)), method.notes(seen)
+            targets, notes = _targets(method, for_targets(volume, fitted), cache)
         shrink = resample_strokes if fitted.keep_strokes else resample_label
         maps = {key: shrink(value, (size, size)) for key, value in targets.items()}
         if fitted.enclosure != "off":
@@ -106,6 +101,14 @@ def build_slices(
     return Slices(image, maps.pop("label"), maps, truth), torch.repeat_interleave(
         torch.arange(len(counts)), torch.tensor(counts)
     )
+
+
+def _targets(method: Method, seen: Volume, cache: Path) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """What a method makes of a case, from the cache where its key is known there; and its notes."""
+    key = method.target_key(seen)
+    if key is not None:
+        key = key | {"code": own_code(f"{type(method).__module__}:{type(method).__qualname__}")}
+    return cached(cache, seen, key, lambda: method.targets(seen)), method.notes(seen)
 
 
 def for_targets(volume: Volume, fitted: Fitted) -> Volume:
