@@ -47,9 +47,8 @@ def test_effdnet_is_a_student_on_24_slices_and_a_teacher_on_12():
     assert line["convolved_values"] == 36 * sum(values for _, values in layers)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == "scribformer" else ()) for name in METHODS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_counted(name):
     line = counted(name, SIZE)
     assert 0 < line["fused_gb"] < line["eager_gb"]

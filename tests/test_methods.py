@@ -30,7 +30,7 @@ SMALL = {"rloss": {"radius": 1}, "scn": {"stride": 2}, "corral": {"taught": 1.0}
 UNSURE = {"s2l": {"confidence": 0.3}}  # what an untrained network's eval mode passes
 LEVELS = {"fddseg": 5}  # of the small network, where two are too few
 POOR = ("empty", "one class", "foreground only", "background only")  # kinds of `volume`
-LONG_TO_COMPILE = ("scribformer", "fddseg")  # seconds each
+COMPILED_OFTEN = ("pce", "effdnet", "scn", "corral")  # the others in the slow tests: seconds each
 
 every_method = pytest.mark.parametrize("name", METHODS)
 IN_3D = [name for name in METHODS if 3 in method_class(name).dims]
@@ -257,7 +257,7 @@ def test_no_host_sync_notices():
 
 @pytest.mark.parametrize(
     ("name", "dims"),
-    [pytest.param(name, 2, marks=pytest.mark.slow if name in LONG_TO_COMPILE else ()) for name in METHODS]
+    [pytest.param(name, 2, marks=() if name in COMPILED_OFTEN else pytest.mark.slow) for name in METHODS]
     + [pytest.param(name, 3, marks=pytest.mark.slow) for name in IN_3D],
 )
 def test_losses_compile_into_one_graph(name, dims):
