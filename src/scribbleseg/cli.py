@@ -184,8 +184,9 @@ def _how_to_continue(settings: Any) -> str:
             return " Continue with the same command. With --table-only it makes the tables of the runs that are done."
         case config.Demo():
             return " Continue with the same command."
-        case config.Draw():
-            return " The strokes are saved. Continue with the same command."
+        case config.Draw(folder=folder):
+            made = (folder / "dataset.json").is_file() or (scribbles_folder(folder) / "dataset.json").is_file()
+            return f" {'The strokes are saved' if made else 'No class was named'}. Continue with the same command."
         case config.Train(run=run) | config.Resume(run=run):
             if (run / "config.json").is_file():
                 named = _own(settings, "method", "network", "augmentation")

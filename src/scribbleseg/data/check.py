@@ -260,16 +260,13 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
         f"{sum(found.dense for found in drawn)} with both{unread}"
     )
     if not drawn:
+        simulate = f"Run: scribbleseg simulate {dataset.folder}"
         if any(found.has_scribble for found in train):
-            problems.append(
-                f"{dataset.folder / 'labelsTr'}: nothing is drawn. "
-                f"Draw some, or check that not all pixels have the ignore value ({dataset.ignore})."
-            )
+            ignored = f"Draw some, or check that not all pixels have the ignore value ({dataset.ignore})."
+            problems.append(f"{dataset.folder / 'labelsTr'}: nothing is drawn. {simulate if dense else ignored}")
         elif all(case.scribble is None for case in dataset.cases.values()):
-            hint = (
-                f" Run: scribbleseg simulate {dataset.folder}" if dense else " Draw some, and write them to labelsTr."
-            )
-            problems.append(f"{dataset.folder}: no scribbles in labelsTr.{hint}")
+            hint = simulate if dense else "Draw some, and write them to labelsTr."
+            problems.append(f"{dataset.folder}: no scribbles in labelsTr. {hint}")
         return
     _describe_rings(drawn)
     pixels, slices = sum(found.pixels for found in drawn), sum(found.slices for found in drawn)
