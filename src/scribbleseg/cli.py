@@ -185,6 +185,8 @@ def _how_to_continue(settings: Any) -> str:
         case config.Demo():
             return " Continue with the same command."
         case config.Draw(folder=folder):
+            from .draw.folder import scribbles_folder
+
             made = (folder / "dataset.json").is_file() or (scribbles_folder(folder) / "dataset.json").is_file()
             return f" {'The strokes are saved' if made else 'No class was named'}. Continue with the same command."
         case config.Train(run=run) | config.Resume(run=run):

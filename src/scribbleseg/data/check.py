@@ -262,8 +262,11 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
     if not drawn:
         simulate = f"Run: scribbleseg simulate {dataset.folder}"
         if any(found.has_scribble for found in train):
-            ignored = f"Draw some, or check that not all pixels have the ignore value ({dataset.ignore})."
-            problems.append(f"{dataset.folder / 'labelsTr'}: nothing is drawn. {simulate if dense else ignored}")
+            way_out = f"{simulate}. Or" if dense else "Draw some, or"
+            problems.append(
+                f"{dataset.folder / 'labelsTr'}: nothing is drawn. "
+                f"{way_out} check that not all pixels have the ignore value ({dataset.ignore})."
+            )
         elif all(case.scribble is None for case in dataset.cases.values()):
             hint = simulate if dense else "Draw some, and write them to labelsTr."
             problems.append(f"{dataset.folder}: no scribbles in labelsTr. {hint}")
