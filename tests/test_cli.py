@@ -414,4 +414,4 @@ def test_check_proposes_validation_where_nothing_is_held_out(tmp_path, capsys):
     assert "--val-share" not in capsys.readouterr().err
     (dataset / "splits_final.json").unlink()
     assert cli.main(["check", str(dataset)]) == 0
-    assert capsys.readouterr().err.rstrip().endswith("RUN --method scn --budget quick --val-share 0.2")
+    assert capsys.readouterr().err.rstrip().endswith("RUN --preset fast --val-share 0.2")

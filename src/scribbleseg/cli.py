@@ -233,7 +233,7 @@ def _what_next(settings: Any, result: Any) -> str:
         case config.Check(dataset=dataset):
             held_out = (dataset / "splits").is_dir() or (dataset / "splits_final.json").is_file()
             share = () if held_out else ("--val-share", "0.2")
-            return f"next: {_order('train', dataset, 'RUN', '--method', 'scn', '--budget', 'quick', *share)}"
+            return f"next: {_order('train', dataset, 'RUN', '--preset', 'fast', *share)}"
         case config.Pack(output=model):
             return f"packed model: {model}; next: {_order('predict', model, 'INPUT', 'OUTPUT')}"
         case config.Export(output=folder):

@@ -75,7 +75,7 @@ def predict(config: Predict) -> list[Path]:
         with (
             ThreadPoolExecutor(1) as reader,
             ThreadPoolExecutor(1) as writer,
-            Progress("predicting", len(jobs), "case") as bar,
+            Progress("predicting", len(jobs), "cases") as bar,
         ):
             writing: list[Future] = []
             began_ns = None
@@ -83,7 +83,7 @@ def predict(config: Predict) -> list[Path]:
                 try:
                     large = scan.images[0][0].size > LARGE
                     name, slices = job.images[0].name, scan.images[0].shape[1]
-                    with Progress(name, slices, "slice", shown=large) as counted:
+                    with Progress(name, slices, "slices", shown=large) as counted:
                         found = segment(
                             models,
                             scan.images,

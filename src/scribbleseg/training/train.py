@@ -166,7 +166,8 @@ def _run(config: Train, plan: Plan, machine: Machine, dataset: Dataset, folder: 
     if stored is None and plan.dims == 3:
         plan = replace(plan, between=slice_distance(dataset, plan))
     torch.manual_seed(config.seed)
-    network = build_network(plan.network, len(plan.channels), len(plan.classes), plan.dims, plan.anisotropy)
+    size = plan.patch if plan.dims == 2 or stored is not None else None  # a 3-D patch is chosen below
+    network = build_network(plan.network, len(plan.channels), len(plan.classes), plan.dims, plan.anisotropy, size)
     if config.init is not None and stored is None:
         weights = config.init / "last.safetensors"
         load_weights(network, weights, plan.network, len(plan.classes), without=LOCATOR)
