@@ -112,7 +112,9 @@ ss.check("data").bit_length().nothing
 
 
 def test_a_misspelt_argument_is_told_the_nearest_one(tmp_path):
-    with pytest.raises(ss.InputError, match=r"train\(\.\.\.\): no argument 'itterations'\. Did you mean 'iterations'\?"):
+    with pytest.raises(
+        ss.InputError, match=r"train\(\.\.\.\): no argument 'itterations'\. Did you mean 'iterations'\?"
+    ):
         ss.train("data", tmp_path / "run", itterations=3)
     with pytest.raises(TypeError):
         ss.train()

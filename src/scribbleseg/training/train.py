@@ -204,6 +204,7 @@ def _run(config: Train, plan: Plan, machine: Machine, dataset: Dataset, folder: 
         average=average,
         compiled=machine.compiled,
         recorded=machine.recorded,
+        foreign=not is_own(plan.method) or ":" in plan.network,
     )
     if stored is not None:
         state.restore(stored, slices, folder.path / "resume.pt")
