@@ -24,7 +24,8 @@ def try_out(
     """One forward pass in eval mode: nothing is drawn, no statistics move. The network is in training mode afterwards.
 
     name: of the network in an error, such as "MONAI's UNet". size: of the slice or volume. unpack: what takes the
-    scores out of the network's output. Raises InputError, which ends with `advice`, and ImportError for a package that is missing.
+    scores out of the network's output. Raises InputError, which ends with `advice`, and ImportError for a package that
+    is missing.
     """
     what = "a slice" if len(size) == 2 else "a volume"
     try:
