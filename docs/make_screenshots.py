@@ -1,9 +1,10 @@
 """docs/figures/draw-*.png: the drawing page with the phantom, from a bare folder to a prediction.
 
-    python docs/make_screenshots.py [FOLDER] [--iterations 900]
+    python docs/make_screenshots.py [FOLDER] [--iterations N]
 
 Needs Chromium, and some minutes for the training. The strokes are those that the phantom's simulator draws, on four of
-eight hearts. A FOLDER that this script has filled already is not trained again: only the prediction is shown anew.
+eight hearts, and a ring around each heart, as the ring tool draws it. A FOLDER that this script has filled already is
+not trained again: only the prediction is shown anew.
 """
 
 import argparse
@@ -14,8 +15,11 @@ import threading
 import time
 from pathlib import Path
 
+import nibabel
+import numpy as np
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
+from scipy.ndimage import binary_dilation
 
 from scribbleseg.config import Phantom
 from scribbleseg.data.synthetic.heart import CLASSES
@@ -30,6 +34,7 @@ SIZE = {"width": 1280, "height": 720}
 FLAGS = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 DRAWN = ("heart001_ed", "heart001_es", "heart002_ed", "heart003_ed")
 SHOWN = "heart004_es"  # without strokes
+RING = 8  # pixels between a heart and its ring
 
 
 def save(page: Page, name: str) -> None:
@@ -59,12 +64,17 @@ def name_classes(page: Page) -> None:
     page.wait_for_selector("body[data-ready]")
 
 
-def draw(session: Session, strokes: Path) -> None:
-    """The strokes of four hearts, as if they had been drawn in another tab."""
+def draw(session: Session, source: Path) -> None:
+    """The strokes of four hearts and rings around them, as if they had been drawn in another tab."""
     for name in DRAWN:
         path = session.strokes.path(session.case(name))
         path.parent.mkdir(exist_ok=True)
-        shutil.copyfile(strokes / path.name, path)
+        strokes = nibabel.load(source / "labelsTr" / path.name)
+        label = np.asanyarray(strokes.dataobj).copy()
+        heart = np.asanyarray(nibabel.load(source / "labelsTr_dense" / path.name).dataobj) > 0
+        near = binary_dilation(heart, np.ones((3, 3, 1)), RING)
+        label[binary_dilation(near, np.ones((3, 3, 1))) & ~near] = 0
+        nibabel.save(nibabel.Nifti1Image(label, strokes.affine), path)
 
 
 def open_case(page: Page, name: str, number: int) -> None:
@@ -74,12 +84,12 @@ def open_case(page: Page, name: str, number: int) -> None:
     page.wait_for_timeout(1000)
 
 
-def main(folder: Path, iterations: int) -> None:
+def main(folder: Path, iterations: int | None) -> None:
     filled = (folder / "scans").is_dir()
     session = open_session(folder / "scans" if filled else bare_folder(folder))
     listening = listen(0)
     port = listening.getsockname()[1]
-    updater = Updater(session, {"preset": "fast", "iterations": iterations})
+    updater = Updater(session, {"preset": "fast"} | ({"iterations": iterations} if iterations else {}))
     server = make_server(make_app(session, updater, "token", port))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
@@ -89,7 +99,7 @@ def main(folder: Path, iterations: int) -> None:
         page.goto(f"http://127.0.0.1:{port}/?token=token")
         if not filled:
             name_classes(page)
-            draw(session, folder / "phantom" / "labelsTr")
+            draw(session, folder / "phantom")
             page.reload()
         page.wait_for_selector("body[data-ready]")
         if not filled:
@@ -114,7 +124,7 @@ def main(folder: Path, iterations: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path, nargs="?")
-    parser.add_argument("--iterations", type=int, default=900)
+    parser.add_argument("--iterations", type=int, help="less than the preset has")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         main(arguments.folder or Path(temporary), arguments.iterations)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -20,7 +21,7 @@ from starlette.testclient import TestClient
 from test_folders import write_series
 from tiny import image
 
-from scribbleseg.config import Draw
+from scribbleseg.config import Draw, Train
 from scribbleseg.core.errors import InputError
 from scribbleseg.data.importers.write import write_blank
 from scribbleseg.data.layout import read_dataset
@@ -28,7 +29,8 @@ from scribbleseg.draw.draw import draw, listen, listen_again, open_session
 from scribbleseg.draw.planes import planes
 from scribbleseg.draw.server import make_app
 from scribbleseg.draw.session import Session
-from scribbleseg.draw.update import Progress, Updater
+from scribbleseg.draw.update import FIRST_SECONDS, NEXT_SECONDS, Progress, Updater
+from scribbleseg.draw.work import affordable
 from scribbleseg.draw.work import main as work
 
 CASE = "case.0 a"
@@ -652,7 +654,7 @@ def run_here(updater: Updater, case: str) -> dict:
     session = updater.session
     updater.folder = session.work / "updates" / str(len(session.predictions.updates()) + 1)
     before = updater._last_run()
-    updater._write(case, TINY | ({"init": str(before)} if before else {}))
+    updater._write(case, TINY | ({"init": str(before)} if before else {}), None)
     assert work(updater.folder) == 0
     return json.loads((updater.folder / "job.json").read_text(encoding="utf-8"))
 
@@ -788,6 +790,40 @@ def test_an_update_in_a_process_of_its_own_can_be_stopped_and_killed(dataset):
     os.kill(updater.process.pid, signal.SIGKILL)
     assert wait(updater, {"failed"}) and "ended by signal 9" in updater.progress().message
     assert session.predictions.number(session.case(CASE)) is None
+
+
+def test_an_update_leaves_its_cores_to_the_page(dataset, monkeypatch):
+    environments = []
+
+    def begin(*words, env, **keywords):
+        environments.append(env)
+        return subprocess.Popen(["true"])
+
+    monkeypatch.setattr("scribbleseg.draw.update.subprocess", SimpleNamespace(Popen=begin, PIPE=subprocess.PIPE))
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    Updater(Session(dataset), TINY).start(CASE)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    Updater(Session(dataset), TINY).start(CASE)
+    assert [environment["OMP_WAIT_POLICY"] for environment in environments] == ["passive", "active"]
+
+
+@pytest.mark.parametrize(("step", "expected"), [(0.01, 900), (0.5, 480), (60, 100)])
+def test_an_update_is_as_long_as_the_machine_allows(dataset, tmp_path, monkeypatch, step, expected):
+    monkeypatch.setattr("scribbleseg.draw.work.time_step", lambda config, plan: step)
+    assert affordable(Train(dataset, tmp_path / "run", preset="fast"), FIRST_SECONDS) == expected
+
+
+def test_a_later_update_has_less_time(updated, tmp_path, monkeypatch):
+    place = shutil.copytree(updated, tmp_path / "data", symlinks=True)
+    begun = SimpleNamespace(Popen=lambda *_, **__: subprocess.Popen(["true"]), PIPE=subprocess.PIPE)
+    monkeypatch.setattr("scribbleseg.draw.update.subprocess", begun)
+    found = []
+    for training in (None, TINY):
+        updater = Updater(Session(place), training)
+        updater.start("case.1 a")
+        job = json.loads((updater.folder / "job.json").read_text(encoding="utf-8"))
+        found.append((job["seconds"], job["train"]["iterations"], "init" in job["train"]))
+    assert found == [(NEXT_SECONDS, 300, True), (None, TINY["iterations"], True)]
 
 
 def test_predictions_of_a_stopped_update_do_not_count(dataset):

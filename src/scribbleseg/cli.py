@@ -30,11 +30,17 @@ def main(argv: list[str] | None = None) -> int:
     Exit code 0, 1 (`check`: the data set cannot be used), 2 (bad input), 130 (Ctrl-C, SIGTERM, SIGHUP).
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # PyTorch's threads that wait leave their core to others
+    if _beside_others():
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # PyTorch's threads that wait leave their core to others
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without → and λ, a file's name that is no text
     with stops():
         return _main(argv)
+
+
+def _beside_others() -> bool:
+    """Whether programs used more than half a core in the last minute; False where the system does not tell."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.5
 
 
 def _main(argv: list[str]) -> int:

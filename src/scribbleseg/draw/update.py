@@ -22,7 +22,8 @@ from .session import Session
 from .work import FAILED
 
 TRAINING: dict[str, Any] = {"preset": "fast"}
-CONTINUED_ITERATIONS = 300  # of an update that starts from the model of the one before
+FIRST_SECONDS, NEXT_SECONDS = 240, 60  # of training; with reading and predicting 5 minutes, then 90 seconds
+CONTINUED_ITERATIONS = 300  # at most, of an update that starts from the model of the one before
 PATIENCE = 15  # seconds that a stopped process has before it is killed
 KEPT = 2  # updates on disk
 
@@ -53,8 +54,8 @@ class Updater:
     def start(self, open_case: str) -> None:
         """Train on the cases with strokes, then predict all cases, `open_case` first.
 
-        The training starts from the model of the last update, if there is one. Raises InputError while an update runs,
-        and if a class is not drawn yet.
+        The training starts from the model of the last update, if there is one. On a slow machine it is shorter than the
+        preset's (see `work.affordable`). Raises InputError while an update runs, and if a class is not drawn yet.
         """
         with self.lock:
             if self.process is not None and self.process.poll() is None:
@@ -70,9 +71,11 @@ class Updater:
             if before is not None:
                 settings |= {"init": str(before)}
                 settings["iterations"] = min(settings.get("iterations", CONTINUED_ITERATIONS), CONTINUED_ITERATIONS)
-            self._write(open_case, settings)
+            seconds = FIRST_SECONDS if before is None else NEXT_SECONDS
+            self._write(open_case, settings, None if "iterations" in self.training else seconds)
             cores = os.cpu_count() or 1
-            environment = {"OMP_NUM_THREADS": str(max(cores - 1, 1) if cores > 2 else cores)} | os.environ
+            threads = str(max(cores - 1, 1) if cores > 2 else cores)
+            environment = {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "passive"} | os.environ  # beside the server
             with open(self.folder / "output.log", "wb") as log:
                 self.process = subprocess.Popen(
                     [sys.executable, "-m", "scribbleseg.draw", str(self.folder)],
@@ -120,7 +123,7 @@ class Updater:
         run = next(done, None)
         return run if run is not None and read_plan(run)[1].classes == self.session.data.classes else None
 
-    def _write(self, open_case: str, settings: dict[str, Any]) -> None:
+    def _write(self, open_case: str, settings: dict[str, Any], seconds: float | None) -> None:
         """The data set of this update (links to the images, copies of the strokes, no splits) and job.json."""
         session, dataset = self.session, self.session.data
         data = self.folder / "data"
@@ -140,7 +143,7 @@ class Updater:
         (data / "dataset.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
         readable = [name for name, seen in session.overview.items() if not seen.error and name != open_case]
         images = {name: [str(path) for path in dataset.cases[name].images] for name in [open_case, *readable]}
-        job = {"train": settings, "images": images}
+        job = {"train": settings, "seconds": seconds, "images": images}
         (self.folder / "job.json").write_text(json.dumps(job, indent=1), encoding="utf-8")
 
     def _running(self) -> Progress:

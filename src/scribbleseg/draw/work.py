@@ -2,19 +2,22 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from ..config import Predict, Train
 from ..core.atomic import atomic_file
 from ..core.errors import InputError
 from ..core.json_file import read_json
-from ..data.layout import read_description
+from ..data.layout import read_dataset, read_description
 from ..data.volume import read_volume
 from ..inference.predict import predict
-from ..training.plan import read_plan
+from ..training.outlook import time_step
+from ..training.plan import fit_plan, make_plan, read_plan
 from ..training.train import train
 from .folder import link_or_copy
 
+FEWEST = 100  # iterations
 FAILED = "failed.json"  # of an update: case → why it could not be predicted
 
 
@@ -22,7 +25,10 @@ def main(folder: Path) -> int:
     """Do the update that FOLDER/job.json describes. Exit code 0, 2 (bad input) or 130 (stopped)."""
     job = read_json(folder / "job.json")
     try:
-        train(Train(folder / "data", folder / "run", **job["train"]))
+        config = Train(folder / "data", folder / "run", **job["train"])
+        if job["seconds"] is not None:
+            config = replace(config, iterations=affordable(config, job["seconds"]))
+        train(config)
         failed = {}
         for case, images in job["images"].items():
             try:
@@ -36,6 +42,16 @@ def main(folder: Path) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def affordable(config: Train, seconds: float) -> int:
+    """How many iterations this machine makes in `seconds`: at least FEWEST, at most those of the plan.
+
+    A step of the plan is timed before.
+    """
+    dataset = read_dataset(config.dataset)
+    plan = fit_plan(config, make_plan(config, dataset), dataset)
+    return min(max(int(seconds / time_step(config, plan)), FEWEST), plan.recipe.iterations)
 
 
 def predict_case(folder: Path, case: str, images: list[Path]) -> None:
