@@ -150,7 +150,9 @@ def bundles_masks(masks: list[Path], run: Path, folder: Path) -> str:
         shutil.copyfile(folder / "scans" / name, scans / name)
     predict(Predict((bundle / "models" / "model.zip",), scans, ours, device="cpu"))
     words = ["--config_file", "configs/inference.json", "--images", str(scans), "--masks", str(theirs)]
-    subprocess.run([sys.executable, "-m", "monai.bundle", "run", *words], cwd=bundle, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "monai.bundle", "run", *words], cwd=bundle, check=True, stdout=subprocess.DEVNULL
+    )
     read = {place: [np.asarray(nibabel.load(place / mask.name).dataobj) for mask in some] for place in (ours, theirs)}
     run_itself = [np.asarray(nibabel.load(mask).dataobj) for mask in some]
     voxels = sum(mask.size for mask in run_itself)
