@@ -7,7 +7,7 @@ import torch
 from small import small_dataset
 
 from scribbleseg.config import Train
-from scribbleseg.training import plan
+from scribbleseg.training import recipe
 from scribbleseg.training.train import train
 
 torch.set_num_threads(1)  # many times faster on a small machine
@@ -52,7 +52,7 @@ def quick_budget(tmp_path, monkeypatch):
 
     def set_budget(iterations: int) -> None:
         budget = {"size": 32, "iterations": iterations}
-        monkeypatch.setitem(plan.BUDGETS, "quick", budget)
+        monkeypatch.setitem(recipe.BUDGETS, "quick", budget)
         folder = tmp_path / "path"  # Python runs sitecustomize.py before anything else
         folder.mkdir()
         hook = (
@@ -60,7 +60,7 @@ def quick_budget(tmp_path, monkeypatch):
             "started = sys.orig_argv\n"
             "ray = any('default_worker' in word for word in started)\n"
             "if ray or 'bench' in started or 'scribbleseg.bench' in started:\n"
-            "    from scribbleseg.training.plan import BUDGETS\n"
+            "    from scribbleseg.training.recipe import BUDGETS\n"
             f"    BUDGETS['quick'] = {budget}\n"
         )
         (folder / "sitecustomize.py").write_text(hook, encoding="utf-8")

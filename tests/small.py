@@ -8,7 +8,8 @@ import numpy as np
 
 from scribbleseg.config import Train
 from scribbleseg.data.layout import read_dataset
-from scribbleseg.training.plan import Plan, make_plan
+from scribbleseg.training.plan import Plan
+from scribbleseg.training.settings import make_plan
 
 AFFINE = np.array([[-0.4, -0.27, 3.77, 76.4], [-0.6, 0.02, -2.86, 214.9], [-0.14, 0.68, 1.61, -148.0], [0, 0, 0, 1]])
 

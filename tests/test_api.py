@@ -88,6 +88,7 @@ def test_every_public_name_exists_and_others_do_not():
         ss.trian  # noqa: B018
 
 
+@pytest.mark.slow  # mypy reads everything that scribbleseg imports
 def test_a_type_checker_sees_the_arguments(tmp_path):
     pytest.importorskip("mypy")
     (tmp_path / "use.py").write_text(

@@ -17,7 +17,7 @@ from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.voxels import Stack
 from scribbleseg.methods import method_class
 from scribbleseg.networks import build_network
-from scribbleseg.training.batches import build_slices
+from scribbleseg.training.reading import build_slices
 
 
 @pytest.fixture

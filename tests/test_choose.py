@@ -19,7 +19,7 @@ def chosen(tmp_path, monkeypatch):
     """A data set without splits, and the study with one variant that takes seconds."""
     small_dataset(tmp_path / "data" / "squares", cases=4)
     monkeypatch.setattr(choose, "VARIANTS", {"papers": (TINY, {})})
-    monkeypatch.setattr("scribbleseg.training.plan.FAST_SIZE", 32)
+    monkeypatch.setattr("scribbleseg.training.recipe.FAST_SIZE", 32)
     words = ["choose.py", "--data", "squares", "--split", "auto", "--datasets", str(tmp_path / "data")]
     words += ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path)]
     monkeypatch.setattr("sys.argv", words)

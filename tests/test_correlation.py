@@ -19,7 +19,7 @@ torch.set_num_threads(1)
 
 
 def refinement_by_loops(rows, label, mask, threshold, classes, overlap, cut=0.5, growth="at once"):
-    """RSR region by region and pixel by pixel, as the paper tells it."""
+    """RSR region by region, as the paper tells it."""
     in_turn = growth == "one by one"
     new_label, new_mask = label.clone(), mask.clone()
     accepted = torch.zeros(rows.shape[:2], dtype=torch.bool)
@@ -30,10 +30,7 @@ def refinement_by_loops(rows, label, mask, threshold, classes, overlap, cut=0.5,
             row = row - row.min()
             if row.max() == 0:
                 continue
-            region = torch.zeros(label.shape[1:], dtype=torch.bool)
-            for i in range(label.shape[1]):
-                for j in range(label.shape[2]):
-                    region[i, j] = bool(row[i // down, j // right] / row.max() > cut)
+            region = (row / row.max() > cut).repeat_interleave(down, 0).repeat_interleave(right, 1)
             own_mask, own_label = (new_mask[n], new_label[n]) if in_turn else (mask[n], label[n])
             inside = region & own_mask
             votes = torch.tensor([float((inside & (own_label == c)).sum()) for c in range(classes)])

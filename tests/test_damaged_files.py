@@ -23,8 +23,8 @@ from scribbleseg.data.layout import read_dataset, survey
 from scribbleseg.data.volume import Grid, read_image, read_label, read_volume, write_volume
 from scribbleseg.evaluation.scores import score_files
 from scribbleseg.inference.predict import predict
-from scribbleseg.training.batches import build_slices
 from scribbleseg.training.checkpoint import read_checkpoint
+from scribbleseg.training.reading import build_slices
 
 SHAPE = (12, 10, 4)
 STRAIGHT = np.diag([0.8, 0.9, 5.0, 1.0])

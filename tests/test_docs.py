@@ -20,7 +20,7 @@ from scribbleseg.bench.store import read_scores
 from scribbleseg.config import Train
 from scribbleseg.evaluation.scores import summarise
 from scribbleseg.methods import METHODS, hyperparameters, parse_options
-from scribbleseg.training.plan import method_name
+from scribbleseg.training.recipe import method_name
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/**/*.md")])

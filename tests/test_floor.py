@@ -1,17 +1,18 @@
 """benchmarks/timing/floor.py: its counts against counts by hand."""
 
 import contextlib
+import functools
 import sys
 
 import floor
 import pytest
 import torch
-from test_methods import every_method
 
 from scribbleseg.methods import METHODS
 from scribbleseg.networks import build_network
 
 SIZE = 32
+counted = functools.cache(floor.count)
 
 
 def convolutions() -> list[tuple[int, int]]:
@@ -33,28 +34,30 @@ def convolutions() -> list[tuple[int, int]]:
 def test_a_plain_step_is_three_forward_passes():
     """Forward, gradient of the input, gradient of the weights; the image needs no gradient."""
     layers = convolutions()
-    line = floor.count("pce", SIZE)
+    line = counted("pce", SIZE)
     assert line["gflop"] * 1e9 == 12 * (3 * sum(operations for operations, _ in layers) - layers[0][0])
     assert line["convolved_values"] == 12 * sum(values for _, values in layers)
 
 
 def test_effdnet_is_a_student_on_24_slices_and_a_teacher_on_12():
     layers = convolutions()
-    line, once = floor.count("effdnet", SIZE), sum(operations for operations, _ in layers)
+    line, once = counted("effdnet", SIZE), sum(operations for operations, _ in layers)
     networks = 24 * (3 * once - layers[0][0]) + 12 * once
     assert networks <= line["gflop"] * 1e9 < 1.05 * networks, "FBSL's products are the rest"
     assert line["convolved_values"] == 36 * sum(values for _, values in layers)
 
 
-@every_method
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_counted(name):
-    line = floor.count(name, SIZE)
+    line = counted(name, SIZE)
     assert 0 < line["fused_gb"] < line["eager_gb"]
 
 
+@pytest.mark.slow  # ScribFormer is large
 def test_attention_is_counted(monkeypatch):
     """Forward, and two products backward for each of the two forward."""
-    whole, tokens, dim, depth = floor.count("scribformer", SIZE)["gflop"], (SIZE // 16) ** 2 + 1, 384, 12
+    whole, tokens, dim, depth = counted("scribformer", SIZE)["gflop"], (SIZE // 16) ** 2 + 1, 384, 12
     monkeypatch.setattr(floor, "sdpa_kernel", lambda backend: contextlib.nullcontext())
     assert whole * 1e9 - floor.count("scribformer", SIZE)["gflop"] * 1e9 == 8 * depth * 3 * 2 * (2 * tokens**2 * dim)
 

@@ -30,7 +30,8 @@ from scribbleseg.sharing.pack import pack
 from scribbleseg.training import locate
 from scribbleseg.training.locate import fit_locator
 from scribbleseg.training.machine import Machine
-from scribbleseg.training.plan import RINGS, read_plan
+from scribbleseg.training.plan import read_plan
+from scribbleseg.training.recipe import RINGS
 from scribbleseg.training.step import Step
 from scribbleseg.training.train import resume, train
 from scribbleseg.training.validation import read_validation

@@ -29,6 +29,8 @@ CANNOT_REACH_NETWORK = {}
 SMALL = {"rloss": {"radius": 1}, "scn": {"stride": 2}, "corral": {"taught": 1.0}}  # options for the small network
 UNSURE = {"s2l": {"confidence": 0.3}}  # what an untrained network's eval mode passes
 LEVELS = {"fddseg": 5}  # of the small network, where two are too few
+POOR = ("empty", "one class", "foreground only", "background only")  # kinds of `volume`
+COMPILED_OFTEN = ("pce", "effdnet", "scn", "corral")  # the others in the slow tests: seconds each
 
 every_method = pytest.mark.parametrize("name", METHODS)
 IN_3D = [name for name in METHODS if 3 in method_class(name).dims]
@@ -159,8 +161,11 @@ def test_terms_are_float32_under_autocast(name, dims):
 
 
 @every_method_and_dims
-@pytest.mark.parametrize("kind", ["empty", "one class", "foreground only", "background only"])
-@pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("bfloat16", "kind"),
+    [(True, kind) for kind in POOR]
+    + [pytest.param(False, kind, marks=pytest.mark.slow if kind != "empty" else ()) for kind in POOR],
+)
 def test_terms_and_gradients_are_finite_on_poor_batches(name, dims, kind, bfloat16):
     method = make_method(name, dims=dims)
     batch = make_batch(method, kind)
@@ -252,7 +257,8 @@ def test_no_host_sync_notices():
 
 @pytest.mark.parametrize(
     ("name", "dims"),
-    [(name, 2) for name in METHODS] + [pytest.param(name, 3, marks=pytest.mark.slow) for name in IN_3D],
+    [pytest.param(name, 2, marks=() if name in COMPILED_OFTEN else pytest.mark.slow) for name in METHODS]
+    + [pytest.param(name, 3, marks=pytest.mark.slow) for name in IN_3D],
 )
 def test_losses_compile_into_one_graph(name, dims):
     torch._dynamo.reset()

@@ -174,7 +174,7 @@ def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(small, tmp_path
 # --- kills and signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_a_scheduler_or_a_closed_terminal_stops_at_a_checkpoint(small, tmp_path, number):
     run = tmp_path / "run"
     before = signal.signal(number, signal.SIG_DFL)  # whoever runs the tests may ignore it (nohup)

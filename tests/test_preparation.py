@@ -21,8 +21,8 @@ from scribbleseg.data.voxels import Slices
 from scribbleseg.inference.predict import predict
 from scribbleseg.methods import METHODS, method_class
 from scribbleseg.training.augment import random_intensity
-from scribbleseg.training.batches import bare_slices, make_sampler, rare_slices
 from scribbleseg.training.plan import read_plan
+from scribbleseg.training.sampling import bare_slices, make_sampler, rare_slices
 from scribbleseg.training.train import train
 
 

@@ -15,7 +15,7 @@ from scribbleseg.data.voxels import Batch
 from scribbleseg.methods import rw
 from scribbleseg.methods.rw import RandomWalker
 from scribbleseg.networks.unet import UNet
-from scribbleseg.training.batches import build_slices
+from scribbleseg.training.reading import build_slices
 
 U = UNLABELED
 

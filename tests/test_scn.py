@@ -321,6 +321,7 @@ def test_pictures_show_what_training_uses():
     assert scn(pap=False, rsr=False, cacl=False).pictures(batch) == {}
 
 
+@pytest.mark.slow  # test_methods.py compiles these losses too, with other settings
 def test_losses_are_captured_whole():
     method = scn(rows=16)
     batch = make_batch()

@@ -16,7 +16,7 @@ from speed import COLUMNS, PARTS
     [
         ("scn", ["correlation map", "PAP", "RSR", "CGTM", "CACL"]),
         ("effdnet", ["FBSL", "FADC"]),
-        ("scribformer", []),
+        pytest.param("scribformer", [], marks=pytest.mark.slow),
         ("fddseg", []),
     ],
 )

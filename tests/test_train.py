@@ -27,12 +27,15 @@ from scribbleseg.data.voxels import Slices
 from scribbleseg.inference.models import load_network
 from scribbleseg.training.augment import random_affine
 from scribbleseg.training.average import Average
-from scribbleseg.training.batches import Sampler, augment_slices, build_slices, epoch_order
+from scribbleseg.training.batches import augment_slices
 from scribbleseg.training.checkpoint import weights_iteration, write_weights
 from scribbleseg.training.machine import Machine
 from scribbleseg.training.optimizer import learning_rate
-from scribbleseg.training.plan import FAST, FAST_SIZE, read_plan
+from scribbleseg.training.plan import read_plan
+from scribbleseg.training.reading import build_slices
+from scribbleseg.training.recipe import FAST, FAST_SIZE
 from scribbleseg.training.run_folder import RunFolder
+from scribbleseg.training.sampling import Sampler, epoch_order
 from scribbleseg.training.step import Step
 from scribbleseg.training.train import resume, train
 from scribbleseg.training.validation import validation_dice
@@ -84,13 +87,13 @@ def test_a_run_folder_is_complete(dataset, tmp_path):
 
 
 def test_training_learns_the_squares(dataset, tmp_path):
-    run = train(settings(dataset, tmp_path / "run", method="fullsup", iterations=120, lr=0.05, val_share=0.3))
+    run = train(settings(dataset, tmp_path / "run", method="fullsup", iterations=60, lr=0.05, val_share=0.3))
     assert log(run)[-1]["val_mean_dice"] > 0.8
 
 
 def test_without_dense_masks_validation_is_on_scribbled_pixels(tmp_path, capsys):
     data = small_dataset(tmp_path / "bare", dense=False)
-    run = train(settings(data, tmp_path / "run", iterations=60, lr=0.05, val_share=0.3, validations=2))
+    run = train(settings(data, tmp_path / "run", iterations=20, lr=0.05, val_share=0.3, validations=2))
     said = capsys.readouterr().err
     config, plan = read_plan(run)
     assert (
@@ -387,7 +390,7 @@ def test_as_many_validations_as_asked(dataset, tmp_path):
 
 def test_best_is_the_checkpoint_with_the_highest_validation_dice_also_when_carried_on(dataset, tmp_path, monkeypatch):
     dice = {2: 0.2, 4: 0.6, 6: 0.4, 8: 0.5, 10: 0.3, 12: 0.1}
-    changes = {"val_share": 0.3, "validations": 6, "checkpoint_every": 0.0}
+    changes = {"val_share": 0.3, "validations": 6, "checkpoint_every": 0.0, "size": 16, "batch": 2}
     calls = iter([*dice.values(), *dice.values()])
     monkeypatch.setattr("scribbleseg.training.validation.validation_dice", lambda *_: torch.tensor([[next(calls)] * 2]))
 
@@ -411,8 +414,9 @@ def test_best_is_the_checkpoint_with_the_highest_validation_dice_also_when_carri
     )
 
 
+@pytest.mark.slow  # in a process of its own, as that of test_nothing_lost.py with SIGTERM
 def test_ctrl_c_leaves_a_resumable_run(dataset, tmp_path):
-    whole = train(settings(dataset, tmp_path / "whole", iterations=40))
+    whole = train(settings(dataset, tmp_path / "whole", iterations=40, size=16, batch=2))
     run = tmp_path / "run"
     command = [
         sys.executable,
@@ -428,9 +432,9 @@ def test_ctrl_c_leaves_a_resumable_run(dataset, tmp_path):
         "--iterations",
         "40",
         "--size",
-        "32",
+        "16",
         "--batch",
-        "4",
+        "2",
     ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while (process.poll() is None and not (run / "log.jsonl").is_file()) or not (run / "log.jsonl").read_text(
@@ -458,13 +462,13 @@ def test_ctrl_c_while_a_line_is_written_loses_nothing(dataset, tmp_path, monkeyp
 
 def test_deterministic_runs_repeat_and_seeds_differ(dataset, tmp_path):
     runs = [
-        train(settings(dataset, tmp_path / str(i), method="effdnet", deterministic=True, seed=seed))
+        train(settings(dataset, tmp_path / str(i), method="effdnet", deterministic=True, seed=seed, iterations=3))
         for i, seed in enumerate((1, 1, 2))
     ]
     assert same_weights(runs[0], runs[1]) and not same_weights(runs[0], runs[2])
     for _ in range(8):  # by itself safetensors writes two notes in either order
         write_weights(
-            runs[2], "last", load_network(runs[0], read_plan(runs[0])[1]), {"network": "unet", "iteration": "12"}
+            runs[2], "last", load_network(runs[0], read_plan(runs[0])[1]), {"network": "unet", "iteration": "3"}
         )
         assert (runs[2] / "last.safetensors").read_bytes() == (runs[1] / "last.safetensors").read_bytes()
 
@@ -485,7 +489,9 @@ def test_another_runs_folder_is_not_overwritten(dataset, tmp_path):
 def test_the_truth_of_scribble_cases_is_never_trained_on(dataset, tmp_path):
     bare = small_dataset(tmp_path / "bare", dense=False)
     assert read_dataset(bare).cases["case.0 a"].truth is None
-    with_truth, without = (train(settings(d, tmp_path / n, method="effdnet")) for d, n in ((dataset, "a"), (bare, "b")))
+    with_truth, without = (
+        train(settings(d, tmp_path / n, method="effdnet", iterations=4)) for d, n in ((dataset, "a"), (bare, "b"))
+    )
     assert same_weights(with_truth, without)
 
 
@@ -718,7 +724,7 @@ def test_a_training_that_began_there_meanwhile_is_left_alone(dataset, tmp_path, 
         (run / "config.json").write_text("another training's", encoding="utf-8")
         return build_slices(*given)
 
-    monkeypatch.setattr("scribbleseg.training.batches.build_slices", slowly)
+    monkeypatch.setattr("scribbleseg.training.reading.build_slices", slowly)
     with pytest.raises(InputError, match="exists already and is not empty"):
         train(settings(dataset, run))
     assert {path.name for path in run.iterdir()} == {"config.json", ".lock"} and (run / "config.json").read_text(

@@ -28,7 +28,7 @@ from scribbleseg.evaluation.metrics import dice
 from scribbleseg.inference.models import load_models
 from scribbleseg.inference.probabilities import segment
 from scribbleseg.inference.scan import read_scan
-from scribbleseg.training import plan
+from scribbleseg.training import recipe
 from scribbleseg.training.train import resume
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -58,7 +58,7 @@ def train(name: str, data: Path, split: str, run: Path, seed: int) -> None:
         resume(run)
         return
     changes, settings = VARIANTS[name]
-    with mock.patch.dict(plan.FAST, changes):
+    with mock.patch.dict(recipe.FAST, changes):
         ss.train(data, run, preset="fast", split=split, val_share=0.15, seed=seed, **settings)
 
 

@@ -38,7 +38,8 @@ from scribbleseg.evaluation.scores import summarise
 from scribbleseg.methods import hyperparameters, method_class
 from scribbleseg.reporting.figures import STYLE
 from scribbleseg.reporting.page import rank_cases
-from scribbleseg.training.plan import BUDGETS, Plan, read_plan
+from scribbleseg.training.plan import Plan, read_plan
+from scribbleseg.training.recipe import BUDGETS
 
 sys.path.append(str(Path(__file__).parents[1]))
 

@@ -32,7 +32,8 @@ from scribbleseg.networks import build_network
 from scribbleseg.training.average import Average
 from scribbleseg.training.checkpoint import read_checkpoint, write_checkpoint
 from scribbleseg.training.optimizer import make_optimizer
-from scribbleseg.training.plan import make_plan, write_plan
+from scribbleseg.training.plan import write_plan
+from scribbleseg.training.settings import make_plan
 
 sys.path.append(str(Path(__file__).parents[1]))
 

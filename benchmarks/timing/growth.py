@@ -23,8 +23,8 @@ from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.voxels import Slices, Stack
 from scribbleseg.methods import method_class
 from scribbleseg.networks import build_network
-from scribbleseg.training.batches import make_sampler
 from scribbleseg.training.optimizer import make_optimizer
+from scribbleseg.training.sampling import make_sampler
 from scribbleseg.training.step import Step
 
 sys.path.append(str(Path(__file__).parents[1]))

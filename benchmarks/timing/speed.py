@@ -37,8 +37,9 @@ from scribbleseg.losses import correlation as scn
 from scribbleseg.losses.separation import foreground_augmentation, foreground_background_separation
 from scribbleseg.methods import METHODS, method_class
 from scribbleseg.networks import build_network
-from scribbleseg.training.batches import build_slices, make_sampler
 from scribbleseg.training.optimizer import make_optimizer
+from scribbleseg.training.reading import build_slices
+from scribbleseg.training.sampling import make_sampler
 from scribbleseg.training.step import Step
 
 sys.path.append(str(Path(__file__).parents[1]))

@@ -36,7 +36,7 @@ from scribbleseg.inference.predict import predict
 from scribbleseg.inference.probabilities import mean_probs
 from scribbleseg.methods.rw import RandomWalker
 from scribbleseg.networks import build_network
-from scribbleseg.training.batches import build_slices
+from scribbleseg.training.reading import build_slices
 from scribbleseg.training.train import train
 
 sys.path.append(str(Path(__file__).parents[1]))

@@ -4,7 +4,7 @@ import sys
 
 from ..config import Bench
 from ..core.errors import InputError
-from ..training.plan import check_interval
+from ..training.calendar import check_interval
 
 try:
     from .engines import run_jobs

@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, BinaryIO
 
 import torch
@@ -164,11 +165,8 @@ def _reason(code: int, log: Path) -> str | None:
 # --- a Ray cluster
 
 
-def run_ray(jobs: list[Job], config: Bench, tick: Tick) -> Ended:
-    """Each job as a Ray task with a GPU of its own, or a CPU if the cluster has no GPU.
-
-    If a node dies, Ray starts its task on another one, where it continues from its checkpoint.
-    """
+def _join_cluster(config: Bench) -> ModuleType:
+    """Ray, connected to the cluster at `--address`. Raises InputError if it is not installed or does not answer."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster started here must not send usage statistics
     try:
         import ray
@@ -190,6 +188,15 @@ def run_ray(jobs: list[Job], config: Bench, tick: Tick) -> Ended:
             f"--address {config.address}: no Ray cluster answers ({error}). Start one with `ray start --head`, or use "
             "--address local."
         ) from error
+    return ray
+
+
+def run_ray(jobs: list[Job], config: Bench, tick: Tick) -> Ended:
+    """Each job as a Ray task with a GPU of its own, or a CPU if the cluster has no GPU.
+
+    If a node dies, Ray starts its task on another one, where it continues from its checkpoint.
+    """
+    ray = _join_cluster(config)
     gpu = config.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
     task = ray.remote(num_cpus=1, num_gpus=int(gpu), max_calls=1, max_retries=RETRIES, scheduling_strategy="SPREAD")(
         _run_on_node

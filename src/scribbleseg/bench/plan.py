@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from ..config import Bench, Train
 from ..core.errors import InputError, nearest
 from ..methods import hyperparameters, method_class, parse_options
-from ..training.plan import make_recipe
+from ..training.recipe import make_recipe
 
 Budget = Literal["paper", "quick"]
 Name = Annotated[str, Meta(pattern="^[^/]+$")]  # of a folder

@@ -15,7 +15,8 @@ from ..data.layout import read_dataset
 from ..evaluation.scores import list_masks, score_cases, write_rows
 from ..inference.models import load_network
 from ..inference.predict import predict
-from ..training.plan import Plan, make_plan, read_plan
+from ..training.plan import Plan, read_plan
+from ..training.settings import make_plan
 from ..training.train import resume, train
 from .plan import Job
 from .store import CURVE, add_run, all_options, check_same

@@ -28,7 +28,8 @@ from ..core.lock import NO_LOCKS, lock
 from ..evaluation.scores import COLUMNS
 from ..evaluation.tables import as_cell, plain
 from ..methods import hyperparameters, method_class, parse_options
-from ..training.plan import make_recipe, own_code, read_recipe
+from ..training.plan import own_code
+from ..training.recipe import make_recipe, read_recipe
 from .plan import OWN_RECIPE, BenchPlan, Job
 
 SCORES = (*COLUMNS, "patient")

@@ -272,6 +272,32 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
             problems.append(f"{dataset.folder}: no scribbles in labelsTr. {hint}")
         return
     _describe_rings(drawn)
+    _describe_classes(dataset, drawn, problems, warnings)
+    pixels, counts = sum(found.pixels for found in drawn), np.sum([found.drawn for found in drawn], 0)
+    covered = [found.case for found in drawn if found.drawn.sum() == found.pixels]
+    if covered:
+        warnings.append(
+            f"the labels of {len(covered)} of {len(drawn)} cases cover every pixel and have no "
+            f"{dataset.ignore} (ignore): {first_names(covered)}. "
+            f"0 means background, not 'not drawn': write {dataset.ignore} where nothing was drawn. "
+            "If these cases are labelled completely, change nothing."
+        )
+    _warn_of_shares(dataset, counts, pixels, bool(covered), warnings)
+    bare = sum(found.bare_slices for found in drawn)
+    tell(
+        f"  together {100 * counts.sum() / pixels:.3f} % of the pixels ({counts.sum()}); {bare} slices without scribble"
+    )
+    _describe_agreement(drawn, bool(covered), warnings)
+    undrawn = [found.case for found in train if not found.problems and not found.drawn.any()]
+    if undrawn:
+        warnings.append(
+            f"{len(undrawn)} of {len(train)} cases {'has' if len(undrawn) == 1 else 'have'} no scribble: "
+            f"{first_names(undrawn)}. A scribble method cannot learn from these cases. "
+            "Tests use their dense masks, and so does validation if it can."
+        )
+
+
+def _describe_classes(dataset: Dataset, drawn: list[Found], problems: list[str], warnings: list[str]) -> None:
     pixels, slices = sum(found.pixels for found in drawn), sum(found.slices for found in drawn)
     counts = np.sum([found.drawn for found in drawn], 0)
     on_slices = np.sum([found.drawn_slices for found in drawn], 0)
@@ -298,19 +324,9 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
             f"{dataset.folder / 'labelsTr'}: the scribbles have only background and no foreground. "
             "Draw the structures too."
         )
-    covered = [found.case for found in drawn if found.drawn.sum() == found.pixels]
-    if covered:
-        warnings.append(
-            f"the labels of {len(covered)} of {len(drawn)} cases cover every pixel and have no "
-            f"{dataset.ignore} (ignore): {first_names(covered)}. "
-            f"0 means background, not 'not drawn': write {dataset.ignore} where nothing was drawn. "
-            "If these cases are labelled completely, change nothing."
-        )
-    _warn_of_shares(dataset, counts, pixels, bool(covered), warnings)
-    bare = sum(found.bare_slices for found in drawn)
-    tell(
-        f"  together {100 * counts.sum() / pixels:.3f} % of the pixels ({counts.sum()}); {bare} slices without scribble"
-    )
+
+
+def _describe_agreement(drawn: list[Found], covered: bool, warnings: list[str]) -> None:
     compared = sum(found.compared for found in drawn)
     if compared:
         disagree = sum(found.disagree for found in drawn)
@@ -325,13 +341,6 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
                 else "the class values may be in another order. Correct the labels"
             )
             warnings.append(f"over 5 % of the scribbled pixels contradict the dense masks: {cause}")
-    undrawn = [found.case for found in train if not found.problems and not found.drawn.any()]
-    if undrawn:
-        warnings.append(
-            f"{len(undrawn)} of {len(train)} cases {'has' if len(undrawn) == 1 else 'have'} no scribble: "
-            f"{first_names(undrawn)}. A scribble method cannot learn from these cases. "
-            "Tests use their dense masks, and so does validation if it can."
-        )
 
 
 def _warn_of_shares(dataset: Dataset, counts: np.ndarray, pixels: int, covered: bool, warnings: list[str]) -> None:

@@ -12,8 +12,11 @@ from ..core.json_file import read_json
 from ..data.layout import read_dataset, read_description
 from ..data.volume import read_volume
 from ..inference.predict import predict
+from ..training.fit import fit_plan
+from ..training.machine import pick_machine
 from ..training.outlook import time_step
-from ..training.plan import fit_plan, make_plan, read_plan
+from ..training.plan import read_plan
+from ..training.settings import make_plan, undecided
 from ..training.train import train
 from .folder import link_or_copy
 
@@ -50,8 +53,9 @@ def affordable(config: Train, seconds: float) -> int:
     A step of the plan is timed before.
     """
     dataset = read_dataset(config.dataset)
-    plan = fit_plan(config, make_plan(config, dataset), dataset)
-    return min(max(int(seconds / time_step(config, plan)), FEWEST), plan.recipe.iterations)
+    plan = fit_plan(make_plan(config, dataset), dataset, undecided(config))
+    step = time_step(plan, pick_machine(config, plan.recipe))
+    return min(max(int(seconds / step), FEWEST), plan.recipe.iterations)
 
 
 def predict_case(folder: Path, case: str, images: list[Path]) -> None:

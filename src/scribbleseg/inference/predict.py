@@ -1,8 +1,11 @@
 """The verb `predict`. A prediction has its image's shape, affine and header; several runs are averaged."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+
+import torch
 
 from ..config import Predict
 from ..core.console import say
@@ -14,11 +17,11 @@ from ..data.nifti import AS_ITK, two_places
 from ..data.volume import Grid, write_volume
 from .guard import check_outputs, output_files
 from .inputs import Job, list_jobs
-from .models import load_models, trained_on
+from .models import Model, load_models, trained_on
 from .pieces import keep_largest
 from .probabilities import Segmented, segment
 from .provenance import MADE_BY, checksum, write_note
-from .scan import read_scan
+from .scan import Scan, read_scan
 
 LARGE = 2**25  # voxels of a volume whose slices are counted while it is segmented: 128 of 512 × 512
 
@@ -54,21 +57,8 @@ def predict(config: Predict) -> list[Path]:
         "largest": config.largest,
         "weights_sha256": [model.sha256 for model in models],
     }
-    done: list[Job] = []
     twice: list[str] = []
-
-    def write(job: Job, found: Segmented, grid: Grid, began_ns: int | None) -> None:
-        maps = [*(() if found.probs is None else found.probs), *(() if found.entropy is None else [found.entropy])]
-        for path, array in zip(outputs[job], [found.label, *maps], strict=True):
-
-            def note(partial: Path, name: str = path.name) -> None:
-                write_note(folder, said, {name: checksum(partial)}, began_ns)
-
-            if noted:
-                write_volume(path, array, grid, complete=note)
-            else:
-                write_volume(path, array, grid)
-        done.append(job)
+    written = _Writer(outputs, folder, said if noted else None)
 
     # reading, network and writing overlap; at most four volumes are in memory
     try:
@@ -78,35 +68,15 @@ def predict(config: Predict) -> list[Path]:
             Progress("predicting", len(jobs), "cases") as bar,
         ):
             writing: list[Future] = []
-            began_ns = None
             for job, scan in zip(jobs, ahead(reader, lambda job: read_scan(job.images, models), jobs, 2)):
-                try:
-                    large = scan.images[0][0].size > LARGE
-                    name, slices = job.images[0].name, scan.images[0].shape[1]
-                    with Progress(name, slices, "slices", shown=large) as counted:
-                        found = segment(
-                            models,
-                            scan.images,
-                            scan.grid.spacing_mm,
-                            device,
-                            config.batch,
-                            config.tta,
-                            config.probabilities,
-                            config.uncertainty,
-                            counted.advance,
-                        )
-                except ValueError as error:
-                    raise InputError(
-                        f"{job.images[0]}: the network's output for it is {error}. Nothing was written of this case. "
-                        "Check the weights of the run, or try --device cpu."
-                    ) from error
+                found = _segment_scan(models, scan, job.images[0], device, config)
                 if two_places(scan.grid.header):
                     twice.append(job.images[0].name)
                 if config.largest:
                     keep_largest(found.label)
-                if noted and job is jobs[0]:  # the note is older than the predictions that it is about
-                    began_ns = write_note(folder, said)
-                writing.append(writer.submit(write, job, scan.placed(found), scan.grid, began_ns))
+                if job is jobs[0]:
+                    written.begin()
+                writing.append(writer.submit(written.write, job, scan.placed(found), scan.grid))
                 if len(writing) > 1:
                     writing.pop(0).result()
                 bar.advance()
@@ -115,9 +85,57 @@ def predict(config: Predict) -> list[Path]:
     finally:
         if twice:
             say(f"{first_names(twice)}: {AS_ITK}. The masks keep both places")
-        if 0 < len(done) < len(jobs):
-            say(f"{len(done)} of {len(jobs)} cases were predicted and written, the last one to {done[-1].output}")
+        if 0 < len(written.done) < len(jobs):
+            count = f"{len(written.done)} of {len(jobs)}"
+            say(f"{count} cases were predicted and written, the last one to {written.done[-1].output}")
     return [path for job in jobs for path in outputs[job]]
+
+
+def _segment_scan(models: Sequence[Model], scan: Scan, image: Path, device: torch.device, config: Predict) -> Segmented:
+    """The mask of a scan, and the maps that are asked for. Raises InputError for an output that is not finite."""
+    large = scan.images[0][0].size > LARGE
+    try:
+        with Progress(image.name, scan.images[0].shape[1], "slices", shown=large) as counted:
+            return segment(
+                models,
+                scan.images,
+                scan.grid.spacing_mm,
+                device,
+                config.batch,
+                config.tta,
+                config.probabilities,
+                config.uncertainty,
+                counted.advance,
+            )
+    except ValueError as error:
+        raise InputError(
+            f"{image}: the network's output for it is {error}. Nothing was written of this case. "
+            "Check the weights of the run, or try --device cpu."
+        ) from error
+
+
+class _Writer:
+    """Writes mask and maps of one case after the other. `said`: the head of the note beside them; None: no note."""
+
+    def __init__(self, outputs: Mapping[Job, Sequence[Path]], folder: Path, said: dict | None):
+        self.outputs, self.folder, self.said = outputs, folder, said
+        self.began_ns: int | None = None
+        self.done: list[Job] = []
+
+    def begin(self) -> None:
+        """Write the note, which is older than the predictions that it is about."""
+        if self.said is not None:
+            self.began_ns = write_note(self.folder, self.said)
+
+    def write(self, job: Job, found: Segmented, grid: Grid) -> None:
+        maps = [*(() if found.probs is None else found.probs), *(() if found.entropy is None else [found.entropy])]
+        for path, array in zip(self.outputs[job], [found.label, *maps], strict=True):
+            write_volume(path, array, grid, complete=partial(self._note, path.name))
+        self.done.append(job)
+
+    def _note(self, name: str, file: Path) -> None:
+        if self.said is not None:
+            write_note(self.folder, self.said, {name: checksum(file)}, self.began_ns)
 
 
 def _warn_of_known(jobs: Sequence[Job], known: set[Path]) -> None:

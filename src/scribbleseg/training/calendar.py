@@ -3,6 +3,8 @@
 import time
 from dataclasses import dataclass, field
 
+from ..core.errors import InputError
+
 LOG_LINES, PICTURES = 200, 5  # of a run
 SWEEP_DISTANCE = 100  # iterations between two sweeps, at least: the distance in S2L's paper
 
@@ -47,3 +49,9 @@ class Calendar:
 def evenly(total: int, count: int) -> set[int]:
     """`count` iterations evenly spread over a run, the last one among them; all if count > total; none for 0."""
     return {round(total * (i + 1) / min(count, total)) for i in range(min(count, total))}
+
+
+def check_interval(seconds: float) -> None:
+    """Raises InputError for an interval between checkpoints that is below 0 or no number."""
+    if not seconds >= 0:
+        raise InputError(f"--checkpoint-every {seconds:g}: expected seconds, 0 or more.")

@@ -11,6 +11,7 @@ from ..networks.unet3d import depth_strides
 
 FLATTEST = 3.0  # largest over smallest spacing of a volume with three dimensions
 FEWEST = 16  # voxels along every axis of it
+LARGEST = 16384  # pixels of a side
 MOST_SIDE = 128  # pixels: the side of a 3-D patch that the network's pixel is chosen for
 CPU_VOXELS = 2**17  # of a 3-D patch on a CPU: about 4 s a step on one core with the U-Net and two patches
 CUDA_VOXELS = 2**21

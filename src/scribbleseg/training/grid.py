@@ -10,7 +10,8 @@ from torch import Tensor
 from ..core.errors import InputError
 from ..data.depth import deepen_image, network_depth
 from ..data.preparation import MOST_SCALE, network_shape, resample_image
-from .plan import LARGEST, Plan
+from .dims import LARGEST
+from .plan import Plan
 
 
 def check_scale(what: object, plan: Plan, shape: tuple[int, ...], spacing: tuple[float, float, float]) -> None:

@@ -15,11 +15,12 @@ from ..core.errors import InputError
 from ..core.labels import UNLABELED
 from ..core.progress import Progress
 from ..core.recipe import Recipe
-from .batches import Sampler, most_drawn
+from .batches import most_drawn
 from .calendar import Calendar
 from .machine import Machine
 from .optimizer import learning_rate
 from .run_folder import RunFolder
+from .sampling import Sampler
 from .state import State
 from .step import Step
 from .validation import Validation

@@ -20,11 +20,13 @@ from ..data.volume import Grid
 from ..data.voxels import Slices
 from ..methods import method_class
 from ..networks import build_network
+from .fit import fit_plan
 from .grid import check_scale
 from .locate import seconds_of
-from .machine import pick_machine
+from .machine import Machine, pick_machine
 from .optimizer import make_optimizer
-from .plan import Plan, fit_plan, make_plan
+from .plan import Plan
+from .settings import make_plan, undecided
 from .step import Step
 
 TIMED = 3  # slices of the step that is timed on a CPU
@@ -45,13 +47,13 @@ def outlook(dataset: Dataset) -> Iterator[str]:
     try:
         config = Train(dataset.folder, Path("RUN"), preset="fast")
         plan = make_plan(config, dataset)
-        plan = fit_plan(config, plan, dataset)
+        plan = fit_plan(plan, dataset, undecided(config))
         yield (
             f"plan      --preset fast: {plan.method}, {plan.recipe.iterations} iterations of {plan.recipe.batch} slices"
         )
         yield from _preparation(dataset, plan)
         yield from _strokes(dataset, plan)
-        seconds = time_step(config, plan)
+        seconds = time_step(plan, pick_machine(config, plan.recipe))
         extra = seconds_of(len(plan.channels), plan.recipe.iterations) if plan.fitted.locate else 0
     except InputError as error:
         yield f"plan      --preset fast cannot train: {error}"
@@ -108,12 +110,11 @@ def _strokes(dataset: Dataset, plan: Plan) -> Iterator[str]:
     )
 
 
-def time_step(config: Train, plan: Plan) -> float:
+def time_step(plan: Plan, machine: Machine) -> float:
     """Seconds that an optimiser step of the plan takes on this machine: the second of two on random slices.
 
     On a CPU a few slices are timed, and the time is taken as proportional to their number.
     """
-    machine = pick_machine(config, plan.recipe)
     count = plan.recipe.batch if machine.device.type == "cuda" else min(TIMED, plan.recipe.batch)
     with torch.random.fork_rng([machine.device] if machine.device.type == "cuda" else []):
         network = build_network(plan.network, len(plan.channels), len(plan.classes))

@@ -3,10 +3,10 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ..config import Resume, Train
 from ..core import distributed
@@ -17,29 +17,35 @@ from ..core.errors import InputError
 from ..core.own_code import never_from
 from ..core.progress import Progress
 from ..core.signals import stops
+from ..data.case import Locate
 from ..data.dataset import Dataset
 from ..data.fingerprint import fingerprint
 from ..data.layout import read_dataset
-from ..data.voxels import Voxels
+from ..data.voxels import Slices, Voxels
 from ..methods import is_own, method_class
+from ..methods.base import Method
 from ..networks import build_network
 from ..networks import is_own as is_own_network
 from ..networks.locator import LOCATOR
 from .augment import AUGMENTATIONS
 from .average import Average
-from .batches import choose_patch, layout_of, make_sampler, read_training, slice_distance
+from .batches import layout_of
 from .board import BOARDS
 from .calendar import Calendar
 from .checkpoint import load_weights, read_checkpoint, weights_iteration
+from .fit import choose_patch, fit_plan
 from .locate import find_locator
 from .loop import run_to_end
 from .machine import Machine, determinism, pick_machine
 from .optimizer import make_optimizer
-from .plan import Plan, fit_plan, make_plan, own_code, read_plan, shown_patch, write_plan
+from .plan import Plan, own_code, read_plan, shown_patch, write_plan
+from .reading import read_training
 from .run_folder import RunFolder
+from .sampling import make_sampler
+from .settings import make_plan, undecided
 from .state import State
 from .step import Step
-from .validation import Validation, read_validation
+from .validation import read_validation
 
 DAYS_ON_A_CPU = 10**10  # pixels of all batches; 12 × 256² take 1 to 4 s on two cores
 
@@ -160,23 +166,16 @@ def _checkpoint(run: Path, plan: Plan) -> dict | None:
 
 
 def _run(config: Train, plan: Plan, machine: Machine, dataset: Dataset, folder: RunFolder, stored: dict | None) -> None:
+    """Fit the plan of a new run to its cases, read them, build what is trained, and train to the end.
+
+    stored: the checkpoint of a run that is carried on.
+    """
     prepare_cpu()
     if stored is None:
-        plan = fit_plan(config, plan, dataset)
-    if stored is None and plan.dims == 3:
-        plan = replace(plan, between=slice_distance(dataset, plan))
+        plan = fit_plan(plan, dataset, undecided(config))
     torch.manual_seed(config.seed)
-    size = plan.patch if plan.dims == 2 or stored is not None else None  # a 3-D patch is chosen below
-    network = build_network(plan.network, len(plan.channels), len(plan.classes), plan.dims, plan.anisotropy, size)
-    if config.init is not None and stored is None:
-        weights = config.init / "last.safetensors"
-        load_weights(network, weights, plan.network, len(plan.classes), without=LOCATOR)
-    locator = None
-    if plan.fitted.locate:
-        locator = find_locator(network, dataset, plan, config.seed, stored, config.init)
+    network, locator = _network(plan, dataset, config.seed, config.init, stored)
     method = method_class(plan.method)(network, **plan.options)  # which may copy the network for a teacher
-    if hasattr(network, "described") and "features_and_logits" in " ".join(method.needs):
-        say(f"features of {plan.network}: {network.described}")
     with distributed.first_process_first():
         slices = read_training(dataset, plan, method, machine.device, locator)
     if isinstance(slices, Voxels):
@@ -186,12 +185,58 @@ def _run(config: Train, plan: Plan, machine: Machine, dataset: Dataset, folder: 
                 say(shown_patch(plan))
         slices.size = plan.patch
     validation = read_validation(dataset, plan, locator) if plan.fold.val and folder.writes else None
+    state, step = _first_step(plan, machine, network, method, slices, config.seed)
+    if stored is not None:
+        state.restore(stored, slices, folder.path / "resume.pt")
+    validations = config.validations if plan.fold.val else 0
+    with folder.locked():
+        if stored is None and folder.writes and folder.fresh:
+            folder.check_new(plan.recipe.iterations)  # another training may have begun there meanwhile
+        prints = _fingerprints(dataset, plan) if folder.writes else {}
+        if stored is not None:
+            folder.check_data(prints)
+        with folder.removed_if_nothing_was_trained(state), determinism(machine.deterministic), _interruptible() as stop:
+            record = environment(machine.device, machine.dtype) | {"step": step.kind}
+            record |= {"data_note": dataset.note} if dataset.note else {}
+            record["data"] = prints
+            if stored is not None:
+                folder.carry_on(state, record)
+            else:
+                if folder.writes:
+                    write_plan(config, plan)
+                folder.begin(state, record)
+            calendar = Calendar(plan.recipe.iterations, method.sweeps, validations, config.checkpoint_every)
+            sampler = make_sampler(slices, plan.recipe.batch, config.seed, plan.fitted.bare)
+            label, done = f"training {plan.method}", state.iteration
+            with Progress(label, plan.recipe.iterations, "it", done, folder.writes) as bar:
+                run_to_end(
+                    state, step, sampler, plan.recipe, calendar, folder, validation, machine, config.seed, stop, bar
+                )
 
+
+def _network(
+    plan: Plan, dataset: Dataset, seed: int, init: Path | None, stored: dict | None
+) -> tuple[nn.Module, Locate | None]:
+    """The network with its first weights, and what finds the place to cut slices to, where they are cut to rings."""
+    size = plan.patch if plan.dims == 2 or stored is not None else None  # a 3-D patch is chosen when cases are read
+    network = build_network(plan.network, len(plan.channels), len(plan.classes), plan.dims, plan.anisotropy, size)
+    if init is not None and stored is None:
+        load_weights(network, init / "last.safetensors", plan.network, len(plan.classes), without=LOCATOR)
+    locator = find_locator(network, dataset, plan, seed, stored, init) if plan.fitted.locate else None
+    needs = " ".join(method_class(plan.method).needs)
+    if hasattr(network, "described") and "features_and_logits" in needs:
+        say(f"features of {plan.network}: {network.described}")
+    return network, locator
+
+
+def _first_step(
+    plan: Plan, machine: Machine, network: nn.Module, method: Method, slices: Slices | Voxels, seed: int
+) -> tuple[State, Step]:
+    """What a run knows before its first iteration, and the step that it repeats."""
     layout = layout_of(plan.dims)
-    method.to(machine.device, memory_format=layout).train()
+    method.to(machine.device, memory_format=layout).train()  # type: ignore[call-overload]
     optimizer = make_optimizer(plan.recipe, method, machine.device)
     average = Average(network, plan.recipe.ema) if plan.recipe.ema else None
-    state = State(method, optimizer, average, machine.device)
     step = Step(
         method,
         optimizer,
@@ -199,65 +244,14 @@ def _run(config: Train, plan: Plan, machine: Machine, dataset: Dataset, folder: 
         machine.dtype,
         layout=layout,
         part=distributed.own_part(plan.recipe.batch),
-        seed=config.seed,
+        seed=seed,
         augmentation=plan.recipe.augmentation,
         average=average,
         compiled=machine.compiled,
         recorded=machine.recorded,
         foreign=not is_own(plan.method) or ":" in plan.network,
     )
-    if stored is not None:
-        state.restore(stored, slices, folder.path / "resume.pt")
-    with folder.locked():
-        if stored is None and folder.writes and folder.fresh:
-            folder.check_new(plan.recipe.iterations)  # another training may have begun there meanwhile
-        prints = _fingerprints(dataset, plan) if folder.writes else {}
-        if stored is not None:
-            folder.check_data(prints)
-        _begin(config, plan, dataset, folder, validation, machine, state, step, stored is None, prints)
-
-
-def _begin(
-    config: Train,
-    plan: Plan,
-    dataset: Dataset,
-    folder: RunFolder,
-    validation: Validation | None,
-    machine: Machine,
-    state: State,
-    step: Step,
-    new: bool,
-    prints: dict[str, str],
-) -> None:
-    """Write the folder of a new run, or get that of an earlier one ready, and train to the end."""
-    with folder.removed_if_nothing_was_trained(state), determinism(machine.deterministic), _interruptible() as stop:
-        record = environment(machine.device, machine.dtype) | {"step": step.kind}
-        record |= {"data_note": dataset.note} if dataset.note else {}
-        record["data"] = prints
-        if not new:
-            folder.carry_on(state, record)
-        else:
-            if folder.writes:
-                write_plan(config, plan)
-            folder.begin(state, record)
-        validations = config.validations if plan.fold.val else 0
-        calendar = Calendar(plan.recipe.iterations, state.method.sweeps, validations, config.checkpoint_every)
-        label, done = f"training {plan.method}", state.iteration
-        with Progress(label, plan.recipe.iterations, "it", done, folder.writes) as bar:
-            sampler = make_sampler(step.slices, plan.recipe.batch, config.seed, plan.fitted.bare)
-            run_to_end(
-                state,
-                step,
-                sampler,
-                plan.recipe,
-                calendar,
-                folder,
-                validation,
-                machine,
-                config.seed,
-                stop=stop,
-                bar=bar,
-            )
+    return State(method, optimizer, average, machine.device), step
 
 
 def _fingerprints(dataset: Dataset, plan: Plan) -> dict[str, str]:

@@ -23,13 +23,19 @@ from .plan import Plan
 class Validation:
     """The validation cases as the network sees them: image as of `grid.on_grid`, and truth [D, H, W]."""
 
-    def __init__(self, cases: Sequence[tuple[Tensor, Tensor]], plan: Plan, missed: Tensor | None = None):
-        self.cases, self.plan, self.missed = cases, plan, missed
+    def __init__(
+        self,
+        cases: Sequence[tuple[Tensor, Tensor]],
+        classes: Sequence[str],
+        window: tuple[int, ...],
+        missed: Tensor | None = None,
+    ):
+        self.cases, self.classes, self.window, self.missed = cases, classes, window, missed
 
     def dice(self, network: nn.Module, machine: Machine) -> dict[str, float]:
         """Foreground class → mean Dice over the cases that hold it; nan where none does."""
-        cases = validation_dice(network, self.cases, len(self.plan.classes), self.plan.patch, machine, self.missed)
-        return dict(zip(self.plan.classes[1:], cases.nanmean(0).tolist()))
+        cases = validation_dice(network, self.cases, len(self.classes), self.window, machine, self.missed)
+        return dict(zip(self.classes[1:], cases.nanmean(0).tolist()))
 
 
 def read_validation(dataset: Dataset, plan: Plan, locate: Locate | None = None) -> Validation:
@@ -62,7 +68,7 @@ def read_validation(dataset: Dataset, plan: Plan, locate: Locate | None = None) 
             f"{dataset.folder}: no validation case has foreground in its mask or scribble. "
             "Draw some, or validate on other cases."
         )
-    return Validation(known, plan, missed)
+    return Validation(known, plan.classes, plan.patch, missed)
 
 
 def _prepared(dataset: Dataset, plan: Plan, name: str, locate: Locate | None) -> tuple[Tensor, Tensor | None, Tensor]:

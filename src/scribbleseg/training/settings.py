@@ -1,0 +1,169 @@
+"""From the settings to the plan of a run: resolved and checked with dataset.json and the split; no voxel is read."""
+
+import dataclasses
+import importlib.util
+import random
+from pathlib import Path
+
+from ..config import Train
+from ..core.errors import InputError
+from ..core.seeds import check_seed
+from ..data.dataset import Dataset, Fold
+from ..data.volume import read_label
+from ..methods import METHODS, method_class, parse_options
+from .augment import AUGMENTATIONS
+from .calendar import check_interval
+from .checkpoint import weights_iteration
+from .dims import MOST_SIDE, SHORTEST, suits_3d
+from .fit import Undecided
+from .plan import Plan, own_code, read_plan
+from .recipe import RINGS, make_recipe, method_name
+
+BATCH_3D = 2
+
+
+def make_plan(config: Train, dataset: Dataset) -> Plan:
+    """Resolve defaults and check everything that can be checked without reading a voxel. `dataset`: the config's."""
+    check_interval(config.checkpoint_every)
+    check_seed(config.seed)
+    method = method_name(config)
+    options = parse_options(method, config.set)
+    recipe, size, network = make_recipe(config)
+    if not 0 <= config.val_share < 1:
+        raise InputError(f"--val-share {config.val_share}: expected a share from 0 to below 1, such as 0.2.")
+    split = dataset.default_split() if config.split == "auto" else config.split
+    fold = dataset.fold(split, config.fold)
+    if not fold.train:
+        raise InputError(f"{config.dataset}: fold {config.fold} of '{split}' has no training case. Correct the split.")
+    fold = _carve(dataset, fold, config.val_share, config.seed)
+    val = [dataset.case(name) for name in fold.val]
+    if val and all(case.truth is None and case.scribble is None for case in val):
+        raise InputError(
+            f"{config.dataset}: no validation case has a mask in labelsTr_dense or a scribble in labelsTr. "
+            "Add one, use a split without validation, or leave out --val-share."
+        )
+    dims = _dims(config, method, dataset, fold)
+    if dims == 3:
+        recipe = dataclasses.replace(recipe, batch=config.batch or BATCH_3D)
+        size = MOST_SIDE  # for the pixel; the patch's own size follows from the volumes
+        network = config.network or ("unet3d" if network == "unet" else network)
+    if config.preparation == "patches" and config.augmentation in AUGMENTATIONS:
+        raise InputError(
+            f"--augmentation {config.augmentation}: is for whole slices. Leave it out: patches have an augmentation of "
+            "their own. Or name one of yours."
+        )
+    if config.init is not None:
+        _check_init(config.init, network, dataset)
+    on_scribbles = bool(val) and all(case.truth is None for case in val)
+    return Plan(
+        method,
+        options,
+        recipe,
+        size,
+        network,
+        dataset.classes,
+        dataset.channels,
+        split,
+        fold,
+        on_scribbles,
+        own_code(method, network, recipe.augmentation),
+        "patches" if config.preparation == "patches" else "slices",
+        dims=dims,
+    )
+
+
+def _check_init(run: Path, network: str, dataset: Dataset) -> None:
+    """Raises InputError when the weights of a run cannot start another one, or are missing or untrained."""
+    _, plan = read_plan(run)
+    for what, theirs, ours in (
+        ("network", (plan.network,), (network,)),
+        ("classes", plan.classes, dataset.classes),
+        ("channels", plan.channels, dataset.channels),
+    ):
+        if theirs != ours:
+            raise InputError(
+                f"--init {run}: has {what} {', '.join(theirs)}; this training has {', '.join(ours)}. "
+                f"A warm start needs the same {what} in the same order. Choose another run, or leave out --init."
+            )
+    weights = run / "last.safetensors"
+    if not weights.is_file():
+        raise InputError(f"--init {run}: has no {weights.name}. Has it been trained? Choose another run.")
+    if weights_iteration(weights, plan.recipe.iterations) == 0:
+        raise InputError(f"--init {run}: stands at iteration 0, its weights are random. Train it first.")
+
+
+def _dims(config: Train, method: str, dataset: Dataset, fold: Fold) -> int:
+    """2 or 3; with --dims auto the training cases decide. Raises InputError where 3-D was asked for and cannot be."""
+    able = 3 in method_class(method).dims
+    if config.dims == "3" and config.preparation != "patches":
+        raise InputError("--dims 3: whole slices are resized to squares, which is 2-D. Add --preparation patches.")
+    if config.dims == "3" and not able:
+        others = ", ".join(name for name in METHODS if 3 in method_class(name).dims)
+        raise InputError(
+            f"--dims 3: {method} sees slices alone. Use --dims 2, or a method that works in 3-D: {others}."
+        )
+    if config.dims == "3" and config.size is not None and config.size < SHORTEST:
+        raise InputError(f"--size {config.size}: 3-D patches need {SHORTEST} pixels or more. Give a larger --size.")
+    if config.dims != "auto":
+        return int(config.dims)
+    if config.preparation != "patches" or not able or importlib.util.find_spec("monai") is None:
+        return 2
+    labels = [dataset.case(name).scribble for name in fold.train]
+    return 3 if suits_3d(read_label(path)[1] for path in labels if path is not None) else 2
+
+
+def _carve(dataset: Dataset, fold: Fold, share: float, seed: int) -> Fold:
+    """Set a share of the training patients aside for validation, if the split names no validation case.
+
+    They are drawn from the patients with dense masks, or from those with scribbles if no patient has a dense mask.
+    Raises InputError when no training case would be left.
+    """
+    if fold.val or not share:
+        return fold
+    dense, scribbled = (
+        sorted({dataset.patient(name) for name in fold.train if getattr(dataset.case(name), kind) is not None})
+        for kind in ("truth", "scribble")
+    )
+    patients = dense or scribbled
+    random.Random(seed).shuffle(patients)
+    chosen = set(patients[: max(1, round(share * len(patients)))])
+    parts = [tuple(case for case in fold.train if (dataset.patient(case) in chosen) == held) for held in (False, True)]
+    if not parts[0]:
+        raise InputError(
+            f"--val-share {share}: would set all {len(chosen)} training patients aside. "
+            "Give a smaller share, or leave it out."
+        )
+    return dataclasses.replace(fold, train=parts[0], val=parts[1])
+
+
+def undecided(config: Train) -> Undecided:
+    """What the settings leave to the training cases. Raises InputError for what the method has no term for."""
+    fast = config.preset == "fast"
+    in_rings = None
+    if fast:
+        given = {name: value for name in RINGS if (value := getattr(config, name)) is not None}
+        size, iterations = (RINGS | given).values()
+        in_rings = (size, iterations)
+    return Undecided(
+        enclosure=_enclosure(config),
+        locate={"rings": "on", "auto": "auto" if fast else "off"}.get(config.preparation, "off"),
+        by_data=fast,
+        in_rings=in_rings,
+    )
+
+
+def _enclosure(config: Train) -> str:
+    """on, off, or auto (the strokes decide). Raises InputError for a method that has no term for it."""
+    reads, rings = method_class(method_name(config)).reads_enclosure, config.preparation == "rings"
+    if not reads and (rings or config.enclosure == "on"):
+        raise InputError(
+            f"{'--preparation rings' if rings else '--enclosure on'}: {method_name(config)} has no term for the "
+            "enclosed background. Methods that have one: pce, scn, effdnet, corral."
+        )
+    if rings and config.enclosure == "off":
+        raise InputError("--preparation rings --enclosure off: rings are what encloses. Leave one of the two out.")
+    if rings:
+        return "on"
+    if config.enclosure == "auto":
+        return "auto" if config.preset == "fast" and reads else "off"
+    return config.enclosure
