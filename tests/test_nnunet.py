@@ -150,3 +150,12 @@ def test_its_evaluation_gives_the_same_dice(nnunet, tmp_path):
         theirs = compute_metrics(*paths, NibabelIO(), [1, 2])["metrics"]
         ours = [row["dice"] for row in rows if row["case"] == name]
         assert ours == pytest.approx([theirs[1]["Dice"], theirs[2]["Dice"]], abs=1e-12)
+
+
+def test_simulate_draws_on_a_label_without_strokes_and_keeps_others(tmp_path):
+    folder = small_dataset(tmp_path / "data", cases=3)
+    blank, drawn = folder / "labelsTr" / "case.0 a.nii.gz", folder / "labelsTr" / "case.1 a.nii.gz"
+    save(blank, np.full((40, 36, 3), 3, np.uint8))
+    before = drawn.read_bytes()
+    simulate(Simulate(folder))
+    assert (np.asarray(nibabel.load(blank).dataobj) < 3).any() and drawn.read_bytes() == before
