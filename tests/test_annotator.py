@@ -10,7 +10,7 @@ from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.case import read_scribble
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.volume import read_label
-from scribbleseg.draw.suggest import least_sure
+from scribbleseg.draw.suggest import Suggested, in_gaps, least_sure
 from scribbleseg.training.plan import read_plan
 from scribbleseg.training.recipe import FAST
 
@@ -29,12 +29,25 @@ def test_the_least_sure_slice_without_strokes_comes_next():
     assert least_sure(ENTROPY, full, spread=True).case == "c"
 
 
+def test_the_middle_of_the_longest_gap_comes_next():
+    sure = {"a": [0.2] * 9, "b": [0.1] * 8 + [0.9], "c": [0.15] * 3}
+    found = [in_gaps(sure, {"a": drawn}) for drawn in ({0}, {4}, range(9))]
+    assert [(each.case, each.slice) for each in found] == [("b", 4)] * 3  # the least sure of the undrawn ones
+    all_drawn = {"b": {0}, "c": {1}}
+    assert in_gaps(sure, {"a": {4, 7}, **all_drawn}).case == "b"
+    for drawn, expected in (({2}, 5), ({4, 6}, 1), ({1, 4}, 6)):
+        assert in_gaps({"a": sure["a"]}, {"a": drawn}) == Suggested("a", expected, 0.2)
+    assert in_gaps({"b": sure["b"]}, {"b": {2, 5}}) == Suggested("b", 7, 0.1)
+    assert in_gaps({"a": [0.5]}, {"a": {0}}) is None and in_gaps({}, {}) is None
+
+
 @pytest.mark.parametrize(
     "order, expected",
     [
         ("random", PLACES[:4]),
         ("unsure", [("b", 1), ("a", 1), ("a", 2), ("b", 2)]),
         ("spread", [("b", 1), ("a", 1), ("c", 0), ("a", 2)]),
+        ("gaps", [("b", 1), ("a", 1), ("c", 1), ("a", 2)]),
     ],
 )
 def test_an_order_keeps_what_was_drawn_and_adds(order, expected):

@@ -1,13 +1,17 @@
 """A simulated annotator: is it better to draw on the slices that the drawing page suggests than on random ones?
 
-python benchmarks/studies/annotator.py [--data acdc] [--seeds 0 1 2] [--orders random unsure spread]
+python benchmarks/studies/annotator.py [--data acdc] [--seeds 0 1 2] [--orders random unsure spread gaps]
 
 The annotator draws the data set's own strokes, slice by slice: 8 random slices first, then as many as ROUNDS says, each
-time after an update of the model as the page makes it (preset fast, then --init), of fewer iterations. `random`: the
-slices are in random order. `spread`: of the cases with the fewest drawn slices, that with the highest mean entropy, as
-the page suggests it. `unsure`: the highest mean entropy of all cases. The patients of fold 0's training side are
-divided into a pool, which is drawn on, and HELD_OUT patients, whose dense masks score every model. Test cases are never
-read.
+time after an update of the model as the page makes it (preset fast, then --init), of fewer iterations.
+
+random   the slices in random order
+unsure   the slice with the highest mean entropy
+spread   the same, of the cases with the fewest drawn slices
+gaps     the least sure of these cases, and in it the middle of the longest run without strokes
+
+The patients of fold 0's training side are divided into a pool, which is drawn on, and HELD_OUT patients, whose dense
+masks score every model. Test cases are never read.
 
 Every step is kept in --runs, and a study that was cut off carries on. Writes annotator/DATA.csv and annotator/DATA.png.
 """
@@ -33,7 +37,7 @@ from scribbleseg.data.case import load_label, read_scribble
 from scribbleseg.data.dataset import Case, Dataset
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.volume import Grid, write_volume
-from scribbleseg.draw.suggest import least_sure
+from scribbleseg.draw.suggest import in_gaps, least_sure
 from scribbleseg.evaluation.metrics import dice
 from scribbleseg.inference.models import load_models
 from scribbleseg.inference.probabilities import Segmented, segment
@@ -45,7 +49,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from common import RESULTS, read_csv, read_log, write_csv
 
 ROUNDS = (8, 16, 32, 64, 128)  # slices with strokes
-ORDERS = ("random", "unsure", "spread")
+ORDERS = ("random", "unsure", "spread", "gaps")
 HELD_OUT = 20  # patients
 POOL = 30  # patients of one seed
 FIRST_ITERATIONS, NEXT_ITERATIONS = 200, 80  # the page takes 900 or more, and 300
@@ -82,7 +86,7 @@ def choose(order: str, places: Sequence[Place], before: Sequence[Place], unsure:
     chosen = list(before)
     while len(chosen) < count:
         drawn: dict[str, set[int]] = {name: {index for case, index in chosen if case == name} for name in unsure}
-        found = least_sure(unsure, drawn, spread=order == "spread")
+        found = in_gaps(unsure, drawn) if order == "gaps" else least_sure(unsure, drawn, spread=order == "spread")
         if found is None:
             break
         chosen.append((found.case, found.slice))
@@ -211,7 +215,8 @@ def chart(lines: Sequence[dict], path: Path) -> None:
     words = {
         "random": "random order",
         "unsure": "least sure slice of all cases",
-        "spread": "as suggested: least sure slice, cases in turn",
+        "spread": "least sure slice, cases in turn",
+        "gaps": "middle of the longest gap, cases in turn",
     }
     figure, axes = plt.subplots(figsize=(6.4, 4))
     for order in ORDERS:
