@@ -110,3 +110,12 @@ ss.check("data").bit_length().nothing
     done = subprocess.run([*words, cache], capture_output=True, text=True, cwd=tmp_path, env=env)
     lines = [line.split(":")[1] for line in done.stdout.splitlines() if ": error:" in line]
     assert lines == ["7", "8", "9"], done.stdout
+
+
+def test_a_misspelt_argument_is_told_the_nearest_one(tmp_path):
+    with pytest.raises(
+        ss.InputError, match=r"train\(\.\.\.\): no argument 'itterations'\. Did you mean 'iterations'\?"
+    ):
+        ss.train("data", tmp_path / "run", itterations=3)
+    with pytest.raises(TypeError):
+        ss.train()

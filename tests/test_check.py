@@ -178,7 +178,8 @@ def test_cases_without_scribble_are_a_warning_and_none_at_all_a_problem(folder, 
         save(folder / "labelsTr" / f"case{i}.nii.gz", np.full(SHAPE, 3, np.uint8))
     assert (
         f"problem: {folder / 'labelsTr'}: nothing is drawn. "
-        f"Draw some, or check that not all pixels have the ignore value (3)." in said(folder)[1]
+        f"Run: scribbleseg simulate {folder}. Or check that not all pixels have the ignore value (3)."
+        in said(folder)[1]
     )
     for path in (folder / "labelsTr").iterdir():
         path.unlink()

@@ -319,13 +319,13 @@ def test_train_predict_evaluate_in_plain_lines_when_piped(call, small, tmp_path)
     assert [out for _, out, _ in said[:2]] == ["", ""]
     *lines, last = said[0][2].splitlines()
     assert [line.split(",")[0] for line in lines] == [
-        *("looking at strokes: 4/4 cases", "reading cases: 4/4 case", "training pce: 1/1 it")
+        *("looking at strokes: 4/4 cases", "reading cases: 4/4 cases", "training pce: 1/1 it")
     ]
     assert last.startswith(f"run: {run}; next: ")
     out, truth = tmp_path / "out", small / "labelsTr_dense"
     assert said[1][2].endswith(f"\npredictions: {out}, 2 files; next: scribbleseg evaluate {out} {truth}\n")
     assert said[2][2].endswith(f"\nscores: {tmp_path / 'scores.csv'}\n")
-    assert said[1][2].startswith("predicting the 2 test cases of fold 0\npredicting: 2/2 case, ") and said[2][
+    assert said[1][2].startswith("predicting the 2 test cases of fold 0\npredicting: 2/2 cases, ") and said[2][
         1
     ].startswith("| class ")
     assert (tmp_path / "scores.csv").read_text(encoding="utf-8").count("\n") == 3  # a heading, one case × two classes
@@ -418,4 +418,4 @@ def test_check_proposes_validation_where_nothing_is_held_out(tmp_path, capsys):
     assert "--val-share" not in capsys.readouterr().err
     (dataset / "splits_final.json").unlink()
     assert cli.main(["check", str(dataset)]) == 0
-    assert capsys.readouterr().err.rstrip().endswith("RUN --method scn --budget quick --val-share 0.2")
+    assert capsys.readouterr().err.rstrip().endswith("RUN --preset fast --val-share 0.2")

@@ -70,6 +70,7 @@ OTHERS = (  # programs that are not part of the checkout
     "id=$(sbatch ",
     "mkdir ",
     "cp ",
+    "ln ",
     "cd ",
     "python -m monai.bundle ",
     "python shared/mine/predict.py ",  # what `export` writes; tests/test_export.py runs both

@@ -23,6 +23,7 @@ from tiny import image
 
 from scribbleseg.config import Draw, Train
 from scribbleseg.core.errors import InputError
+from scribbleseg.data.importers.write import write_blank
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.draw.draw import draw, listen, listen_again, open_session
 from scribbleseg.draw.planes import planes
@@ -920,6 +921,45 @@ def test_the_verb_serves_the_page_and_ends_with_ctrl_c(dataset):
         server.stderr.read()
         == "End with Ctrl-C.\nscribbleseg: stopped. The strokes are saved. Continue with the same command.\n"
     )
+
+
+def test_blank_labels_replace_no_stroke_of_another_page_and_are_read_once(tmp_path, monkeypatch):
+    folder = scans(tmp_path / "scans", ("RAS", "LPS"))
+    one, other = open_session(folder, ("liver",)), open_session(folder)
+    plane = np.full(one.strokes.shown(one.case("scan_RAS"), 0, 0)[0].shape, NOT_DRAWN, np.uint8)
+    plane[3] = 1
+
+    def drawn_meanwhile(image: Path, label: Path, ignore: int) -> None:
+        if image.name.startswith("scan_RAS"):
+            other.save_slice("scan_RAS", 0, plane.tobytes(), "none")
+        write_blank(image, label, ignore)
+
+    monkeypatch.setattr("scribbleseg.draw.session.write_blank", drawn_meanwhile)
+    one.complete()
+    assert (label_ras(one.data, "scan_RAS") == 1).any() and (label_ras(one.data, "scan_LPS") == 2).all()
+    assert not (one.work / "blank" / "scan_LPS.nii.gz").exists() and not (one.work / "labels.lock").exists()
+    monkeypatch.setattr("scribbleseg.draw.session.read_scribble", lambda *_: pytest.fail("a blank label was read"))
+    (one.place / "labelsTr" / "scan_RAS.nii.gz").unlink()
+    again = open_session(one.place)
+    assert again.made and again.overview["scan_LPS"].slices == [] and again.overview["scan_LPS"].version != "none"
+
+
+def test_a_page_that_stays_open_saves_on_after_another_was_closed(tmp_path):
+    folder = scans(tmp_path / "scans", ("RAS",))
+    open_page = open_session(folder, ("liver",))
+    scan(folder / "scan_LPS.nii.gz", "LPS")
+    open_session(folder).complete()
+    assert json.loads((open_page.place / "dataset.json").read_text(encoding="utf-8"))["numTraining"] == 2
+    _, version = open_page.strokes.shown(open_page.case("scan_RAS"), 0, 0)
+    plane = np.full(open_page.strokes.shown(open_page.case("scan_RAS"), 0, 0)[0].shape, 1, np.uint8)
+    assert open_page.save_slice("scan_RAS", 0, plane.tobytes(), version).counts[0, 1] == plane.size
+
+
+def test_a_data_set_of_the_users_own_is_not_completed(dataset):
+    (dataset / "labelsTr" / f"{CASE}.nii.gz").unlink()
+    before = {path: path.read_bytes() for path in dataset.rglob("*") if path.is_file()}
+    open_session(dataset).complete()
+    assert {path: path.read_bytes() for path in dataset.rglob("*") if path.is_file()} == before
 
 
 def test_without_the_extra_the_message_says_what_to_install(dataset, monkeypatch):

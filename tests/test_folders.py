@@ -8,6 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as itk
+from nnunet_rules import faults
 from tiny import OBLIQUE, SHAPE, image, save, tiny_set, truth
 
 from scribbleseg import cli
@@ -63,8 +64,8 @@ def test_values_become_classes(scans, capsys):
     assert dataset.classes == ("background", "liver", "kidney") and dataset.channels == ("CT",)
     label, _ = read_label(scans / "set" / "labelsTr" / "anna.nii.gz", (0, 1, 2))
     assert np.array_equal(label, expected())
-    assert dataset.case("berta").scribble is None
-    assert "1 of 2 scans have no label: berta" in capsys.readouterr().err
+    assert (read_label(dataset.case("berta").scribble)[0] == 3).all() and faults(scans / "set") == []
+    assert "1 of 2 scans have no label: berta; each got one without strokes" in capsys.readouterr().err
     copied = (scans / "set" / "imagesTr" / "anna_0000.nii.gz").read_bytes()
     assert copied == (scans / "images" / "anna.nii.gz").read_bytes()
 

@@ -5,6 +5,7 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
+from nnunet_rules import faults
 from tiny import OBLIQUE, save
 
 from scribbleseg.config import Import
@@ -68,6 +69,7 @@ def test_wsl4mis_volumes_keep_every_voxel(wsl4mis, tmp_path):
     )
     assert dataset.patient("patient007_frame01") == "patient007"
     _same(dataset, "patient007_frame01", _arrays(0))
+    assert faults(dataset.folder) == []
     stored = nibabel.load(dataset.case("patient007_frame01").images[0])
     assert stored.shape == (7, 9, 12) and np.array_equal(stored.affine, np.eye(4))
     info = json.loads((tmp_path / "set" / "dataset.json").read_text(encoding="utf-8"))
@@ -291,7 +293,8 @@ def test_acdc(acdc, tmp_path, above, capsys):
     case = dataset.case("patient030_frame12")
     for path, kind in ((case.images[0], ""), (case.scribble, "_scribble"), (case.truth, "_gt")):
         assert path.read_bytes() == (acdc / "patient030" / f"patient030_frame12{kind}.nii.gz").read_bytes()
-    assert dataset.tests["patient101_frame01"].truth and dataset.case("patient070_frame12").scribble is None
+    assert dataset.tests["patient101_frame01"].truth
+    assert (read_label(dataset.case("patient070_frame12").scribble)[0] == 4).all() and faults(dataset.folder) == []
     assert "1 of 8 frames have no scribble (first: patient070_frame12" in capsys.readouterr().out
     strata = json.loads((tmp_path / "set" / "dataset.json").read_text(encoding="utf-8"))["strata"]
     assert strata == {
@@ -423,7 +426,8 @@ def test_nci_isbi(nci_isbi, tmp_path, capsys):
             assert stored.GetSpacing() == pytest.approx(source.GetSpacing(), abs=1e-4)
             assert stored.GetOrigin() == pytest.approx(source.GetOrigin(), abs=1e-3)
             assert stored.GetDirection() == pytest.approx(source.GetDirection(), abs=1e-4)
-        assert case.scribble is None
+        assert (read_label(case.scribble)[0] == 3).all()
+    assert faults(dataset.folder) == []
     assert "5 of 5 cases have no scribbles; `scribbleseg simulate" in capsys.readouterr().out
     assert [fold.test for fold in dataset.folds("cv5")] == [(patient,) for patient in PATIENTS]
 

@@ -139,6 +139,15 @@ def test_a_monai_network_by_name():
         build_network("monai:DenseNet121", 1, 4)
 
 
+def test_a_network_is_tried_out_at_the_size_of_the_training():
+    pytest.importorskip("monai")
+    build_network("monai:UNet", 1, 4, size=(32, 48))
+    with pytest.raises(InputError, match="UNet does not run on a slice of 40 × 40"):
+        build_network("monai:UNet", 1, 4, size=(40, 40))
+    with pytest.raises(InputError, match="UNet does not run on a volume of 16 × 40 × 32"):
+        build_network("monai:UNet", 1, 4, dims=3, size=(16, 40, 32))
+
+
 @pytest.mark.parametrize("where", ["__init__", "forward"])
 def test_a_monai_network_that_needs_another_package_says_which(monkeypatch, where):
     def needy(self, *args, **kwargs):

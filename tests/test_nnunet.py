@@ -1,55 +1,22 @@
-"""What importers, phantom and simulate make passes nnU-Net's integrity check, whose rules are written here anew."""
+"""What importers, phantom, simulate and `draw` make passes nnU-Net's integrity check; and both programs score alike."""
 
-import json
 import shutil
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from nnunet_rules import faults
 from small import save, small_dataset
 
 from scribbleseg.config import Evaluate, Import, Phantom, Simulate
+from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.importers import import_dataset
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.synthetic.phantom import phantom
 from scribbleseg.data.synthetic.simulate import simulate
-from scribbleseg.draw.folder import add_new_scans, make_dataset
+from scribbleseg.draw.draw import open_session
 from scribbleseg.evaluation.scores import evaluate
-
-
-def faults(folder: Path) -> list[str]:
-    """What nnU-Net v2 would refuse: keys, numbers, missing files, other grids, NaN, and values that are not listed."""
-    said = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-    if lacking := {"labels", "channel_names", "numTraining", "file_ending"} - said.keys():
-        return [f"no {sorted(lacking)}"]
-    end, values = said["file_ending"], list(said["labels"].values())
-    images = [path.name.removesuffix(end) for path in (folder / "imagesTr").iterdir() if path.name.endswith(end)]
-    names = {name[:-5] for name in images}
-    found = []
-    if len(names) != said["numTraining"]:
-        found.append(f"numTraining {said['numTraining']} of {len(names)}")
-    if sorted(values) != list(range(len(values))) or said["labels"].get("ignore", max(values)) != max(values):
-        found.append(f"labels {values}")
-    for name in sorted(names):
-        path = folder / "labelsTr" / f"{name}{end}"
-        if not path.is_file():
-            found.append(f"{name} has no label")
-            continue
-        label = nibabel.load(path)
-        if not set(np.unique(np.asarray(label.dataobj)).tolist()) <= set(values):
-            found.append(f"{name} has other values")
-        for channel in range(len(said["channel_names"])):
-            image = nibabel.load(folder / "imagesTr" / f"{name}_{channel:04d}{end}")
-            if np.isnan(np.asarray(image.dataobj)).any():
-                found.append(f"{name} has NaN")
-            if image.shape != label.shape or not np.allclose(image.affine, label.affine, atol=1e-3):
-                found.append(f"{name} has another grid than its label")
-    if (folder / "splits_final.json").is_file():
-        for fold in json.loads((folder / "splits_final.json").read_text(encoding="utf-8")):
-            if odd := {*fold["train"], *fold["val"]} - names:
-                found.append(f"splits_final.json names {sorted(odd)}")
-    return found
 
 
 def test_the_rules_see_faults(tmp_path):
@@ -91,21 +58,35 @@ def test_cases_for_validation_get_a_label_without_strokes(mscmr):
 
 @pytest.fixture
 def drawn(tmp_path) -> Path:
-    """A data set of `draw`: three volumes, of which one came later, and strokes on one of them."""
+    """A data set of `draw` that was not closed: three volumes, of which one came later, and strokes on one of them."""
     rng = np.random.default_rng(0)
     for number in (1, 2):
         save(tmp_path / "scans" / f"scan{number}.nii.gz", rng.integers(0, 99, (6, 5, 4), np.int16))
-    make_dataset(tmp_path / "scans", tmp_path / "drawn", ["liver"])
+    open_session(tmp_path / "scans", ("liver",))
     save(tmp_path / "scans" / "scan3.nii.gz", rng.integers(0, 99, (7, 5, 4), np.int16))
-    add_new_scans(tmp_path / "scans", tmp_path / "drawn")
-    label = np.full((6, 5, 4), 2, np.uint8)
-    label[1:3, 2, 1], label[4, 2, 1] = 1, 0
-    save(tmp_path / "drawn" / "labelsTr" / "scan1.nii.gz", label)
-    return tmp_path / "drawn"
+    session = open_session(tmp_path / "scans")
+    case = session.case("scan1")
+    plane = np.full(session.strokes.shown(case, 0, 1)[0].shape, UNLABELED, np.uint8)
+    plane[2, 1:3], plane[2, 4] = 1, 0
+    session.save_slice("scan1", 1, plane.tobytes(), "none")
+    return session.place
 
 
-def test_a_drawn_data_set_is_completed(drawn, tmp_path, capsys):
+def test_a_drawn_data_set_is_completed_when_it_is_closed(drawn, tmp_path):
     assert faults(drawn) == ["numTraining 2 of 3", "scan2 has no label", "scan3 has no label"]
+    strokes, scans = (drawn / "labelsTr" / "scan1.nii.gz").read_bytes(), sorted((tmp_path / "scans").iterdir())
+    open_session(tmp_path / "scans").complete()
+    assert faults(drawn) == []
+    assert (drawn / "labelsTr" / "scan1.nii.gz").read_bytes() == strokes
+    assert sorted((tmp_path / "scans").iterdir()) == scans
+    assert sorted(path.name for path in drawn.iterdir() if path.name[0] != ".") == [
+        "dataset.json",
+        "imagesTr",
+        "labelsTr",
+    ]
+
+
+def test_a_drawn_data_set_is_copied_without_links(drawn, tmp_path, capsys):
     import_dataset(Import("dataset", drawn, tmp_path / "Dataset501_Liver"))
     whole = tmp_path / "Dataset501_Liver"
     assert faults(whole) == [] and "2 of 3 cases have no label" in capsys.readouterr().err
@@ -142,12 +123,13 @@ def nnunet(tmp_path, monkeypatch):
 def test_its_integrity_check_takes_what_we_make(nnunet, drawn, mscmr, tmp_path):
     from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
+    with pytest.raises(AssertionError, match="expected number of training cases"):
+        verify_dataset_integrity(str(drawn), 1)
     phantom(Phantom(tmp_path / "phantom", cases=3))
     import_dataset(Import("dataset", drawn, tmp_path / "whole"))
-    for folder in (tmp_path / "phantom", mscmr, tmp_path / "whole"):
+    open_session(drawn).complete()
+    for folder in (tmp_path / "phantom", mscmr, tmp_path / "whole", drawn):
         verify_dataset_integrity(str(folder), 1)
-    with pytest.raises((AssertionError, RuntimeError)):
-        verify_dataset_integrity(str(drawn), 1)
 
 
 @pytest.mark.slow
@@ -168,3 +150,12 @@ def test_its_evaluation_gives_the_same_dice(nnunet, tmp_path):
         theirs = compute_metrics(*paths, NibabelIO(), [1, 2])["metrics"]
         ours = [row["dice"] for row in rows if row["case"] == name]
         assert ours == pytest.approx([theirs[1]["Dice"], theirs[2]["Dice"]], abs=1e-12)
+
+
+def test_simulate_draws_on_a_label_without_strokes_and_keeps_others(tmp_path):
+    folder = small_dataset(tmp_path / "data", cases=3)
+    blank, drawn = folder / "labelsTr" / "case.0 a.nii.gz", folder / "labelsTr" / "case.1 a.nii.gz"
+    save(blank, np.full((40, 36, 3), 3, np.uint8))
+    before = drawn.read_bytes()
+    simulate(Simulate(folder))
+    assert (np.asarray(nibabel.load(blank).dataobj) < 3).any() and drawn.read_bytes() == before

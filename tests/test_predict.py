@@ -375,7 +375,7 @@ def test_only_what_predict_wrote_is_replaced(small, run, tmp_path, capfd):
     kept = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()}
     with pytest.raises(
         InputError,
-        match=r"case.5 a.nii.gz: exists already, and no made_by.json says that predict wrote it as it is. "
+        match=r"case.5 a.nii.gz: exists already, and it was changed since predict wrote it \(made_by.json\)\. "
         r".* give predict --overwrite",
     ):
         predict(Predict(run, small, out))
@@ -417,7 +417,7 @@ def test_predictions_are_no_scans(small, run, tmp_path):
         ):
             predict(Predict(run, source, tmp_path / "scans"))
     (tmp_path / "out" / MADE_BY).unlink()
-    with pytest.raises(InputError, match="exists already, and no made_by.json says"):
+    with pytest.raises(InputError, match="exists already, and predict did not write it"):
         predict(Predict(run, tmp_path / "out", tmp_path / "scans"))
     assert {path.name: path.read_bytes() for path in (tmp_path / "scans").iterdir()} == before
 

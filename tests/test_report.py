@@ -354,7 +354,7 @@ def test_a_prediction_corrected_in_its_place_is_not_called_the_models_own(run):
     other = path.with_name("case.5 a.nii.gz")
     other.unlink()
     kept = path.read_bytes()
-    with pytest.raises(InputError, match="case.4 a.nii.gz: exists already, and no made_by.json says"):
+    with pytest.raises(InputError, match="case.4 a.nii.gz: exists already, and it was changed since"):
         report(Report(run))
     assert path.read_bytes() == kept and not other.exists()
     path.unlink()

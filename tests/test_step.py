@@ -282,3 +282,48 @@ def test_cuda_and_cpu_agree(tmp_path):
     assert logs[0][0] == pytest.approx(
         logs[1][0], rel=0.2
     )  # augmentation and dropout are drawn by each device's own generator
+
+
+@every_method
+def test_no_method_waits_for_values(name, capsys):
+    step = make_step(name, foreign=True)
+    step(torch.tensor([2, 0]), 0.5, 0.01)
+    assert "waits for values" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [
+        lambda x: x.sum().item(),
+        lambda x: 1 if x.sum() > 0 else 0,
+        lambda x: x[x > 0].sum(),
+        lambda x: x.nonzero().float().mean(),
+        lambda x: x.masked_select(x > 0).mean(),
+    ],
+)
+def test_code_of_others_that_waits_is_named_and_not_recorded(waits, capsys):
+    step = make_step("pce", foreign=True)
+    losses, step.graph = step.losses, object()  # as on CUDA
+
+    def waiting(batch, progress):
+        return {name: value + 0 * waits(batch.image) for name, value in losses(batch, progress).items()}
+
+    step.losses = waiting
+    step.gather(torch.tensor([2, 0]))
+    step.whole(0.5)
+    assert step.graph is None
+    assert capsys.readouterr().err.startswith("test_step.py:")
+
+
+def test_what_needs_no_value_is_let_pass(capsys):
+    step = make_step("pce", foreign=True)
+    losses = step.losses
+
+    def filling(batch, progress):
+        image = batch.image.clone()
+        image[image > 0] = 0
+        return {name: value + image.where(image > 1, 0).sum() for name, value in losses(batch, progress).items()}
+
+    step.losses = filling
+    step(torch.tensor([0, 1]), 0.5, 0.01)
+    assert capsys.readouterr().err == ""

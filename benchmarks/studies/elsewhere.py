@@ -3,15 +3,18 @@
 python benchmarks/studies/elsewhere.py RUN SCANS [SCANS ...] [--volumes 15] [--threads 1]
 
 RUN is a run on whole slices, SCANS a folder of one-channel NIfTI files. `--volumes` of them are taken, of each folder
-about as many, at equal distances. All sides compute in float32, so a copy of the run is predicted with that precision.
+about as many, at equal distances. The first and the last of them also go through the MONAI bundle, where MONAI is
+installed. All sides compute in float32, so a copy of the run is predicted with that precision.
 Times are of the network with its resizing, for batches of 16 slices, as multiples of PyTorch's in float32: for each
 volume the programs take turns, and the table has the median. OpenVINO is left out where it is not installed. Prints
 Markdown.
 """
 
 import argparse
+import importlib.util
 import json
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -115,6 +118,7 @@ def main() -> None:
             shutil.copyfile(path, folder / "scans" / path.name)
         masks = predict(Predict((run,), folder / "scans", folder / "masks", device="cpu"))
         print(scripts_masks(paths, masks, exported, folder / "mask.nii.gz"), end="\n\n", flush=True)
+        print(bundles_masks(masks, run, folder), end="\n\n", flush=True)
         print(times(paths, run, programs(run, exported, given.threads)))
 
 
@@ -131,6 +135,34 @@ def scripts_masks(paths: list[Path], masks: list[Path], exported: Path, target: 
     return (
         f"Masks of the script: {sum(differ)} of {voxels} voxels differ from `predict` in {len(paths)} volumes, "
         f"{sum(map(is_oblique, paths))} of them oblique."
+    )
+
+
+def bundles_masks(masks: list[Path], run: Path, folder: Path) -> str:
+    """How many voxels of the masks of the MONAI bundle differ from those of `predict` with the packed run inside it."""
+    if importlib.util.find_spec("monai") is None:
+        return "MONAI is not installed."
+    bundle, some = export(Export(run, folder / "bundle", "monai")), {masks[0], masks[-1]}
+    scans, ours, theirs = (folder / f"{name} of the bundle" for name in ("scans", "ours", "theirs"))
+    scans.mkdir()
+    for mask in some:
+        name = mask.name.replace(".nii.gz", "_0000.nii.gz")
+        shutil.copyfile(folder / "scans" / name, scans / name)
+    predict(Predict((bundle / "models" / "model.zip",), scans, ours, device="cpu"))
+    words = ["--config_file", "configs/inference.json", "--images", str(scans), "--masks", str(theirs)]
+    subprocess.run(
+        [sys.executable, "-m", "monai.bundle", "run", *words], cwd=bundle, check=True, stdout=subprocess.DEVNULL
+    )
+    read = {place: [np.asarray(nibabel.load(place / mask.name).dataobj) for mask in some] for place in (ours, theirs)}
+    run_itself = [np.asarray(nibabel.load(mask).dataobj) for mask in some]
+    voxels = sum(mask.size for mask in run_itself)
+    apart, halved = (
+        sum(int((one != other).sum()) for one, other in zip(read[theirs], others))
+        for others in (read[ours], run_itself)
+    )
+    return (
+        f"Masks of the MONAI bundle: {apart} of {voxels} voxels differ from `predict` with its packed model in "
+        f"{len(some)} volumes, and {halved} from `predict` with the run, whose weights are not halved."
     )
 
 

@@ -35,8 +35,12 @@ def _function(name: str, settings: Any, result: Any, says: str) -> Any:
     module, _, target = VERBS[settings.__name__.lower()][1].partition(":")
 
     def verb(*args: Any, **kwargs: Any) -> Any:
+        from .core.errors import InputError, nearest
         from .core.json_file import convert
 
+        known = inspect.signature(settings).parameters
+        if odd := [key for key in kwargs if key not in known]:
+            raise InputError(f"{name}(...): no argument '{odd[0]}'. {nearest(odd[0], known)}")
         given = convert(
             vars(settings(*args, **kwargs)), settings, f"{name}(...)", f"help(scribbleseg.{name}) says more."
         )

@@ -190,8 +190,11 @@ def _how_to_continue(settings: Any) -> str:
             return " Continue with the same command. With --table-only it makes the tables of the runs that are done."
         case config.Demo():
             return " Continue with the same command."
-        case config.Draw():
-            return " The strokes are saved. Continue with the same command."
+        case config.Draw(folder=folder):
+            from .draw.folder import scribbles_folder
+
+            made = (folder / "dataset.json").is_file() or (scribbles_folder(folder) / "dataset.json").is_file()
+            return f" {'The strokes are saved' if made else 'No class was named'}. Continue with the same command."
         case config.Train(run=run) | config.Resume(run=run):
             if (run / "config.json").is_file():
                 named = _own(settings, "method", "network", "augmentation")
@@ -236,7 +239,7 @@ def _what_next(settings: Any, result: Any) -> str:
         case config.Check(dataset=dataset):
             held_out = (dataset / "splits").is_dir() or (dataset / "splits_final.json").is_file()
             share = () if held_out else ("--val-share", "0.2")
-            return f"next: {_order('train', dataset, 'RUN', '--method', 'scn', '--budget', 'quick', *share)}"
+            return f"next: {_order('train', dataset, 'RUN', '--preset', 'fast', *share)}"
         case config.Pack(output=model):
             return f"packed model: {model}; next: {_order('predict', model, 'INPUT', 'OUTPUT')}"
         case config.Export(output=folder):

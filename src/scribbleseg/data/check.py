@@ -270,16 +270,16 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
         f"{sum(found.dense for found in drawn)} with both{unread}"
     )
     if not drawn:
+        simulate = f"Run: scribbleseg simulate {dataset.folder}"
         if any(found.has_scribble for found in train):
+            way_out = f"{simulate}. Or" if dense else "Draw some, or"
             problems.append(
                 f"{dataset.folder / 'labelsTr'}: nothing is drawn. "
-                f"Draw some, or check that not all pixels have the ignore value ({dataset.ignore})."
+                f"{way_out} check that not all pixels have the ignore value ({dataset.ignore})."
             )
         elif all(case.scribble is None for case in dataset.cases.values()):
-            hint = (
-                f" Run: scribbleseg simulate {dataset.folder}" if dense else " Draw some, and write them to labelsTr."
-            )
-            problems.append(f"{dataset.folder}: no scribbles in labelsTr.{hint}")
+            hint = simulate if dense else "Draw some, and write them to labelsTr."
+            problems.append(f"{dataset.folder}: no scribbles in labelsTr. {hint}")
         return
     _describe_rings(drawn)
     _describe_classes(dataset, drawn, problems, warnings)

@@ -3,7 +3,8 @@
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ from ..core.atomic import atomic_folder
 from ..core.errors import InputError
 from ..core.json_file import read_json
 from ..core.labels import UNLABELED
+from ..core.lock import NO_LOCKS, lock
 from ..data.layout import read_dataset
 from ..data.volume import read_label, write_volume
 
 RESERVED = ("background", "ignore")
 LABELS = ("labelsTr", ".scribbleseg/draw/before_accept")  # folders of labels in which "not drawn" has a value
 CHANGE = Path(".scribbleseg/draw/new_classes")  # the files of a change that is not yet in place throughout
+LOCK = Path(".scribbleseg/draw/labels.lock")
 DESCRIPTION = "dataset.json"
 
 
@@ -43,6 +46,11 @@ def add_classes(place: Path, new: Sequence[str]) -> None:
     All files that change are written beside the old ones before the first takes its place, dataset.json last. Raises
     InputError for what `check_classes` refuses, and for a label that cannot be read.
     """
+    with alone(place):
+        _add_classes(place, new)
+
+
+def _add_classes(place: Path, new: Sequence[str]) -> None:
     finish(place)
     dataset = read_dataset(place)
     check_classes([*dataset.classes[1:], *new])
@@ -59,6 +67,28 @@ def add_classes(place: Path, new: Sequence[str]) -> None:
         description["labels"] = values | {"ignore": after}
         (partial / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
     finish(place)
+
+
+@contextmanager
+def alone(place: Path) -> Iterator[None]:
+    """One program at a time adds classes to the data set `place`, or labels that say "not drawn" throughout.
+
+    Where the file system has no locks, nobody waits.
+    """
+    path = place / LOCK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        held = lock(path, wait=True)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise InputError(f"{path}: cannot be written ({error.strerror}). Change its permissions.") from error
+        held = None
+    try:
+        yield
+    finally:
+        if held is not None:
+            path.unlink(missing_ok=True)
+            held.close()
 
 
 def finish(place: Path) -> None:

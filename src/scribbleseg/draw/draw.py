@@ -16,6 +16,8 @@ from .session import Session, as_colour
 def draw(config: Draw) -> None:
     """Serve the page until Ctrl-C. A training that runs is then stopped; strokes are on disk after each stroke.
 
+    At the end a data set that was made here is completed for nnU-Net.
+
     Raises InputError for a folder that holds no scan and is no data set, for classes that the data set does not have,
     and for a port that is taken.
     """
@@ -31,10 +33,14 @@ def draw(config: Draw) -> None:
     session.remember(port)
     app = make_app(session, Updater(session), token, port)
     address = f"http://127.0.0.1:{port}/?token={token}"
-    print(f"data set: {session.place}\nopen {address}\nEnd with Ctrl-C.", file=sys.stderr)
+    kept = session.place if session.dataset is not None else f"{session.place}, made when the classes are named"
+    print(f"data set: {kept}\nopen {address}\nEnd with Ctrl-C.", file=sys.stderr)
     if not config.no_browser:
         threading.Timer(0.5, webbrowser.open, [address]).start()
-    make_server(app).run(sockets=[listening])
+    try:
+        make_server(app).run(sockets=[listening])
+    finally:
+        session.complete()
 
 
 def open_session(folder: Path, classes: tuple[str, ...] = ()) -> Session:

@@ -1,6 +1,7 @@
 """What the page works on: one data set with its classes and cases, and who has reviewed what. All of it is on disk."""
 
 import json
+import os
 import shutil
 import threading
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from matplotlib.colors import to_hex
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, to_builtins
 
 from ..core.atomic import atomic_file
 from ..core.errors import InputError, nearest
@@ -19,9 +20,10 @@ from ..core.labels import UNLABELED
 from ..core.parallel import for_each
 from ..data.case import read_scribble
 from ..data.dataset import Case, Dataset
+from ..data.importers.write import write_blank
 from ..data.layout import read_dataset
 from ..reporting.figures import colour
-from .classes import add_classes, check_classes, finish
+from .classes import add_classes, alone, check_classes, finish
 from .folder import add_new_scans, check_names, make_dataset
 from .images import Images
 from .planes import Plane
@@ -47,6 +49,8 @@ class Stored(Struct):
 
     colours: dict[str, str] = {}
     reviewed: list[str] = []
+    blank: dict[str, str] = {}  # cases whose label has no stroke → its version
+    made: bool = False  # whether `draw` made the data set
     port: Annotated[int, Meta(ge=0, le=65535)] = 0
 
 
@@ -59,12 +63,13 @@ class Session:
 
     def __init__(self, place: Path, source: Path | None = None):
         """`place`: the data set; `source`: the bare folder that it is made from, if it is."""
-        self.place, self.source = place.resolve(), source
+        self.place, self.source, self.made = place.resolve(), source, source is not None
         self.lock = threading.RLock()  # of everything in session.json, and of the classes
         self.dataset: Dataset | None = None
         self.overview: dict[str, Overview] = {}
         self.colours: list[str] = []
         self.reviewed: set[str] = set()
+        self.blank: dict[str, str] = {}
         self.port = 0  # of the last server; 0 is any
         if (self.place / "dataset.json").is_file():
             self._load()
@@ -104,6 +109,7 @@ class Session:
             as_colour(stored.colours.get(name, colour(value))) for value, name in enumerate(dataset.classes)
         ]
         self.reviewed = set(stored.reviewed) & dataset.cases.keys()
+        self.blank, self.made = dict(stored.blank), self.made or stored.made
         self.port = self.port or stored.port
         self.overview = {name: Overview() for name in dataset.cases}
         self._look_again()
@@ -128,17 +134,22 @@ class Session:
         version = version_of(path)
         if version == NONE_YET:
             return Overview()
+        if version == self.blank.get(case.id):
+            return Overview(version=version)
         try:
             label, _ = read_scribble(self.data, replace(case, scribble=path), self.data.plane or "spacing")
         except InputError as error:
             return Overview(version=version, error=str(error))
-        return _overview(counts(label, len(self.data.classes)), version)
+        found = _overview(counts(label, len(self.data.classes)), version)
+        if not found.slices:
+            self.blank[case.id] = version
+        return found
 
     def _save(self) -> None:
         colours = dict(zip(self.data.classes, self.colours))
-        stored = {"colours": colours, "reviewed": sorted(self.reviewed), "port": self.port}
+        stored = Stored(colours, sorted(self.reviewed), self.blank, self.made, self.port)
         with atomic_file(self.work / "session.json") as partial:
-            partial.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+            partial.write_text(json.dumps(to_builtins(stored), indent=1) + "\n", encoding="utf-8")
 
     def remember(self, port: int) -> None:
         """The port that the next server takes too."""
@@ -146,6 +157,44 @@ class Session:
             self.port = port
             if self.dataset is not None:
                 self._save()
+
+    def complete(self) -> None:
+        """Leave the data set as nnU-Net wants it: a label for every image, and their number in dataset.json.
+
+        That is, if `draw` made it. A data set of the user's own gets labels of what is drawn and is else left alone. An
+        image that cannot be read gets no label. Raises InputError if nothing can be written.
+        """
+        if self.dataset is None or not self.made:
+            return
+        with self.lock, alone(self.place):
+            self.refresh()
+            cases = self.data.cases.values()
+            if bare := [case for case in cases if version_of(self.strokes.path(case)) == NONE_YET]:
+                for_each("labels without strokes", self._write_blank, bare)
+            path = self.place / "dataset.json"
+            described = read_json(path)
+            if described.get("numTraining") != len(cases):
+                with atomic_file(path) as partial:
+                    partial.write_text(json.dumps(described | {"numTraining": len(cases)}, indent=1) + "\n", "utf-8")
+            self._save()
+
+    def _write_blank(self, case: Case) -> None:
+        """A label without strokes, unless somebody draws one meanwhile."""
+        path = self.strokes.path(case)
+        made = self.work / "blank" / path.name
+        try:
+            write_blank(case.images[0], made, self.data.ignore)
+            path.parent.mkdir(exist_ok=True)
+            os.link(made, path)
+        except (InputError, FileExistsError):
+            return
+        except OSError:  # the file system has no links
+            if path.exists():
+                return
+            os.replace(made, path)
+        finally:
+            made.unlink(missing_ok=True)
+        self.blank[case.id] = version_of(path)
 
     # --- classes and cases
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 
 from ..core.errors import InputError
 from ..core.labels import UNLABELED
 from ..data.case import load_label
 from ..data.dataset import Case, Dataset
+from ..data.layout import Description, read_description
 from ..data.volume import write_volume
 from .images import Images, within
 from .planes import Plane
@@ -38,14 +40,22 @@ class StrokeFiles:
 
     def __init__(self, dataset: Dataset, images: Images):
         self.dataset, self.images = dataset, images
-        self.described = version_of(dataset.folder / "dataset.json")
+        self.description = dataset.folder / "dataset.json"
+        self.described, self.content = version_of(self.description), self._content()
         self.lock = threading.RLock()
         self.known: dict[str, Strokes] = {}  # the cases that were drawn on last
 
     @property
     def current(self) -> bool:
-        """Whether dataset.json is still the one that was read: another page may have added a class."""
-        return self.described == version_of(self.dataset.folder / "dataset.json")
+        """Whether dataset.json still says what was read: another page may have added a class."""
+        version = version_of(self.description)
+        if version not in (NONE_YET, self.described) and self._content() == self.content:
+            self.described = version
+        return version == self.described
+
+    def _content(self) -> Description:
+        """What dataset.json says, without the number of cases, which changes when another page is closed."""
+        return replace(read_description(self.description)[0], numTraining=None)
 
     def path(self, case: Case) -> Path:
         return self.dataset.folder / "labelsTr" / f"{case.id}{self.dataset.file_ending}"

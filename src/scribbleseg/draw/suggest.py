@@ -43,9 +43,10 @@ def in_gaps(uncertainty: Mapping[str, Sequence[float]], drawn: Mapping[str, Coll
     gaps = {}
     for name, values in uncertainty.items():
         ends = [-1, *sorted(drawn.get(name, ())), len(values)]
-        runs = [(end - start - 1, (start + end) // 2) for start, end in pairwise(ends) if end - start > 1]
-        if runs:
-            gaps[name] = max(runs, key=lambda run, values=values: (run[0], values[run[1]]))[1]
+        middles = [(start + end) // 2 for start, end in pairwise(ends) if end - start > 1]
+        lengths = [end - start for start, end in pairwise(ends) if end - start > 1]
+        if middles:
+            gaps[name] = max(zip(lengths, (values[middle] for middle in middles), middles))[2]
     if not gaps:
         return None
     fewest = min(len(drawn.get(name, ())) for name in gaps)

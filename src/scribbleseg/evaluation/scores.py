@@ -222,7 +222,7 @@ def _unit(spacing: str | None, spacing_mm: tuple[float, ...]) -> str:
 
 def _in_parallel(score_case: Callable[[Item], list[dict]], cases: Sequence[Item]) -> list[dict]:
     rows = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool, Progress("scoring", len(cases), "case") as bar:
+    with ThreadPoolExecutor(os.cpu_count()) as pool, Progress("scoring", len(cases), "cases") as bar:
         for part in pool.map(score_case, cases):
             rows += part
             bar.advance()

@@ -9,7 +9,7 @@ from ..core.console import say
 from ..core.errors import InputError
 from ..data.volume import ending
 from .inputs import LABELS, Job
-from .provenance import MADE_BY, is_own, written
+from .provenance import MADE_BY, is_own, never_written, written
 
 IMAGES = ("imagesTr", "imagesTs")  # folders of a data set
 
@@ -62,8 +62,9 @@ def check_replaceable(files: Sequence[Path]) -> None:
     """Raises InputError for a file that exists and is not what `predict` wrote, such as a mask corrected by hand."""
     for path in files:
         if os.path.lexists(path) and not is_own(path):
+            why = "predict did not write it" if never_written(path) else "it was changed since predict wrote it"
             raise InputError(
-                f"{path}: exists already, and no {MADE_BY} says that predict wrote it as it is. "
+                f"{path}: exists already, and {why} ({MADE_BY}). "
                 "Move it elsewhere, choose another OUTPUT, or give predict --overwrite."
             )
 

@@ -94,7 +94,7 @@ def load_network(run: Path, plan: Plan, weights: str = "last", networks: Sequenc
     if not path.is_file():
         hint = "The run had no validation cases; use --weights last." if weights == "best" else "Has it been trained?"
         raise InputError(f"{run}: has no {path.name}. {hint}")
-    network = build_network(plan.network, len(plan.channels), len(plan.classes), plan.dims, plan.anisotropy)
+    network = build_network(plan.network, len(plan.channels), len(plan.classes), plan.dims, plan.anisotropy, plan.patch)
     if plan.fitted.locate:
         attach(network, len(plan.channels))
     load_weights(network, path, plan.network, len(plan.classes))

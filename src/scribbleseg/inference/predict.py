@@ -65,7 +65,7 @@ def predict(config: Predict) -> list[Path]:
         with (
             ThreadPoolExecutor(1) as reader,
             ThreadPoolExecutor(1) as writer,
-            Progress("predicting", len(jobs), "case") as bar,
+            Progress("predicting", len(jobs), "cases") as bar,
         ):
             writing: list[Future] = []
             for job, scan in zip(jobs, ahead(reader, lambda job: read_scan(job.images, models), jobs, 2)):
@@ -95,7 +95,7 @@ def _segment_scan(models: Sequence[Model], scan: Scan, image: Path, device: torc
     """The mask of a scan, and the maps that are asked for. Raises InputError for an output that is not finite."""
     large = scan.images[0][0].size > LARGE
     try:
-        with Progress(image.name, scan.images[0].shape[1], "slice", shown=large) as counted:
+        with Progress(image.name, scan.images[0].shape[1], "slices", shown=large) as counted:
             return segment(
                 models,
                 scan.images,

@@ -80,6 +80,12 @@ def is_own(path: Path) -> bool:
     return path.is_file() and any(known) and checksum(path) in known
 
 
+def never_written(path: Path) -> bool:
+    """Whether the note beside a file does not name it."""
+    note = read_note(path.parent)
+    return path.name not in note.sha256 and path.name not in note.replaced
+
+
 def changed(folder: Path, among: Collection[str] | None = None) -> list[str]:
     """The files, of all or `among` these, that are no longer what `predict` wrote."""
     return [name for name in written(folder) if (among is None or name in among) and not is_own(folder / name)]

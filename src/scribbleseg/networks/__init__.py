@@ -10,12 +10,20 @@ def is_own(name: str) -> bool:
     return ":" not in name or name.startswith("monai:")
 
 
-def build_network(name: str, channels: int, classes: int, dims: int = 2, anisotropy: float = 1.0) -> nn.Module:
+def build_network(
+    name: str,
+    channels: int,
+    classes: int,
+    dims: int = 2,
+    anisotropy: float = 1.0,
+    size: tuple[int, ...] | None = None,
+) -> nn.Module:
     """A network [N, channels, *space] → logits [N, classes, *space]: `unet`, `scribformer`, `unet3d`, `monai:NAME`, or
     `package.module:Class`, which is imported.
 
     dims: axes of the space; only MONAI's networks are made for either number. anisotropy: of `unet3d`, the distance of
-    the slices over the side of a pixel. Ours and the networks of MONAI that `monai.MAPS` lists have
+    the slices over the side of a pixel. size: of the slices or volumes, on which a network that is not ours is tried
+    out. Ours and the networks of MONAI that `monai.MAPS` lists have
     `features_and_logits(x)`: a feature map [N, F, *space] and the logits. Features are the input of the U-Nets' last
     convolution, the inputs of both heads of ScribFormer side by side, and what `monai.MAPS` says. Raises InputError for
     another name, and for a network of other dimensions.
@@ -39,13 +47,15 @@ def build_network(name: str, channels: int, classes: int, dims: int = 2, anisotr
         return UNet3D(channels, classes, anisotropy)
     if name.startswith("monai:"):
         from .monai import MAPS, MonaiBackbone, MonaiNetwork
+        from .trial import SIZE
 
         name = name.removeprefix("monai:")
-        return (MonaiBackbone if name in MAPS else MonaiNetwork)(name, channels, classes, dims)
+        return (MonaiBackbone if name in MAPS else MonaiNetwork)(name, channels, classes, size or SIZE[dims])
     if not is_own(name):
         from .own import own_network
+        from .trial import SIZE
 
-        return own_network(name, channels, classes, dims)
+        return own_network(name, channels, classes, dims, size or SIZE[dims])
     raise InputError(f"no network '{name}'. {nearest(name, ['unet', 'unet3d', 'scribformer', 'monai:BasicUNet'])}")
 
 

@@ -55,14 +55,15 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 class MonaiNetwork(nn.Module):
     """A MONAI network as built by `monai.networks.nets.NAME(spatial_dims, in_channels, out_channels)`.
 
-    It gives logits only: methods that need a feature map refuse it. Raises InputError without MONAI, for an unknown
+    `size` is that of the slices or volumes on which it is tried out. It gives logits only: methods that need a feature
+    map refuse it. Raises InputError without MONAI, for an unknown
     name, for a network that these arguments do not build, and for one that does not map a slice or volume to class
     scores.
     """
 
-    def __init__(self, name: str, channels: int, classes: int, dims: int = 2):
+    def __init__(self, name: str, channels: int, classes: int, size: tuple[int, ...] = SIZE[2]):
         super().__init__()
-        self.dims = dims
+        self.dims = dims = len(size)
         try:
             from monai.networks import nets
         except ImportError as error:
@@ -75,7 +76,7 @@ class MonaiNetwork(nn.Module):
                 spatial_dims=dims, in_channels=channels, out_channels=classes, **ARGUMENTS.get(name, {})
             )
             advice = "Try monai:BasicUNet or monai:UNet."
-            try_out(self.net, f"MONAI's {name}", channels, classes, dims, advice, _alone)
+            try_out(self.net, f"MONAI's {name}", channels, classes, size, advice, _alone)
         except ImportError as error:
             raise InputError(
                 f"MONAI's {name} needs a package that is not installed. It says: {str(error).splitlines()[0]} "
@@ -97,17 +98,16 @@ class MonaiBackbone(MonaiNetwork):
     `map_widths` is stride → channels of the encoder's maps, `described` says in words which map the features are.
     """
 
-    def __init__(self, name: str, channels: int, classes: int, dims: int = 2):
-        super().__init__(name, channels, classes, dims)
+    def __init__(self, name: str, channels: int, classes: int, size: tuple[int, ...] = SIZE[2]):
+        super().__init__(name, channels, classes, size)
         self.at = MAPS[name]
         self.net.eval()
-        size = SIZE[dims]
         with torch.no_grad():
             maps, features, _ = self._read(torch.zeros(1, channels, *size))
         self.net.train()
         self.map_widths = {stride: value.shape[1] for stride, value in maps.items()}
-        self.strides = {stride: (stride,) * dims for stride in maps}
-        part = "full" if features.shape[2] == size[0] else f"1/{size[0] // features.shape[2]}"
+        self.strides = {stride: (stride,) * len(size) for stride in maps}
+        part = "full" if features.shape[-1] == size[-1] else f"1/{size[-1] // features.shape[-1]}"
         self.described = f"the input of {self.at.features}: {features.shape[1]} channels at {part} resolution"
 
     def _read(self, x: Tensor) -> tuple[dict[int, Tensor], Tensor, Tensor]:

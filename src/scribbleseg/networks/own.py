@@ -10,8 +10,8 @@ BUILT = "It is called with the numbers of channels and classes."
 MAPS = "forward(image) returns one tensor, [N, classes, *space] for an image [N, channels, *space]."
 
 
-def own_network(name: str, channels: int, classes: int, dims: int) -> nn.Module:
-    """`Class(channels, classes)`, tried out. Importing the class runs its code.
+def own_network(name: str, channels: int, classes: int, dims: int, size: tuple[int, ...]) -> nn.Module:
+    """`Class(channels, classes)`, tried out on a slice or volume of this size. Importing the class runs its code.
 
     Raises InputError for what cannot be imported or is no Module, for a network of other dimensions (its attribute
     `dims`, 2 where it has none), and for one that does not map a slice or volume to class scores.
@@ -29,7 +29,7 @@ def own_network(name: str, channels: int, classes: int, dims: int) -> nn.Module:
     if space != dims:
         raise InputError(f"network '{name}' is {space}-D, as its `dims` says, and not {dims}-D. Use another network.")
     try:
-        try_out(network, f"network '{name}'", channels, classes, dims, MAPS)
+        try_out(network, f"network '{name}'", channels, classes, size, MAPS)
     except ImportError as error:
         raise InputError(f"network '{name}' needs a package that is missing ({error}). Install it.") from error
     return network

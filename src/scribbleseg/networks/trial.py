@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..core.errors import InputError
 
-SIZE = {2: (128, 128), 3: (32, 64, 64)}  # of the slice or volume
+SIZE = {2: (128, 128), 3: (32, 64, 64)}  # of the slice or volume, where that of the training is not known yet
 
 
 @torch.no_grad()
@@ -17,16 +17,17 @@ def try_out(
     name: str,
     channels: int,
     classes: int,
-    dims: int,
+    size: tuple[int, ...],
     advice: str,
     unpack: Callable[[Any], Any] = lambda scores: scores,
 ) -> None:
     """One forward pass in eval mode: nothing is drawn, no statistics move. The network is in training mode afterwards.
 
-    name: of the network in an error, such as "MONAI's UNet". unpack: what takes the scores out of the network's output.
-    Raises InputError, which ends with `advice`, and ImportError for a package that is missing.
+    name: of the network in an error, such as "MONAI's UNet". size: of the slice or volume. unpack: what takes the
+    scores out of the network's output. Raises InputError, which ends with `advice`, and ImportError for a package that
+    is missing.
     """
-    what, size = "a slice" if dims == 2 else "a volume", SIZE[dims]
+    what = "a slice" if len(size) == 2 else "a volume"
     try:
         scores = unpack(network.eval()(torch.zeros(1, channels, *size)))
     except ImportError:

@@ -117,7 +117,8 @@ def collect(run: Run) -> Content:
     rows, note = read_scores(run)
     cases, cases_left_out = _shown_cases(run, rows, note)
     name = run.dataset.name if run.dataset else run.train.dataset.name
-    commands = [repeat_command(run.train), shlex.join(["scribbleseg", "report", str(run.train.run)])]
+    again = dataclasses.replace(run.train, run=Path(f"{run.train.run}-again"))  # a run is never trained over
+    commands = [repeat_command(again), shlex.join(["scribbleseg", "report", str(again.run)])]
     return Content(
         run=run,
         title=f"{run.plan.method} on {name}, {fold_name(run)}",

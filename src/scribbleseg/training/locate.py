@@ -1,6 +1,7 @@
 """Train the locator of a run: what lies inside of the strokes' rings, in whole slices."""
 
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -75,18 +76,35 @@ def fit_locator(
         torch.manual_seed(seed)
         optimizer = torch.optim.AdamW(locator.parameters(), LR, weight_decay=WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=iterations)
-        device = torch.device("cpu")
         with Progress("learning where rings lie", iterations, "it", shown=shown) as bar:
             for _ in range(iterations):
                 some = torch.randint(len(image), (BATCH,))
-                slices, target = warp(image[some], inside[some, None], upright_affine(BATCH, device))
-                slices = random_intensity(slices).contiguous(memory_format=torch.channels_last)
-                loss = F.cross_entropy(locator(slices), target[:, 0], ignore_index=UNLABELED)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+                step(locator, optimizer, image[some], inside[some])
                 schedule.step()
                 bar.advance()
+
+
+def step(locator: Locator, optimizer: torch.optim.Optimizer, image: Tensor, inside: Tensor) -> None:
+    """One step of its training, on slices [N, channels, 64, 64] and what lies inside of their rings, [N, 64, 64]."""
+    slices, target = warp(image, inside[:, None], upright_affine(len(image), image.device))
+    slices = random_intensity(slices).contiguous(memory_format=torch.channels_last)
+    loss = F.cross_entropy(locator(slices), target[:, 0], ignore_index=UNLABELED)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def seconds_of(channels: int, iterations: int) -> float:
+    """How long the training of a locator takes on this machine, from the second of two steps on random slices."""
+    with torch.random.fork_rng([]):
+        locator = Locator(channels).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = torch.optim.AdamW(locator.parameters())
+        image, inside = torch.rand(BATCH, channels, SIDE, SIDE), torch.zeros(BATCH, SIDE, SIDE, dtype=torch.long)
+        for _ in range(2):
+            began = time.perf_counter()
+            step(locator, optimizer, image, inside)
+            seconds = time.perf_counter() - began
+    return seconds * min(ITERATIONS, iterations)
 
 
 def _taken_over(locator: Locator, weights: Path) -> bool:

@@ -22,6 +22,7 @@ from ..methods import method_class
 from ..networks import build_network
 from .fit import fit_plan
 from .grid import check_scale
+from .locate import seconds_of
 from .machine import Machine, pick_machine
 from .optimizer import make_optimizer
 from .plan import Plan
@@ -53,11 +54,14 @@ def outlook(dataset: Dataset) -> Iterator[str]:
         yield from _preparation(dataset, plan)
         yield from _strokes(dataset, plan)
         seconds = time_step(plan, pick_machine(config, plan.recipe))
+        extra = seconds_of(len(plan.channels), plan.recipe.iterations) if plan.fitted.locate else 0
     except InputError as error:
         yield f"plan      --preset fast cannot train: {error}"
         return
-    minutes = seconds * plan.recipe.iterations / 60
-    yield f"  time    about {minutes:.2g} minutes: one step takes {seconds:.2g} s here, as was measured now"
+    minutes = (seconds * plan.recipe.iterations + extra) / 60
+    small = f", and the small network takes {extra:.0f} s" if extra else ""
+    shown = f"{minutes:.2g}" if minutes < 10 else f"{minutes:.0f}"
+    yield f"  time    about {shown} minutes: one step takes {seconds:.2g} s here{small}, as was measured now"
 
 
 def _preparation(dataset: Dataset, plan: Plan) -> Iterator[str]:

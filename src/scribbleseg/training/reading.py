@@ -77,7 +77,7 @@ def build_slices(
     counts, has_truth, limit = [], False, free_memory(torch.device("cpu")) / 5
     said: Counter[str] = Counter()
     cores = os.cpu_count() or 1
-    with ThreadPoolExecutor(cores) as pool, Progress("reading cases", len(cases), "case", shown=shown) as bar:
+    with ThreadPoolExecutor(cores) as pool, Progress("reading cases", len(cases), "cases", shown=shown) as bar:
         for image, targets, truth, notes in ahead(pool, load, cases, 2 * cores):
             has_truth |= truth is not None
             unknown = torch.full(image[:, 0].shape, UNLABELED, dtype=torch.uint8)
@@ -169,7 +169,7 @@ def build_voxels(dataset: Dataset, plan: Plan, method: Method) -> Voxels:
     cores = os.cpu_count() or 1
     with (
         ThreadPoolExecutor(cores) as pool,
-        Progress("reading cases", len(cases), "case", shown=distributed.rank() == 0) as bar,
+        Progress("reading cases", len(cases), "cases", shown=distributed.rank() == 0) as bar,
     ):
         for image, targets, truth in ahead(pool, load, cases, 2 * cores):
             images.append(image.transpose(0, 1).flatten(1))

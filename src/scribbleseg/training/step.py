@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from ..core import distributed
+from ..core.console import say
 from ..core.errors import InputError
 from ..data.voxels import Batch, Slices, Voxels
 from ..methods.base import Method
 from .augment import AUGMENTATIONS, own_augmentation, random_affine, random_intensity, upright_affine
 from .average import Average
 from .batches import augment_slices, augmented, draw_patches
+from .waits import Waits
 
 EAGER_STEPS = 3  # before the recording: they initialise libraries and the optimiser's state, and compile
 
@@ -25,7 +27,8 @@ class Step:
     torch.compile in the first call. `recorded` (CUDA): after EAGER_STEPS ordinary steps one step is recorded as a
     graph, with its random numbers and the optimiser, and replayed from then on with one launch. Slices, weights,
     buffers and optimiser state then have to stay where they are in memory. Slices on another device than the method's
-    are gathered there and copied in every step.
+    are gathered there and copied in every step. `foreign`: method or network are somebody else's code; if it waits for
+    values of tensors in the first step, this is said, and no step is recorded.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Step:
         average: Average | None = None,
         compiled: bool = False,
         recorded: bool = False,
+        foreign: bool = False,
     ):
         self.method, self.optimizer, self.slices, self.dtype, self.seed = method, optimizer, slices, dtype, seed
         self.upright = augmentation == "upright"
@@ -50,6 +54,7 @@ class Step:
         self.resident = slices.label.device == self.device
         self.losses: Callable[..., dict[str, Tensor]] = distributed.spread(method, self.device)
         self.compiled, self.part, self.layout, self.average = compiled, part, layout, average
+        self.foreign = foreign and not compiled
         if compiled:
             self.losses = torch.compile(self.losses, dynamic=False)
         if self.device.type == "cuda":
@@ -89,7 +94,13 @@ class Step:
         return self.row
 
     def whole(self, progress: float) -> Tensor:
-        terms = self.forward(self.draw(progress), progress)
+        batch = self.draw(progress)
+        if self.names or not self.foreign:
+            terms = self.forward(batch, progress)
+        else:
+            with Waits() as waits:
+                terms = self.forward(batch, progress)
+            self.leave_unrecorded(waits.found)
         if not self.names:
             check_terms(self.method, terms)
         torch.stack(list(terms.values())).sum().backward()
@@ -97,6 +108,17 @@ class Step:
         row = {**terms, **self.method.monitor()}
         self.names = tuple(row)
         return torch.stack([value.detach().float() for value in row.values()])
+
+    def leave_unrecorded(self, places: list[str]) -> None:
+        """Say where the code waits, if it does, and record no step."""
+        if not places:
+            return
+        self.graph = None
+        if distributed.rank() == 0:
+            say(
+                f"{', '.join(places)}: waits for values of tensors (CONTRIBUTING.md). On CUDA such a step is not "
+                "recorded as a graph, and slower"
+            )
 
     def aside(self, progress: float) -> Tensor:
         """A step on another stream, as CUDA wants it before a recording."""

@@ -230,7 +230,8 @@ def _network(
     plan: Plan, dataset: Dataset, seed: int, init: Path | None, stored: dict | None
 ) -> tuple[nn.Module, Locate | None]:
     """The network with its first weights, and what finds the place to cut slices to, where they are cut to rings."""
-    network = build_network(plan.network, len(plan.channels), len(plan.classes), plan.dims, plan.anisotropy)
+    size = plan.patch if plan.dims == 2 or stored is not None else None  # a 3-D patch is chosen when cases are read
+    network = build_network(plan.network, len(plan.channels), len(plan.classes), plan.dims, plan.anisotropy, size)
     if init is not None and stored is None:
         load_weights(network, init / "last.safetensors", plan.network, len(plan.classes), without=LOCATOR)
     locator = find_locator(network, dataset, plan, seed, stored, init) if plan.fitted.locate else None
@@ -260,6 +261,7 @@ def _first_step(
         average=average,
         compiled=machine.compiled,
         recorded=machine.recorded,
+        foreign=not is_own(plan.method) or ":" in plan.network,
     )
     return State(method, optimizer, average, machine.device), step
 

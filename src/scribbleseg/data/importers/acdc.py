@@ -9,7 +9,7 @@ from ...core.errors import InputError, first_names
 from ...core.json_file import read_lines
 from ...core.parallel import for_each
 from .protocols import ACDC_GROUPS, acdc_protocols, write_splits
-from .write import copy_case, write_description
+from .write import copy_case, write_blanks, write_description
 from .wsl4mis import ABOUT, CLASSES
 
 FILE = re.compile(r"(patient(\d+)_frame\d+)(_gt|_scribble|)\.nii\.gz")
@@ -29,8 +29,8 @@ def import_acdc(src: Path, dst: Path) -> None:
 
     Values: 1 RV, 2 Myo, 3 LV; 4 = not drawn. Patients 1-100 (the challenge's training set) go to imagesTr, 101-150 (its
     test set) to imagesTs. patient001_4d.nii.gz is not read. A patient's pathology is the `Group` in Info.cfg.
-    Without an Info.cfg it follows from the documented order of the patients. Frames without scribble are imported
-    without one.
+    Without an Info.cfg it follows from the documented order of the patients. Frames without scribble get
+    a label without strokes.
 
     Raises InputError if there are no files, a file exists twice or a label has no image, and what copy_case raises.
     """
@@ -65,6 +65,7 @@ def import_acdc(src: Path, dst: Path) -> None:
 
     with atomic_folder(dst) as folder:
         for_each("importing ACDC", copy, files)
+        write_blanks(folder, IGNORE)
         patients: dict[int, list[str]] = {}
         for case in files:
             patients.setdefault(number[case], []).append(case)

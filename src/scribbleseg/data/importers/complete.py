@@ -12,7 +12,7 @@ from ...core.parallel import for_each
 from ..case import load_volume
 from ..dataset import Case
 from ..layout import read_dataset
-from .write import write_blank
+from .write import write_blanks
 
 
 def import_complete(src: Path, dst: Path) -> None:
@@ -29,25 +29,21 @@ def import_complete(src: Path, dst: Path) -> None:
     description["numTraining"] = len(dataset.cases)
     description.pop("dataset", None)
 
-    def copy(item: tuple[str, Case]) -> bool:
-        """One case; returns whether it had no label."""
+    def copy(item: tuple[str, Case]) -> None:
         part, case = item
         load_volume(dataset, case)  # raises InputError for what cannot be read
         truths = "labelsTr_dense" if part == "Tr" else "labelsTs"
         for folder, files in ((f"images{part}", case.images), ("labelsTr", [case.scribble]), (truths, [case.truth])):
             for path in filter(None, files):
                 shutil.copyfile(path, made / folder / path.name)
-        if part == "Ts" or case.scribble is not None:
-            return False
-        write_blank(case.images[0], made / "labelsTr" / f"{case.id}{dataset.file_ending}", dataset.ignore)
-        return True
 
     with atomic_folder(dst) as made:
         parts = ("imagesTr", "labelsTr", "labelsTr_dense", "imagesTs", "labelsTs")
         for part in parts:
             (made / part).mkdir()
         cases = [("Tr", case) for case in dataset.cases.values()] + [("Ts", case) for case in dataset.tests.values()]
-        blank = sum(for_each("copying", copy, cases))
+        for_each("copying", copy, cases)
+        bare = write_blanks(made, dataset.ignore, dataset.file_ending)
         for part in parts:
             if not any((made / part).iterdir()):
                 (made / part).rmdir()
@@ -57,5 +53,5 @@ def import_complete(src: Path, dst: Path) -> None:
             shutil.copytree(dataset.folder / "splits", made / "splits")
         text = json.dumps(description, indent=1) + "\n"
         (made / "dataset.json").write_text(text, encoding="utf-8")
-    if blank:
-        say(f"{blank} of {len(dataset.cases)} cases have no label: each got one without strokes")
+    if bare:
+        say(f"{len(bare)} of {len(dataset.cases)} cases have no label: each got one without strokes")

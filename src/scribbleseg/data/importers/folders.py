@@ -21,7 +21,7 @@ from ..layout import SUFFIX
 from ..nifti import AS_ITK, two_places
 from ..placing import place
 from ..volume import ITK, NIFTI, Grid, check_geometry, check_unit, ending, read_label, read_volume, write_volume
-from .write import END, case_paths, say_moved, write_description
+from .write import END, case_paths, say_moved, write_blanks, write_description
 
 SEGMENTS = ".seg.nrrd"  # of 3D Slicer
 
@@ -43,10 +43,10 @@ def import_folders(settings: config.Import) -> None:
     """Write the scans of IMAGES and the labels of LABELS to a new data set in NIfTI.
 
     A scan is a volume (several channels: CASE_0000, CASE_0001, …), or a folder with one DICOM series. Its label has its
-    name, with or without an ending such as -label, _seg or .seg. A scan without a label is imported without one. Labels
-    are put on the image's grid by their geometry; no voxel is interpolated. Raises InputError for a label without an
-    image, for values that no option names, for labels whose voxels lie between the image's, for drawn voxels outside of
-    the image, and for segments that overlap.
+    name, with or without an ending such as -label, _seg or .seg. A scan without a label gets one without strokes.
+    Labels are put on the image's grid by their geometry; no voxel is interpolated. Raises InputError for a label
+    without an image, for values that no option names, for labels whose voxels lie between the image's, for drawn voxels
+    outside of the image, and for segments that overlap.
     """
     images, labels = settings.src
     mapping = read_mapping(settings.classes, settings.not_drawn)
@@ -64,13 +64,14 @@ def import_folders(settings: config.Import) -> None:
 
     with atomic_folder(settings.dst) as folder:
         found = for_each("importing", convert, scans)
+        write_blanks(folder, mapping.ignore)
         write_description(folder, images.resolve().name, channels, mapping.names, {}, end=END)
     say_moved(drawn[case] for case, (moved, _) in zip(scans, found) if moved)
     if twice := [case for case, (_, both) in zip(scans, found) if both]:
         say(f"{first_names(twice)}: {AS_ITK}")
     bare = [case for case in scans if case not in drawn]
     if bare:
-        say(f"{len(bare)} of {len(scans)} scans have no label: {first_names(bare)}")
+        say(f"{len(bare)} of {len(scans)} scans have no label: {first_names(bare)}; each got one without strokes")
 
 
 def read_mapping(classes: Sequence[str], not_drawn: Sequence[str]) -> Mapping:

@@ -11,7 +11,7 @@ from ...core.console import say
 from ...core.errors import InputError, first_names
 from ...core.parallel import for_each
 from .protocols import write_splits
-from .write import case_paths, copy_case, say_moved, write_blank, write_description
+from .write import copy_case, say_moved, write_blanks, write_description
 
 IMAGE = re.compile(r"((subject\d+)_DE)\.nii\.gz")
 CLASSES = ("RV", "Myo", "LV")
@@ -72,9 +72,7 @@ def import_mscmr(src: Path, dst: Path, same_voxels: bool = False) -> None:
     with atomic_folder(dst) as folder:
         cases = [(part, case) for part, cases in parts.items() for case in cases]
         say_moved([path for moved in for_each("importing MSCMR", copy, cases) for path in moved])
-        for case in parts["val"]:
-            image, label, _ = case_paths(folder, case)
-            write_blank(image, label, IGNORE)
+        write_blanks(folder, IGNORE)
         groups = {case: case.split("_")[0] for cases in parts.values() for case in cases}
         write_description(folder, "MSCMR", ("LGE",), CLASSES, groups, **ABOUT)
         train, val, test = (list(parts[part]) for part in ("train", "val", "TestSet"))

@@ -15,7 +15,7 @@ from ..dicom import find_series, open_series
 from ..itk import from_itk, open_itk, reason, simpleitk
 from ..volume import Grid, check_geometry, ending, read_label, write_volume
 from .protocols import consecutive_fifths, write_splits
-from .write import case_paths, write_description
+from .write import case_paths, write_blanks, write_description
 
 CASE = re.compile(r"(Prostate(?:3T|Dx)-\d\d-\d{4})")
 CLASSES = ("PZ", "CG")
@@ -36,7 +36,7 @@ def import_nci_isbi(src: Path, dst: Path) -> None:
     PatientID and size; its slices are sorted by position. The mask is resampled to the image's grid with nearest
     neighbour, which may only flip or reorder axes: no labelled voxel may be lost. Scribbles are optional: NIfTI or NRRD
     files on the image's grid, named by their patient, with `scribble` in their name or that of their folder (0-2;
-    3 = not drawn). Patients without a mask are named.
+    3 = not drawn); a case without one gets a label without strokes. Patients without a mask are named.
 
     Raises InputError if there are no masks, if a mask has no series of its size (or several) or lies elsewhere, for
     unlisted values, for files that are damaged, and for series that are no volume (`dicom.read_series`).
@@ -65,6 +65,7 @@ def import_nci_isbi(src: Path, dst: Path) -> None:
 
     with atomic_folder(dst) as folder:
         for_each("importing NCI-ISBI 2013", write, masks)
+        write_blanks(folder, IGNORE)
         write_description(folder, "NCI-ISBI 2013", ("T2",), CLASSES, {case: case for case in masks}, **ABOUT)
         write_splits(folder, {"cv5": consecutive_fifths(masks)}, "cv5")
     if bare := sorted((series.keys() | scribbles.keys()) - masks.keys()):

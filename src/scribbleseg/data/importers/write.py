@@ -9,6 +9,7 @@ import numpy as np
 
 from ...core.console import say
 from ...core.labels import UNLABELED
+from ...core.parallel import for_each
 from ..case import load_label, read_channels, recode
 from ..volume import read_components, read_label, write_volume
 
@@ -58,8 +59,21 @@ def copy_case(
     return moved
 
 
+def write_blanks(folder: Path, ignore: int, end: str = END) -> list[str]:
+    """Write a label without strokes for each case of imagesTr that has no label, as nnU-Net wants one; returns these.
+
+    `end` is the ending of the files, `ignore` the value of "not drawn".
+    """
+    images = sorted((folder / "imagesTr").glob(f"*_0000{end}"))
+    labels = {path: folder / "labelsTr" / f"{path.name.removesuffix(f'_0000{end}')}{end}" for path in images}
+    bare = {path: label for path, label in labels.items() if not label.is_file()}
+    if bare:
+        for_each("labels without strokes", lambda path: write_blank(path, bare[path], ignore), bare)
+    return [label.name.removesuffix(end) for label in bare.values()]
+
+
 def write_blank(image: Path, label: Path, ignore: int) -> None:
-    """Write a label without strokes for an image: nnU-Net wants a file in labelsTr for each in imagesTr."""
+    """Write a label without strokes on the grid of an image."""
     _, grid = read_components(image)
     write_volume(label, np.full([grid.sizes[axis] for axis in grid.order], ignore, np.uint8), grid)
 

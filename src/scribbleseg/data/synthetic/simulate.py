@@ -18,7 +18,7 @@ from ...core.errors import InputError
 from ...core.labels import UNLABELED
 from ...core.parallel import for_each
 from ...core.seeds import check_seed
-from ..case import load_volume
+from ..case import load_volume, read_scribble
 from ..dataset import Case
 from ..layout import read_dataset
 from ..volume import write_volume
@@ -192,7 +192,7 @@ def case_seed(seed: int, case: str) -> int:
 
 
 def simulate(config: config.Simulate) -> None:
-    """Draw labelsTr/CASE from labelsTr_dense/CASE for every case with a dense mask and no scribble.
+    """Draw labelsTr/CASE from labelsTr_dense/CASE for every case with a dense mask and no strokes.
 
     With `overwrite` also for those that have a scribble. If one case fails, no file is written. Raises InputError if
     there is no dense mask, or no case left to draw.
@@ -200,12 +200,20 @@ def simulate(config: config.Simulate) -> None:
     check_seed(config.seed)
     dataset = read_dataset(config.dataset)
     dense = [case for case in dataset.cases.values() if case.truth is not None]
+
+    def is_bare(case: Case) -> bool:
+        """Whether the case has no label, or one without strokes."""
+        return case.scribble is None or bool((read_scribble(dataset, case)[0] == UNLABELED).all())
+
     if not dense:
         raise InputError(
             f"{dataset.folder}: no dense masks to draw from; expected labelsTr_dense/CASE{dataset.file_ending}. "
             "Add them."
         )
-    cases = [case for case in dense if config.overwrite or case.scribble is None]
+    if config.overwrite:
+        cases = dense
+    else:
+        cases = [case for case, bare in zip(dense, for_each("reading scribbles", is_bare, dense)) if bare]
     if not cases:
         raise InputError(
             f"{dense[0].scribble}: exists already, and so do the scribbles of all cases with a dense mask "
