@@ -10,7 +10,7 @@ from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.case import read_scribble
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.volume import read_label
-from scribbleseg.draw.suggest import Suggested, in_gaps, least_sure
+from scribbleseg.draw.suggest import Suggested, least_sure
 from scribbleseg.training.plan import read_plan
 from scribbleseg.training.recipe import FAST
 
@@ -31,14 +31,14 @@ def test_the_least_sure_slice_without_strokes_comes_next():
 
 def test_the_middle_of_the_longest_gap_comes_next():
     sure = {"a": [0.2] * 9, "b": [0.1] * 8 + [0.9], "c": [0.15] * 3}
-    found = [in_gaps(sure, {"a": drawn}) for drawn in ({0}, {4}, range(9))]
+    found = [annotator.in_gaps(sure, {"a": drawn}) for drawn in ({0}, {4}, range(9))]
     assert [(each.case, each.slice) for each in found] == [("b", 4)] * 3  # the least sure of the undrawn ones
     all_drawn = {"b": {0}, "c": {1}}
-    assert in_gaps(sure, {"a": {4, 7}, **all_drawn}).case == "b"
+    assert annotator.in_gaps(sure, {"a": {4, 7}, **all_drawn}).case == "b"
     for drawn, expected in (({2}, 5), ({4, 6}, 1), ({1, 4}, 6)):
-        assert in_gaps({"a": sure["a"]}, {"a": drawn}) == Suggested("a", expected, 0.2)
-    assert in_gaps({"b": sure["b"]}, {"b": {2, 5}}) == Suggested("b", 7, 0.1)
-    assert in_gaps({"a": [0.5]}, {"a": {0}}) is None and in_gaps({}, {}) is None
+        assert annotator.in_gaps({"a": sure["a"]}, {"a": drawn}) == Suggested("a", expected, 0.2)
+    assert annotator.in_gaps({"b": sure["b"]}, {"b": {2, 5}}) == Suggested("b", 7, 0.1)
+    assert annotator.in_gaps({"a": [0.5]}, {"a": {0}}) is None and annotator.in_gaps({}, {}) is None
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ time after an update of the model as the page makes it (preset fast, then --init
 
 random   the slices in random order
 unsure   the slice with the highest mean entropy
-spread   the same, of the cases with the fewest drawn slices
+spread   the same, of the cases with the fewest drawn slices, as the page suggests
 gaps     the least sure of these cases, and in it the middle of the longest run without strokes
 
 The patients of fold 0's training side are divided into a pool, which is drawn on, and HELD_OUT patients, whose dense
 masks score every model. Test cases are never read.
 
-Every step is kept in --runs, and a study that was cut off carries on. Writes annotator/DATA.csv and annotator/DATA.png.
+Every step is kept in --runs, and a study that was cut off carries on. Writes annotator/DATA.csv, .md and .png.
 """
 
 import argparse
@@ -21,7 +21,8 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from scribbleseg.data.case import load_label, read_scribble
 from scribbleseg.data.dataset import Case, Dataset
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.volume import Grid, write_volume
-from scribbleseg.draw.suggest import in_gaps, least_sure
+from scribbleseg.draw.suggest import Suggested, least_sure
 from scribbleseg.evaluation.metrics import dice
 from scribbleseg.inference.models import load_models
 from scribbleseg.inference.probabilities import Segmented, segment
@@ -46,7 +47,7 @@ from scribbleseg.training.train import resume
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from common import RESULTS, read_csv, read_log, write_csv
+from common import RESULTS, markdown_table, read_csv, read_log, write_csv, write_page
 
 ROUNDS = (8, 16, 32, 64, 128)  # slices with strokes
 ORDERS = ("random", "unsure", "spread", "gaps")
@@ -91,6 +92,27 @@ def choose(order: str, places: Sequence[Place], before: Sequence[Place], unsure:
             break
         chosen.append((found.case, found.slice))
     return chosen
+
+
+def in_gaps(uncertainty: Mapping[str, Sequence[float]], drawn: Mapping[str, Collection[int]]) -> Suggested | None:
+    """The middle of the longest run of slices without strokes, in a case with the fewest drawn slices.
+
+    Of such cases, the one with the highest mean entropy; of runs as long as each other, the one whose middle has the
+    highest. None if every slice has strokes. uncertainty, drawn: as in `least_sure`.
+    """
+    gaps = {}
+    for name, values in uncertainty.items():
+        ends = [-1, *sorted(drawn.get(name, ())), len(values)]
+        middles = [(start + end) // 2 for start, end in pairwise(ends) if end - start > 1]
+        lengths = [end - start for start, end in pairwise(ends) if end - start > 1]
+        if middles:
+            gaps[name] = max(zip(lengths, (values[middle] for middle in middles), middles))[2]
+    if not gaps:
+        return None
+    fewest = min(len(drawn.get(name, ())) for name in gaps)
+    names = [name for name in gaps if len(drawn.get(name, ())) == fewest]
+    name = max(names, key=lambda name: sum(uncertainty[name]) / len(uncertainty[name]))
+    return Suggested(name, gaps[name], uncertainty[name][gaps[name]])
 
 
 def draw(dataset: Dataset, chosen: Sequence[Place], target: Path) -> None:
@@ -205,6 +227,20 @@ def sum_of_minutes(run: Path) -> float:
     return float(steps @ [entry["seconds_per_iteration"] for entry in log]) / 60
 
 
+def summary(lines: Sequence[dict]) -> str:
+    """Dice of every order, a column for each number of slices: mean of the seeds (each of them)."""
+    rows = []
+    for order in ORDERS:
+        found = [
+            [float(row["dice"]) for row in lines if (row["order"], int(row["slices"])) == (order, count)]
+            for count in ROUNDS
+        ]
+        if any(found):
+            each = [" / ".join(f"{value:.1f}" for value in values) for values in found]
+            rows.append([order, *(f"{np.mean(v):.1f} ({e})" if v else "" for v, e in zip(found, each))])
+    return markdown_table(("order", *(f"{count} slices" for count in ROUNDS)), rows)
+
+
 def chart(lines: Sequence[dict], path: Path) -> None:
     """Dice against the number of annotated slices: the mean of the seeds, and every seed as a point."""
     import matplotlib
@@ -215,7 +251,7 @@ def chart(lines: Sequence[dict], path: Path) -> None:
     words = {
         "random": "random order",
         "unsure": "least sure slice of all cases",
-        "spread": "least sure slice, cases in turn",
+        "spread": "least sure slice, cases in turn (the page)",
         "gaps": "middle of the longest gap, cases in turn",
     }
     figure, axes = plt.subplots(figsize=(6.4, 4))
@@ -267,6 +303,8 @@ def main() -> None:
             )
             write_csv(table, lines, COLUMNS)
             chart(lines, table.with_suffix(".png"))
+            about = f"Made by `python benchmarks/studies/annotator.py` from {table.name}. Mean of the seeds, and each."
+            write_page(table.with_suffix(".md"), f"# Orders of slices, {given.data}", about, summary(lines))
             print(f"seed {seed}, {order}: {(time.monotonic() - began) / 60:.1f} minutes")
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -32,24 +31,3 @@ def least_sure(
         names = [name for name in names if len(drawn.get(name, ())) == fewest]
     found = [Suggested(name, index, uncertainty[name][index]) for name in names for index in open_[name]]
     return max(found, key=lambda each: each.uncertainty, default=None)
-
-
-def in_gaps(uncertainty: Mapping[str, Sequence[float]], drawn: Mapping[str, Collection[int]]) -> Suggested | None:
-    """The middle of the longest run of slices without strokes, in a case with the fewest drawn slices.
-
-    Of such cases, the one with the highest mean entropy; of runs as long as each other, the one whose middle has the
-    highest. None if every slice has strokes. uncertainty, drawn: as in `least_sure`.
-    """
-    gaps = {}
-    for name, values in uncertainty.items():
-        ends = [-1, *sorted(drawn.get(name, ())), len(values)]
-        middles = [(start + end) // 2 for start, end in pairwise(ends) if end - start > 1]
-        lengths = [end - start for start, end in pairwise(ends) if end - start > 1]
-        if middles:
-            gaps[name] = max(zip(lengths, (values[middle] for middle in middles), middles))[2]
-    if not gaps:
-        return None
-    fewest = min(len(drawn.get(name, ())) for name in gaps)
-    names = [name for name in gaps if len(drawn.get(name, ())) == fewest]
-    name = max(names, key=lambda name: sum(uncertainty[name]) / len(uncertainty[name]))
-    return Suggested(name, gaps[name], uncertainty[name][gaps[name]])
