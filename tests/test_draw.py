@@ -1,5 +1,6 @@
 """`scribbleseg draw` without a browser: the data set, the requests of the page, its rules of safety, an update."""
 
+import errno
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from scribbleseg.config import Draw, Train
 from scribbleseg.core.errors import InputError
 from scribbleseg.data.importers.write import write_blank
 from scribbleseg.data.layout import read_dataset
+from scribbleseg.data.volume import Grid
 from scribbleseg.draw.draw import draw, listen, listen_again, open_session
 from scribbleseg.draw.planes import planes
 from scribbleseg.draw.server import make_app
@@ -929,10 +931,10 @@ def test_blank_labels_replace_no_stroke_of_another_page_and_are_read_once(tmp_pa
     plane = np.full(one.strokes.shown(one.case("scan_RAS"), 0, 0)[0].shape, NOT_DRAWN, np.uint8)
     plane[3] = 1
 
-    def drawn_meanwhile(image: Path, label: Path, ignore: int) -> None:
-        if image.name.startswith("scan_RAS"):
+    def drawn_meanwhile(label: Path, grid: Grid, ignore: int) -> None:
+        if label.name.startswith("scan_RAS"):
             other.save_slice("scan_RAS", 0, plane.tobytes(), "none")
-        write_blank(image, label, ignore)
+        write_blank(label, grid, ignore)
 
     monkeypatch.setattr("scribbleseg.draw.session.write_blank", drawn_meanwhile)
     one.complete()
@@ -942,6 +944,58 @@ def test_blank_labels_replace_no_stroke_of_another_page_and_are_read_once(tmp_pa
     (one.place / "labelsTr" / "scan_RAS.nii.gz").unlink()
     again = open_session(one.place)
     assert again.made and again.overview["scan_LPS"].slices == [] and again.overview["scan_LPS"].version != "none"
+
+
+def test_a_stroke_just_after_a_blank_label_appears_is_seen(tmp_path, monkeypatch):
+    folder = scans(tmp_path / "scans", ("RAS",))
+    one, other = open_session(folder, ("liver",)), open_session(folder)
+    plane = np.full(one.strokes.shown(one.case("scan_RAS"), 0, 0)[0].shape, NOT_DRAWN, np.uint8)
+    plane[3] = 1
+    real = os.link
+
+    def link_and_draw(made: Path, path: Path) -> None:
+        real(made, path)
+        other.save_slice("scan_RAS", 0, plane.tobytes(), other.strokes.shown(other.case("scan_RAS"), 0, 0)[1])
+
+    monkeypatch.setattr("os.link", link_and_draw)
+    one.complete()
+    assert open_session(one.place).overview["scan_RAS"].slices == [0]
+
+
+def test_an_image_that_cannot_be_read_is_named_at_the_end(tmp_path, capsys):
+    folder = scans(tmp_path / "scans", ("RAS", "LPS"))
+    session = open_session(folder, ("liver",))
+    broken = folder / "scan_LPS.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:200])
+    session.complete()
+    said = f"{session.place}: no label for images that cannot be read: scan_LPS\n"
+    assert capsys.readouterr().err.count(said) == 1
+    assert [path.name for path in (session.place / "labelsTr").iterdir()] == ["scan_RAS.nii.gz"]
+    assert json.loads((session.place / "dataset.json").read_text(encoding="utf-8"))["numTraining"] == 2
+
+
+def test_labels_that_cannot_be_written_at_the_end_are_an_error(tmp_path, monkeypatch):
+    session = open_session(scans(tmp_path / "scans", ("RAS", "LPS")), ("liver",))
+    labels, replace = session.place / "labelsTr", os.replace
+
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def refuse(source: Path, target: Path) -> None:
+        if Path(target).parent == labels:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(source), None, str(target))
+        replace(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="No space left on device.*Free some space"):
+        patch.setattr("os.fsync", full)
+        session.complete()
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="labelsTr.*Permission denied.*permissions"):
+        patch.setattr("os.link", refuse)
+        patch.setattr("os.replace", refuse)
+        session.complete()
+    assert not [*labels.glob("*")] and not [*(session.work / "blank").iterdir()] and not session.blank
+    session.complete()
+    assert len([*labels.iterdir()]) == 2
 
 
 def test_a_page_that_stays_open_saves_on_after_another_was_closed(tmp_path):

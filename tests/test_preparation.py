@@ -1,17 +1,21 @@
 """Intensity by name, padding, the slicing plane, cropping, strokes that survive, slices without strokes."""
 
 import json
+import shutil
+from contextlib import nullcontext
 
+import nibabel
 import numpy as np
 import pytest
 import torch
 from small import save, small_dataset
 
-from scribbleseg.config import Predict, Train
+from scribbleseg.config import Check, Predict, Train
 from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
-from scribbleseg.data.case import load_volume
+from scribbleseg.data.case import drawn_cases, load_volume
 from scribbleseg.data.fitting import BARE_SHARE, fit
+from scribbleseg.data.importers.write import write_blanks
 from scribbleseg.data.intensity import Intensity, fit_ct, kind_of, normalise, prepare, robust_range, unit_range
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.plane import choose_plane, flat_axis
@@ -21,8 +25,11 @@ from scribbleseg.data.voxels import Slices
 from scribbleseg.inference.predict import predict
 from scribbleseg.methods import METHODS, method_class
 from scribbleseg.training.augment import random_intensity
-from scribbleseg.training.plan import read_plan
+from scribbleseg.training.fit import fit_plan
+from scribbleseg.training.outlook import check
+from scribbleseg.training.plan import Plan, read_plan
 from scribbleseg.training.sampling import bare_slices, make_sampler, rare_slices
+from scribbleseg.training.settings import make_plan, undecided
 from scribbleseg.training.train import train
 
 
@@ -119,10 +126,10 @@ def test_the_plane_is_that_of_most_strokes():
     assert Grid(body.shape, body.affine, None, "first").order == (0, 2, 1)
 
 
-def ct_dataset(folder, axis: int = 2, channel: str = "CT"):
+def ct_dataset(folder, axis: int = 2, channel: str = "CT", cases: int = 4):
     """Scans of 0.8 × 0.8 × 0.7 mm with a body in air, a sentinel around it, and strokes in slices across `axis`."""
     rng = np.random.default_rng(0)
-    for number in range(4):
+    for number in range(cases):
         truth = np.zeros((40, 40, 12), np.uint8)
         truth[14:20, 15:26, 2:10] = 1
         image = np.full(truth.shape, -1000.0)
@@ -144,7 +151,7 @@ def ct_dataset(folder, axis: int = 2, channel: str = "CT"):
     info = {
         "channel_names": {"0": channel},
         "labels": {"background": 0, "organ": 1, "ignore": 2},
-        "numTraining": 4,
+        "numTraining": cases,
         "file_ending": ".nii.gz",
     }
     (folder / "dataset.json").write_text(json.dumps(info), encoding="utf-8")
@@ -173,6 +180,84 @@ def test_dataset_json_overrides_the_plane(tmp_path):
     dataset = read_dataset(folder)
     assert fit(dataset, tuple(dataset.cases)).plane == "sagittal"
     assert load_volume(dataset, dataset.case("ct0")).image.shape == (1, 40, 12, 40)
+
+
+@pytest.fixture(scope="module")
+def with_and_without_blanks(tmp_path_factory):
+    """Twelve cases in one fold, four of them drawn; the eight others, whose slices are thicker, with labels or not."""
+    folder = tmp_path_factory.mktemp("blanks")
+    bare, blank = ct_dataset(folder / "bare", axis=0, cases=12), folder / "blank"
+    (bare / "splits_final.json").unlink()
+    shutil.rmtree(bare / "labelsTr_dense")
+    for number in {*range(12)} - {1, 4, 6, 10}:
+        (bare / "labelsTr" / f"ct{number}.nii.gz").unlink()
+        image = bare / "imagesTr" / f"ct{number}_0000.nii.gz"
+        save(image, np.asarray(nibabel.load(image).dataobj), np.diag([2.1, 0.8, 0.8, 1]))
+    shutil.copytree(bare, blank)
+    assert len(write_blanks(blank, 2)) == 8 and len([*(blank / "labelsTr").iterdir()]) == 12
+    return bare, blank
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_labels_without_strokes_decide_nothing(with_and_without_blanks, tmp_path, seed):
+    def planned(folder, **more) -> Plan:
+        config = Train(folder, tmp_path / "run", preset="fast", val_share=0.25, seed=seed, **more)
+        dataset = read_dataset(folder)
+        return fit_plan(make_plan(config, dataset), dataset, undecided(config))
+
+    bare, blank = with_and_without_blanks
+    plan = planned(blank)
+    assert (plan.size, plan.recipe.iterations, plan.fitted.plane) == (80, 2300, "sagittal")
+    assert len(plan.fold.val) == 1 and plan.fold.val[0] in ("ct1", "ct4", "ct6", "ct10")
+    assert plan == planned(bare)
+    volumes = {"preparation": "patches", "dims": "3", "method": "pce"}
+    assert planned(blank, **volumes) == planned(bare, **volumes) and planned(blank, **volumes).between < 1
+
+
+def test_labels_without_strokes_are_named_at_the_start(with_and_without_blanks, tmp_path, capfd):
+    _, blank = with_and_without_blanks
+    train(Train(blank, tmp_path / "run", method="pce", iterations=1, size=32, batch=1))
+    assert "8 of 12 training cases have no scribble (first: ct0)" in capfd.readouterr().err
+
+
+def test_check_looks_at_drawn_cases(with_and_without_blanks, monkeypatch, capsys):
+    monkeypatch.setattr("scribbleseg.training.outlook.LOOKED_AT", 2)
+    monkeypatch.setattr("scribbleseg.training.outlook.time_step", lambda *_: 1.0)
+    monkeypatch.setattr("scribbleseg.training.outlook.seconds_of", lambda *_: 1.0)
+    said = []
+    for folder in with_and_without_blanks:
+        assert check(Check(folder))
+        said.append(capsys.readouterr().out.replace(str(folder), "").splitlines()[1:])
+    assert said[0] == said[1] and "plane     sagittal: the strokes are flat there" in said[1]
+    assert any("0 of 12 drawn classes" in line for line in said[1])
+
+
+def test_validation_needs_strokes_not_only_labels(with_and_without_blanks, tmp_path):
+    _, blank = with_and_without_blanks
+    dataset = read_dataset(blank)
+    assert drawn_cases(dataset, ["ct0", "ct1", "ct2", "ct4"]) == ["ct1", "ct4"]
+    for val, refused in ((["ct0", "ct2"], True), (["ct0", "ct4"], False)):
+        split = shutil.copytree(blank, tmp_path / val[1]) / "splits" / "own.json"
+        split.parent.mkdir()
+        split.write_text(json.dumps([{"name": "one", "train": ["ct1"], "val": val, "test": []}]), encoding="utf-8")
+        config = Train(tmp_path / val[1], tmp_path / "run", split="own")
+        with pytest.raises(InputError, match="no validation case has") if refused else nullcontext():
+            make_plan(config, read_dataset(config.dataset))
+
+
+def test_a_label_that_gets_strokes_later_counts_from_then_on(tmp_path):
+    folder = small_dataset(tmp_path / "data", cases=3)
+    path = folder / "labelsTr" / "case.0 a.nii.gz"
+    drawn = path.read_bytes()
+    path.unlink()
+    write_blanks(folder, 3)
+    dataset = read_dataset(folder)
+    assert drawn_cases(dataset, dataset.cases) == ["case.1 a", "case.2 a"]
+    path.write_bytes(drawn)
+    assert drawn_cases(dataset, dataset.cases) == ["case.0 a", "case.1 a", "case.2 a"]
+    path.write_bytes(drawn[:40])
+    with pytest.raises(InputError, match="case.0 a.nii.gz"):
+        drawn_cases(dataset, dataset.cases)
 
 
 @pytest.mark.parametrize("preparation", ["slices", "patches"])

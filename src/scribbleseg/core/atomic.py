@@ -39,7 +39,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
             and Path(error.filename) not in path.parents
         ):
             raise
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     finally:
         if partial.exists():  # not unlink(missing_ok=True): the parent may be a file
             partial.unlink()
@@ -73,7 +73,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             and Path(error.filename) not in (partial, path, *path.parents)
         ):
             raise
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -115,7 +115,8 @@ def _sync(folder: Path) -> None:
             os.close(number)
 
 
-def _unwritable(path: Path, error: OSError) -> InputError:
+def unwritable(path: Path, error: OSError) -> InputError:
+    """What to tell a user whose file or folder cannot be written."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)  # None: SimpleITK's writers give no number
     way_out = "Free some space or choose another place." if full else "Choose another place, or change its permissions."
     return InputError(f"{path}: cannot be written ({error.strerror or error}). {way_out}")

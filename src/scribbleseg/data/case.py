@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from ..core.errors import InputError
 from ..core.labels import UNLABELED
+from ..core.parallel import for_each
 from .dataset import Case, Dataset
 from .intensity import Intensity, prepare
 from .preparation import PAPERS, Fitted, content_box, enclosing_box
@@ -61,6 +63,30 @@ def read_scribble(dataset: Dataset, case: Case, plane: str = "spacing") -> tuple
     assert case.scribble is not None
     label, grid = read_label(case.scribble, plane=plane)
     return recode(label, dataset.ignore, case.scribble), grid
+
+
+def drawn_cases(dataset: Dataset, names: Iterable[str]) -> list[str]:
+    """Those of the cases that have a stroke: a label with a voxel of another value than ignore.
+
+    A process reads a label for this once, and again if the file has changed. Raises InputError for labels that cannot
+    be read.
+    """
+
+    def is_drawn(name: str) -> bool:
+        path = dataset.case(name).scribble
+        if path is None:
+            return False
+        seen = path.stat() if path.is_file() else None
+        version = () if seen is None else (seen.st_mtime_ns, seen.st_ino, seen.st_size)
+        return _has_stroke(path, dataset.ignore, version)
+
+    names = list(names)
+    return [name for name, drawn in zip(names, for_each("looking for strokes", is_drawn, names, shown=False)) if drawn]
+
+
+@cache
+def _has_stroke(path: Path, ignore: int, version: tuple[int, ...]) -> bool:
+    return bool((read_volume(path)[0] != ignore).any())
 
 
 def load_image(paths: Iterable[Path], fitted: Fitted = PAPERS) -> tuple[np.ndarray, Grid]:

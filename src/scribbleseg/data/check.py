@@ -91,7 +91,8 @@ def _plane(dataset: Dataset) -> str:
 
     def readable(name: str) -> bool:
         try:
-            return dataset.case(name).scribble is not None and bool(read_scribble(dataset, dataset.case(name)))
+            case = dataset.case(name)
+            return case.scribble is not None and bool((read_scribble(dataset, case)[0] != UNLABELED).any())
         except InputError:
             return False
 

@@ -8,7 +8,7 @@ import numpy as np
 from ..core.errors import InputError
 from ..core.labels import UNLABELED
 from ..core.parallel import for_each
-from .case import difference, read_channels, read_scribble
+from .case import difference, drawn_cases, read_channels, read_scribble
 from .dataset import Dataset
 from .enclosure import choose_rule, closed_rings
 from .intensity import Intensity, ct_samples, fit_ct, kind_of
@@ -45,7 +45,7 @@ def fit(
     slice has a closed ring, for a channel CT without foreground strokes, for a case whose pixels are of quite another
     size than the others', and for files that cannot be read.
     """
-    drawn = [name for name in cases if dataset.case(name).scribble is not None]
+    drawn = drawn_cases(dataset, cases)
     plane = find_plane(dataset, drawn)
 
     def look(name: str) -> tuple[float, list[float], tuple[int, int], float]:

@@ -13,8 +13,9 @@ import numpy as np
 from matplotlib.colors import to_hex
 from msgspec import Meta, Struct, to_builtins
 
-from ..core.atomic import atomic_file
-from ..core.errors import InputError, nearest
+from ..core.atomic import atomic_file, unwritable
+from ..core.console import say
+from ..core.errors import InputError, first_names, nearest
 from ..core.json_file import read_json
 from ..core.labels import UNLABELED
 from ..core.parallel import for_each
@@ -22,6 +23,7 @@ from ..data.case import read_scribble
 from ..data.dataset import Case, Dataset
 from ..data.importers.write import write_blank
 from ..data.layout import read_dataset
+from ..data.volume import read_components
 from ..reporting.figures import colour
 from .classes import add_classes, alone, check_classes, finish
 from .folder import add_new_scans, check_names, make_dataset
@@ -162,7 +164,7 @@ class Session:
         """Leave the data set as nnU-Net wants it: a label for every image, and their number in dataset.json.
 
         That is, if `draw` made it. A data set of the user's own gets labels of what is drawn and is else left alone. An
-        image that cannot be read gets no label. Raises InputError if nothing can be written.
+        image that cannot be read gets no label, and is named. Raises InputError if a file cannot be written.
         """
         if self.dataset is None or not self.made:
             return
@@ -170,7 +172,9 @@ class Session:
             self.refresh()
             cases = self.data.cases.values()
             if bare := [case for case in cases if version_of(self.strokes.path(case)) == NONE_YET]:
-                for_each("labels without strokes", self._write_blank, bare)
+                made = for_each("labels without strokes", self._write_blank, bare)
+                if unread := [case.id for case, can_be_read in zip(bare, made) if not can_be_read]:
+                    say(f"{self.place}: no label for images that cannot be read: {first_names(unread)}")
             path = self.place / "dataset.json"
             described = read_json(path)
             if described.get("numTraining") != len(cases):
@@ -178,23 +182,25 @@ class Session:
                     partial.write_text(json.dumps(described | {"numTraining": len(cases)}, indent=1) + "\n", "utf-8")
             self._save()
 
-    def _write_blank(self, case: Case) -> None:
-        """A label without strokes, unless somebody draws one meanwhile."""
+    def _write_blank(self, case: Case) -> bool:
+        """A label without strokes, unless somebody draws one meanwhile. Returns whether the image can be read."""
         path = self.strokes.path(case)
         made = self.work / "blank" / path.name
         try:
-            write_blank(case.images[0], made, self.data.ignore)
+            _, grid = read_components(case.images[0])
+        except InputError:
+            return False
+        try:
+            write_blank(made, grid, self.data.ignore)
+            version = version_of(made)  # that of `path`, until a page draws on it
             path.parent.mkdir(exist_ok=True)
-            os.link(made, path)
-        except (InputError, FileExistsError):
-            return
-        except OSError:  # the file system has no links
-            if path.exists():
-                return
-            os.replace(made, path)
+            if _put_in_place(made, path):
+                self.blank[case.id] = version
+        except OSError as error:
+            raise unwritable(path, error) from error
         finally:
             made.unlink(missing_ok=True)
-        self.blank[case.id] = version_of(path)
+        return True
 
     # --- classes and cases
 
@@ -333,6 +339,22 @@ class Session:
     def _seen(self, name: str, strokes: Strokes) -> Strokes:
         self.overview[name] = _overview(strokes.counts, strokes.version)
         return strokes
+
+
+def _put_in_place(made: Path, path: Path) -> bool:
+    """Give the file `made` the name `path` unless there is such a file; returns whether it has it now.
+
+    Raises OSError if the name cannot be given.
+    """
+    try:
+        os.link(made, path)
+    except FileExistsError:
+        return False
+    except OSError:  # the file system has no links, or the folder cannot be written
+        if path.exists():
+            return False
+        os.replace(made, path)
+    return True
 
 
 def as_colour(text: object) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..data.case import read_scribble
+from ..data.case import drawn_cases, read_scribble
 from ..data.dataset import Dataset
 from ..data.fitting import fit
 from ..data.voxels import Voxels
@@ -45,8 +45,8 @@ def _slice_distance(dataset: Dataset, plan: Plan) -> float:
     """How far apart slices are for a 3-D network: `between_slices` of the training cases."""
     if plan.fitted.unit != "mm":
         return plan.fitted.pixel
-    drawn = [case for case in map(dataset.case, plan.fold.train) if case.scribble is not None]
-    grids = [read_scribble(dataset, case, plan.fitted.plane)[1] for case in drawn]
+    drawn = drawn_cases(dataset, plan.fold.train)
+    grids = [read_scribble(dataset, dataset.case(name), plan.fitted.plane)[1] for name in drawn]
     return between_slices([grid.spacing_mm[0] for grid in grids], plan.fitted.pixel)
 
 

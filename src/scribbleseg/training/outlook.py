@@ -13,7 +13,7 @@ from ..core.errors import InputError
 from ..core.labels import UNLABELED
 from ..core.parallel import for_each
 from ..data import check as content
-from ..data.case import Volume, load_volume
+from ..data.case import Volume, drawn_cases, load_volume
 from ..data.dataset import Case, Dataset
 from ..data.preparation import PAPERS, lost_strokes, network_shape, resample_label, resample_strokes
 from ..data.volume import Grid
@@ -99,7 +99,7 @@ def _strokes(dataset: Dataset, plan: Plan) -> Iterator[str]:
         nearest, _ = lost_strokes(whole, resample_label(whole, (plan.size, plan.size)).numpy())
         return lost, nearest, drawn
 
-    drawn = [name for name in plan.fold.train if dataset.case(name).scribble is not None]
+    drawn = drawn_cases(dataset, plan.fold.train)
     counts = for_each("counting strokes", count, drawn[:: -(-len(drawn) // LOOKED_AT)])
     lost, nearest, total = np.sum(counts, axis=0).tolist()
     yield (

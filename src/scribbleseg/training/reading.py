@@ -19,7 +19,7 @@ from ..core.labels import UNLABELED
 from ..core.parallel import ahead
 from ..core.progress import Progress
 from ..data.cache import cached
-from ..data.case import Locate, Volume, load_volume
+from ..data.case import Locate, Volume, drawn_cases, load_volume
 from ..data.dataset import Dataset
 from ..data.depth import deepen_image, deepen_label, deepen_strokes
 from ..data.enclosure import enclosure
@@ -188,7 +188,8 @@ def build_voxels(dataset: Dataset, plan: Plan, method: Method) -> Voxels:
 def _say_what_is_left_out(dataset: Dataset, cases: tuple[str, ...]) -> None:
     for message in dataset.left_out():
         say(f"{dataset.folder}: {message}")
-    bare = [name for name in cases if dataset.case(name).scribble is None]
+    drawn = set(drawn_cases(dataset, cases))
+    bare = [name for name in cases if name not in drawn]
     if bare:
         count = f"{len(bare)} of {len(cases)}"
         say(f"{count} training cases have no scribble (first: {bare[0]})")

@@ -1,4 +1,4 @@
-"""From the settings to the plan of a run: resolved and checked with dataset.json and the split; no voxel is read."""
+"""From the settings to the plan of a run: resolved and checked with dataset.json and the split; no image is read."""
 
 import dataclasses
 import importlib.util
@@ -8,8 +8,8 @@ from pathlib import Path
 from ..config import Train
 from ..core.errors import InputError
 from ..core.seeds import check_seed
+from ..data.case import drawn_cases, read_scribble
 from ..data.dataset import Dataset, Fold
-from ..data.volume import read_label
 from ..methods import METHODS, method_class, parse_options
 from .augment import AUGMENTATIONS
 from .calendar import check_interval
@@ -23,7 +23,10 @@ BATCH_3D = 2
 
 
 def make_plan(config: Train, dataset: Dataset) -> Plan:
-    """Resolve defaults and check everything that can be checked without reading a voxel. `dataset`: the config's."""
+    """Resolve defaults and check everything that can be checked without reading an image. `dataset`: the config's.
+
+    Where strokes decide, which cases are set aside or whether to train in 3-D, labels are read.
+    """
     check_interval(config.checkpoint_every)
     check_seed(config.seed)
     method = method_name(config)
@@ -36,8 +39,8 @@ def make_plan(config: Train, dataset: Dataset) -> Plan:
     if not fold.train:
         raise InputError(f"{config.dataset}: fold {config.fold} of '{split}' has no training case. Correct the split.")
     fold = _carve(dataset, fold, config.val_share, config.seed)
-    val = [dataset.case(name) for name in fold.val]
-    if val and all(case.truth is None and case.scribble is None for case in val):
+    on_scribbles = bool(fold.val) and all(dataset.case(name).truth is None for name in fold.val)
+    if on_scribbles and not drawn_cases(dataset, fold.val):
         raise InputError(
             f"{config.dataset}: no validation case has a mask in labelsTr_dense or a scribble in labelsTr. "
             "Add one, use a split without validation, or leave out --val-share."
@@ -54,7 +57,6 @@ def make_plan(config: Train, dataset: Dataset) -> Plan:
         )
     if config.init is not None:
         _check_init(config.init, network, dataset)
-    on_scribbles = bool(val) and all(case.truth is None for case in val)
     return Plan(
         method,
         options,
@@ -108,8 +110,8 @@ def _dims(config: Train, method: str, dataset: Dataset, fold: Fold) -> int:
         return int(config.dims)
     if config.preparation != "patches" or not able or importlib.util.find_spec("monai") is None:
         return 2
-    labels = [dataset.case(name).scribble for name in fold.train]
-    return 3 if suits_3d(read_label(path)[1] for path in labels if path is not None) else 2
+    drawn = map(dataset.case, drawn_cases(dataset, fold.train))
+    return 3 if suits_3d(read_scribble(dataset, case)[1] for case in drawn) else 2
 
 
 def _carve(dataset: Dataset, fold: Fold, share: float, seed: int) -> Fold:
@@ -120,11 +122,8 @@ def _carve(dataset: Dataset, fold: Fold, share: float, seed: int) -> Fold:
     """
     if fold.val or not share:
         return fold
-    dense, scribbled = (
-        sorted({dataset.patient(name) for name in fold.train if getattr(dataset.case(name), kind) is not None})
-        for kind in ("truth", "scribble")
-    )
-    patients = dense or scribbled
+    dense = [name for name in fold.train if dataset.case(name).truth is not None]
+    patients = sorted({dataset.patient(name) for name in dense or drawn_cases(dataset, fold.train)})
     random.Random(seed).shuffle(patients)
     chosen = set(patients[: max(1, round(share * len(patients)))])
     parts = [tuple(case for case in fold.train if (dataset.patient(case) in chosen) == held) for held in (False, True)]

@@ -11,7 +11,7 @@ from ...core.console import say
 from ...core.labels import UNLABELED
 from ...core.parallel import for_each
 from ..case import load_label, read_channels, recode
-from ..volume import read_components, read_label, write_volume
+from ..volume import Grid, read_components, read_label, write_volume
 
 END = ".nii.gz"
 
@@ -68,13 +68,12 @@ def write_blanks(folder: Path, ignore: int, end: str = END) -> list[str]:
     labels = {path: folder / "labelsTr" / f"{path.name.removesuffix(f'_0000{end}')}{end}" for path in images}
     bare = {path: label for path, label in labels.items() if not label.is_file()}
     if bare:
-        for_each("labels without strokes", lambda path: write_blank(path, bare[path], ignore), bare)
+        for_each("labels without strokes", lambda path: write_blank(bare[path], read_components(path)[1], ignore), bare)
     return [label.name.removesuffix(end) for label in bare.values()]
 
 
-def write_blank(image: Path, label: Path, ignore: int) -> None:
-    """Write a label without strokes on the grid of an image."""
-    _, grid = read_components(image)
+def write_blank(label: Path, grid: Grid, ignore: int) -> None:
+    """Write a label without strokes on the grid of its image."""
     write_volume(label, np.full([grid.sizes[axis] for axis in grid.order], ignore, np.uint8), grid)
 
 
