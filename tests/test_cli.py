@@ -395,6 +395,17 @@ def test_threads_that_wait_leave_their_core(tmp_path, load, given, policy):
     assert spins is None or (spins[1] == "0") == (policy == "PASSIVE")
 
 
+@pytest.mark.parametrize("error", [AttributeError, OSError])
+def test_a_load_that_cannot_be_read_is_none(monkeypatch, error):
+    def load():
+        raise error
+
+    monkeypatch.setattr(os, "getloadavg", load)
+    assert not cli._beside_others()
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.6, 0, 0))
+    assert cli._beside_others()
+
+
 def test_help_is_quick_and_imports_nothing_heavy():
     code = """
 import io, sys, time, contextlib

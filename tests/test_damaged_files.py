@@ -566,7 +566,10 @@ def test_a_training_on_all_cases_says_so(folder, tmp_path, capsys):
     (folder / "splits_final.json").unlink()
     words = ["train", str(folder), str(tmp_path / "run"), "--method", "pce", "--size", "16", "--iterations", "1"]
     assert main([*words, "--device", "cpu"]) == 0
-    assert "has no split; all 4 cases of imagesTr are trained on" in capsys.readouterr().err
+    assert "has no split; 4 of 4 cases of imagesTr are trained on" in capsys.readouterr().err
+    words[2] = str(tmp_path / "held")
+    assert main([*words, "--device", "cpu", "--val-share", "0.2"]) == 0
+    assert "has no split; 2 of 4 cases of imagesTr are trained on, 2 validate" in capsys.readouterr().err
 
 
 def test_a_description_of_another_name_is_named(folder):

@@ -813,6 +813,27 @@ def test_an_update_is_as_long_as_the_machine_allows(dataset, tmp_path, monkeypat
     assert affordable(Train(dataset, tmp_path / "run", preset="fast"), FIRST_SECONDS) == expected
 
 
+def test_an_update_says_what_it_reads_and_learns_before_the_training(dataset):
+    updater = Updater(Session(dataset), TINY)
+    updater.folder = dataset / "update"
+    updater.folder.mkdir()
+    (updater.folder / "job.json").write_text('{"images": {}}', encoding="utf-8")
+    for text, expected in (
+        ("", ""),
+        (
+            "a warning: of 3\nlooking at strokes: 1/4 cases, 7.70 cases/s\n",
+            "looking at strokes: 1/4 cases, 7.70 cases/s",
+        ),
+        (
+            "fitting: 4/4 cases\nlearning where rings lie: 41/170 it, 48 s left\nodd\n",
+            "learning where rings lie: 41/170 it, 48 s left",
+        ),
+    ):
+        (updater.folder / "output.log").write_text(text, encoding="utf-8")
+        updater.folder = updater.folder.rename(updater.folder.with_name("1"))
+        assert updater._running() == Progress("starting", 1, message=expected)
+
+
 def test_a_later_update_has_less_time(updated, tmp_path, monkeypatch):
     place = shutil.copytree(updated, tmp_path / "data", symlinks=True)
     begun = SimpleNamespace(Popen=lambda *_, **__: subprocess.Popen(["true"]), PIPE=subprocess.PIPE)

@@ -417,7 +417,7 @@ def test_predictions_are_no_scans(small, run, tmp_path):
         ):
             predict(Predict(run, source, tmp_path / "scans"))
     (tmp_path / "out" / MADE_BY).unlink()
-    with pytest.raises(InputError, match="exists already, and predict did not write it"):
+    with pytest.raises(InputError, match="exists already, and no note says that predict wrote it"):
         predict(Predict(run, tmp_path / "out", tmp_path / "scans"))
     assert {path.name: path.read_bytes() for path in (tmp_path / "scans").iterdir()} == before
 

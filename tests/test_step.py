@@ -299,6 +299,9 @@ def test_no_method_waits_for_values(name, capsys):
         lambda x: x[x > 0].sum(),
         lambda x: x.nonzero().float().mean(),
         lambda x: x.masked_select(x > 0).mean(),
+        lambda x: torch.bincount((x > 0).flatten().long()).float().mean(),
+        lambda x: x.flatten().unique_consecutive().mean(),
+        lambda x: x.flatten().repeat_interleave((x > 0).flatten().long()).sum(),
     ],
 )
 def test_code_of_others_that_waits_is_named_and_not_recorded(waits, capsys):
@@ -322,7 +325,10 @@ def test_what_needs_no_value_is_let_pass(capsys):
     def filling(batch, progress):
         image = batch.image.clone()
         image[image > 0] = 0
-        return {name: value + image.where(image > 1, 0).sum() for name, value in losses(batch, progress).items()}
+        return {
+            name: value + image.where(image > 1, 0).repeat_interleave(2).sum()
+            for name, value in losses(batch, progress).items()
+        }
 
     step.losses = filling
     step(torch.tensor([0, 1]), 0.5, 0.01)

@@ -296,6 +296,13 @@ def test_a_run_carried_on_elsewhere_says_so(dataset, tmp_path):
         )
 
 
+def test_a_step_that_turns_out_not_to_be_recorded_is_noted(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(Step, "kind", property(lambda step: "eager" if step.taken else "recorded"))
+    run = train(settings(dataset, tmp_path / "run"))
+    stored = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    assert (stored["step"], stored["continued"]) == ("recorded", [{"step": "eager"}])
+
+
 def test_the_commit_is_of_the_repository_that_tracks_the_package(tmp_path, monkeypatch):
     """A package in a virtual environment inside a user's repository must not be taken for it."""
     if shutil.which("git") is None:

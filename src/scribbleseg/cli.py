@@ -40,7 +40,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _beside_others() -> bool:
     """Whether programs used more than half a core in the last minute; False where the system does not tell."""
-    return hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.5
+    try:
+        return os.getloadavg()[0] > 0.5
+    except (AttributeError, OSError):
+        return False
 
 
 def _main(argv: list[str]) -> int:

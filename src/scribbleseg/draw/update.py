@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ FIRST_SECONDS, NEXT_SECONDS = 240, 60  # of training; with reading and predictin
 CONTINUED_ITERATIONS = 300  # at most, of an update that starts from the model of the one before
 PATIENCE = 15  # seconds that a stopped process has before it is killed
 KEPT = 2  # updates on disk
+COUNTED = re.compile(r"^.*: \d+/\d+ .*$", re.MULTILINE)  # a line of a progress bar
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ class Updater:
         number = int(self.folder.name)
         run, job = self.folder / "run", read_json(self.folder / "job.json")
         if not (run / "log.jsonl").is_file() or not (run / "config.json").is_file():
-            return Progress("starting", number)
+            return Progress("starting", number, message=self._last_line())
         total = read_json(run / "config.json")["plan"]["recipe"]["iterations"]
         lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
         logged = [json.loads(line) for line in lines if line.endswith("\n")]
@@ -161,6 +163,11 @@ class Updater:
             return Progress("training", number, done, total, left)
         predicted = len(list((self.folder / "uncertainty").glob("[!.]*.json")))
         return Progress("predicting", number, predicted, len(job["images"]))
+
+    def _last_line(self) -> str:
+        """What the process reads or learns before its training, such as "learning where rings lie: 41/170 it"."""
+        text = (self.folder / "output.log").read_text(encoding="utf-8", errors="replace")
+        return (COUNTED.findall(text) or [""])[-1]
 
     def _ended(self, code: int) -> Progress:
         number, minutes = int(self.folder.name), (time.monotonic() - self.began) / 60

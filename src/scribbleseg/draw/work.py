@@ -13,6 +13,7 @@ from ..data.layout import read_dataset, read_description
 from ..data.volume import read_volume
 from ..inference.predict import predict
 from ..training.fit import fit_plan
+from ..training.locate import seconds_of
 from ..training.machine import pick_machine
 from ..training.outlook import time_step
 from ..training.plan import read_plan
@@ -50,10 +51,12 @@ def main(folder: Path) -> int:
 def affordable(config: Train, seconds: float) -> int:
     """How many iterations this machine makes in `seconds`: at least FEWEST, at most those of the plan.
 
-    A step of the plan is timed before.
+    A step of the plan is timed before. Where slices are cut to rings, what finds them is trained in these seconds too.
     """
     dataset = read_dataset(config.dataset)
     plan = fit_plan(make_plan(config, dataset), dataset, undecided(config))
+    if plan.fitted.locate:
+        seconds -= seconds_of(len(plan.channels), plan.recipe.iterations) / (1 if config.init is None else 4)
     step = time_step(plan, pick_machine(config, plan.recipe))
     return min(max(int(seconds / step), FEWEST), plan.recipe.iterations)
 

@@ -91,5 +91,5 @@ def check_values(label: np.ndarray, path: Path, names: Sequence[str]) -> None:
             known = ", ".join(f"{number} {name}" for number, name in enumerate(("background", *names)))
             raise InputError(
                 f"{path}: has value {value}; expected {known}. "
-                "Give dense masks of these classes, not scribbles with an ignore value."
+                "Give dense masks of these classes, not scribbles with an ignore value; --class-name names every class."
             )

@@ -62,7 +62,8 @@ def check_replaceable(files: Sequence[Path]) -> None:
     """Raises InputError for a file that exists and is not what `predict` wrote, such as a mask corrected by hand."""
     for path in files:
         if os.path.lexists(path) and not is_own(path):
-            why = "predict did not write it" if never_written(path) else "it was changed since predict wrote it"
+            unknown = never_written(path)
+            why = "no note says that predict wrote it" if unknown else "it was changed since predict wrote it"
             raise InputError(
                 f"{path}: exists already, and {why} ({MADE_BY}). "
                 "Move it elsewhere, choose another OUTPUT, or give predict --overwrite."

@@ -53,6 +53,8 @@ def run_to_end(
         state.iteration += 1
         if step.compiled and step.taken == 1:
             say(f"compiled in {time.perf_counter() - began:.0f} s")
+        if step.taken == 1 and folder.writes:
+            folder.add_environment({"step": step.kind})  # code of others that waits is not recorded
         if calendar.sweeps_at(state.iteration):
             share = torch.full((), state.iteration / recipe.iterations, device=machine.device)
             state.method.sweep(step.slices, share)

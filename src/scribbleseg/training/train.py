@@ -68,7 +68,9 @@ def train(config: Train) -> Path:
                 "on a CPU. `--preset fast` trains in minutes."
             )
         if folder.writes and (config.split, plan.split) == ("auto", "all"):
-            say(f"{config.dataset}: has no split; all {len(plan.fold.train)} cases of imagesTr are trained on")
+            trained, val = len(plan.fold.train), len(plan.fold.val)
+            held = f", {val} validate" if val else ""
+            say(f"{config.dataset}: has no split; {trained} of {trained + val} cases of imagesTr are trained on{held}")
         _run(config, plan, machine, dataset, folder, stored=None)
     return Path(config.run)
 

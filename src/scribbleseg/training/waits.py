@@ -9,7 +9,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 ATEN = torch.ops.aten
-READING = (ATEN._local_scalar_dense, ATEN.nonzero, ATEN.masked_select, ATEN.equal, ATEN._unique2, ATEN.unique_dim)
+READING = (
+    *(ATEN._local_scalar_dense, ATEN.nonzero, ATEN.masked_select, ATEN.equal, ATEN._unique2, ATEN.unique_dim),
+    *(ATEN.unique_consecutive, ATEN.bincount, ATEN.repeat_interleave),
+)
 INDEXING = (ATEN.index, ATEN.index_put, ATEN.index_put_, ATEN._index_put_impl_)
 TORCH = str(Path(torch.__file__).parent)
 

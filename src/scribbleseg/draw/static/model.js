@@ -24,7 +24,7 @@ export function showUpdate() {
   else $("bar").value = total ? step / total : 0;
   $("update-text").className = phase === "failed" ? "bad" : "";
   $("update-text").textContent = {
-    starting: "Reading scans and strokes…",
+    starting: message || "Reading scans and strokes…",
     training: `Training, ${Math.round((100 * step) / total)} %${left ? `, ${duration(left)} left` : ""}. You can go on drawing.`,
     predicting: `Predicting, ${step} of ${total} cases`,
   }[phase] ?? (missing.length ? `Draw first: ${missing.join(", ")}` : message || "Trains on your strokes and segments all cases.");
