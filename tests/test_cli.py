@@ -430,3 +430,15 @@ def test_check_proposes_validation_where_nothing_is_held_out(tmp_path, capsys):
     (dataset / "splits_final.json").unlink()
     assert cli.main(["check", str(dataset)]) == 0
     assert capsys.readouterr().err.rstrip().endswith("RUN --preset fast --val-share 0.2")
+
+
+def test_check_proposes_a_split_where_one_has_to_be_named(tmp_path, capsys):
+    dataset = small_dataset(tmp_path / "data")
+    (dataset / "splits").mkdir()
+    content = json.loads((dataset / "splits_final.json").read_text(encoding="utf-8"))
+    folds = json.dumps([{"train": fold["train"], "test": fold["val"]} for fold in content])
+    (dataset / "splits_final.json").unlink()
+    for name, option in (("tuning", " --split tuning"), ("z", ""), ("zz y", " --split z")):
+        (dataset / "splits" / f"{name}.json").write_text(folds, encoding="utf-8")
+        assert cli.main(["check", str(dataset)]) == 0
+        assert capsys.readouterr().err.rstrip().endswith(f"RUN --preset fast{option}")

@@ -4,6 +4,7 @@ import gzip
 import json
 import shutil
 import struct
+import time
 import zlib
 from pathlib import Path
 
@@ -518,6 +519,7 @@ LOOKALIKES = [
     "splits_final (1).json",
     "split_final.json",
     "splits_final.pkl",
+    "splits_final",
     "split/mine.json",
 ]
 LOOKALIKES += ["imagesTr/splits_final.json", "splits/mine.json.txt", "splits/mine.txt", "splits/mine.json~"]
@@ -692,7 +694,9 @@ def test_a_volume_without_a_voxel_size_never_counts_in_mm(folder, tmp_path, caps
         ["import", "folders", scan.parent, folder / "labelsTr", tmp_path / "imported", "--class", "outer=1"],
     ):
         capsys.readouterr()
-        assert main([str(word) for word in verb]) == 2 and words in capsys.readouterr().err, verb[0]
+        assert main([str(word) for word in verb]) == 2
+        told = capsys.readouterr().err
+        assert words in told and ("lay the folders out as docs/data.md says" in told) == (verb[0] == "import"), told
     assert not out.exists() and not (tmp_path / "new").exists() and not (tmp_path / "imported").exists()
     assert main(["evaluate", str(folder / "labelsTr_dense"), str(folder / "labelsTr_dense")]) == 0
     assert "voxel" in capsys.readouterr().out
@@ -758,6 +762,16 @@ def test_a_label_of_nearly_the_right_name_is_a_problem(folder, said, name):
     assert said(folder)[0], "beside the label it does no harm"
 
 
+def test_many_labels_without_images_are_read_in_seconds(folder):
+    for number in range(3000):
+        (folder / "imagesTr" / f"case{number}_0000.nii.gz").touch()
+        (folder / "labelsTr" / f"other {number}.nii.gz").touch()
+    (folder / "labelsTr" / "copy of case12 (2).nii.gz").touch()
+    began = time.process_time()
+    (fault,) = survey(folder)[1]
+    assert time.process_time() - began < 5 and "the label of case12 is labelsTr/case12.nii.gz" in fault
+
+
 def test_accents_that_look_alike_are_a_problem(folder, said):
     names = {"imagesTr/case0_0000": "caf\u00e9_0000", "labelsTr/case0": "cafe\u0301"}
     for old, new in names.items():
@@ -776,11 +790,52 @@ def test_a_folder_of_nearly_the_right_name_is_a_problem(folder, said, name):
     assert not usable and f"{folder / name}: is not read; is labelsTr meant?" in text
 
 
-@pytest.mark.parametrize(("key", "meant"), [("group", "groups"), ("Plane", "plane"), ("channel_name", "channel_names")])
+@pytest.mark.parametrize("name", ["labelsTr_dens", "labelTr_dense"])
+def test_masks_in_a_misspelt_folder_are_a_problem(folder, said, name):
+    (folder / "labelsTr_dense").rename(folder / name)
+    usable, text = said(folder)
+    assert not usable and f"{folder / name}: is not read; is labelsTr_dense meant?" in text
+
+
+def test_folders_of_other_names_do_no_harm(folder, said):
+    shutil.rmtree(folder / "labelsTr_dense")
+    for part in ("labelsTr_seg", "labelsTr_test", "labelsTr_done", "labelsTr_new", "labelsTr_dense_old", "split"):
+        (folder / part).mkdir()
+    usable, text = said(folder)
+    assert usable and "split: not read as a split" in text
+
+
+def test_files_about_splits_do_no_harm(folder):
+    (folder / "splits_final.json").unlink()
+    for name in ("make_splits.py", "split_notes.md", "train_test_split.csv", "split.py"):
+        (folder / name).touch()
+    assert read_dataset(folder).default_split() == "all"
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("group", "groups"), ("Plane", "plane"), ("channel_name", "channel_names"), ("Spacing", "spacing")],
+)
 def test_a_key_of_nearly_the_right_name_is_refused(folder, key, meant):
-    edit(folder, **{meant: None, key: "axial" if key == "Plane" else {"0": "MR"}})
+    value = {"Plane": "axial", "Spacing": "voxels"}.get(key, {"0": "MR"})
+    edit(folder, **{meant: None, key: value})
     with pytest.raises(InputError, match=f"'{key}' is no key that is read; is {meant} meant"):
         read_dataset(folder)
+
+
+def test_folds_in_the_description_are_refused_where_there_is_no_split(folder):
+    edit(folder, splits=[{"train": ["case0"], "val": ["case1"]}])
+    assert "splits" in read_dataset(folder).unknown_keys
+    (folder / "splits_final.json").unlink()
+    with pytest.raises(InputError, match="'splits' is no key that is read; expected splits_final.json"):
+        read_dataset(folder)
+
+
+def test_keys_that_change_no_meaning_are_named(folder, said):
+    edit(folder, numTraining=None, name=None, num_training=4, names=["a"], spacings=[1, 1, 5], datasets=[], split="a")
+    usable, text = said(folder)
+    named = "datasets (is dataset meant?), names (is name meant?), num_training (is numTraining meant?), "
+    assert usable and f"unknown keys are not read: {named}spacings (is spacing meant?), split." in text
 
 
 def test_channels_come_by_their_number(folder):

@@ -110,15 +110,16 @@ def test_a_label_that_lost_its_geometry(scans, capsys):
     assert "anna.nii.gz: lies elsewhere than its image" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind", [".nii.gz", ".nrrd"])
+@pytest.mark.parametrize("kind", [".nii.gz", ".nrrd", ".seg.nrrd"])
 def test_a_label_without_a_place_is_not_placed_by_chance(scans, kind):
     """Voxels of 1 mm at whole numbers: a part of the label would fit somewhere."""
     (scans / "images" / "anna.nii.gz").unlink()
     save(scans / "images" / "anna.nii.gz", image(0), np.diag([-1.0, -1, 1, 1]))
     part, path = drawn()[1:, 1:, :3], scans / "labels" / f"anna{kind}"
-    if kind == ".nrrd":
-        head = f"NRRD0004\ntype: uchar\ndimension: 3\nsizes: {' '.join(map(str, part.shape))}\nencoding: raw\n\n"
-        path.write_bytes(head.encode() + part.T.tobytes())
+    if kind != ".nii.gz":
+        head = f"NRRD0004\ntype: uchar\ndimension: 3\nsizes: {' '.join(map(str, part.shape))}\nencoding: raw\n"
+        segments = [f"Segment{value}_LabelValue:={value}\n" for value in (1, 2, 5) if kind == ".seg.nrrd"]
+        path.write_bytes(f"{head}{''.join(segments)}\n".encode() + part.T.tobytes())
     else:
         save(path, part, None)
     with pytest.raises(InputError, match="its header says no place of its voxels.* Save it again on the image's grid"):

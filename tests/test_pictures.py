@@ -86,6 +86,18 @@ def test_from_check_to_evaluate(tmp_path, capsys, end, colours):
     assert rows[0]["unit"] == ("mm" if end == ".nii.gz" else "voxel")
 
 
+@pytest.mark.parametrize("preparation, exit_code", [("slices", 0), ("patches", 2)])
+def test_a_run_on_sized_slices_predicts_pictures_unless_it_counts_in_mm(tmp_path, capsys, preparation, exit_code):
+    data, pictures = cells(tmp_path / "cells", ".nii.gz", 1), cells(tmp_path / "pictures", ".png", 1)
+    how = {"method": "pce", "iterations": 1, "size": 32, "batch": 3, "preparation": preparation}
+    run, scan = train(Train(data, tmp_path / "run", **how)), pictures / "imagesTr" / "well_00_0000.png"
+    words = ["predict", str(run), str(scan), str(tmp_path / "mask.png"), "--device", "cpu"]
+    assert cli.main(words) == exit_code
+    assert ("does not say how large its voxels are" in capsys.readouterr().err) == bool(exit_code)
+    if not exit_code:
+        assert read_label(tmp_path / "mask.png")[0].shape == (1, 60, 50)
+
+
 def test_a_mask_comes_back_as_the_picture_it_was_made_of(tmp_path):
     data = cells(tmp_path / "cells", ".png", 3)
     run = train(Train(data, tmp_path / "run", method="pce", iterations=1, size=32, batch=2))

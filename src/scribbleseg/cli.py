@@ -240,9 +240,7 @@ def _what_next(settings: Any, result: Any) -> str:
         case config.Phantom(dst=dataset) | config.Import(dst=dataset) | config.Simulate(dataset=dataset):
             return f"data set: {dataset}; next: {_order('check', dataset)}"
         case config.Check(dataset=dataset):
-            held_out = (dataset / "splits").is_dir() or (dataset / "splits_final.json").is_file()
-            share = () if held_out else ("--val-share", "0.2")
-            return f"next: {_order('train', dataset, 'RUN', '--preset', 'fast', *share)}"
+            return f"next: {_order('train', dataset, 'RUN', '--preset', 'fast', *_split_options(dataset))}"
         case config.Pack(output=model):
             return f"packed model: {model}; next: {_order('predict', model, 'INPUT', 'OUTPUT')}"
         case config.Export(output=folder):
@@ -253,6 +251,21 @@ def _what_next(settings: Any, result: Any) -> str:
             other = _order("train", folder / "phantom", "runs/scn", "--method", "scn", "--budget", "quick")
             return f"next: open the report, or try another method: {other}"
     return ""
+
+
+def _split_options(folder: Path) -> tuple[str, ...]:
+    """What `train` needs to be told about the splits of a data set."""
+    from .data.layout import read_dataset
+
+    dataset = read_dataset(folder)
+    splits = dataset.splits()
+    if not splits:
+        return "--val-share", "0.2"
+    try:
+        dataset.default_split()
+    except InputError:
+        return "--split", min(splits, key=lambda name: name == "tuning")
+    return ()
 
 
 def _order(*words: object) -> str:

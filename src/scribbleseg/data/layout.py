@@ -5,9 +5,9 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
@@ -20,6 +20,8 @@ from .volume import ENDINGS, PICTURES
 FOLDERS = (*PARTS, "splits")
 FILES = ("splits_final.json",)
 ALIKE = 0.8  # of difflib's ratio: from here a name counts as misspelt
+ALIKE_DENSE = 0.9  # for labelsTr_dense, which most data sets lack: labelsTr_test and labelsTr_done are other folders
+SPLIT = re.compile(r"split([^.]*$|.*\.(json|pkl))")  # a file of folds that was renamed, or that of nnU-Net v1
 SUFFIX = re.compile(r"([._-](\d{4}|seg|segmentation|label|labels|mask|gt|scribble|scribbles))+$", re.IGNORECASE)
 
 
@@ -64,6 +66,7 @@ WITHOUT_MEANING = {
     *("dataset_name", "dataset_release", "dataset_license", "dataset_description", "dataset_reference"),
     *("overwrite_image_reader_writer", "image_reader_writer"),
 }  # keys that say nothing about which files are read and what their values mean
+CHANGES = {"groups": dict, "plane": str, "spacing": str, "channel_names": dict}  # the meaning of files, where misspelt
 
 
 def survey(folder: Path) -> tuple[Dataset, list[str]]:
@@ -85,17 +88,15 @@ def survey(folder: Path) -> tuple[Dataset, list[str]]:
             f"{folder}: has no dataset.json{found}. A data set is a folder in the nnU-Net raw layout; "
             "see `scribbleseg import --help`."
         )
-    info, keys = read_description(path)
+    info, content = read_description(path)
     for key in ("labels", "file_ending"):
-        if key not in keys:
-            raise InputError(f"{path}: has no '{key}'. It has {', '.join(keys) or 'nothing'}. Add '{key}'.")
-    if "regions_class_order" in keys:
+        if key not in content:
+            raise InputError(f"{path}: has no '{key}'. It has {', '.join(content) or 'nothing'}. Add '{key}'.")
+    if "regions_class_order" in content:
         raise InputError(f"{path}: has regions_class_order; region-based labels are not supported. Remove the key.")
-    if "modality" in keys and info.channel_names is None:
+    if "modality" in content and info.channel_names is None:
         raise InputError(f"{path}: 'modality' is nnU-Net v1's word. Rename it to channel_names.")
-    for key in sorted(keys - READ - WITHOUT_MEANING):
-        if close := difflib.get_close_matches(key.casefold(), {name.casefold() for name in READ - keys}, 1, ALIKE):
-            raise InputError(f"{path}: '{key}' is no key that is read; is {close[0]} meant? Rename or remove it.")
+    unknown = _unknown_keys(path, content)
     classes, ignore = _classes(path, info.labels)
     names = info.channel_names or {"0": "image"}
     channels = tuple(names[str(number)] for number in range(len(names)))
@@ -132,14 +133,14 @@ def survey(folder: Path) -> tuple[Dataset, list[str]]:
         groups,
         "voxels" if end.lower() in PICTURES else info.spacing,
         info.scribbleseg_note,
-        tuple(sorted(keys - READ - WITHOUT_MEANING)),
+        unknown,
         info.plane,
     )
     return dataset, faults
 
 
-def read_description(path: Path) -> tuple[Description, set[str]]:
-    """The content of a dataset.json and its keys. Raises InputError for a value of another type."""
+def read_description(path: Path) -> tuple[Description, dict[str, Any]]:
+    """What is read of a dataset.json, and its whole content. Raises InputError for a value of another type."""
     content = read_json(path, dict)
     info: Description = convert(content, Description, path)
     names = info.channel_names or {}
@@ -148,7 +149,29 @@ def read_description(path: Path) -> tuple[Description, set[str]]:
             f"{path}: channel_names has the numbers {', '.join(names)}; "
             "expected 0, 1, … as in the files' _0000, _0001. Correct the file."
         )
-    return info, set(content)
+    return info, content
+
+
+def _unknown_keys(path: Path, content: dict[str, Any]) -> tuple[str, ...]:
+    """The keys that are not read, each with the key that may be meant.
+
+    Raises InputError where the key that may be meant would change the meaning of the files, and for folds if no split
+    is read.
+    """
+    folded, shown = {name.casefold(): name for name in READ - content.keys()}, []
+    for key in sorted(content.keys() - READ - WITHOUT_MEANING):
+        close = difflib.get_close_matches(key.casefold(), folded, 1, ALIKE)
+        meant = folded[close[0]] if close else ""
+        if meant in CHANGES and isinstance(content[key], CHANGES[meant]):
+            raise InputError(f"{path}: '{key}' is no key that is read; is {meant} meant? Rename or remove it.")
+        folds = key.casefold().startswith("split") and isinstance(content[key], (list, dict))
+        if folds and not (path.parent / "splits_final.json").is_file() and not (path.parent / "splits").is_dir():
+            raise InputError(
+                f"{path}: '{key}' is no key that is read; expected splits_final.json or splits/NAME.json beside "
+                "dataset.json. Move the folds there, or remove the key."
+            )
+        shown.append(f"{key} (is {meant} meant?)" if meant else key)
+    return tuple(shown)
 
 
 def _groups(path: Path, groups: dict[str, str | int | float], known: Collection[str]) -> dict[str, str]:
@@ -229,10 +252,15 @@ def _cases(
 def _place_faults(folder: Path) -> list[str]:
     """Messages for what has the name of a part of a data set and is not read as such: it would count as missing."""
     parts, faults = {name.casefold(): name for name in (*FOLDERS, *FILES)}, []
+    has_split = (folder / "splits_final.json").is_file()
     for path in sorted(folder.glob("[!.]*")):
         name = parts.get(path.name.casefold())
         if name is None:
             alike = {part: difflib.SequenceMatcher(None, path.name.casefold(), part).ratio() for part in parts}
+            if alike["labelstr_dense"] < ALIKE_DENSE:
+                del alike["labelstr_dense"]
+            if has_split:
+                del alike["splits"]
             close = [parts[part] for part, ratio in alike.items() if ratio == max(alike.values()) >= ALIKE]
             if path.is_dir() and close and not any(os.path.lexists(folder / part) for part in close):
                 faults.append(f"{path}: is not read; is {close[0]} meant? Rename it, or move it elsewhere.")
@@ -260,7 +288,7 @@ def _split_faults(folder: Path) -> list[str]:
         for path in sorted(place.glob("[!.]*")):
             name = path.name.casefold()
             known = name.endswith(ENDINGS) or (place == folder and name in ("splits", "splits_final.json"))
-            if "split" in name and not known:
+            if SPLIT.match(name) and not known:
                 faults.append(
                     f"{path}: is not read; expected splits_final.json or splits/NAME.json beside dataset.json. Rename, "
                     "move or remove it."
@@ -292,12 +320,14 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _case_in(name: str, cases: Iterable[str]) -> str:
+def _case_in(name: str, cases: Collection[str]) -> str:
     """The longest case that a volume's name holds as a word, such as `copy of case1 (2).nii.gz.part`; "" for none."""
     if "." in name and not any(end in name for end in ENDINGS):
         return ""
-    found = (case for case in cases if re.search(rf"(?<![^\W_]){re.escape(case)}(?![^\W_])", name))
-    return max(found, key=len, default="")
+    starts = [i for i in range(len(name)) if i == 0 or not name[i - 1].isalnum()]
+    ends = [i for i in range(1, len(name) + 1) if i == len(name) or not name[i].isalnum()]
+    parts = (name[start:end] for start in starts for end in ends if start < end)
+    return max((part for part in parts if part in cases), key=len, default="")
 
 
 def _listed_faults(path: Path, listed: dict[str, Listed], cases: Mapping[str, Case]) -> list[str]:

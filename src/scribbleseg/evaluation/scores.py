@@ -101,12 +101,12 @@ def score_files(
             f"{next(iter(predicted))}, first mask: {next(iter(true))}). Rename the files of one of the folders."
         )
     info_path = (truth if truth.is_dir() else truth.parent).parent / "dataset.json"
-    info, keys = read_description(info_path) if info_path.is_file() else (Description(), set())
+    info, content = read_description(info_path) if info_path.is_file() else (Description(), {})
     names = tuple(classes)
     if not names:
         names = (
             class_names(info_path, info.labels)
-            if "labels" in keys
+            if "labels" in content
             else numbered_classes([true[case] for case in cases])
         )
 

@@ -9,7 +9,7 @@ import numpy as np
 from ..data.case import prepare_channels, read_channels
 from ..data.intensity import Intensity
 from ..data.preparation import content_box
-from ..data.volume import Grid, check_unit
+from ..data.volume import FILE_AXES, Grid, check_unit
 from ..training.grid import check_scale
 from .models import Model
 from .probabilities import Segmented
@@ -56,11 +56,14 @@ def prepare_scan(what: object, channels: Sequence[np.ndarray], grid: Grid, model
     """The channels [D, H, W], float32 and as they are in a file, prepared for each model.
 
     If the models find where rings lie, the box holds what each of them finds. what: names the channels in a message.
-    Raises InputError for voxels of quite another size than those of a model, and for none where a model counts in mm.
+    Raises InputError for voxels of quite another size than those of a model. A model in mm needs to know how large a
+    voxel is for patches, and to find the slices of a volume, unless its plane is an axis of the file: else InputError.
     """
     fitted = models[0].plan.fitted
+    seeks_slices = len(channels[0]) > 1 and fitted.plane not in FILE_AXES
     for model in models:
-        check_unit(what, grid, model.plan.fitted.unit)
+        if seeks_slices or model.plan.preparation == "patches":
+            check_unit(what, grid, model.plan.fitted.unit)
         check_scale(what, model.plan, channels[0].shape, grid.spacing_mm)
     prepared: dict[tuple[Intensity, ...], np.ndarray] = {}
     for model in models:

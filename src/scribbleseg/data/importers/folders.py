@@ -16,11 +16,11 @@ from ...core.labels import UNLABELED
 from ...core.parallel import for_each
 from ..case import difference, read_channels, says_place
 from ..dicom import has_series, read_series
-from ..itk import from_itk, open_itk
+from ..itk import from_itk, has_size, open_itk
 from ..layout import SUFFIX
 from ..nifti import AS_ITK, two_places
 from ..placing import place
-from ..volume import ITK, NIFTI, Grid, check_geometry, check_unit, ending, read_label, read_volume, write_volume
+from ..volume import ITK, NIFTI, Grid, check_geometry, ending, read_label, read_volume, write_volume
 from .write import END, case_paths, say_moved, write_blanks, write_description
 
 SEGMENTS = ".seg.nrrd"  # of 3D Slicer
@@ -192,7 +192,10 @@ def find_labels(labels: Path, scans: Iterable[str]) -> dict[str, Path]:
 
 
 def _write_scan(folder: Path, case: str, files: tuple[Path, ...]) -> tuple[Grid, bool]:
-    """Write the channels; returns the grid as it will be read, and whether a header has two places that differ."""
+    """Write the channels; returns the grid as it will be read, and whether a header has two places that differ.
+
+    Raises InputError for a scan without a voxel size.
+    """
     path = case_paths(folder, case)[0]
     twice = False
     for number, source in enumerate(files):
@@ -201,7 +204,13 @@ def _write_scan(folder: Path, case: str, files: tuple[Path, ...]) -> tuple[Grid,
             array, grid = read_series(source)
         else:
             array, grid = read_volume(source)
-            check_unit(source, grid, "mm")
+            if grid.unit != "mm":
+                raise InputError(
+                    f"{source}: does not say how large its voxels are; expected lengths in mm. Write their size into "
+                    "the header (space directions of NRRD, ElementSpacing of MetaImage), or convert the scan again. If "
+                    'nobody knows it, lay the folders out as docs/data.md says, with "spacing": "voxels" in '
+                    "dataset.json: all lengths are in voxels then."
+                )
             twice |= two_places(grid.header)
         if source.is_file() and source.name.lower().endswith(END):
             shutil.copyfile(source, target)
@@ -256,7 +265,7 @@ def _read_segments(path: Path, mapping: Mapping) -> tuple[np.ndarray, Grid]:
     layers = voxels[None] if voxels.ndim == 3 else voxels  # [layers, x, y, z]
     if layers.ndim != 4:
         raise InputError(f"{path}: has {voxels.ndim} axes; expected a volume. Save it again in 3D Slicer.")
-    grid = Grid(layers.shape[1:], affine, header)
+    grid = Grid(layers.shape[1:], affine, header, unit="mm" if has_size(path) else "voxels")
     found = np.full(grid.shape, mapping.ignore, np.uint8)
     for number in numbers:
         name = keys.get(f"Segment{number}_Name", "").strip()
