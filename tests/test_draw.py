@@ -809,7 +809,7 @@ def test_an_update_leaves_its_cores_to_the_page(dataset, monkeypatch):
     assert [environment["OMP_WAIT_POLICY"] for environment in environments] == ["passive", "active"]
 
 
-@pytest.mark.parametrize(("step", "expected"), [(0.01, 900), (0.5, 480), (60, 100)])
+@pytest.mark.parametrize(("step", "expected"), [(0.01, 900), (0.5, 480), (60, 50)])
 def test_an_update_is_as_long_as_the_machine_allows(dataset, tmp_path, monkeypatch, step, expected):
     monkeypatch.setattr("scribbleseg.draw.work.time_step", lambda plan, machine: step)
     assert affordable(Train(dataset, tmp_path / "run", preset="fast"), FIRST_SECONDS) == expected

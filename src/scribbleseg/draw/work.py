@@ -21,7 +21,7 @@ from ..training.settings import make_plan, undecided
 from ..training.train import train
 from .folder import link_or_copy
 
-FEWEST = 100  # iterations
+FEWEST = 50  # iterations
 FAILED = "failed.json"  # of an update: case → why it could not be predicted
 
 
