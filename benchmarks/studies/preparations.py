@@ -109,12 +109,8 @@ def main() -> None:
             data = open_data(name, given.datasets)
             for row in ROWS[name]:
                 line = measure(name, row, seed, data, given.runs)
-                key = (name, row, str(seed))
-                others = [old for old in read_csv(table) if (old["data"], old["row"], old["seed"]) != key]
-                order = [(data, row) for data, rows in ROWS.items() for row in rows]
-                lines = sorted(
-                    [*others, line], key=lambda one: (order.index((one["data"], one["row"])), int(one["seed"]))
-                )
+                others = [old for old in read_csv(table) if place(old) != place(line)]
+                lines = sorted([*others, line], key=place)
                 write_csv(table, lines, COLUMNS)
                 page = given.results / "preparations.md"
                 write_page(page, "# Preparations of scans", ABOUT, markdown_table(HEAD, summary(lines)))
