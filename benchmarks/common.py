@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from scribbleseg.bench.formats import pipe_table
@@ -39,6 +39,13 @@ def write_csv(path: Path, rows: Sequence[Mapping], columns: Sequence[str]) -> No
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def put_line(path: Path, line: Mapping, place: Callable[[Mapping], tuple], columns: Sequence[str]) -> list[Mapping]:
+    """Put a line into a CSV file, instead of the one with the same `place`; returns the lines, sorted by it."""
+    lines = sorted([*(old for old in read_csv(path) if place(old) != place(line)), line], key=place)
+    write_csv(path, lines, columns)
+    return lines
 
 
 def write_page(path: Path, *blocks: str) -> None:

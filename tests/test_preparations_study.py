@@ -2,6 +2,7 @@
 
 import preparations
 import pytest
+from common import read_csv
 from small import small_dataset
 
 from scribbleseg.training.plan import read_plan
@@ -30,7 +31,7 @@ def test_a_study_carries_on(tmp_path, monkeypatch):
     words = ["--only", "mscmr", "--datasets", tmp_path / "data", "--runs", tmp_path / "runs", "--results", tmp_path]
     monkeypatch.setattr("sys.argv", ["preparations.py", *map(str, words)])
     preparations.main()
-    made = preparations.read_csv(tmp_path / "preparations.csv")
+    made = read_csv(tmp_path / "preparations.csv")
     assert [(one["row"], one["seed"]) for one in made] == [(row, seed) for row in rows for seed in "01"]
     papers, fast = (read_plan(tmp_path / "runs" / f"mscmr-{row}-s0")[1] for row in rows)
     assert not papers.fitted.intensity and fast.fitted.intensity

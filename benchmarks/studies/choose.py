@@ -33,7 +33,7 @@ from scribbleseg.training.train import resume
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from common import RESULTS, markdown_table, read_csv, read_log, write_csv, write_page
+from common import RESULTS, markdown_table, put_line, read_log, write_page
 
 VARIANTS: dict[str, tuple[dict, dict]] = {  # name → changes of the preset, settings of the training
     "papers": ({"augmentation": "papers"}, {"preparation": "slices"}),
@@ -127,9 +127,7 @@ def main() -> None:
         run = given.runs / f"{given.data}-{name}-s{given.seed}"
         train(name, data, given.split, run, given.seed)
         line = measure(name, data, run)
-        lines = [row for row in read_csv(table) if place(row) != place(line)]
-        lines = sorted([*lines, line], key=place)
-        write_csv(table, lines, COLUMNS)
+        lines = put_line(table, line, place, COLUMNS)
         shown = ("variant", "cross_entropy", "background", "foreground", *COLUMNS[10:], "minutes")
         rows = [[row[key] for key in shown] for row in lines]
         about = (

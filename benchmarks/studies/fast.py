@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from annotator import sum_of_minutes
-from common import RESULTS, read_csv, scribbleseg, write_csv
+from common import RESULTS, put_line, scribbleseg
 
 from scribbleseg.core.json_file import read_json
 from scribbleseg.evaluation.tables import read_rows, summarise
@@ -59,8 +59,7 @@ def main() -> None:
     for seed in given.seeds:
         for data in given.only:
             line = make(data, seed, given.datasets, given.runs, given.results / f"{data}-s{seed}.csv")
-            others = [row for row in read_csv(given.results / "runs.csv") if place(row) != place(line)]
-            write_csv(given.results / "runs.csv", sorted([*others, line], key=place), COLUMNS)
+            put_line(given.results / "runs.csv", line, place, COLUMNS)
 
 
 def place(line: dict) -> tuple[str, int]:

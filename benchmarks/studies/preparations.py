@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from annotator import kept, score, sum_of_minutes
-from common import RESULTS, markdown_table, read_csv, write_csv, write_page
+from common import RESULTS, markdown_table, put_line, write_page
 
 import scribbleseg as ss
 from scribbleseg.core.device import prepare_cpu
@@ -109,9 +109,7 @@ def main() -> None:
             data = open_data(name, given.datasets)
             for row in ROWS[name]:
                 line = measure(name, row, seed, data, given.runs)
-                others = [old for old in read_csv(table) if place(old) != place(line)]
-                lines = sorted([*others, line], key=place)
-                write_csv(table, lines, COLUMNS)
+                lines = put_line(table, line, place, COLUMNS)
                 page = given.results / "preparations.md"
                 write_page(page, "# Preparations of scans", ABOUT, markdown_table(HEAD, summary(lines)))
 
