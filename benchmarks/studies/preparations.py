@@ -39,9 +39,9 @@ ABOUT = (
     "Made by `python benchmarks/studies/preparations.py`; every run, its commit and its machine in preparations.csv. "
     f"All rows are trained with `corral`. `papers`: the papers' preparation and augmentation, 128 pixels, "
     f"{PAPERS['iterations']} iterations; of hearts with the enclosed background, as `fast` has it. `fast`: the "
-    "preset as it is. Of the abdomens "
-    f"({CASES} scans; `thick`: slices of 7 mm, `cubes`: `--isotropic`) all rows have {SHORT['iterations']} iterations, and "
-    "all but `papers` are the preset with the preparation that is named. Validation patients of the hearts, test cases of the abdomens."
+    f"preset as it is. Of the abdomens ({CASES} scans; `thick`: slices of 7 mm, `cubes`: `--isotropic`) all rows have "
+    f"{SHORT['iterations']} iterations, and all but `papers` are the preset with the preparation that is named. "
+    "Validation patients of the hearts, test cases of the abdomens."
 )
 
 
