@@ -8,7 +8,7 @@ from small import small_dataset
 from scribbleseg.config import Train
 from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
-from scribbleseg.data.enclosure import choose_rule, closed_rings, enclosure, outside_hull, outside_ring
+from scribbleseg.data.enclosure import choose_rule, enclosing_slices, enclosure, outside_hull, outside_ring
 from scribbleseg.data.voxels import Batch
 from scribbleseg.losses.enclosure import enclosure_term
 from scribbleseg.losses.supervised import partial_cross_entropy
@@ -54,6 +54,13 @@ o...2...o
 ooooooooo
 """
 APART = RING.replace(".........", "........2", 1)
+BESIDE = """
+.........
+..o...o..
+..o....1.
+..o...o..
+.........
+"""
 ONLY_FOREGROUND = RING.replace("o", ".")
 
 
@@ -106,10 +113,12 @@ def test_the_map_of_a_volume():
     assert ((ring == 0) <= (volume == UNLABELED)).all(), "strokes are not in it"
 
 
-def test_the_rule_follows_the_share_of_closed_rings():
-    assert closed_rings(np.stack([drawn(RING), drawn(OPEN), drawn(RING.replace("1", "."))]), 0.5) == (1, 2)
-    assert choose_rule([(9, 10), (9, 10)]) == ("hull", 0.9)
-    assert choose_rule([(5, 10)]) == ("ring", 0.5) and choose_rule([(4, 10)]) == ("off", 0.4)
+def test_the_rule_follows_the_share_of_slices_that_enclose():
+    assert enclosing_slices(np.stack([drawn(RING), drawn(APART), drawn(RING.replace("1", "."))]), 0.5) == (1, 2)
+    assert enclosing_slices(drawn(OPEN)[None], 0.5) == (1, 1), "the hull holds the stroke, though the ring is open"
+    assert enclosing_slices(drawn(BESIDE)[None], 0.5) == (0, 1)
+    assert enclosing_slices(drawn(BESIDE)[None], 1.5) == (1, 1), "the hull does not hold the stroke, the wide ring does"
+    assert choose_rule([(9, 10), (1, 10)]) == ("hull", 0.5) and choose_rule([(4, 10)]) == ("off", 0.4)
     assert choose_rule([]) == choose_rule([(0, 0)]) == ("off", 0.0)
 
 
@@ -130,7 +139,7 @@ def test_the_term_is_the_mean_over_enclosed_pixels():
 def test_a_run_reads_the_ring_and_says_so(tmp_path, method):
     data = small_dataset(tmp_path / "data")
     changes = {"method": method, "iterations": 2, "size": 32, "batch": 4}
-    with pytest.raises(InputError, match="no slice has background strokes that close"):
+    with pytest.raises(InputError, match="in no slice the background strokes enclose"):
         train(Train(data, tmp_path / "on", enclosure="on", **changes))
     assert not (tmp_path / "on").exists()
     run = train(Train(data, tmp_path / "run", enclosure="auto", **changes))

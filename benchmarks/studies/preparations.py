@@ -34,7 +34,7 @@ SHORT = {"iterations": 450}  # an abdomen's scans differ less than hearts
 STACKED = "patches, 2.5-D"
 FLAT = FAST | SHORT | {"preparation": "patches", "dims": "2"}
 ABDOMEN = {
-    "papers": PAPERS | SHORT,
+    "papers": PAPERS | SHORT | {"enclosure": "on"},
     "whole slices": FAST | SHORT | {"preparation": "slices"},
     "patches, 2-D": FLAT,
     STACKED: FLAT,
@@ -47,7 +47,7 @@ HEAD = ("data", "preparation", "seeds", "cases", "Dice, %", "minutes")
 ABOUT = (
     "Made by `python benchmarks/studies/preparations.py`; every run, its commit and its machine in preparations.csv. "
     f"All rows are trained with `corral`. `papers`: the papers' preparation and augmentation, 128 pixels, "
-    f"{PAPERS['iterations']} iterations; of hearts with the enclosed background, as `fast` has it. `fast`: the "
+    f"{PAPERS['iterations']} iterations, with the enclosed background, as `fast` has it. `fast`: the "
     f"preset as it is. Of the abdomens ({CASES} scans; `thick`: slices of 7 mm, `cubes`: `--isotropic`) all rows have "
     f"{SHORT['iterations']} iterations, and all but `papers` are the preset with the preparation that is named; 2.5-D: "
     "2-D, with the slices above and below as channels. Validation patients of the hearts, test cases of the abdomens."

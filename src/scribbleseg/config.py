@@ -96,7 +96,7 @@ class Train:
             "slices: whole slices resized to a square, as in the papers. rings: slices are cut to where the rings of "
             "background strokes lie, and resized to a square; a small network finds the place in new scans. patches: "
             "the data decide the pixel size, and squares are cut from the slices. auto: rings with a preset, if the "
-            "strokes of the training cases form closed rings on less than half of a slice, else slices.",
+            "strokes of the training cases enclose structures on less than half of a slice, else slices.",
         ),
     ] = "auto"
     dims: Annotated[
@@ -112,8 +112,8 @@ class Train:
         Literal["auto", "on", "off"],
         Option(
             "",
-            "Whether what lies outside a ring of background strokes counts as background. auto: with a preset, if the "
-            "strokes of the training cases form closed rings.",
+            "Whether what lies outside of the background strokes' hull counts as background. auto: with a preset, if "
+            "in half of the slices or more the background strokes enclose the structures.",
         ),
     ] = "auto"
     iterations: Annotated[int | None, Option("N", "Number of optimiser steps.", BUDGETS)] = None

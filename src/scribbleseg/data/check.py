@@ -13,7 +13,7 @@ from ..core.labels import UNLABELED
 from ..core.parallel import for_each
 from .case import load_label, read_channels, read_scribble, recode
 from .dataset import Case, Dataset
-from .enclosure import choose_rule, closed_rings
+from .enclosure import choose_rule, enclosing_slices
 from .fitting import find_plane
 from .intensity import ct_samples
 from .layout import read_description, survey
@@ -133,7 +133,7 @@ def _inspect(dataset: Dataset, case: Case, plane: str) -> Found:
             foreground = (scribble != UNLABELED) & (scribble != 0)
             found.greys = [ct_samples(channel, foreground) for channel in channels]
             found.flat = flat_axis(scribble.transpose(np.argsort(found.grid.order)))
-            found.rings = closed_rings(scribble, dataset.reach(found.grid))
+            found.rings = enclosing_slices(scribble, dataset.reach(found.grid))
         found.bare_slices, found.pixels = int((per_slice.sum(1) == 0).sum()), scribble.size
         if truth is not None:
             found.compared = int(found.drawn.sum())
@@ -246,15 +246,12 @@ def _tilted(grids: list[Grid]) -> np.ndarray:
 
 
 def _describe_rings(drawn: list[Found]) -> None:
-    closed, slices = map(sum, zip(*(found.rings for found in drawn), strict=True))
+    rule, share = choose_rule(found.rings for found in drawn)
+    slices = sum(found.rings[1] for found in drawn)
     if not slices:
         return
-    rule, share = choose_rule([(closed, slices)])
-    meaning = {
-        "hull": "outside of the background strokes' hull counts as background",
-        "ring": "outside of a closed ring counts as background",
-        "off": "too few to read it",
-    }[rule]
+    hull = "outside of the background strokes' hull counts as background"
+    meaning = hull if rule == "hull" else "too few to read it"
     print(
         f"rings     {100 * share:.0f} % of {slices} slices enclose their structures with background strokes: "
         f"{meaning} (--enclosure auto)"

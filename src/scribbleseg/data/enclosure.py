@@ -8,7 +8,7 @@ from skimage.morphology import convex_hull_image
 
 from ..core.labels import UNLABELED
 
-HULL_FROM, RING_FROM = 0.9, 0.5  # share of a data set's slices with a closed ring
+READ_FROM = 0.5  # share of a data set's slices whose background strokes enclose the structures
 
 
 def outside_ring(scribble: np.ndarray, reach: float) -> np.ndarray | None:
@@ -40,8 +40,8 @@ def enclosure(scribble: np.ndarray, reach: float, rule: str) -> np.ndarray:
     """What is surely background and was not drawn: uint8 [D, H, W], 0 there and UNLABELED elsewhere.
 
     rule "hull": outside of the convex hull of a slice's background strokes, or of its ring where the hull does not hold
-    all foreground strokes. rule "ring": outside of the closed ring. A slice with background strokes alone is
-    background. A slice without background strokes says nothing.
+    all foreground strokes. rule "ring", of older runs: outside of the closed ring alone. A slice with background
+    strokes alone is background. A slice without background strokes says nothing.
     """
     found = np.full(scribble.shape, UNLABELED, np.uint8)
     for drawn, target in zip(scribble, found):
@@ -55,17 +55,17 @@ def enclosure(scribble: np.ndarray, reach: float, rule: str) -> np.ndarray:
     return found
 
 
-def closed_rings(scribble: np.ndarray, reach: float) -> tuple[int, int]:
-    """How many slices of [D, H, W] have a closed ring, and how many have strokes of foreground."""
+def enclosing_slices(scribble: np.ndarray, reach: float) -> tuple[int, int]:
+    """In how many slices of [D, H, W] the hull or the ring holds the foreground strokes, and how many have such."""
     drawn = [part for part in scribble if ((part != 0) & (part != UNLABELED)).any()]
-    return sum(outside_ring(part, reach) is not None for part in drawn), len(drawn)
+    return sum(outside_hull(part) is not None or outside_ring(part, reach) is not None for part in drawn), len(drawn)
 
 
 def choose_rule(counts: Iterable[tuple[int, int]]) -> tuple[str, float]:
-    """The rule for a data set from `closed_rings` of its cases, and the share of slices with a closed ring.
+    """The rule for a data set from `enclosing_slices` of its cases, and the share of slices that enclose.
 
-    hull from 90 % on, ring from 50 % on, else off; also off without foreground strokes.
+    hull from half of the slices on, else off; also off without foreground strokes.
     """
-    closed, drawn = np.sum(list(counts) or [(0, 0)], axis=0)
-    share = float(closed / drawn) if drawn else 0.0
-    return ("hull" if share >= HULL_FROM else "ring" if share >= RING_FROM else "off"), share
+    enclosing, drawn = np.sum(list(counts) or [(0, 0)], axis=0)
+    share = float(enclosing / drawn) if drawn else 0.0
+    return ("hull" if share >= READ_FROM else "off"), share

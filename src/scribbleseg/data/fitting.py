@@ -10,7 +10,7 @@ from ..core.labels import UNLABELED
 from ..core.parallel import for_each
 from .case import difference, drawn_cases, read_channels, read_scribble
 from .dataset import Dataset
-from .enclosure import choose_rule, closed_rings
+from .enclosure import choose_rule, enclosing_slices
 from .intensity import Intensity, ct_samples, fit_ct, kind_of
 from .plane import choose_plane, flat_axis
 from .preparation import MOST_SCALE, Fitted, content_box
@@ -38,12 +38,12 @@ def fit(
     median of the cases' (mean of rows and columns), but larger where the strokes of a slice would spread wider: those
     of 95 % of the slices fill at most three quarters of a patch's side.
 
-    enclosure: on, off, or auto, by the share of closed rings. locate: on, off, or auto: slices are cut to where rings
-    lie, if the strokes have any, and auto: if that saves half of the pixels in the median case. They are not cut to
-    what is no air then. by_data: intensities by the names of the channels, and
-    empty borders cut off where that saves half of the pixels; else as the papers. Raises InputError for "on" where no
-    slice has a closed ring, for a channel CT without foreground strokes, for a case whose pixels are of quite another
-    size than the others', and for files that cannot be read.
+    enclosure: on, off, or auto, by the share of slices that enclose. locate: on, off, or auto: slices are cut to where
+    rings lie, if the strokes have any, and auto: if that saves half of the pixels in the median case. They are not cut
+    to what is no air then. by_data: intensities by the names of the channels, and empty borders cut off where that
+    saves half of the pixels; else as the papers. Raises InputError for "on" where no slice encloses anything, for a
+    channel CT without foreground strokes, for a case whose pixels are of quite another size than the others', and for
+    files that cannot be read.
     """
     drawn = drawn_cases(dataset, cases)
     plane = find_plane(dataset, drawn)
@@ -53,18 +53,18 @@ def fit(
         pixel = sum(dataset.spacing_of(grid)) / 2
         slices = [part for part in scribble if ((part != 0) & (part != UNLABELED)).any()]
         spread = [float(max(np.ptp(np.nonzero(part != UNLABELED), axis=1)) + 1) * pixel for part in slices]
-        rings = closed_rings(scribble, dataset.reach(grid)) if enclosure != "off" else (0, 0)
-        return pixel, spread, rings, _share_drawn_on(slices)
+        enclosing = enclosing_slices(scribble, dataset.reach(grid)) if enclosure != "off" else (0, 0)
+        return pixel, spread, enclosing, _share_drawn_on(slices)
 
     found = for_each("fitting", look, drawn) if patch or enclosure != "off" else []
-    rule, share = choose_rule(closed for _, _, closed, _ in found)
+    rule, share = choose_rule(enclosing for _, _, enclosing, _ in found)
     if enclosure == "on" and not share:
         raise InputError(
-            f"{dataset.folder}: --enclosure on, but no slice has background strokes that close around its foreground "
-            "strokes. Draw rings, or use --enclosure off."
+            f"{dataset.folder}: --enclosure on, but in no slice the background strokes enclose the foreground strokes. "
+            "Draw rings, or use --enclosure off."
         )
-    if enclosure == "on" and rule == "off":
-        rule = "ring"
+    if enclosure == "on":
+        rule = "hull"
     spread = [value for _, values, _, _ in found for value in values]
     pixel = float(np.median([side for side, *_ in found])) if patch and found else 0.0
     for name, (side, *_) in zip(drawn, found) if patch else ():

@@ -23,8 +23,8 @@ class Fitted:
 
     pixel: float = 0.0  # side of a pixel that the network sees
     unit: str = "mm"  # of the side: mm, or voxels where the files have no spacing
-    enclosure: str = "off"  # hull | ring | off: what counts as enclosed (data/enclosure.py)
-    closed: float = 0.0  # share of the slices with foreground strokes whose background strokes form a closed ring
+    enclosure: str = "off"  # hull | off, and ring in older runs: what counts as enclosed (data/enclosure.py)
+    closed: float = 0.0  # share of the slices with foreground strokes whose background strokes enclose them
     plane: str = "spacing"  # one of volume.PLANES: the plane that slices are cut in
     intensity: tuple[Intensity, ...] = ()  # of each channel; none: as the papers
     crop: bool = False  # whether empty rows and columns around the body are cut off

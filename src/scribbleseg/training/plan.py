@@ -145,7 +145,7 @@ def _check_stored(stored: Stored) -> None:
             f"slices cut to rings, with {plan.preparation} and enclosure {plan.fitted.enclosure!r}: not known."
         )
     if not 0 <= plan.fitted.closed <= 1:
-        raise InputError(f"a share of {plan.fitted.closed} of the slices with closed rings; expected 0 to 1.")
+        raise InputError(f"a share of {plan.fitted.closed} of the slices with enclosed structures; expected 0 to 1.")
     if plan.fitted.intensity and len(plan.fitted.intensity) != len(plan.channels):
         raise InputError(f"{len(plan.fitted.intensity)} intensities for {len(plan.channels)} channels.")
     if not 0 <= (plan.fitted.bare or 0) < 1:
