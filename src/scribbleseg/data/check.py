@@ -38,7 +38,7 @@ class Found:
     drawn: np.ndarray = field(default_factory=lambda: np.zeros(0, int))  # scribbled pixels [classes]
     drawn_slices: np.ndarray = field(default_factory=lambda: np.zeros(0, int))  # slices that hold the class [classes]
     bare_slices: int = 0  # slices without a scribbled pixel
-    rings: tuple[int, int] = (0, 0)  # slices with a closed ring, and slices with foreground strokes
+    rings: tuple[int, int] = (0, 0)  # slices whose background strokes enclose, and slices with foreground strokes
     pixels: int = 0
     flat: int | None = None  # the file axis across which the strokes are flat
     greys: list[np.ndarray] = field(default_factory=list)  # of each channel under the foreground strokes
