@@ -1,5 +1,6 @@
 """Bad inputs at fixed seeds: every verb ends with 0, 1 or 2 and a message, and changes nothing that it was given.
 
+The first fifth of the inputs are in the quick tests, the others in the slow ones.
 SCRIBBLESEG_FUZZ=10 makes each of these ten times as long, SCRIBBLESEG_FUZZ=4:10 leaves out the first four times, which
 were done before; docs/reliability.md has the figures of a long run.
 """
@@ -35,6 +36,7 @@ from scribbleseg.training.checkpoint import read_checkpoint
 from scribbleseg.training.train import resume, train
 
 AFTER, TIMES = map(float, ("0:" + os.environ.get("SCRIBBLESEG_FUZZ", "1")).split(":")[-2:])
+FIRST = 0.2  # of the inputs are in the quick tests
 ODD = [None, True, -1, 0, 1, 2**70, 0.5, 1e308, float("nan"), "", "x", "<b>", "\0", "é", "../..", [], [None], [[1]], {}]
 ODD += [{"a": 1}, {"": ""}, "a" * 300, "\ud800", "\x1b[2J"]
 WORDS = [
@@ -59,11 +61,18 @@ WORDS += [".", "/", "/dev/null", "a=b", "=", "monai:x", "os:system", "cuda:99", 
 SHORT = ["--method", "pce", "--size", "32", "--iterations", "1", "--batch", "2", "--device", "cpu"]
 
 
-def inputs(count: int) -> Iterator[np.random.Generator]:
-    """A generator of random numbers for each input, the same in every run of the tests."""
-    first = round(count * AFTER)
-    for seed in range(first, max(first + 1, round(count * TIMES))):
-        yield np.random.default_rng(seed)
+@pytest.fixture(params=[(0.0, FIRST), pytest.param((FIRST, 1.0), marks=pytest.mark.slow)], ids=["first", "rest"])
+def part(request) -> tuple[float, float]:
+    """From where to where in the inputs this test goes."""
+    return request.param
+
+
+def inputs(count: int, part: tuple[float, float] = (0.0, 1.0)) -> Iterator[tuple[int, np.random.Generator]]:
+    """The numbers of the inputs and a generator of random numbers for each, the same in every run of the tests."""
+    start, stop = count * AFTER, max(count * AFTER + 1, count * TIMES)
+    first, last = (round(start + share * (stop - start)) for share in part)
+    for number in range(first, last):
+        yield number, np.random.default_rng(number)
 
 
 def tree(*folders: Path) -> dict[str, bytes]:
@@ -182,12 +191,12 @@ def header(content: bytes, rng: np.random.Generator) -> bytes:
     return bytes(data)
 
 
-def test_headers(data, run, tmp_path, capsys):
+def test_headers(data, run, tmp_path, capsys, part):
     found = Found()
     paths = [data / "imagesTr" / "case.2 a_0000.nii", data / "labelsTr" / "case.0 a.nii"]
     paths += [data / "labelsTr_dense" / "case.2 a.nii"]
     before = tree(data, run)
-    for number, rng in enumerate(inputs(120)):
+    for number, rng in inputs(120, part):
         path = paths[number % 3]
         whole = path.read_bytes()
         path.write_bytes(header(whole, rng))
@@ -206,7 +215,7 @@ def test_headers(data, run, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("kind", [".nii.gz", ".nrrd", ".mha", ".png", ".tif", "deflate.tif"])
-def test_bytes_of_volumes(data, run, tmp_path, capsys, kind):
+def test_bytes_of_volumes(data, run, tmp_path, capsys, kind, part):
     """What has a checksum is refused, or has the voxels that it had."""
     found, (voxels, grid) = Found(), read_volume(data / "labelsTr_dense" / "case.0 a.nii")
     path, truth = tmp_path / f"mask{kind}", tmp_path / f"truth{kind}"
@@ -217,7 +226,7 @@ def test_bytes_of_volumes(data, run, tmp_path, capsys, kind):
         write_volume(path, voxels, grid)
     whole, true = path.read_bytes(), read_volume(path)[0]
     truth.write_bytes(whole)
-    for number, rng in enumerate(inputs(60)):
+    for number, rng in inputs(60, part):
         path.write_bytes(damaged(whole, rng))
         code = found.call((number, kind), "evaluate", path, truth)
         if code == 0 and not kind.endswith(".tif"):
@@ -227,7 +236,7 @@ def test_bytes_of_volumes(data, run, tmp_path, capsys, kind):
 
 
 @pytest.mark.parametrize("kind", ["series", "segments", "hdf5", "nci-isbi"])
-def test_bytes_of_imports(tmp_path, capsys, kind):
+def test_bytes_of_imports(tmp_path, capsys, kind, part):
     pytest.importorskip("SimpleITK")
     src, dst, voxels = tmp_path / "src", tmp_path / "dst", image(0)
     words = ["import", "folders", src / "images", src / "labels", dst, "--class", "a=1", "--class", "background=0"]
@@ -268,7 +277,7 @@ def test_bytes_of_imports(tmp_path, capsys, kind):
     found, whole = Found(), path.read_bytes()
     assert main([str(word) for word in words]) == 0, capsys.readouterr().err
     shutil.rmtree(dst)
-    for number, rng in enumerate(inputs(15)):
+    for number, rng in inputs(15, part):
         path.write_bytes(damaged(whole, rng))
         code = found.call((number, kind), *words)
         assert dst.exists() == (code == 0) and not list(tmp_path.glob(".partial-*"))
@@ -276,11 +285,11 @@ def test_bytes_of_imports(tmp_path, capsys, kind):
     found.check()
 
 
-def test_bytes_of_a_packed_model(data, run, tmp_path, capsys):
+def test_bytes_of_a_packed_model(data, run, tmp_path, capsys, part):
     found, model = Found(), tmp_path / "model.zip"
     assert main(["pack", str(run), str(model)]) == 0
     whole, ends = model.read_bytes(), 6000
-    for number, rng in enumerate(inputs(40)):
+    for number, rng in inputs(40, part):
         head = rng.random() < 0.5  # else the settings and the list of files at the end
         part = damaged(whole[:ends] if head else whole[-ends:], rng)
         model.write_bytes(part + whole[ends:] if head else whole[:-ends] + part)
@@ -293,7 +302,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("name", ["plan.toml", "runs.csv", "folds.csv", "scores.csv", "curves.csv"])
-def test_values_of_a_bench(tmp_path, capsys, name):
+def test_values_of_a_bench(tmp_path, capsys, name, part):
     pd = pytest.importorskip("pandas")
     plan, budget = tmp_path / "plans" / "plan.toml", tmp_path / "results" / "quick"
     for folder in (plan.parent, budget):
@@ -309,7 +318,7 @@ def test_values_of_a_bench(tmp_path, capsys, name):
     found, path = Found(), plan if name == "plan.toml" else budget / name
     assert found.call("whole", *words) == 0, capsys.readouterr().err
     whole = path.read_text(encoding="utf-8")
-    for number, rng in enumerate(inputs(6)):
+    for number, rng in inputs(6, part):
         content = whole.encode()
         if rng.random() < 0.6:  # another value in one cell
             parts = re.split(r"([,\n= ])", whole)
@@ -321,12 +330,12 @@ def test_values_of_a_bench(tmp_path, capsys, name):
     found.check()
 
 
-def test_values_of_a_session(data, capsys):
+def test_values_of_a_session(data, capsys, part):
     """What the page that draws keeps."""
     path, found = data / ".scribbleseg" / "draw" / "session.json", Found()
     path.parent.mkdir(parents=True)
     whole = {"colours": {"background": "#000000", "square": "red"}, "reviewed": ["case.0 a"]}
-    for number, rng in enumerate(inputs(40)):
+    for number, rng in inputs(40, part):
         content = json.dumps(changed(whole, rng)).encode()
         path.write_bytes(damaged(content, rng) if rng.random() < 0.2 else content)
         found.run(number, lambda: json.dumps(open_session(data).describe()) and 0)
@@ -334,14 +343,14 @@ def test_values_of_a_session(data, capsys):
 
 
 @pytest.mark.parametrize("name", ["dataset.json", "splits_final.json", "splits/mine.json"])
-def test_values_of_a_data_set(data, run, tmp_path, capsys, name):
+def test_values_of_a_data_set(data, run, tmp_path, capsys, name, part):
     found, path = Found(), data / name
     path.parent.mkdir(exist_ok=True)
     if not path.exists():
         mine = [{"name": "a", "train": ["case.0 a"], "val": ["case.1 a"], "test": ["case.2 a"]}]
         path.write_text(json.dumps(mine), encoding="utf-8")
     whole = path.read_text(encoding="utf-8")
-    for number, rng in enumerate(inputs(60)):
+    for number, rng in inputs(60, part):
         content = json.dumps(changed(json.loads(whole), rng))
         path.write_bytes(damaged(content.encode(), rng) if rng.random() < 0.2 else content.encode())
         found.call((number, name, "check"), "check", data)
@@ -353,14 +362,14 @@ def test_values_of_a_data_set(data, run, tmp_path, capsys, name):
 
 
 @pytest.mark.parametrize("name", ["config.json", "environment.json", "log.jsonl", "predictions/made_by.json"])
-def test_values_of_a_run(data, run, tmp_path, capsys, name):
+def test_values_of_a_run(data, run, tmp_path, capsys, name, part):
     found, path = Found(), run / name
     path.parent.mkdir(exist_ok=True)
     if not path.exists():
         note = {"runs": [str(run)], "weights": "last", "iterations": [2], "tta": False, "sha256": {"a.nii": "0"}}
         path.write_text(json.dumps(note), encoding="utf-8")
     lines = path.read_text(encoding="utf-8").splitlines() if name == "log.jsonl" else [path.read_text(encoding="utf-8")]
-    for number, rng in enumerate(inputs(60)):
+    for number, rng in inputs(60, part):
         which = int(rng.integers(len(lines)))
         content = json.dumps(changed(json.loads(lines[which]), rng))
         text = ("\n".join([*lines[:which], content, *lines[which + 1 :]]) + "\n").encode()
@@ -376,14 +385,14 @@ def test_values_of_a_run(data, run, tmp_path, capsys, name):
 
 
 @pytest.mark.parametrize("name", ["resume.pt", "last.safetensors"])
-def test_bytes_of_weights(data, run, tmp_path, capsys, name):
+def test_bytes_of_weights(data, run, tmp_path, capsys, name, part):
     found, path = Found(), run / name
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
     config["plan"]["recipe"]["iterations"] = 3  # so that the checkpoint is used
     (run / "config.json").write_text(json.dumps(config), encoding="utf-8")
     kept = Path(shutil.copytree(run, tmp_path / "kept"))
     head = path.read_bytes()[:8] if name == "last.safetensors" else b""
-    for number, rng in enumerate(inputs(12 if name == "resume.pt" else 40)):
+    for number, rng in inputs(12 if name == "resume.pt" else 40, part):
         whole = (kept / name).read_bytes()
         near = 8 + int.from_bytes(head, "little") if head and rng.random() < 0.7 else len(whole)
         path.write_bytes(damaged(whole[:near], rng) + whole[near:])
@@ -404,7 +413,7 @@ VERBS = ["check", "train", "predict", "evaluate", "simulate", "report", "methods
 VERBS += ["import", "pack", "export", "bench"]
 
 
-def test_arguments(data, run, tmp_path, capsys, monkeypatch):
+def test_arguments(data, run, tmp_path, capsys, monkeypatch, part):
     monkeypatch.chdir(tmp_path)
     found, before = Found(), tree(data, run)
     options = {
@@ -418,7 +427,7 @@ def test_arguments(data, run, tmp_path, capsys, monkeypatch):
         "export": "format nothing",
         "bench": "table-only budget fold datasets runs results jobs engine nothing",
     }
-    for number, rng in enumerate(inputs(150)):
+    for number, rng in inputs(150, part):
         verb = VERBS[rng.integers(len(VERBS))]
         words: list[object] = {
             "train": ["train", data, tmp_path / "new", *SHORT],
@@ -445,30 +454,32 @@ def test_arguments(data, run, tmp_path, capsys, monkeypatch):
     found.check()
 
 
-def test_file_names(data, run, tmp_path, capsys):
+def test_file_names(data, run, tmp_path, capsys, part):
     found = Found()
     names = [
+        "caf\udce9",
+        "a\nb",
+        "-x",
+        "*",
+        "x_0000_0000",
         "a",
         " ",
         "a b",
-        "-x",
         "--help",
         "=cmd",
         "$x$",
         "é",
-        "caf\udce9",
-        "a\nb",
         "a\x1b[2J",
         "..a",
         "a" * 240,
         "[x]",
-        "*",
     ]
-    names += ["x_0000_0000", "_0000", "CON", "a'b", 'a"b', "a,b", "%s", "{}", "٣_0000", "λ→", "<b>"]
+    names += ["_0000", "CON", "a'b", 'a"b', "a,b", "%s", "{}", "٣_0000", "λ→", "<b>"]
     image = (data / "imagesTr" / "case.0 a_0000.nii").read_bytes()
     label = (data / "labelsTr" / "case.0 a.nii").read_bytes()
     mask = (data / "labelsTr_dense" / "case.0 a.nii").read_bytes()
-    for name in names:
+    first, last = (round(share * len(names)) for share in part)
+    for name in names[first:last]:
         paths = [data / "imagesTr" / f"{name}_0000.nii", data / "labelsTr" / f"{name}.nii"]
         paths += [data / "labelsTr_dense" / f"{name}.nii"]
         for path, content in zip(paths, (image, label, mask), strict=True):
@@ -493,7 +504,7 @@ def test_kills(small, tmp_path, monkeypatch):
     context = multiprocessing.get_context("forkserver")  # PyTorch is imported once, not for every training
     context.set_forkserver_preload(["scribbleseg.cli", "scribbleseg.training.train"])
     reached = []
-    for rng in inputs(1):
+    for _, rng in inputs(1):
         number = int(rng.integers(len(numbers)))
         run = tmp_path / f"run{len(reached)}"
         words[2] = str(run)

@@ -217,10 +217,24 @@ def test_names_that_are_no_text(data, run, tmp_path):
     assert "caf\\udce9" in page and (run / "predictions" / f"{name}.nii.gz").is_file()
 
 
-@pytest.mark.parametrize("words", [["--help"], ["methods"], ["train", "--help"], ["check", "DATA"]])
-def test_terminals_without_greek_lose_no_line(small, words):
-    words = [str(small) if word == "DATA" else word for word in words]
+def test_terminals_without_greek_lose_no_line(small, tmp_path):
+    data = Path(shutil.copytree(small, tmp_path / "data"))
+    text = (data / "dataset.json").read_text(encoding="utf-8")
+    assert '"square"' in text
+    (data / "dataset.json").write_text(text.replace('"square"', '"λ→"'), encoding="utf-8")
+    code = """
+import sys
+from scribbleseg.cli import main
+from scribbleseg.training import outlook
+outlook.time_step = lambda *_: 1.0
+for words in (["--help"], ["methods"], ["train", "--help"], ["check", sys.argv[1]]):
+    code = main(words)
+    print("end", code)
+"""
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
-    command = [sys.executable, "-m", "scribbleseg", *words]
+    command = [sys.executable, "-c", code, str(data)]
     done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8")
-    assert done.returncode == 0 and done.stdout and "Traceback" not in done.stderr
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    *said, rest = done.stdout.split("end 0\n")
+    assert len(said) == 4 and all(said) and not rest
+    assert "\\u03bb\\u2192" in done.stdout

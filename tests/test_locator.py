@@ -129,7 +129,7 @@ def test_it_learns_where_the_rings_of_other_cases_lie(data):
     train_cases, held = tuple(sorted(dataset.cases))[:4], sorted(dataset.cases)[4:]
     torch.manual_seed(0)
     locator = Locator(1)
-    fit_locator(locator, dataset, train_cases, fitted, 60, seed=0)
+    fit_locator(locator, dataset, train_cases, fitted, 30, seed=0)
     locator.eval()
     for name in held:
         volume = load_volume(dataset, dataset.case(name), fitted)
@@ -200,19 +200,19 @@ def test_rings_need_the_enclosure(data, tmp_path, given, words):
 
 
 def test_a_run_that_was_cut_off_keeps_its_locator(data, tmp_path, monkeypatch):
-    whole = train(settings(data, tmp_path / "whole", iterations=6))
+    whole = train(settings(data, tmp_path / "whole", iterations=4))
     steps = []
 
-    def stop_in_fourth(*given):
+    def stop_in_third(*given):
         steps.append(0)
-        if len(steps) == 4:
+        if len(steps) == 3:
             raise KeyboardInterrupt
         return once(*given)
 
     once = Step.__call__
-    monkeypatch.setattr(Step, "__call__", stop_in_fourth)
+    monkeypatch.setattr(Step, "__call__", stop_in_third)
     with pytest.raises(KeyboardInterrupt):
-        train(settings(data, tmp_path / "cut", iterations=6, checkpoint_every=0))
+        train(settings(data, tmp_path / "cut", iterations=4, checkpoint_every=0))
     monkeypatch.undo()
     resume(tmp_path / "cut")
     assert (tmp_path / "cut" / "last.safetensors").read_bytes() == (whole / "last.safetensors").read_bytes()

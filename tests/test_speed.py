@@ -17,7 +17,7 @@ from speed import COLUMNS, PARTS
         ("scn", ["correlation map", "PAP", "RSR", "CGTM", "CACL"]),
         ("effdnet", ["FBSL", "FADC"]),
         pytest.param("scribformer", [], marks=pytest.mark.slow),
-        ("fddseg", []),
+        pytest.param("fddseg", [], marks=pytest.mark.slow),
     ],
 )
 def test_every_kind_of_network_is_measured(small, name, parts):

@@ -161,7 +161,7 @@ def test_a_step_warps_slices_moves_weights_by_the_rate_and_then_lets_the_method_
         assert method.followed[-1] == (method.network.weight.item(), progress) and seen_progress == progress
 
 
-@pytest.mark.parametrize("method", ["effdnet", "s2l"])
+@pytest.mark.parametrize("method", [pytest.param("effdnet", marks=pytest.mark.slow), "s2l"])
 def test_where_the_slices_lie_changes_nothing(tmp_path, monkeypatch, capsys, method):
     """In memory, in a mapped file, and gathered for every step, as where they do not fit on the device."""
     dataset = small_dataset(tmp_path / "small")

@@ -569,7 +569,7 @@ def test_a_checkpoint_from_before_its_log_could_lag_is_carried_on(dataset, tmp_p
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_a_checkpoint_of_cuda_is_carried_on_on_a_cpu(dataset, tmp_path, monkeypatch, optimizer):
     """As CUDA leaves it: a fused, capturable optimiser, the rate a tensor, and the state of CUDA's random numbers."""
-    changes = {"method": "scn", "optimizer": optimizer, "schedule": "poly", "iterations": 6}
+    changes = {"method": "scn", "optimizer": optimizer, "schedule": "poly", "iterations": 4}
     whole = train(settings(dataset, tmp_path / "whole", **changes))
     cut = tmp_path / "cut"
 

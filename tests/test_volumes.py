@@ -76,10 +76,14 @@ def test_a_run_on_volumes_is_carried_on_to_the_same_weights(thick, run, tmp_path
     assert same_weights(run, tmp_path / "cut")
 
 
-@pytest.mark.parametrize("dims", ["2", "3"])
 @pytest.mark.parametrize(
-    ("method", "options", "term"),
-    [("s2l", ("confidence=0.2", "start=0"), "ensemble"), ("corral", ("taught=1",), "told")],
+    ("method", "options", "term", "dims"),
+    [
+        ("s2l", ("confidence=0.2", "start=0"), "ensemble", "2"),
+        pytest.param("s2l", ("confidence=0.2", "start=0"), "ensemble", "3", marks=pytest.mark.slow),
+        pytest.param("corral", ("taught=1",), "told", "2", marks=pytest.mark.slow),
+        ("corral", ("taught=1",), "told", "3"),
+    ],
 )
 def test_methods_label_patches_and_volumes_anew(thick, tmp_path, dims, method, options, term, monkeypatch):
     monkeypatch.setattr("scribbleseg.training.calendar.SWEEP_DISTANCE", 2)
