@@ -49,8 +49,8 @@ ABOUT = (
     "Made by `python benchmarks/studies/preparations.py`; every run, its commit and its machine in preparations.csv. "
     f"All rows are trained with `corral`. `papers`: the papers' preparation and augmentation, 128 pixels, "
     f"{PAPERS['iterations']} iterations, with the enclosed background, as `fast` has it; `strokes alone`: without. "
-    f"`fast`: the preset as it is. Of the abdomens ({CASES} scans; `thick`: slices of 7 mm, `cubes`: `--isotropic`) all "
-    f"rows have {SHORT['iterations']} iterations, and all but `papers` are the preset with the preparation that is "
+    f"`fast`: the preset as it is. Of the abdomens ({CASES} scans; `thick`: slices of 7 mm, `cubes`: `--isotropic`) "
+    f"all rows have {SHORT['iterations']} iterations, and all but `papers` are the preset with the preparation that is "
     "named; 2.5-D: 2-D, with the slices above and below as channels. Validation patients of the hearts, test cases of "
     "the abdomens; Dice is the mean over all structures that a case has."
 )
