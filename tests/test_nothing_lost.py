@@ -65,7 +65,7 @@ def run(trained, tmp_path) -> Path:
 @pytest.mark.usefixtures("in_time")
 def test_a_second_training_in_one_folder_is_refused_and_changes_nothing(small, tmp_path):
     run = tmp_path / "run"
-    first = start("train", small, run, *SHORT, "--iterations", "24", stderr=subprocess.PIPE)
+    first = start("train", small, run, *SHORT, "--iterations", "40", stderr=subprocess.PIPE)
     wait_for_line(first, run)
     with pytest.raises(InputError, match="another process is training in this folder"):
         resume(run)
@@ -73,7 +73,7 @@ def test_a_second_training_in_one_folder_is_refused_and_changes_nothing(small, t
         train(settings(small, run))
     _, said = first.communicate(timeout=300)
     assert first.returncode == 0, said
-    assert log(run) == list(range(1, 25))
+    assert log(run) == list(range(1, 41))
 
 
 @pytest.mark.usefixtures("in_time")
