@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,10 +29,11 @@ from scribbleseg.core.errors import InputError
 from scribbleseg.data.importers.write import write_blank
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.volume import Grid
-from scribbleseg.draw.draw import draw, listen, listen_again, open_session
+from scribbleseg.draw.draw import STOPPING, draw, listen, listen_again, open_session
 from scribbleseg.draw.planes import planes
 from scribbleseg.draw.server import make_app
 from scribbleseg.draw.session import Session
+from scribbleseg.draw.strokes import Conflict
 from scribbleseg.draw.update import FIRST_SECONDS, NEXT_SECONDS, Progress, Updater
 from scribbleseg.draw.work import affordable
 from scribbleseg.draw.work import main as work
@@ -794,6 +797,28 @@ def test_an_update_in_a_process_of_its_own_can_be_stopped_and_killed(dataset):
     assert session.predictions.number(session.case(CASE)) is None
 
 
+def test_a_second_ctrl_c_does_not_wait_for_the_training(dataset):
+    updater = Updater(Session(dataset), TINY)
+    stubborn = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    for stop, error in (
+        (lambda: updater.stop(0), nullcontext()),
+        (updater.stop, pytest.raises(KeyboardInterrupt)),
+    ):
+        updater.process = subprocess.Popen([sys.executable, "-c", stubborn], stdout=subprocess.PIPE)
+        updater.process.stdout.readline()
+        updater.folder, updater.stopped, updater.last = dataset / "1", False, Progress("training", 1)
+        began = time.monotonic()
+        again = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
+        states = []
+        looks = threading.Timer(0.2, lambda: states.append(updater.progress().phase))
+        for timer in (again, looks) if stop == updater.stop else ():
+            timer.start()
+        with error:
+            stop()
+        assert updater.process.returncode == -signal.SIGKILL and time.monotonic() - began < 5
+    assert states == ["stopping"] and updater.progress().phase == "stopped"
+
+
 def test_an_update_leaves_its_cores_to_the_page(dataset, monkeypatch):
     environments = []
 
@@ -938,11 +963,13 @@ def test_the_verb_serves_the_page_and_ends_with_ctrl_c(dataset):
         assert browser.get(base + "api/session").json()["classes"][1]["colour"] == "#ff0000"
         with browser.stream("GET", base + "api/events") as events:
             assert json.loads(next(events.iter_lines()).removeprefix("data: "))["phase"] == "idle"
+        update = browser.post(base + "api/update", json={"case": CASE}, headers={"x-scribbleseg": "1"})
+        assert update.json()["phase"] == "starting"
     server.send_signal(signal.SIGINT)
     assert server.wait(20) == 130
     assert (
         server.stderr.read()
-        == "End with Ctrl-C.\nscribbleseg: stopped. The strokes are saved. Continue with the same command.\n"
+        == f"End with Ctrl-C.\n{STOPPING}\nscribbleseg: stopped. The strokes are saved. Continue with the same command.\n"
     )
 
 
@@ -1028,6 +1055,17 @@ def test_a_page_that_stays_open_saves_on_after_another_was_closed(tmp_path):
     _, version = open_page.strokes.shown(open_page.case("scan_RAS"), 0, 0)
     plane = np.full(open_page.strokes.shown(open_page.case("scan_RAS"), 0, 0)[0].shape, 1, np.uint8)
     assert open_page.save_slice("scan_RAS", 0, plane.tobytes(), version).counts[0, 1] == plane.size
+
+
+def test_a_page_that_stays_open_draws_on_a_case_that_got_a_blank_label_at_the_end(tmp_path):
+    folder = scans(tmp_path / "scans", ("RAS",))
+    before = open_session(folder, ("liver",))
+    shown, version = before.strokes.shown(before.case("scan_RAS"), 0, 0)
+    before.complete()
+    again, plane = open_session(folder), np.full(shown.shape, 1, np.uint8)
+    assert again.save_slice("scan_RAS", 0, plane.tobytes(), version).counts[0, 1] == plane.size
+    with pytest.raises(Conflict):  # there are strokes now
+        again.save_slice("scan_RAS", 0, plane.tobytes(), version)
 
 
 def test_a_data_set_of_the_users_own_is_not_completed(dataset):
