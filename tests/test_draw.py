@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +18,7 @@ import numpy as np
 import pytest
 from drawing import ORIENTATIONS, PORT, TINY, TOKEN, client, label_ras, opened, scan, scans, voxels_ras
 from PIL import Image
-from small import small_dataset
+from small import plan_of, small_dataset
 from starlette.testclient import TestClient
 from test_folders import write_series
 from tiny import image
@@ -37,6 +36,8 @@ from scribbleseg.draw.strokes import Conflict
 from scribbleseg.draw.update import FIRST_SECONDS, NEXT_SECONDS, Progress, Updater
 from scribbleseg.draw.work import affordable
 from scribbleseg.draw.work import main as work
+from scribbleseg.training.fit import fit_plan
+from scribbleseg.training.plan import read_plan
 
 CASE = "case.0 a"
 NOT_DRAWN = 255
@@ -105,7 +106,8 @@ def test_classes_are_named_in_the_page(tmp_path):
     "classes, words",
     [
         ((), "no class is named"),
-        (("liver", "liver"), "named twice"),
+        (("liver", "liver"), "class 'liver' is named twice. "),
+        (("liver", "Liver"), "class 'Liver' is named twice, as 'liver' too"),
         (("background",), "has 'background' already"),
         (("Ignore",), "has 'ignore' already"),
         ((" liver",), "printable"),
@@ -797,26 +799,31 @@ def test_an_update_in_a_process_of_its_own_can_be_stopped_and_killed(dataset):
     assert session.predictions.number(session.case(CASE)) is None
 
 
-def test_a_second_ctrl_c_does_not_wait_for_the_training(dataset):
+def stubborn(dataset: Path) -> Updater:
+    """An update whose process does not end on Ctrl-C."""
     updater = Updater(Session(dataset), TINY)
-    stubborn = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print(flush=True); time.sleep(60)"
-    for stop, error in (
-        (lambda: updater.stop(0), nullcontext()),
-        (updater.stop, pytest.raises(KeyboardInterrupt)),
-    ):
-        updater.process = subprocess.Popen([sys.executable, "-c", stubborn], stdout=subprocess.PIPE)
-        updater.process.stdout.readline()
-        updater.folder, updater.stopped, updater.last = dataset / "1", False, Progress("training", 1)
-        began = time.monotonic()
-        again = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
-        states = []
-        looks = threading.Timer(0.2, lambda: states.append(updater.progress().phase))
-        for timer in (again, looks) if stop == updater.stop else ():
-            timer.start()
-        with error:
-            stop()
-        assert updater.process.returncode == -signal.SIGKILL and time.monotonic() - began < 5
+    code = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    updater.process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    updater.process.stdout.readline()
+    updater.folder, updater.last = dataset / "1", Progress("training", 1)
+    return updater
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_training(dataset):
+    updater, states = stubborn(dataset), []
+    threading.Timer(0.2, lambda: states.append(updater.progress().phase)).start()
+    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        updater.stop()
+    assert updater.process.returncode == -signal.SIGKILL and time.monotonic() - began < 5
     assert states == ["stopping"] and updater.progress().phase == "stopped"
+
+
+def test_a_training_is_stopped_without_patience(dataset):
+    updater, began = stubborn(dataset), time.monotonic()
+    updater.stop(0)
+    assert updater.process.returncode == -signal.SIGKILL and time.monotonic() - began < 5
 
 
 def test_an_update_leaves_its_cores_to_the_page(dataset, monkeypatch):
@@ -837,7 +844,20 @@ def test_an_update_leaves_its_cores_to_the_page(dataset, monkeypatch):
 @pytest.mark.parametrize(("step", "expected"), [(0.01, 900), (0.5, 480), (60, 50)])
 def test_an_update_is_as_long_as_the_machine_allows(dataset, tmp_path, monkeypatch, step, expected):
     monkeypatch.setattr("scribbleseg.draw.work.time_step", lambda plan, machine: step)
-    assert affordable(Train(dataset, tmp_path / "run", preset="fast"), FIRST_SECONDS) == expected
+    plan = plan_of(Train(dataset, tmp_path / "run", preset="fast"))
+    assert affordable(plan, None, FIRST_SECONDS) == expected
+
+
+def test_an_update_reads_the_cases_once_to_find_its_length(dataset, monkeypatch):
+    updater, asked, read = Updater(Session(dataset)), [], []
+    updater.folder = dataset / ".scribbleseg/draw/updates/1"
+    updater._write(CASE, {name: TINY[name] for name in TINY if name != "iterations"}, FIRST_SECONDS)
+    monkeypatch.setattr("scribbleseg.draw.work.affordable", lambda plan, machine, **how: asked.append((plan, how)) or 3)
+    monkeypatch.setattr("scribbleseg.training.train.fit_plan", lambda *given: read.append(1) or fit_plan(*given))
+    assert work(updater.folder) == 0 and len(read) == 1
+    [(plan, how)] = asked
+    assert plan.fitted.plane and how == {"seconds": FIRST_SECONDS, "continued": False}
+    assert read_plan(updater.folder / "run")[1].recipe.iterations == 3
 
 
 def test_an_update_says_what_it_reads_and_learns_before_the_training(dataset):
@@ -967,10 +987,8 @@ def test_the_verb_serves_the_page_and_ends_with_ctrl_c(dataset):
         assert update.json()["phase"] == "starting"
     server.send_signal(signal.SIGINT)
     assert server.wait(20) == 130
-    assert (
-        server.stderr.read()
-        == f"End with Ctrl-C.\n{STOPPING}\nscribbleseg: stopped. The strokes are saved. Continue with the same command.\n"
-    )
+    stopped = "scribbleseg: stopped. The strokes are saved. Continue with the same command."
+    assert server.stderr.read() == f"End with Ctrl-C.\n{STOPPING}\n{stopped}\n"
 
 
 def test_blank_labels_replace_no_stroke_of_another_page_and_are_read_once(tmp_path, monkeypatch):
