@@ -39,7 +39,7 @@ def draw(config: Draw) -> None:
     session.remember(port)
     updater = Updater(session)
     app = make_app(session, updater, token, port)
-    server = make_server(app, ending=lambda: updater.running and say(STOPPING))
+    server = make_server(app, ending=lambda: say(STOPPING) if updater.running else None)
     address = f"http://127.0.0.1:{port}/?token={token}"
     kept = session.place if session.dataset is not None else f"{session.place}, made when the classes are named"
     print(f"data set: {kept}\nopen {address}\nEnd with Ctrl-C.", file=sys.stderr)
