@@ -8,6 +8,7 @@ import math
 import os
 import resource
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -31,7 +32,7 @@ from scribbleseg.inference import scan as scan_module
 from scribbleseg.inference.inputs import list_jobs
 from scribbleseg.inference.models import folded, load_models, load_network
 from scribbleseg.inference.predict import predict
-from scribbleseg.inference.probabilities import FLIPS, average_softmax, entropy, mean_probs
+from scribbleseg.inference.probabilities import FLIPS, View, average_softmax, entropy, mean_probs, views
 from scribbleseg.inference.provenance import MADE_BY, checksum, written
 from scribbleseg.networks import build_network
 from scribbleseg.networks.unet import UNet
@@ -595,6 +596,25 @@ def test_flips_are_the_mean_of_four_turned_back():
     got = average_softmax(Position(), image, FLIPS)
     assert torch.allclose(got, by_hand, atol=1e-6)
     assert not torch.allclose(got, Position()(image).softmax(1), atol=0.01)
+
+
+def test_a_shifted_view_is_moved_back():
+    image = torch.rand(2, 1, 6, 8)
+    assert torch.equal(View(shift=(2, -3)).of(image)[:, :, 2, 0], image[:, :, 0, 3])
+    seen = [View(), View(shift=(2, -3))]
+    by_hand = (
+        Position()(image).softmax(1) + Position()(image.roll((2, -3), (2, 3))).softmax(1).roll((-2, 3), (2, 3))
+    ) / 2
+    assert torch.allclose(average_softmax(Position(), image, seen), by_hand, atol=1e-6)
+
+
+def test_flips_are_averaged_only_where_training_flipped(trained):
+    plan = read_plan(trained)[1]
+    assert plan.recipe.augmentation == "papers" and views(plan, True) == FLIPS and views(plan, False) == (View(),)
+    upright = replace(plan, recipe=replace(plan.recipe, augmentation="upright"), size=80)
+    around = [(0, 0), (4, 0), (-4, 0), (0, 4), (0, -4)]
+    for other in (upright, replace(plan, preparation="patches", size=80)):
+        assert [(view.flips, view.shift) for view in views(other, True)] == [((), shift) for shift in around]
 
 
 def whole_probs(run, image, grid, batch=32):

@@ -35,6 +35,7 @@ STACKED = "patches, 2.5-D"
 FLAT = FAST | SHORT | {"preparation": "patches", "dims": "2"}
 ABDOMEN = {
     "papers": PAPERS | SHORT | {"enclosure": "on"},
+    "whole slices, strokes alone": FAST | SHORT | {"preparation": "slices", "enclosure": "off"},
     "whole slices": FAST | SHORT | {"preparation": "slices"},
     "patches, 2-D": FLAT,
     STACKED: FLAT,
@@ -47,10 +48,11 @@ HEAD = ("data", "preparation", "seeds", "cases", "Dice, %", "minutes")
 ABOUT = (
     "Made by `python benchmarks/studies/preparations.py`; every run, its commit and its machine in preparations.csv. "
     f"All rows are trained with `corral`. `papers`: the papers' preparation and augmentation, 128 pixels, "
-    f"{PAPERS['iterations']} iterations, with the enclosed background, as `fast` has it. `fast`: the "
-    f"preset as it is. Of the abdomens ({CASES} scans; `thick`: slices of 7 mm, `cubes`: `--isotropic`) all rows have "
-    f"{SHORT['iterations']} iterations, and all but `papers` are the preset with the preparation that is named; 2.5-D: "
-    "2-D, with the slices above and below as channels. Validation patients of the hearts, test cases of the abdomens."
+    f"{PAPERS['iterations']} iterations, with the enclosed background, as `fast` has it; `strokes alone`: without. "
+    f"`fast`: the preset as it is. Of the abdomens ({CASES} scans; `thick`: slices of 7 mm, `cubes`: `--isotropic`) "
+    f"all rows have {SHORT['iterations']} iterations, and all but `papers` are the preset with the preparation that is "
+    "named; 2.5-D: 2-D, with the slices above and below as channels. Validation patients of the hearts, test cases of "
+    "the abdomens; Dice is the mean over all structures that a case has."
 )
 
 

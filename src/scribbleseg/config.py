@@ -249,7 +249,9 @@ class Predict:
     uncertainty: Annotated[
         bool, Option("", "Also write CASE_entropy: the entropy of the softmax divided by ln(classes), 0 to 1.")
     ] = False
-    tta: Annotated[bool, Option("", "Average the softmax over the four flips of each slice.")] = False
+    tta: Annotated[
+        bool, Option("", "Average over the four flips of each slice, or over shifts where training made no flips.")
+    ] = False
     largest: Annotated[
         bool, Option("", "Keep the largest connected piece of each class only. For structures of which a scan has one.")
     ] = False

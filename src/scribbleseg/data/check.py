@@ -13,7 +13,7 @@ from ..core.labels import UNLABELED
 from ..core.parallel import for_each
 from .case import load_label, read_channels, read_scribble, recode
 from .dataset import Case, Dataset
-from .enclosure import choose_rule, enclosing_slices
+from .enclosure import NOT_ENCLOSED, choose_rule, enclosing_slices
 from .fitting import find_plane
 from .intensity import ct_samples
 from .layout import read_description, survey
@@ -38,7 +38,7 @@ class Found:
     drawn: np.ndarray = field(default_factory=lambda: np.zeros(0, int))  # scribbled pixels [classes]
     drawn_slices: np.ndarray = field(default_factory=lambda: np.zeros(0, int))  # slices that hold the class [classes]
     bare_slices: int = 0  # slices without a scribbled pixel
-    rings: tuple[int, int] = (0, 0)  # slices with a closed ring, and slices with foreground strokes
+    rings: tuple[int, int] = (0, 0)  # slices whose background strokes enclose, and slices with foreground strokes
     pixels: int = 0
     flat: int | None = None  # the file axis across which the strokes are flat
     greys: list[np.ndarray] = field(default_factory=list)  # of each channel under the foreground strokes
@@ -251,7 +251,7 @@ def _describe_rings(drawn: list[Found]) -> None:
     if not slices:
         return
     hull = "outside of the background strokes' hull counts as background"
-    meaning = hull if rule == "hull" else "too few to read it"
+    meaning = hull if rule == "hull" else NOT_ENCLOSED
     print(
         f"rings     {100 * share:.0f} % of {slices} slices enclose their structures with background strokes: "
         f"{meaning} (--enclosure auto)"

@@ -9,6 +9,10 @@ from skimage.morphology import convex_hull_image
 from ..core.labels import UNLABELED
 
 READ_FROM = 0.5  # share of a data set's slices whose background strokes enclose the structures
+NOT_ENCLOSED = (
+    "too few to learn what lies outside. Expect wrong structures far from the strokes, or draw background around all "
+    "structures of each slice that you draw on"
+)
 
 
 def outside_ring(scribble: np.ndarray, reach: float) -> np.ndarray | None:

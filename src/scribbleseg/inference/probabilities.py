@@ -1,5 +1,6 @@
-"""Class probabilities of a volume, some slices after the other, over flips and over several models."""
+"""Class probabilities of a volume, some slices after the other, over flips or shifts and over several models."""
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,43 @@ from ..core.device import free_memory
 from ..networks.windows import read
 from ..training.batches import layout_of
 from ..training.grid import grid_shape, on_grid, spread
+from ..training.plan import Plan
 from .models import Model
 
-FLIPS: tuple[tuple[int, ...], ...] = ((), (-2,), (-1,), (-2, -1))
+SHIFT = 0.05  # of a side
 BLOCK = 2**28  # bytes of the probabilities that are computed at a time
+
+
+@dataclass(frozen=True)
+class View:
+    """A slice as the network sees it once more: flipped along some axes, and shifted by rows and columns around."""
+
+    flips: tuple[int, ...] = ()
+    shift: tuple[int, int] = (0, 0)
+
+    def of(self, image: Tensor) -> Tensor:
+        return image.flip(self.flips).roll(self.shift, (-2, -1))
+
+    def back(self, probs: Tensor) -> Tensor:
+        rows, columns = self.shift
+        return probs.roll((-rows, -columns), (-2, -1)).flip(self.flips)
+
+
+FLIPS = (View(), View(flips=(-2,)), View(flips=(-1,)), View(flips=(-2, -1)))
+
+
+def shifts(side: int) -> tuple[View, ...]:
+    """A slice as it is, and shifted by a twentieth of a side, up, down, left and right."""
+    step = max(1, round(SHIFT * side))
+    return (View(), *(View(shift=shift) for shift in ((step, 0), (-step, 0), (0, step), (0, -step))))
+
+
+def views(plan: Plan, tta: bool) -> tuple[View, ...]:
+    """What probabilities are averaged over: with `tta` flips, if the training flipped slices, else shifts."""
+    if not tta:
+        return (View(),)
+    flipped = plan.preparation == "slices" and plan.recipe.augmentation == "papers"
+    return FLIPS if flipped else shifts(plan.size)
 
 
 def volume_probs(
@@ -29,12 +63,12 @@ def volume_probs(
     """
     plan, shape = model.plan, image.shape[1:]
     layout, autocast = layout_of(plan.dims), model.dtype != torch.float32
-    resident = device.type == "cpu"
+    seen, resident = views(plan, tta), device.type == "cpu"
 
     def score(part: Tensor) -> Tensor:
         part = part.to(device, memory_format=layout)
         with torch.autocast(device.type, model.dtype, enabled=autocast):
-            probs = average_softmax(model.network, part, FLIPS if tta else FLIPS[:1])
+            probs = average_softmax(model.network, part, seen)
         return probs if resident else probs.cpu()
 
     if plan.dims == 3:
@@ -123,9 +157,10 @@ def segment(
     return found
 
 
-def average_softmax(network: nn.Module, image: Tensor, flips: Sequence[tuple[int, ...]]) -> Tensor:
-    """Mean softmax over flips of [N, C, *space], each turned back."""
-    return sum(network(image.flip(dims)).softmax(1).flip(dims) for dims in flips) / len(flips)
+def average_softmax(network: nn.Module, image: Tensor, seen: Sequence[View]) -> Tensor:
+    """Mean softmax over views of [N, C, *space], each turned back."""
+    parts = (view.back(network(view.of(image)).softmax(1)) for view in seen)
+    return functools.reduce(torch.add, parts) / len(seen)
 
 
 def entropy(probs: np.ndarray) -> np.ndarray:

@@ -144,19 +144,19 @@ def undecided(config: Train) -> Undecided:
         size, iterations = (RINGS | given).values()
         in_rings = (size, iterations)
     return Undecided(
-        enclosure=_enclosure(config),
+        enclosure=_enclosure(config, method_name(config)),
         locate={"rings": "on", "auto": "auto" if fast else "off"}.get(config.preparation, "off"),
         by_data=fast,
         in_rings=in_rings,
     )
 
 
-def _enclosure(config: Train) -> str:
+def _enclosure(config: Train, method: str) -> str:
     """on, off, or auto (the strokes decide). Raises InputError for a method that has no term for it."""
-    reads, rings = method_class(method_name(config)).reads_enclosure, config.preparation == "rings"
+    reads, rings = method_class(method).reads_enclosure, config.preparation == "rings"
     if not reads and (rings or config.enclosure == "on"):
         raise InputError(
-            f"{'--preparation rings' if rings else '--enclosure on'}: {method_name(config)} has no term for the "
+            f"{'--preparation rings' if rings else '--enclosure on'}: {method} has no term for the "
             "enclosed background. Methods that have one: pce, scn, effdnet, corral."
         )
     if rings and config.enclosure == "off":

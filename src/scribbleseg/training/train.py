@@ -20,6 +20,7 @@ from ..core.progress import Progress
 from ..core.signals import stops
 from ..data.case import Locate
 from ..data.dataset import Dataset
+from ..data.enclosure import NOT_ENCLOSED
 from ..data.fingerprint import fingerprint
 from ..data.layout import read_dataset
 from ..data.voxels import Slices, Voxels
@@ -210,7 +211,10 @@ def _run(
     """
     prepare_cpu()
     if stored is None:
-        plan = fit_plan(plan, dataset, undecided(config))
+        left = undecided(config)
+        plan = fit_plan(plan, dataset, left)
+        if folder.writes and (left.enclosure, plan.fitted.enclosure) == ("auto", "off"):
+            say(f"{100 * plan.fitted.closed:.0f} % of the slices enclose their structures: {NOT_ENCLOSED}")
     if length is not None:
         plan = replace(plan, recipe=replace(plan.recipe, iterations=length(plan, machine)))
     torch.manual_seed(config.seed)
