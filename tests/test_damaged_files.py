@@ -409,6 +409,35 @@ def test_harmless_differences_pass(tmp_path):
     assert np.array_equal(read_label(tmp_path / "label.nii")[0].T, scribble())
 
 
+@pytest.mark.parametrize(("slope", "shift"), [(np.inf, 0), (-np.inf, 5), (1, np.inf), (2, np.nan)])
+def test_an_infinite_scale_is_refused(tmp_path, slope, shift):
+    path = tmp_path / "scan.nii"
+    nibabel.save(nibabel.Nifti1Image(scribble(), STRAIGHT), path)
+    patched(path, (112, "f", slope), (116, "f", shift))
+    words = (
+        rf"multiplied by {slope:g}, plus {shift:g} \(scl_slope, scl_inter\); expected finite numbers.*Copy or convert"
+    )
+    for read in (read_image, read_label):
+        with pytest.raises(InputError, match=words):
+            read(path)
+
+
+@pytest.mark.parametrize(("slope", "shift"), [(0, 0), (0, np.inf), (np.nan, np.nan), (1, 0)])
+def test_no_scale_is_no_scale(tmp_path, slope, shift):
+    path = tmp_path / "scan.nii"
+    nibabel.save(nibabel.Nifti1Image(scribble(), STRAIGHT), path)
+    patched(path, (112, "f", slope), (116, "f", shift))
+    assert np.array_equal(read_label(path)[0].T, scribble())
+
+
+def test_a_scale_that_makes_one_value_of_all_labels_is_refused(tmp_path):
+    path = tmp_path / "label.nii"
+    nibabel.save(nibabel.Nifti1Image(scribble(), STRAIGHT), path)
+    patched(path, (112, "f", 1e-30), (116, "f", 0))
+    with pytest.raises(InputError, match="different label values, .* that all round to 0. Is the scale"):
+        read_label(path)
+
+
 def test_no_advice_loses_strokes_without_saying_so(folder):
     dataset, path = read_dataset(folder), folder / "labelsTr" / "case0.nii.gz"
 
@@ -566,10 +595,31 @@ def test_a_training_on_all_cases_says_so(folder, tmp_path, capsys):
     (folder / "splits_final.json").unlink()
     words = ["train", str(folder), str(tmp_path / "run"), "--method", "pce", "--size", "16", "--iterations", "1"]
     assert main([*words, "--device", "cpu"]) == 0
-    assert "has no split; 4 of 4 cases of imagesTr are trained on" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "has no split; 4 of 4 cases of imagesTr are trained on. --val-share 0.2 sets some aside.\n" in err
     words[2] = str(tmp_path / "held")
     assert main([*words, "--device", "cpu", "--val-share", "0.2"]) == 0
-    assert "has no split; 2 of 4 cases of imagesTr are trained on, 2 validate" in capsys.readouterr().err
+    assert "has no split; 2 of 4 cases of imagesTr are trained on; validation: 2 (" in capsys.readouterr().err
+
+
+def test_a_training_says_what_the_split_that_was_found_holds_out(folder, tmp_path, capsys):
+    words = ["train", str(folder), str(tmp_path / "run"), "--method", "pce", "--size", "16", "--iterations", "1"]
+    words += ["--device", "cpu"]
+    assert main(words) == 0
+    held = "test, never seen: 2 (case2, case3)"
+    expected = (
+        f"{folder}: split final, fold 0 of 2 (from 0); training: 2 (case0, case1); {held}. --fold chooses another"
+    )
+    assert expected in capsys.readouterr().err
+    (folder / "splits").mkdir()
+    rows = [{"train": ["case0", "case1"], "test": []}, {"train": ["case2", "case3"], "val": ["case0"], "test": []}]
+    (folder / "splits" / "a.json").write_text(json.dumps(rows), encoding="utf-8")
+    words[2] = str(tmp_path / "other")
+    assert main([*words, "--fold", "1"]) == 0
+    expected = "split a, fold 1 of 2 (from 0); training: 2 (case2, case3); validation: 1 (case0). --fold"
+    assert expected in capsys.readouterr().err
+    words[2] = str(tmp_path / "named")
+    assert main([*words, "--split", "a"]) == 0 and "training: 2" not in capsys.readouterr().err
 
 
 def test_a_description_of_another_name_is_named(folder):
@@ -616,6 +666,24 @@ def test_keys_that_change_the_meaning_are_refused_and_others_named(folder, said)
     edit(folder, channel_names={"0": "MR"}, regions_class_order=[1, 2])
     with pytest.raises(InputError, match="region-based labels are not supported"):
         read_dataset(folder)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("liver", "Liver"), "the classes 'liver' and 'Liver' have almost one name"),
+        (("Background", "liver"), "the classes 'background' and 'Background' have almost one name"),
+        (("L\u00e9sion", "le\u0301sion"), "have almost one name"),
+        (("liver", "ignore "), "the classes 'ignore ' and 'ignore' have almost one name"),
+        (("liver ", "spleen"), "class 'liver ' has blanks around its name"),
+        (("liver", "liver left"), ""),
+    ],
+)
+def test_classes_that_people_take_for_one_are_named_and_read(folder, said, names, words):
+    edit(folder, labels={"background": 0, names[0]: 1, names[1]: 2, "ignore": 3})
+    assert read_dataset(folder).classes == ("background", *names)
+    text = said(folder)[1]
+    assert words in text and (bool(words) or "name" not in text.partition("dataset.json")[2])
 
 
 def test_a_byte_order_mark_is_skipped(folder):

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 from drawing import ORIENTATIONS, PORT, TINY, TOKEN, client, label_ras, opened, scan, scans, voxels_ras
 from PIL import Image
-from small import small_dataset
+from small import plan_of, small_dataset
 from starlette.testclient import TestClient
 from test_folders import write_series
 from tiny import image
@@ -27,13 +28,16 @@ from scribbleseg.core.errors import InputError
 from scribbleseg.data.importers.write import write_blank
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.volume import Grid
-from scribbleseg.draw.draw import draw, listen, listen_again, open_session
+from scribbleseg.draw.draw import STOPPING, draw, listen, listen_again, open_session
 from scribbleseg.draw.planes import planes
 from scribbleseg.draw.server import make_app
 from scribbleseg.draw.session import Session
+from scribbleseg.draw.strokes import Conflict
 from scribbleseg.draw.update import FIRST_SECONDS, NEXT_SECONDS, Progress, Updater
 from scribbleseg.draw.work import affordable
 from scribbleseg.draw.work import main as work
+from scribbleseg.training.fit import fit_plan
+from scribbleseg.training.plan import read_plan
 
 CASE = "case.0 a"
 NOT_DRAWN = 255
@@ -102,7 +106,8 @@ def test_classes_are_named_in_the_page(tmp_path):
     "classes, words",
     [
         ((), "no class is named"),
-        (("liver", "liver"), "named twice"),
+        (("liver", "liver"), "class 'liver' is named twice. "),
+        (("liver", "Liver"), "class 'Liver' is named twice, as 'liver' too"),
         (("background",), "has 'background' already"),
         (("Ignore",), "has 'ignore' already"),
         ((" liver",), "printable"),
@@ -794,6 +799,33 @@ def test_an_update_in_a_process_of_its_own_can_be_stopped_and_killed(dataset):
     assert session.predictions.number(session.case(CASE)) is None
 
 
+def stubborn(dataset: Path) -> Updater:
+    """An update whose process does not end on Ctrl-C."""
+    updater = Updater(Session(dataset), TINY)
+    code = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    updater.process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    updater.process.stdout.readline()
+    updater.folder, updater.last = dataset / "1", Progress("training", 1)
+    return updater
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_training(dataset):
+    updater, states = stubborn(dataset), []
+    threading.Timer(0.2, lambda: states.append(updater.progress().phase)).start()
+    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        updater.stop()
+    assert updater.process.returncode == -signal.SIGKILL and time.monotonic() - began < 5
+    assert states == ["stopping"] and updater.progress().phase == "stopped"
+
+
+def test_a_training_is_stopped_without_patience(dataset):
+    updater, began = stubborn(dataset), time.monotonic()
+    updater.stop(0)
+    assert updater.process.returncode == -signal.SIGKILL and time.monotonic() - began < 5
+
+
 def test_an_update_leaves_its_cores_to_the_page(dataset, monkeypatch):
     environments = []
 
@@ -812,7 +844,20 @@ def test_an_update_leaves_its_cores_to_the_page(dataset, monkeypatch):
 @pytest.mark.parametrize(("step", "expected"), [(0.01, 900), (0.5, 480), (60, 50)])
 def test_an_update_is_as_long_as_the_machine_allows(dataset, tmp_path, monkeypatch, step, expected):
     monkeypatch.setattr("scribbleseg.draw.work.time_step", lambda plan, machine: step)
-    assert affordable(Train(dataset, tmp_path / "run", preset="fast"), FIRST_SECONDS) == expected
+    plan = plan_of(Train(dataset, tmp_path / "run", preset="fast"))
+    assert affordable(plan, None, FIRST_SECONDS) == expected
+
+
+def test_an_update_reads_the_cases_once_to_find_its_length(dataset, monkeypatch):
+    updater, asked, read = Updater(Session(dataset)), [], []
+    updater.folder = dataset / ".scribbleseg/draw/updates/1"
+    updater._write(CASE, {name: TINY[name] for name in TINY if name != "iterations"}, FIRST_SECONDS)
+    monkeypatch.setattr("scribbleseg.draw.work.affordable", lambda plan, machine, **how: asked.append((plan, how)) or 3)
+    monkeypatch.setattr("scribbleseg.training.train.fit_plan", lambda *given: read.append(1) or fit_plan(*given))
+    assert work(updater.folder) == 0 and len(read) == 1
+    [(plan, how)] = asked
+    assert plan.fitted.plane and how == {"seconds": FIRST_SECONDS, "continued": False}
+    assert read_plan(updater.folder / "run")[1].recipe.iterations == 3
 
 
 def test_an_update_says_what_it_reads_and_learns_before_the_training(dataset):
@@ -938,12 +983,12 @@ def test_the_verb_serves_the_page_and_ends_with_ctrl_c(dataset):
         assert browser.get(base + "api/session").json()["classes"][1]["colour"] == "#ff0000"
         with browser.stream("GET", base + "api/events") as events:
             assert json.loads(next(events.iter_lines()).removeprefix("data: "))["phase"] == "idle"
+        update = browser.post(base + "api/update", json={"case": CASE}, headers={"x-scribbleseg": "1"})
+        assert update.json()["phase"] == "starting"
     server.send_signal(signal.SIGINT)
     assert server.wait(20) == 130
-    assert (
-        server.stderr.read()
-        == "End with Ctrl-C.\nscribbleseg: stopped. The strokes are saved. Continue with the same command.\n"
-    )
+    stopped = "scribbleseg: stopped. The strokes are saved. Continue with the same command."
+    assert server.stderr.read() == f"End with Ctrl-C.\n{STOPPING}\n{stopped}\n"
 
 
 def test_blank_labels_replace_no_stroke_of_another_page_and_are_read_once(tmp_path, monkeypatch):
@@ -1028,6 +1073,17 @@ def test_a_page_that_stays_open_saves_on_after_another_was_closed(tmp_path):
     _, version = open_page.strokes.shown(open_page.case("scan_RAS"), 0, 0)
     plane = np.full(open_page.strokes.shown(open_page.case("scan_RAS"), 0, 0)[0].shape, 1, np.uint8)
     assert open_page.save_slice("scan_RAS", 0, plane.tobytes(), version).counts[0, 1] == plane.size
+
+
+def test_a_page_that_stays_open_draws_on_a_case_that_got_a_blank_label_at_the_end(tmp_path):
+    folder = scans(tmp_path / "scans", ("RAS",))
+    before = open_session(folder, ("liver",))
+    shown, version = before.strokes.shown(before.case("scan_RAS"), 0, 0)
+    before.complete()
+    again, plane = open_session(folder), np.full(shown.shape, 1, np.uint8)
+    assert again.save_slice("scan_RAS", 0, plane.tobytes(), version).counts[0, 1] == plane.size
+    with pytest.raises(Conflict):  # there are strokes now
+        again.save_slice("scan_RAS", 0, plane.tobytes(), version)
 
 
 def test_a_data_set_of_the_users_own_is_not_completed(dataset):

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import nibabel
@@ -44,11 +44,12 @@ def browser():
 
 
 @contextmanager
-def served(session: Session, updater: Updater | None = None):
+def served(session: Session, updater: Updater | None = None, port: int = 0):
     """The address of a server of this session."""
-    listening = listen(0)
+    listening = listen(port)
     port = listening.getsockname()[1]
-    app = make_app(session, updater or Updater(session, TINY | {"size": 48}), "secret", port)
+    updater = updater or Updater(session, TINY | {"size": 48})
+    app = make_app(session, updater, "secret", port)
     server = make_server(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
@@ -57,6 +58,7 @@ def served(session: Session, updater: Updater | None = None):
     finally:
         server.should_exit = True
         thread.join(30)
+        updater.stop()
 
 
 @contextmanager
@@ -289,8 +291,13 @@ def test_a_server_that_is_away_loses_no_stroke(browser, tmp_path):
     dataset = read_dataset(small_dataset(tmp_path / "data", cases=3))
     path = dataset.cases["case.0 a"].scribble
     before = np.asanyarray(nibabel.load(path).dataobj)
-    with served(Session(dataset.folder)) as address, shown(browser, address) as page:
+    session, stack = Session(dataset.folder), ExitStack()
+    updater = Updater(session)
+    updater.progress = lambda: Progress("training", 1, 100, 900, 400)
+    address = stack.enter_context(served(session, updater))
+    with stack, shown(browser, address) as page:
         ready(page)
+        header = page.locator("header").bounding_box()
         page.keyboard.press("1")
         page.route("**/strokes/*", lambda route: route.abort() if route.request.method == "PUT" else route.fallback())
         box = page.locator("#canvas").bounding_box()
@@ -299,11 +306,39 @@ def test_a_server_that_is_away_loses_no_stroke(browser, tmp_path):
         page.mouse.down()
         page.mouse.move(middle, box["y"] + 60, steps=4)
         page.mouse.up()
-        page.wait_for_selector("#saved:has-text('Not saved')")
+        page.wait_for_selector("#saved:text-is('Not saved')")
+        page.wait_for_selector("#trouble:has-text('Not saved yet: case.0 a, slice')")
+        assert page.locator("header").bounding_box() == header and page.locator("#canvas").bounding_box() == box
         assert np.array_equal(np.asanyarray(nibabel.load(path).dataobj), before)
         page.unroute("**/strokes/*")
         page.wait_for_selector(SAVED)
-        assert (np.asanyarray(nibabel.load(path).dataobj) != before).any()
+        drawn = np.asanyarray(nibabel.load(path).dataobj)
+        assert (drawn != before).any() and not page.locator("#trouble").is_visible()
+
+        # the server ends while an update runs: the page says so before the next stroke, and keeps those that follow
+        page.wait_for_selector("#update-text:has-text('6:40 min left')")
+        stack.close()
+        page.wait_for_selector("#trouble:has-text('The server has ended')", timeout=5000)
+        said = page.inner_text("#trouble")
+        assert "All strokes are saved." in said and f"scribbleseg draw {dataset.folder}" in said
+        assert "left" not in page.inner_text("#model")
+        for name in ("#update", "#export", "#next", "#more-classes", "#cases button >> nth=1"):
+            assert page.locator(name).is_disabled(), name
+        assert page.locator("header").bounding_box() == header and page.locator("#canvas").bounding_box() == box
+        drag(page, (middle + 30, box["y"] + 200), (middle + 60, box["y"] + 230))
+        page.wait_for_selector("#trouble:has-text('Not saved yet: case.0 a, slice')")
+        assert np.array_equal(np.asanyarray(nibabel.load(path).dataobj), drawn)
+        port = int(address.split(":")[2].split("/")[0])
+        with served(Session(small_dataset(tmp_path / "another", cases=3)), port=port):  # not there
+            page.wait_for_selector("#trouble:has-text('Another data set is open at this address')")
+            page.wait_for_timeout(2500)
+            assert page.inner_text("#saved") == "Not saved"
+        with served(Session(dataset.folder), port=port):
+            page.wait_for_selector(SAVED)
+            page.wait_for_selector("#trouble", state="hidden")
+            assert (np.asanyarray(nibabel.load(path).dataobj) != drawn).any()
+            page.wait_for_selector("#update-text:has-text('Trains on your strokes')")
+            open_case(page, "case.1 a")
 
 
 def test_a_tablet_draws_with_a_finger_and_zooms_with_two(browser, tmp_path):
@@ -394,11 +429,13 @@ def test_a_server_that_is_killed_in_a_stroke_loses_nothing(browser, tmp_path):
         server.wait()
         page.mouse.move(middle, box["y"] + 90, steps=4)
         page.mouse.up()
-        page.wait_for_selector("#saved:has-text('Not saved: the server does not answer')")
+        page.wait_for_selector("#saved:text-is('Not saved')")
+        page.wait_for_selector("#trouble:has-text('The server has ended')")
         assert path.read_bytes() == before
         server, again = started(dataset.folder)
         try:
             assert again.partition("?")[0] == address.partition("?")[0]  # the port of before
+            page.wait_for_selector("#trouble:has-text('Open the address that it has printed')")
             page.context.new_page().goto(again)  # as the command does; its cookie is the first page's too
             page.wait_for_selector(SAVED)
             assert (np.asanyarray(nibabel.load(path).dataobj) == 1).sum() > 42

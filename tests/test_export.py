@@ -123,6 +123,15 @@ def test_an_exported_folder_says_no_place_of_the_machine(run, exported):
     assert [entry.version for entry in model.opset_import if entry.domain == ""] == [18]
 
 
+def test_export_and_pack_say_what_they_do(run, tmp_path, capsys):
+    pytest.importorskip("onnx"), pytest.importorskip("onnxruntime"), pytest.importorskip("onnxscript")
+    assert main(["export", str(run), str(tmp_path / "model")]) == 0
+    assert main(["pack", str(run), str(tmp_path / "model.zip")]) == 0
+    said = [line.partition(": ")[2] for line in capsys.readouterr().err.splitlines()]
+    expected = ("reading the network", "writing its onnx", "translating", "comparing", "packing", "writing")
+    assert len(said) == len(expected) and all(map(str.startswith, said, expected))
+
+
 def test_the_script_is_short():
     text = Path(standalone.__file__).read_text(encoding="utf-8").split('"""', 2)[2]
     assert sum(bool(line.strip()) for line in text.splitlines()) < 75

@@ -173,7 +173,8 @@ def test_options_that_contradict_each_other(scans):
         ((), (), "needs the classes"),
         (("liver=1", "kidney=1"), (), "value 1 has two meanings"),
         (("liver=1",), ("1",), "value 1 has two meanings"),
-        (("liver=1", "liver=2"), (), "was given twice"),
+        (("liver=1", "liver=2"), (), "liver was given twice. "),
+        (("liver=1", " Liver =2"), (), "Liver was given twice, as liver too"),
         (("background=0",), (), "at least one class more"),
         (("ignore=1",), (), "is no name of a class"),
     ):

@@ -68,6 +68,10 @@ def edit(run: Path, value: object, *keys: str) -> None:
         (("plan", "classes"), {"a": 1}, "'plan.classes' is .*: expected a list; got an object"),
         (("plan", "fold", "test"), [None], "'plan.fold.test.0.' is None: expected text; got null"),
         (("plan", "fold", "test"), ["../../x"], "'../../x' in its fold is not the name of a case"),
+        (("traen",), {}, "'traen' is no key that is read. Did you mean 'train'"),
+        (("train", "itterations"), 5, "'train.itterations' is no key that is read. Did you mean 'iterations'"),
+        (("plan", "recipe", "lrr"), 5, "'plan.recipe.lrr' is no key that is read. Did you mean 'lr'"),
+        (("plan", "fitted", "intensity"), [{"kind": "papers", "lo": 5}], "'plan.fitted.intensity.0.lo' is no key"),
         (("plan", "options"), [1], "'plan.options' is .1.: expected an object; got a list"),
     ],
 )

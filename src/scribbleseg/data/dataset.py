@@ -80,6 +80,7 @@ class Dataset:
     note: str = ""  # scribbleseg_note of dataset.json: is kept with every run on the data set
     unknown_keys: tuple[str, ...] = ()  # of dataset.json
     plane: str = ""  # one of volume.PLANES; empty: the strokes decide
+    odd_names: str = ""  # a remark on the names of the classes
 
     def spacing_of(self, grid: Grid) -> tuple[float, float]:
         """Distance of rows and of columns, mm; (1, 1) in pixels where the files have no spacing."""
@@ -93,8 +94,9 @@ class Dataset:
         return self.groups.get(case, case)
 
     def left_out(self) -> list[str]:
-        """A message for every kind of file that is not read, and for keys of dataset.json that are not known."""
-        found = (self._other_endings(), *self._stray_labels(), *self._stray_files(), self._other_keys())
+        """A message for every kind of file that is not read, and for keys and names of dataset.json that are odd."""
+        names = f"{self.folder / 'dataset.json'}: {self.odd_names}" if self.odd_names else ""
+        found = (self._other_endings(), *self._stray_labels(), *self._stray_files(), self._other_keys(), names)
         return [*filter(None, found)]
 
     def _other_keys(self) -> str:

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -98,6 +98,7 @@ def survey(folder: Path) -> tuple[Dataset, list[str]]:
         raise InputError(f"{path}: 'modality' is nnU-Net v1's word. Rename it to channel_names.")
     unknown = _unknown_keys(path, content)
     classes, ignore = _classes(path, info.labels)
+    odd_names = _odd_names(classes)
     names = info.channel_names or {"0": "image"}
     channels = tuple(names[str(number)] for number in range(len(names)))
     end = info.file_ending or ""
@@ -135,6 +136,7 @@ def survey(folder: Path) -> tuple[Dataset, list[str]]:
         info.scribbleseg_note,
         unknown,
         info.plane,
+        odd_names,
     )
     return dataset, faults
 
@@ -220,6 +222,15 @@ def _classes(path: Path, labels: dict) -> tuple[tuple[str, ...], int]:
             f"{path}: {len(classes)} classes; at most {UNLABELED - 1} are supported. Remove or merge classes."
         )
     return tuple(classes[value] for value in range(len(classes))), ignore
+
+
+def _odd_names(classes: tuple[str, ...]) -> str:
+    """A remark on names of classes that people take for one, or that have blanks around; nnU-Net reads them all."""
+    if two := alike([*classes, "ignore"]):
+        return f"the classes {two[0]!r} and {two[1]!r} have almost one name; both are read. Rename one of the two."
+    if blank := [name for name in classes if name != name.strip()]:
+        return f"class {blank[0]!r} has blanks around its name, and is read with them. Remove the blanks."
+    return ""
 
 
 def _cases(
@@ -318,6 +329,19 @@ def _label_faults(folder: Path, end: str, known: Collection[str]) -> list[str]:
 def _plain(name: str) -> str:
     """A name without the differences that people do not see: capital letters, and how an accent is stored."""
     return unicodedata.normalize("NFC", name).casefold()
+
+
+def alike(names: Iterable[str]) -> tuple[str, str] | None:
+    """The first two names that people take for one: they differ in capital letters, accents' storage or outer blanks.
+
+    None if there are no such two.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        if (plain := _plain(name.strip())) in seen:
+            return seen[plain], name
+        seen[plain] = name
+    return None
 
 
 def _case_in(name: str, cases: Collection[str]) -> str:

@@ -176,7 +176,8 @@ def _is_nifti2(head: bytes) -> bool:
 def _corrected(head: bytes, kind: Any) -> bytes:
     """The header with a quaternion that rounding made a little longer than 1, which nibabel refuses, made shorter.
 
-    Raises ValueError for voxel sizes of 0 or less, which nibabel makes 1, where the geometry depends on them.
+    Raises ValueError for voxel sizes of 0 or less, which nibabel makes 1, where the geometry depends on them, and for
+    an infinite scale of the grey values, which nibabel ignores.
     """
     size = kind.template_dtype.itemsize
     header: Any = kind(head[:size], check=False)
@@ -184,6 +185,14 @@ def _corrected(head: bytes, kind: Any) -> bytes:
     used = header["pixdim"][1 : count + 1][header["dim"][1 : count + 1] > 1]
     if not header["sform_code"] and not (used > 0).all():
         raise ValueError(f"voxel sizes (pixdim) of {' × '.join(f'{size:g}' for size in used)}")
+
+    slope, shift = float(header["scl_slope"]), float(header["scl_inter"])
+    unscaled = slope == 0 or math.isnan(slope)
+    if math.isinf(slope) or not (unscaled or math.isfinite(shift)):
+        raise ValueError(
+            f"says that its values are to be multiplied by {slope:g}, plus {shift:g} (scl_slope, scl_inter); expected "
+            "finite numbers"
+        )
 
     names = ("quatern_b", "quatern_c", "quatern_d")
     parts = np.array([header[name] for name in names], np.float64)

@@ -236,6 +236,11 @@ def whole_numbers(path: Path, voxels: np.ndarray) -> np.ndarray:
                 f"{path}: has label value {voxels[wrong].flat[0]}; expected whole numbers. It may have been resampled "
                 "with interpolation. Go back to the label as it was drawn."
             )
+        if whole.min(initial=np.inf) == whole.max(initial=-np.inf) and voxels.min() != voxels.max():
+            raise InputError(
+                f"{path}: has different label values, {voxels.min():g} to {voxels.max():g}, that all round to "
+                f"{whole.flat[0]:g}. Is the scale in its header right (scl_slope of NIfTI)? Expected whole numbers."
+            )
         voxels = whole
     odd = voxels[(voxels < -(2**31)) | (voxels >= 2**31)]
     if odd.size:

@@ -14,7 +14,7 @@ from ..core.errors import InputError
 from ..core.json_file import read_json
 from ..core.labels import UNLABELED
 from ..core.lock import NO_LOCKS, lock
-from ..data.layout import read_dataset
+from ..data.layout import alike, read_dataset
 from ..data.volume import read_label, write_volume
 
 RESERVED = ("background", "ignore")
@@ -33,9 +33,9 @@ def check_classes(names: Sequence[str]) -> None:
             raise InputError(f"class {name!r}: expected a name of printable letters without spaces around it.")
         if name.lower() in RESERVED:
             raise InputError(f"class '{name}': every data set has '{name.lower()}' already. Name the structures only.")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"class '{twice[0]}' is named twice. Name every class once.")
+    if two := alike(names):
+        also = "" if two[0] == two[1] else f", as '{two[0]}' too"
+        raise InputError(f"class '{two[1]}' is named twice{also}. Name every class once.")
     if len(names) + 2 > UNLABELED:
         raise InputError(f"{len(names)} classes; at most {UNLABELED - 2} are supported.")
 

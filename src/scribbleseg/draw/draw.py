@@ -8,15 +8,21 @@ import webbrowser
 from pathlib import Path
 
 from ..config import Draw
+from ..core.console import say
 from ..core.errors import InputError
 from .folder import find_scans, scribbles_folder
 from .session import Session, as_colour
+
+STOPPING = (
+    "stopping the training of the update, which ends its step first. The strokes are saved, and the model before it "
+    "stays. Ctrl-C again stops it at once."
+)
 
 
 def draw(config: Draw) -> None:
     """Serve the page until Ctrl-C. A training that runs is then stopped; strokes are on disk after each stroke.
 
-    At the end a data set that was made here is completed for nnU-Net.
+    A second Ctrl-C does not wait for the training. At the end a data set that was made here is completed for nnU-Net.
 
     Raises InputError for a folder that holds no scan and is no data set, for classes that the data set does not have,
     and for a port that is taken.
@@ -26,20 +32,23 @@ def draw(config: Draw) -> None:
         from .server import make_app, make_server
     except ImportError as error:
         raise InputError(f"draw needs starlette and uvicorn ({error}). Run: pip install 'scribbleseg[draw]'") from error
-    from .update import Updater
+    from .update import PATIENCE, Updater
 
     listening = listen(config.port) if config.port else listen_again(session.port)
     port, token = listening.getsockname()[1], secrets.token_urlsafe(24)
     session.remember(port)
-    app = make_app(session, Updater(session), token, port)
+    updater = Updater(session)
+    app = make_app(session, updater, token, port)
+    server = make_server(app, ending=lambda: say(STOPPING) if updater.running else None)
     address = f"http://127.0.0.1:{port}/?token={token}"
     kept = session.place if session.dataset is not None else f"{session.place}, made when the classes are named"
     print(f"data set: {kept}\nopen {address}\nEnd with Ctrl-C.", file=sys.stderr)
     if not config.no_browser:
         threading.Timer(0.5, webbrowser.open, [address]).start()
     try:
-        make_server(app).run(sockets=[listening])
+        server.run(sockets=[listening])
     finally:
+        updater.stop(0 if server.force_exit else PATIENCE)
         session.complete()
 
 

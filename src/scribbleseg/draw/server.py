@@ -2,8 +2,8 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,6 @@ LARGEST_BODY = 64 * 2**20  # bytes; a slice of 8192 × 8192 pixels
 
 def make_app(session: Session, updater: Updater, token: str, port: int) -> Starlette:
     """The application for one data set. Every path needs the token; the answers are described at each function."""
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        yield
-        await run_in_threadpool(updater.stop)
-
     pages = _Pages(session, updater)
     case = "/api/cases/{case}"
     routes = [
@@ -68,14 +62,26 @@ def make_app(session: Session, updater: Updater, token: str, port: int) -> Starl
         ),
     }
     guard = Middleware(Guard, token=token, port=port)
-    app = Starlette(routes=routes, middleware=[guard], exception_handlers=handlers, lifespan=lifespan)
+    app = Starlette(routes=routes, middleware=[guard], exception_handlers=handlers)
     app.state.closing = lambda: False
     return app
 
 
-def make_server(app: Starlette) -> uvicorn.Server:
-    """The server that runs the application; the streams of events end as soon as it is told to exit."""
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
+class _Server(uvicorn.Server):
+    ending: Callable[[], object]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.ending()
+        await super().shutdown(sockets)
+
+
+def make_server(app: Starlette, ending: Callable[[], object] = lambda: None) -> uvicorn.Server:
+    """The server that runs the application; the streams of events end as soon as it is told to exit.
+
+    `ending` is called at once when it is told to exit, before the requests that are not answered yet.
+    """
+    server = _Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
+    server.ending = ending
     app.state.closing = lambda: server.should_exit
     return server
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import threading
 from collections.abc import Sequence
@@ -257,6 +258,7 @@ class Session:
             "colours": offered,
             "channels": self.data.channels,
             "cases": cases,
+            "command": f"scribbleseg draw {shlex.quote(str((self.source or self.place).resolve()))}",
             "masks": str(self.place.with_name(f"{self.place.name}_masks")),
         }
 
@@ -299,7 +301,10 @@ class Session:
     # --- changes of strokes; each raises Conflict if the strokes are not `version`
 
     def save_slice(self, name: str, index: int, shown: bytes, version: str) -> Strokes:
-        return self._seen(name, self.strokes.save_slice(self.case(name), index, shown, version))
+        case = self.case(name)
+        if version == NONE_YET and self.blank.get(name) == version_of(self.strokes.path(case)):
+            version = self.blank[name]  # `complete` has written a label without strokes meanwhile
+        return self._seen(name, self.strokes.save_slice(case, index, shown, version))
 
     def accept(self, name: str, version: str) -> Strokes:
         """Label every voxel that has no stroke as predicted. `restore` takes it back."""

@@ -34,7 +34,7 @@ COUNTED = re.compile(r"^.*: \d+/\d+ .*$", re.MULTILINE)  # a line of a progress 
 class Progress:
     """What the page shows of an update."""
 
-    phase: str = "idle"  # idle, starting, training, predicting, done, stopped, failed
+    phase: str = "idle"  # idle, starting, training, predicting, stopping, done, stopped, failed
     number: int = 0
     done: int = 0
     total: int = 0
@@ -60,7 +60,7 @@ class Updater:
         preset's (see `work.affordable`). Raises InputError while an update runs, and if a class is not drawn yet.
         """
         with self.lock:
-            if self.process is not None and self.process.poll() is None:
+            if self.running:
                 raise InputError("an update is running already. Wait for it, or stop it.")
             self.session.refresh()
             self.session.case(open_case)
@@ -90,23 +90,29 @@ class Updater:
             self.stopped, self.began = False, time.monotonic()
             self.last = Progress("starting", number)
 
-    def stop(self) -> None:
-        """End the update that runs. The model and the predictions of the one before stay."""
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def stop(self, patience: float = PATIENCE) -> None:
+        """End the update that runs, at once after Ctrl-C. The model and the predictions of the one before stay."""
         process = self.process
         if process is None or process.poll() is not None:
             return
         self.stopped = True
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(PATIENCE)
+            process.wait(patience)
         except subprocess.TimeoutExpired:
+            pass
+        finally:
             process.kill()
             process.wait()
 
     def progress(self) -> Progress:
         """How far the update is; after its end, how it ended."""
         with self.lock:
-            if self.last.phase in ("starting", "training", "predicting") and self.process is not None:
+            if self.last.phase in ("starting", "training", "predicting", "stopping") and self.process is not None:
                 code = self.process.poll()
                 self.last = self._running() if code is None else self._ended(code)
             return self.last
@@ -150,6 +156,8 @@ class Updater:
 
     def _running(self) -> Progress:
         number = int(self.folder.name)
+        if self.stopped:
+            return Progress("stopping", number)
         run, job = self.folder / "run", read_json(self.folder / "job.json")
         if not (run / "log.jsonl").is_file() or not (run / "config.json").is_file():
             return Progress("starting", number, message=self._last_line())

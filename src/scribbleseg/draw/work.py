@@ -2,22 +2,20 @@
 
 import json
 import sys
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ..config import Predict, Train
 from ..core.atomic import atomic_file
 from ..core.errors import InputError
 from ..core.json_file import read_json
-from ..data.layout import read_dataset, read_description
+from ..data.layout import read_description
 from ..data.volume import read_volume
 from ..inference.predict import predict
-from ..training.fit import fit_plan
 from ..training.locate import seconds_of
-from ..training.machine import pick_machine
+from ..training.machine import Machine
 from ..training.outlook import time_step
-from ..training.plan import read_plan
-from ..training.settings import make_plan, undecided
+from ..training.plan import Plan, read_plan
 from ..training.train import train
 from .folder import link_or_copy
 
@@ -30,9 +28,9 @@ def main(folder: Path) -> int:
     job = read_json(folder / "job.json")
     try:
         config = Train(folder / "data", folder / "run", **job["train"])
-        if job["seconds"] is not None:
-            config = replace(config, iterations=affordable(config, job["seconds"]))
-        train(config)
+        seconds = job["seconds"]
+        how = partial(affordable, seconds=seconds, continued=config.init is not None)
+        train(config, None if seconds is None else how)
         failed = {}
         for case, images in job["images"].items():
             try:
@@ -48,16 +46,15 @@ def main(folder: Path) -> int:
     return 0
 
 
-def affordable(config: Train, seconds: float) -> int:
+def affordable(plan: Plan, machine: Machine, seconds: float, continued: bool = False) -> int:
     """How many iterations this machine makes in `seconds`: at least FEWEST, at most those of the plan.
 
-    A step of the plan is timed before. Where slices are cut to rings, what finds them is trained in these seconds too.
+    A step of the plan is timed before. Where slices are cut to rings, what finds them is trained in these seconds too;
+    a run that is `continued` trains it a quarter as long.
     """
-    dataset = read_dataset(config.dataset)
-    plan = fit_plan(make_plan(config, dataset), dataset, undecided(config))
     if plan.fitted.locate:
-        seconds -= seconds_of(len(plan.channels), plan.recipe.iterations) / (1 if config.init is None else 4)
-    step = time_step(plan, pick_machine(config, plan.recipe))
+        seconds -= seconds_of(len(plan.channels), plan.recipe.iterations) / (4 if continued else 1)
+    step = time_step(plan, machine)
     return min(max(int(seconds / step), FEWEST), plan.recipe.iterations)
 
 

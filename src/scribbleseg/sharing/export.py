@@ -6,6 +6,7 @@ import torch
 
 from ..config import Export
 from ..core.atomic import atomic_folder
+from ..core.console import say
 from ..inference.models import load_models
 from ..reporting.card import card
 from ..reporting.collect import open_run
@@ -19,8 +20,10 @@ def export(config: Export) -> Path:
     Raises InputError for a run that is not trained, for one that the format cannot hold, and for a folder that is not
     empty. Nothing is written then.
     """
+    say(f"{config.run}: reading the network")
     named = () if config.network is None else (config.network,)
     (model,) = load_models((config.run,), "last", torch.device("cpu"), named)
+    say(f"{config.run}: writing its {config.format} files")
     with atomic_folder(Path(config.output)) as partial:
         {"onnx": write_onnx, "monai": write_bundle}[config.format](model, partial)
         (partial / "README.md").write_text(card(open_run(config.run)), encoding="utf-8", errors="backslashreplace")

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import __version__
+from ..core.console import say
 from ..core.errors import InputError
 from ..data.intensity import Intensity
 from ..inference.models import Model
@@ -107,6 +108,7 @@ def _save(whole: Whole | Place, channels: int, path: Path, model: Model) -> None
     except ImportError as error:
         raise InputError(f"--format onnx needs {error.name}. Run: pip install 'scribbleseg[export]'") from error
     size, free = whole.size, torch.export.Dim
+    say(f"{path.name}: translating the network to ONNX")
     try:
         with _quiet():
             made = torch.onnx.export(
@@ -128,6 +130,7 @@ def _save(whole: Whole | Place, channels: int, path: Path, model: Model) -> None
     proto = made.model_proto
     _forget_places(proto)
     onnx.save(proto, path)
+    say(f"{path.name}: comparing its values with PyTorch's")
     image = torch.rand(3, channels, size + 5, size - 3)
     with torch.no_grad():
         wanted = whole(image)

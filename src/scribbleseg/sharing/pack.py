@@ -41,6 +41,7 @@ def pack(config: Pack) -> Path:
         raise InputError(f"{config.run}: has no trained weights ({run.weights.name}). Train it first.")
     if not run.finished:
         say(f"{config.run}: training is not finished, iteration {run.done} of {run.plan.recipe.iterations}")
+    say(f"{config.run}: packing {run.weights.stat().st_size / 2**20:.0f} MiB of weights")
     with open_weights(run.weights) as file:
         notes = dict(sorted((file.metadata() or {}).items()))  # safetensors reads them in any order
         weights = {key: file.get_tensor(key) for key in file.keys()}
@@ -56,6 +57,7 @@ def pack(config: Pack) -> Path:
             entry = zipfile.ZipInfo(name, MADE)
             entry.external_attr = 0o100644 << 16
             archive.writestr(entry, contents[name])
+    say(f"{target}: writing {content.tell() / 2**20:.0f} MiB")
     with atomic_file(target) as partial:
         partial.write_bytes(content.getbuffer())
     return target

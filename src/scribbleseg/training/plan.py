@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from msgspec import Struct
@@ -9,8 +10,8 @@ from msgspec import Struct
 from .. import __version__
 from ..config import Train
 from ..core.atomic import atomic_file
-from ..core.errors import InputError
-from ..core.json_file import read_json
+from ..core.errors import InputError, nearest
+from ..core.json_file import convert, read_json
 from ..core.labels import UNLABELED
 from ..core.own_code import find, version
 from ..core.recipe import Recipe
@@ -102,7 +103,9 @@ def read_plan(run: Path) -> tuple[Train, Plan]:
     if not path.is_file():
         raise InputError(f"{run}: not a run folder (no config.json). Make one with: scribbleseg train DATASET {run}")
     try:
-        stored = read_json(path, Stored)
+        content = read_json(path, dict)
+        stored: Stored = convert(content, Stored, path)
+        _check_keys(content, {"version": "", "train": asdict(stored.train), "plan": asdict(stored.plan)})
         _check_stored(stored)
     except InputError as error:
         raise InputError(
@@ -111,6 +114,19 @@ def read_plan(run: Path) -> tuple[Train, Plan]:
         ) from error
     stored.train.run = Path(run)
     return stored.train, stored.plan
+
+
+def _check_keys(content: object, known: object, place: str = "") -> None:
+    """Raises InputError for a key that means nothing here: what it was meant to say would get its default."""
+    if isinstance(content, list) and isinstance(known, (list, tuple)):
+        for number, (part, meant) in enumerate(zip(content, known)):
+            _check_keys(part, meant, f"{place}{number}.")
+    if not (isinstance(content, dict) and isinstance(known, dict)):
+        return
+    for key, value in content.items():
+        if key not in known:
+            raise InputError(f"'{place}{key}' is no key that is read. {nearest(key, known)} Rename or remove it.")
+        _check_keys(value, known[key], f"{place}{key}.")
 
 
 def _check_stored(stored: Stored) -> None:
@@ -176,5 +192,5 @@ def write_plan(config: Train, plan: Plan) -> None:
 
 def plan_text(config: Train, plan: Plan) -> str:
     """The content of config.json."""
-    stored = {"version": __version__, "train": dataclasses.asdict(config), "plan": dataclasses.asdict(plan)}
+    stored = {"version": __version__, "train": asdict(config), "plan": asdict(plan)}
     return json.dumps(stored, indent=1, default=str) + "\n"

@@ -1,8 +1,9 @@
 """The verb `train`: settings are resolved, data read, the run folder made; then the loop takes over."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from ..core import distributed
 from ..core.console import say
 from ..core.device import prepare_cpu
 from ..core.environment import environment
-from ..core.errors import InputError
+from ..core.errors import InputError, first_names
 from ..core.own_code import never_from
 from ..core.progress import Progress
 from ..core.signals import stops
@@ -48,12 +49,14 @@ from .state import State
 from .step import Step
 from .validation import read_validation
 
+Length = Callable[[Plan, Machine], int]
 DAYS_ON_A_CPU = 10**10  # pixels of all batches; 12 × 256² take 1 to 4 s on two cores
 
 
-def train(config: Train) -> Path:
+def train(config: Train, length: Length | None = None) -> Path:
     """Train on one fold and write the run folder; returns it.
 
+    length: how many iterations a plan gets on a machine, asked when the training cases have decided the rest of it.
     Raises InputError for anything wrong with the data, the settings or the folder, before anything is written, and for
     a method that returns no named terms. If the first step fails, the run folder is removed again.
     """
@@ -68,11 +71,9 @@ def train(config: Train) -> Path:
                 f"{plan.recipe.iterations} iterations of {plan.recipe.batch} slices of {plan.size}² pixels take days "
                 "on a CPU. `--preset fast` trains in minutes."
             )
-        if folder.writes and (config.split, plan.split) == ("auto", "all"):
-            trained, val = len(plan.fold.train), len(plan.fold.val)
-            held = f", {val} validate" if val else ""
-            say(f"{config.dataset}: has no split; {trained} of {trained + val} cases of imagesTr are trained on{held}")
-        _run(config, plan, machine, dataset, folder, stored=None)
+        if folder.writes and config.split == "auto":
+            say(f"{config.dataset}: {_shown_fold(dataset, plan, config.fold)}")
+        _run(config, plan, machine, dataset, folder, None, length)
     return Path(config.run)
 
 
@@ -137,6 +138,21 @@ def _boards(config: Train) -> list[str]:
     return [name for name in BOARDS if getattr(config, name)]
 
 
+def _shown_fold(dataset: Dataset, plan: Plan, number: int) -> str:
+    """Which cases train, validate and are held out, and how to choose others; one line."""
+    trained, val, test = (list(part) for part in (plan.fold.train, plan.fold.val, plan.fold.test))
+    parts = [f"; validation: {len(val)} ({first_names(val)})"] if val else []
+    parts += [f"; test, never seen: {len(test)} ({first_names(test)})"] if test else []
+    held = "".join(parts)
+    if plan.split == "all":
+        way = "" if val else " --val-share 0.2 sets some aside."
+        return f"has no split; {len(trained)} of {len(dataset.cases)} cases of imagesTr are trained on{held}.{way}"
+    return (
+        f"split {plan.split}, fold {number} of {len(dataset.folds(plan.split))} (from 0); training: {len(trained)} "
+        f"({first_names(trained)}){held}. --fold chooses another fold, --split another split, or all: every case."
+    )
+
+
 def _pixels(plan: Plan) -> int:
     return plan.recipe.iterations * plan.recipe.batch * plan.size**2
 
@@ -180,10 +196,18 @@ def _checkpoint(run: Path, plan: Plan) -> dict | None:
     return None
 
 
-def _run(config: Train, plan: Plan, machine: Machine, dataset: Dataset, folder: RunFolder, stored: dict | None) -> None:
+def _run(
+    config: Train,
+    plan: Plan,
+    machine: Machine,
+    dataset: Dataset,
+    folder: RunFolder,
+    stored: dict | None,
+    length: Length | None = None,
+) -> None:
     """Fit the plan of a new run to its cases, read them, build what is trained, and train to the end.
 
-    stored: the checkpoint of a run that is carried on.
+    stored: the checkpoint of a run that is carried on. length: as in `train`.
     """
     prepare_cpu()
     if stored is None:
@@ -191,6 +215,8 @@ def _run(config: Train, plan: Plan, machine: Machine, dataset: Dataset, folder: 
         plan = fit_plan(plan, dataset, left)
         if folder.writes and (left.enclosure, plan.fitted.enclosure) == ("auto", "off"):
             say(f"{100 * plan.fitted.closed:.0f} % of the slices enclose their structures: {NOT_ENCLOSED}")
+    if length is not None:
+        plan = replace(plan, recipe=replace(plan.recipe, iterations=length(plan, machine)))
     torch.manual_seed(config.seed)
     network, locator = _network(plan, dataset, config.seed, config.init, stored)
     method = method_class(plan.method)(network, **plan.options)  # which may copy the network for a teacher

@@ -17,7 +17,7 @@ from ...core.parallel import for_each
 from ..case import difference, read_channels, says_place
 from ..dicom import has_series, read_series
 from ..itk import from_itk, has_size, open_itk
-from ..layout import SUFFIX
+from ..layout import SUFFIX, alike
 from ..nifti import AS_ITK, two_places
 from ..placing import place
 from ..volume import ITK, NIFTI, Grid, check_geometry, ending, read_label, read_volume, write_volume
@@ -87,8 +87,9 @@ def read_mapping(classes: Sequence[str], not_drawn: Sequence[str]) -> Mapping:
     names = [name for name, _ in pairs]
     if odd := [name for name in names if not name or not name.isprintable() or name.lower() == "ignore"]:
         raise InputError(f"--class {odd[0]}: is no name of a class. Give NAME=VALUE, such as liver=1.")
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise InputError(f"--class {twice[0]} was given twice. Give every class once.")
+    if two := alike(names):
+        also = "" if two[0] == two[1] else f", as {two[0]} too"
+        raise InputError(f"--class {two[1]} was given twice{also}. Give every class once.")
     foreground = tuple(name for name in names if name.lower() != "background")
     if not foreground:
         raise InputError("--class background alone: expected at least one class more.")

@@ -3,9 +3,9 @@
 import * as api from "./api.js";
 import { addClass, nameClasses, openExport } from "./dialogs.js";
 import { toggle, toggleShown } from "./keys.js";
-import { goToNext, listen, showUpdate, startUpdate, toggleReviewed } from "./model.js";
+import { follow, goToNext, showAll, showUpdate, startUpdate, toggleReviewed } from "./model.js";
 import { $, attempt, state, view } from "./page.js";
-import { showButtons, showCases, showClasses, showStrip } from "./panels.js";
+import { showCases, showStrip } from "./panels.js";
 import "./pointer.js";
 import { goTo, openCase } from "./slices.js";
 import { acceptCase, acceptSlice, copyStrokes, redo, undo } from "./strokes.js";
@@ -46,11 +46,8 @@ attempt(async () => {
   document.title = `${session.name} – scribbleseg draw`;
   chooseTool("brush");
   setSize(state.size);
-  showClasses();
-  showCases();
-  showButtons();
-  showUpdate();
-  listen();
+  showAll();
+  follow();
   const first = session.cases.find((row) => !row.error);
   if (first) await openCase(first.id);
   document.body.dataset.ready = "yes";

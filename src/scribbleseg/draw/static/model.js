@@ -1,13 +1,14 @@
 // Updates of the model, and where it is least sure.
 
 import * as api from "./api.js";
+import { listen } from "./connection.js";
 import { $, attempt, say, state } from "./page.js";
 import { showButtons, showCases, showClasses } from "./panels.js";
 import { goTo, kept, openCase, showSides, showSlice } from "./slices.js";
 import { saver } from "./strokes.js";
 import { restyle } from "./windows.js";
 
-const running = () => ["starting", "training", "predicting"].includes(state.update.phase);
+const running = () => ["starting", "training", "predicting", "stopping"].includes(state.update.phase);
 
 function duration(seconds) {
   const whole = Math.max(1, Math.round(seconds));
@@ -17,15 +18,16 @@ function duration(seconds) {
 export function showUpdate() {
   const { phase, done: step, total, seconds_left: left, message } = state.update, { cases, classes } = state.session;
   const missing = classes.filter((_, value) => !cases.some((row) => row.voxels[value])).map(({ name }) => name);
-  $("update").disabled = running() || missing.length > 0;
-  $("stop").hidden = !running();
-  $("bar").hidden = !running();
-  if (phase === "starting") $("bar").removeAttribute("value");
+  $("update").disabled = state.away || running() || missing.length > 0;
+  $("bar").hidden = state.away || !running();
+  $("stop").hidden = state.away || !running() || phase === "stopping";
+  if (["starting", "stopping"].includes(phase)) $("bar").removeAttribute("value");
   else $("bar").value = total ? step / total : 0;
   $("update-text").className = phase === "failed" ? "bad" : "";
-  $("update-text").textContent = {
+  $("update-text").textContent = state.away ? "No news from the server." : {
     starting: message || "Reading scans and strokes…",
     training: `Training, ${Math.round((100 * step) / total)} %${left ? `, ${duration(left)} left` : ""}. You can go on drawing.`,
+    stopping: "Stopping…",
     predicting: `Predicting, ${step} of ${total} cases`,
   }[phase] ?? (missing.length ? `Draw first: ${missing.join(", ")}` : message || "Trains on your strokes and segments all cases.");
 }
@@ -33,11 +35,15 @@ export function showUpdate() {
 // The classes and cases as they are now: another tab may have added a class.
 export async function readSession() {
   state.session = await api.getSession();
+  showAll();
+  restyle();
+}
+
+export function showAll() {
   showClasses();
   showCases();
   showButtons();
   showUpdate();
-  restyle();
 }
 
 async function refreshPredictions() {
@@ -55,19 +61,31 @@ async function refreshPredictions() {
   }
 }
 
-export function listen() {
-  const events = new EventSource("/api/events");
-  events.onmessage = attempt(async (event) => {
+export const follow = () => listen({
+  onMessage: attempt(async (update) => {
     const before = state.update;
-    state.update = JSON.parse(event.data);
-    if (!state.session?.cases) return;
+    state.update = update;
     showUpdate();
     const { phase, done: step } = state.update;
     if (phase === "predicting" && step && step !== before.done || (phase === "done" && before.phase !== "done")) await refreshPredictions();
     if (phase !== before.phase && ["done", "failed", "stopped"].includes(phase)) say(state.update.message, 10);
     showUpdate();
-  });
-}
+  }),
+  onAway: (why) => {
+    if (why === state.away) return;
+    state.away = why;
+    saver.report();
+    showAll();
+  },
+  onBack: attempt(async () => {
+    state.away = "";
+    saver.report();
+    await readSession();
+    if (!state.case) return;
+    await showSlice();
+    if (state.case.shape[0] > 1) showSides();
+  }),
+});
 
 export const startUpdate = attempt(async () => {
   const before = state.update;

@@ -8,6 +8,7 @@ export const state = {
   session: null, case: null, slice: 0, cross: [0, 0, 0], // cross: array indices D, H, W
   tool: "brush", value: 1, size: 3, fill: false, overwrite: false, channel: 0, windows: [],
   show: { strokes: true, prediction: true, uncertainty: false }, opacity: 0.3, update: { phase: "idle" },
+  away: "", // why the server does not answer, as in connection.js
 };
 
 export const view = new View($("canvas"));

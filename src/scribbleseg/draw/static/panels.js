@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { $, attempt, element, state, view } from "./page.js";
 import { goTo, openCase, sorted } from "./slices.js";
-import { done, undone } from "./strokes.js";
+import { done, saver, undone } from "./strokes.js";
 import { chooseClass } from "./tools.js";
 import { restyle } from "./windows.js";
 
@@ -70,6 +70,7 @@ export function showCases() {
       element("span", { className: "id", textContent: row.id }),
       element("span", { className: "tick", textContent: row.reviewed ? "✓" : "", title: "reviewed" }), about);
     button.setAttribute("aria-current", row.id === state.case?.id);
+    button.disabled = state.away;
     button.addEventListener("click", () => openCase(row.id));
     return element("li", {}, button);
   }));
@@ -90,7 +91,7 @@ export function showClasses() {
       element("span", { className: "label", textContent: name }), element("kbd", { textContent: value < 10 ? value : "" }));
     button.setAttribute("aria-pressed", value === state.value);
     button.addEventListener("click", () => chooseClass(value));
-    const picker = element("input", { type: "color", value: colour, title: `Colour of ${name}`, hidden: value === 0 });
+    const picker = element("input", { type: "color", value: colour, title: `Colour of ${name}`, hidden: value === 0, disabled: state.away });
     picker.addEventListener("change", attempt(async () => {
       classes[value].colour = picker.value;
       await api.nameClasses(classes.slice(1));
@@ -106,13 +107,31 @@ export function showButtons() {
   const row = state.session.cases.find((each) => each.id === state.case?.id), predicted = state.case?.prediction != null;
   $("undo").disabled = !done.length;
   $("redo").disabled = !undone.length;
-  for (const id of ["accept-slice", "accept-case", "show-uncertainty", "show-prediction"]) $(id).disabled = !predicted;
-  $("next").disabled = !state.session.cases.some((each) => each.prediction !== null);
-  $("export").disabled = !state.session.cases.some((each) => each.prediction !== null || each.slices.length);
+  for (const id of ["show-uncertainty", "show-prediction"]) $(id).disabled = !predicted;
+  for (const id of ["accept-slice", "accept-case"]) $(id).disabled = state.away || !predicted;
+  for (const id of ["more-classes", "copy", "reviewed"]) $(id).disabled = state.away;
+  $("next").disabled = state.away || !state.session.cases.some((each) => each.prediction !== null);
+  $("export").disabled = state.away || !state.session.cases.some((each) => each.prediction !== null || each.slices.length);
   $("reviewed").setAttribute("aria-pressed", Boolean(row?.reviewed));
   for (const kind of ["strokes", "prediction", "uncertainty"]) $(`show-${kind}`).setAttribute("aria-pressed", state.show[kind]);
   $("fill").setAttribute("aria-pressed", state.fill);
   $("overwrite").setAttribute("aria-pressed", state.overwrite);
+}
+
+// `why`: the last change could not be saved.
+export function showSaved(text, kind, why = "") {
+  $("saved").textContent = text;
+  $("saved").className = kind;
+  const { away, session: { command } } = state;
+  const slices = [...saver.waiting].map(([name, changed]) => `${name}, slice ${[...changed.keys()].map((index) => index + 1).join(", ")}`);
+  const saved = slices.length ? `Not saved yet: ${slices.join("; ")}. This page keeps these strokes as long as it stays open. ` : "All strokes are saved. ";
+  $("trouble").hidden = !away && !why;
+  $("trouble").replaceChildren(...{
+    ended: ["The server has ended or cannot be reached. ", saved, "Start it again: ", element("code", { textContent: command }),
+      ". Then this page goes on by itself. If it does not, open the new address."],
+    token: ["The server runs again. ", saved, "Open the address that it has printed, in another tab of this browser. Then this page goes on too."],
+    other: ["Another data set is open at this address now. ", saved, "Start this one again: ", element("code", { textContent: command })],
+  }[away] ?? [saved, `${why} The page tries again.`]);
 }
 
 $("strip").addEventListener("pointerdown", (event) => {

@@ -5,13 +5,14 @@ import * as api from "./api.js";
 const RETRY_MS = 2000;
 
 export class Saver {
-  // onSaved(case, answer), onConflict(case, slices), onState(text, kind)
-  constructor({ onSaved, onConflict, onState }) {
-    Object.assign(this, { onSaved, onConflict, onState });
+  // onSaved(case, answer), onConflict(case, slices), onState(text, kind, why), answers(): resolves when the server does
+  constructor({ onSaved, onConflict, onState, answers }) {
+    Object.assign(this, { onSaved, onConflict, onState, answers });
     this.waiting = new Map(); // case → Map(slice → {data, base}): base is what the disk had
     this.versions = new Map(); // case → version of its strokes on the disk
     this.busy = null;
     this.stopped = new Set(); // cases with a conflict that is not resolved
+    this.why = ""; // the last change could not be saved
   }
 
   get dirty() { return this.waiting.size > 0; }
@@ -25,7 +26,7 @@ export class Saver {
   change(name, index, data, base) {
     const slices = this.of(name), earlier = slices.get(index);
     slices.set(index, { data: data.slice(), base: earlier ? earlier.base : base });
-    this.onState("Saving…", "waiting");
+    this.report();
     this.busy ??= this.run().finally(() => { this.busy = null; });
   }
 
@@ -37,6 +38,7 @@ export class Saver {
       try {
         const answer = await api.putSlice(name, index, sent.data, this.versions.get(name));
         this.versions.set(name, answer.version);
+        this.why = "";
         if (slices.get(index) === sent) slices.delete(index);
         else slices.get(index).base = sent.data; // it was changed again meanwhile
         if (!slices.size) this.waiting.delete(name);
@@ -46,8 +48,10 @@ export class Saver {
           this.stopped.add(name);
           this.onConflict(name, slices);
         } else {
-          this.onState(`Not saved: ${error.status ? error.message : "the server does not answer"}`, "bad");
+          this.why = error.message;
+          this.report();
           await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+          if (!error.status || error.status === 401) await this.answers();
         }
       }
     }
@@ -61,7 +65,11 @@ export class Saver {
     this.versions.set(name, version);
   }
 
-  report() { if (!this.dirty) this.onState("Saved", ""); }
+  report() {
+    if (!this.dirty) this.onState("Saved", "");
+    else if (this.why || this.stopped.size) this.onState("Not saved", "bad", this.why);
+    else this.onState("Saving…", "waiting");
+  }
 
   async settled() { while (this.busy) await this.busy; }
 }

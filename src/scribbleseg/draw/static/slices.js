@@ -102,7 +102,7 @@ export const openCase = attempt(async (name, slice = null) => {
   if (stroke) return;
   const turn = ++opening;
   const opened = await api.getCase(name).catch((error) => {
-    state.session.cases.find((row) => row.id === name).error = error.message;
+    if (error.status === 400) state.session.cases.find((row) => row.id === name).error = error.message;
     showCases();
     throw error;
   });

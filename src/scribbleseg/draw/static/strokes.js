@@ -1,9 +1,10 @@
 // Strokes: drawn, undone, copied, accepted, saved, and joined with those of others.
 
 import * as api from "./api.js";
+import { answers } from "./connection.js";
 import { readSession, showUpdate } from "./model.js";
 import { $, ask, attempt, say, state, view } from "./page.js";
-import { showButtons, showCases, showClasses, showStrip } from "./panels.js";
+import { showButtons, showCases, showClasses, showSaved, showStrip } from "./panels.js";
 import { alongLine, difference, inside, NOT_DRAWN } from "./pixels.js";
 import { Saver } from "./saver.js";
 import { goTo, kept, openCase, plane, showSides, showSlice, strokesHere } from "./slices.js";
@@ -26,7 +27,8 @@ export const saver = new Saver({
     showUpdate();
   },
   onConflict: settleConflict,
-  onState: (text, kind) => { $("saved").textContent = text; $("saved").className = kind; },
+  onState: showSaved,
+  answers,
 });
 
 export const radius = () => (state.size / 2) * Math.min(...state.case.planes[0].spacing_mm);
@@ -88,8 +90,20 @@ async function changeSlice(slice, change) {
 
 const stepBack = (from, to, old, now, what) => attempt(async () => {
   const change = from().pop();
-  if (!change || stroke) return;
+  if (!change) return;
+  const putBack = () => { from().push(change); showButtons(); };
+  if (stroke) return putBack();
   if (state.case.id !== change.case) await openCase(change.case, change.slice ?? null);
+  if (state.case.id !== change.case) return putBack();
+  try { await takeBack(change, old, now, what); } catch (error) {
+    putBack();
+    throw error;
+  }
+  to().push(change);
+  showButtons();
+});
+
+async function takeBack(change, old, now, what) {
   if (change.accepted) {
     await changeWholeCase(what);
   } else {
@@ -99,9 +113,7 @@ const stepBack = (from, to, old, now, what) => attempt(async () => {
     });
     saver.change(change.case, change.slice, after, before);
   }
-  to().push(change);
-  showButtons();
-});
+}
 
 export const undo = stepBack(() => done, () => undone, "before", "after", "restore");
 export const redo = stepBack(() => undone, () => done, "after", "before", "accept");
@@ -161,8 +173,7 @@ function settleConflict(name, slices) {
 }
 
 async function resolveConflict(name, slices) {
-  $("saved").textContent = "Not saved: changed elsewhere";
-  $("saved").className = "bad";
+  saver.report();
   const drop = "Show theirs";
   const answer = await ask("These strokes were changed elsewhere",
     `Another tab, person or program has written the strokes of ${name}. Your last strokes are not saved yet. ` +
