@@ -317,7 +317,8 @@ def test_train_predict_evaluate_in_plain_lines_when_piped(call, small, tmp_path)
     assert [code for code, _, _ in said] == [0, 0, 0]
     assert all("\r" not in out + err and "\x1b" not in out + err for _, out, err in said)
     assert [out for _, out, _ in said[:2]] == ["", ""]
-    *lines, last = said[0][2].splitlines()
+    split, *lines, last = said[0][2].splitlines()
+    assert split.startswith(f"{small}: split final, fold 0 of 1 (from 0); training: ")
     assert [line.split(",")[0] for line in lines] == [
         *("looking at strokes: 4/4 cases", "reading cases: 4/4 cases", "training pce: 1/1 it")
     ]
