@@ -48,8 +48,10 @@ def draw(config: Draw) -> None:
     try:
         server.run(sockets=[listening])
     finally:
-        updater.stop(0 if server.force_exit else PATIENCE)
-        session.complete()
+        try:
+            updater.stop(0 if server.force_exit else PATIENCE)
+        finally:
+            session.complete()
 
 
 def open_session(folder: Path, classes: tuple[str, ...] = ()) -> Session:

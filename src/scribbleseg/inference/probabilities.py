@@ -29,7 +29,8 @@ class View:
     shift: tuple[int, int] = (0, 0)
 
     def of(self, image: Tensor) -> Tensor:
-        return image.flip(self.flips).roll(self.shift, (-2, -1))
+        turned = image.flip(self.flips)
+        return turned.roll(self.shift, (-2, -1)) if any(self.shift) else turned
 
     def back(self, probs: Tensor) -> Tensor:
         rows, columns = self.shift
