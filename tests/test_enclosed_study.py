@@ -27,6 +27,14 @@ def test_a_sector_is_cut_out_of_the_background_strokes_alone():
     assert enclosed.without(drawn, 0.0, "none", rng) is drawn
 
 
+def test_two_dashes_are_left_on_opposite_sides():
+    drawn = ring()
+    left = enclosed.without(drawn, 5 / 6, "all but two dashes", np.random.default_rng(0))
+    assert 0.1 < (left == 0).sum() / (drawn == 0).sum() < 0.25
+    places = np.argwhere(left == 0) - 30.0
+    assert abs(places.mean(0)).max() < 3 and outside_hull(left) is None
+
+
 def test_pieces_are_cut_out_all_around():
     drawn = ring()
     left = enclosed.without(drawn, 0.5, "pieces", np.random.default_rng(0))

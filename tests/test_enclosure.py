@@ -83,14 +83,34 @@ def test_a_gap_is_closed_by_a_reach_of_half_its_width():
 
 def test_a_ring_that_the_images_edge_cuts_is_open():
     assert outside_ring(drawn(EDGE), 0.5) is None
-    hull = outside_hull(drawn(EDGE))
-    assert hull is not None and not hull[:3, 2:7].any() and hull[3].all()
+    assert outside_hull(drawn(EDGE)) is None
+
+
+@pytest.mark.parametrize("sides", [(slice(27, 33), slice(0, 60, 59)), (slice(0, 60, 59), slice(20, 40))])
+def test_strokes_on_two_sides_enclose_nothing(sides):
+    """A dash left and right, or a line above and below: a structure can reach far beyond their hull between them."""
+    scribble = np.full((60, 60), UNLABELED, np.uint8)
+    scribble[sides], scribble[28:32, 28:32] = 0, 1
+    assert outside_hull(scribble) is None and enclosing_slices(scribble[None], 5.0) == (0, 1)
+    assert (enclosure(scribble[None], 5.0, "hull") == UNLABELED).all()
+
+
+def test_a_gap_of_a_quarter_still_encloses():
+    rows, columns = np.indices((60, 60)) - 30
+    scribble = np.full((60, 60), UNLABELED, np.uint8)
+    scribble[np.abs(np.hypot(rows, columns) - 25) < 0.8] = 0
+    scribble[30, 30] = 1
+    angle = np.degrees(np.arctan2(rows, columns)) % 360
+    for width, read in ((110, True), (130, False)):
+        scribble[(scribble == 0) & (angle < width)] = UNLABELED
+        assert (outside_hull(scribble) is not None) is read
 
 
 def test_two_rings_keep_what_lies_between_them():
     outside = outside_ring(drawn(TWO), 0.5)
     assert outside is not None and outside[:, 3:6].all() and not outside[1, [1, 7]].any()
-    assert not outside_hull(drawn(TWO))[:3].any(), "one hull holds both"
+    assert outside_hull(drawn(TWO)) is None, "from between them nothing is drawn above and below"
+    assert ((enclosure(drawn(TWO)[None], 0.5, "hull")[0] == 0) == (outside & (drawn(TWO) == UNLABELED))).all()
 
 
 def test_nested_rings_stay_inside_the_outer_one():

@@ -3,8 +3,8 @@
 python benchmarks/studies/enclosed.py [--only acdc thick cubes] [--cases 25]
 
 From every slice that has foreground strokes, a share of the background strokes is deleted: those in one sector, as seen
-from the middle of the foreground strokes, or pieces of 12 by 12 pixels all around. Dense masks then say how much
-foreground lies outside of what is left. Writes enclosed.csv and enclosed.md into --results.
+from the middle of the foreground strokes, pieces of 12 by 12 pixels all around, or all but a dash on either side. Dense
+masks then say how much foreground lies outside of what is left. Writes enclosed.csv and enclosed.md into --results.
 """
 
 import argparse
@@ -26,7 +26,8 @@ from common import RESULTS, markdown_table, write_csv, write_page
 from preparations import open_data
 
 PIECE = 12  # pixels
-DELETED = [(0.0, "none"), *product((0.25, 0.5), ("sector", "pieces"))]
+DASH = 30  # degrees
+DELETED = [(0.0, "none"), *product((0.25, 0.5), ("sector", "pieces")), (1 - DASH / 180, "all but two dashes")]
 COLUMNS = ("data", "deleted", "which", "slices", "rule", "enclosing", "wrong", "read")
 HEAD = (
     "data",
@@ -40,8 +41,9 @@ HEAD = (
 )
 ABOUT = (
     "Made by `python benchmarks/studies/enclosed.py` from scribbles and dense masks; no model is trained. Numbers in "
-    "enclosed.csv. The last two columns are shares of the slices that the rule reads. Deleted are background strokes: "
-    f"those in one sector around the foreground strokes, or pieces of {PIECE} by {PIECE} pixels all around."
+    "enclosed.csv. The last two columns are shares of the foreground's and the background's pixels, in the slices that "
+    "the rule reads. Deleted are background strokes: those in one sector around the foreground strokes, pieces of "
+    f"{PIECE} by {PIECE} pixels all around, or all but a dash on either side, {DASH} degrees wide each."
 )
 
 
@@ -50,10 +52,12 @@ def without(drawn: np.ndarray, share: float, which: str, rng: np.random.Generato
     places = np.argwhere(drawn == 0)
     if not share or not len(places):
         return drawn
+    middle = np.argwhere((drawn != 0) & (drawn != UNLABELED)).mean(0)
+    angle = np.arctan2(*(places - middle).T) - rng.uniform(-np.pi, np.pi)
     if which == "sector":
-        middle = np.argwhere((drawn != 0) & (drawn != UNLABELED)).mean(0)
-        angle = np.arctan2(*(places - middle).T) - rng.uniform(-np.pi, np.pi)
         gone = angle % (2 * np.pi) < 2 * np.pi * share
+    elif which == "all but two dashes":
+        gone = angle % np.pi < np.pi * share
     else:
         pieces, piece = np.unique(places // PIECE, axis=0, return_inverse=True)
         gone = np.isin(piece.ravel(), rng.permutation(len(pieces))[: round(share * len(pieces))])

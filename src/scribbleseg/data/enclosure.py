@@ -9,9 +9,10 @@ from skimage.morphology import convex_hull_image
 from ..core.labels import UNLABELED
 
 READ_FROM = 0.5  # share of a data set's slices whose background strokes enclose the structures
+LARGEST_GAP = 120.0  # degrees without background strokes, as seen from the middle of the foreground strokes
 NOT_ENCLOSED = (
-    "too few to learn what lies outside. Expect wrong structures far from the strokes, or draw background around all "
-    "structures of each slice that you draw on"
+    "too few, so nothing is learnt about what lies outside. The model may find structures far from the strokes. To "
+    "prevent that, draw background around all structures of each slice that you draw on"
 )
 
 
@@ -32,19 +33,30 @@ def outside_ring(scribble: np.ndarray, reach: float) -> np.ndarray | None:
 
 
 def outside_hull(scribble: np.ndarray) -> np.ndarray | None:
-    """Pixels of a slice outside the convex hull of its background strokes; None if a foreground stroke lies there."""
+    """Pixels of a slice outside the convex hull of its background strokes; None if these enclose nothing.
+
+    They have to lie all around, with gaps of at most LARGEST_GAP: strokes on two sides say nothing of how far a
+    structure reaches between them. And no foreground stroke may lie outside.
+    """
     background, foreground = scribble == 0, (scribble != 0) & (scribble != UNLABELED)
-    if not background.any() or not foreground.any():
+    if not background.any() or not foreground.any() or _gap(background, foreground) > LARGEST_GAP:
         return None
     outside = ~convex_hull_image(background)
     return None if (outside & foreground).any() else outside
 
 
+def _gap(background: np.ndarray, foreground: np.ndarray) -> float:
+    """The largest angle without background pixels, as seen from the mean foreground pixel; degrees."""
+    rows, columns = (np.argwhere(background) - np.argwhere(foreground).mean(0)).T
+    angles = np.sort(np.degrees(np.arctan2(rows, columns)))
+    return float(np.diff(angles, append=angles[0] + 360).max())
+
+
 def enclosure(scribble: np.ndarray, reach: float, rule: str) -> np.ndarray:
     """What is surely background and was not drawn: uint8 [D, H, W], 0 there and UNLABELED elsewhere.
 
-    rule "hull": outside of the convex hull of a slice's background strokes, or of its ring where the hull does not hold
-    all foreground strokes. rule "ring", of older runs: outside of the closed ring alone. A slice with background
+    rule "hull": outside of the convex hull of a slice's background strokes, or of its ring where the hull encloses
+    nothing. rule "ring", of older runs: outside of the closed ring alone. A slice with background
     strokes alone is background. A slice without background strokes says nothing.
     """
     found = np.full(scribble.shape, UNLABELED, np.uint8)
