@@ -671,11 +671,11 @@ def test_keys_that_change_the_meaning_are_refused_and_others_named(folder, said)
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (("liver", "Liver"), "the classes 'liver' and 'Liver' have almost one name"),
-        (("Background", "liver"), "the classes 'background' and 'Background' have almost one name"),
+        (("liver", "Liver"), "the labels 'liver' and 'Liver' have almost one name"),
+        (("Background", "liver"), "the labels 'background' and 'Background' have almost one name"),
         (("L\u00e9sion", "le\u0301sion"), "have almost one name"),
-        (("liver", "ignore "), "the classes 'ignore ' and 'ignore' have almost one name"),
-        (("liver ", "spleen"), "class 'liver ' has blanks around its name"),
+        (("liver", "ignore "), "the labels 'ignore ' and 'ignore' have almost one name"),
+        (("liver ", "spleen"), "label 'liver ' has blanks around its name"),
         (("liver", "liver left"), ""),
     ],
 )
@@ -683,7 +683,12 @@ def test_classes_that_people_take_for_one_are_named_and_read(folder, said, names
     edit(folder, labels={"background": 0, names[0]: 1, names[1]: 2, "ignore": 3})
     assert read_dataset(folder).classes == ("background", *names)
     text = said(folder)[1]
-    assert words in text and (bool(words) or "name" not in text.partition("dataset.json")[2])
+    assert words in text and (bool(words) or ("almost one name" not in text and "blanks" not in text))
+
+
+def test_a_data_set_without_an_ignore_label_has_none_to_confuse(folder, said):
+    edit(folder, labels={"background": 0, "liver": 1, "Ignore ": 2})
+    assert "almost one name" not in said(folder)[1]
 
 
 def test_a_byte_order_mark_is_skipped(folder):

@@ -25,6 +25,7 @@ from tiny import image
 
 from scribbleseg.config import Draw, Train
 from scribbleseg.core.errors import InputError
+from scribbleseg.data.fitting import fit
 from scribbleseg.data.importers.write import write_blank
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.volume import Grid
@@ -36,7 +37,6 @@ from scribbleseg.draw.strokes import Conflict
 from scribbleseg.draw.update import FIRST_SECONDS, NEXT_SECONDS, Progress, Updater
 from scribbleseg.draw.work import affordable
 from scribbleseg.draw.work import main as work
-from scribbleseg.training.fit import fit_plan
 from scribbleseg.training.plan import read_plan
 
 CASE = "case.0 a"
@@ -769,7 +769,9 @@ def test_a_second_update_starts_from_the_model_of_the_first_and_old_predictions_
     shutil.copytree(session.work / "updates/1", session.work / "updates/0")
     updater.process, updater.last = subprocess.Popen(["true"]), Progress("training", 2)
     updater.process.wait()
-    assert updater.progress().phase == "done" and "Updated in" in updater.progress().message
+    message = updater.progress().message
+    assert updater.progress().phase == "done" and "Updated in" in message
+    assert "in 0 % of the slices the background strokes enclose the structures" in message
     assert [path.name for path in session.predictions.updates()] == ["2", "1"]
 
 
@@ -820,6 +822,20 @@ def test_a_second_ctrl_c_does_not_wait_for_the_training(dataset):
     assert states == ["stopping"] and updater.progress().phase == "stopped"
 
 
+def test_a_second_ctrl_c_still_completes_the_data_set(dataset, monkeypatch):
+    def stop(updater, patience):
+        raise KeyboardInterrupt
+
+    completed = []
+    server = SimpleNamespace(run=lambda sockets: None, force_exit=False)
+    monkeypatch.setattr("scribbleseg.draw.server.make_server", lambda app, ending: server)
+    monkeypatch.setattr(Updater, "stop", stop)
+    monkeypatch.setattr(Session, "complete", lambda session: completed.append(session.place))
+    with pytest.raises(KeyboardInterrupt):
+        draw(Draw(dataset, no_browser=True))
+    assert completed == [dataset]
+
+
 def test_a_training_is_stopped_without_patience(dataset):
     updater, began = stubborn(dataset), time.monotonic()
     updater.stop(0)
@@ -852,12 +868,12 @@ def test_an_update_reads_the_cases_once_to_find_its_length(dataset, monkeypatch)
     updater, asked, read = Updater(Session(dataset)), [], []
     updater.folder = dataset / ".scribbleseg/draw/updates/1"
     updater._write(CASE, {name: TINY[name] for name in TINY if name != "iterations"}, FIRST_SECONDS)
-    monkeypatch.setattr("scribbleseg.draw.work.affordable", lambda plan, machine, **how: asked.append((plan, how)) or 3)
-    monkeypatch.setattr("scribbleseg.training.train.fit_plan", lambda *given: read.append(1) or fit_plan(*given))
+    monkeypatch.setattr("scribbleseg.draw.work.FEWEST", 3)
+    monkeypatch.setattr("scribbleseg.draw.work.time_step", lambda plan, machine: asked.append(plan) or FIRST_SECONDS)
+    monkeypatch.setattr("scribbleseg.training.fit.fit", lambda *given, **how: read.append(1) or fit(*given, **how))
     assert work(updater.folder) == 0 and len(read) == 1
-    [(plan, how)] = asked
-    assert plan.fitted.plane and how == {"seconds": FIRST_SECONDS, "continued": False}
-    assert read_plan(updater.folder / "run")[1].recipe.iterations == 3
+    [plan] = asked
+    assert plan.fitted.plane and read_plan(updater.folder / "run")[1].recipe.iterations == 3
 
 
 def test_an_update_says_what_it_reads_and_learns_before_the_training(dataset):

@@ -332,7 +332,7 @@ def test_labels_given_for_images_are_refused(small, trained, tmp_path, source):
 def test_a_folder_of_predictions_says_what_made_them(small, run, other, tmp_path):
     def made_by():
         said = json.loads((tmp_path / "out" / MADE_BY).read_text(encoding="utf-8"))
-        return {name: said[name] for name in ("runs", "weights", "iterations", "tta", "sha256")}
+        return {name: said[name] for name in ("runs", "weights", "iterations", "tta", "averaged", "sha256")}
 
     predict(Predict(run, small, tmp_path / "out"))
     masks = {path: checksum(path) for path in list_masks(tmp_path / "out").values()}
@@ -341,6 +341,7 @@ def test_a_folder_of_predictions_says_what_made_them(small, run, other, tmp_path
         "weights": "last",
         "iterations": [2],
         "tta": False,
+        "averaged": "",
         "sha256": {path.name: value for path, value in masks.items()},
     }
     assert (tmp_path / "out" / MADE_BY).stat().st_mtime_ns <= min(path.stat().st_mtime_ns for path in masks), (
@@ -352,7 +353,7 @@ def test_a_folder_of_predictions_says_what_made_them(small, run, other, tmp_path
     for one in (run, other):
         save_file(weights, one / "best.safetensors", {"iteration": "1"})
     predict(Predict((run, other), scan, tmp_path / "out" / "case.5 a.nii.gz", weights="best", tta=True))
-    said = {"runs": [str(run), str(other)], "weights": "best", "iterations": [1, 1], "tta": True}
+    said = {"runs": [str(run), str(other)], "weights": "best", "iterations": [1, 1], "tta": True, "averaged": "flips"}
     assert made_by() == said | {"sha256": {path.name: checksum(path) for path in masks}}, (
         "what was written earlier is still known"
     )
@@ -606,6 +607,11 @@ def test_a_shifted_view_is_moved_back():
         Position()(image).softmax(1) + Position()(image.roll((2, -3), (2, 3))).softmax(1).roll((-2, 3), (2, 3))
     ) / 2
     assert torch.allclose(average_softmax(Position(), image, seen), by_hand, atol=1e-6)
+
+
+def test_one_view_leaves_the_image_as_it_lies_in_memory():
+    image = torch.rand(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    assert View().of(image).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_flips_are_averaged_only_where_training_flipped(trained):

@@ -323,7 +323,7 @@ def test_the_page_says_what_made_the_predictions(run, trained):
     save_file({name: value * 0 for name, value in weights.items()}, run / "best.safetensors", {"iteration": "3"})
     kept = (run / "metrics.csv").read_bytes()
     predict(Predict(run, dataset, run / "predictions", weights="best", tta=True))
-    assert "best checkpoint, iteration 3, mean over flips or shifts." in report(Report(run)).read_text(encoding="utf-8")
+    assert "best checkpoint, iteration 3, mean over flips." in report(Report(run)).read_text(encoding="utf-8")
     assert (run / "metrics.csv").read_bytes() != kept, "scored anew, for the predictions are newer"
     predict(Predict(run, dataset / "imagesTr" / "case.4 a_0000.nii.gz", run / "predictions" / "case.4 a.nii.gz"))
     assert "last checkpoint, iteration 4." in report(Report(run)).read_text(encoding="utf-8")

@@ -670,7 +670,10 @@ def test_days_on_a_cpu_are_announced(dataset, tmp_path, monkeypatch, capfd, iter
 def test_the_fast_preset_ships_and_validates_the_mean_of_the_weights(dataset, tmp_path, capsys):
     run = train(settings(dataset, tmp_path / "run", preset="fast", iterations=3))
     assert read_plan(run)[1].fitted.enclosure == "off"
-    assert "0 % of the slices enclose their structures: too few to learn what lies outside." in capsys.readouterr().err
+    assert (
+        "in 0 % of the slices the background strokes enclose the structures: too few, so nothing is learnt"
+        in capsys.readouterr().err
+    )
     shipped, stored = load_file(run / "last.safetensors"), torch.load(run / "resume.pt", weights_only=True)
     trained, mean = (
         {key[8:]: value for key, value in stored[part].items() if key.startswith("network.")}

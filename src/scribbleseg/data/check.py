@@ -13,7 +13,7 @@ from ..core.labels import UNLABELED
 from ..core.parallel import for_each
 from .case import load_label, read_channels, read_scribble, recode
 from .dataset import Case, Dataset
-from .enclosure import NOT_ENCLOSED, choose_rule, enclosing_slices
+from .enclosure import choose_rule, enclosing_slices, not_enclosed
 from .fitting import find_plane
 from .intensity import ct_samples
 from .layout import read_description, survey
@@ -250,11 +250,12 @@ def _describe_rings(drawn: list[Found]) -> None:
     slices = sum(found.rings[1] for found in drawn)
     if not slices:
         return
-    hull = "outside of the background strokes' hull counts as background"
-    meaning = hull if rule == "hull" else NOT_ENCLOSED
+    if rule == "off":
+        print(f"rings     {not_enclosed(share)}")
+        return
     print(
-        f"rings     {100 * share:.0f} % of {slices} slices enclose their structures with background strokes: "
-        f"{meaning} (--enclosure auto)"
+        f"rings     {int(100 * share)} % of {slices} slices enclose their structures with background strokes: outside "
+        "of the background strokes' hull counts as background (--enclosure auto)"
     )
 
 

@@ -10,10 +10,6 @@ from ..core.labels import UNLABELED
 
 READ_FROM = 0.5  # share of a data set's slices whose background strokes enclose the structures
 LARGEST_GAP = 120.0  # degrees without background strokes, as seen from the middle of the foreground strokes
-NOT_ENCLOSED = (
-    "too few, so nothing is learnt about what lies outside. The model may find structures far from the strokes. To "
-    "prevent that, draw background around all structures of each slice that you draw on"
-)
 
 
 def outside_ring(scribble: np.ndarray, reach: float) -> np.ndarray | None:
@@ -75,6 +71,15 @@ def enclosing_slices(scribble: np.ndarray, reach: float) -> tuple[int, int]:
     """In how many slices of [D, H, W] the hull or the ring holds the foreground strokes, and how many have such."""
     drawn = [part for part in scribble if ((part != 0) & (part != UNLABELED)).any()]
     return sum(outside_hull(part) is not None or outside_ring(part, reach) is not None for part in drawn), len(drawn)
+
+
+def not_enclosed(share: float) -> str:
+    """What a user is told where too few slices enclose their structures to learn from it."""
+    return (
+        f"in {int(100 * share)} % of the slices the background strokes enclose the structures: too few, so nothing is "
+        "learnt about what lies outside. The model may find structures far from the strokes. To prevent that, draw "
+        "background around all structures of each slice that you draw on"
+    )
 
 
 def choose_rule(counts: Iterable[tuple[int, int]]) -> tuple[str, float]:

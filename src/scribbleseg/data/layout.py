@@ -5,7 +5,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -98,7 +98,7 @@ def survey(folder: Path) -> tuple[Dataset, list[str]]:
         raise InputError(f"{path}: 'modality' is nnU-Net v1's word. Rename it to channel_names.")
     unknown = _unknown_keys(path, content)
     classes, ignore = _classes(path, info.labels)
-    odd_names = _odd_names(classes)
+    odd_names = _odd_names(list(info.labels))
     names = info.channel_names or {"0": "image"}
     channels = tuple(names[str(number)] for number in range(len(names)))
     end = info.file_ending or ""
@@ -224,12 +224,12 @@ def _classes(path: Path, labels: dict) -> tuple[tuple[str, ...], int]:
     return tuple(classes[value] for value in range(len(classes))), ignore
 
 
-def _odd_names(classes: tuple[str, ...]) -> str:
-    """A remark on names of classes that people take for one, or that have blanks around; nnU-Net reads them all."""
-    if two := alike([*classes, "ignore"]):
-        return f"the classes {two[0]!r} and {two[1]!r} have almost one name; both are read. Rename one of the two."
-    if blank := [name for name in classes if name != name.strip()]:
-        return f"class {blank[0]!r} has blanks around its name, and is read with them. Remove the blanks."
+def _odd_names(labels: Sequence[str]) -> str:
+    """A remark on names of labels that people take for one, or that have blanks around; nnU-Net reads them all."""
+    if two := alike(labels):
+        return f"the labels {two[0]!r} and {two[1]!r} have almost one name; both are read. Rename one of the two."
+    if blank := [name for name in labels if name != name.strip()]:
+        return f"label {blank[0]!r} has blanks around its name, and is read with them. Remove the blanks."
     return ""
 
 

@@ -14,7 +14,7 @@ from .folder import find_scans, scribbles_folder
 from .session import Session, as_colour
 
 STOPPING = (
-    "stopping the training of the update, which ends its step first. The strokes are saved, and the model before it "
+    "stopping the update, which ends its step first. The strokes are saved, and the model before it "
     "stays. Ctrl-C again stops it at once."
 )
 

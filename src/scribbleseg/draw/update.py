@@ -17,6 +17,7 @@ import numpy as np
 
 from ..core.errors import InputError
 from ..core.json_file import read_json
+from ..data.enclosure import not_enclosed
 from ..training.plan import read_plan
 from .folder import link_or_copy
 from .session import Session
@@ -184,7 +185,7 @@ class Updater:
             for path in self.session.predictions.updates()[KEPT:]:
                 shutil.rmtree(path, ignore_errors=True)
             said = "".join(f" Not predicted: {name}: {error}" for name, error in failed.items())
-            return Progress("done", number, message=f"Updated in {minutes:.1f} minutes.{said}")
+            return Progress("done", number, message=f"Updated in {minutes:.1f} minutes.{self._outside()}{said}")
         for part in ("predictions", "uncertainty"):  # of a model that does not count
             shutil.rmtree(self.folder / part, ignore_errors=True)
         if self.stopped:
@@ -192,6 +193,11 @@ class Updater:
         lines = (self.folder / "output.log").read_text(encoding="utf-8", errors="replace").splitlines()
         why = lines[-1] if lines and code > 0 else f"the process was ended by signal {-code}" if code < 0 else "unknown"
         return Progress("failed", number, message=f"The update failed: {why}. The model before it stays.")
+
+    def _outside(self) -> str:
+        """A remark where the strokes do not say what lies outside of the structures."""
+        fitted = read_plan(self.folder / "run")[1].fitted
+        return f" Note: {not_enclosed(fitted.closed)}." if fitted.enclosure == "off" else ""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self.progress())

@@ -19,7 +19,7 @@ from .guard import check_outputs, output_files
 from .inputs import Job, list_jobs
 from .models import Model, load_models, trained_on
 from .pieces import keep_largest
-from .probabilities import Segmented, segment
+from .probabilities import Segmented, averaged, segment
 from .provenance import MADE_BY, checksum, write_note
 from .scan import Scan, read_scan
 
@@ -54,6 +54,7 @@ def predict(config: Predict) -> list[Path]:
         "weights": config.weights,
         "iterations": [model.iteration for model in models],
         "tta": config.tta,
+        "averaged": " and ".join(sorted({averaged(model.plan) for model in models})) if config.tta else "",
         "largest": config.largest,
         "weights_sha256": [model.sha256 for model in models],
     }

@@ -23,7 +23,7 @@ BLOCK = 2**28  # bytes of the probabilities that are computed at a time
 
 @dataclass(frozen=True)
 class View:
-    """A slice as the network sees it once more: flipped along some axes, and shifted by rows and columns around."""
+    """A slice as the network sees it once more: flipped, or shifted; what leaves on one side enters on the other."""
 
     flips: tuple[int, ...] = ()
     shift: tuple[int, int] = (0, 0)
@@ -46,12 +46,16 @@ def shifts(side: int) -> tuple[View, ...]:
     return (View(), *(View(shift=shift) for shift in ((step, 0), (-step, 0), (0, step), (0, -step))))
 
 
+def averaged(plan: Plan) -> str:
+    """What --tta averages over: flips, if the training flipped slices, else shifts."""
+    return "flips" if plan.preparation == "slices" and plan.recipe.augmentation == "papers" else "shifts"
+
+
 def views(plan: Plan, tta: bool) -> tuple[View, ...]:
-    """What probabilities are averaged over: with `tta` flips, if the training flipped slices, else shifts."""
+    """What probabilities are averaged over: one view, or with `tta` those that `averaged` names."""
     if not tta:
         return (View(),)
-    flipped = plan.preparation == "slices" and plan.recipe.augmentation == "papers"
-    return FLIPS if flipped else shifts(plan.size)
+    return FLIPS if averaged(plan) == "flips" else shifts(plan.size)
 
 
 def volume_probs(

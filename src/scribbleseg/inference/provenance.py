@@ -26,6 +26,7 @@ class Note(Struct):
     weights: str = ""
     iterations: list[int] = []
     tta: bool = False
+    averaged: str = ""  # with tta: flips, shifts, or both; a note of before 0.2.0 has flips alone
     largest: bool = False
     weights_sha256: list[str] = []
     maker: str = ""  # stands for all of the above

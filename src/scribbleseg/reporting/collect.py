@@ -214,7 +214,7 @@ def _maker(folder: Path) -> str:
     made = read_note(path.parent)
     own = len(made.runs) == 1 and is_folder(made.runs[0], folder)
     others = "" if own else f" of {' and '.join(made.runs)}"
-    means = [name for name, taken in (("runs", len(made.runs) > 1), ("flips or shifts", made.tta)) if taken]
+    means = [name for name, taken in (("runs", len(made.runs) > 1), (made.averaged or "flips", made.tta)) if taken]
     mean = f", mean over {' and '.join(means)}" if means else ""
     mean += ", largest piece of each class" if made.largest else ""
     altered = changed(path.parent)

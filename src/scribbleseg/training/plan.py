@@ -125,7 +125,7 @@ def _check_keys(content: object, known: object, place: str = "") -> None:
         return
     for key, value in content.items():
         if key not in known:
-            raise InputError(f"'{place}{key}' is no key that is read. {nearest(key, known)} Rename or remove it.")
+            raise InputError(f"'{place}{key}' is not a known key. {nearest(key, known)} Rename or remove it.")
         _check_keys(value, known[key], f"{place}{key}.")
 
 

@@ -20,7 +20,7 @@ from ..core.progress import Progress
 from ..core.signals import stops
 from ..data.case import Locate
 from ..data.dataset import Dataset
-from ..data.enclosure import NOT_ENCLOSED
+from ..data.enclosure import not_enclosed
 from ..data.fingerprint import fingerprint
 from ..data.layout import read_dataset
 from ..data.voxels import Slices, Voxels
@@ -147,9 +147,11 @@ def _shown_fold(dataset: Dataset, plan: Plan, number: int) -> str:
     if plan.split == "all":
         way = "" if val else " --val-share 0.2 sets some aside."
         return f"has no split; {len(trained)} of {len(dataset.cases)} cases of imagesTr are trained on{held}.{way}"
+    folds = len(dataset.folds(plan.split))
+    other = "--fold chooses another fold, " if folds > 1 else ""
     return (
-        f"split {plan.split}, fold {number} of {len(dataset.folds(plan.split))} (from 0); training: {len(trained)} "
-        f"({first_names(trained)}){held}. --fold chooses another fold, --split another split, or all: every case."
+        f"split {plan.split}, fold {number} of {folds} (from 0); training: {len(trained)} "
+        f"({first_names(trained)}){held}. {other}--split another split, or all: every case."
     )
 
 
@@ -214,7 +216,7 @@ def _run(
         left = undecided(config)
         plan = fit_plan(plan, dataset, left)
         if folder.writes and (left.enclosure, plan.fitted.enclosure) == ("auto", "off"):
-            say(f"{100 * plan.fitted.closed:.0f} % of the slices enclose their structures: {NOT_ENCLOSED}")
+            say(not_enclosed(plan.fitted.closed))
     if length is not None:
         plan = replace(plan, recipe=replace(plan.recipe, iterations=length(plan, machine)))
     torch.manual_seed(config.seed)

@@ -21,7 +21,7 @@ function open() {
 
 // Resolves when the server answers again with this data set.
 export function answers() {
-  waiting ??= wait().then(() => { waiting = null; open(); });
+  waiting ??= wait().finally(() => { waiting = null; open(); });
   return waiting;
 }
 

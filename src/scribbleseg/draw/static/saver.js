@@ -45,6 +45,7 @@ export class Saver {
         this.onSaved(name, answer);
       } catch (error) {
         if (error.status === 412) {
+          this.why = "";
           this.stopped.add(name);
           this.onConflict(name, slices);
         } else {
