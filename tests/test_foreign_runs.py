@@ -71,7 +71,11 @@ def edit(run: Path, value: object, *keys: str) -> None:
         (("traen",), {}, "'traen' is not a known key. Did you mean 'train'"),
         (("train", "itterations"), 5, "'train.itterations' is not a known key. Did you mean 'iterations'"),
         (("plan", "recipe", "lrr"), 5, "'plan.recipe.lrr' is not a known key. Did you mean 'lr'"),
-        (("plan", "fitted", "intensity"), [{"kind": "papers", "lo": 5}], "'plan.fitted.intensity.0.lo' is not a known key"),
+        (
+            ("plan", "fitted", "intensity"),
+            [{"kind": "papers", "lo": 5}],
+            "'plan.fitted.intensity.0.lo' is not a known key",
+        ),
         (("plan", "options"), [1], "'plan.options' is .1.: expected an object; got a list"),
     ],
 )
