@@ -373,7 +373,7 @@ def test_a_run_that_has_taken_no_step_is_not_carried_on(refused, data, run):
 def test_a_place_that_cannot_be_written_is_refused_before_a_case_is_read(
     not_trained, refused, data, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("scribbleseg.training.reading.build_slices", lambda *_: pytest.fail("cases are read"))
+    monkeypatch.setattr("scribbleseg.data.reading.build_slices", lambda *_: pytest.fail("cases are read"))
     (tmp_path / "taken").write_text("a file", encoding="utf-8")
     (tmp_path / "taken").chmod(0o777)
     assert f"{tmp_path / 'taken'} is no folder that can be written to" in refused(

@@ -14,10 +14,11 @@ from scribbleseg.data.cache import cached
 from scribbleseg.data.case import Volume
 from scribbleseg.data.dataset import Case
 from scribbleseg.data.layout import read_dataset
+from scribbleseg.data.reading import build_slices
 from scribbleseg.data.voxels import Stack
 from scribbleseg.methods import method_class
+from scribbleseg.methods.targets import kept_targets
 from scribbleseg.networks import build_network
-from scribbleseg.training.reading import build_slices
 
 
 @pytest.fixture
@@ -98,23 +99,24 @@ def test_the_loop_solves_the_targets_of_a_case_once_per_key(tmp_path, monkeypatc
     module = sys.modules[kind.__module__]
     solve = getattr(module, counted)
     monkeypatch.setattr(module, counted, lambda *args: calls.append(1) or solve(*args))
-    network = build_network("unet", 1, len(data.classes))
-    first, _ = build_slices(data, tuple(data.cases), kind(network), 32)
+    network, cache = build_network("unet", 1, len(data.classes)), data.folder / ".scribbleseg"
+    first, _ = build_slices(data, tuple(data.cases), kept_targets(kind(network), cache), 32)
     slices = len(first.label)
-    again, _ = build_slices(data, tuple(data.cases), kind(network), 32)
+    again, _ = build_slices(data, tuple(data.cases), kept_targets(kind(network), cache), 32)
     assert len(calls) == slices == 9
     for one, other in zip(first.layers(), again.layers(), strict=True):
         assert torch.equal(one, other)
     assert len(list((data.folder / ".scribbleseg").glob("case.0 a-*.npz"))) == 1
     changed = kind(network, **({"beta": 10.0} if name == "rw" else {"reach": 2}))
-    build_slices(data, tuple(data.cases), changed, 32)
+    build_slices(data, tuple(data.cases), kept_targets(changed, cache), 32)
     assert len(calls) == 2 * slices
 
 
 def test_cheap_targets_are_not_kept(tmp_path):
     data = read_dataset(small_dataset(tmp_path / "data", cases=3))
-    build_slices(data, tuple(data.cases), method_class("pce")(build_network("unet", 1, 3)), 32)
-    assert not (data.folder / ".scribbleseg").exists()
+    cache = data.folder / ".scribbleseg"
+    build_slices(data, tuple(data.cases), kept_targets(method_class("pce")(build_network("unet", 1, 3)), cache), 32)
+    assert not cache.exists()
 
 
 # --- slices that do not fit into memory

@@ -22,11 +22,11 @@ from scribbleseg.data import cache
 from scribbleseg.data.case import load_volume
 from scribbleseg.data.check import check
 from scribbleseg.data.layout import read_dataset, survey
+from scribbleseg.data.reading import build_slices
 from scribbleseg.data.volume import Grid, read_image, read_label, read_volume, write_volume
 from scribbleseg.evaluation.scores import score_files
 from scribbleseg.inference.predict import predict
 from scribbleseg.training.checkpoint import read_checkpoint
-from scribbleseg.training.reading import build_slices
 
 SHAPE = (12, 10, 4)
 STRAIGHT = np.diag([0.8, 0.9, 5.0, 1.0])
@@ -263,7 +263,7 @@ def test_every_verb_names_a_file_with_two_places(folder, trained, tmp_path, caps
     words = "the header has two places that differ"
     assert check(Check(folder)) and f"case2, case3: {words}" in capsys.readouterr().out
     dataset = read_dataset(folder)
-    build_slices(dataset, ("case1", "case0"), None, 16)
+    build_slices(dataset, ("case1", "case0"), lambda volume: ({"label": volume.scribble}, {}), 16)
     assert f"case0, case1: {words}" in capsys.readouterr().err
     assert main(["evaluate", str(folder / "labelsTr_dense"), str(folder / "labelsTr_dense")]) == 0
     assert f"case2, case3: {words}" in capsys.readouterr().err

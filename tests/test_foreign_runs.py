@@ -14,6 +14,7 @@ import torch
 from msgspec import Struct
 from safetensors.torch import load_file, save_file
 
+from scribbleseg import __version__ as VERSION
 from scribbleseg.cli import main
 from scribbleseg.config import Evaluate, Train
 from scribbleseg.core.errors import InputError
@@ -86,6 +87,15 @@ def test_settings_of_other_types_are_refused_by_every_verb(run, small, tmp_path,
     for command in (["train", run, "--resume"], ["predict", run, small, tmp_path / "out"], ["report", run]):
         assert main([str(word) for word in command]) == 2
         assert f"{run / 'config.json'}: not a run's settings" in capsys.readouterr().err
+
+
+def test_the_version_that_wrote_settings_which_this_one_does_not_know_is_named(run):
+    edit(run, 5, "train", "later")
+    with pytest.raises(InputError, match="'train.later' is not a known key.* Was it edited"):
+        read_plan(run)
+    edit(run, "9.1", "version")
+    with pytest.raises(InputError, match=f"'train.later' is not a known key.* Version 9.1 wrote it; this is {VERSION}"):
+        read_plan(run)
 
 
 @pytest.mark.parametrize(

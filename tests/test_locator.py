@@ -21,10 +21,11 @@ from scribbleseg.data.dataset import Fold
 from scribbleseg.data.fitting import fit
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.preparation import Fitted
+from scribbleseg.data.reading import read_rings
 from scribbleseg.inference.models import load_models
 from scribbleseg.inference.predict import predict
 from scribbleseg.inference.scan import prepare_scan, read_scan
-from scribbleseg.networks.locator import Locator, attach
+from scribbleseg.networks.locator import SIDE, Locator, attach
 from scribbleseg.sharing.export import export
 from scribbleseg.sharing.pack import pack
 from scribbleseg.training import locate
@@ -129,7 +130,7 @@ def test_it_learns_where_the_rings_of_other_cases_lie(data):
     train_cases, held = tuple(sorted(dataset.cases))[:4], sorted(dataset.cases)[4:]
     torch.manual_seed(0)
     locator = Locator(1)
-    fit_locator(locator, dataset, train_cases, fitted, 30, seed=0)
+    fit_locator(locator, *read_rings(dataset, train_cases, fitted, SIDE), 30, seed=0)
     locator.eval()
     for name in held:
         volume = load_volume(dataset, dataset.case(name), fitted)

@@ -11,11 +11,12 @@ from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.case import Volume
 from scribbleseg.data.dataset import Case
 from scribbleseg.data.layout import read_dataset
+from scribbleseg.data.reading import build_slices
 from scribbleseg.data.voxels import Batch
 from scribbleseg.methods import rw
 from scribbleseg.methods.rw import RandomWalker
+from scribbleseg.methods.targets import kept_targets
 from scribbleseg.networks.unet import UNet
-from scribbleseg.training.reading import build_slices
 
 U = UNLABELED
 
@@ -150,6 +151,6 @@ class Spread(RandomWalker):
 def test_kept_targets_belong_to_the_class_that_made_them(tmp_path):
     dataset = read_dataset(small_dataset(tmp_path / "small", cases=3))
     network = UNet(1, 3, (4, 8), (0.0, 0.0))
-    first, _ = build_slices(dataset, tuple(dataset.cases), RandomWalker(network), 16)
-    second, _ = build_slices(dataset, tuple(dataset.cases), Spread(network), 16)
+    first, _ = build_slices(dataset, tuple(dataset.cases), kept_targets(RandomWalker(network), tmp_path / "cache"), 16)
+    second, _ = build_slices(dataset, tuple(dataset.cases), kept_targets(Spread(network), tmp_path / "cache"), 16)
     assert first.label.any() and not second.label.any()

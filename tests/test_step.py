@@ -14,13 +14,13 @@ from test_train import log, same_weights, settings
 from scribbleseg.config import Train
 from scribbleseg.core.errors import InputError
 from scribbleseg.core.recipe import Recipe
+from scribbleseg.data.reading import resident
 from scribbleseg.data.voxels import Slices
 from scribbleseg.methods.base import Method
 from scribbleseg.training.augment import random_affine, warp
 from scribbleseg.training.average import Average
 from scribbleseg.training.machine import pick_machine
 from scribbleseg.training.optimizer import make_optimizer
-from scribbleseg.training.reading import resident
 from scribbleseg.training.step import EAGER_STEPS, Step
 from scribbleseg.training.train import train
 
@@ -169,7 +169,7 @@ def test_where_the_slices_lie_changes_nothing(tmp_path, monkeypatch, capsys, met
     changes = {"method": method, "iterations": 4, "val_share": 0.3, "validations": 1}
     runs = [train(settings(dataset, tmp_path / "memory", **changes))]
     assert "kept in a file" not in capsys.readouterr().err
-    monkeypatch.setattr("scribbleseg.training.reading.free_memory", lambda device: 50_000)
+    monkeypatch.setattr("scribbleseg.data.reading.free_memory", lambda device: 50_000)
     runs.append(train(settings(dataset, tmp_path / "mapped", **changes)))
     assert "kept in a file" in capsys.readouterr().err
     assert not [path.name for path in (dataset / ".scribbleseg").iterdir() if path.is_file() and "npz" not in path.name]
@@ -192,10 +192,10 @@ def without_times(run) -> list[dict]:
 
 def test_slices_that_leave_no_room_on_the_device_stay_on_the_host(monkeypatch, capsys):
     slices = Slices(torch.zeros(4, 1, 8, 8), torch.zeros(4, 8, 8, dtype=torch.uint8), {}, None)  # 1280 bytes
-    monkeypatch.setattr("scribbleseg.training.reading.free_memory", lambda device: 2500)
+    monkeypatch.setattr("scribbleseg.data.reading.free_memory", lambda device: 2500)
     assert resident(slices, torch.device("meta")).image.device.type == "cpu"
     assert "stay in main memory" in capsys.readouterr().err
-    monkeypatch.setattr("scribbleseg.training.reading.free_memory", lambda device: 2600)
+    monkeypatch.setattr("scribbleseg.data.reading.free_memory", lambda device: 2600)
     assert resident(slices, torch.device("meta")).image.device.type == "meta"
     assert capsys.readouterr().err == ""
 

@@ -23,6 +23,7 @@ from scribbleseg.core.recipe import Recipe
 from scribbleseg.data.case import load_volume
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.preparation import resize_image, resize_label
+from scribbleseg.data.reading import build_slices
 from scribbleseg.data.voxels import Slices
 from scribbleseg.inference.models import load_network
 from scribbleseg.training.augment import random_affine
@@ -32,7 +33,6 @@ from scribbleseg.training.checkpoint import weights_iteration, write_weights
 from scribbleseg.training.machine import Machine
 from scribbleseg.training.optimizer import learning_rate
 from scribbleseg.training.plan import read_plan
-from scribbleseg.training.reading import build_slices
 from scribbleseg.training.recipe import FAST, FAST_SIZE
 from scribbleseg.training.run_folder import RunFolder
 from scribbleseg.training.sampling import Sampler, epoch_order
@@ -736,7 +736,7 @@ def test_a_training_that_began_there_meanwhile_is_left_alone(dataset, tmp_path, 
         (run / "config.json").write_text("another training's", encoding="utf-8")
         return build_slices(*given)
 
-    monkeypatch.setattr("scribbleseg.training.reading.build_slices", slowly)
+    monkeypatch.setattr("scribbleseg.data.reading.build_slices", slowly)
     with pytest.raises(InputError, match="exists already and is not empty"):
         train(settings(dataset, run))
     assert {path.name for path in run.iterdir()} == {"config.json", ".lock"} and (run / "config.json").read_text(
@@ -770,7 +770,7 @@ def test_validation_is_without_dropout_and_leaves_the_network_as_it_was():
 
 def test_every_slice_knows_its_case(dataset):
     cases = ("case.4 a", "case.0 a")
-    slices, owner = build_slices(read_dataset(dataset), cases, None, 32)
+    slices, owner = build_slices(read_dataset(dataset), cases, lambda volume: ({"label": volume.scribble}, {}), 32)
     assert owner.tolist() == [0, 0, 0, 1, 1, 1]
     volume = load_volume(read_dataset(dataset), read_dataset(dataset).case(cases[1]))
     assert torch.equal(slices.truth[owner == 1], resize_label(volume.truth, 32))

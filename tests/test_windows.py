@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from scribbleseg.data.fitting import between_slices, suits_3d
+from scribbleseg.data.raster import spread
 from scribbleseg.data.volume import Grid
 from scribbleseg.networks.windows import SIGMA, blended, read, starts
-from scribbleseg.training.dims import between_slices, depth_multiple, patch_of_volume, slice_side, suits_3d
-from scribbleseg.training.grid import spread
+from scribbleseg.training.patch import depth_multiple, patch_of_volume, slice_side
 
 
 def test_windows_cover_an_axis_and_share_half():

@@ -32,13 +32,14 @@ from scribbleseg.config import Phantom
 from scribbleseg.core.device import peak_memory_mib, pick_device, pick_precision, prepare_cpu
 from scribbleseg.core.environment import environment
 from scribbleseg.data.layout import read_dataset
+from scribbleseg.data.reading import build_slices
 from scribbleseg.data.synthetic.phantom import phantom
 from scribbleseg.losses import correlation as scn
 from scribbleseg.losses.separation import foreground_augmentation, foreground_background_separation
 from scribbleseg.methods import METHODS, method_class
+from scribbleseg.methods.targets import kept_targets
 from scribbleseg.networks import build_network
 from scribbleseg.training.optimizer import make_optimizer
-from scribbleseg.training.reading import build_slices
 from scribbleseg.training.sampling import make_sampler
 from scribbleseg.training.step import Step
 
@@ -83,7 +84,7 @@ class Steps:
         data = read_dataset(dataset)
         self.name, self.recipe, self.device = name, method_kind.recipe, device
         self.method = method_kind(build_network(method_kind.network_name, len(data.channels), len(data.classes)))
-        slices, _ = build_slices(data, tuple(data.cases), self.method, size)
+        slices, _ = build_slices(data, tuple(data.cases), kept_targets(self.method, data.folder / ".scribbleseg"), size)
         self.method.to(device, memory_format=layout).train()
         self.step = Step(
             self.method,

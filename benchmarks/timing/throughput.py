@@ -30,13 +30,14 @@ from scribbleseg.core.environment import environment
 from scribbleseg.data.case import load_image
 from scribbleseg.data.importers import import_dataset
 from scribbleseg.data.layout import read_dataset
+from scribbleseg.data.reading import build_slices
 from scribbleseg.data.volume import Grid, write_volume
 from scribbleseg.inference.models import Model, load_models
 from scribbleseg.inference.predict import predict
 from scribbleseg.inference.probabilities import mean_probs
 from scribbleseg.methods.rw import RandomWalker
+from scribbleseg.methods.targets import kept_targets
 from scribbleseg.networks import build_network
-from scribbleseg.training.reading import build_slices
 from scribbleseg.training.train import train
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -99,9 +100,8 @@ def walker(dataset_folder: Path, out: Path) -> dict:
     """Reading and solving, nothing in the cache."""
     dataset = replace(read_dataset(dataset_folder), folder=out)
     cases = tuple(sorted(dataset.cases))[:WALKED]
-    seconds, (slices, _) = timed(
-        build_slices, dataset, cases, RandomWalker(build_network("unet", 1, len(dataset.classes))), 256
-    )
+    method = RandomWalker(build_network("unet", 1, len(dataset.classes)))
+    seconds, (slices, _) = timed(build_slices, dataset, cases, kept_targets(method, out / ".scribbleseg"), 256)
     return {
         "what": "read cases and solve the random walker",
         "items": len(slices.label),

@@ -65,6 +65,11 @@ def read_scribble(dataset: Dataset, case: Case, plane: str = "spacing") -> tuple
     return recode(label, dataset.ignore, case.scribble), grid
 
 
+def drawn_grids(dataset: Dataset, names: Iterable[str], plane: str = "spacing") -> list[Grid]:
+    """The grids of those of the cases that have a stroke."""
+    return [read_scribble(dataset, dataset.case(name), plane)[1] for name in drawn_cases(dataset, names)]
+
+
 def drawn_cases(dataset: Dataset, names: Iterable[str]) -> list[str]:
     """Those of the cases that have a stroke: a label with a voxel of another value than ignore.
 

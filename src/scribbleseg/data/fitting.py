@@ -1,7 +1,7 @@
 """What the training cases of a run decide: plane, intensity, cropping, pixel size and how enclosure is read."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from .volume import Grid
 STROKES_FILL = 0.75  # of a patch's side
 CROP_FROM = 0.5  # share of the pixels that cropping has to save
 LOOKED_AT = 24  # training cases at most that decide on plane and cropping
+FLATTEST = 3.0  # largest over smallest spacing of a volume with three dimensions
+FEWEST = 16  # voxels along every axis of it
 BARE_SHARE = 0.2  # of a batch: slices without strokes, for methods that learn from them
 
 
@@ -138,3 +140,14 @@ def _saved_by_crop(dataset: Dataset, cases: Sequence[str], plane: str) -> float:
 
 def _some(cases: Sequence[str]) -> Sequence[str]:
     return cases[:: max(1, math.ceil(len(cases) / LOOKED_AT))]
+
+
+def suits_3d(grids: Iterable[Grid]) -> bool:
+    """Whether half of the volumes or more have spacings within a factor of 3, and 16 voxels or more each way."""
+    suited = [max(grid.spacing_mm) <= FLATTEST * min(grid.spacing_mm) and min(grid.sizes) >= FEWEST for grid in grids]
+    return bool(suited) and 2 * sum(suited) >= len(suited)
+
+
+def between_slices(distances: Sequence[float], pixel: float) -> float:
+    """Distance of the network's slices: the median of the volumes', and no less than the side of a pixel."""
+    return max(float(np.median(distances)), pixel)

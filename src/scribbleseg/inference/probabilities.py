@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.device import free_memory
+from ..data.raster import spread
 from ..networks.windows import read
 from ..training.batches import layout_of
-from ..training.grid import grid_shape, on_grid, spread
 from ..training.plan import Plan
 from .models import Model
 
@@ -77,7 +77,7 @@ def volume_probs(
         return probs if resident else probs.cpu()
 
     if plan.dims == 3:
-        volume = on_grid(plan, image, spacing)
+        volume = plan.raster.image(image, spacing)
         depth, rows, columns = volume.shape[2:]
         sums = len(plan.classes) * plan.depth * rows * columns * 4  # of the windows, in bytes; a few are needed
         resident = resident or 8 * sums < free_memory(device)
@@ -86,7 +86,7 @@ def volume_probs(
         return
     resident = True
     for start in range(0, shape[0], batch):
-        slices = on_grid(plan, image[:, start : start + batch], spacing)
+        slices = plan.raster.image(image[:, start : start + batch], spacing)
         probs = torch.cat(list(read(score, slices, plan.patch)), 2)
         if probs.shape[2:] != shape[1:]:
             probs = F.interpolate(probs, shape[1:], mode="bilinear", align_corners=False)
@@ -145,7 +145,7 @@ def segment(
         np.empty((classes, *shape), np.float32) if probabilities else None,
         np.empty(shape, np.float32) if uncertainty else None,
     )
-    grids = [grid_shape(model.plan, shape, spacing) for model in models]
+    grids = [model.plan.raster.shape(shape, spacing) for model in models]
     pixels = max(rows * columns for _, rows, columns in (shape, *grids))
     batch = max(1, min(batch, shape[0], BLOCK // (classes * pixels * 4)))
     start = 0

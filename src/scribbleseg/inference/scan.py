@@ -10,7 +10,6 @@ from ..data.case import prepare_channels, read_channels
 from ..data.intensity import Intensity
 from ..data.preparation import content_box
 from ..data.volume import FILE_AXES, Grid, check_unit
-from ..training.grid import check_scale
 from .models import Model
 from .probabilities import Segmented
 
@@ -64,7 +63,7 @@ def prepare_scan(what: object, channels: Sequence[np.ndarray], grid: Grid, model
     for model in models:
         if seeks_slices or model.plan.preparation == "patches":
             check_unit(what, grid, model.plan.fitted.unit)
-        check_scale(what, model.plan, channels[0].shape, grid.spacing_mm)
+        model.plan.raster.check(what, channels[0].shape, grid.spacing_mm)
     prepared: dict[tuple[Intensity, ...], np.ndarray] = {}
     for model in models:
         how = model.plan.fitted.intensity

@@ -4,7 +4,6 @@ import math
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,12 +11,10 @@ from torch import Tensor, nn
 from ..core import distributed
 from ..core.errors import InputError
 from ..core.labels import UNLABELED
-from ..core.parallel import for_each
 from ..core.progress import Progress
-from ..data.case import Locate, load_volume
+from ..data.case import Locate
 from ..data.dataset import Dataset
-from ..data.enclosure import enclosure
-from ..data.preparation import Fitted, resize_image, resize_label
+from ..data.reading import read_rings
 from ..networks.locator import LOCATOR, SIDE, Locator, attach
 from .augment import random_intensity, upright_affine, warp
 from .checkpoint import open_weights
@@ -40,7 +37,7 @@ def find_locator(
         iterations = min(ITERATIONS, plan.recipe.iterations)
         if init is not None and _taken_over(locator, init / "last.safetensors"):
             iterations = math.ceil(iterations / 4)
-        fit_locator(locator, dataset, plan.fold.train, plan.fitted, iterations, seed)
+        fit_locator(locator, *read_rings(dataset, plan.fold.train, plan.fitted, SIDE), iterations, seed)
     else:
         start = f"network.{LOCATOR}."
         tensors = {key.removeprefix(start): value for key, value in stored["method"].items() if key.startswith(start)}
@@ -55,16 +52,8 @@ def find_locator(
     return locator.box
 
 
-def fit_locator(
-    locator: Locator, dataset: Dataset, cases: tuple[str, ...], fitted: Fitted, iterations: int, seed: int
-) -> None:
-    """Train a locator on the training cases, on the CPU; where nothing lies outside of rings, all is inside.
-
-    Raises what `load_volume` raises.
-    """
-    drawn = [name for name in cases if dataset.case(name).scribble is not None]
-    parts = for_each("reading rings", lambda name: _rings(dataset, name, fitted), drawn, distributed.rank() == 0)
-    image, inside = (torch.cat(each) for each in zip(*parts))
+def fit_locator(locator: Locator, image: Tensor, inside: Tensor, iterations: int, seed: int) -> None:
+    """Train a locator on the CPU, on slices as of `read_rings`; without any, all is inside."""
     if not len(image):
         with torch.no_grad():
             weight, bias = locator.network.head.parameters()
@@ -116,13 +105,3 @@ def _taken_over(locator: Locator, weights: Path) -> bool:
         return False
     locator.load_state_dict(tensors)
     return True
-
-
-def _rings(dataset: Dataset, name: str, fitted: Fitted) -> tuple[Tensor, Tensor]:
-    """The slices of a case whose strokes say where the ring lies, [N, channels, 64, 64], and [N, 64, 64]: 1 inside."""
-    volume = load_volume(dataset, dataset.case(name), fitted)
-    enclosed = enclosure(volume.scribble, dataset.reach(volume.grid), fitted.enclosure) != UNLABELED
-    foreground = ((volume.scribble != 0) & (volume.scribble != UNLABELED)).any((1, 2))
-    inside = (~enclosed & foreground[:, None, None]).astype(np.uint8)
-    known = enclosed.any((1, 2))
-    return resize_image(volume.image, SIDE)[known], resize_label(inside, SIDE)[known].long()

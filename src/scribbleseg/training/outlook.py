@@ -21,7 +21,6 @@ from ..data.voxels import Slices
 from ..methods import method_class
 from ..networks import build_network
 from .fit import fit_plan
-from .grid import check_scale
 from .locate import seconds_of
 from .machine import Machine, pick_machine
 from .optimizer import make_optimizer
@@ -91,7 +90,7 @@ def _strokes(dataset: Dataset, plan: Plan) -> Iterator[str]:
         volume = load_volume(dataset, dataset.case(name), fitted)
         shape = (plan.size, plan.size)
         if plan.preparation != "slices":
-            check_scale(volume.case.images[0], plan, volume.scribble.shape, volume.grid.spacing_mm)
+            plan.raster.check(volume.case.images[0], volume.scribble.shape, volume.grid.spacing_mm)
             rows, columns = volume.scribble.shape[1:]
             shape = network_shape((rows, columns), dataset.spacing_of(volume.grid), fitted.pixel)
         whole = load_volume(dataset, dataset.case(name), replace(PAPERS, plane=fitted.plane)).scribble

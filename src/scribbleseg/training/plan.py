@@ -18,12 +18,12 @@ from ..core.recipe import Recipe
 from ..core.seeds import check_seed
 from ..data.dataset import Fold
 from ..data.preparation import Fitted
+from ..data.raster import LARGEST, Raster
 from ..data.volume import ENDINGS, PLANES
 from ..methods import is_own, method_class
 from ..networks import is_own as is_own_network
 from .augment import AUGMENTATIONS, own_function
 from .calendar import check_interval
-from .dims import LARGEST
 from .recipe import check_recipe
 
 PACKED = ".zip"  # the ending of a packed model
@@ -54,6 +54,13 @@ class Plan:
     def patch(self) -> tuple[int, ...]:
         """The shape of a patch, or of a slice that is resized as a whole."""
         return (self.depth, self.size, self.size)[3 - self.dims :]
+
+    @property
+    def raster(self) -> Raster:
+        """The grid on which the network sees a volume."""
+        if self.preparation == "slices":
+            return Raster(self.size)
+        return Raster(0, self.fitted.pixel, self.between if self.dims == 3 else 0.0, self.fitted.unit)
 
     @property
     def anisotropy(self) -> float:
@@ -102,16 +109,16 @@ def read_plan(run: Path) -> tuple[Train, Plan]:
         )
     if not path.is_file():
         raise InputError(f"{run}: not a run folder (no config.json). Make one with: scribbleseg train DATASET {run}")
+    content = {}
     try:
         content = read_json(path, dict)
         stored: Stored = convert(content, Stored, path)
         _check_keys(content, {"version": "", "train": asdict(stored.train), "plan": asdict(stored.plan)})
         _check_stored(stored)
     except InputError as error:
-        raise InputError(
-            f"{path}: not a run's settings. {error} Was it edited, or written by another version "
-            f"(this is {__version__})?"
-        ) from error
+        wrote = str(content.get("version", __version__))[:40]
+        by = f"Version {wrote} wrote it; this is {__version__}." if wrote != __version__ else "Was it edited?"
+        raise InputError(f"{path}: not a run's settings. {error} {by}") from error
     stored.train.run = Path(run)
     return stored.train, stored.plan
 

@@ -6,9 +6,9 @@ import math
 from ..config import Train
 from ..core.errors import InputError
 from ..core.recipe import Recipe
+from ..data.raster import LARGEST
 from ..methods import method_class
 from .augment import AUGMENTATIONS, is_name
-from .dims import LARGEST
 
 BUDGETS = {"paper": {"size": 256}, "quick": {"size": 128, "iterations": 600}}
 FAST = {

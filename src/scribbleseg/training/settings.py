@@ -2,20 +2,21 @@
 
 import dataclasses
 import importlib.util
-import random
 from pathlib import Path
 
 from ..config import Train
 from ..core.errors import InputError
 from ..core.seeds import check_seed
-from ..data.case import drawn_cases, read_scribble
+from ..data.case import drawn_grids
 from ..data.dataset import Dataset, Fold
+from ..data.fitting import suits_3d
+from ..data.set_aside import judged_on_scribbles, set_aside
 from ..methods import METHODS, method_class, parse_options
 from .augment import AUGMENTATIONS
 from .calendar import check_interval
 from .checkpoint import weights_iteration
-from .dims import MOST_SIDE, SHORTEST, suits_3d
 from .fit import Undecided
+from .patch import MOST_SIDE, SHORTEST
 from .plan import Plan, own_code, read_plan
 from .recipe import RINGS, make_recipe, method_name
 
@@ -32,19 +33,12 @@ def make_plan(config: Train, dataset: Dataset) -> Plan:
     method = method_name(config)
     options = parse_options(method, config.set)
     recipe, size, network = make_recipe(config)
-    if not 0 <= config.val_share < 1:
-        raise InputError(f"--val-share {config.val_share}: expected a share from 0 to below 1, such as 0.2.")
     split = dataset.default_split() if config.split == "auto" else config.split
     fold = dataset.fold(split, config.fold)
     if not fold.train:
         raise InputError(f"{config.dataset}: fold {config.fold} of '{split}' has no training case. Correct the split.")
-    fold = _carve(dataset, fold, config.val_share, config.seed)
-    on_scribbles = bool(fold.val) and all(dataset.case(name).truth is None for name in fold.val)
-    if on_scribbles and not drawn_cases(dataset, fold.val):
-        raise InputError(
-            f"{config.dataset}: no validation case has a mask in labelsTr_dense or a scribble in labelsTr. "
-            "Add one, use a split without validation, or leave out --val-share."
-        )
+    fold = set_aside(dataset, fold, config.val_share, config.seed)
+    on_scribbles = judged_on_scribbles(dataset, fold)
     dims = _dims(config, method, dataset, fold)
     if dims == 3:
         recipe = dataclasses.replace(recipe, batch=config.batch or BATCH_3D)
@@ -110,29 +104,7 @@ def _dims(config: Train, method: str, dataset: Dataset, fold: Fold) -> int:
         return int(config.dims)
     if config.preparation != "patches" or not able or importlib.util.find_spec("monai") is None:
         return 2
-    drawn = map(dataset.case, drawn_cases(dataset, fold.train))
-    return 3 if suits_3d(read_scribble(dataset, case)[1] for case in drawn) else 2
-
-
-def _carve(dataset: Dataset, fold: Fold, share: float, seed: int) -> Fold:
-    """Set a share of the training patients aside for validation, if the split names no validation case.
-
-    They are drawn from the patients with dense masks, or from those with scribbles if no patient has a dense mask.
-    Raises InputError when no training case would be left.
-    """
-    if fold.val or not share:
-        return fold
-    dense = [name for name in fold.train if dataset.case(name).truth is not None]
-    patients = sorted({dataset.patient(name) for name in dense or drawn_cases(dataset, fold.train)})
-    random.Random(seed).shuffle(patients)
-    chosen = set(patients[: max(1, round(share * len(patients)))])
-    parts = [tuple(case for case in fold.train if (dataset.patient(case) in chosen) == held) for held in (False, True)]
-    if not parts[0]:
-        raise InputError(
-            f"--val-share {share}: would set all {len(chosen)} training patients aside. "
-            "Give a smaller share, or leave it out."
-        )
-    return dataclasses.replace(fold, train=parts[0], val=parts[1])
+    return 3 if suits_3d(drawn_grids(dataset, fold.train)) else 2
 
 
 def undecided(config: Train) -> Undecided:
@@ -143,10 +115,12 @@ def undecided(config: Train) -> Undecided:
         given = {name: value for name in RINGS if (value := getattr(config, name)) is not None}
         size, iterations = (RINGS | given).values()
         in_rings = (size, iterations)
+    method = method_name(config)
     return Undecided(
-        enclosure=_enclosure(config, method_name(config)),
+        enclosure=_enclosure(config, method),
         locate={"rings": "on", "auto": "auto" if fast else "off"}.get(config.preparation, "off"),
         by_data=fast,
+        learns_from_bare=method_class(method).learns_from_bare,
         in_rings=in_rings,
     )
 

@@ -23,9 +23,11 @@ from ..data.dataset import Dataset
 from ..data.enclosure import not_enclosed
 from ..data.fingerprint import fingerprint
 from ..data.layout import read_dataset
+from ..data.reading import read_training
 from ..data.voxels import Slices, Voxels
 from ..methods import is_own, method_class
 from ..methods.base import Method
+from ..methods.targets import kept_targets
 from ..networks import build_network
 from ..networks import is_own as is_own_network
 from ..networks.locator import LOCATOR
@@ -35,13 +37,13 @@ from .batches import layout_of
 from .board import BOARDS
 from .calendar import Calendar
 from .checkpoint import load_weights, read_checkpoint, weights_iteration
-from .fit import choose_patch, fit_plan
+from .fit import Undecided, fit_plan
 from .locate import find_locator
 from .loop import run_to_end
 from .machine import Machine, determinism, pick_machine
 from .optimizer import make_optimizer
+from .patch import choose_patch
 from .plan import Plan, own_code, read_plan, shown_patch, write_plan
-from .reading import read_training
 from .run_folder import RunFolder
 from .sampling import make_sampler
 from .settings import make_plan, undecided
@@ -62,7 +64,7 @@ def train(config: Train, length: Length | None = None) -> Path:
     """
     with distributed.joined():
         dataset = read_dataset(config.dataset)
-        plan = make_plan(config, dataset)
+        left, plan = undecided(config), make_plan(config, dataset)
         machine = pick_machine(config, plan.recipe)
         folder = RunFolder(config.run, plan.network, _boards(config), writes=distributed.rank() == 0)
         folder.check_new(plan.recipe.iterations)
@@ -73,7 +75,7 @@ def train(config: Train, length: Length | None = None) -> Path:
             )
         if folder.writes and config.split == "auto":
             say(f"{config.dataset}: {_shown_fold(dataset, plan, config.fold)}")
-        _run(config, plan, machine, dataset, folder, None, length)
+        _run(config, plan, machine, dataset, folder, left=left, length=length)
     return Path(config.run)
 
 
@@ -103,7 +105,7 @@ def resume(run: Path, method: str | None = None, network: str | None = None, aug
         with folder.locked():
             stored = _checkpoint(run, plan)  # of now: another process may have trained until the lock was free
             if not (_is_finished(stored, plan) and (run / "last.safetensors").is_file()):
-                _run(config, plan, machine, dataset, folder, stored)
+                _run(config, plan, machine, dataset, folder, stored=stored)
     return run
 
 
@@ -204,16 +206,18 @@ def _run(
     machine: Machine,
     dataset: Dataset,
     folder: RunFolder,
-    stored: dict | None,
+    *,
+    stored: dict | None = None,
+    left: Undecided | None = None,
     length: Length | None = None,
 ) -> None:
     """Fit the plan of a new run to its cases, read them, build what is trained, and train to the end.
 
-    stored: the checkpoint of a run that is carried on. length: as in `train`.
+    stored: the checkpoint of a run that is carried on. left: what the plan of a run that has none leaves to its cases.
+    length: as in `train`.
     """
     prepare_cpu()
-    if stored is None:
-        left = undecided(config)
+    if left is not None:
         plan = fit_plan(plan, dataset, left)
         if folder.writes and (left.enclosure, plan.fitted.enclosure) == ("auto", "off"):
             say(not_enclosed(plan.fitted.closed))
@@ -223,7 +227,8 @@ def _run(
     network, locator = _network(plan, dataset, config.seed, config.init, stored)
     method = method_class(plan.method)(network, **plan.options)  # which may copy the network for a teacher
     with distributed.first_process_first():
-        slices = read_training(dataset, plan, method, machine.device, locator)
+        targets = kept_targets(method, dataset.folder / ".scribbleseg")
+        slices = read_training(dataset, plan.fold.train, targets, plan.raster, plan.fitted, machine.device, locator)
     if isinstance(slices, Voxels):
         if stored is None:
             plan = choose_patch(plan, slices, machine.device, config.size)

@@ -2,26 +2,23 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..core.console import say
 from ..core.errors import InputError
 from ..core.labels import UNLABELED
-from ..data.case import Locate, load_volume
+from ..data.case import Locate
 from ..data.dataset import Dataset
-from ..data.depth import deepen_label
-from ..data.preparation import resample_label
+from ..data.reading import read_judged
 from ..networks.windows import read
 from .batches import layout_of
-from .grid import check_scale, grid_shape, on_grid
 from .machine import Machine
 from .plan import Plan
 
 
 class Validation:
-    """The validation cases as the network sees them: image as of `grid.on_grid`, and truth [D, H, W]."""
+    """The validation cases as the network sees them: image as of `Raster.image`, and truth [D, H, W]."""
 
     def __init__(
         self,
@@ -50,7 +47,7 @@ def read_validation(dataset: Dataset, plan: Plan, locate: Locate | None = None) 
         scored = f"; Dice is computed on the {judged} with a dense mask"
     shown = f"{', '.join(names[:3])}{', …' * (len(names) > 3)}"
     say(f"validation: {len(names)} of {len(train) + len(names)} cases ({shown}){scored}")
-    cases = [_prepared(dataset, plan, name, locate) for name in names]
+    cases = [read_judged(dataset, name, plan.raster, plan.fitted, plan.val_on_scribbles, locate) for name in names]
     if plan.val_on_scribbles:
         say(
             "no validation case has a dense mask: Dice is computed on their scribbled pixels only "
@@ -69,34 +66,6 @@ def read_validation(dataset: Dataset, plan: Plan, locate: Locate | None = None) 
             "Draw some, or validate on other cases."
         )
     return Validation(known, plan.classes, plan.patch, missed)
-
-
-def _prepared(dataset: Dataset, plan: Plan, name: str, locate: Locate | None) -> tuple[Tensor, Tensor | None, Tensor]:
-    """The image of a case, and its dense mask (its scribble, if the plan validates on scribbles) on the same grid.
-
-    And how many pixels of each class `locate` cuts off, float64 [classes], in pixels of the network: they are missed.
-    """
-    volume = load_volume(dataset, dataset.case(name), plan.fitted)
-    truth = volume.scribble if plan.val_on_scribbles else volume.truth
-    spacing, image, missed = volume.grid.spacing_mm, volume.image, torch.zeros(len(plan.classes), dtype=torch.float64)
-    check_scale(volume.case.images[0], plan, image.shape[1:], spacing)
-    if locate:
-        box = locate(image)
-        image = image[:, :, *box]
-        if truth is not None:
-            cut = truth[:, *box]
-            outside = _counts(truth, len(missed)) - _counts(cut, len(missed))
-            missed = outside * (plan.size**2 / (cut.shape[1] * cut.shape[2]))
-            truth = cut
-    seen = on_grid(plan, image, spacing)
-    if truth is None:
-        return seen, None, missed
-    depth, *size = grid_shape(plan, truth.shape, spacing)
-    return seen, deepen_label(resample_label(truth, (size[0], size[1])), depth), missed
-
-
-def _counts(label: np.ndarray, classes: int) -> Tensor:
-    return torch.from_numpy(np.bincount(label[label != UNLABELED].ravel(), minlength=classes).astype(np.float64))
 
 
 @torch.no_grad()

@@ -1,17 +1,15 @@
-"""2-D or 3-D, and the shape of the patches: what spacing, size and memory allow."""
+"""The shape of the patches: what the volumes' size and the memory allow."""
 
-from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.volume import Grid
+from ..data.voxels import Voxels
 from ..networks.unet3d import depth_strides
+from .plan import Plan
 
-FLATTEST = 3.0  # largest over smallest spacing of a volume with three dimensions
-FEWEST = 16  # voxels along every axis of it
-LARGEST = 16384  # pixels of a side
 MOST_SIDE = 128  # pixels: the side of a 3-D patch that the network's pixel is chosen for
 CPU_VOXELS = 2**17  # of a 3-D patch on a CPU: about 4 s a step on one core with the U-Net and two patches
 CUDA_VOXELS = 2**21
@@ -19,10 +17,14 @@ VOXEL_BYTES = 12 * 2**10  # of a GPU's memory per voxel of a patch: two patches 
 SHORTEST = 32  # pixels of a patch's side
 
 
-def suits_3d(grids: Iterable[Grid]) -> bool:
-    """Whether half of the volumes or more have spacings within a factor of 3, and 16 voxels or more each way."""
-    suited = [max(grid.spacing_mm) <= FLATTEST * min(grid.spacing_mm) and min(grid.sizes) >= FEWEST for grid in grids]
-    return bool(suited) and 2 * sum(suited) >= len(suited)
+def choose_patch(plan: Plan, voxels: Voxels, device: torch.device, side: int | None) -> Plan:
+    """The plan with the shape of its patches for these items; `side` is what the user wants."""
+    shapes = voxels.shape.cpu()
+    if plan.dims == 2:
+        return replace(plan, size=slice_side(shapes, plan.size) if side is None else side)
+    multiple = depth_multiple(plan.network, plan.anisotropy)
+    depth, side = patch_of_volume(shapes, plan.anisotropy, most_voxels(device), multiple, side)
+    return replace(plan, depth=depth, size=side)
 
 
 def depth_multiple(network: str, anisotropy: float) -> int:
@@ -67,8 +69,3 @@ def patch_of_volume(
 
 def _up(value: float, multiple: int) -> int:
     return max(1, -(-int(np.ceil(value)) // multiple)) * multiple
-
-
-def between_slices(distances: Sequence[float], pixel: float) -> float:
-    """Distance of the network's slices: the median of the volumes', and no less than the side of a pixel."""
-    return max(float(np.median(distances)), pixel)
