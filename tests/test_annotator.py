@@ -10,7 +10,7 @@ from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.case import read_scribble
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.volume import read_label
-from scribbleseg.draw.suggest import Suggested, least_sure
+from scribbleseg.draw.suggest import next_slice
 from scribbleseg.training.plan import read_plan
 from scribbleseg.training.recipe import FAST
 
@@ -19,32 +19,61 @@ PLACES = [(name, index) for index in (1, 0, 2) for name in "bca"]
 
 
 def test_the_least_sure_slice_without_strokes_comes_next():
-    assert least_sure(ENTROPY, {}) == least_sure(ENTROPY, {}, spread=True)
-    assert (least_sure(ENTROPY, {}).case, least_sure(ENTROPY, {}).slice) == ("a", 1)
-    second, other = least_sure(ENTROPY, {"a": {1}}), least_sure(ENTROPY, {"a": {1}}, spread=True)
-    assert (second.case, second.slice, second.uncertainty) == ("a", 2, 0.8)
-    assert (other.case, other.slice) == ("b", 2)
+    least_sure = annotator.least_sure
+    assert least_sure(ENTROPY, {}) == least_sure(ENTROPY, {}, spread=True) == ("a", 1)
+    assert least_sure(ENTROPY, {"a": {1}}) == ("a", 2) and least_sure(ENTROPY, {"a": {1}}, spread=True) == ("b", 2)
     assert least_sure({"a": [0.5]}, {"a": {0}}, spread=True) is None and least_sure({}, {}) is None
     full = {"a": {0, 1, 2}, "b": {2}, "c": {0}}  # a case that is drawn throughout does not hold up the others
-    assert least_sure(ENTROPY, full, spread=True).case == "c"
+    assert least_sure(ENTROPY, full, spread=True)[0] == "c"
+
+
+def test_the_page_suggests_random_slices_and_takes_cases_in_turn():
+    """Until every slice is drawn, each once; no case is ever two slices ahead of one that has slices left."""
+    depth = {"a": 3, "b": 5, "c": 2}
+    drawn = {name: set() for name in depth}
+    first = []
+    while (found := next_slice(drawn, depth.__getitem__)) is not None:
+        assert found == next_slice(drawn, depth.__getitem__), "it stays until something is drawn"
+        name, index = found
+        assert index not in drawn[name]
+        assert len(drawn[name]) == min(len(drawn[other]) for other in depth if len(drawn[other]) < depth[other])
+        drawn[name].add(index)
+        first.append(found)
+    assert {name: len(slices) for name, slices in drawn.items()} == depth and next_slice({}, len) is None
+    many = [next_slice({"a": range(count), "b": range(count)}, lambda _: 80) for count in range(40)]
+    assert len({index for _, index in many}) > 20 and {name for name, _ in many} == {"a", "b"}
 
 
 def test_the_middle_of_the_longest_gap_comes_next():
     sure = {"a": [0.2] * 9, "b": [0.1] * 8 + [0.9], "c": [0.15] * 3}
     found = [annotator.in_gaps(sure, {"a": drawn}) for drawn in ({0}, {4}, range(9))]
-    assert [(each.case, each.slice) for each in found] == [("b", 4)] * 3  # the least sure of the undrawn ones
+    assert found == [("b", 4)] * 3  # the least sure of the undrawn ones
     all_drawn = {"b": {0}, "c": {1}}
-    assert annotator.in_gaps(sure, {"a": {4, 7}, **all_drawn}).case == "b"
+    assert annotator.in_gaps(sure, {"a": {4, 7}, **all_drawn})[0] == "b"
     for drawn, expected in (({2}, 5), ({4, 6}, 1), ({1, 4}, 6)):
-        assert annotator.in_gaps({"a": sure["a"]}, {"a": drawn}) == Suggested("a", expected, 0.2)
-    assert annotator.in_gaps({"b": sure["b"]}, {"b": {2, 5}}) == Suggested("b", 7, 0.1)
+        assert annotator.in_gaps({"a": sure["a"]}, {"a": drawn}) == ("a", expected)
+    assert annotator.in_gaps({"b": sure["b"]}, {"b": {2, 5}}) == ("b", 7)
     assert annotator.in_gaps({"a": [0.5]}, {"a": {0}}) is None and annotator.in_gaps({}, {}) is None
+
+
+def test_an_order_is_held_against_the_random_one_seed_by_seed(monkeypatch):
+    monkeypatch.setattr(annotator, "ROUNDS", (8, 16, 32))
+    dice = {"random": [(50, 60, 70), (50, 62, 70)], "turns": [(50, 62, 70), (50, 62, 73)], "gaps": [(50, 80, 80)]}
+    lines = [
+        {"order": order, "seed": seed, "slices": slices, "dice": value}
+        for order, seeds in dice.items()
+        for seed, values in enumerate(seeds)
+        for slices, value in zip((8, 16, 32), values)
+    ]
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in annotator.gains(lines).splitlines()]
+    assert table[2:] == [["turns", "+1.0", "+1.5", "+1.2 (+1.0 / +1.5)", "0.13"]]
 
 
 @pytest.mark.parametrize(
     "order, expected",
     [
         ("random", PLACES[:4]),
+        ("turns", [("b", 1), ("a", 0), ("c", 1), ("a", 2)]),
         ("unsure", [("b", 1), ("a", 1), ("a", 2), ("b", 2)]),
         ("spread", [("b", 1), ("a", 1), ("c", 0), ("a", 2)]),
         ("gaps", [("b", 1), ("a", 1), ("c", 1), ("a", 2)]),

@@ -688,15 +688,23 @@ def test_an_update_trains_on_the_drawn_cases_and_predicts_all_the_open_one_first
     assert np.isclose(np.mean(session.predictions.uncertainty(session.case("case.2 a"))), stored.mean(), atol=1e-4)
 
 
-def test_the_next_slice_is_the_least_certain_one_without_strokes(updated):
-    session = Session(updated)
-    values = session.predictions.uncertainty(session.case("case.2 a"))
-    assert client(session).get("/api/next").json() == {
-        "case": "case.2 a",
-        "slice": int(np.argmax(values)),
-        "uncertainty": max(values),
-    }
-    session.reviewed.add("case.2 a")
+def test_the_next_slice_is_one_without_strokes_of_a_case_with_the_fewest(tmp_path):
+    """Cases 0 and 1 are drawn throughout, 2 and 3 not at all; 3 cannot be read."""
+    place = small_dataset(tmp_path / "data", cases=4)
+    for number in (2, 3):
+        (place / "labelsTr" / f"case.{number} a.nii.gz").unlink()
+    (place / "imagesTr" / "case.3 a_0000.nii.gz").write_bytes(b"no image")
+    session = Session(place)
+    found = client(session).get("/api/next").json()
+    assert found == client(session).get("/api/next").json()
+    assert found["case"] == "case.2 a" and found["slice"] in range(3) and not session.overview["case.2 a"].error
+    for index in range(3):
+        seen = session.strokes.read(session.case("case.2 a"))
+        plane = seen.label[index].copy()
+        plane[4, 4] = 1
+        session.save_slice("case.2 a", index, plane.tobytes(), seen.version)
+    assert session.next_slice() is None and "case.3 a" in session.overview["case.3 a"].error
+    session.reviewed.update(session.data.cases)
     assert session.next_slice() is None
 
 

@@ -1,13 +1,14 @@
-"""A simulated annotator: is it better to draw on the slices that the drawing page suggests than on random ones?
+"""A simulated annotator: is it better to draw where the model is least sure than on random slices?
 
-python benchmarks/studies/annotator.py [--data acdc] [--seeds 0 1 2] [--orders random unsure spread gaps]
+python benchmarks/studies/annotator.py [--data acdc] [--seeds 0 1 2] [--orders random turns unsure spread gaps]
 
 The annotator draws the data set's own strokes, slice by slice: 8 random slices first, then as many as ROUNDS says, each
 time after an update of the model as the page makes it (preset fast, then --init), of fewer iterations.
 
 random   the slices in random order
+turns    a random slice of the cases with the fewest drawn slices, as the page suggests
 unsure   the slice with the highest mean entropy
-spread   the same, of the cases with the fewest drawn slices, as the page suggests
+spread   the same, of the cases with the fewest drawn slices
 gaps     the least sure of these cases, and in it the middle of the longest run without strokes
 
 The patients of fold 0's training side are divided into a pool, which is drawn on, and HELD_OUT patients, whose dense
@@ -21,12 +22,14 @@ import json
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.stats
 import torch
 
 import scribbleseg as ss
@@ -38,7 +41,7 @@ from scribbleseg.data.case import load_label, read_scribble
 from scribbleseg.data.dataset import Case, Dataset
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.volume import Grid, write_volume
-from scribbleseg.draw.suggest import Suggested, least_sure
+from scribbleseg.draw.suggest import next_slice
 from scribbleseg.evaluation.metrics import dice
 from scribbleseg.inference.models import load_models
 from scribbleseg.inference.probabilities import Segmented, segment
@@ -50,7 +53,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from common import RESULTS, markdown_table, read_csv, read_log, write_csv, write_page
 
 ROUNDS = (8, 16, 32, 64, 128)  # slices with strokes
-ORDERS = ("random", "unsure", "spread", "gaps")
+ORDERS = ("random", "turns", "unsure", "spread", "gaps")
 HELD_OUT = 20  # patients
 POOL = 30  # patients of one seed
 FIRST_ITERATIONS, NEXT_ITERATIONS = 200, 80  # the page takes 900 or more, and 300
@@ -81,20 +84,46 @@ def shuffled(dataset: Dataset, pool: Sequence[str], seed: int) -> list[Place]:
 
 
 def choose(order: str, places: Sequence[Place], before: Sequence[Place], unsure: dict, count: int) -> list[Place]:
-    """`count` slices: those drawn `before`, then the next ones. unsure: case → mean entropy of its slices."""
+    """`count` slices: those drawn `before`, then the next ones. unsure: case → mean entropy of its slices.
+
+    The orders random and turns do not need it.
+    """
     if order == "random":
         return list(places[:count])
-    chosen = list(before)
+    chosen, depth = list(before), Counter(name for name, _ in places)
     while len(chosen) < count:
-        drawn: dict[str, set[int]] = {name: {index for case, index in chosen if case == name} for name in unsure}
-        found = in_gaps(unsure, drawn) if order == "gaps" else least_sure(unsure, drawn, spread=order == "spread")
+        drawn: dict[str, set[int]] = {name: {index for case, index in chosen if case == name} for name in depth}
+        if order == "turns":
+            found = next_slice(drawn, depth.__getitem__)
+        else:
+            found = in_gaps(unsure, drawn) if order == "gaps" else least_sure(unsure, drawn, spread=order == "spread")
         if found is None:
             break
-        chosen.append((found.case, found.slice))
+        chosen.append(found)
     return chosen
 
 
-def in_gaps(uncertainty: Mapping[str, Sequence[float]], drawn: Mapping[str, Collection[int]]) -> Suggested | None:
+def least_sure(
+    uncertainty: Mapping[str, Sequence[float]], drawn: Mapping[str, Collection[int]], spread: bool = False
+) -> Place | None:
+    """The slice without strokes whose mean entropy is the highest; None if every slice has strokes.
+
+    uncertainty: case → mean entropy of each slice. drawn: case → its slices with strokes. `spread`: only slices of the
+    cases that have the fewest drawn slices.
+    """
+    open_ = {
+        name: [index for index in range(len(values)) if index not in drawn.get(name, ())]
+        for name, values in uncertainty.items()
+    }
+    names = [name for name, indices in open_.items() if indices]
+    if spread and names:
+        fewest = min(len(drawn.get(name, ())) for name in names)
+        names = [name for name in names if len(drawn.get(name, ())) == fewest]
+    found = [(name, index) for name in names for index in open_[name]]
+    return max(found, key=lambda each: uncertainty[each[0]][each[1]], default=None)
+
+
+def in_gaps(uncertainty: Mapping[str, Sequence[float]], drawn: Mapping[str, Collection[int]]) -> Place | None:
     """The middle of the longest run of slices without strokes, in a case with the fewest drawn slices.
 
     Of such cases, the one with the highest mean entropy; of runs as long as each other, the one whose middle has the
@@ -112,7 +141,7 @@ def in_gaps(uncertainty: Mapping[str, Sequence[float]], drawn: Mapping[str, Coll
     fewest = min(len(drawn.get(name, ())) for name in gaps)
     names = [name for name in gaps if len(drawn.get(name, ())) == fewest]
     name = max(names, key=lambda name: sum(uncertainty[name]) / len(uncertainty[name]))
-    return Suggested(name, gaps[name], uncertainty[name][gaps[name]])
+    return name, gaps[name]
 
 
 def draw(dataset: Dataset, chosen: Sequence[Place], target: Path) -> None:
@@ -185,7 +214,7 @@ def study(dataset: Dataset, split: str, seed: int, order: str, runs: Path) -> li
         folder = runs / f"s{seed}" / ("first" if count == ROUNDS[0] else f"{order}-{count}")
         if before is not None:
             entropy = {}
-            if order != "random":
+            if order not in ("random", "turns"):
                 entropy = kept(before / "entropy.json", mean_entropy, dataset, pool, before / "run")
             chosen = choose(order, places, chosen, entropy, count)
         chosen = [(name, index) for name, index in kept(folder / "chosen.json", list, chosen)]
@@ -227,6 +256,32 @@ def sum_of_minutes(run: Path) -> float:
     return float(steps @ [entry["seconds_per_iteration"] for entry in log]) / 60
 
 
+def gains(lines: Sequence[dict]) -> str:
+    """How much better than the random order each order is, over the same seeds.
+
+    A seed counts once, with its mean over the numbers of slices after the first: p is of a t-test of these means
+    against 0, on two sides.
+    """
+    dice = {(row["order"], int(row["seed"]), int(row["slices"])): float(row["dice"]) for row in lines}
+    rows = []
+    for order in ORDERS[1:]:
+        seeds = sorted({seed for one, seed, _ in dice if one == order and ("random", seed, ROUNDS[-1]) in dice})
+        each = [[dice[order, seed, n] - dice["random", seed, n] for n in ROUNDS[1:]] for seed in seeds]
+        if len(seeds) > 1:
+            means = np.mean(each, axis=1)
+            p = scipy.stats.ttest_1samp(means, 0).pvalue
+            by_seed = " / ".join(f"{value:+.1f}" for value in means)
+            rows.append(
+                [
+                    order,
+                    *(f"{value:+.1f}" for value in np.mean(each, 0)),
+                    f"{means.mean():+.1f} ({by_seed})",
+                    f"{p:.2f}",
+                ]
+            )
+    return markdown_table(("order", *(f"{n} slices" for n in ROUNDS[1:]), "mean (each seed)", "p"), rows)
+
+
 def summary(lines: Sequence[dict]) -> str:
     """Dice of every order, a column for each number of slices: mean of the seeds (each of them)."""
     rows = []
@@ -250,8 +305,9 @@ def chart(lines: Sequence[dict], path: Path) -> None:
 
     words = {
         "random": "random order",
+        "turns": "random order, cases in turn (the page)",
         "unsure": "least sure slice of all cases",
-        "spread": "least sure slice, cases in turn (the page)",
+        "spread": "least sure slice, cases in turn",
         "gaps": "middle of the longest gap, cases in turn",
     }
     figure, axes = plt.subplots(figsize=(6.4, 4))
@@ -304,7 +360,9 @@ def main() -> None:
             write_csv(table, lines, COLUMNS)
             chart(lines, table.with_suffix(".png"))
             about = f"Made by `python benchmarks/studies/annotator.py` from {table.name}. Mean of the seeds, and each."
-            write_page(table.with_suffix(".md"), f"# Orders of slices, {given.data}", about, summary(lines))
+            gained = "Better than the random order, in points, over the same seeds; p of a t-test over the seeds."
+            title = f"# Orders of slices, {given.data}"
+            write_page(table.with_suffix(".md"), title, about, summary(lines), gained, gains(lines))
             print(f"seed {seed}, {order}: {(time.monotonic() - began) / 60:.1f} minutes")
 
 

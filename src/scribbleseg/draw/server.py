@@ -149,7 +149,7 @@ class _Pages:
 
     def next_slice(self, request: Request) -> Response:
         found = self.session.next_slice()
-        return JSONResponse(None if found is None else asdict(found))
+        return JSONResponse(None if found is None else dict(zip(("case", "slice"), found)))
 
     async def start_update(self, request: Request) -> Response:
         """`{"case": NAME}`, the case that is predicted first."""

@@ -32,7 +32,7 @@ from .images import Images
 from .planes import Plane
 from .predictions import Predictions
 from .strokes import NONE_YET, Conflict, StrokeFiles, Strokes, counts, version_of
-from .suggest import Suggested, least_sure
+from .suggest import next_slice
 
 COLOURS = 8  # that the page offers for new classes
 
@@ -292,11 +292,18 @@ class Session:
             (self.reviewed.add if reviewed else self.reviewed.discard)(self.case(name).id)
             self._save()
 
-    def next_slice(self) -> Suggested | None:
-        """The next slice to draw, of the cases that are not reviewed, by `least_sure`. None if there is none."""
+    def next_slice(self) -> tuple[str, int] | None:
+        """The next slice to draw, of the cases that are not reviewed: `suggest.next_slice`. None if there is none."""
         seen = {name: each for name, each in self.overview.items() if name not in self.reviewed and not each.error}
-        uncertainty = {name: self.predictions.uncertainty(self.case(name)) or () for name in seen}
-        return least_sure(uncertainty, {name: each.slices for name, each in seen.items()}, spread=True)
+        return next_slice({name: each.slices for name, each in seen.items()}, self._depth)
+
+    def _depth(self, name: str) -> int:
+        """How many slices a case has; 0 if its image cannot be read, which the list then shows."""
+        try:
+            return len(self.images.channel(self.case(name), 0)[0])
+        except InputError as error:
+            self.overview[name].error = str(error)
+            return 0
 
     # --- changes of strokes; each raises Conflict if the strokes are not `version`
 
