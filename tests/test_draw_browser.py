@@ -48,6 +48,7 @@ def served(session: Session, updater: Updater | None = None, port: int = 0):
     """The address of a server of this session."""
     listening = listen(port)
     port = listening.getsockname()[1]
+    session.remember(port)
     updater = updater or Updater(session, TINY | {"size": 48})
     app = make_app(session, updater, "secret", port)
     server = make_server(app)
