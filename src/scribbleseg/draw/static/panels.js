@@ -167,14 +167,14 @@ function showSaved() {
   }[away] ?? [saved, `${why} The page tries again.`]);
 }
 
-on("session case class strokes away", showClasses);
+on("session class away", showClasses);
 on("session case cases strokes away", showCases);
 on("session case cases strokes away look history", showButtons);
 on("session strokes away update", showUpdate);
 on("saving away", showSaved);
 on("case", showCase);
 on("slice strokes", showStrip);
-on("session case channel look planes", () => showWhere());
+on("look planes", () => showWhere());
 on("tool", showTool);
 
 addEventListener("resize", showStrip);
