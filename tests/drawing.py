@@ -43,7 +43,7 @@ def scans(folder: Path, codes: tuple[str, ...] = ORIENTATIONS) -> Path:
 def client(session: Session, training: dict | None = None) -> TestClient:
     """A client that has the token already, and sends the page's header."""
     app = make_app(session, Updater(session, training or TINY), TOKEN, PORT)
-    there = TestClient(app, base_url=f"http://127.0.0.1:{PORT}", headers={"x-scribbleseg": "1"})
+    there = TestClient(app, base_url=f"http://127.0.0.1:{PORT}", headers={"x-scribbleseg": session.id})
     there.get("/", params={"token": TOKEN})
     return there
 

@@ -301,6 +301,24 @@ def test_a_class_that_cannot_be_added_changes_nothing(dataset, name):
     assert {path: path.read_bytes() for path in dataset.rglob("*") if path.is_file()} == before
 
 
+def test_a_class_is_added_to_names_that_differ_in_a_capital_only(dataset):
+    path = dataset / "dataset.json"
+    described = json.loads(path.read_text(encoding="utf-8"))
+    described["labels"] = {"background": 0, "liver": 1, "Liver": 2, "ignore": 3}
+    path.write_text(json.dumps(described), encoding="utf-8")
+    there, before = opened(dataset), labels_of(dataset)
+    rows = there.get("/api/session").json()["classes"][1:]
+    for name, twin in (("LIVER", "liver"), ("Liver", "Liver")):
+        answer = there.post("/api/classes", json={"classes": [*rows, {"name": name}]})
+        also = "" if twin == name else ", as 'liver' too"
+        assert answer.status_code == 400 and f"class '{name}' is named twice{also}." in answer.json()["error"]
+    answer = there.post("/api/classes", json={"classes": [*rows, {"name": "kidney"}]})
+    assert answer.status_code == 200
+    assert read_dataset(dataset).classes == ("background", "liver", "Liver", "kidney")
+    for name, label in labels_of(dataset).items():
+        assert np.array_equal(label, np.where(before[name] == 3, 4, before[name]))
+
+
 @pytest.mark.parametrize("after", range(4))
 def test_a_class_that_was_being_added_when_the_process_was_killed_is_there_afterwards(dataset, monkeypatch, after):
     before, replace, left = labels_of(dataset), os.replace, [after]
@@ -585,6 +603,43 @@ def test_a_change_needs_the_pages_header(dataset):
     ):
         assert there.request(method, path).status_code == 403
     assert np.array_equal(get_plane(there, CASE, "strokes", 0, 0), before)
+
+
+def test_a_data_set_is_told_from_copies_and_from_others_in_its_place(tmp_path):
+    folder = scans(tmp_path / "scans", ("RAS",))
+    first = open_session(folder)  # its classes have no names yet
+    there = client(first)
+    first.remember(PORT)
+    assert there.get("/api/session").json()["id"] == first.id
+    there.post("/api/classes", json={"classes": [{"name": "liver"}]})
+    assert there.get("/api/session").json()["id"] == first.id
+    place = tmp_path / "scans_scribbles"
+    (tmp_path / "link").symlink_to(place)
+    for again in (folder, place, tmp_path / "link"):
+        assert open_session(again).id == first.id
+    shutil.copytree(place, tmp_path / "copy")
+    shutil.rmtree(place)
+    others = [open_session(tmp_path / "copy"), open_session(folder, ("liver",))]
+    assert len({first.id, *(session.id for session in others)}) == 3
+
+
+def test_a_data_set_of_the_users_own_keeps_its_id(dataset):
+    one = open_session(dataset)
+    one.remember(PORT)
+    assert open_session(dataset).id == one.id
+
+
+def test_a_page_of_another_data_set_changes_nothing(dataset, tmp_path):
+    there, elsewhere = opened(dataset), opened(small_dataset(tmp_path / "another", cases=3))
+    there.headers["x-scribbleseg"] = elsewhere.headers["x-scribbleseg"]
+    (dataset / "labelsTr" / f"{CASE}.nii.gz").unlink()
+    before = {path: path.read_bytes() for path in dataset.rglob("*") if path.is_file()}
+    shown = np.zeros_like(get_plane(there, CASE, "strokes", 0, 0))
+    answers = [put_slice(there, CASE, 0, shown, "none"), there.post(f"/api/cases/{CASE}/accept")]
+    answers += [there.put(f"/api/cases/{CASE}/reviewed", json={"reviewed": True}), there.delete("/api/update")]
+    for answer in answers:
+        assert answer.status_code == 409 and "shows another data set than the server" in answer.json()["error"]
+    assert {path: path.read_bytes() for path in dataset.rglob("*") if path.is_file()} == before
 
 
 def test_every_answer_has_the_headers_of_safety(dataset):
@@ -1004,10 +1059,11 @@ def test_the_verb_serves_the_page_and_ends_with_ctrl_c(dataset):
                 time.sleep(0.1)
         assert page.status_code == 200 and "<title>" in page.text
         base = address.partition("?")[0]
-        assert browser.get(base + "api/session").json()["classes"][1]["colour"] == "#ff0000"
+        session = browser.get(base + "api/session").json()
+        assert session["classes"][1]["colour"] == "#ff0000"
         with browser.stream("GET", base + "api/events") as events:
             assert json.loads(next(events.iter_lines()).removeprefix("data: "))["phase"] == "idle"
-        update = browser.post(base + "api/update", json={"case": CASE}, headers={"x-scribbleseg": "1"})
+        update = browser.post(base + "api/update", json={"case": CASE}, headers={"x-scribbleseg": session["id"]})
         assert update.json()["phase"] == "starting"
     server.send_signal(signal.SIGINT)
     assert server.wait(20) == 130

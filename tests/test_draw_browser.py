@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from drawing import ORIENTATIONS, TINY, label_ras, pretend_update, scan, scans, voxels_ras
 from PIL import Image
-from small import small_dataset
+from small import save, small_dataset
 
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.draw.draw import listen, open_session
@@ -48,6 +48,7 @@ def served(session: Session, updater: Updater | None = None, port: int = 0):
     """The address of a server of this session."""
     listening = listen(port)
     port = listening.getsockname()[1]
+    session.remember(port)
     updater = updater or Updater(session, TINY | {"size": 48})
     app = make_app(session, updater, "secret", port)
     server = make_server(app)
@@ -324,6 +325,8 @@ def test_a_server_that_is_away_loses_no_stroke(browser, tmp_path):
         assert "left" not in page.inner_text("#model")
         for name in ("#update", "#export", "#next", "#more-classes", "#cases button >> nth=1"):
             assert page.locator(name).is_disabled(), name
+        assert page.locator("#classes input[type=color]").nth(1).is_disabled()
+        assert page.inner_text("#update-text") == "No news from the server."
         assert page.locator("header").bounding_box() == header and page.locator("#canvas").bounding_box() == box
         drag(page, (middle + 30, box["y"] + 200), (middle + 60, box["y"] + 230))
         page.wait_for_selector("#trouble:has-text('Not saved yet: case.0 a, slice')")
@@ -339,6 +342,29 @@ def test_a_server_that_is_away_loses_no_stroke(browser, tmp_path):
             assert (np.asanyarray(nibabel.load(path).dataobj) != drawn).any()
             page.wait_for_selector("#update-text:has-text('Trains on your strokes')")
             open_case(page, "case.1 a")
+
+
+def test_a_stroke_goes_to_no_other_data_set_at_the_same_address(browser, tmp_path):
+    mine, theirs = (small_dataset(tmp_path / name, cases=3) for name in ("mine", "theirs"))
+    paths = [folder / "labelsTr" / "case.0 a.nii.gz" for folder in (mine, theirs)]
+    for path in paths:
+        path.unlink()  # so that both have the same version
+    stack = ExitStack()
+    address = stack.enter_context(served(Session(mine)))
+    port = int(address.split(":")[2].split("/")[0])
+    with stack, shown(browser, address) as page:
+        ready(page)
+        stack.close()
+        with served(Session(theirs), port=port):
+            page.wait_for_selector("#trouble:has-text('Another data set is open at this address')")
+            box = page.locator("#canvas").bounding_box()
+            x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+            drag(page, (x, y), (x + 40, y))
+            page.wait_for_selector("#trouble:has-text('Not saved yet: case.0 a, slice 2.')")
+            assert not paths[1].exists()
+        with served(Session(mine), port=port):
+            page.wait_for_selector(SAVED)
+            assert (np.asanyarray(nibabel.load(paths[0]).dataobj) == 1).any() and not paths[1].exists()
 
 
 def test_a_tablet_draws_with_a_finger_and_zooms_with_two(browser, tmp_path):
@@ -566,6 +592,111 @@ def test_slices_window_zoom_and_values(browser, tmp_path):
         page.wait_for_selector("#where:has-text('column 8, row 6')")
 
 
+def test_every_part_of_the_page_follows_what_changes(browser, tmp_path):
+    """Nothing is drawn or predicted at first; the case 1 and the channel 1 are brighter than the others."""
+    folder = small_dataset(tmp_path / "data", cases=3, channels=2)
+    for path in (folder / "imagesTr").iterdir():
+        voxels = np.asanyarray(nibabel.load(path).dataobj)
+        times = (5 if path.name.startswith("case.1") else 1) * (7 if path.name.endswith("_0001.nii.gz") else 1)
+        save(path, np.int16(voxels * times))
+    for path in (folder / "labelsTr").iterdir():
+        path.unlink()
+    session = Session(folder)
+    names, updater = list(session.data.cases), Updater(session, TINY)
+    plane = session.images.plane(session.case(names[0]), 0)
+    grid = {"rows": (3, 36, 40)[plane.rows], "columns": (3, 36, 40)[plane.columns], "spacing": plane.spacing_mm}
+    with served(session, updater) as address, shown(browser, address) as page:
+        ready(page)
+
+        def shows(*selectors: str) -> None:
+            for selector in selectors:
+                page.wait_for_selector(selector, timeout=5000)
+
+        def side() -> str:
+            page.wait_for_timeout(600)
+            return page.evaluate("document.querySelector('#side1').toDataURL()")
+
+        def grey_is_right(case: str, channel: int) -> None:
+            page.wait_for_timeout(500)
+            window = session.images.windows(session.case(case))[channel]
+            value = int(session.images.shown(session.case(case), channel, 0, 1)[3, 3])
+            grey = 255 * (value - window["low"]) / (window["high"] - window["low"])
+            assert colour_at(page, 3, 3, **grid)[0] == pytest.approx(grey, abs=8)
+
+        def strip_colour() -> list[int]:
+            return page.evaluate(
+                "() => { const strip = document.querySelector('#strip'); return [...strip.getContext('2d')"
+                ".getImageData(strip.width / 2, strip.height / 5, 1, 1).data].slice(0, 3); }"
+            )
+
+        shows("#slice[max='2']", "#undo:disabled", "#redo:disabled", "#export:disabled", "#next:disabled")
+        shows("#update-text:text-is('Draw first: background, square, core')", "#where:has-text('Slice 2 of 3')")
+        assert page.input_value("#slice") == "1" and page.inner_text(".edge.left")
+        page.keyboard.press("2")
+        shows(
+            "#classes li:nth-child(3) button[aria-pressed=true]", "#classes li:nth-child(2) button[aria-pressed=false]"
+        )
+        page.keyboard.press("f")
+        page.keyboard.press("]")
+        shows("#fill[aria-pressed=true]", "#size-text:text-is('4')")
+
+        # a stroke, undone and redone
+        empty = strip_colour()
+        stroke(page, [(18, 12), (24, 12)], **grid)
+        shows("#update-text:text-is('Draw first: background, square')", "#cases li:first-child:has-text('1 slice')")
+        shows("#export:enabled", "#undo:enabled", "#redo:disabled")
+        assert strip_colour() == [0x4A, 0xA3, 0xFF] != empty
+        drawn = side()
+        page.keyboard.press("Control+z")
+        shows("#undo:disabled", "#redo:enabled", "#cases li:first-child:has-text('nothing drawn')", "#export:disabled")
+        assert side() != drawn
+        page.keyboard.press("Control+Shift+z")
+        shows("#undo:enabled", "#redo:disabled")
+
+        # colours, and what is shown
+        page.locator("#classes input[type=color]").nth(2).evaluate(
+            "e => { e.value = '#12ff34'; e.dispatchEvent(new Event('change')); }"
+        )
+        page.wait_for_timeout(500)
+        for dot in ("#classes li:nth-child(3) .dot", "#cases li:first-child .dot"):
+            assert page.locator(dot).evaluate("e => e.style.background") == "rgb(18, 255, 52)"
+        assert colour_at(page, 21, 12, **grid)[1] > 220
+        page.keyboard.press("x")
+        shows("#show-strokes[aria-pressed=false]")
+        page.wait_for_timeout(200)
+        assert len(set(colour_at(page, 21, 12, **grid))) == 1
+
+        # channels and cases have their own windows
+        grey_is_right(names[0], 0)
+        page.keyboard.press("t")
+        grey_is_right(names[0], 1)
+        assert page.input_value("#channel") == "1" and page.input_value("#preset") == "Automatic"
+        drag(page, place(page, 5, 5, **grid), place(page, 20, 10, **grid), button="right")
+        assert page.input_value("#preset") == "Own"
+        open_case(page, names[1])
+        shows("#cases li:nth-child(2) button[aria-current=true]", "#cases li:first-child button[aria-current=false]")
+        assert page.input_value("#preset") == "Automatic"
+        grey_is_right(names[1], 1)
+
+        # predictions, and a case that is reviewed
+        pretend_update(
+            session, 1, {name: np.ones((3, 36, 40)) for name in names}, dict.fromkeys(names, np.ones((3, 36, 40)))
+        )
+        updater.last = Progress("done", 1, message="Updated in 0.1 minutes.")
+        shows("#toasts p:text-is('Updated in 0.1 minutes.')", "#accept-slice:enabled", "#next:enabled")
+        shows("#cases li:nth-child(3) progress")
+        page.click("#reviewed")
+        shows(
+            "#reviewed[aria-pressed=true]",
+            "#cases li:nth-child(2) .tick:text-is('✓')",
+            "#progress-text:has-text('1 reviewed')",
+        )
+        open_case(page, names[2])
+        shows("#reviewed[aria-pressed=false]")
+        go_to(page, 3)
+        assert page.input_value("#slice") == "2"
+
+
 def test_the_brush_is_round_in_mm_and_fill_and_overwrite_are_off_at_first(browser, tmp_path):
     session = open_session(scans(tmp_path / "scans", ("RAS",)), ("liver", "kidney"))
     case = session.data.cases["scan_RAS"]
@@ -663,12 +794,17 @@ def test_a_coloured_picture_with_a_name_that_would_be_html(browser, tmp_path):
     (tmp_path / "scans").mkdir()
     name = "<img src=x onerror=alert(1)>&'"
     Image.fromarray(pixels).save(tmp_path / "scans" / f"{name}.png")
+    Image.fromarray(np.zeros((36, 420, 3), np.uint8)).save(tmp_path / "scans" / "wide.png")
     session = open_session(tmp_path / "scans", ("cell",))
     with served(session) as address, shown(browser, address) as page:
         ready(page)
         assert name in page.inner_text("#cases") and page.locator("#cases img").count() == 0
         grid = GRID | {"spacing": (1.0, 1.0)}
-        assert page.locator("#slices").is_hidden()
+        assert page.locator("#slices").is_hidden() and page.inner_text("#size-text") == "3"
+        open_case(page, "wide")
+        assert page.inner_text("#size-text") == "5"  # so that no stroke is lost when slices are made smaller
+        page.locator("#cases button", has_text=name).click()
+        page.wait_for_selector("#size-text:text-is('3')")
         page.wait_for_timeout(300)
         assert colour_at(page, 20, 5, **grid) == [200, 40, 90] and colour_at(page, 20, 30, **grid) == [10, 220, 30]
         page.keyboard.press("t")

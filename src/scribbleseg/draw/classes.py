@@ -24,20 +24,24 @@ LOCK = Path(".scribbleseg/draw/labels.lock")
 DESCRIPTION = "dataset.json"
 
 
-def check_classes(names: Sequence[str]) -> None:
-    """Raises InputError for no class, an empty name, two of one name, and names that have a meaning of their own."""
+def check_classes(names: Sequence[str], known: Sequence[str] = ()) -> None:
+    """Raises InputError for no class, an empty name, two of one name, and names that have a meaning of their own.
+
+    `known`: the classes that the data set has already. A new one may not be named like them; how they are named is not
+    looked at, since their strokes are told apart by their values.
+    """
     if not names:
         raise InputError("no class is named; expected at least one structure to segment, such as liver.")
-    for name in names:
+    for index, name in enumerate(names):
         if not name.strip() or name != name.strip() or not name.isprintable():
             raise InputError(f"class {name!r}: expected a name of printable letters without spaces around it.")
         if name.lower() in RESERVED:
             raise InputError(f"class '{name}': every data set has '{name.lower()}' already. Name the structures only.")
-    if two := alike(names):
-        also = "" if two[0] == two[1] else f", as '{two[0]}' too"
-        raise InputError(f"class '{two[1]}' is named twice{also}. Name every class once.")
-    if len(names) + 2 > UNLABELED:
-        raise InputError(f"{len(names)} classes; at most {UNLABELED - 2} are supported.")
+        if twins := [other for other in (*known, *names[:index]) if alike((other, name))]:
+            also = "" if name in twins else f", as '{twins[0]}' too"
+            raise InputError(f"class '{name}' is named twice{also}. Name every class once.")
+    if len(known) + len(names) + 2 > UNLABELED:
+        raise InputError(f"{len(known) + len(names)} classes; at most {UNLABELED - 2} are supported.")
 
 
 def add_classes(place: Path, new: Sequence[str]) -> None:
@@ -53,7 +57,7 @@ def add_classes(place: Path, new: Sequence[str]) -> None:
 def _add_classes(place: Path, new: Sequence[str]) -> None:
     finish(place)
     dataset = read_dataset(place)
-    check_classes([*dataset.classes[1:], *new])
+    check_classes(new, dataset.classes[1:])
     before, after = dataset.ignore, dataset.ignore + len(new)
     labels = [path for folder in LABELS for path in sorted((place / folder).glob(f"[!.]*{dataset.file_ending}"))]
     with atomic_folder(place / CHANGE) as partial:

@@ -5,10 +5,14 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 OWN_HEADER = "x-scribbleseg"  # a foreign page cannot send it without asking first, and is not answered
+OTHER = (
+    "This page shows another data set than the server, so nothing was changed. "
+    "Start scribbleseg draw with the page's data set again, or reload the page."
+)
 SAFE_METHODS = ("GET", "HEAD")
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -24,12 +28,13 @@ HEADERS = {
 class Guard:
     """Answers 401 without the token, and 403 to a foreign Host or Origin and to a change without the page's header.
 
+    The header holds the id of the page's data set; a page that stayed open from another one may change nothing (409).
     The address opened first has the token in its query. The answer puts it into a cookie and leads to the address
     without it. Every answer carries HEADERS.
     """
 
-    def __init__(self, app: ASGIApp, token: str, port: int):
-        self.app, self.token, self.port = app, token, port
+    def __init__(self, app: ASGIApp, token: str, port: int, dataset: str):
+        self.app, self.token, self.port, self.dataset = app, token, port, dataset
         self.cookie = f"scribbleseg_{port}"  # several servers of one computer share their cookies
         self.hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
 
@@ -61,9 +66,11 @@ class Guard:
             return answer
         if not self._is_token(_cookie(headers.get("cookie", ""), self.cookie)):
             return PlainTextResponse("Open the address that scribbleseg draw printed, with its token.", 401)
-        if scope["method"] not in SAFE_METHODS and OWN_HEADER not in headers:
+        if scope["method"] in SAFE_METHODS:
+            return None
+        if OWN_HEADER not in headers:
             return PlainTextResponse("Only the page itself may change anything.", 403)
-        return None
+        return None if headers[OWN_HEADER] == self.dataset else JSONResponse({"error": OTHER}, 409)
 
     def _is_token(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), self.token.encode())

@@ -61,7 +61,7 @@ def make_app(session: Session, updater: Updater, token: str, port: int) -> Starl
             {"error": "The strokes of this case were changed elsewhere."}, 412
         ),
     }
-    guard = Middleware(Guard, token=token, port=port)
+    guard = Middleware(Guard, token=token, port=port, dataset=session.id)
     app = Starlette(routes=routes, middleware=[guard], exception_handlers=handlers)
     app.state.closing = lambda: False
     return app

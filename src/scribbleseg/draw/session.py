@@ -2,11 +2,13 @@
 
 import json
 import os
+import secrets
 import shlex
 import shutil
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,6 +57,7 @@ class Stored(Struct):
     blank: dict[str, str] = {}  # cases whose label has no stroke → its version
     made: bool = False  # whether `draw` made the data set
     port: Annotated[int, Meta(ge=0, le=65535)] = 0
+    number: str = ""  # drawn when the data set was first opened
 
 
 class Session:
@@ -74,13 +77,20 @@ class Session:
         self.reviewed: set[str] = set()
         self.blank: dict[str, str] = {}
         self.port = 0  # of the last server; 0 is any
+        self.number = ""
         if (self.place / "dataset.json").is_file():
             self._load()
+        self.number = self.number or secrets.token_hex(8)
 
     @property
     def work(self) -> Path:
         """The folder of everything that is neither an image nor a stroke: updates, backups, session.json."""
         return self.place / ".scribbleseg" / "draw"
+
+    @property
+    def id(self) -> str:
+        """Which data set this is: its folder and its number, so that no copy and no other one in its place has it."""
+        return sha256(f"{self.place}\n{self.number}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     @property
     def data(self) -> Dataset:
@@ -113,7 +123,7 @@ class Session:
         ]
         self.reviewed = set(stored.reviewed) & dataset.cases.keys()
         self.blank, self.made = dict(stored.blank), self.made or stored.made
-        self.port = self.port or stored.port
+        self.port, self.number = self.port or stored.port, self.number or stored.number
         self.overview = {name: Overview() for name in dataset.cases}
         self._look_again()
 
@@ -150,12 +160,12 @@ class Session:
 
     def _save(self) -> None:
         colours = dict(zip(self.data.classes, self.colours))
-        stored = Stored(colours, sorted(self.reviewed), self.blank, self.made, self.port)
+        stored = Stored(colours, sorted(self.reviewed), self.blank, self.made, self.port, self.number)
         with atomic_file(self.work / "session.json") as partial:
             partial.write_text(json.dumps(to_builtins(stored), indent=1) + "\n", encoding="utf-8")
 
     def remember(self, port: int) -> None:
-        """The port that the next server takes too."""
+        """The port that the next server takes too. The number of the data set is kept with it."""
         with self.lock:
             self.port = port
             if self.dataset is not None:
@@ -235,7 +245,7 @@ class Session:
         """The data set, its classes and cases, as JSON. Without classes: colours for new ones only."""
         offered = [colour(value) for value in range(COLOURS)]
         if self.dataset is None:
-            return {"name": self.place.name, "classes": None, "colours": offered}
+            return {"id": self.id, "name": self.place.name, "classes": None, "colours": offered}
         self.refresh()
         cases = []
         for name, case in self.data.cases.items():
@@ -253,6 +263,7 @@ class Session:
             )
         classes = [{"name": name, "colour": shown} for name, shown in zip(self.data.classes, self.colours)]
         return {
+            "id": self.id,
             "name": self.data.name,
             "classes": classes,
             "colours": offered,

@@ -1,10 +1,14 @@
 // The requests of the page. An answer that is an error becomes an Error with the server's words and `status`.
 // Without an answer the Error has no status.
 
+let dataset = ""; // the id of the data set of this page: the server changes nothing of another one
+
+export const belongTo = (id) => { dataset = id; };
+
 const ARRAYS = { uint8: Uint8Array, int16: Int16Array, float32: Float32Array };
 
 async function request(path, options = {}) {
-  const headers = { "X-Scribbleseg": "1", ...options.headers };
+  const headers = { "X-Scribbleseg": dataset, ...options.headers };
   const answer = await fetch(`/api/${path}`, { ...options, headers }).catch(() => {
     throw new Error("The server does not answer. If it has ended, start scribbleseg draw again.");
   });

@@ -1,7 +1,7 @@
 // Whether the server answers: its messages about the update, and what to do while it is away.
 
 import * as api from "./api.js";
-import { state } from "./page.js";
+import { state } from "./state.js";
 
 const RETRY_MS = 2000;
 let events = null, waiting = null, told = {};
@@ -41,6 +41,6 @@ const pause = () => new Promise((resolve) => setTimeout(resolve, RETRY_MS));
 
 async function trouble() {
   try {
-    return (await api.getSession()).command === state.session.command ? "" : "other";
+    return (await api.getSession()).id === state.session.id ? "" : "other";
   } catch (error) { return error.status === 401 ? "token" : error.status ? "" : "ended"; }
 }

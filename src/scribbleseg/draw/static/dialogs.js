@@ -1,10 +1,10 @@
 // The dialogs: names of classes, and export.
 
 import * as api from "./api.js";
-import { readSession } from "./model.js";
-import { $, attempt, element, say, state } from "./page.js";
+import { $, attempt, element, say } from "./page.js";
+import { saver } from "./saver.js";
 import { openCase } from "./slices.js";
-import { saver } from "./strokes.js";
+import { readSession, state } from "./state.js";
 
 // The dialog in which classes get names. With `classes` these are there already, and more are added.
 export function nameClasses(colours, classes = []) {

@@ -1,23 +1,13 @@
 // Keys, and the help that lists them.
 
 import { goToNext, toggleReviewed } from "./model.js";
-import { $, attempt, element, state, view } from "./page.js";
-import { showButtons } from "./panels.js";
-import { goTo, nextCase, showSides, showSlice } from "./slices.js";
-import { acceptCase, acceptSlice, copyStrokes, redo, saver, undo } from "./strokes.js";
-import { chooseClass, chooseTool, resize } from "./tools.js";
-import { chooseChannel, choosePreset, restyle } from "./windows.js";
-
-export const toggle = (name) => () => { state[name] = !state[name]; showButtons(); };
-
-export const toggleShown = (kind) => () => {
-  state.show[kind] = !state.show[kind];
-  showButtons();
-  restyle();
-  if (!state.case) return;
-  attempt(showSlice)();
-  if (state.case.shape[0] > 1) showSides();
-};
+import { $, element, view } from "./page.js";
+import { saver } from "./saver.js";
+import { chooseChannel, goTo, nextCase, toggleShown } from "./slices.js";
+import { state } from "./state.js";
+import { acceptCase, acceptSlice, copyStrokes, redo, undo } from "./strokes.js";
+import { chooseClass, chooseTool, resize, toggle } from "./tools.js";
+import { choosePreset } from "./windows.js";
 
 // key → [what it does in words, function]; Shift is part of the name only where two keys differ by it alone
 const KEYS = {

@@ -1,19 +1,11 @@
-// What all parts of the page share: its state, the canvases, messages and questions.
+// The page's elements: canvases, messages and questions.
 
 import { View } from "./view.js";
 
 export const $ = (id) => document.getElementById(id);
 
-export const state = {
-  session: null, case: null, slice: 0, cross: [0, 0, 0], // cross: array indices D, H, W
-  tool: "brush", value: 1, size: 3, fill: false, overwrite: false, channel: 0, windows: [],
-  show: { strokes: true, prediction: true, uncertainty: false }, opacity: 0.3, update: { phase: "idle" },
-  away: "", // why the server does not answer, as in connection.js
-};
-
 export const view = new View($("canvas"));
 export const sides = [new View($("side1")), new View($("side2"))];
-export const colours = () => state.session.classes.map((row) => row.colour);
 
 export function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);

@@ -1,11 +1,11 @@
-// What is shown beside the image: cases, classes, slices, and the line below the image.
+// What is shown beside the image, and when: cases, classes, slices, buttons, the update, and the line below the image.
 
-import * as api from "./api.js";
-import { $, attempt, element, state, view } from "./page.js";
+import { $, element, view } from "./page.js";
+import { saver } from "./saver.js";
 import { goTo, openCase, sorted } from "./slices.js";
-import { done, saver, undone } from "./strokes.js";
-import { chooseClass } from "./tools.js";
-import { restyle } from "./windows.js";
+import { on, rowOf, state } from "./state.js";
+import { done, undone } from "./strokes.js";
+import { chooseClass, radius, recolour } from "./tools.js";
 
 export function showWhere(place = null) {
   const image = view.planes.image;
@@ -24,11 +24,12 @@ export function showWhere(place = null) {
   $("where").textContent = `${slice}   ${width}${here}`;
 }
 
-export function showStrip() {
+function showStrip() {
   const canvas = $("strip"), context = canvas.getContext("2d"), ratio = window.devicePixelRatio || 1;
   canvas.width = Math.max(1, canvas.clientWidth * ratio);
   canvas.height = Math.max(1, canvas.clientHeight * ratio);
   if (!state.case) return;
+  $("slice").value = state.slice;
   const { drawn, uncertainty } = state.case, wide = canvas.width / drawn.length, high = canvas.height;
   const most = Math.max(...(uncertainty ?? [1]), 1e-9);
   drawn.forEach((counts, index) => {
@@ -52,7 +53,7 @@ export function showStrip() {
   });
 }
 
-export function showCases() {
+function showCases() {
   const { cases, classes } = state.session;
   const most = Math.max(...cases.map((row) => row.uncertainty ?? 0), 1e-9);
   $("cases").replaceChildren(...sorted().map((row) => {
@@ -84,7 +85,7 @@ function dot(colour, title) {
   return made;
 }
 
-export function showClasses() {
+function showClasses() {
   const { classes } = state.session;
   $("classes").replaceChildren(...classes.map(({ name, colour }, value) => {
     const button = element("button", { title: `Draw ${name} (${value})` }, dot(colour, ""),
@@ -92,19 +93,13 @@ export function showClasses() {
     button.setAttribute("aria-pressed", value === state.value);
     button.addEventListener("click", () => chooseClass(value));
     const picker = element("input", { type: "color", value: colour, title: `Colour of ${name}`, hidden: value === 0, disabled: state.away });
-    picker.addEventListener("change", attempt(async () => {
-      classes[value].colour = picker.value;
-      await api.nameClasses(classes.slice(1));
-      showClasses();
-      showCases();
-      restyle();
-    }));
+    picker.addEventListener("change", () => recolour(value, picker.value));
     return element("li", {}, button, picker);
   }));
 }
 
-export function showButtons() {
-  const row = state.session.cases.find((each) => each.id === state.case?.id), predicted = state.case?.prediction != null;
+function showButtons() {
+  const row = rowOf(state.case?.id), predicted = state.case?.prediction != null;
   $("undo").disabled = !done.length;
   $("redo").disabled = !undone.length;
   for (const id of ["show-uncertainty", "show-prediction"]) $(id).disabled = !predicted;
@@ -114,15 +109,53 @@ export function showButtons() {
   $("export").disabled = state.away || !state.session.cases.some((each) => each.prediction !== null || each.slices.length);
   $("reviewed").setAttribute("aria-pressed", Boolean(row?.reviewed));
   for (const kind of ["strokes", "prediction", "uncertainty"]) $(`show-${kind}`).setAttribute("aria-pressed", state.show[kind]);
-  $("fill").setAttribute("aria-pressed", state.fill);
-  $("overwrite").setAttribute("aria-pressed", state.overwrite);
 }
 
-// `why`: the last change could not be saved.
-export function showSaved(text, kind, why = "") {
-  $("saved").textContent = text;
-  $("saved").className = kind;
-  const { away, session: { command } } = state;
+function showTool() {
+  view.canvas.dataset.tool = state.tool;
+  for (const button of $("tools").children) button.setAttribute("aria-checked", button.dataset.tool === state.tool);
+  for (const id of ["fill", "overwrite"]) $(id).setAttribute("aria-pressed", state[id]);
+  $("hint").hidden = state.tool !== "ring";
+  $("size").value = $("size-text").textContent = state.size;
+  if (view.cursor && state.case) view.cursor.radius = radius() * view.scale;
+  view.redraw();
+}
+
+function showCase() {
+  const { shape, planes } = state.case;
+  $("slice").max = shape[0] - 1;
+  document.querySelectorAll(".edge").forEach((edge, index) => { edge.textContent = planes[0].edges[index]; });
+  document.querySelector(".views").hidden = $("slices").hidden = shape[0] < 2;
+}
+
+const running = () => ["starting", "training", "predicting", "stopping"].includes(state.update.phase);
+
+function duration(seconds) {
+  const whole = Math.max(1, Math.round(seconds));
+  return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")} min`;
+}
+
+function showUpdate() {
+  const { phase, done: step, total, seconds_left: left, message } = state.update, { cases, classes } = state.session;
+  const missing = classes.filter((_, value) => !cases.some((row) => row.voxels[value])).map(({ name }) => name);
+  $("update").disabled = state.away || running() || missing.length > 0;
+  $("bar").hidden = state.away || !running();
+  $("stop").hidden = state.away || !running() || phase === "stopping";
+  if (["starting", "stopping"].includes(phase)) $("bar").removeAttribute("value");
+  else $("bar").value = total ? step / total : 0;
+  $("update-text").className = phase === "failed" ? "bad" : "";
+  $("update-text").textContent = state.away ? "No news from the server." : {
+    starting: message || "Reading scans and strokes…",
+    training: `Training, ${Math.round((100 * step) / total)} %${left ? `, ${duration(left)} left` : ""}. You can go on drawing.`,
+    stopping: "Stopping…",
+    predicting: `Predicting, ${step} of ${total} cases`,
+  }[phase] ?? (missing.length ? `Draw first: ${missing.join(", ")}` : message || "Trains on your strokes and segments all cases.");
+}
+
+function showSaved() {
+  const { away, session: { command } } = state, { why } = saver;
+  [$("saved").textContent, $("saved").className] =
+    !saver.dirty ? ["Saved", ""] : why || saver.stopped.size ? ["Not saved", "bad"] : ["Saving…", "waiting"];
   const slices = [...saver.waiting].map(([name, changed]) => `${name}, slice ${[...changed.keys()].map((index) => index + 1).join(", ")}`);
   const saved = slices.length ? `Not saved yet: ${slices.join("; ")}. This page keeps these strokes as long as it stays open. ` : "All strokes are saved. ";
   $("trouble").hidden = !away && !why;
@@ -134,6 +167,18 @@ export function showSaved(text, kind, why = "") {
   }[away] ?? [saved, `${why} The page tries again.`]);
 }
 
+on("session class away", showClasses);
+on("session case cases strokes away", showCases);
+on("session case cases strokes away look history", showButtons);
+on("session strokes away update", showUpdate);
+on("saving away", showSaved);
+on("case", showCase);
+on("slice strokes", showStrip);
+on("look planes", () => showWhere());
+on("tool", showTool);
+
+addEventListener("resize", showStrip);
+$("sort").addEventListener("change", showCases);
 $("strip").addEventListener("pointerdown", (event) => {
   const box = $("strip").getBoundingClientRect();
   if (state.case) goTo(Math.floor(((event.clientX - box.left) / box.width) * state.case.shape[0]));

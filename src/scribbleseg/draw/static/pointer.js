@@ -1,10 +1,12 @@
 // What mouse, pen and fingers do on the canvases.
 
 import { held } from "./keys.js";
-import { sides, state, view } from "./page.js";
+import { sides, view } from "./page.js";
 import { showWhere } from "./panels.js";
-import { arrayAt, goTo, showSides, sizeOfSlice } from "./slices.js";
-import { beginStroke, cancelStroke, endStroke, extendStroke, radius, stroke } from "./strokes.js";
+import { arrayAt, goTo, showSides } from "./slices.js";
+import { sizeOfSlice, state } from "./state.js";
+import { beginStroke, cancelStroke, endStroke, extendStroke } from "./strokes.js";
+import { radius } from "./tools.js";
 import { dragWindow } from "./windows.js";
 
 const pointers = new Map();
@@ -47,7 +49,7 @@ view.canvas.addEventListener("pointermove", (event) => {
     view.move(now.x - pinch.x, now.y - pinch.y);
     view.zoom(now.apart / pinch.apart, now.x, now.y);
     pinch = now;
-  } else if (stroke) {
+  } else if (state.stroke) {
     const all = event.getCoalescedEvents?.() ?? [];
     for (const each of all.length ? all : [event]) extendStroke(view.at(...onCanvas(each)));
   } else if (drag === "pan") {
@@ -61,7 +63,7 @@ function pointerEnds(event) {
   if (!pointers.delete(event.pointerId)) return;
   pinch = null;
   drag = null;
-  if (stroke) {
+  if (state.stroke) {
     if (event.type === "pointerup") endStroke();
     else cancelStroke();
   }
@@ -69,7 +71,7 @@ function pointerEnds(event) {
     const [column, row] = view.at(...onCanvas(event)).map(Math.floor), { rows, columns } = sizeOfSlice();
     if (column >= 0 && row >= 0 && column < columns && row < rows) {
       state.cross = arrayAt(0, column, row);
-      if (state.case.shape[0] > 1) showSides();
+      showSides();
     }
   }
 }

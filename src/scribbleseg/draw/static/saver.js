@@ -1,19 +1,18 @@
 // Sends changed slices to the server, one after the other, until each is on the disk.
 
 import * as api from "./api.js";
+import { answers } from "./connection.js";
+import { attempt } from "./page.js";
+import { readSession, rowOf, state, tell } from "./state.js";
 
 const RETRY_MS = 2000;
 
-export class Saver {
-  // onSaved(case, answer), onConflict(case, slices), onState(text, kind, why), answers(): resolves when the server does
-  constructor({ onSaved, onConflict, onState, answers }) {
-    Object.assign(this, { onSaved, onConflict, onState, answers });
-    this.waiting = new Map(); // case → Map(slice → {data, base}): base is what the disk had
-    this.versions = new Map(); // case → version of its strokes on the disk
-    this.busy = null;
-    this.stopped = new Set(); // cases with a conflict that is not resolved
-    this.why = ""; // the last change could not be saved
-  }
+class Saver {
+  waiting = new Map(); // case → Map(slice → {data, base}): base is what the disk had
+  versions = new Map(); // case → version of its strokes on the disk
+  busy = null;
+  stopped = new Set(); // cases with a conflict that is not resolved
+  why = ""; // the last change could not be saved
 
   get dirty() { return this.waiting.size > 0; }
 
@@ -26,7 +25,7 @@ export class Saver {
   change(name, index, data, base) {
     const slices = this.of(name), earlier = slices.get(index);
     slices.set(index, { data: data.slice(), base: earlier ? earlier.base : base });
-    this.report();
+    tell("saving");
     this.busy ??= this.run().finally(() => { this.busy = null; });
   }
 
@@ -37,27 +36,37 @@ export class Saver {
       const slices = this.of(name), [index, sent] = slices.entries().next().value;
       try {
         const answer = await api.putSlice(name, index, sent.data, this.versions.get(name));
-        this.versions.set(name, answer.version);
         this.why = "";
         if (slices.get(index) === sent) slices.delete(index);
         else slices.get(index).base = sent.data; // it was changed again meanwhile
         if (!slices.size) this.waiting.delete(name);
-        this.onSaved(name, answer);
+        this.took(name, answer);
       } catch (error) {
         if (error.status === 412) {
           this.why = "";
           this.stopped.add(name);
-          this.onConflict(name, slices);
+          tell("conflict", { name, slices });
         } else {
           this.why = error.message;
-          this.report();
+          tell("saving");
           await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
-          if (!error.status || error.status === 401) await this.answers();
+          if ([undefined, 401, 409].includes(error.status)) await answers(); // none, no token, another data set
         }
       }
     }
-    this.report();
+    tell("saving");
   }
+
+  // These strokes of a case are on the disk now: `answer` is the server's.
+  took = attempt(async (name, { version, drawn }) => {
+    this.versions.set(name, version);
+    if (name === state.case?.id) state.case.drawn = drawn;
+    const row = rowOf(name);
+    row.voxels = drawn[0].map((_, value) => drawn.reduce((sum, slice) => sum + slice[value], 0));
+    row.slices = drawn.flatMap((slice, index) => (slice.some(Boolean) ? [index] : []));
+    if (row.voxels.length !== state.session.classes.length) await readSession(); // another tab has added a class
+    tell("strokes");
+  });
 
   // After a conflict: forget what was not saved and go on with the version that is on the disk now.
   resolve(name, version) {
@@ -66,11 +75,7 @@ export class Saver {
     this.versions.set(name, version);
   }
 
-  report() {
-    if (!this.dirty) this.onState("Saved", "");
-    else if (this.why || this.stopped.size) this.onState("Not saved", "bad", this.why);
-    else this.onState("Saving…", "waiting");
-  }
-
   async settled() { while (this.busy) await this.busy; }
 }
+
+export const saver = new Saver();

@@ -1,16 +1,17 @@
-// Which case and which slice are shown, and the planes that were loaded for it.
+// Which case, slice, channel and overlays are shown, and the planes that were loaded for them.
 
 import * as api from "./api.js";
-import { readSession } from "./model.js";
-import { $, attempt, sides, state, view } from "./page.js";
-import { showButtons, showCases, showClasses, showStrip, showWhere } from "./panels.js";
-import { saver, stroke } from "./strokes.js";
-import { setSize, sizeChosen } from "./tools.js";
-import { channelChosen, ctWindows, restyle, showPresets } from "./windows.js";
+import { $, attempt, sides, view } from "./page.js";
+import { saver } from "./saver.js";
+import { on, readSession, rowOf, sizeOfSlice, state, tell } from "./state.js";
+import { firstWindows } from "./windows.js";
 
 const MOST_PLANES = 60; // kept in memory per kind
-export let kept = { image: new Map(), strokes: new Map(), prediction: new Map(), uncertainty: new Map() }; // planes of the case
+const kept = {}; // kind → planes of the case
 let opening = 0; // how many cases were opened
+let channelChosen = null; // until then the first one is shown, or the colours of a picture
+
+export function forget(...kinds) { for (const kind of kinds) kept[kind] = new Map(); }
 
 export async function plane(kind, axis, index) {
   const store = kept[kind], key = `${axis} ${index} ${kind === "image" ? state.channel : ""}`;
@@ -48,15 +49,14 @@ async function planesOf(axis, index) {
   return Object.fromEntries(kinds().map((kind, place) => [kind, loaded[place]]));
 }
 
-export async function showSlice() {
+async function showSlice() {
   const { case: shown, slice } = state;
-  $("slice").value = slice;
-  showStrip();
+  tell("slice");
   placeCross();
   const planes = await planesOf(0, slice);
   if (shown !== state.case || slice !== state.slice) return;
   view.set(planes, shown.planes[0].spacing_mm);
-  showWhere();
+  tell("planes");
   for (const next of [slice + 1, slice - 1, slice + 2, slice - 2]) {
     if (next >= 0 && next < shown.shape[0]) planesOf(0, next).catch(() => {});
   }
@@ -66,6 +66,7 @@ let sidesWait = null;
 
 export function showSides() {
   clearTimeout(sidesWait);
+  if (state.case.shape[0] < 2) return;
   sidesWait = setTimeout(attempt(async () => {
     const shown = state.case;
     for (const axis of [1, 2]) {
@@ -77,6 +78,12 @@ export function showSides() {
     placeCross();
   }), 150);
 }
+on("strokes", showSides);
+
+export const showPlanes = attempt(async () => {
+  await showSlice();
+  showSides();
+});
 
 // The array indices [D, H, W] of a pixel of a plane, and back.
 export function arrayAt(axis, column, row) {
@@ -99,52 +106,50 @@ function placeCross() {
 }
 
 export const openCase = attempt(async (name, slice = null) => {
-  if (stroke) return;
+  if (state.stroke) return;
   const turn = ++opening;
   const opened = await api.getCase(name).catch((error) => {
-    if (error.status === 400) state.session.cases.find((row) => row.id === name).error = error.message;
-    showCases();
+    if (error.status === 400) rowOf(name).error = error.message;
+    tell("cases");
     throw error;
   });
   if (opened.drawn[0].length !== state.session.classes.length) await readSession();
   if (turn !== opening) return; // another case was chosen meanwhile
   state.case = opened;
   if (!saver.waiting.has(name)) saver.versions.set(name, opened.version);
-  kept = { image: new Map(), strokes: new Map(), prediction: new Map(), uncertainty: new Map() };
+  forget("image", "strokes", "prediction", "uncertainty");
   for (const [index, { data }] of saver.waiting.get(name) ?? []) {
     const { rows, columns } = sizeOfSlice();
     kept.strokes.set(`0 ${index} `, { data: data.slice(), rows, columns });
   }
-  state.windows = opened.windows.map(({ low, high, ct }, channel) => (ct ? ctWindows[channel] : null) ?? { low, high });
+  state.windows = firstWindows(opened);
   state.channel = Math.min(channelChosen ?? (opened.coloured ? opened.windows.length - 1 : 0), opened.windows.length - 1);
   const firstDrawn = opened.drawn.findIndex((counts) => counts.some(Boolean));
   state.slice = slice ?? (firstDrawn >= 0 ? firstDrawn : opened.shape[0] >> 1);
   state.cross = opened.shape.map((size) => size >> 1);
-  $("slice").max = opened.shape[0] - 1;
-  document.querySelectorAll(".edge").forEach((edge, index) => { edge.textContent = opened.planes[0].edges[index]; });
   view.fitted = true;
   sides.forEach((side) => { side.fitted = true; side.set({}, [1, 1]); });
-  document.querySelector(".views").hidden = $("slices").hidden = opened.shape[0] < 2;
-  if (!sizeChosen) setSize(Math.max(3, Math.ceil(Math.max(...Object.values(sizeOfSlice())) / 100)));
-  showPresets();
-  restyle();
-  showCases();
-  showClasses();
-  showButtons();
-  await showSlice();
-  if (opened.shape[0] > 1) showSides();
+  tell("case");
+  await showPlanes();
 });
 
-export function sizeOfSlice() {
-  const { planes, shape } = state.case;
-  return { rows: shape[planes[0].rows], columns: shape[planes[0].columns] };
-}
-
 export const goTo = attempt(async (slice) => {
-  if (stroke || !state.case) return;
+  if (state.stroke || !state.case) return;
   state.slice = Math.max(0, Math.min(state.case.shape[0] - 1, slice));
   await showSlice();
 });
+
+export function chooseChannel(channel) {
+  state.channel = channelChosen = channel % state.windows.length;
+  tell("channel");
+  return showPlanes();
+}
+
+export const toggleShown = (kind) => () => {
+  state.show[kind] = !state.show[kind];
+  tell("look");
+  if (state.case) showPlanes();
+};
 
 export function sorted() {
   const rows = [...state.session.cases].sort((one, other) => one.id.localeCompare(other.id, undefined, { numeric: true }));

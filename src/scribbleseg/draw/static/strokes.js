@@ -1,71 +1,49 @@
 // Strokes: drawn, undone, copied, accepted, saved, and joined with those of others.
 
 import * as api from "./api.js";
-import { answers } from "./connection.js";
-import { readSession, showUpdate } from "./model.js";
-import { $, ask, attempt, say, state, view } from "./page.js";
-import { showButtons, showCases, showClasses, showSaved, showStrip } from "./panels.js";
+import { ask, attempt, say, view } from "./page.js";
 import { alongLine, difference, inside, NOT_DRAWN } from "./pixels.js";
-import { Saver } from "./saver.js";
-import { goTo, kept, openCase, plane, showSides, showSlice, strokesHere } from "./slices.js";
+import { saver } from "./saver.js";
+import { forget, goTo, openCase, plane, showPlanes, strokesHere } from "./slices.js";
+import { on, rowOf, state, tell } from "./state.js";
+import { radius } from "./tools.js";
 
 const MOST_UNDO = 300;
 export let undone = [], done = []; // changes: {case, slice, at, before, after}, or {case, accepted: true}
-export let stroke = null; // what is being drawn
-
-export const saver = new Saver({
-  onSaved: (name, answer) => {
-    if (name === state.case?.id) state.case.drawn = answer.drawn;
-    const row = state.session.cases.find((each) => each.id === name);
-    row.voxels = answer.drawn[0].map((_, value) => answer.drawn.reduce((sum, slice) => sum + slice[value], 0));
-    row.slices = answer.drawn.flatMap((slice, index) => (slice.some(Boolean) ? [index] : []));
-    showStrip();
-    showSides();
-    if (row.voxels.length !== state.session.classes.length) return attempt(readSession)();
-    showCases();
-    showClasses();
-    showUpdate();
-  },
-  onConflict: settleConflict,
-  onState: showSaved,
-  answers,
-});
-
-export const radius = () => (state.size / 2) * Math.min(...state.case.planes[0].spacing_mm);
 
 export function beginStroke(place) {
   const strokes = strokesHere();
   if (!strokes) return;
   const value = state.tool === "erase" ? NOT_DRAWN : state.tool === "ring" ? 0 : state.value;
-  stroke = { plane: strokes, slice: state.slice, before: strokes.data.slice(), value, points: [place] };
+  state.stroke = { plane: strokes, slice: state.slice, before: strokes.data.slice(), value, points: [place] };
   extendStroke(place);
 }
 
 function put(pixel) {
-  const { plane: { data }, before, value } = stroke, was = before[pixel];
+  const { plane: { data }, before, value } = state.stroke, was = before[pixel];
   if (value === NOT_DRAWN || was === NOT_DRAWN || was === value || state.overwrite) data[pixel] = value;
 }
 
 export function extendStroke(place) {
-  const last = stroke.points.at(-1);
-  alongLine(stroke.plane, last, place, radius(), state.case.planes[0].spacing_mm, put);
-  stroke.points.push(place);
+  const { plane: drawnOn, points } = state.stroke;
+  alongLine(drawnOn, points.at(-1), place, radius(), state.case.planes[0].spacing_mm, put);
+  points.push(place);
   view.changed("strokes");
 }
 
 export function endStroke() {
-  if (state.tool === "ring") extendStroke(stroke.points[0]);
-  else if (state.fill) inside(stroke.plane, stroke.points, put);
-  const { plane: { data }, before, slice } = stroke;
-  stroke = null;
+  const { plane: drawnOn, points, before, slice } = state.stroke;
+  if (state.tool === "ring") extendStroke(points[0]);
+  else if (state.fill) inside(drawnOn, points, put);
+  state.stroke = null;
   view.changed("strokes");
-  remember(slice, before, data);
+  remember(slice, before, drawnOn.data);
 }
 
 export function cancelStroke() {
-  if (!stroke) return;
-  stroke.plane.data.set(stroke.before);
-  stroke = null;
+  if (!state.stroke) return;
+  state.stroke.plane.data.set(state.stroke.before);
+  state.stroke = null;
   view.changed("strokes");
 }
 
@@ -77,7 +55,7 @@ function remember(slice, before, after) {
   if (done.length > MOST_UNDO) done.shift();
   undone = [];
   saver.change(state.case.id, slice, after, before);
-  showButtons();
+  tell("history");
 }
 
 async function changeSlice(slice, change) {
@@ -91,8 +69,8 @@ async function changeSlice(slice, change) {
 const stepBack = (from, to, old, now, what) => attempt(async () => {
   const change = from().pop();
   if (!change) return;
-  const putBack = () => { from().push(change); showButtons(); };
-  if (stroke) return putBack();
+  const putBack = () => { from().push(change); tell("history"); };
+  if (state.stroke) return putBack();
   if (state.case.id !== change.case) await openCase(change.case, change.slice ?? null);
   if (state.case.id !== change.case) return putBack();
   try { await takeBack(change, old, now, what); } catch (error) {
@@ -100,7 +78,7 @@ const stepBack = (from, to, old, now, what) => attempt(async () => {
     throw error;
   }
   to().push(change);
-  showButtons();
+  tell("history");
 });
 
 async function takeBack(change, old, now, what) {
@@ -122,12 +100,10 @@ async function changeWholeCase(what) {
   await saver.settled();
   const name = state.case.id;
   const answer = await api.changeCase(name, what, saver.versions.get(name));
-  saver.versions.set(name, answer.version);
-  state.session.cases.find((row) => row.id === name).reviewed ||= what === "accept";
-  kept.strokes = new Map();
-  saver.onSaved(name, answer);
-  showButtons();
-  await showSlice();
+  rowOf(name).reviewed ||= what === "accept";
+  forget("strokes");
+  saver.took(name, answer);
+  await showPlanes();
 }
 
 export const acceptCase = attempt(async () => {
@@ -139,7 +115,7 @@ export const acceptCase = attempt(async () => {
   await changeWholeCase("accept");
   done.push({ case: state.case.id, accepted: true });
   undone = [];
-  showButtons();
+  tell("history");
 });
 
 export const acceptSlice = attempt(async () => {
@@ -165,23 +141,24 @@ export const copyStrokes = attempt(async () => {
 });
 
 // Asks again if the server does not answer: the strokes are kept until then.
-function settleConflict(name, slices) {
-  resolveConflict(name, slices).catch((error) => {
+function settleConflict(conflict) {
+  resolveConflict(conflict).catch((error) => {
     say(error.message);
-    setTimeout(settleConflict, 2000, name, slices);
+    setTimeout(settleConflict, 2000, conflict);
   });
 }
+on("conflict", settleConflict);
 
-async function resolveConflict(name, slices) {
-  saver.report();
+async function resolveConflict({ name, slices }) {
+  tell("saving");
   const drop = "Show theirs";
   const answer = await ask("These strokes were changed elsewhere",
     `Another tab, person or program has written the strokes of ${name}. Your last strokes are not saved yet. ` +
     "They can be added where the others drew nothing.", ["Show theirs and add mine", drop]);
-  if (stroke) endStroke();
+  if (state.stroke) endStroke();
   const { version } = await api.getCase(name);
   const mine = [...slices].map(([slice, { data, base }]) => ({ slice, ...difference(base, data) }));
-  if (name === state.case?.id) kept.strokes = new Map(); // nothing can be drawn on the old ones any more
+  if (name === state.case?.id) forget("strokes"); // nothing can be drawn on the old ones any more
   saver.resolve(name, version);
   done = done.filter((change) => change.case !== name);
   undone = undone.filter((change) => change.case !== name);
@@ -192,5 +169,5 @@ async function resolveConflict(name, slices) {
     });
     remember(slice, change.before, change.after);
   }
-  saver.report();
+  tell("saving");
 }

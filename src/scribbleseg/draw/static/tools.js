@@ -1,37 +1,34 @@
-// The tool, the class and the size of the brush.
+// The tool, the brush and the class that they draw.
 
-import { $, state, view } from "./page.js";
-import { showClasses } from "./panels.js";
-import { radius } from "./strokes.js";
+import * as api from "./api.js";
+import { attempt } from "./page.js";
+import { on, sizeOfSlice, state, tell } from "./state.js";
 
-const RING = "Ring: draw around everything that you want to segment. The line closes by itself. It says that what lies " +
-  "outside is background. Draw one on every slice that you draw on.";
+let sizeChosen = false; // until then the brush is so wide that no stroke is lost when slices are made smaller
 
-export let sizeChosen = false; // until then the brush is so wide that no stroke is lost when slices are made smaller
+export const radius = () => (state.size / 2) * Math.min(...state.case.planes[0].spacing_mm);
+
+export const chooseTool = (tool) => { state.tool = tool; tell("tool"); };
+export const toggle = (name) => () => { state[name] = !state[name]; tell("tool"); };
+export const resize = (size) => { sizeChosen = true; setSize(size); };
+
+function setSize(size) {
+  state.size = Math.max(1, Math.min(40, size));
+  tell("tool");
+}
+
+on("case", () => { if (!sizeChosen) setSize(Math.max(3, Math.ceil(Math.max(...Object.values(sizeOfSlice())) / 100))); });
 
 export function chooseClass(value) {
   if (value >= state.session.classes.length) return;
   state.value = value;
   if (state.tool !== "brush") chooseTool("brush");
-  showClasses();
+  tell("class");
 }
 
-export function chooseTool(tool) {
-  state.tool = tool;
-  view.canvas.dataset.tool = tool;
-  for (const button of $("tools").children) {
-    button.setAttribute("role", "radio");
-    button.setAttribute("aria-checked", button.dataset.tool === tool);
-  }
-  $("hint").textContent = RING;
-  $("hint").hidden = tool !== "ring";
-}
-
-export const resize = (size) => { sizeChosen = true; setSize(size); };
-
-export function setSize(size) {
-  state.size = Math.max(1, Math.min(40, size));
-  $("size").value = $("size-text").textContent = state.size;
-  if (view.cursor && state.case) view.cursor.radius = radius() * view.scale;
-  view.redraw();
-}
+export const recolour = attempt(async (value, colour) => {
+  const { classes } = state.session;
+  classes[value].colour = colour;
+  await api.nameClasses(classes.slice(1));
+  tell("session");
+});

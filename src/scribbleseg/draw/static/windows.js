@@ -1,12 +1,12 @@
-// The grey window of each channel, and which channel is shown.
+// The grey window of each channel, and the colours: how planes look.
 
-import { $, attempt, colours, element, sides, state, view } from "./page.js";
-import { showWhere } from "./panels.js";
-import { showSides, showSlice } from "./slices.js";
+import { $, element, sides, view } from "./page.js";
+import { on, state, tell } from "./state.js";
 
 const CT_PRESETS = { "Soft tissue": [-160, 240], Liver: [-45, 105], Lung: [-1350, 150], Bone: [-450, 1050], Brain: [0, 80] };
-export const ctWindows = []; // grey window per channel, kept from case to case: Hounsfield units mean the same in all
-export let channelChosen = null; // until then the first one is shown, or the colours of a picture
+const ctWindows = []; // grey window per channel, kept from case to case: Hounsfield units mean the same in all
+
+export const firstWindows = ({ windows }) => windows.map(({ low, high, ct }, channel) => (ct ? ctWindows[channel] : null) ?? { low, high });
 
 // Name → [low, high] of the windows that the list offers for this channel.
 function presets() {
@@ -14,7 +14,7 @@ function presets() {
   return ct ? { Automatic: [least, most], ...CT_PRESETS } : { Automatic: [low, high] };
 }
 
-export function showPresets() {
+function showPresets() {
   $("preset").replaceChildren(...[...Object.keys(presets()), "Own"].map((name) => element("option", { textContent: name })));
   $("preset").lastChild.hidden = true; // it only says that the window was dragged
   showPreset();
@@ -33,7 +33,7 @@ function setWindow(low, high) {
   state.windows[state.channel] = { low, high };
   if (state.case.windows[state.channel].ct) ctWindows[state.channel] = { low, high };
   showPreset();
-  restyle();
+  tell("look");
 }
 
 export function dragWindow(dx, dy) {
@@ -45,18 +45,13 @@ export function dragWindow(dx, dy) {
 
 export const choosePreset = () => setWindow(...presets()[$("preset").value]);
 
-export const chooseChannel = attempt(async (channel) => {
-  state.channel = channelChosen = channel % state.windows.length;
-  showPresets();
-  restyle();
-  await showSlice();
-  if (state.case.shape[0] > 1) showSides();
-});
-
-export function restyle() {
+function restyle() {
+  const window = state.windows[state.channel] ?? { low: 0, high: 1 }, colours = state.session.classes.map(({ colour }) => colour);
   for (const each of [view, ...sides]) {
-    each.look = { window: state.windows[state.channel] ?? { low: 0, high: 1 }, colours: colours(), opacity: state.opacity, show: state.show };
+    each.look = { window, colours, opacity: state.opacity, show: state.show };
     each.restyle();
   }
-  showWhere();
 }
+
+on("case channel", showPresets);
+on("session case channel look", restyle);
