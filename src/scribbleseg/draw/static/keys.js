@@ -26,7 +26,7 @@ const KEYS = {
   "PageDown": ["Five slices on", () => goTo(state.slice + 5)],
   ",": ["Case before", () => nextCase(-1)],
   ".": ["Case after", () => nextCase(1)],
-  "n": ["Next slice to draw: where the model is least sure", goToNext],
+  "n": ["Next slice to draw: a random one, cases in turn", goToNext],
   "c": ["Copy strokes of the nearest drawn slice", copyStrokes],
   "x": ["Strokes, shown or hidden", toggleShown("strokes")],
   "p": ["Prediction, shown or hidden", toggleShown("prediction")],

@@ -1,4 +1,4 @@
-// Updates of the model, where it is least sure, and which cases are reviewed.
+// Updates of the model, the next slice to draw, and which cases are reviewed.
 
 import * as api from "./api.js";
 import { listen } from "./connection.js";
@@ -60,10 +60,10 @@ export const stopUpdate = attempt(async () => { state.update = await api.stopUpd
 export const goToNext = attempt(async () => {
   await saver.settled();
   const next = await api.getNext();
-  if (!next) return say("Every predicted slice has strokes, or its case is reviewed.");
+  if (!next) return say("Every slice has strokes, or its case is reviewed.");
   if (next.case !== state.case?.id) await openCase(next.case, next.slice);
   else await goTo(next.slice);
-  say(`${next.case}, slice ${next.slice + 1}: the model is least sure here.`);
+  say(`${next.case}, slice ${next.slice + 1}: no strokes yet, chosen at random.`);
 });
 
 export const toggleReviewed = attempt(async () => {

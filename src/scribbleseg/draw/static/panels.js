@@ -104,8 +104,7 @@ function showButtons() {
   $("redo").disabled = !undone.length;
   for (const id of ["show-uncertainty", "show-prediction"]) $(id).disabled = !predicted;
   for (const id of ["accept-slice", "accept-case"]) $(id).disabled = state.away || !predicted;
-  for (const id of ["more-classes", "copy", "reviewed"]) $(id).disabled = state.away;
-  $("next").disabled = state.away || !state.session.cases.some((each) => each.prediction !== null);
+  for (const id of ["more-classes", "copy", "next", "reviewed"]) $(id).disabled = state.away;
   $("export").disabled = state.away || !state.session.cases.some((each) => each.prediction !== null || each.slices.length);
   $("reviewed").setAttribute("aria-pressed", Boolean(row?.reviewed));
   for (const kind of ["strokes", "prediction", "uncertainty"]) $(`show-${kind}`).setAttribute("aria-pressed", state.show[kind]);
