@@ -35,6 +35,7 @@ from scribbleseg.reporting.collect import collect, open_run
 from scribbleseg.training.checkpoint import read_checkpoint
 from scribbleseg.training.train import resume, train
 
+pytestmark = pytest.mark.usefixtures("no_step_is_timed")
 AFTER, TIMES = map(float, ("0:" + os.environ.get("SCRIBBLESEG_FUZZ", "1")).split(":")[-2:])
 FIRST = 0.2  # of the inputs are in the quick tests
 ODD = [None, True, -1, 0, 1, 2**70, 0.5, 1e308, float("nan"), "", "x", "<b>", "\0", "é", "../..", [], [None], [[1]], {}]
@@ -145,12 +146,6 @@ def damaged(content: bytes, rng: np.random.Generator) -> bytes:
     else:
         data[start : start + length] = rng.bytes(length)
     return bytes(data)
-
-
-@pytest.fixture(autouse=True)
-def no_step_is_timed(monkeypatch):
-    """`check` would take two steps each time."""
-    monkeypatch.setattr("scribbleseg.training.outlook.time_step", lambda *_: 1.0)
 
 
 @pytest.fixture
@@ -291,8 +286,8 @@ def test_bytes_of_a_packed_model(data, run, tmp_path, capsys, part):
     whole, ends = model.read_bytes(), 6000
     for number, rng in inputs(40, part):
         head = rng.random() < 0.5  # else the settings and the list of files at the end
-        part = damaged(whole[:ends] if head else whole[-ends:], rng)
-        model.write_bytes(part + whole[ends:] if head else whole[:-ends] + part)
+        end = damaged(whole[:ends] if head else whole[-ends:], rng)
+        model.write_bytes(end + whole[ends:] if head else whole[:-ends] + end)
         source = data / "imagesTr" / "case.0 a_0000.nii"
         found.call((number, head), "predict", model, source, tmp_path / "x.nii", "--overwrite", "--device", "cpu")
     found.check()
