@@ -1,5 +1,7 @@
 """Fixtures of all tests. PyTorch is imported within them: xdist's first process imports this file and runs no test."""
 
+import multiprocessing
+import multiprocessing.forkserver
 import os
 import signal
 from pathlib import Path
@@ -39,6 +41,17 @@ def seeded():
 def no_step_is_timed(monkeypatch):
     """`check` would take two steps each time."""
     monkeypatch.setattr("scribbleseg.training.outlook.time_step", lambda *_: 1.0)
+
+
+@pytest.fixture(scope="session")
+def trainers() -> multiprocessing.context.ForkServerContext:
+    """`trainers.Process(target=main, args=(words,))`: with PyTorch imported once, not for every process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # as many as here: sums of two threads are rounded otherwise
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["scribbleseg.cli", "scribbleseg.training.train", "torch._dynamo"])
+        multiprocessing.forkserver.ensure_running()
+    return context
 
 
 @pytest.fixture

@@ -77,6 +77,7 @@ def test_ctrl_c_exits_with_130_and_says_how_to_carry_on(call, monkeypatch, small
     def interrupted(*_):
         raise KeyboardInterrupt
 
+    monkeypatch.setattr("scribbleseg.demo.demo", interrupted)  # first: it imports the other two by name
     monkeypatch.setattr("scribbleseg.training.train.train", interrupted)
     monkeypatch.setattr("scribbleseg.inference.predict.predict", interrupted)
     run = tmp_path / "run"
@@ -90,7 +91,6 @@ def test_ctrl_c_exits_with_130_and_says_how_to_carry_on(call, monkeypatch, small
     monkeypatch.setattr("scribbleseg.training.train.resume", interrupted)
     assert call("train", run, "--resume") == (130, "", resume)
     assert call("predict", "run", "in", "out") == (130, "", "scribbleseg: stopped.\n")
-    monkeypatch.setattr("scribbleseg.demo.demo", interrupted)
     assert call("demo") == (130, "", "scribbleseg: stopped. Continue with the same command.\n")
 
 

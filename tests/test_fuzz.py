@@ -6,7 +6,6 @@ were done before; docs/reliability.md has the figures of a long run.
 """
 
 import json
-import multiprocessing
 import os
 import re
 import shutil
@@ -489,21 +488,18 @@ def test_file_names(data, run, tmp_path, capsys, part):
     found.check()
 
 
-def test_kills(small, tmp_path, monkeypatch):
+def test_kills(small, tmp_path, trainers):
     """A training that is killed at any moment ends, carried on, in the weights of one that was not."""
     whole = train(settings(small, tmp_path / "whole", iterations=8, size=16, batch=2, checkpoint_every=0.0))
     words = ["train", str(small), "RUN", "--method", "pce", "--iterations", "8", "--size", "16", "--batch", "2"]
     words += ["--checkpoint-every", "0", "--precision", "float32", "--device", "cpu"]
     numbers = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT]
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as many as here: sums of two threads are rounded otherwise
-    context = multiprocessing.get_context("forkserver")  # PyTorch is imported once, not for every training
-    context.set_forkserver_preload(["scribbleseg.cli", "scribbleseg.training.train"])
     reached = []
     for _, rng in inputs(1):
         number = int(rng.integers(len(numbers)))
         run = tmp_path / f"run{len(reached)}"
         words[2] = str(run)
-        process = context.Process(target=main, args=(list(words),))
+        process = trainers.Process(target=main, args=(list(words),))
         process.start()
         saved, wanted, before, pace = 0, int(rng.integers(6)), None, 0.3  # checkpoints until the kill; 0: before any
         began = time.monotonic()
