@@ -30,7 +30,7 @@ SMALL = {"rloss": {"radius": 1}, "scn": {"stride": 2}, "corral": {"taught": 1.0}
 UNSURE = {"s2l": {"confidence": 0.3}}  # what an untrained network's eval mode passes
 LEVELS = {"fddseg": 5}  # of the small network, where two are too few
 POOR = ("empty", "one class", "foreground only", "background only")  # kinds of `volume`
-COMPILED_OFTEN = ("pce", "effdnet", "scn", "corral")  # the others in the slow tests: seconds each
+COMPILED_OFTEN = ("pce", "scn", "corral")  # the others in the slow tests: seconds each
 
 every_method = pytest.mark.parametrize("name", METHODS)
 IN_3D = [name for name in METHODS if 3 in method_class(name).dims]
