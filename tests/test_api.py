@@ -31,6 +31,7 @@ print([name for name in ("torch", "numpy", "click", "matplotlib") if name in sys
     assert loaded == ["[]"] * 3 and min(seconds) < 0.05
 
 
+@pytest.mark.usefixtures("no_step_is_timed")
 def test_from_a_data_set_to_a_report_with_paths_as_text(tmp_path, monkeypatch, capsys):
     small_dataset(tmp_path / "data", cases=3)
     monkeypatch.chdir(tmp_path)

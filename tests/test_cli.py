@@ -65,6 +65,7 @@ def test_each_verb_has_help(call, verb):
     assert kind.__doc__.splitlines()[0] in " ".join(out.split())
 
 
+@pytest.mark.usefixtures("no_step_is_timed")
 def test_a_data_set_that_is_not_usable_exits_with_1(call, small, tmp_path):
     code, out, _ = call("check", small)
     assert code == 0 and out.endswith("\nusable\n")
@@ -76,6 +77,7 @@ def test_ctrl_c_exits_with_130_and_says_how_to_carry_on(call, monkeypatch, small
     def interrupted(*_):
         raise KeyboardInterrupt
 
+    monkeypatch.setattr("scribbleseg.demo.demo", interrupted)  # first: it imports the other two by name
     monkeypatch.setattr("scribbleseg.training.train.train", interrupted)
     monkeypatch.setattr("scribbleseg.inference.predict.predict", interrupted)
     run = tmp_path / "run"
@@ -89,7 +91,6 @@ def test_ctrl_c_exits_with_130_and_says_how_to_carry_on(call, monkeypatch, small
     monkeypatch.setattr("scribbleseg.training.train.resume", interrupted)
     assert call("train", run, "--resume") == (130, "", resume)
     assert call("predict", "run", "in", "out") == (130, "", "scribbleseg: stopped.\n")
-    monkeypatch.setattr("scribbleseg.demo.demo", interrupted)
     assert call("demo") == (130, "", "scribbleseg: stopped. Continue with the same command.\n")
 
 
@@ -378,22 +379,30 @@ def test_progress_says_nothing_of_work_that_failed(capsys):
 # --- a light start
 
 
-@pytest.mark.parametrize(
-    ("load", "given", "policy"),
-    [(0.7, {}, "PASSIVE"), (0.7, {"OMP_WAIT_POLICY": "active"}, "ACTIVE"), (0.3, {}, None)],
-)
-def test_threads_that_wait_leave_their_core(tmp_path, load, given, policy):
+def test_threads_that_wait_leave_their_core(tmp_path):
     """OpenMP reads the policy when it is loaded, so that it has to be set before PyTorch is imported."""
-    code = f"import os, sys, scribbleseg.cli as cli; os.getloadavg = lambda: ({load}, 0, 0); cli.main(sys.argv[1:])"
+    code = "import os, sys, scribbleseg.cli as cli; os.getloadavg = lambda: (0.7, 0, 0); cli.main(sys.argv[1:])"
     words = [sys.executable, "-c", code, "predict", tmp_path, tmp_path, tmp_path / "out"]
-    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"} | given
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
     said = subprocess.run(
         words, env=environment | {"OMP_DISPLAY_ENV": "verbose"}, capture_output=True, text=True
     ).stderr
     assert "not a run folder" in said
-    assert policy is None or re.search(rf"OMP_WAIT_POLICY *= *'{policy}'", said)
+    assert re.search(r"OMP_WAIT_POLICY *= *'PASSIVE'", said)
     spins = re.search(r"GOMP_SPINCOUNT *= *'(\d+)'", said)  # GNU's OpenMP calls it PASSIVE also where nothing is set
-    assert spins is None or (spins[1] == "0") == (policy == "PASSIVE")
+    assert spins is None or spins[1] == "0"
+
+
+@pytest.mark.parametrize(
+    ("load", "given", "policy"), [(0.7, None, "passive"), (0.7, "active", "active"), (0.3, None, None)]
+)
+def test_what_the_user_says_of_waiting_threads_stays_and_an_idle_machine_sets_nothing(monkeypatch, load, given, policy):
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")  # so that monkeypatch restores what main sets
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0, 0))
+    assert cli.main(["--version"]) == 0
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
 
 
 @pytest.mark.parametrize("error", [AttributeError, OSError])
@@ -424,6 +433,7 @@ print([name for name in heavy if name in sys.modules], time.process_time())
     assert loaded == "[]" and float(seconds) < 1.0  # both together, CPU time: a quarter of a second on a small machine
 
 
+@pytest.mark.usefixtures("no_step_is_timed")
 def test_check_proposes_validation_where_nothing_is_held_out(tmp_path, capsys):
     dataset = small_dataset(tmp_path / "data")
     assert cli.main(["check", str(dataset)]) == 0
@@ -433,6 +443,7 @@ def test_check_proposes_validation_where_nothing_is_held_out(tmp_path, capsys):
     assert capsys.readouterr().err.rstrip().endswith("RUN --preset fast --val-share 0.2")
 
 
+@pytest.mark.usefixtures("no_step_is_timed")
 def test_check_proposes_a_split_where_one_has_to_be_named(tmp_path, capsys):
     dataset = small_dataset(tmp_path / "data")
     (dataset / "splits").mkdir()

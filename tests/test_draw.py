@@ -2,6 +2,7 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -41,6 +42,7 @@ from scribbleseg.training.plan import read_plan
 
 CASE = "case.0 a"
 NOT_DRAWN = 255
+FORK = multiprocessing.get_context("fork")  # a server that has everything imported; it does not train
 
 
 def get_plane(there: TestClient, case: str, kind: str, axis: int, index: int) -> np.ndarray:
@@ -498,19 +500,24 @@ def test_a_save_that_fails_leaves_the_file_and_the_strokes_in_memory(dataset, mo
 
 
 def test_a_server_that_is_killed_while_it_saves_leaves_whole_files(dataset):
-    code = (
-        "import numpy as np\nfrom pathlib import Path\nfrom scribbleseg.draw.session import Session\n"
-        f"session = Session(Path({str(dataset)!r}))\nversion = session.strokes.read(session.case({CASE!r})).version\n"
-        "for number in range(10**6):\n"
-        "    shown = np.full((36, 40), number % 3, np.uint8).tobytes()\n"
-        f"    version = session.save_slice({CASE!r}, number % 3, shown, version).version\n"
-        "    if number == 5: print('saving', flush=True)\n"
-    )
-    server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert server.stdout.readline() == "saving\n"
+    saving = FORK.Event()
+
+    def save() -> None:
+        session = Session(dataset)
+        version = session.strokes.read(session.case(CASE)).version
+        for number in range(10**6):
+            shown = np.full((36, 40), number % 3, np.uint8).tobytes()
+            version = session.save_slice(CASE, number % 3, shown, version).version
+            if number == 5:
+                saving.set()
+
+    server = FORK.Process(target=save)
+    server.start()
+    assert saving.wait(60)
     time.sleep(0.1)
     server.kill()
-    server.wait()
+    server.join()
+    assert server.exitcode == -signal.SIGKILL
     there = opened(dataset)
     case = there.get(f"/api/cases/{CASE}").json()
     assert np.array(case["drawn"]).sum() == 3 * 36 * 40
@@ -998,18 +1005,21 @@ def test_an_update_does_not_start_while_classes_change(dataset, monkeypatch):
 
 
 def test_a_training_ends_with_its_server(dataset):
-    code = (
-        "import sys, time\nfrom pathlib import Path\nfrom scribbleseg.draw.session import Session\n"
-        "from scribbleseg.draw.update import Updater\n"
-        f"updater = Updater(Session(Path({str(dataset)!r})), {TINY | {'iterations': 100_000}!r})\n"
-        f"updater.start({CASE!r})\n"
-        "while updater.progress().phase != 'training': time.sleep(.1)\n"
-        "print(updater.process.pid, flush=True)\ntime.sleep(60)\n"
-    )
-    server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    training = int(server.stdout.readline())
+    numbers, own = FORK.Pipe(duplex=False)
+
+    def serve() -> None:
+        updater = Updater(Session(dataset), TINY | {"iterations": 100_000})
+        updater.start(CASE)
+        wait(updater, {"training"})
+        own.send(updater.process.pid)
+        time.sleep(60)
+
+    server = FORK.Process(target=serve)
+    server.start()
+    assert numbers.poll(60)
+    training = numbers.recv()
     server.kill()
-    server.wait()
+    server.join()
     end = time.monotonic() + 30
     while time.monotonic() < end and Path(f"/proc/{training}").exists():
         state = Path(f"/proc/{training}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]

@@ -23,7 +23,6 @@ from scribbleseg.draw.server import make_app, make_server
 from scribbleseg.draw.session import Session
 from scribbleseg.draw.update import Progress, Updater
 
-sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = "/usr/bin/chromium" if os.path.exists("/usr/bin/chromium") else shutil.which("chromium")
 pytestmark = [
     pytest.mark.slow,
@@ -37,6 +36,7 @@ SAVED = "#saved:text-is('Saved')"
 
 @pytest.fixture(scope="module")
 def browser():
+    sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as player:
         started = player.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
         yield started

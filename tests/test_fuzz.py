@@ -6,7 +6,6 @@ were done before; docs/reliability.md has the figures of a long run.
 """
 
 import json
-import multiprocessing
 import os
 import re
 import shutil
@@ -35,6 +34,7 @@ from scribbleseg.reporting.collect import collect, open_run
 from scribbleseg.training.checkpoint import read_checkpoint
 from scribbleseg.training.train import resume, train
 
+pytestmark = pytest.mark.usefixtures("no_step_is_timed")
 AFTER, TIMES = map(float, ("0:" + os.environ.get("SCRIBBLESEG_FUZZ", "1")).split(":")[-2:])
 FIRST = 0.2  # of the inputs are in the quick tests
 ODD = [None, True, -1, 0, 1, 2**70, 0.5, 1e308, float("nan"), "", "x", "<b>", "\0", "é", "../..", [], [None], [[1]], {}]
@@ -145,12 +145,6 @@ def damaged(content: bytes, rng: np.random.Generator) -> bytes:
     else:
         data[start : start + length] = rng.bytes(length)
     return bytes(data)
-
-
-@pytest.fixture(autouse=True)
-def no_step_is_timed(monkeypatch):
-    """`check` would take two steps each time."""
-    monkeypatch.setattr("scribbleseg.training.outlook.time_step", lambda *_: 1.0)
 
 
 @pytest.fixture
@@ -291,8 +285,8 @@ def test_bytes_of_a_packed_model(data, run, tmp_path, capsys, part):
     whole, ends = model.read_bytes(), 6000
     for number, rng in inputs(40, part):
         head = rng.random() < 0.5  # else the settings and the list of files at the end
-        part = damaged(whole[:ends] if head else whole[-ends:], rng)
-        model.write_bytes(part + whole[ends:] if head else whole[:-ends] + part)
+        end = damaged(whole[:ends] if head else whole[-ends:], rng)
+        model.write_bytes(end + whole[ends:] if head else whole[:-ends] + end)
         source = data / "imagesTr" / "case.0 a_0000.nii"
         found.call((number, head), "predict", model, source, tmp_path / "x.nii", "--overwrite", "--device", "cpu")
     found.check()
@@ -494,21 +488,18 @@ def test_file_names(data, run, tmp_path, capsys, part):
     found.check()
 
 
-def test_kills(small, tmp_path, monkeypatch):
+def test_kills(small, tmp_path, trainers):
     """A training that is killed at any moment ends, carried on, in the weights of one that was not."""
     whole = train(settings(small, tmp_path / "whole", iterations=8, size=16, batch=2, checkpoint_every=0.0))
     words = ["train", str(small), "RUN", "--method", "pce", "--iterations", "8", "--size", "16", "--batch", "2"]
     words += ["--checkpoint-every", "0", "--precision", "float32", "--device", "cpu"]
     numbers = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT]
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as many as here: sums of two threads are rounded otherwise
-    context = multiprocessing.get_context("forkserver")  # PyTorch is imported once, not for every training
-    context.set_forkserver_preload(["scribbleseg.cli", "scribbleseg.training.train"])
     reached = []
     for _, rng in inputs(1):
         number = int(rng.integers(len(numbers)))
         run = tmp_path / f"run{len(reached)}"
         words[2] = str(run)
-        process = context.Process(target=main, args=(list(words),))
+        process = trainers.Process(target=main, args=(list(words),))
         process.start()
         saved, wanted, before, pace = 0, int(rng.integers(6)), None, 0.3  # checkpoints until the kill; 0: before any
         began = time.monotonic()

@@ -1,25 +1,39 @@
-"""Any geometry that a volume can have survives reading and writing in three formats; the slices lie where they did."""
+"""Any geometry that a volume can have survives reading and writing in three formats; the slices lie where they did.
+
+Hypothesis is imported within the tests: it takes seconds, in each of xdist's processes.
+"""
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, strategies
-from hypothesis import settings as how
 
 from scribbleseg.data.volume import read_label, read_volume, write_volume
 
 ORIENTATIONS = list(itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)))
 TYPES = ["u1", "i1", "i2", "u2", "i4", "u4", "f4", "f8", "<i2", ">i2", ">f4"]
 
-sizes = strategies.tuples(*[strategies.integers(1, 6)] * 3)
-spacings = strategies.tuples(*[strategies.floats(0.05, 20, allow_subnormal=False)] * 3)
-origins = strategies.tuples(*[strategies.floats(-500, 500, allow_subnormal=False)] * 3)
-tilts = strategies.tuples(*[strategies.floats(-np.pi, np.pi, allow_subnormal=False)] * 3)
-types = strategies.sampled_from(TYPES)
-often = how(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+RANGES = {"spacing": (0.05, 20), "origin": (-500, 500), "angles": (-np.pi, np.pi), "shear": (-0.3, 0.3)}
+
+
+def often(check: Callable[..., None], *names: str) -> None:
+    """Call `check` with 60 choices of the values that are named, the same in every run of the tests."""
+    from hypothesis import HealthCheck, given, settings, strategies
+
+    def three(one):
+        return strategies.tuples(*[one] * 3)
+
+    kinds = {name: three(strategies.floats(*RANGES[name], allow_subnormal=False)) for name in RANGES}
+    kinds |= {"shape": three(strategies.integers(1, 6))}
+    kinds |= {"rows": strategies.integers(2, 6), "columns": strategies.integers(2, 6)}
+    kinds |= {"left_handed": strategies.booleans(), "kind": strategies.sampled_from(TYPES)}
+    how = settings(
+        max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None
+    )
+    how(given(**{name: kinds[name] for name in names})(check))()
 
 
 def rotation(angles: tuple[float, float, float]) -> np.ndarray:
@@ -79,34 +93,35 @@ def test_the_48_orientations(tmp_path, form):
         goes_round(tmp_path, voxels((5, 4, 3), TYPES[number % len(TYPES)]), affine, (".nii.gz",), form)
 
 
-@often
-@given(shape=sizes, spacing=spacings, origin=origins, angles=tilts, left_handed=strategies.booleans(), kind=types)
-def test_oblique_and_left_handed_volumes(tmp_path, shape, spacing, origin, angles, left_handed, kind):
-    axes = rotation(angles) * ((-1, 1, 1) if left_handed else (1, 1, 1))
-    goes_round(tmp_path, voxels(shape, kind), placed(axes, spacing, origin), (".nii.gz", ".nii"), "q")
+def test_oblique_and_left_handed_volumes(tmp_path):
+    def check(shape, spacing, origin, angles, left_handed, kind):
+        axes = rotation(angles) * ((-1, 1, 1) if left_handed else (1, 1, 1))
+        goes_round(tmp_path, voxels(shape, kind), placed(axes, spacing, origin), (".nii.gz", ".nii"), "q")
+
+    often(check, "shape", "spacing", "origin", "angles", "left_handed", "kind")
 
 
-@often
-@given(shape=sizes, spacing=spacings, origin=origins, angles=tilts, kind=types)
-def test_nrrd_and_metaimage(tmp_path, shape, spacing, origin, angles, kind):
+def test_nrrd_and_metaimage(tmp_path):
     pytest.importorskip("SimpleITK")
-    goes_round(tmp_path, voxels(shape, kind), placed(rotation(angles), spacing, origin), (".nrrd", ".mha"))
+
+    def check(shape, spacing, origin, angles, kind):
+        goes_round(tmp_path, voxels(shape, kind), placed(rotation(angles), spacing, origin), (".nrrd", ".mha"))
+
+    often(check, "shape", "spacing", "origin", "angles", "kind")
 
 
-@often
-@given(
-    shape=sizes,
-    shear=strategies.tuples(*[strategies.floats(-0.3, 0.3, allow_subnormal=False)] * 3),
-    origin=origins,
-    kind=types,
-)
-def test_sheared_volumes(tmp_path, shape, shear, origin, kind):
-    axes = np.eye(3)
-    axes[0, 1], axes[0, 2], axes[1, 2] = shear
-    goes_round(tmp_path, voxels(shape, kind), placed(axes, (0.9, 1.1, 4.0), origin), (".nii.gz",))
+def test_sheared_volumes(tmp_path):
+    def check(shape, shear, origin, kind):
+        axes = np.eye(3)
+        axes[0, 1], axes[0, 2], axes[1, 2] = shear
+        goes_round(tmp_path, voxels(shape, kind), placed(axes, (0.9, 1.1, 4.0), origin), (".nii.gz",))
+
+    often(check, "shape", "shear", "origin", "kind")
 
 
-@often
-@given(rows=strategies.integers(2, 6), columns=strategies.integers(2, 6), kind=types)
-def test_a_single_plane(tmp_path, rows, columns, kind):
-    goes_round(tmp_path, voxels((rows, columns, 1), kind), placed(np.eye(3), (1, 2, 3), (0, 0, 0)), (".nii.gz", ".nii"))
+def test_a_single_plane(tmp_path):
+    def check(rows, columns, kind):
+        affine = placed(np.eye(3), (1, 2, 3), (0, 0, 0))
+        goes_round(tmp_path, voxels((rows, columns, 1), kind), affine, (".nii.gz", ".nii"))
+
+    often(check, "rows", "columns", "kind")

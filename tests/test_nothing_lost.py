@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import nibabel
@@ -41,12 +42,17 @@ def settings(data: Path, run: Path, **changes) -> Train:
     return Train(data, run, **{"method": "pce", "size": 32, "batch": 4, "device": "cpu", "iterations": 2} | changes)
 
 
-def start(*words: object, **streams) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", PYTHON, *map(str, words)], text=True, **streams)
+def training(said: Path, number: int | None, *words: object) -> None:
+    """`scribbleseg WORDS` in a process of `trainers`; stderr goes to the file `said`, a signal is as by default."""
+    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
+    torch.set_num_threads(1)
+    if number is not None:
+        signal.signal(number, signal.SIG_DFL)  # whoever runs the tests may ignore it (nohup)
+    sys.exit(main([str(word) for word in words]))
 
 
-def wait_for_line(process: subprocess.Popen, run: Path) -> None:
-    while process.poll() is None and not ((run / "log.jsonl").is_file() and (run / "log.jsonl").stat().st_size):
+def wait_for_line(process: BaseProcess, run: Path) -> None:
+    while process.is_alive() and not ((run / "log.jsonl").is_file() and (run / "log.jsonl").stat().st_size):
         time.sleep(0.005)
 
 
@@ -63,17 +69,18 @@ def run(trained, tmp_path) -> Path:
 
 
 @pytest.mark.usefixtures("in_time")
-def test_a_second_training_in_one_folder_is_refused_and_changes_nothing(small, tmp_path):
-    run = tmp_path / "run"
-    first = start("train", small, run, *SHORT, "--iterations", "40", stderr=subprocess.PIPE)
+def test_a_second_training_in_one_folder_is_refused_and_changes_nothing(small, tmp_path, trainers):
+    run, said = tmp_path / "run", tmp_path / "said"
+    first = trainers.Process(target=training, args=(said, None, "train", small, run, *SHORT, "--iterations", 20))
+    first.start()
     wait_for_line(first, run)
     with pytest.raises(InputError, match="another process is training in this folder"):
         resume(run)
     with pytest.raises(InputError, match="exists already"):
         train(settings(small, run))
-    _, said = first.communicate(timeout=300)
-    assert first.returncode == 0, said
-    assert log(run) == list(range(1, 41))
+    first.join()
+    assert first.exitcode == 0, said.read_text(encoding="utf-8")
+    assert log(run) == list(range(1, 21))
 
 
 @pytest.mark.usefixtures("in_time")
@@ -207,15 +214,15 @@ def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(small, tmp_path
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
-def test_a_scheduler_or_a_closed_terminal_stops_at_a_checkpoint(small, tmp_path, number):
-    run = tmp_path / "run"
-    before = signal.signal(number, signal.SIG_DFL)  # whoever runs the tests may ignore it (nohup)
-    process = start("train", small, run, *SHORT, "--iterations", "60", stderr=subprocess.PIPE)
-    signal.signal(number, before)
+def test_a_scheduler_or_a_closed_terminal_stops_at_a_checkpoint(small, tmp_path, number, trainers):
+    run, path = tmp_path / "run", tmp_path / "said"
+    process = trainers.Process(target=training, args=(path, number, "train", small, run, *SHORT, "--iterations", 60))
+    process.start()
     wait_for_line(process, run)
-    process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and "--resume" in said and "Traceback" not in said
+    os.kill(process.pid, number)
+    process.join(60)
+    said = path.read_text(encoding="utf-8")
+    assert process.exitcode == 130 and "--resume" in said and "Traceback" not in said
     reached = torch.load(run / "resume.pt", weights_only=True)["iteration"]
     assert 0 < reached < 60 and log(run)[-1] == reached
 
@@ -237,7 +244,8 @@ def test_signals_are_given_back_and_nohup_is_respected():
 
 def test_training_goes_on_when_nobody_reads_its_progress(small, tmp_path):
     reader, writer = os.pipe()
-    process = start("train", small, tmp_path / "run", *SHORT, "--iterations", "3", stderr=writer, stdout=writer)
+    words = ["train", str(small), str(tmp_path / "run"), *SHORT, "--iterations", "3"]
+    process = subprocess.Popen([sys.executable, "-c", PYTHON, *words], stderr=writer, stdout=writer)
     os.close(writer), os.close(reader)  # a `tee` that died
     assert process.wait(60) == 0
     assert torch.load(tmp_path / "run" / "resume.pt", weights_only=True)["iteration"] == 3

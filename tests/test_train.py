@@ -49,7 +49,7 @@ def dataset(tmp_path_factory):
 
 
 def settings(dataset, run, **changes):
-    return Train(dataset, run, **{"method": "pce", "iterations": 12, "size": 32, "batch": 4, **changes})
+    return Train(dataset, run, **{"method": "pce", "iterations": 3, "size": 32, "batch": 4, **changes})
 
 
 def same_weights(one: Path, other: Path) -> bool:
@@ -69,7 +69,7 @@ def untimed_log(run: Path) -> list[dict]:
 
 
 def test_a_run_folder_is_complete(dataset, tmp_path):
-    run = train(settings(dataset, tmp_path / "run", method="effdnet", val_share=0.3))
+    run = train(settings(dataset, tmp_path / "run", method="effdnet", iterations=12, val_share=0.3))
     assert {"config.json", "environment.json", "log.jsonl", "last.safetensors", "best.safetensors", "resume.pt"} <= set(
         os.listdir(run)
     )
@@ -397,7 +397,7 @@ def test_as_many_validations_as_asked(dataset, tmp_path):
 
 def test_best_is_the_checkpoint_with_the_highest_validation_dice_also_when_carried_on(dataset, tmp_path, monkeypatch):
     dice = {2: 0.2, 4: 0.6, 6: 0.4, 8: 0.5, 10: 0.3, 12: 0.1}
-    changes = {"val_share": 0.3, "validations": 6, "checkpoint_every": 0.0, "size": 16, "batch": 2}
+    changes = {"iterations": 12, "val_share": 0.3, "validations": 6, "checkpoint_every": 0.0, "size": 16, "batch": 2}
     calls = iter([*dice.values(), *dice.values()])
     monkeypatch.setattr("scribbleseg.training.validation.validation_dice", lambda *_: torch.tensor([[next(calls)] * 2]))
 
@@ -463,7 +463,7 @@ def test_ctrl_c_while_a_line_is_written_loses_nothing(dataset, tmp_path, monkeyp
 
     monkeypatch.setattr("scribbleseg.training.loop.validate", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(settings(dataset, tmp_path / "run", val_share=0.3, validations=6))
+        train(settings(dataset, tmp_path / "run", iterations=12, val_share=0.3, validations=6))
     assert torch.load(tmp_path / "run" / "resume.pt", weights_only=True)["iteration"] == 7
 
 
