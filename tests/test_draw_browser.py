@@ -629,7 +629,7 @@ def test_every_part_of_the_page_follows_what_changes(browser, tmp_path):
                 ".getImageData(strip.width / 2, strip.height / 5, 1, 1).data].slice(0, 3); }"
             )
 
-        shows("#slice[max='2']", "#undo:disabled", "#redo:disabled", "#export:disabled", "#next:disabled")
+        shows("#slice[max='2']", "#undo:disabled", "#redo:disabled", "#export:disabled", "#next:enabled")
         shows("#update-text:text-is('Draw first: background, square, core')", "#where:has-text('Slice 2 of 3')")
         assert page.input_value("#slice") == "1" and page.inner_text(".edge.left")
         page.keyboard.press("2")
