@@ -3,7 +3,7 @@
 import ablation
 import pytest
 from common import read_csv
-from small import small_dataset
+from test_locator import ringed
 
 from scribbleseg.training.plan import read_plan
 
@@ -23,7 +23,7 @@ def test_the_page_has_the_mean_of_the_seeds_and_each_of_them():
 
 @pytest.mark.slow
 def test_a_study_carries_on(tmp_path, monkeypatch):
-    data = small_dataset(tmp_path / "data", cases=8)
+    data = ringed(tmp_path / "data")
     run = ablation.scribbleseg
 
     def short(words):
