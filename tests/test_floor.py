@@ -11,7 +11,7 @@ import torch
 from scribbleseg.methods import METHODS
 from scribbleseg.networks import build_network
 
-SIZE = 32
+SIZE = 16
 counted = functools.cache(floor.count)
 
 

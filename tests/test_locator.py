@@ -20,7 +20,6 @@ from scribbleseg.data.case import load_volume
 from scribbleseg.data.dataset import Fold
 from scribbleseg.data.fitting import fit
 from scribbleseg.data.layout import read_dataset
-from scribbleseg.data.preparation import Fitted
 from scribbleseg.inference.models import load_models
 from scribbleseg.inference.predict import predict
 from scribbleseg.inference.scan import prepare_scan, read_scan
@@ -28,7 +27,6 @@ from scribbleseg.networks.locator import Locator, attach
 from scribbleseg.sharing.export import export
 from scribbleseg.sharing.pack import pack
 from scribbleseg.training import locate
-from scribbleseg.training.locate import fit_locator
 from scribbleseg.training.machine import Machine
 from scribbleseg.training.plan import read_plan
 from scribbleseg.training.recipe import RINGS
@@ -124,16 +122,12 @@ def test_where_nothing_is_found_nothing_is_cut_off():
     assert bright_locator().box(np.zeros((1, 2, 50, 70), np.float32)) == (slice(0, 50), slice(0, 70))
 
 
-def test_it_learns_where_the_rings_of_other_cases_lie(data):
-    dataset, fitted = read_dataset(data), Fitted(enclosure="ring")
-    train_cases, held = tuple(sorted(dataset.cases))[:4], sorted(dataset.cases)[4:]
-    torch.manual_seed(0)
-    locator = Locator(1)
-    fit_locator(locator, dataset, train_cases, fitted, 30, seed=0)
-    locator.eval()
-    for name in held:
-        volume = load_volume(dataset, dataset.case(name), fitted)
-        rows, columns = locator.box(volume.image)
+def test_it_learns_where_the_rings_of_other_cases_lie(data, run):
+    dataset, [model] = read_dataset(data), load_models([run], "last", CPU)
+    assert len(model.plan.fold.test) == 2
+    for name in model.plan.fold.test:
+        volume = load_volume(dataset, dataset.case(name), model.plan.fitted)
+        rows, columns = model.locator.box(volume.image)
         assert volume.truth[:, rows, columns].sum() == volume.truth.sum() > 0
         assert (rows.stop - rows.start) * (columns.stop - columns.start) < 0.5 * volume.truth[0].size
 
@@ -236,13 +230,13 @@ def test_a_warm_start_trains_that_of_the_other_run_for_a_quarter(data, run, tmp_
         began[given[-2]] = {key: value.clone() for key, value in locator.state_dict().items()}
 
     monkeypatch.setattr(locate, "fit_locator", note)
-    train(settings(data, tmp_path / "next", iterations=8, init=run))
+    train(settings(data, tmp_path / "next", iterations=4, init=run))
     weights = load_file(run / "last.safetensors")
     key = "network.head.weight"
-    assert list(began) == [2] and torch.equal(began[2][key], weights[f"locator.{key}"])
+    assert list(began) == [1] and torch.equal(began[1][key], weights[f"locator.{key}"])
     whole = train(settings(data, tmp_path / "whole", iterations=1, preparation="slices"))
-    train(settings(data, tmp_path / "last", iterations=8, init=whole))
-    assert list(began) == [2, 8]
+    train(settings(data, tmp_path / "last", iterations=4, init=whole))
+    assert list(began) == [1, 4]
 
 
 def test_rings_along_the_edges_cut_nothing_off(tmp_path):
