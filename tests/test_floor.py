@@ -11,7 +11,7 @@ import torch
 from scribbleseg.methods import METHODS
 from scribbleseg.networks import build_network
 
-SIZE = 16
+SIZE = 32
 counted = functools.cache(floor.count)
 
 
