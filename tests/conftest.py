@@ -30,6 +30,14 @@ def one_thread():
     torch.set_flush_denormal(True)  # as the training loop does
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_fsync():
+    """It counts only when the power fails, and on a slow disk it takes a tenth of the time of all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda number: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     import torch

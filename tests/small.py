@@ -54,5 +54,29 @@ def small_dataset(
     return folder
 
 
+def ringed(folder: Path, side: int = 96) -> Path:
+    """small_dataset in a corner of larger slices, with closed rings around the squares."""
+    small_dataset(folder, shape=(44, 40, 3))
+    for kind in ("imagesTr", "labelsTr", "labelsTr_dense"):
+        for path in sorted((folder / kind).iterdir()):
+            file = nibabel.load(path)
+            voxels = np.asarray(file.dataobj)
+            whole = np.full((side, side, 3), {"imagesTr": 100, "labelsTr": 3, "labelsTr_dense": 0}[kind], voxels.dtype)
+            if kind == "imagesTr":
+                whole += np.random.default_rng(0).normal(0, 12, whole.shape).astype(voxels.dtype)
+            whole[:44, :40] = voxels
+            if kind == "labelsTr":
+                dense = np.asarray(nibabel.load(folder / "labelsTr_dense" / path.name).dataobj).any(2)
+                rows, columns = (np.nonzero(dense.any(axis))[0] for axis in (1, 0))
+                top, left = rows[0] - 3, columns[0] - 3
+                ring = np.zeros((side, side), bool)
+                ring[top : rows[-1] + 4, left : columns[-1] + 4] = True
+                ring[top + 1 : rows[-1] + 3, left + 1 : columns[-1] + 3] = False
+                whole[whole == 0] = 3
+                whole[ring] = 0
+            nibabel.save(nibabel.Nifti1Image(whole, file.affine), path)
+    return folder
+
+
 def plan_of(config: Train) -> Plan:
     return make_plan(config, read_dataset(config.dataset))

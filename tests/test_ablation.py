@@ -3,7 +3,7 @@
 import ablation
 import pytest
 from common import read_csv
-from test_locator import ringed
+from small import ringed
 
 from scribbleseg.training.plan import read_plan
 

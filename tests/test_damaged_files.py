@@ -594,6 +594,7 @@ def test_auto_never_means_all_cases_where_there_are_splits(folder, tmp_path, cap
 def test_a_training_on_all_cases_says_so(folder, tmp_path, capsys):
     (folder / "splits_final.json").unlink()
     words = ["train", str(folder), str(tmp_path / "run"), "--method", "pce", "--size", "16", "--iterations", "1"]
+    words += ["--batch", "2"]
     assert main([*words, "--device", "cpu"]) == 0
     err = capsys.readouterr().err
     assert "has no split; 4 of 4 cases of imagesTr are trained on. --val-share 0.2 sets some aside.\n" in err
@@ -604,7 +605,7 @@ def test_a_training_on_all_cases_says_so(folder, tmp_path, capsys):
 
 def test_a_training_says_what_the_split_that_was_found_holds_out(folder, tmp_path, capsys):
     words = ["train", str(folder), str(tmp_path / "run"), "--method", "pce", "--size", "16", "--iterations", "1"]
-    words += ["--device", "cpu"]
+    words += ["--batch", "2", "--device", "cpu"]
     assert main(words) == 0
     held = "test, never seen: 2 (case2, case3)"
     expected = (

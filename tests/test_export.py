@@ -224,10 +224,10 @@ def test_a_run_on_volumes_is_packed_and_bundled_but_is_no_onnx(tmp_path):
     assert one.shape == (3, *voxels.shape) and np.abs(one - other).max() < 0.01
 
 
-def test_without_the_packages_the_message_names_them(run, tmp_path, monkeypatch):
+def test_without_the_packages_the_message_names_them(trained, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(InputError, match=r"needs onnx. Run: pip install 'scribbleseg\[export\]'"):
-        export(Export(run, tmp_path / "model"))
+        export(Export(trained, tmp_path / "model"))
     assert not list(tmp_path.iterdir())
 
 

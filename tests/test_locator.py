@@ -20,16 +20,13 @@ from scribbleseg.data.case import load_volume
 from scribbleseg.data.dataset import Fold
 from scribbleseg.data.fitting import fit
 from scribbleseg.data.layout import read_dataset
-from scribbleseg.data.preparation import Fitted
-from scribbleseg.data.reading import read_rings
 from scribbleseg.inference.models import load_models
 from scribbleseg.inference.predict import predict
 from scribbleseg.inference.scan import prepare_scan, read_scan
-from scribbleseg.networks.locator import SIDE, Locator, attach
+from scribbleseg.networks.locator import Locator, attach
 from scribbleseg.sharing.export import export
 from scribbleseg.sharing.pack import pack
 from scribbleseg.training import locate
-from scribbleseg.training.locate import fit_locator
 from scribbleseg.training.machine import Machine
 from scribbleseg.training.plan import read_plan
 from scribbleseg.training.recipe import RINGS
@@ -55,30 +52,6 @@ def bright_locator() -> Locator:
     locator = Locator(1)
     locator.network = Bright()
     return locator.eval()
-
-
-def ringed(folder: Path, side: int = 96) -> Path:
-    """small_dataset in a corner of larger slices, with closed rings around the squares."""
-    small_dataset(folder, shape=(44, 40, 3))
-    for kind in ("imagesTr", "labelsTr", "labelsTr_dense"):
-        for path in sorted((folder / kind).iterdir()):
-            file = nibabel.load(path)
-            voxels = np.asarray(file.dataobj)
-            whole = np.full((side, side, 3), {"imagesTr": 100, "labelsTr": 3, "labelsTr_dense": 0}[kind], voxels.dtype)
-            if kind == "imagesTr":
-                whole += np.random.default_rng(0).normal(0, 12, whole.shape).astype(voxels.dtype)
-            whole[:44, :40] = voxels
-            if kind == "labelsTr":
-                dense = np.asarray(nibabel.load(folder / "labelsTr_dense" / path.name).dataobj).any(2)
-                rows, columns = (np.nonzero(dense.any(axis))[0] for axis in (1, 0))
-                top, left = rows[0] - 3, columns[0] - 3
-                ring = np.zeros((side, side), bool)
-                ring[top : rows[-1] + 4, left : columns[-1] + 4] = True
-                ring[top + 1 : rows[-1] + 3, left + 1 : columns[-1] + 3] = False
-                whole[whole == 0] = 3
-                whole[ring] = 0
-            nibabel.save(nibabel.Nifti1Image(whole, file.affine), path)
-    return folder
 
 
 def edged(folder: Path) -> Path:
@@ -125,16 +98,12 @@ def test_where_nothing_is_found_nothing_is_cut_off():
     assert bright_locator().box(np.zeros((1, 2, 50, 70), np.float32)) == (slice(0, 50), slice(0, 70))
 
 
-def test_it_learns_where_the_rings_of_other_cases_lie(data):
-    dataset, fitted = read_dataset(data), Fitted(enclosure="ring")
-    train_cases, held = tuple(sorted(dataset.cases))[:4], sorted(dataset.cases)[4:]
-    torch.manual_seed(0)
-    locator = Locator(1)
-    fit_locator(locator, *read_rings(dataset, train_cases, fitted, SIDE), 30, seed=0)
-    locator.eval()
-    for name in held:
-        volume = load_volume(dataset, dataset.case(name), fitted)
-        rows, columns = locator.box(volume.image)
+def test_it_learns_where_the_rings_of_other_cases_lie(data, run):
+    dataset, [model] = read_dataset(data), load_models([run], "last", CPU)
+    assert len(model.plan.fold.test) == 2
+    for name in model.plan.fold.test:
+        volume = load_volume(dataset, dataset.case(name), model.plan.fitted)
+        rows, columns = model.locator.box(volume.image)
         assert volume.truth[:, rows, columns].sum() == volume.truth.sum() > 0
         assert (rows.stop - rows.start) * (columns.stop - columns.start) < 0.5 * volume.truth[0].size
 
@@ -237,13 +206,13 @@ def test_a_warm_start_trains_that_of_the_other_run_for_a_quarter(data, run, tmp_
         began[given[-2]] = {key: value.clone() for key, value in locator.state_dict().items()}
 
     monkeypatch.setattr(locate, "fit_locator", note)
-    train(settings(data, tmp_path / "next", iterations=8, init=run))
+    train(settings(data, tmp_path / "next", iterations=4, init=run))
     weights = load_file(run / "last.safetensors")
     key = "network.head.weight"
-    assert list(began) == [2] and torch.equal(began[2][key], weights[f"locator.{key}"])
+    assert list(began) == [1] and torch.equal(began[1][key], weights[f"locator.{key}"])
     whole = train(settings(data, tmp_path / "whole", iterations=1, preparation="slices"))
-    train(settings(data, tmp_path / "last", iterations=8, init=whole))
-    assert list(began) == [2, 8]
+    train(settings(data, tmp_path / "last", iterations=4, init=whole))
+    assert list(began) == [1, 4]
 
 
 def test_rings_along_the_edges_cut_nothing_off(tmp_path):
