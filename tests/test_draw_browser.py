@@ -356,6 +356,9 @@ def test_a_stroke_goes_to_no_other_data_set_at_the_same_address(browser, tmp_pat
     with stack, shown(browser, address) as page:
         ready(page)
         stack.close()
+        page.wait_for_selector("#trouble:has-text('The server has ended'):has-text('All strokes are saved.')")
+        with served(Session(mine), port=port):
+            page.wait_for_selector("#trouble", state="hidden")
         with served(Session(theirs), port=port):
             page.wait_for_selector("#trouble:has-text('Another data set is open at this address')")
             box = page.locator("#canvas").bounding_box()
