@@ -654,8 +654,12 @@ def test_every_part_of_the_page_follows_what_changes(browser, tmp_path):
         shows("#fill[aria-pressed=true]", "#size-text:text-is('4')")
 
         # a stroke, undone and redone
-        empty = strip_colour()
-        stroke(page, [(18, 12), (24, 12)], **grid)
+        empty, held = strip_colour(), []
+        page.route("**/strokes/1", lambda route: held.append(route))
+        stroke(page, [(18, 12), (24, 12)], **grid, saved=False)
+        shows("#saved:text-is('Saving…')")
+        page.unroute("**/strokes/1")  # lets the one that is held go on
+        shows(SAVED)
         shows("#update-text:text-is('Draw first: background, square')", "#cases li:first-child:has-text('1 slice')")
         shows("#export:enabled", "#undo:enabled", "#redo:disabled")
         assert strip_colour() == [0x4A, 0xA3, 0xFF] != empty
