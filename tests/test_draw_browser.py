@@ -180,7 +180,7 @@ def test_from_a_folder_to_masks(browser, tmp_path):
         stroke(page, [(8, 4), (9, 4)], **grid)
         assert (voxels_ras(last) == 1).sum() == 6
         page.keyboard.press("r")
-        assert "outside is background" in page.inner_text("#hint")
+        page.wait_for_selector("#hint:has-text('outside is background')")
         go_to(page, 4)
         stroke(page, [(10, 10), (25, 10), (25, 25), (10, 25)], **grid)
         ring = voxels_ras(last)
@@ -250,6 +250,7 @@ def test_two_tabs_do_not_overwrite_each_other(browser, tmp_path):
         stroke(two, [(1, 33), (4, 33)], **size, saved=False)
         two.wait_for_selector("#ask[open] h2:has-text('changed elsewhere')")
         assert np.array_equal(np.asanyarray(nibabel.load(path).dataobj), mine)
+        assert two.inner_text("#saved") == "Not saved"
         two.click("#ask button:has-text('add mine')")
         two.wait_for_selector(SAVED)
         two.wait_for_timeout(500)
@@ -355,12 +356,21 @@ def test_a_stroke_goes_to_no_other_data_set_at_the_same_address(browser, tmp_pat
     with stack, shown(browser, address) as page:
         ready(page)
         stack.close()
+        page.wait_for_selector("#trouble:has-text('The server has ended'):has-text('All strokes are saved.')")
+        with served(Session(mine), port=port):
+            page.wait_for_selector("#trouble", state="hidden")
         with served(Session(theirs), port=port):
             page.wait_for_selector("#trouble:has-text('Another data set is open at this address')")
             box = page.locator("#canvas").bounding_box()
             x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
             drag(page, (x, y), (x + 40, y))
             page.wait_for_selector("#trouble:has-text('Not saved yet: case.0 a, slice 2.')")
+            assert page.locator("#undo").is_enabled() and page.locator("#redo").is_disabled()
+            page.keyboard.press("Control+z")
+            page.wait_for_selector("#undo:disabled")
+            page.keyboard.press("Control+Shift+z")
+            page.wait_for_selector("#redo:disabled")
+            page.wait_for_timeout(2500)  # the page tries again meanwhile
             assert not paths[1].exists()
         with served(Session(mine), port=port):
             page.wait_for_selector(SAVED)
@@ -632,17 +642,24 @@ def test_every_part_of_the_page_follows_what_changes(browser, tmp_path):
         shows("#slice[max='2']", "#undo:disabled", "#redo:disabled", "#export:disabled", "#next:enabled")
         shows("#update-text:text-is('Draw first: background, square, core')", "#where:has-text('Slice 2 of 3')")
         assert page.input_value("#slice") == "1" and page.inner_text(".edge.left")
+        assert page.locator("#classes li").count() == 3 and page.locator("#hint").is_hidden()
+        page.click("[data-tool=ring]")
+        shows("#hint", "[data-tool=ring][aria-checked=true]", "[data-tool=brush][aria-checked=false]")
         page.keyboard.press("2")
         shows(
             "#classes li:nth-child(3) button[aria-pressed=true]", "#classes li:nth-child(2) button[aria-pressed=false]"
         )
-        page.keyboard.press("f")
         page.keyboard.press("]")
+        page.keyboard.press("f")
         shows("#fill[aria-pressed=true]", "#size-text:text-is('4')")
 
         # a stroke, undone and redone
-        empty = strip_colour()
-        stroke(page, [(18, 12), (24, 12)], **grid)
+        empty, held = strip_colour(), []
+        page.route("**/strokes/1", lambda route: held.append(route))
+        stroke(page, [(18, 12), (24, 12)], **grid, saved=False)
+        shows("#saved:text-is('Saving…')")
+        page.unroute("**/strokes/1")  # lets the one that is held go on
+        shows(SAVED)
         shows("#update-text:text-is('Draw first: background, square')", "#cases li:first-child:has-text('1 slice')")
         shows("#export:enabled", "#undo:enabled", "#redo:disabled")
         assert strip_colour() == [0x4A, 0xA3, 0xFF] != empty
@@ -777,6 +794,7 @@ def test_channels_ct_windows_and_a_class_that_is_added(browser, tmp_path):
         page.keyboard.press("Enter")
         page.wait_for_selector("#name-classes", state="hidden")
         page.wait_for_selector("#classes li >> nth=2")
+        assert "<i>kidney" in page.inner_text("#update-text")
         assert "<i>kidney" in page.inner_text("#classes") and page.locator("#classes i").count() == 0
         page.wait_for_timeout(500)
         page.keyboard.press("2")
@@ -866,12 +884,26 @@ def test_the_old_prediction_stays_until_the_new_one_has_come_and_the_least_sure_
         page.keyboard.press("A")
         page.click("#ask button:text-is('Accept')")
         page.wait_for_selector("#cases button[aria-current=true] .tick:text-is('✓')")
+        page.wait_for_selector("#undo:enabled")
         page.wait_for_timeout(300)
         path = session.strokes.path(session.case(names[1]))
         assert (np.asanyarray(nibabel.load(path).dataobj) == 2).all()
         page.keyboard.press("Control+z")
         page.wait_for_timeout(700)
         assert (np.asanyarray(nibabel.load(path).dataobj) == 3).all()
+
+
+def test_a_case_that_cannot_be_read_is_named_in_the_list(browser, tmp_path):
+    folder = small_dataset(tmp_path / "data", cases=3)
+    image = folder / "imagesTr" / "case.1 a_0000.nii.gz"
+    with served(Session(folder)) as address, shown(browser, address) as page:
+        ready(page)
+        image.write_bytes(image.read_bytes()[:200])
+        page.locator("#cases button", has_text="case.1 a").click()
+        page.wait_for_selector("#cases li:nth-child(2) .error:has-text('cannot be read')")
+        page.wait_for_selector("#toasts p:has-text('cannot be read')")
+        assert page.get_attribute("#cases button[aria-current=true]", "title") == "case.0 a"
+        open_case(page, "case.2 a")
 
 
 def test_after_a_pen_a_finger_moves_the_image(browser, tmp_path):

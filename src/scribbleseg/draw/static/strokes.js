@@ -150,7 +150,6 @@ function settleConflict(conflict) {
 on("conflict", settleConflict);
 
 async function resolveConflict({ name, slices }) {
-  tell("saving");
   const drop = "Show theirs";
   const answer = await ask("These strokes were changed elsewhere",
     `Another tab, person or program has written the strokes of ${name}. Your last strokes are not saved yet. ` +
