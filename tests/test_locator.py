@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from small import plan_of, small_dataset
+from small import plan_of, ringed, small_dataset
 from test_export import segment_alone
 from torch import Tensor, nn
 
