@@ -43,3 +43,19 @@ def test_a_study_carries_on(tmp_path, monkeypatch):
     before = (tmp_path / "ablation.md").read_text(encoding="utf-8")
     ablation.main()
     assert (tmp_path / "ablation.md").read_text(encoding="utf-8") == before
+
+
+def test_a_prediction_that_was_cut_off_is_made_again(tmp_path, monkeypatch):
+    done = []
+
+    def cut_off(words):
+        done.append(words[0])
+        if words[0] == "predict":
+            (words[3] / "case.nii.gz").write_bytes(b"")
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ablation, "scribbleseg", cut_off)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            ablation.make(tmp_path / "data", "pce", "off", 0, tmp_path)
+    assert done == ["train", "predict"] * 2 and not (tmp_path / "pce-off-s0" / "predictions").exists()

@@ -66,7 +66,7 @@ def test_an_order_is_held_against_the_random_one_seed_by_seed(monkeypatch):
         for slices, value in zip((8, 16, 32), values)
     ]
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in annotator.gains(lines).splitlines()]
-    assert table[2:] == [["turns", "+1.0", "+1.5", "+1.2 (+1.0 / +1.5)", "0.13"]]
+    assert table[2:] == [["turns − random", "+1.0", "+1.5", "+1.2 (+1.0 / +1.5)", "± 3.2"]]
 
 
 @pytest.mark.parametrize(

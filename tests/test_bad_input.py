@@ -281,6 +281,9 @@ def test_scribbles_without_foreground_anywhere(not_trained, data):
 def test_no_scribble_files_at_all(not_trained, data):
     shutil.rmtree(data / "labelsTr")
     not_trained(data, "scribble", "Draw some")
+    patches = ["--preparation", "patches"]
+    for more in ([], ["--dims", "3"]):
+        not_trained(data, "no training case has a stroke", options=[*patches, *more])
 
 
 def test_class_missing_from_every_scribble(not_trained, data):

@@ -11,10 +11,12 @@ from small import small_dataset
 from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.cache import cached
-from scribbleseg.data.case import Volume
+from scribbleseg.data.case import Volume, read_scribble
 from scribbleseg.data.dataset import Case
 from scribbleseg.data.layout import read_dataset
-from scribbleseg.data.reading import build_slices
+from scribbleseg.data.preparation import Fitted
+from scribbleseg.data.raster import Raster
+from scribbleseg.data.reading import build_slices, build_voxels
 from scribbleseg.data.voxels import Stack
 from scribbleseg.methods import method_class
 from scribbleseg.methods.targets import kept_targets
@@ -110,6 +112,18 @@ def test_the_loop_solves_the_targets_of_a_case_once_per_key(tmp_path, monkeypatc
     changed = kind(network, **({"beta": 10.0} if name == "rw" else {"reach": 2}))
     build_slices(data, tuple(data.cases), kept_targets(changed, cache), 32)
     assert len(calls) == 2 * slices
+
+
+def test_kept_targets_give_the_same_patches(tmp_path):
+    """fddseg's label is the scribble, of which no stroke is lost, whether it was kept on disk or not."""
+    data = read_dataset(small_dataset(tmp_path / "data", cases=3))
+    targets = kept_targets(method_class("fddseg")(build_network("unet", 1, 3)), data.folder / ".scribbleseg")
+    grid = Raster(pixel=1.7)  # twice as wide as the voxels
+    made = [build_voxels(data, tuple(data.cases), targets, grid, Fitted(pixel=1.7)) for _ in range(2)]
+    assert torch.equal(made[0].label, made[1].label) and len(list((data.folder / ".scribbleseg").iterdir())) == 3
+    drawn = (read_scribble(data, data.case("case.0 a"))[0] != UNLABELED).sum()
+    first = slice(0, int(made[0].shape[:3].prod(1).sum()))
+    assert (made[0].label[first] != UNLABELED).sum() > 0.35 * drawn, "as an area a stroke would keep a quarter"
 
 
 def test_cheap_targets_are_not_kept(tmp_path):

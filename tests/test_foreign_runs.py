@@ -93,6 +93,9 @@ def test_the_version_that_wrote_settings_which_this_one_does_not_know_is_named(r
     edit(run, 5, "train", "later")
     with pytest.raises(InputError, match="'train.later' is not a known key.* Was it edited"):
         read_plan(run)
+    edit(run, "", "version")
+    with pytest.raises(InputError, match=f"Was it edited, or written by another version .this is {VERSION}."):
+        read_plan(run)
     edit(run, "9.1", "version")
     with pytest.raises(InputError, match=f"'train.later' is not a known key.* Version 9.1 wrote it; this is {VERSION}"):
         read_plan(run)

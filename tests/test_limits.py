@@ -166,6 +166,40 @@ def test_a_run_is_not_carried_on_with_other_data(data, tmp_path):
     assert torch.load(run / "resume.pt", weights_only=True)["iteration"] == 2
 
 
+def test_a_run_without_a_checkpoint_keeps_its_plan_and_its_data(data, tmp_path):
+    run = train(Train(data, tmp_path / "run", method="pce", iterations=2, size=32, batch=4, device="cpu"))
+    for name in ("resume.pt", "last.safetensors"):
+        (run / name).unlink()
+    stored = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    stored["plan"]["fitted"]["closed"] = 0.25  # of these strokes it would be another number
+    (run / "config.json").write_text(json.dumps(stored), encoding="utf-8")
+    path = data / "labelsTr" / "case.0 a.nii.gz"
+    kept = path.read_bytes()
+    shutil.copy(data / "labelsTr" / "case.1 a.nii.gz", path)
+    with pytest.raises(InputError, match="images or labels that it learns from have changed since it began"):
+        resume(run)
+    assert not (run / "last.safetensors").exists()
+    path.write_bytes(kept)
+    resume(run)
+    assert json.loads((run / "config.json").read_text(encoding="utf-8")) == stored
+    assert torch.load(run / "resume.pt", weights_only=True)["iteration"] == 2
+
+
+@pytest.mark.parametrize(("key", "message"), [("labels", "classes"), ("channel_names", "channels")])
+def test_a_run_is_not_carried_on_with_other_classes_or_channels(data, tmp_path, key, message):
+    run = train(Train(data, tmp_path / "run", method="pce", iterations=2, size=32, batch=4, device="cpu"))
+    torch.save(torch.load(run / "resume.pt", weights_only=True) | {"iteration": 1}, run / "resume.pt")
+    path = data / "dataset.json"
+    other = json.loads(path.read_text(encoding="utf-8"))
+    if key == "labels":
+        other["labels"] |= {"new": 3, "ignore": 4}
+    else:
+        other["channel_names"]["0"] = "CT"
+    path.write_text(json.dumps(other), encoding="utf-8")
+    with pytest.raises(InputError, match=f"began with the {message} .* now. Put them back as they were"):
+        resume(run)
+
+
 def test_a_fingerprint_sees_every_kind_of_file(data):
     first = fingerprint(read_dataset(data), ["case.0 a", "case.1 a"])
     assert first == fingerprint(read_dataset(data), ["case.1 a", "case.0 a"])

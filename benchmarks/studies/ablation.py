@@ -16,6 +16,7 @@ from annotator import sum_of_minutes
 from common import RESULTS, markdown_table, put_line, scribbleseg, write_page
 from far_field import MARGIN, measure
 
+from scribbleseg.core.atomic import atomic_folder
 from scribbleseg.core.json_file import read_json
 from scribbleseg.data.layout import read_dataset
 
@@ -41,7 +42,8 @@ def make(data: Path, method: str, enclosure: str, seed: int, runs: Path) -> dict
         words = ["--preset", "fast", "--preparation", "slices", "--enclosure", enclosure, "--method", method]
         scribbleseg(["train", data, run, *words, "--split", SPLIT, "--fold", FOLD, "--seed", seed])
     if not (run / "predictions").is_dir():
-        scribbleseg(["predict", run, data, run / "predictions"])
+        with atomic_folder(run / "predictions") as partial:
+            scribbleseg(["predict", run, data, partial])
     cases, *values = measure(run, read_dataset(data))
     environment = read_json(run / "environment.json")
     return {

@@ -257,29 +257,23 @@ def sum_of_minutes(run: Path) -> float:
 
 
 def gains(lines: Sequence[dict]) -> str:
-    """How much better than the random order each order is, over the same seeds.
+    """How much better one order is than another, over the seeds that both have.
 
-    A seed counts once, with its mean over the numbers of slices after the first: p is of a t-test of these means
-    against 0, on two sides.
+    A seed counts once, with its mean over the numbers of slices after the first. The interval holds the mean of the
+    seeds with 95 % (t-distribution). One seed makes no row.
     """
     dice = {(row["order"], int(row["seed"]), int(row["slices"])): float(row["dice"]) for row in lines}
     rows = []
-    for order in ORDERS[1:]:
-        seeds = sorted({seed for one, seed, _ in dice if one == order and ("random", seed, ROUNDS[-1]) in dice})
-        each = [[dice[order, seed, n] - dice["random", seed, n] for n in ROUNDS[1:]] for seed in seeds]
+    for order, other in (*((order, "random") for order in ORDERS[1:]), ("spread", "turns")):
+        seeds = sorted({seed for one, seed, _ in dice if one == order and (other, seed, ROUNDS[-1]) in dice})
+        each = [[dice[order, seed, n] - dice[other, seed, n] for n in ROUNDS[1:]] for seed in seeds]
         if len(seeds) > 1:
             means = np.mean(each, axis=1)
-            p = scipy.stats.ttest_1samp(means, 0).pvalue
+            half = scipy.stats.t.ppf(0.975, len(seeds) - 1) * scipy.stats.sem(means)
+            steps = [f"{value:+.1f}" for value in np.mean(each, 0)]
             by_seed = " / ".join(f"{value:+.1f}" for value in means)
-            rows.append(
-                [
-                    order,
-                    *(f"{value:+.1f}" for value in np.mean(each, 0)),
-                    f"{means.mean():+.1f} ({by_seed})",
-                    f"{p:.2f}",
-                ]
-            )
-    return markdown_table(("order", *(f"{n} slices" for n in ROUNDS[1:]), "mean (each seed)", "p"), rows)
+            rows.append([f"{order} − {other}", *steps, f"{means.mean():+.1f} ({by_seed})", f"± {half:.1f}"])
+    return markdown_table(("orders", *(f"{n} slices" for n in ROUNDS[1:]), "mean (each seed)", "95 %"), rows)
 
 
 def summary(lines: Sequence[dict]) -> str:
@@ -360,7 +354,7 @@ def main() -> None:
             write_csv(table, lines, COLUMNS)
             chart(lines, table.with_suffix(".png"))
             about = f"Made by `python benchmarks/studies/annotator.py` from {table.name}. Mean of the seeds, and each."
-            gained = "Better than the random order, in points, over the same seeds; p of a t-test over the seeds."
+            gained = "How much better one order is than another, in points, and the 95 % interval over the seeds."
             title = f"# Orders of slices, {given.data}"
             write_page(table.with_suffix(".md"), title, about, summary(lines), gained, gains(lines))
             print(f"seed {seed}, {order}: {(time.monotonic() - began) / 60:.1f} minutes")

@@ -129,7 +129,9 @@ def build_voxels(dataset: Dataset, cases: Sequence[str], targets: Targets, raste
 
         named, notes = targets(for_targets(volume, fitted))
         maps = {
-            key: deepen_strokes(resample_strokes(value, shape), depth) if value is volume.scribble else area(value)
+            key: deepen_strokes(resample_strokes(value, shape), depth)
+            if np.array_equal(value, volume.scribble)
+            else area(value)
             for key, value in named.items()
         }
         if fitted.enclosure != "off":
@@ -174,7 +176,7 @@ def for_targets(volume: Volume, fitted: Fitted) -> Volume:
 def read_rings(dataset: Dataset, cases: Sequence[str], fitted: Fitted, size: int) -> tuple[Tensor, Tensor]:
     """Slices whose strokes say where the ring lies: [N, channels, size, size], and 1 inside of it, [N, size, size].
 
-    N may be 0. Raises what `load_volume` raises.
+    One of the cases has a label. N may be 0. Raises what `load_volume` raises.
     """
 
     def look(name: str) -> tuple[Tensor, Tensor]:

@@ -309,7 +309,7 @@ class Session:
         return next_slice({name: each.slices for name, each in seen.items()}, self._depth)
 
     def _depth(self, name: str) -> int:
-        """How many slices a case has; 0 if its image cannot be read, which the list then shows."""
+        """How many slices a case has; 0 if its image cannot be read."""
         try:
             return len(self.images.channel(self.case(name), 0)[0])
         except InputError as error:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Mapping
 def next_slice(drawn: Mapping[str, Collection[int]], depth: Callable[[str], int]) -> tuple[str, int] | None:
     """A case with the fewest drawn slices, and one of its slices without strokes; None if every slice has strokes.
 
-    drawn: case → its slices with strokes, counted from 0. depth: how many slices a case has. Both are drawn at random,
-    and stay the same until a slice is drawn.
+    drawn: case → its slices with strokes, counted from 0. depth: how many slices a case has. Both are chosen at random,
+    and stay the same until `drawn` changes.
     """
     generator = random.Random(sum(map(len, drawn.values())))
     names = generator.sample(sorted(drawn), len(drawn))

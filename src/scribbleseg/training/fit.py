@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from ..core.errors import InputError
 from ..data.case import drawn_grids
 from ..data.dataset import Dataset
 from ..data.fitting import between_slices, fit
@@ -30,6 +31,8 @@ def fit_plan(plan: Plan, dataset: Dataset, left: Undecided) -> Plan:
         by_data=left.by_data,
         learns_from_bare=plan.dims == 3 or left.learns_from_bare,
     )
+    if plan.preparation == "patches" and not fitted.pixel:
+        raise InputError(f"{dataset.folder}: no training case has a stroke, around which patches lie. Draw some.")
     plan = replace(plan, fitted=fitted)
     if fitted.locate and left.in_rings is not None:
         size, iterations = left.in_rings

@@ -116,9 +116,11 @@ def read_plan(run: Path) -> tuple[Train, Plan]:
         _check_keys(content, {"version": "", "train": asdict(stored.train), "plan": asdict(stored.plan)})
         _check_stored(stored)
     except InputError as error:
-        wrote = str(content.get("version", __version__))[:40]
-        by = f"Version {wrote} wrote it; this is {__version__}." if wrote != __version__ else "Was it edited?"
-        raise InputError(f"{path}: not a run's settings. {error} {by}") from error
+        wrote = str(content.get("version", ""))[:40]
+        why = f"Was it edited, or written by another version (this is {__version__})?"
+        if wrote not in ("", __version__):
+            why = f"Version {wrote} wrote it; this is {__version__}. Use that version, or train a new run."
+        raise InputError(f"{path}: not a run's settings. {error} {why}") from error
     stored.train.run = Path(run)
     return stored.train, stored.plan
 

@@ -64,7 +64,7 @@ def train(config: Train, length: Length | None = None) -> Path:
     """
     with distributed.joined():
         dataset = read_dataset(config.dataset)
-        left, plan = undecided(config), make_plan(config, dataset)
+        plan, left = make_plan(config, dataset), undecided(config)
         machine = pick_machine(config, plan.recipe)
         folder = RunFolder(config.run, plan.network, _boards(config), writes=distributed.rank() == 0)
         folder.check_new(plan.recipe.iterations)
@@ -102,6 +102,7 @@ def resume(run: Path, method: str | None = None, network: str | None = None, aug
                 say(f"{run}: is finished ({plan.recipe.iterations} iterations)")
             return run
         machine, dataset = pick_machine(config, plan.recipe), read_dataset(config.dataset)
+        _check_names(run, plan, dataset)
         with folder.locked():
             stored = _checkpoint(run, plan)  # of now: another process may have trained until the lock was free
             if not (_is_finished(stored, plan) and (run / "last.safetensors").is_file()):
@@ -132,6 +133,19 @@ def _check_named(run: Path, plan: Plan, given: dict[str, str | None]) -> None:
             raise InputError(
                 f"{run}: its {what}, {theirs[what]}, is not one of scribbleseg's, and carrying on runs its code. If "
                 f"you trust it, name it: scribbleseg train {run} --resume {named}"
+            )
+
+
+def _check_names(run: Path, plan: Plan, dataset: Dataset) -> None:
+    """Raises InputError for a data set whose classes or channels are not those that the run began with."""
+    for what, began, now in (
+        ("classes", plan.classes, dataset.classes),
+        ("channels", plan.channels, dataset.channels),
+    ):
+        if began != now:
+            raise InputError(
+                f"{run}: began with the {what} {', '.join(began)}; {dataset.folder / 'dataset.json'} has "
+                f"{', '.join(now)} now. Put them back as they were, or train a new run in another folder."
             )
 
 
@@ -244,7 +258,7 @@ def _run(
         if stored is None and folder.writes and folder.fresh:
             folder.check_new(plan.recipe.iterations)  # another training may have begun there meanwhile
         prints = _fingerprints(dataset, plan) if folder.writes else {}
-        if stored is not None:
+        if left is None:
             folder.check_data(prints)
         with folder.removed_if_nothing_was_trained(state), determinism(machine.deterministic), _interruptible() as stop:
             record = environment(machine.device, machine.dtype) | {"step": step.kind}
