@@ -331,7 +331,7 @@ def test_the_training_that_would_follow(tmp_path, capsys):
     assert whole(Check(ct_dataset(tmp_path / "ct")))
     text = capsys.readouterr().out
     for words in (
-        "plan      --preset fast: corral, 2300 iterations of 12 slices",
+        "plan      --preset fast, 3 training cases of split final, fold 0: corral, 2300 iterations of 12 slices",
         "  greys   CT: 1",
         "  slices  axial; slices, cut to where rings lie (a small network learns it), resized to 80 × 80 pixels",
         "  bare    slices without strokes: not used by this method",

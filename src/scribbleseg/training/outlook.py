@@ -47,9 +47,9 @@ def outlook(dataset: Dataset) -> Iterator[str]:
         config = Train(dataset.folder, Path("RUN"), preset="fast")
         plan = make_plan(config, dataset)
         plan = fit_plan(plan, dataset, undecided(config))
-        yield (
-            f"plan      --preset fast: {plan.method}, {plan.recipe.iterations} iterations of {plan.recipe.batch} slices"
-        )
+        trained = f"{len(plan.fold.train)} training cases of split {plan.split}, fold {config.fold}"
+        length = f"{plan.recipe.iterations} iterations of {plan.recipe.batch} slices"
+        yield f"plan      --preset fast, {trained}: {plan.method}, {length}"
         yield from _preparation(dataset, plan)
         yield from _strokes(dataset, plan)
         seconds = time_step(plan, pick_machine(config, plan.recipe))
