@@ -2,13 +2,15 @@
 
 import functools
 import itertools
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 
+from scribbleseg.core.errors import InputError
 from scribbleseg.data.fitting import between_slices, suits_3d
-from scribbleseg.data.raster import spread
+from scribbleseg.data.raster import Raster, spread
 from scribbleseg.data.volume import Grid
 from scribbleseg.networks.windows import SIGMA, blended, read, starts
 from scribbleseg.training.patch import depth_multiple, patch_of_volume, slice_side
@@ -103,3 +105,21 @@ def test_the_shape_of_patches():
     assert depth_multiple("unet3d", 1.0) == 16 and depth_multiple("unet3d", 3.5) == 4
     assert depth_multiple("monai:UNet", 3.5) == 16
     assert between_slices([5.0, 7.0, 6.0], 2.0) == 6.0 and between_slices([0.7], 2.0) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("raster", "shape", "spacing", "fits"),
+    [
+        (Raster(pixel=1.0, between=2.0), (4, 8, 8), (31.0, 1.0, 1.0), True),
+        (Raster(pixel=1.0, between=2.0), (4, 8, 8), (33.0, 1.0, 1.0), False),  # slices over 16 times as far apart
+        (Raster(pixel=1.0), (4, 8, 8), (33.0, 1.0, 1.0), True),  # in 2-D slices stay as they are
+        (Raster(pixel=1.0), (4, 8, 8), (1.0, 17.0, 17.0), False),
+        (Raster(pixel=1.0, between=1.0, unit="voxels"), (4, 8, 8), (33.0, 17.0, 17.0), True),
+        (Raster(pixel=1.0), (1, 2000, 2000), (1.0, 10.0, 10.0), False),  # would have 20 000 pixels a side
+        (Raster(side=2048), (4, 128, 100), (1.0, 1.0, 1.0), True),
+        (Raster(side=2048), (4, 127, 100), (1.0, 1.0, 1.0), False),
+    ],
+)
+def test_a_volume_of_quite_another_scale_does_not_fit(raster, shape, spacing, fits):
+    with nullcontext() if fits else pytest.raises(InputError, match="scan: has (voxels|slices) of .* the run makes"):
+        raster.check("scan", shape, spacing)
