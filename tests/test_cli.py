@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import get_type_hints
 
+import psutil
 import pytest
 import torch
 from small import small_dataset
@@ -381,7 +382,7 @@ def test_progress_says_nothing_of_work_that_failed(capsys):
 
 def test_threads_that_wait_leave_their_core(tmp_path):
     """OpenMP reads the policy when it is loaded, so that it has to be set before PyTorch is imported."""
-    code = "import os, sys, scribbleseg.cli as cli; os.getloadavg = lambda: (0.7, 0, 0); cli.main(sys.argv[1:])"
+    code = "import sys, psutil, scribbleseg.cli as cli; psutil.cpu_percent = lambda _: 100; cli.main(sys.argv[1:])"
     words = [sys.executable, "-c", code, "predict", tmp_path, tmp_path, tmp_path / "out"]
     environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
     said = subprocess.run(
@@ -394,26 +395,39 @@ def test_threads_that_wait_leave_their_core(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("load", "given", "policy"), [(0.7, None, "passive"), (0.7, "active", "active"), (0.3, None, None)]
+    ("busy", "given", "policy"), [(35, None, "passive"), (35, "active", "active"), (20, None, None)]
 )
-def test_what_the_user_says_of_waiting_threads_stays_and_an_idle_machine_sets_nothing(monkeypatch, load, given, policy):
-    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")  # so that monkeypatch restores what main sets
+def test_what_the_user_says_of_waiting_threads_stays_and_an_idle_machine_sets_nothing(
+    tmp_path, monkeypatch, busy, given, policy
+):
+    """Percent of two cores: 25 are half a core."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")  # so that monkeypatch restores what the verb sets
     if given is None:
         monkeypatch.delenv("OMP_WAIT_POLICY")
-    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0, 0))
-    assert cli.main(["--version"]) == 0
+    monkeypatch.setattr(psutil, "cpu_percent", lambda interval: busy)
+    monkeypatch.setattr(psutil, "cpu_count", lambda: 2)
+    assert cli.main(["evaluate", str(tmp_path), str(tmp_path)]) == 2
     assert os.environ.get("OMP_WAIT_POLICY") == policy
 
 
-@pytest.mark.parametrize("error", [AttributeError, OSError])
-def test_a_load_that_cannot_be_read_is_none(monkeypatch, error):
-    def load():
-        raise error
+def test_other_programs_that_work_now_are_noticed():
+    busy = subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        busy.stdout.readline()
+        assert cli._beside_others()
+    finally:
+        busy.kill()
+        busy.communicate()
 
-    monkeypatch.setattr(os, "getloadavg", load)
+
+def test_a_system_that_does_not_tell_who_works_sets_nothing(monkeypatch):
+    def unknown(interval):
+        raise PermissionError("/proc/stat")
+
+    monkeypatch.setattr(psutil, "cpu_percent", unknown)
     assert not cli._beside_others()
-    monkeypatch.setattr(os, "getloadavg", lambda: (0.6, 0, 0))
-    assert cli._beside_others()
 
 
 def test_help_is_quick_and_imports_nothing_heavy():

@@ -490,7 +490,8 @@ def test_file_names(data, run, tmp_path, capsys, part):
 
 def test_kills(small, tmp_path, trainers):
     """A training that is killed at any moment ends, carried on, in the weights of one that was not."""
-    whole = train(settings(small, tmp_path / "whole", iterations=8, size=16, batch=2, checkpoint_every=0.0))
+    same = {"iterations": 8, "size": 16, "batch": 2, "checkpoint_every": 0.0, "precision": "float32", "device": "cpu"}
+    whole = train(settings(small, tmp_path / "whole", **same))
     words = ["train", str(small), "RUN", "--method", "pce", "--iterations", "8", "--size", "16", "--batch", "2"]
     words += ["--checkpoint-every", "0", "--precision", "float32", "--device", "cpu"]
     numbers = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT]
@@ -516,7 +517,7 @@ def test_kills(small, tmp_path, trainers):
         process.join()
         if not (run / "config.json").exists():
             reached.append(f"{numbers[number].name} before it began")
-            train(settings(small, run, iterations=8, size=16, batch=2, checkpoint_every=0.0))
+            train(settings(small, run, **same))
         else:
             at = read_checkpoint(run)["iteration"] if (run / "resume.pt").exists() else "no checkpoint"
             reached.append(f"{numbers[number].name} {process.exitcode} at {at}")

@@ -30,20 +30,10 @@ def main(argv: list[str] | None = None) -> int:
     Exit code 0, 1 (`check`: the data set cannot be used), 2 (bad input), 130 (Ctrl-C, SIGTERM, SIGHUP).
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    if _beside_others():
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # PyTorch's threads that wait leave their core to others
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without → and λ, a file's name that is no text
     with stops():
         return _main(argv)
-
-
-def _beside_others() -> bool:
-    """Whether programs used more than half a core in the last minute; False where the system does not tell."""
-    try:
-        return os.getloadavg()[0] > 0.5
-    except (AttributeError, OSError):
-        return False
 
 
 def _main(argv: list[str]) -> int:
@@ -175,8 +165,20 @@ def _run_to_resume(words: list[str]) -> config.Resume:
     return config.Resume(Path(rest[0]), **named)
 
 
+def _beside_others() -> bool:
+    """Whether other programs use more than half a core; watches for .1 s. False where the system does not tell."""
+    import psutil
+
+    try:
+        return psutil.cpu_percent(0.1) * (psutil.cpu_count() or 1) > 50
+    except OSError:
+        return False
+
+
 def _run(target: str, settings: Any) -> int:
     module, _, function = target.partition(":")
+    if "OMP_WAIT_POLICY" not in os.environ and _beside_others():
+        os.environ["OMP_WAIT_POLICY"] = "passive"  # PyTorch's threads that wait leave their core to others
     result = getattr(importlib.import_module(f"scribbleseg.{module}"), function)(settings)
     if result is False:
         return 1
