@@ -12,7 +12,7 @@ from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.volume import read_label
 from scribbleseg.draw.suggest import next_slice
 from scribbleseg.training.plan import read_plan
-from scribbleseg.training.recipe import FAST
+from scribbleseg.training.recipe import PRESETS
 
 ENTROPY = {"a": [0.1, 0.9, 0.8], "b": [0.2, 0.3, 0.7], "c": [0.6, 0.5, 0.4]}
 PLACES = [(name, index) for index in (1, 0, 2) for name in "bca"]
@@ -96,8 +96,8 @@ def study(tmp_path, monkeypatch):
         "NEXT_ITERATIONS": 2,
     }.items():
         monkeypatch.setattr(annotator, name, value)
-    monkeypatch.setattr("scribbleseg.training.recipe.FAST_SIZE", 32)
-    monkeypatch.setitem(FAST, "batch", 2)
+    monkeypatch.setitem(PRESETS["fast"].whole, "size", 32)
+    monkeypatch.setitem(PRESETS["fast"].recipe, "batch", 2)
     words = [
         "annotator.py",
         "--data",

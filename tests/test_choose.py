@@ -10,6 +10,7 @@ from scribbleseg.data.case import load_volume
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.inference.probabilities import Segmented
 from scribbleseg.training.plan import read_plan
+from scribbleseg.training.recipe import PRESETS
 
 TINY = {"iterations": 2, "batch": 2, "augmentation": "papers"}
 
@@ -18,8 +19,8 @@ TINY = {"iterations": 2, "batch": 2, "augmentation": "papers"}
 def chosen(tmp_path, monkeypatch):
     """A data set without splits, and the study with one variant that takes seconds."""
     small_dataset(tmp_path / "data" / "squares", cases=4)
-    monkeypatch.setattr(choose, "VARIANTS", {"papers": (TINY, {})})
-    monkeypatch.setattr("scribbleseg.training.recipe.FAST_SIZE", 32)
+    monkeypatch.setattr(choose, "VARIANTS", {"papers": TINY})
+    monkeypatch.setitem(PRESETS["fast"].whole, "size", 32)
     words = ["choose.py", "--data", "squares", "--split", "auto", "--datasets", str(tmp_path / "data")]
     words += ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path)]
     monkeypatch.setattr("sys.argv", words)

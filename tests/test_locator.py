@@ -29,7 +29,7 @@ from scribbleseg.sharing.pack import pack
 from scribbleseg.training import locate
 from scribbleseg.training.machine import Machine
 from scribbleseg.training.plan import read_plan
-from scribbleseg.training.recipe import RINGS
+from scribbleseg.training.recipe import PRESETS
 from scribbleseg.training.step import Step
 from scribbleseg.training.train import resume, train
 from scribbleseg.training.validation import read_validation
@@ -151,9 +151,9 @@ def test_without_rings_or_with_other_wishes_slices_stay_whole(data, tmp_path):
 
 
 def test_size_and_length_of_the_preset_follow(data, tmp_path, monkeypatch):
-    monkeypatch.setitem(RINGS, "iterations", 2)
+    monkeypatch.setitem(PRESETS["fast"].rings, "iterations", 2)
     _, plan = read_plan(train(settings(data, tmp_path / "run", iterations=None, size=None)))
-    assert (plan.size, plan.recipe.iterations) == (RINGS["size"], 2)
+    assert (plan.size, plan.recipe.iterations) == (80, 2)
 
 
 @pytest.mark.parametrize(

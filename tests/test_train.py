@@ -33,7 +33,7 @@ from scribbleseg.training.checkpoint import weights_iteration, write_weights
 from scribbleseg.training.machine import Machine
 from scribbleseg.training.optimizer import learning_rate
 from scribbleseg.training.plan import read_plan
-from scribbleseg.training.recipe import FAST, FAST_SIZE
+from scribbleseg.training.recipe import PRESETS
 from scribbleseg.training.run_folder import RunFolder
 from scribbleseg.training.sampling import Sampler, epoch_order
 from scribbleseg.training.step import Step
@@ -641,16 +641,18 @@ def test_schedules():
 
 
 def test_the_fast_preset_replaces_the_methods_recipe_and_yields_to_what_is_said(dataset, tmp_path):
+    fast = PRESETS["fast"]
     plan = plan_of(Train(dataset, tmp_path, preset="fast"))
-    assert (plan.method, plan.size, plan.preparation) == ("corral", FAST_SIZE, "slices")
-    assert {key: getattr(plan.recipe, key) for key in FAST} == FAST
+    assert (plan.method, plan.size, plan.preparation) == ("corral", 128, "slices")
+    wanted = fast.recipe | {"iterations": 900}
+    assert {key: getattr(plan.recipe, key) for key in wanted} == wanted
     plan = plan_of(Train(dataset, tmp_path, preset="fast", method="effdnet", lr=0.5, iterations=7, size=64))
     assert (plan.method, plan.recipe.lr, plan.recipe.iterations, plan.size, plan.recipe.ema) == (
         "effdnet",
         0.5,
         7,
         64,
-        FAST["ema"],
+        fast.recipe["ema"],
     )
     assert plan_of(Train(dataset, tmp_path)).method == "effdnet"
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 from ..config import Train
 from ..core.errors import InputError
@@ -11,18 +12,34 @@ from ..methods import method_class
 from .augment import AUGMENTATIONS, is_name
 
 BUDGETS = {"paper": {"size": 256}, "quick": {"size": 128, "iterations": 600}}
-FAST = {
-    "optimizer": "adamw",
-    "lr": 0.001,
-    "schedule": "onecycle",
-    "weight_decay": 0.01,
-    "batch": 12,
-    "iterations": 900,
-    "ema": 0.99,
-    "augmentation": "upright",
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """Our own recipe, whatever the method."""
+
+    method: str  # if none is named
+    recipe: dict[str, Any]  # what replaces the method's
+    whole: dict[str, int]  # size and iterations of whole slices and patches
+    rings: dict[str, int]  # of slices that are cut to where rings lie
+
+
+PRESETS = {
+    "fast": Preset(
+        method="corral",
+        recipe={
+            "optimizer": "adamw",
+            "lr": 0.001,
+            "schedule": "onecycle",
+            "weight_decay": 0.01,
+            "batch": 12,
+            "ema": 0.99,
+            "augmentation": "upright",
+        },
+        whole={"size": 128, "iterations": 900},
+        rings={"size": 80, "iterations": 2300},
+    ),
 }
-FAST_SIZE = 128
-RINGS = {"size": 80, "iterations": 2300}  # of the preset fast, where slices are cut to where rings lie
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("poly", "cosine", "onecycle", "step", "constant")
 HIGHEST_LR = 10
@@ -31,24 +48,25 @@ QUICK_SGD_LR = 0.03  # every SGD method starts at the comparison's pCE rate: the
 
 
 def method_name(config: Train) -> str:
-    """The method that is trained; if none was named, effdnet, or corral with the preset fast."""
-    return config.method or ("corral" if config.preset == "fast" else "effdnet")
+    """The method that is trained; if none was named, effdnet, or that of the preset."""
+    return config.method or (PRESETS[config.preset].method if config.preset in PRESETS else "effdnet")
 
 
 def make_recipe(config: Train) -> tuple[Recipe, int, str]:
     """Recipe, size and network: the method's, then the budget's or preset's, then the config's own values."""
-    fast = config.preset == "fast"
-    if fast and config.budget != "paper":
+    preset = PRESETS.get(config.preset)
+    if preset is not None and config.budget != "paper":
         raise InputError(
-            f"--preset fast --budget {config.budget}: the preset sets size and length itself. Leave one of the two out."
+            f"--preset {config.preset} --budget {config.budget}: the preset sets size and length itself. Leave one of "
+            "the two out."
         )
     method = method_name(config)
     kind = method_class(method)
     if config.budget not in BUDGETS:
         raise InputError(f"budget is {config.budget!r}; expected {' or '.join(BUDGETS)}.")
-    recipe, budget = kind.recipe, {"size": FAST_SIZE} if fast else BUDGETS[config.budget]
-    if fast:
-        recipe = dataclasses.replace(recipe, **FAST)
+    recipe, budget = kind.recipe, BUDGETS[config.budget]
+    if preset is not None:
+        recipe, budget = dataclasses.replace(recipe, **preset.recipe), preset.whole
     wanted = {
         key: getattr(config, key)
         for key in ("optimizer", "lr", "schedule", "batch", "gamma", "weight_decay", "augmentation")

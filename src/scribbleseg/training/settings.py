@@ -18,7 +18,7 @@ from .checkpoint import weights_iteration
 from .fit import Undecided
 from .patch import MOST_SIDE, SHORTEST
 from .plan import Plan, own_code, read_plan
-from .recipe import RINGS, make_recipe, method_name
+from .recipe import PRESETS, make_recipe, method_name
 
 BATCH_3D = 2
 
@@ -109,17 +109,16 @@ def _dims(config: Train, method: str, dataset: Dataset, fold: Fold) -> int:
 
 def undecided(config: Train) -> Undecided:
     """What the settings leave to the training cases. Raises InputError for what the method has no term for."""
-    fast = config.preset == "fast"
-    in_rings = None
-    if fast:
-        given = {name: value for name in RINGS if (value := getattr(config, name)) is not None}
-        size, iterations = (RINGS | given).values()
+    preset, in_rings = PRESETS.get(config.preset), None
+    if preset is not None:
+        given = {name: value for name in preset.rings if (value := getattr(config, name)) is not None}
+        size, iterations = (preset.rings | given).values()
         in_rings = (size, iterations)
     method = method_name(config)
     return Undecided(
         enclosure=_enclosure(config, method),
-        locate={"rings": "on", "auto": "auto" if fast else "off"}.get(config.preparation, "off"),
-        by_data=fast,
+        locate={"rings": "on", "auto": "auto" if preset else "off"}.get(config.preparation, "off"),
+        by_data=preset is not None,
         learns_from_bare=method_class(method).learns_from_bare,
         in_rings=in_rings,
     )
@@ -138,5 +137,5 @@ def _enclosure(config: Train, method: str) -> str:
     if rings:
         return "on"
     if config.enclosure == "auto":
-        return "auto" if config.preset == "fast" and reads else "off"
+        return "auto" if config.preset in PRESETS and reads else "off"
     return config.enclosure
