@@ -81,7 +81,7 @@ def test_thin_structures_give_way():
     assert slices.maps["told"][0, 0].tolist() == [1, U, 1, 1, 1, 2, 2, 2, U, 2, 2, 2, 2, 2], (
         "half-way between the strokes"
     )
-    slices = told(Corral(Flat(), taught=1.0, narrow=0.0), images, label)
+    slices = told(Corral(Flat(), taught=1.0, narrow=0.01), images, label)
     assert slices.maps["told"][0, 0].tolist() == [1, U, 1, 1, 2, 2, 2, 2, U, 2, 2, 2, 2, 2], (
         "a_1 > 1 / .6 ^ (1 / .7) a_2 up to column 3"
     )
@@ -113,7 +113,14 @@ def test_the_labels_of_half_time_count_and_survive_a_checkpoint():
     slices = told(method, images, label)
     batch = Batch(images, label.long(), {"told": slices.maps["told"].long()})
     terms = method.losses(batch, torch.tensor(0.6))
-    assert set(terms) == {"pce", "told"} and float(terms["told"].detach()) == pytest.approx(np.log(3), abs=1e-6)
+    assert set(terms) == {"pce", "told"}
+    # r is 1, .6, 1, as in test_thin_structures_give_way; what is fitted is p / r: 1, 1 / .6, 1, over their sum
+    fitted = np.array([1, 1 / 0.6, 1]) / (2 + 1 / 0.6)
+    assert float(terms["pce"].detach()) == pytest.approx(-np.log(fitted[1:]).mean(), abs=1e-6)
+    expected = -(3 * np.log(fitted[1]) + 9 * np.log(fitted[2])) / 12
+    assert float(terms["told"].detach()) == pytest.approx(expected, abs=1e-6)
+    before = Corral(Flat(), taught=1.0).losses(batch, torch.tensor(0.4))
+    assert float(before["pce"].detach()) == pytest.approx(np.log(3), abs=1e-6)
     assert set(Corral(Flat(), taught=0.0).losses(batch, torch.tensor(0.6))) == {"pce"}
 
     other, empty = Corral(Flat(), taught=1.0), Slices(images, label, {"told": torch.full_like(label, U)}, None)

@@ -52,7 +52,7 @@ class Train:
         Option(
             "NAME",
             "A method that `scribbleseg methods` lists, or package.module:Class.",
-            "effdnet, or corral with --preset fast",
+            "effdnet, or corral with a preset",
         ),
     ] = None
     set: Annotated[
@@ -82,11 +82,11 @@ class Train:
         ),
     ] = "paper"
     preset: Annotated[
-        Literal["paper", "fast"],
+        Literal["paper", "fast", "best"],
         Option(
             "",
-            "fast: our own recipe for two cores and little time. It replaces that of the method and the budget. "
-            "docs/speed.md says what it reaches.",
+            "Our own recipes for two cores; they replace that of the method and the budget. fast: about 5 minutes. "
+            "best: 15 to 60 minutes. docs/methods/corral.md says what they reach.",
         ),
     ] = "paper"
     preparation: Annotated[

@@ -12,21 +12,19 @@ from ..data.case import Volume
 from ..data.voxels import Batch, Slices, Voxels
 from ..losses.enclosure import enclosure_term
 from ..losses.supervised import as_float, partial_cross_entropy
-from ..networks.windows import read
 from .base import Method
 from .options import above, at_least, between
-from .walker import half_widths, walker_probs
-
-FAINT = 1e-3  # least probability of the walker, so that the network can outvote it
+from .walker import walk
 
 
 class Corral(Method):
-    """L = pCE(strokes) + w_e CE(enclosed background), and from half-time on + w_t CE(ŷ).
+    """L = pCE(strokes) + w_e CE(enclosed background), and from half-time on + w_t CE(ŷ), of z − log r.
 
     ŷ = argmax_k p_k a_k^γ r_k of the pixels that are neither drawn nor enclosed, made once: p from the network, a_k
     the probability that a random walker meets a stroke of class k first, r_k = R_k / max R with R_k the half width of
     class k in the walker's labels. Both p and a part two strokes about half-way, which is inside the wider structure:
-    without r thin structures come out too thick. The background has r = 1.
+    without r thin structures come out too thick. The background has r = 1. As the losses see the logits z without
+    log r from half-time on, the network's output counts r_k too (logit adjustment, Menon et al., ICLR 2021).
     """
 
     dims = (2, 3)
@@ -34,21 +32,23 @@ class Corral(Method):
     reads_enclosure = True
     learns_from_bare = False
     told: Tensor
+    log_ratio: Tensor
 
     def __init__(
         self,
         network: nn.Module,
         *,
         enclosed: Annotated[float, at_least(0), "w_e, weight of the enclosed background"] = 1.0,
-        taught: Annotated[float, at_least(0), "w_t, weight of ŷ; 0: it is not made"] = 0.0,
+        taught: Annotated[float, at_least(0), "w_t, weight of ŷ; 0: neither ŷ nor r is made"] = 0.0,
         beta: Annotated[float, above(0), "β, how strongly an edge stops the walker"] = 200.0,
         gamma: Annotated[float, between(0, 1), "γ, how much the walker counts beside the network"] = 0.7,
-        narrow: Annotated[float, between(0, 1), "the least r_k; 1: widths do not count"] = 0.25,
+        narrow: Annotated[float, between(0.01, 1), "the least r_k; 1: widths do not count"] = 0.25,
     ):
         super().__init__(network)
         self.enclosed, self.taught, self.beta, self.gamma, self.narrow = enclosed, taught, beta, gamma, narrow
         self.sweeps = 2 if taught else 0  # half-time; at the end nothing is left to do
         self.register_buffer("told", torch.empty(0, dtype=torch.uint8))  # ŷ [N, H, W] or [P] from half-time on
+        self.register_buffer("log_ratio", torch.zeros(UNLABELED), persistent=taught > 0)  # log r_k, 0 until half-time
 
     def targets(self, volume: Volume) -> dict[str, np.ndarray]:
         told = {"told": np.full_like(volume.scribble, UNLABELED)} if self.taught else {}
@@ -56,24 +56,15 @@ class Corral(Method):
 
     @torch.no_grad()
     def sweep(self, slices: Slices | Voxels, progress: Tensor) -> None:
-        training = self.network.training
+        training, told = self.network.training, torch.full_like(slices.label, UNLABELED, device="cpu")
         self.network.eval()
-        seeds, told = self.seeds(slices), torch.full_like(slices.label, UNLABELED, device="cpu")
-        places, scores, labels = [], [], []
-        for place, image in slices.items():
-            plane = image.shape[-2:]
-            drawn, open_ = seeds[place].reshape(-1, *plane), told[place].view(-1, *plane)
-            probs = torch.cat(list(read(self.probs, image, slices.size)), 2).flatten(0, 1).view(-1, *open_.shape)
-            pixels = image[0].reshape(-1, *open_.shape).cpu().numpy()
-            for number in (drawn != UNLABELED).any((1, 2)).nonzero()[0].tolist():
-                walked = walker_probs(pixels[:, number], drawn[number], len(probs), self.beta)
-                places.append((open_[number], drawn[number]))
-                scores.append((probs[:, number] * torch.from_numpy(walked).clamp(min=FAINT) ** self.gamma).half())
-                labels.append(walked.argmax(0))
+        walked, widths = walk(slices, self.seeds(slices), told, self.probs, self.beta, self.gamma)
         self.network.train(training)
-        if scores:
-            ratio = self.ratio(half_widths(labels, len(scores[0])))
-            for (open_, drawn), score in zip(places, scores):
+        if walked:
+            ratio = torch.from_numpy(widths / max(widths[1:].max(), 1)).clamp(self.narrow, 1).view(-1, 1, 1)
+            ratio[0] = 1
+            self.log_ratio[: len(ratio)] = ratio.flatten().log()
+            for open_, drawn, score in walked:
                 label = (score * ratio).argmax(0).to(torch.uint8)
                 open_.copy_(torch.where(torch.from_numpy(drawn == UNLABELED), label, UNLABELED))
         self.told = told.to(self.told.device)
@@ -84,12 +75,6 @@ class Corral(Method):
         known = [slices.label, *(slices.maps[name] for name in ("enclosure",) if name in slices.maps)]
         return np.minimum.reduce([label.cpu().numpy() for label in known])
 
-    def ratio(self, widths: np.ndarray) -> Tensor:
-        """r, float64 [K, 1, 1], of the half widths [K]."""
-        ratio = torch.from_numpy(widths / max(widths[1:].max(), 1)).clamp(self.narrow, 1)
-        ratio[0] = 1
-        return ratio.view(-1, 1, 1)
-
     def probs(self, image: Tensor) -> Tensor:
         return self.network(image.to(self.told.device)).softmax(1).cpu()
 
@@ -99,6 +84,8 @@ class Corral(Method):
 
     def losses(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
         logits = as_float(self.network(batch.image))
+        if self.taught:
+            logits = logits - self.log_ratio[: logits.shape[1]].view(-1, *[1] * (logits.ndim - 2))
         terms = {"pce": partial_cross_entropy(logits, batch.label)} | enclosure_term(logits, batch, self.enclosed)
         if self.taught:
             terms["told"] = self.taught * partial_cross_entropy(logits, batch.maps["told"])

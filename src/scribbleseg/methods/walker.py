@@ -1,11 +1,17 @@
 """What a random walker says about a slice beyond its label: probabilities, and how wide its structures are."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
+import torch
 from scipy.ndimage import distance_transform_edt
+from torch import Tensor
 
 from ..core.labels import UNLABELED
+from ..data.voxels import Slices, Voxels
+from ..networks.windows import read
+
+FAINT = 1e-3  # least probability of the walker, so that a network can outvote it
 
 
 def walker_probs(image: np.ndarray, seeds: np.ndarray, classes: int, beta: float) -> np.ndarray:
@@ -47,3 +53,31 @@ def half_widths(labels: Iterable[np.ndarray], classes: int) -> np.ndarray:
         for value in np.unique(part[part < classes]):
             widest[value].append(distance_transform_edt(part == value).max())
     return np.array([np.median(values) if values else 0.0 for values in widest])
+
+
+def walk(
+    slices: Slices | Voxels,
+    seeds: np.ndarray,
+    labels: Tensor,
+    probs: Callable[[Tensor], Tensor],
+    beta: float,
+    gamma: float,
+) -> tuple[list[tuple[Tensor, np.ndarray, Tensor]], np.ndarray]:
+    """What network and walker together find in each slice that has seeds, and the walker's half widths, [K].
+
+    seeds, labels: uint8, shaped like the slices' label. probs: image [1, channels, *space] → p [1, K, *space] on the
+    CPU. Of each slice: its part of `labels`, to be written to, [H, W]; its seeds [H, W]; p a^γ, float16 [K, H, W],
+    a: the walker's probabilities, FAINT at least. Without any seed the list is empty, and the half widths are too.
+    """
+    found, walked = [], []
+    for place, image in slices.items():
+        plane = image.shape[-2:]
+        drawn, part = seeds[place].reshape(-1, *plane), labels[place].view(-1, *plane)
+        p = torch.cat(list(read(probs, image, slices.size)), 2).view(-1, *part.shape)
+        pixels = image[0].reshape(-1, *part.shape).cpu().numpy()
+        for number in (drawn != UNLABELED).any((1, 2)).nonzero()[0].tolist():
+            a = walker_probs(pixels[:, number], drawn[number], len(p), beta)
+            score = p[:, number] * torch.from_numpy(a).clamp(min=FAINT) ** gamma
+            found.append((part[number], drawn[number], score.half()))
+            walked.append(a.argmax(0))
+    return found, half_widths(walked, len(found[0][2]) if found else 0)

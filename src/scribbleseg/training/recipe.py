@@ -19,6 +19,7 @@ class Preset:
     """Our own recipe, whatever the method."""
 
     method: str  # if none is named
+    options: dict[str, Any]  # of that method
     recipe: dict[str, Any]  # what replaces the method's
     whole: dict[str, int]  # size and iterations of whole slices and patches
     rings: dict[str, int]  # of slices that are cut to where rings lie
@@ -27,6 +28,7 @@ class Preset:
 PRESETS = {
     "fast": Preset(
         method="corral",
+        options={},
         recipe={
             "optimizer": "adamw",
             "lr": 0.001,
@@ -39,6 +41,21 @@ PRESETS = {
         whole={"size": 128, "iterations": 900},
         rings={"size": 80, "iterations": 2300},
     ),
+    "best": Preset(
+        method="corral",
+        options={"taught": 1.0},
+        recipe={
+            "optimizer": "adamw",
+            "lr": 0.003,
+            "schedule": "onecycle",
+            "weight_decay": 0.01,
+            "batch": 12,
+            "ema": 0.99,
+            "augmentation": "papers",
+        },
+        whole={"size": 128, "iterations": 2400},
+        rings={"size": 80, "iterations": 6000},
+    ),
 }
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("poly", "cosine", "onecycle", "step", "constant")
@@ -50,6 +67,12 @@ QUICK_SGD_LR = 0.03  # every SGD method starts at the comparison's pCE rate: the
 def method_name(config: Train) -> str:
     """The method that is trained; if none was named, effdnet, or that of the preset."""
     return config.method or (PRESETS[config.preset].method if config.preset in PRESETS else "effdnet")
+
+
+def preset_options(config: Train) -> dict[str, Any]:
+    """The options that a preset sets for its method."""
+    preset = PRESETS.get(config.preset)
+    return preset.options if preset is not None and method_name(config) == preset.method else {}
 
 
 def make_recipe(config: Train) -> tuple[Recipe, int, str]:

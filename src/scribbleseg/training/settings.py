@@ -18,7 +18,7 @@ from .checkpoint import weights_iteration
 from .fit import Undecided
 from .patch import MOST_SIDE, SHORTEST
 from .plan import Plan, own_code, read_plan
-from .recipe import PRESETS, make_recipe, method_name
+from .recipe import PRESETS, make_recipe, method_name, preset_options
 
 BATCH_3D = 2
 
@@ -31,7 +31,7 @@ def make_plan(config: Train, dataset: Dataset) -> Plan:
     check_interval(config.checkpoint_every)
     check_seed(config.seed)
     method = method_name(config)
-    options = parse_options(method, config.set)
+    options = preset_options(config) | parse_options(method, config.set)
     recipe, size, network = make_recipe(config)
     split = dataset.default_split() if config.split == "auto" else config.split
     fold = dataset.fold(split, config.fold)
