@@ -1,11 +1,12 @@
-"""Choose settings of the preset fast on training patients, judged by what the annotator drew.
+"""Choose settings of the presets on training patients, judged by what the annotator drew.
 
 python benchmarks/studies/choose.py [--data acdc --split cv5] [--only NAME ...] [--runs runs/choose]
 
-Every variant below is trained by the preset with its changes, on the training side of fold 0 less 15 % of the patients.
-Those patients' strokes and enclosed background judge it: mean cross-entropy over the classes, and Dice over the
-labelled pixels. Dice against their dense masks, where there are any, is reported and chooses nothing. Variants that
-were trained are only measured. It writes fast/choose.csv and fast/choose.md. See docs/methods/corral.md.
+Every variant below is the preset fast with its changes, or another preset, trained on the training side of fold 0
+less 15 % of the patients. Those patients' strokes and enclosed background judge it: mean cross-entropy over the
+classes, and Dice over the labelled pixels. Dice against their dense masks, where there are any, is reported and chooses
+nothing. Variants that were trained are only measured. It writes fast/choose.csv and fast/choose.md. See
+docs/methods/corral.md.
 """
 
 import argparse
@@ -39,6 +40,11 @@ VARIANTS: dict[str, dict] = {  # name → settings of the training
     "half-time": {"preparation": "slices", "set": ("taught=1",)},
     "rings": {},
     "rings-96": {"size": 96, "iterations": 1600},
+    "longer": {"iterations": 3000},
+    "longer, half-time": {"iterations": 3000, "set": ("taught=1",)},
+    "longer, lr .003": {"iterations": 3000, "lr": 0.003},
+    "longer, papers": {"iterations": 3000, "augmentation": "papers"},
+    "best": {"preset": "best"},
 }
 COLUMNS = (
     *("variant", "data", "seed", "commit", "device", "minutes", "cases", "cross_entropy", "background"),
@@ -55,7 +61,7 @@ def train(name: str, data: Path, split: str, run: Path, seed: int) -> None:
     if (run / "config.json").is_file():
         resume(run)
         return
-    ss.train(data, run, preset="fast", split=split, val_share=0.15, seed=seed, **VARIANTS[name])
+    ss.train(data, run, split=split, val_share=0.15, seed=seed, **{"preset": "fast"} | VARIANTS[name])
 
 
 def measure(name: str, data: Path, run: Path) -> dict:
@@ -130,7 +136,7 @@ def main() -> None:
             "Made by `python benchmarks/studies/choose.py`; numbers, commits and machines in choose.csv. Fold 0's "
             "training patients, 15 % of them held out: their strokes and rings choose, dense masks do not."
         )
-        write_page(given.results / "choose.md", "# Settings of the preset fast", about, markdown_table(HEAD, rows))
+        write_page(given.results / "choose.md", "# Settings of the presets", about, markdown_table(HEAD, rows))
 
 
 if __name__ == "__main__":
