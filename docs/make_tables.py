@@ -1,4 +1,4 @@
-"""Write the scores in the table of README.md anew from the committed CSV files: python docs/make_tables.py"""
+"""Write the tables of scores in README.md and docs/methods/README.md anew: python docs/make_tables.py"""
 
 import csv
 import re
@@ -12,34 +12,46 @@ from scribbleseg.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "quick"
-FAST = ROOT / "benchmarks" / "results" / "fast" / "runs.csv"
+PRESETS = {name: ROOT / "benchmarks" / "results" / name / "runs.csv" for name in ("fast", "best")}
+MINUTES = ROOT / "benchmarks" / "results" / "minutes.csv"
+RELEASED = ROOT / "benchmarks" / "results" / "released.csv"
 PLACES = (("acdc", "cv5", 0), ("mscmr", "25-5-15", 0))
 JOBS = {name: [Job(*place, name, name, (), 0, "quick") for place in PLACES] for name in METHODS}
 
 
 def scores() -> dict[str, list[str]]:
-    """Method → minutes of training on ACDC, mean Dice on ACDC and on MSCMR; `–`: not run.
-
-    Budget `quick`, seed 0; of corral the preset fast, all seeds.
-    """
-    records, rows = read_records(RESULTS), read_scores(RESULTS)
-    found = {}
-    for name, (acdc, mscmr) in JOBS.items():
-        dice = [
-            f"{100 * summarise(rows[job.run])[-1]['dice']:.1f}" if job.run in rows else "–" for job in (acdc, mscmr)
-        ]
-        found[name] = [f"{records[acdc.run]['minutes']:.0f}" if acdc.run in records else "–", *dice]
-    with open(FAST, newline="", encoding="utf-8") as file:
-        runs = list(csv.DictReader(file))
-    minutes, _ = means(runs, "minutes")
-    found["corral"] = [f"{minutes:.0f}", *(f"{value:.1f}" for value in means(runs, "dice"))]
-    return found
+    """Method → mean Dice on ACDC and on MSCMR, budget `quick`, seed 0; of corral the preset fast; `–`: not run."""
+    rows = read_scores(RESULTS)
+    found = {
+        name: [f"{100 * summarise(rows[job.run])[-1]['dice']:.1f}" if job.run in rows else "–" for job in jobs]
+        for name, jobs in JOBS.items()
+    }
+    return found | {"corral": [of_preset("fast", *place) for place in PLACES]}
 
 
-def means(runs: list[dict], column: str) -> list[float]:
-    """The mean over the seeds of the preset fast, for each of PLACES."""
-    values = [[float(run[column]) for run in runs if run["data"] == data] for data, *_ in PLACES]
-    return [sum(found) / len(found) for found in values]
+def of_preset(preset: str, *place: object) -> str:
+    """The mean Dice of all seeds of a preset on a fold of a data set; `–`: not run."""
+    found = [
+        float(run["dice"]) for run in read(PRESETS[preset]) if (run["data"], run["split"], int(run["fold"])) == place
+    ]
+    return f"{sum(found) / len(found):.1f}" if found else "–"
+
+
+def minutes() -> list[list[str]]:
+    """What is trained, its minutes on two cores and its Dice on ACDC, the highest first; `–`: not measured."""
+    measured = {line["recipe"]: line["minutes"] for line in read(MINUTES)}
+    methods = scores()
+    found = [[f"`--preset {name}`", measured.get(name, "–"), of_preset(name, *PLACES[0])] for name in PRESETS]
+    for name in ("scn", "effdnet", "pce"):
+        found.append([f"`--method {name} --budget quick`", measured.get(name, "–"), methods[name][0]])
+    found += [[line["code"], line["minutes"], line["dice"]] for line in read(RELEASED)]
+    return sorted(found, key=lambda cells: cells[2], reverse=True)
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The lines of a CSV file."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def notes() -> str:
@@ -50,22 +62,33 @@ def notes() -> str:
         for name, jobs in JOBS.items()
         if any(job.run in records and difference(job, Bench(ROOT), records[job.run]) for job in jobs)
     ]
-    return f"\n{', '.join(old)}: run before its defaults changed, see docs/results.md.\n" if old else ""
+    return f"\n{', '.join(old)}: run before its defaults changed, see [results.md](../results.md).\n" if old else ""
 
 
-def filled(page: str) -> str:
-    """The page with the last three cells of every method's row, and the notes below the table, written anew."""
+def with_minutes(page: str) -> str:
+    """README.md with its table written anew."""
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in minutes())
+    place = r"(?s)(<!-- minutes.*?\n\|---[^\n]*\n).*?(?=\n<!-- end of minutes -->)"
+    page, count = re.subn(place, rf"\g<1>{table}", page)
+    if count != 1:
+        raise SystemExit("README.md has no table between `<!-- minutes` and `<!-- end of minutes -->`. Put it there.")
+    return page
+
+
+def with_scores(page: str) -> str:
+    """The methods' page with the last two cells of every method's row, and the notes below the table, written anew."""
     for name, cells in scores().items():
-        row = rf"^(\| \[`{name}`\].*)( \| [^|]*){{3}} \|$"
+        row = rf"^(\| \[`{name}`\].*)( \| [^|]*){{2}} \|$"
         page, count = re.subn(row, lambda m, cells=cells: f"{m[1]} | {' | '.join(cells)} |", page, flags=re.MULTILINE)
         if count != 1:
-            raise SystemExit(f"README.md has {count} rows for {name}; expected one.")
+            raise SystemExit(f"docs/methods/README.md has {count} rows for {name}; expected one.")
     page, count = re.subn(r"(?s)(\n\|[^\n]*\n)[^|]*(<!-- end of scores -->)", lambda m: m[1] + notes() + m[2], page)
     if count != 1:
-        raise SystemExit("README.md has no `<!-- end of scores -->` below the table. Put it there.")
+        raise SystemExit("docs/methods/README.md has no `<!-- end of scores -->` below the table. Put it there.")
     return page
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for page, write in (("README.md", with_minutes), ("docs/methods/README.md", with_scores)):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        (ROOT / page).write_text(write(text), encoding="utf-8")

@@ -1,23 +1,27 @@
 """benchmarks/studies/ablation.py: the means of the seeds stand on the page, and a study carries on."""
 
 import ablation
+import numpy as np
 import pytest
 from common import read_csv
 from small import ringed
 
+from scribbleseg.core.labels import UNLABELED
+from scribbleseg.data.case import read_scribble
+from scribbleseg.data.layout import read_dataset
 from scribbleseg.training.plan import read_plan
 
 
 def line(method: str, enclosure: str, seed: int, dice: str, near: str) -> dict:
     numbers = {"dice": dice, "near": near, "far": "4.04", "empty": "1.00", "minutes": "20.0"}
-    return {"method": method, "enclosure": enclosure, "seed": seed, "cases": 40} | numbers
+    return {"method": method, "enclosure": enclosure, "deleted": "none", "seed": seed, "cases": 40} | numbers
 
 
 def test_the_page_has_the_mean_of_the_seeds_and_each_of_them():
     lines = [line("pce", "off", 0, "60.00", "80.0"), line("pce", "off", 1, "61.00", "81.0")]
     assert ablation.summary([*lines, line("scn", "on", 0, "82.00", "83.0")]) == [
-        ["pce", "off", "0, 1", "60.5 (60.0 / 61.0)", "80.5", "4.0 %", "1.0 %", "20"],
-        ["scn", "on", "0", "82.0", "83.0", "4.0 %", "1.0 %", "20"],
+        ["pce", "off", "none", "0, 1", "60.5 (60.0 / 61.0)", "80.5", "4.0 %", "1.0 %", "20"],
+        ["scn", "on", "none", "0", "82.0", "83.0", "4.0 %", "1.0 %", "20"],
     ]
 
 
@@ -32,7 +36,7 @@ def test_a_study_carries_on(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ablation, "scribbleseg", short)
     monkeypatch.setattr(ablation, "SPLIT", "final")
-    monkeypatch.setattr(ablation, "ROWS", [("pce", "off"), ("pce", "on")])
+    monkeypatch.setattr(ablation, "ROWS", [("pce", "off", "none"), ("pce", "on", "none")])
     words = ["--data", data, "--runs", tmp_path / "runs", "--results", tmp_path]
     monkeypatch.setattr("sys.argv", ["ablation.py", *map(str, words)])
     ablation.main()
@@ -57,5 +61,22 @@ def test_a_prediction_that_was_cut_off_is_made_again(tmp_path, monkeypatch):
     monkeypatch.setattr(ablation, "scribbleseg", cut_off)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            ablation.make(tmp_path / "data", "pce", "off", 0, tmp_path)
+            ablation.make(tmp_path / "data", "pce", "off", "none", 0, tmp_path)
     assert done == ["train", "predict"] * 2 and not (tmp_path / "pce-off-s0" / "predictions").exists()
+
+
+def test_half_of_the_rings_strokes_are_deleted_and_nothing_else(tmp_path):
+    data = ringed(tmp_path / "data")
+    before = {path.name: path.read_bytes() for path in (data / "labelsTr").iterdir()}
+    made = ablation.with_deleted(data, 0.5, "pieces", tmp_path / "made")
+    assert ablation.with_deleted(data, 0.5, "pieces", made) == made
+    assert {path.name: path.read_bytes() for path in (data / "labelsTr").iterdir()} == before
+    old, new = read_dataset(data), read_dataset(made)
+    left = []
+    for name in old.cases:
+        (was, grid), (now, same) = read_scribble(old, old.case(name)), read_scribble(new, new.case(name))
+        assert (grid.affine == same.affine).all() and set(np.unique(now[now != was])) <= {UNLABELED}
+        assert (was[now != was] == 0).all()
+        left.append((now == 0).sum() / (was == 0).sum())
+    assert 0.3 < np.mean(left) < 0.7
+    assert list(ablation.DELETED.values()) == [(0.25, "sector"), (0.25, "pieces"), (0.5, "sector"), (0.5, "pieces")]

@@ -3,39 +3,53 @@
 python benchmarks/studies/ablation.py [--seeds 0] [--minutes N]
 
 Every row of ROWS is trained on ACDC's cv5 fold 0 with the preset fast on whole slices (128 pixels, 900 iterations) and
-scored on the 40 test cases. Nothing is chosen here. A study that was cut off carries on; --minutes begins no run after
-that time. Writes ablation.csv and ablation.md into --results.
+scored on the 40 test cases; in some rows a part of the background strokes was deleted, as in enclosed.py. Nothing is
+chosen here. Rows that ablation.csv has are left out, and a run that was cut off carries on; --minutes begins no run
+after that time. Writes ablation.csv and ablation.md into --results.
 """
 
 import argparse
 import time
 from pathlib import Path
 
+import enclosed
+import nibabel
 import numpy as np
 from annotator import sum_of_minutes
-from common import RESULTS, markdown_table, put_line, scribbleseg, write_page
+from common import RESULTS, markdown_table, put_line, read_csv, scribbleseg, slug, write_page
 from far_field import MARGIN, measure
 
 from scribbleseg.core.atomic import atomic_folder
 from scribbleseg.core.json_file import read_json
+from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.layout import read_dataset
 
 SPLIT, FOLD = "cv5", 0
-ROWS = [(method, enclosure) for method in ("pce", "scn", "effdnet") for enclosure in ("off", "on")]
-COLUMNS = ("method", "enclosure", "seed", "cases", "dice", "near", "far", "empty", "minutes", "commit", "device")
-HEAD = ("method", "enclosure", "seeds", "Dice", "Dice in the box", "foreground outside", "in empty slices", "minutes")
+DELETED = {f"{100 * share:.0f} %, {which}": (share, which) for share, which in enclosed.DELETED if 0 < share <= 0.5}
+ROWS = [(method, enclosure, "none") for method in ("pce", "scn", "effdnet") for enclosure in ("off", "on")]
+ROWS += [("pce", "auto", deleted) for deleted in DELETED]
+COLUMNS = (
+    *("method", "enclosure", "deleted", "seed", "cases", "dice", "near", "far", "empty"),
+    *("minutes", "commit", "device"),
+)
+HEAD = (
+    *("method", "enclosure", "strokes deleted", "seeds", "Dice", "Dice in the box", "foreground outside"),
+    *("in empty slices", "minutes"),
+)
 ABOUT = (
     "Made by `python benchmarks/studies/ablation.py`; every run, its commit and its machine in ablation.csv. ACDC, "
     f"`{SPLIT}` fold {FOLD}, 40 test cases, preset `fast` on whole slices: 128 pixels, 900 iterations. In the box: "
     f"inside each slice's box around the dense mask, {MARGIN} pixels wider on every side. Foreground outside: share of "
     "the predicted foreground that lies outside the boxes, in slices with and without a heart. `pce` with the enclosed "
-    "background is `corral`."
+    "background is `corral`. Strokes deleted: of the background's, see [enclosed.md](enclosed.md); `auto` decides "
+    "whether the rest is read."
 )
 
 
-def make(data: Path, method: str, enclosure: str, seed: int, runs: Path) -> dict:
+def make(data: Path, method: str, enclosure: str, deleted: str, seed: int, runs: Path) -> dict:
     """A line of the table; trains, predicts and scores what is not done."""
-    run = runs / f"{method}-{enclosure}-s{seed}"
+    run = runs / f"{method}-{enclosure}{'' if deleted == 'none' else f'-{slug(deleted)}'}-s{seed}"
+    data = data if deleted == "none" else with_deleted(data, *DELETED[deleted], runs / f"data-{slug(deleted)}")
     if (run / "config.json").is_file():
         scribbleseg(["train", run, "--resume"])
     else:
@@ -49,6 +63,7 @@ def make(data: Path, method: str, enclosure: str, seed: int, runs: Path) -> dict
     return {
         "method": method,
         "enclosure": enclosure,
+        "deleted": deleted,
         "seed": seed,
         "cases": cases,
         **{name: f"{100 * value:.2f}" for name, value in zip(("dice", "near", "far", "empty"), values)},
@@ -58,16 +73,39 @@ def make(data: Path, method: str, enclosure: str, seed: int, runs: Path) -> dict
     }
 
 
+def with_deleted(data: Path, share: float, which: str, target: Path) -> Path:
+    """A copy of a data set of NIfTI files whose slices lack a share of their background strokes."""
+    if target.is_dir():
+        return target
+    ignore, rng = read_dataset(data).ignore, np.random.default_rng(0)
+    with atomic_folder(target) as partial:
+        for path in data.iterdir():
+            if path.name != "labelsTr":
+                (partial / path.name).symlink_to(path.resolve())
+        (partial / "labelsTr").mkdir()
+        for path in sorted((data / "labelsTr").iterdir()):
+            image = nibabel.load(path)
+            label = np.asarray(image.dataobj, np.uint8)
+            label[label == ignore] = UNLABELED
+            for number in range(label.shape[2]):
+                drawn = label[:, :, number]
+                if ((drawn != 0) & (drawn != UNLABELED)).any():
+                    label[:, :, number] = enclosed.without(drawn, share, which, rng)
+            label[label == UNLABELED] = ignore
+            nibabel.save(nibabel.Nifti1Image(label, image.affine, image.header), partial / "labelsTr" / path.name)
+    return target
+
+
 def place(line: dict) -> tuple[int, int]:
     """Where a line stands in the table."""
-    return ROWS.index((line["method"], line["enclosure"])), int(line["seed"])
+    return ROWS.index((line["method"], line["enclosure"], line["deleted"])), int(line["seed"])
 
 
 def summary(lines: list[dict]) -> list[list[str]]:
     """The rows of the page: the mean of the seeds, and of Dice each of them."""
     rows = []
-    for method, enclosure in ROWS:
-        found = [line for line in lines if (line["method"], line["enclosure"]) == (method, enclosure)]
+    for row in ROWS:
+        found = [line for line in lines if (line["method"], line["enclosure"], line["deleted"]) == row]
         if found:
             dice, near, far, empty, minutes = (
                 np.mean([float(line[key]) for line in found]) for key in ("dice", "near", "far", "empty", "minutes")
@@ -76,7 +114,7 @@ def summary(lines: list[dict]) -> list[list[str]]:
             each = f" ({one_by_one})" if len(found) > 1 else ""
             shares = [f"{far:.1f} %", f"{empty:.1f} %"]
             seeds = ", ".join(str(line["seed"]) for line in found)
-            rows.append([method, enclosure, seeds, f"{dice:.1f}{each}", f"{near:.1f}", *shares, f"{minutes:.0f}"])
+            rows.append([*row, seeds, f"{dice:.1f}{each}", f"{near:.1f}", *shares, f"{minutes:.0f}"])
     return rows
 
 
@@ -88,12 +126,13 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
-    began = time.monotonic()
+    began, path = time.monotonic(), given.results / "ablation.csv"
+    done = [place(line) for line in read_csv(path)] if path.is_file() else []
     for seed in given.seeds:
-        for method, enclosure in ROWS:
-            if time.monotonic() - began < 60 * given.minutes:
-                line = make(given.data, method, enclosure, seed, given.runs)
-                lines = put_line(given.results / "ablation.csv", line, place, COLUMNS)
+        for number, (method, enclosure, deleted) in enumerate(ROWS):
+            if (number, seed) not in done and time.monotonic() - began < 60 * given.minutes:
+                line = make(given.data, method, enclosure, deleted, seed, given.runs)
+                lines = put_line(path, line, place, COLUMNS)
                 table = markdown_table(HEAD, summary(lines))
                 write_page(given.results / "ablation.md", "# The enclosed background, method by method", ABOUT, table)
 

@@ -3,15 +3,15 @@
 python benchmarks/studies/presets.py PRESET [--only acdc-cv5-0 mscmr-25-5-15-0 ...] [--seeds 0 1]
 
 Each place, a fold of a split of a data set, is trained for each seed, predicted and scored: the test cases of ACDC,
-the validation cases of MSCMR. A study that was cut off carries on. Writes PRESET/PLACE-s0.csv, … (the scores of each
-case) and PRESET/runs.csv.
+the validation cases of MSCMR. What runs.csv has is left out, and a run that was cut off carries on. Writes
+PRESET/PLACE-s0.csv, … (the scores of each case) and PRESET/runs.csv.
 """
 
 import argparse
 from pathlib import Path
 
 from annotator import sum_of_minutes
-from common import RESULTS, put_line, scribbleseg
+from common import RESULTS, put_line, read_csv, scribbleseg
 
 from scribbleseg.core.json_file import read_json
 from scribbleseg.evaluation.tables import read_rows, summarise
@@ -60,13 +60,16 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
+    results = given.results / given.preset
+    results.mkdir(parents=True, exist_ok=True)
+    path = results / "runs.csv"
+    done = [place(line) for line in read_csv(path)] if path.is_file() else []
     for seed in given.seeds:
         for name in given.only:
-            results = given.results / given.preset
-            results.mkdir(parents=True, exist_ok=True)
-            scores = results / f"{name}-s{seed}.csv"
-            line = make(given.preset, name, seed, given.datasets, given.runs / given.preset, scores)
-            put_line(results / "runs.csv", line, place, COLUMNS)
+            if (list(PLACES).index(name), seed) not in done:
+                scores = results / f"{name}-s{seed}.csv"
+                line = make(given.preset, name, seed, given.datasets, given.runs / given.preset, scores)
+                put_line(path, line, place, COLUMNS)
 
 
 def place(line: dict) -> tuple[int, int]:
