@@ -30,7 +30,8 @@ def chosen(tmp_path, monkeypatch):
 def test_a_variant_is_trained_once_and_measured_on_the_patients_that_were_held_out(chosen):
     choose.main()
     run = chosen / "runs" / "squares-papers-s0"
-    plan = read_plan(run)[1]
+    config, plan = read_plan(run)
+    assert (config.preset, plan.method) == ("fast", "corral")
     assert (plan.recipe.iterations, plan.recipe.augmentation) == (2, "papers") and plan.fold.val
     weights = (run / "last.safetensors").read_bytes()
     choose.main()

@@ -395,7 +395,7 @@ def test_threads_that_wait_leave_their_core(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("busy", "given", "policy"), [(35, None, "passive"), (35, "active", "active"), (20, None, None)]
+    ("busy", "given", "policy"), [(26, None, "passive"), (26, "active", "active"), (24, None, None)]
 )
 def test_what_the_user_says_of_waiting_threads_stays_and_an_idle_machine_sets_nothing(
     tmp_path, monkeypatch, busy, given, policy
@@ -406,7 +406,9 @@ def test_what_the_user_says_of_waiting_threads_stays_and_an_idle_machine_sets_no
         monkeypatch.delenv("OMP_WAIT_POLICY")
     monkeypatch.setattr(psutil, "cpu_percent", lambda interval: busy)
     monkeypatch.setattr(psutil, "cpu_count", lambda: 2)
-    assert cli.main(["evaluate", str(tmp_path), str(tmp_path)]) == 2
+    assert cli.main(["evaluate", str(tmp_path), str(tmp_path)]) == 2  # has no threads
+    assert os.environ.get("OMP_WAIT_POLICY") == given
+    assert cli.main(["predict", *map(str, [tmp_path, tmp_path, tmp_path / "out"])]) == 2
     assert os.environ.get("OMP_WAIT_POLICY") == policy
 
 

@@ -119,6 +119,9 @@ def test_the_labels_of_half_time_count_and_survive_a_checkpoint():
     assert float(terms["pce"].detach()) == pytest.approx(-np.log(fitted[1:]).mean(), abs=1e-6)
     expected = -(3 * np.log(fitted[1]) + 9 * np.log(fitted[2])) / 12
     assert float(terms["told"].detach()) == pytest.approx(expected, abs=1e-6)
+    maps = batch.maps | {"enclosure": torch.where(label.long() == U, 0, U)}
+    enclosed = method.losses(Batch(images, batch.label, maps), torch.tensor(0.6))["enclosure"]
+    assert float(enclosed.detach()) == pytest.approx(-np.log(fitted[0]), abs=1e-6)
     before = Corral(Flat(), taught=1.0).losses(batch, torch.tensor(0.4))
     assert float(before["pce"].detach()) == pytest.approx(np.log(3), abs=1e-6)
     assert set(Corral(Flat(), taught=0.0).losses(batch, torch.tensor(0.6))) == {"pce"}
@@ -127,3 +130,33 @@ def test_the_labels_of_half_time_count_and_survive_a_checkpoint():
     other.load_state_dict(method.state_dict())
     other.resume(empty)
     assert torch.equal(empty.maps["told"], slices.maps["told"])
+
+
+def test_a_network_that_is_sure_outvotes_the_walker():
+    """Class 0 has no stroke, so the walker never meets one: FAINT is what is left of it."""
+    images, label = strip()
+    method = Corral(Flat(), taught=1.0)
+    with torch.no_grad():
+        method.network.bias[:, 0] = 20.0
+    found = told(method, images, label).maps["told"]
+    assert (found[label == U] == 0).all()
+
+
+def test_r_is_kept_where_it_is_and_is_finite_without_a_floor():
+    images, label = strip()
+    method = Corral(Flat(classes=4), taught=1.0, narrow=0.0)  # class 3 is nowhere: width 0
+    place = method.log_ratio.data_ptr()
+    told(method, images, label)
+    assert method.log_ratio.data_ptr() == place, "where a recorded step looks for it"
+    ratio = method.log_ratio[:4].exp().tolist()
+    assert ratio == pytest.approx([1, 0.6, 1, 1e-3], abs=1e-6)
+
+
+def test_a_checkpoint_from_before_r_was_kept_goes_on_without_it():
+    images, label = strip()
+    method, other = Corral(Flat(), taught=1.0), Corral(Flat(), taught=1.0)
+    told(method, images, label)
+    state = {name: value for name, value in method.state_dict().items() if name != "log_ratio"}
+    other.load_state_dict(state)
+    assert len(other.told) and not other.log_ratio.any()
+    assert "log_ratio" not in Corral(Flat()).state_dict(), "runs without ŷ have the state that they had"

@@ -27,9 +27,11 @@ from scribbleseg.networks.locator import Locator, attach
 from scribbleseg.sharing.export import export
 from scribbleseg.sharing.pack import pack
 from scribbleseg.training import locate
+from scribbleseg.training.fit import fit_plan
 from scribbleseg.training.machine import Machine
 from scribbleseg.training.plan import read_plan
 from scribbleseg.training.recipe import PRESETS
+from scribbleseg.training.settings import make_plan, undecided
 from scribbleseg.training.step import Step
 from scribbleseg.training.train import resume, train
 from scribbleseg.training.validation import read_validation
@@ -148,6 +150,14 @@ def test_without_rings_or_with_other_wishes_slices_stay_whole(data, tmp_path):
     small = small_dataset(tmp_path / "small")
     _, plan = read_plan(train(settings(small, tmp_path / "open", iterations=1)))
     assert not plan.fitted.locate and plan.size == 32
+
+
+def test_the_best_preset_cuts_to_rings_too_and_has_a_recipe_of_its_own(data):
+    config = Train(data, Path(), preset="best")
+    plan = fit_plan(make_plan(config, read_dataset(data)), read_dataset(data), undecided(config))
+    assert plan.fitted.locate and plan.fitted.enclosure == "hull" and plan.fitted.bare is not None
+    assert (plan.size, plan.recipe.iterations, plan.options) == (80, 6000, {"taught": 1.0})
+    assert (plan.recipe.lr, plan.recipe.augmentation, plan.recipe.ema) == (0.003, "papers", 0.99)
 
 
 def test_size_and_length_of_the_preset_follow(data, tmp_path, monkeypatch):

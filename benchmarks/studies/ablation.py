@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     began, path = time.monotonic(), given.results / "ablation.csv"
-    done = [place(line) for line in read_csv(path)] if path.is_file() else []
+    done = [place(line) for line in read_csv(path)]
     for seed in given.seeds:
         for number, (method, enclosure, deleted) in enumerate(ROWS):
             if (number, seed) not in done and time.monotonic() - began < 60 * given.minutes:

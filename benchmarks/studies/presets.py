@@ -29,6 +29,7 @@ def make(preset: str, name: str, seed: int, datasets: Path, runs: Path, scores: 
     if (run / "config.json").is_file():
         scribbleseg(["train", run, "--resume"])
     else:
+        scores.unlink(missing_ok=True)  # of a run that is gone
         place = ["--split", split, "--fold", fold, "--seed", seed]
         scribbleseg(["train", datasets / data, run, "--preset", preset, *place])
     if not scores.is_file():
@@ -63,7 +64,7 @@ def main() -> None:
     results = given.results / given.preset
     results.mkdir(parents=True, exist_ok=True)
     path = results / "runs.csv"
-    done = [place(line) for line in read_csv(path)] if path.is_file() else []
+    done = [place(line) for line in read_csv(path)]
     for seed in given.seeds:
         for name in given.only:
             if (list(PLACES).index(name), seed) not in done:

@@ -8,8 +8,8 @@ docs/make_tables.py takes the minutes of README.md's first table.
 """
 
 import argparse
-import shutil
 import sys
+import tempfile
 from pathlib import Path
 from time import monotonic
 
@@ -27,14 +27,13 @@ RECIPES = {
 COLUMNS = ("recipe", "minutes", "iterations", "size", "commit", "device")
 
 
-def measure(recipe: str, data: Path, run: Path) -> dict:
-    """A line of the table: the recipe is trained in `run`, which is deleted before and after."""
-    shutil.rmtree(run, ignore_errors=True)
-    began = monotonic()
-    scribbleseg(["train", data, run, *RECIPES[recipe], "--split", "cv5", "--fold", 0])
-    minutes = (monotonic() - began) / 60
-    plan, environment = read_json(run / "config.json")["plan"], read_json(run / "environment.json")
-    shutil.rmtree(run)
+def measure(recipe: str, data: Path) -> dict:
+    """A line of the table; the run is deleted."""
+    with tempfile.TemporaryDirectory() as folder:
+        run, began = Path(folder) / "run", monotonic()
+        scribbleseg(["train", data, run, *RECIPES[recipe], "--split", "cv5", "--fold", 0])
+        minutes = (monotonic() - began) / 60
+        plan, environment = read_json(run / "config.json")["plan"], read_json(run / "environment.json")
     return {
         "recipe": recipe,
         "minutes": f"{minutes:.1f}",
@@ -54,14 +53,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES), metavar="RECIPE")
     parser.add_argument("--data", type=Path, default=Path("datasets/acdc"))
-    parser.add_argument("--runs", type=Path, default=Path("runs/minutes"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     path, device = given.results / "minutes.csv", device_name(pick_device("auto"))
-    done = [(line["recipe"], line["device"]) for line in read_csv(path)] if path.is_file() else []
+    done = [(line["recipe"], line["device"]) for line in read_csv(path)]
     for recipe in given.only:
         if (recipe, device) not in done:
-            put_line(path, measure(recipe, given.data, given.runs / recipe), place, COLUMNS)
+            put_line(path, measure(recipe, given.data), place, COLUMNS)
 
 
 if __name__ == "__main__":

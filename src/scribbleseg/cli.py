@@ -177,7 +177,8 @@ def _beside_others() -> bool:
 
 def _run(target: str, settings: Any) -> int:
     module, _, function = target.partition(":")
-    if "OMP_WAIT_POLICY" not in os.environ and _beside_others():
+    computes = isinstance(settings, (config.Train, config.Resume, config.Predict))
+    if computes and "OMP_WAIT_POLICY" not in os.environ and _beside_others():
         os.environ["OMP_WAIT_POLICY"] = "passive"  # PyTorch's threads that wait leave their core to others
     result = getattr(importlib.import_module(f"scribbleseg.{module}"), function)(settings)
     if result is False:

@@ -85,8 +85,8 @@ class Train:
         Literal["paper", "fast", "best"],
         Option(
             "",
-            "Our own recipes for two cores; they replace that of the method and the budget. fast: about 5 minutes. "
-            "best: 15 to 60 minutes. docs/methods/corral.md says what they reach.",
+            "Our own recipes for two cores; they replace that of the method and the budget. fast: 5 to 20 minutes. "
+            "best: about three times as long; it flips and turns slices. docs/methods/corral.md says what they reach.",
         ),
     ] = "paper"
     preparation: Annotated[

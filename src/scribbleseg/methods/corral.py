@@ -14,7 +14,7 @@ from ..losses.enclosure import enclosure_term
 from ..losses.supervised import as_float, partial_cross_entropy
 from .base import Method
 from .options import above, at_least, between
-from .walker import walk
+from .walker import FAINT, walk
 
 
 class Corral(Method):
@@ -23,8 +23,8 @@ class Corral(Method):
     ŷ = argmax_k p_k a_k^γ r_k of the pixels that are neither drawn nor enclosed, made once: p from the network, a_k
     the probability that a random walker meets a stroke of class k first, r_k = R_k / max R with R_k the half width of
     class k in the walker's labels. Both p and a part two strokes about half-way, which is inside the wider structure:
-    without r thin structures come out too thick. The background has r = 1. As the losses see the logits z without
-    log r from half-time on, the network's output counts r_k too (logit adjustment, Menon et al., ICLR 2021).
+    without r thin structures come out too thick. The background has r = 1. From half-time on the losses are computed
+    from z − log r, z the logits. They fit softmax(z − log r) to the labels, so the output softmax(z) is r times that.
     """
 
     dims = (2, 3)
@@ -42,7 +42,7 @@ class Corral(Method):
         taught: Annotated[float, at_least(0), "w_t, weight of ŷ; 0: neither ŷ nor r is made"] = 0.0,
         beta: Annotated[float, above(0), "β, how strongly an edge stops the walker"] = 200.0,
         gamma: Annotated[float, between(0, 1), "γ, how much the walker counts beside the network"] = 0.7,
-        narrow: Annotated[float, between(0.01, 1), "the least r_k; 1: widths do not count"] = 0.25,
+        narrow: Annotated[float, between(0, 1), "the least r_k; 1: widths do not count"] = 0.25,
     ):
         super().__init__(network)
         self.enclosed, self.taught, self.beta, self.gamma, self.narrow = enclosed, taught, beta, gamma, narrow
@@ -61,7 +61,7 @@ class Corral(Method):
         walked, widths = walk(slices, self.seeds(slices), told, self.probs, self.beta, self.gamma)
         self.network.train(training)
         if walked:
-            ratio = torch.from_numpy(widths / max(widths[1:].max(), 1)).clamp(self.narrow, 1).view(-1, 1, 1)
+            ratio = torch.from_numpy(widths / max(widths[1:].max(), 1)).clamp(max(self.narrow, FAINT), 1).view(-1, 1, 1)
             ratio[0] = 1
             self.log_ratio[: len(ratio)] = ratio.flatten().log()
             for open_, drawn, score in walked:
@@ -93,4 +93,6 @@ class Corral(Method):
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
         self.told = self.told.new_empty(state_dict[prefix + "told"].shape)
+        if self.taught:  # runs from before it was kept went on without it
+            state_dict.setdefault(prefix + "log_ratio", self.log_ratio)
         super()._load_from_state_dict(state_dict, prefix, *args)

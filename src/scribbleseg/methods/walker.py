@@ -11,7 +11,7 @@ from ..core.labels import UNLABELED
 from ..data.voxels import Slices, Voxels
 from ..networks.windows import read
 
-FAINT = 1e-3  # least probability of the walker, so that a network can outvote it
+FAINT = 1e-3  # least probability of the walker, so that a network can outvote it; and least r_k
 
 
 def walker_probs(image: np.ndarray, seeds: np.ndarray, classes: int, beta: float) -> np.ndarray:
@@ -66,8 +66,8 @@ def walk(
     """What network and walker together find in each slice that has seeds, and the walker's half widths, [K].
 
     seeds, labels: uint8, shaped like the slices' label. probs: image [1, channels, *space] → p [1, K, *space] on the
-    CPU. Of each slice: its part of `labels`, to be written to, [H, W]; its seeds [H, W]; p a^γ, float16 [K, H, W],
-    a: the walker's probabilities, FAINT at least. Without any seed the list is empty, and the half widths are too.
+    CPU. Of each slice: a view [H, W] of its part of `labels`, into which the caller writes; its seeds [H, W]; p a^γ,
+    float16 [K, H, W], a: the walker's probabilities, FAINT at least. Without any seed both results are empty.
     """
     found, walked = [], []
     for place, image in slices.items():

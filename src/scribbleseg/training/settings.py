@@ -111,9 +111,8 @@ def undecided(config: Train) -> Undecided:
     """What the settings leave to the training cases. Raises InputError for what the method has no term for."""
     preset, in_rings = PRESETS.get(config.preset), None
     if preset is not None:
-        given = {name: value for name in preset.rings if (value := getattr(config, name)) is not None}
-        size, iterations = (preset.rings | given).values()
-        in_rings = (size, iterations)
+        size, iterations = preset.rings["size"], preset.rings["iterations"]
+        in_rings = (config.size or size, config.iterations or iterations)
     method = method_name(config)
     return Undecided(
         enclosure=_enclosure(config, method),
