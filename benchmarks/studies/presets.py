@@ -4,21 +4,32 @@ python benchmarks/studies/presets.py PRESET [--only acdc-cv5-0 mscmr-25-5-15-0 .
 
 Each place, a fold of a split of a data set, is trained for each seed, predicted and scored: the test cases of ACDC,
 the validation cases of MSCMR. What runs.csv has is left out, and a run that was cut off carries on. Writes
-PRESET/PLACE-s0.csv, … (the scores of each case) and PRESET/runs.csv.
+PRESET/PLACE-s0.csv, … (the scores of each case), PRESET/runs.csv and the page PRESET/runs.md.
 """
 
 import argparse
 from pathlib import Path
 
+import numpy as np
 from annotator import sum_of_minutes
-from common import RESULTS, put_line, read_csv, scribbleseg
+from common import RESULTS, markdown_table, put_line, read_csv, scribbleseg, write_page
 
 from scribbleseg.core.json_file import read_json
+from scribbleseg.data.layout import read_dataset
+from scribbleseg.data.set_aside import set_aside
 from scribbleseg.evaluation.tables import read_rows, summarise
 from scribbleseg.training.recipe import PRESETS
 
 PLACES = {f"{data}-{split}-{fold}": (data, split, fold) for data, split, fold in [("mscmr", "25-5-15", 0)]}
 PLACES |= {f"acdc-{split}-{fold}": ("acdc", split, fold) for split in ("cv5", "strat5") for fold in range(5)}
+CHOSE = ("cv5", 0, 0.15, 0)  # split, fold, share and seed of the patients whose strokes chose, see choose.py
+HEAD = ("cases of", "seeds", "cases", "Dice by class", "Dice", "HD95", "Dice without the cases that chose")
+ABOUT = (
+    "Made by `python benchmarks/studies/presets.py {}`; commits, machines and minutes in runs.csv, scores of each case "
+    "in the files beside it. ACDC: test cases; HD95 in voxels. MSCMR: five validation cases; HD95 in mm. The presets "
+    "were chosen by strokes of 24 training cases of cv5 fold 0. They are test cases of other folds: the last column is "
+    "without them."
+)
 COLUMNS = ("data", "split", "fold", "seed", "cases", "dice", "minutes", "iterations", "size", "commit", "device")
 
 
@@ -52,6 +63,42 @@ def make(preset: str, name: str, seed: int, datasets: Path, runs: Path, scores: 
     }
 
 
+def summary(preset: str, results: Path, datasets: Path) -> list[list[str]]:
+    """The rows of the page: of each place the mean of its seeds, of a split whose folds are all done their mean."""
+    dataset = read_dataset(datasets / "acdc")
+    split, fold, share, seed = CHOSE
+    chose = {("acdc", case) for case in set_aside(dataset, dataset.fold(split, fold), share, seed).val}
+    lines, rows, means = read_csv(results / "runs.csv"), [], {}
+    for number, (name, (data, *_)) in enumerate(PLACES.items()):
+        seeds = [line["seed"] for line in lines if place(line)[0] == number]
+        found = [read_rows(results / f"{name}-s{seed}.csv") for seed in seeds]
+        if not found:
+            continue
+        means[name] = np.mean([measures(rows, data, chose) for rows in found], 0)
+        dice = [f"{100 * summarise(rows)[-1]['dice']:.1f}" for rows in found]
+        cases = len({row["case"] for row in found[0]})
+        rows.append([name, ", ".join(seeds), cases, *shown(means[name])])
+        rows[-1][4] += f" ({' / '.join(dice)})" if len(dice) > 1 else ""
+    for split in ("cv5", "strat5"):
+        folds = [mean for name, mean in means.items() if name.startswith(f"acdc-{split}-")]
+        if len(folds) == 5:
+            rows.append([f"acdc-{split}, mean of the folds", "", 200, *shown(np.mean(folds, 0))])
+    return rows
+
+
+def measures(rows: list[dict], data: str, chose: set[tuple[str, str]]) -> list[float]:
+    """Dice of each class, their mean, HD95, and Dice without the cases that chose; Dice in percent."""
+    others = [row for row in rows if (data, row["case"]) not in chose]
+    every = summarise(rows)
+    return [*(100 * entry["dice"] for entry in every), every[-1]["hd95"], 100 * summarise(others)[-1]["dice"]]
+
+
+def shown(values: np.ndarray) -> list[str]:
+    """The cells of `measures`."""
+    *classes, dice, hd95, others = (f"{value:.1f}" for value in values)
+    return [" / ".join(classes), dice, hd95, others]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("preset", choices=PRESETS)
@@ -71,6 +118,8 @@ def main() -> None:
                 scores = results / f"{name}-s{seed}.csv"
                 line = make(given.preset, name, seed, given.datasets, given.runs / given.preset, scores)
                 put_line(path, line, place, COLUMNS)
+    table = markdown_table(HEAD, summary(given.preset, results, given.datasets))
+    write_page(results / "runs.md", f"# The preset {given.preset}", ABOUT.format(given.preset), table)
 
 
 def place(line: dict) -> tuple[int, int]:
