@@ -660,9 +660,14 @@ def test_the_fast_preset_replaces_the_methods_recipe_and_yields_to_what_is_said(
 
 def test_the_best_preset_sets_the_options_of_its_own_method_alone(dataset, tmp_path):
     plan = plan_of(Train(dataset, tmp_path, preset="best"))
-    assert (plan.method, plan.options, plan.size, plan.recipe.iterations) == ("corral", {"taught": 1.0}, 128, 2400)
+    assert (plan.method, plan.options, plan.size, plan.recipe.iterations) == (
+        "corral",
+        {"taught": 1.0, "narrow": 0.5},
+        128,
+        2400,
+    )
     named = plan_of(Train(dataset, tmp_path, preset="best", method="corral", set=("taught=0.5", "gamma=0.2")))
-    assert named.options == {"taught": 0.5, "gamma": 0.2}
+    assert named.options == {"taught": 0.5, "narrow": 0.5, "gamma": 0.2}
     assert plan_of(Train(dataset, tmp_path, preset="best", method="scn")).options == {}
     assert plan_of(Train(dataset, tmp_path, preset="fast")).options == {}
 

@@ -85,8 +85,9 @@ class Train:
         Literal["paper", "fast", "best"],
         Option(
             "",
-            "Our own recipes for two cores; they replace that of the method and the budget. fast: 5 to 20 minutes. "
-            "best: about three times as long; it flips and turns slices. docs/methods/corral.md says what they reach.",
+            "fast, best: our own recipes for two cores. They train corral if no method is named, and replace the "
+            "recipe of the method and the budget. fast: 5 to 20 minutes. best: three times as long, with flips and "
+            "quarter turns, and labels that the model makes at half-time. paper: neither; the budget decides.",
         ),
     ] = "paper"
     preparation: Annotated[
@@ -548,7 +549,7 @@ class Methods:
 
 @dataclass
 class Demo:
-    """Make a phantom, train EFFDNet and pCE on it, predict, score and write a report. Takes a few minutes."""
+    """Make a phantom, train EFFDNet and pCE on it, predict, score, write a report: 5 to 20 minutes on a CPU."""
 
     run: Annotated[Path, Option("FOLDER", "Folder for all files of the demo.")] = Path("runs/demo")
     device: Annotated[str, DEVICE] = "auto"

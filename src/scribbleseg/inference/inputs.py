@@ -68,7 +68,8 @@ def _held_out(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
     folds = ", ".join(dict.fromkeys(plan.fold.name for plan in plans))
     if not all(held):
         raise InputError(
-            f"{source}: the run's fold holds out no case. Give a folder of images instead, such as {source}/imagesTs."
+            f"{source}: the run's fold holds out no case (a packed model does not know which). Give a folder of images "
+            f"instead, such as {source}/imagesTs."
         )
     if not cases:
         raise InputError(

@@ -141,7 +141,8 @@ def _check_same(runs: Sequence[Path], plans: Sequence[Plan]) -> None:
         ):
             one, other = getattr(plans[0].fitted, what), getattr(plan.fitted, what)
             if one != other:
+                alike = what == "locate"
                 raise InputError(
                     f"{runs[0]} and {run} differ in the {words} ({one} and {other}), so they cannot be averaged. "
-                    "Leave one out."
+                    f"Leave one out{', or train both with --preparation rings or both with slices' * alike}."
                 )

@@ -9,10 +9,17 @@ from .collect import Run, fold_name, part_of_fold, read_scores
 POOR = 0.5  # Dice below which a case counts as failed
 
 
-def card(run: Run) -> str:
+WITH_SCRIBBLESEG = (
+    "scribbleseg predict MODEL IMAGES MASKS",
+    "MODEL: the run folder, or the zip file that `scribbleseg pack` made of it.",
+)
+
+
+def card(run: Run, use: tuple[str, str] = WITH_SCRIBBLESEG) -> str:
     """The card, from config.json, the log, metrics.csv and dataset.json, as far as they exist.
 
-    It names no case and no folder of the machine. Raises InputError for a file of these that cannot be read.
+    use: the command that segments images with what lies beside the card, and a sentence about it. The card names no
+    case and no folder of the machine. Raises InputError for a file of these that cannot be read.
     """
     plan, about = run.plan, _about(run)
     rows, note = read_scores(run)
@@ -60,8 +67,8 @@ def card(run: Run) -> str:
         "## Where it fails",
         _failures(rows, seen),
         "## Use it",
-        "```\nscribbleseg predict MODEL IMAGES MASKS\n```",
-        "MODEL: the run folder, or the zip file that `scribbleseg pack` made of it.",
+        f"```\n{use[0]}\n```",
+        use[1],
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

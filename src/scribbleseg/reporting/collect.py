@@ -354,7 +354,7 @@ def fold_name(run: Run) -> str:
 
 def _settings(run: Run) -> dict[str, str]:
     train, plan, recipe, fold = run.train, run.plan, run.plan.recipe, run.plan.fold
-    options = ", ".join(f"{name} = {value}" for name, value in plan.options.items()) or "as in its paper"
+    options = ", ".join(f"{name} = {value}" for name, value in plan.options.items()) or "the defaults"
     optimiser = (
         f"{recipe.optimizer}, learning rate {recipe.lr:g} ({recipe.schedule}), weight decay {recipe.weight_decay:g}"
     )

@@ -13,6 +13,17 @@ from ..reporting.collect import open_run
 from .bundle import write_bundle
 from .onnx_model import write_onnx
 
+USE = {
+    "onnx": (
+        "python predict.py IMAGE MASK",
+        "In this folder; IMAGE: a NIfTI file, or one for each channel. `python predict.py --help` says what it needs.",
+    ),
+    "monai": (
+        "python -m monai.bundle run --config_file configs/inference.json --images IMAGES --masks MASKS",
+        "In this folder; IMAGES: a folder of NIfTI files. It needs MONAI and scribbleseg.",
+    ),
+}
+
 
 def export(config: Export) -> Path:
     """Write a folder with the model in the format that was asked for, and the model card as README.md; returns it.
@@ -26,5 +37,6 @@ def export(config: Export) -> Path:
     say(f"{config.run}: writing its {config.format} files")
     with atomic_folder(Path(config.output)) as partial:
         {"onnx": write_onnx, "monai": write_bundle}[config.format](model, partial)
-        (partial / "README.md").write_text(card(open_run(config.run)), encoding="utf-8", errors="backslashreplace")
+        text = card(open_run(config.run), USE[config.format])
+        (partial / "README.md").write_text(text, encoding="utf-8", errors="backslashreplace")
     return Path(config.output)

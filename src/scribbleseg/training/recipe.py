@@ -43,7 +43,7 @@ PRESETS = {
     ),
     "best": Preset(
         method="corral",
-        options={"taught": 1.0},
+        options={"taught": 1.0, "narrow": 0.5},
         recipe={
             "optimizer": "adamw",
             "lr": 0.003,

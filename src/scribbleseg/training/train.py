@@ -246,9 +246,10 @@ def _run(
     if isinstance(slices, Voxels):
         if stored is None:
             plan = choose_patch(plan, slices, machine.device, config.size)
-            if folder.writes:
-                say(shown_patch(plan))
         slices.size = plan.patch
+    if stored is None and folder.writes:
+        outside = "; outside of the background strokes is background" * (plan.fitted.enclosure != "off")
+        say(f"{plan.method}: {plan.recipe.iterations} × {plan.recipe.batch} {shown_patch(plan)}{outside}")
     validation = read_validation(dataset, plan, locator) if plan.fold.val and folder.writes else None
     state, step = _first_step(plan, machine, network, method, slices, config.seed)
     if stored is not None:
