@@ -322,7 +322,8 @@ def test_train_predict_evaluate_in_plain_lines_when_piped(call, small, tmp_path)
     split, *lines, last = said[0][2].splitlines()
     assert split.startswith(f"{small}: split final, fold 0 of 1 (from 0); training: ")
     assert [line.split(",")[0] for line in lines] == [
-        *("looking at strokes: 4/4 cases", "reading cases: 4/4 cases", "training pce: 1/1 it")
+        *("looking at strokes: 4/4 cases", "reading cases: 4/4 cases"),
+        *("pce: 1 iteration of 2 slices of 32 × 32 pixels", "training pce: 1/1 it"),
     ]
     assert last.startswith(f"run: {run}; next: ")
     out, truth = tmp_path / "out", small / "labelsTr_dense"

@@ -160,6 +160,14 @@ def test_the_best_preset_cuts_to_rings_too_and_has_a_recipe_of_its_own(data):
     assert (plan.recipe.lr, plan.recipe.augmentation, plan.recipe.ema) == (0.003, "papers", 0.99)
 
 
+def test_a_training_says_what_was_decided(data, tmp_path, capfd):
+    train(settings(data, tmp_path / "run", iterations=1, batch=2, size=32))
+    words = (
+        "corral: 1 iteration of 2 slices of 32 × 32 pixels, cut to where rings lie; outside of the background strokes"
+    )
+    assert f"\n{words} is background\n" in capfd.readouterr().err
+
+
 def test_size_and_length_of_the_preset_follow(data, tmp_path, monkeypatch):
     monkeypatch.setitem(PRESETS["fast"].rings, "iterations", 2)
     _, plan = read_plan(train(settings(data, tmp_path / "run", iterations=None, size=None)))

@@ -87,7 +87,7 @@ class Train:
             "",
             "fast, best: our own recipes for two cores. They train corral if no method is named, and replace the "
             "recipe of the method and the budget. fast: 5 to 20 minutes. best: three times as long, with flips and "
-            "quarter turns, and labels that the model makes at half-time. paper: neither; the budget decides.",
+            "quarter turns; halfway through it labels what was not drawn. paper: neither; the budget decides.",
         ),
     ] = "paper"
     preparation: Annotated[

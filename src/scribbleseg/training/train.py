@@ -249,7 +249,8 @@ def _run(
         slices.size = plan.patch
     if stored is None and folder.writes:
         outside = "; outside of the background strokes is background" * (plan.fitted.enclosure != "off")
-        say(f"{plan.method}: {plan.recipe.iterations} × {plan.recipe.batch} {shown_patch(plan)}{outside}")
+        many = f"{plan.recipe.iterations} iteration{'s' * (plan.recipe.iterations != 1)} of {plan.recipe.batch}"
+        say(f"{plan.method}: {many} {shown_patch(plan)}{outside}")
     validation = read_validation(dataset, plan, locator) if plan.fold.val and folder.writes else None
     state, step = _first_step(plan, machine, network, method, slices, config.seed)
     if stored is not None:
