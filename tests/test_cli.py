@@ -299,6 +299,8 @@ def test_resume_carries_on_from_the_checkpoint(call, trained, tmp_path):
     (run / "config.json").write_text(json.dumps(stored), encoding="utf-8")
     code, _, err = call("train", run, "--resume")
     assert code == 0 and "training pce: 4/4 it" in err and "is finished" not in err
+    began = torch.load(trained / "resume.pt", weights_only=True)["iteration"]
+    assert f"{run}: goes on after iteration {began} of 4\n" in err
     assert err.endswith(f"run: {run}; next: scribbleseg predict {run} INPUT OUTPUT, or scribbleseg report {run}\n")
     assert torch.load(run / "resume.pt", weights_only=True)["iteration"] == 4
     assert [json.loads(line)["iteration"] for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()] == [

@@ -255,6 +255,8 @@ def _run(
     state, step = _first_step(plan, machine, network, method, slices, config.seed)
     if stored is not None:
         state.restore(stored, slices, folder.path / "resume.pt")
+        if folder.writes:
+            say(f"{folder.path}: goes on after iteration {state.iteration} of {plan.recipe.iterations}")
     validations = config.validations if plan.fold.val else 0
     with folder.locked():
         if stored is None and folder.writes and folder.fresh:
