@@ -25,34 +25,19 @@ class Preset:
     rings: dict[str, int]  # of slices that are cut to where rings lie
 
 
+ONE_CYCLE = {"optimizer": "adamw", "schedule": "onecycle", "weight_decay": 0.01, "batch": 12, "ema": 0.99}
 PRESETS = {
     "fast": Preset(
         method="corral",
         options={},
-        recipe={
-            "optimizer": "adamw",
-            "lr": 0.001,
-            "schedule": "onecycle",
-            "weight_decay": 0.01,
-            "batch": 12,
-            "ema": 0.99,
-            "augmentation": "upright",
-        },
+        recipe=ONE_CYCLE | {"lr": 0.001, "augmentation": "upright"},
         whole={"size": 128, "iterations": 900},
         rings={"size": 80, "iterations": 2300},
     ),
     "best": Preset(
         method="corral",
         options={"taught": 1.0, "narrow": 0.5},
-        recipe={
-            "optimizer": "adamw",
-            "lr": 0.003,
-            "schedule": "onecycle",
-            "weight_decay": 0.01,
-            "batch": 12,
-            "ema": 0.99,
-            "augmentation": "papers",
-        },
+        recipe=ONE_CYCLE | {"lr": 0.003, "augmentation": "papers"},
         whole={"size": 128, "iterations": 2400},
         rings={"size": 80, "iterations": 6000},
     ),
