@@ -56,8 +56,10 @@ def test_the_truth_scores_full_and_a_wrong_label_costs_what_is_drawn(chosen, mon
 
     right = answer(volume.truth)
     assert (right["dice_dense"], right["dice_labelled"]) == ("100.00", "100.00")
+    assert float(right["dice_walker"]) > 80, "a walker from the strokes finds the squares"
     assert float(right["cross_entropy"]) == pytest.approx(-np.log(0.9), abs=1e-4)
     nothing = answer(np.zeros_like(volume.truth))
     assert (nothing["dice_dense"], nothing["dice_labelled"]) == ("0.00", "0.00")
+    assert nothing["dice_walker"] == "0.00"
     assert float(nothing["background"]) == pytest.approx(-np.log(0.9), abs=1e-4)
     assert float(nothing["foreground"]) == pytest.approx(-np.log(0.1 / (len(classes) - 1)), abs=1e-4)

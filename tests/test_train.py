@@ -334,6 +334,13 @@ def test_the_commit_is_of_the_repository_that_tracks_the_package(tmp_path, monke
     assert len(commit()) >= 7 and head.startswith(commit())
 
 
+def test_the_environment_says_how_threads_wait(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert environment(CPU.device, torch.float32)["waiting"] is None
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    assert environment(CPU.device, torch.float32)["waiting"] == "passive"
+
+
 def test_the_log_is_on_the_disk_before_each_checkpoint(dataset, tmp_path, monkeypatch):
     done, fsync = [], os.fsync
 

@@ -4,15 +4,16 @@ python benchmarks/studies/choose.py [--data acdc --split cv5] [--only NAME ...] 
 
 Every variant below is the preset fast with its changes, or another preset, trained on the training side of fold 0
 less 15 % of the patients. Those patients' strokes and enclosed background judge it: mean cross-entropy over the
-classes, and Dice over the labelled pixels. Dice against their dense masks, where there are any, is reported and chooses
-nothing. Variants that were trained are only measured. It writes fast/choose.csv and fast/choose.md. See
-docs/methods/corral.md.
+classes, Dice over the labelled pixels, and Dice against what a random walker makes of both, which sees outlines. Dice
+against their dense masks, where there are any, is reported and chooses nothing. Variants that were trained are only
+measured. It writes fast/choose.csv and fast/choose.md. See docs/methods/corral.md.
 """
 
 import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from scribbleseg.evaluation.metrics import dice
 from scribbleseg.inference.models import load_models
 from scribbleseg.inference.probabilities import segment
 from scribbleseg.inference.scan import read_scan
+from scribbleseg.methods.walker import walker_probs
 from scribbleseg.training.train import resume
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -46,13 +48,16 @@ VARIANTS: dict[str, dict] = {  # name → settings of the training
     "longer, papers": {"iterations": 3000, "augmentation": "papers"},
     "best": {"preset": "best"},
 }
+BETA = 200.0  # of the random walker, as corral has it
 COLUMNS = (
     *("variant", "data", "seed", "commit", "device", "minutes", "cases", "cross_entropy", "background"),
-    *("foreground", "dice_labelled", "far", "dice_dense", "dice_near"),
+    *("foreground", "dice_labelled", "far", "dice_dense", "dice_near", "dice_walker"),
 )
+SHOWN = ("variant", "cross_entropy", "background", "foreground", *COLUMNS[10:], "minutes")
 HEAD = (
     *("variant", "cross-entropy", "of background strokes", "of foreground strokes", "Dice over labelled pixels"),
-    *("foreground that is enclosed background, %", "Dice, dense masks", "the same without what is far", "minutes"),
+    *("foreground that is enclosed background, %", "Dice, dense masks", "the same without what is far"),
+    *("Dice with the walker", "minutes"),
 )
 
 
@@ -64,12 +69,13 @@ def train(name: str, data: Path, split: str, run: Path, seed: int) -> None:
     ss.train(data, run, split=split, val_share=0.15, seed=seed, **{"preset": "fast"} | VARIANTS[name])
 
 
-def measure(name: str, data: Path, run: Path) -> dict:
-    """A line of the table."""
+def measure(name: str, data: Path, run: Path, cases: Sequence[str] | None = None) -> dict:
+    """A line of the table: of these cases, or of those that the run held out for validation."""
     dataset, [model] = read_dataset(data), load_models([run], "last", torch.device("cpu"))
     fitted, classes = model.plan.fitted, range(len(model.plan.classes))
-    found: dict[str, list] = {key: [] for key in ("entropy", "labelled", "far", "dense", "near")}
-    for case in model.plan.fold.val:
+    cases = model.plan.fold.val if cases is None else cases
+    found: dict[str, list] = {key: [] for key in ("entropy", "labelled", "far", "dense", "near", "walker")}
+    for case in cases:
         volume = load_volume(dataset, dataset.case(case), dataclasses.replace(fitted, crop=False))
         scan = read_scan(dataset.case(case).images, [model])
         cut = segment([model], scan.images, scan.grid.spacing_mm, torch.device("cpu"), probabilities=True)
@@ -82,6 +88,9 @@ def measure(name: str, data: Path, run: Path) -> dict:
         found["entropy"].append(drawn)
         judged = np.where(known == UNLABELED, 0, label)
         found["labelled"].append([dice(judged == c, known == c) for c in classes[1:]])
+        drawn_on = (known != UNLABELED).any((1, 2)).nonzero()[0]
+        walked = np.stack([walker_probs(volume.image[:, n], known[n], len(classes), BETA).argmax(0) for n in drawn_on])
+        found["walker"].append([dice(label[drawn_on] == c, walked == c) for c in classes[1:]])
         found["far"].append((enclosed & (label > 0)).sum() / max((label > 0).sum(), 1))
         if volume.truth is not None:
             near = np.where(enclosed, 0, label)
@@ -98,13 +107,14 @@ def measure(name: str, data: Path, run: Path) -> dict:
         "commit": environment["commit"],
         "device": environment["device"],
         "minutes": f"{seconds / 60:.1f}",
-        "cases": len(model.plan.fold.val),
+        "cases": len(cases),
         "cross_entropy": f"{entropy.mean():.4f}",
         "background": f"{entropy[0]:.4f}",
         "foreground": f"{entropy[1:].mean():.4f}",
     }
-    for key, column in (("labelled", "dice_labelled"), ("far", "far"), ("dense", "dice_dense"), ("near", "dice_near")):
-        line[column] = f"{100 * np.nanmean(found[key]):.2f}" if found[key] else ""
+    for key in ("labelled", "dense", "near", "walker"):
+        line[f"dice_{key}"] = f"{100 * np.nanmean(found[key]):.2f}" if found[key] else ""
+    line["far"] = f"{100 * np.nanmean(found['far']):.2f}"
     return line
 
 
@@ -130,8 +140,7 @@ def main() -> None:
         train(name, data, given.split, run, given.seed)
         line = measure(name, data, run)
         lines = put_line(table, line, place, COLUMNS)
-        shown = ("variant", "cross_entropy", "background", "foreground", *COLUMNS[10:], "minutes")
-        rows = [[row[key] for key in shown] for row in lines]
+        rows = [[row[key] for key in SHOWN] for row in lines]
         about = (
             "Made by `python benchmarks/studies/choose.py`; numbers, commits and machines in choose.csv. Fold 0's "
             "training patients, 15 % of them held out: their strokes and rings choose, dense masks do not."

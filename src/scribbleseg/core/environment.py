@@ -15,7 +15,10 @@ from .device import device_name
 
 
 def environment(device: torch.device, dtype: torch.dtype) -> dict:
-    """Versions, commit and machine of this process. `commit` is None if the package is not in a git checkout."""
+    """Versions, commit and machine of this process. `commit` is None if the package is not in a git checkout.
+
+    `waiting`: OMP_WAIT_POLICY, how threads wait for each other; None if nobody set it.
+    """
     return {
         "scribbleseg": __version__,
         "commit": _commit() or os.environ.get("SCRIBBLESEG_COMMIT") or None,
@@ -25,6 +28,7 @@ def environment(device: torch.device, dtype: torch.dtype) -> dict:
         "device": device_name(device),
         "precision": str(dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
+        "waiting": os.environ.get("OMP_WAIT_POLICY"),
         "processes": distributed.processes(),
         "platform": f"{platform.system()} {platform.machine()}",
     }

@@ -1,0 +1,51 @@
+"""benchmarks/studies/left_out.py: two pathologies are left out of each training, and each of them judges it."""
+
+import json
+
+import left_out
+import pytest
+from common import read_csv
+from small import small_dataset
+
+from scribbleseg.data.layout import read_dataset
+from scribbleseg.training.plan import read_plan
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Five cases, each a pathology of its own."""
+    folder = small_dataset(tmp_path / "data", cases=5)
+    cases = read_dataset(folder).cases
+    (folder / "splits").mkdir(exist_ok=True)
+    folds = [{"train": [case for case in cases if case != own], "val": [], "test": [own]} for own in cases]
+    (folder / "splits" / "cv5.json").write_text(json.dumps(folds), encoding="utf-8")
+    return folder
+
+
+def test_every_training_leaves_out_the_two_that_judge_it(data, tmp_path, monkeypatch):
+    judged = []
+
+    def measure(name, folder, run, cases):
+        judged.append((set(cases), read_plan(run)[1]))
+        return dict.fromkeys(left_out.choose.COLUMNS, "0") | {"variant": name}
+
+    monkeypatch.setattr(left_out.choose, "measure", measure)
+    tiny = {"preset": "fast", "preparation": "slices", "iterations": 1, "batch": 2, "size": 32}
+    monkeypatch.setattr(left_out, "VARIANTS", {"papers": tiny})
+    words = ["--data", data, "--runs", tmp_path / "runs", "--results", tmp_path]
+    monkeypatch.setattr("sys.argv", ["left_out.py", *map(str, words)])
+    left_out.main()
+    everyone = set(read_dataset(data).cases)
+    assert len(judged) == 2 * len(left_out.GROUPS)
+    for (first, plan), (second, same) in zip(judged[::2], judged[1::2]):
+        assert len(first) == len(second) == 1 and plan.fold == same.fold
+        assert set(plan.fold.train) == everyone - first - second
+    rows = [(row["left_out"], row["judged_by"]) for row in read_csv(tmp_path / "left-out.csv")]
+    assert rows == [
+        ("0 and 1", "0"),
+        ("0 and 1", "1"),
+        ("0 and 2", "0"),
+        ("0 and 2", "2"),
+        ("3 and 4", "3"),
+        ("3 and 4", "4"),
+    ]
