@@ -159,6 +159,19 @@ def test_slices_of_another_plane_are_a_warning(folder, said):
         turn(case, OBLIQUE)
 
 
+def test_strokes_that_are_flat_in_their_slices_need_no_warning_of_their_plane(folder, said):
+    lies = np.diag([-1.0, 1, 1, 1]) @ OBLIQUE
+    drawn = np.full(SHAPE, 3, np.uint8)
+    for number in range(SHAPE[2]):  # strokes of another class, at another place, in each slice
+        drawn[2 * number : 2 * number + 3, 2:7, number] = number % 3
+    for case in range(4):
+        save(folder / f"labelsTr/case{case}.nii.gz", drawn)
+        (folder / f"labelsTr_dense/case{case}.nii.gz").unlink()
+    for path, array in ((folder / "imagesTr/case2_0000.nii.gz", image(2)), (folder / "labelsTr/case2.nii.gz", drawn)):
+        save(path, array, lies)
+    assert "45°" not in said(folder)[1]
+
+
 def test_cases_without_scribble_are_a_warning_and_none_at_all_a_problem(folder, said):
     (folder / "labelsTr" / "case3.nii.gz").unlink()
     save(folder / "labelsTr" / "case2.nii.gz", np.full(SHAPE, 3, np.uint8))  # a file, but nothing drawn

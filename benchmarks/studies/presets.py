@@ -8,6 +8,7 @@ PRESET/PLACE-s0.csv, … (the scores of each case), PRESET/runs.csv and the page
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,16 +34,18 @@ ABOUT = (
 COLUMNS = ("data", "split", "fold", "seed", "cases", "dice", "minutes", "iterations", "size", "commit", "device")
 
 
-def make(preset: str, name: str, seed: int, datasets: Path, runs: Path, scores: Path) -> dict:
-    """A line of runs.csv; trains, predicts and scores what is not done."""
+def make(
+    preset: str, name: str, seed: int, datasets: Path, runs: Path, scores: Path, method: Sequence[str] = ()
+) -> dict:
+    """A line of runs.csv; trains, predicts and scores what is not done. method: the words that name another method."""
     data, split, fold = PLACES[name]
     run = runs / f"{name}-s{seed}"
     if (run / "config.json").is_file():
-        scribbleseg(["train", run, "--resume"])
+        scribbleseg(["train", run, "--resume", *method])
     else:
         scores.unlink(missing_ok=True)  # of a run that is gone
         place = ["--split", split, "--fold", fold, "--seed", seed]
-        scribbleseg(["train", datasets / data, run, "--preset", preset, *place])
+        scribbleseg(["train", datasets / data, run, "--preset", preset, *place, *method])
     if not scores.is_file():
         scribbleseg(["predict", run, datasets / data, run / "predictions"])
         scribbleseg(["evaluate", run / "predictions", datasets / data / "labelsTr_dense", "--out", scores])

@@ -190,7 +190,11 @@ def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], wa
         single = [found.case for found in read if found.slices == 1]
         if single:
             warnings.append(f"{first_names(single)}: one slice only")
-        tilted = [found.case for found, tilts in zip(read, _tilted(grids), strict=True) if tilts]
+        tilted = [
+            found.case
+            for found, grid, tilts in zip(read, grids, _tilted(grids), strict=True)
+            if tilts and found.flat != grid.across("spacing")  # else the strokes say that the slices are right
+        ]
         if tilted:
             warnings.append(
                 f"{first_names(tilted)}: the slices lie over 45° from those of the other cases. "

@@ -80,20 +80,20 @@ def upright_affine(
     return torch.cat([turn, shift], 2)
 
 
-def stretched_affine(count: int, device: torch.device, most: float = 1.4) -> Tensor:
-    """Random affine matrices [count, 2, 3] that make structures larger, smaller, wider or narrower.
-
-    Angles and shifts of `upright_affine`, after stretches along two perpendicular axes of any direction. Both factors
-    are log-uniform in 1 / most to most.
-    """
+def stretched_affine(count: int, device: torch.device) -> Tensor:
+    """Random affine matrices [count, 2, 3]: angles and shifts of `upright_affine`, after `stretches`."""
     turn = upright_affine(count, device, scales=(1, 1))
+    return torch.cat([turn[:, :, :2] @ stretches(count, device), turn[:, :, 2:]], 2)
+
+
+def stretches(count: int, device: torch.device, most: float = 1.4) -> Tensor:
+    """Stretches along two perpendicular axes of any direction, log-uniform in 1 / most to most: [count, 2, 2]."""
     uniform = torch.rand(3, count, device=device)
     one, other = ((2 * uniform[:2] - 1) * math.log(most)).exp()
     angle = uniform[2] * math.pi
     cos, sin = angle.cos(), angle.sin()
     rest = (one - other) * cos * sin
-    stretch = torch.stack([one * cos**2 + other * sin**2, rest, rest, one * sin**2 + other * cos**2], 1)
-    return torch.cat([turn[:, :, :2] @ stretch.view(count, 2, 2), turn[:, :, 2:]], 2)
+    return torch.stack([one * cos**2 + other * sin**2, rest, rest, one * sin**2 + other * cos**2], 1).view(count, 2, 2)
 
 
 def patch_affine(

@@ -1,0 +1,70 @@
+"""What the preset best reaches if it is trained on dense masks instead of strokes: the rest is not the strokes' fault.
+
+python benchmarks/studies/dense.py [--only acdc-cv5-1 ...]
+
+Each place, a fold of a split, is trained with the cross-entropy of the dense masks of its training cases, and scored on
+its test cases. The recipe is the preset's; rings decide where slices are cut, as with strokes. What dense.csv has is
+left out, and a run that was cut off carries on. Writes best/dense-PLACE.csv (the scores of each case), best/dense.csv
+and best/dense.md, which has the preset's own scores beside them.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+import numpy as np
+from common import RESULTS, markdown_table, put_line, read_csv, write_page
+from presets import COLUMNS, PLACES, make, measures, place
+
+from scribbleseg.data.case import Volume
+from scribbleseg.evaluation.tables import read_rows
+from scribbleseg.methods.corral import Corral
+
+METHOD = ("--method", "dense:Dense")
+HEAD = ("cases of", "dense masks: Dice by class", "Dice", "HD95", "strokes: Dice by class", "Dice", "HD95")
+ABOUT = (
+    "Made by `python benchmarks/studies/dense.py`; commits, machines and minutes in dense.csv, scores of each case in "
+    "the files beside it. The same recipe, the same cases, one seed; only the labels of the training cases differ."
+)
+
+
+class Dense(Corral):
+    """Cross-entropy of the dense mask."""
+
+    def targets(self, volume: Volume) -> dict[str, np.ndarray]:
+        assert volume.truth is not None, "every training case of ACDC has a dense mask"
+        return {"label": volume.truth}
+
+
+def cells(scores: Path) -> list[str]:
+    """Dice of each class, their mean and HD95, of a file of scores; dashes where there is none."""
+    if not scores.is_file():
+        return ["–"] * 3
+    *classes, dice, hd95, _ = measures(read_rows(scores), "", set())
+    return [" / ".join(f"{value:.1f}" for value in classes), f"{dice:.1f}", f"{hd95:.1f}"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    masked = [name for name in PLACES if name.startswith("acdc-")]
+    parser.add_argument("--only", nargs="+", choices=masked, default=masked, metavar="PLACE")
+    parser.add_argument("--datasets", type=Path, default=Path("datasets"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/dense"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    folders = [str(folder) for folder in Path(__file__).parents[:2]]  # where training finds this file
+    os.environ["PYTHONPATH"] = os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")])
+    results = given.results / "best"
+    path = results / "dense.csv"
+    done = [place(line) for line in read_csv(path)]
+    for name in given.only:
+        if (list(PLACES).index(name), 0) not in done:
+            line = make("best", name, 0, given.datasets, given.runs, results / f"dense-{name}.csv", METHOD)
+            put_line(path, line, place, COLUMNS)
+    made = [list(PLACES)[place(line)[0]] for line in read_csv(path)]
+    rows = [[name, *cells(results / f"dense-{name}.csv"), *cells(results / f"{name}-s0.csv")] for name in made]
+    write_page(results / "dense.md", "# Dense masks instead of strokes", ABOUT, markdown_table(HEAD, rows))
+
+
+if __name__ == "__main__":
+    main()
