@@ -55,6 +55,21 @@ def test_every_training_leaves_out_the_two_that_judge_it(data, tmp_path, monkeyp
     ]
 
 
+def test_the_means_are_those_of_the_pathologies_that_judged():
+    lines = [
+        {
+            "variant": "papers",
+            "judged_by": judge,
+            "cross_entropy": entropy,
+            "dice_labelled": "90",
+            "dice_walker": walker,
+        }
+        | {"dice_dense": "80.00"}
+        for judge, entropy, walker in ((0, "0.1000", "70.00"), (1, "0.3000", "71.00"))
+    ]
+    assert left_out.means(lines) == [["papers", "0, 1", "0.200", "90.0", "70.5", "80.0"]]
+
+
 def test_every_augmentation_of_the_study_returns_what_came():
     image = torch.rand(3, 1, 24, 20)
     labels = torch.randint(0, 4, (3, 2, 24, 20))

@@ -14,6 +14,7 @@ import json
 from pathlib import Path
 
 import choose
+import numpy as np
 import torch
 import torch.nn.functional as F
 from common import RESULTS, markdown_table, put_line, slug, write_page
@@ -38,6 +39,8 @@ GROUPS = ((0, 1), (3, 4))  # pathologies that are left out together
 COLUMNS = ("variant", "left_out", "judged_by", *choose.COLUMNS[1:])
 SHOWN = ("variant", "left_out", "judged_by", *choose.SHOWN[1:])
 HEAD = ("variant", "left out", "judged by", *choose.HEAD[1:])
+JUDGED = ("cross_entropy", "dice_labelled", "dice_walker", "dice_dense")
+MEANS = ("variant", "judged by", "cross-entropy", "Dice over labelled pixels", "with the walker", "dense masks")
 ABOUT = (
     "Made by `python benchmarks/studies/left_out.py`; numbers, commits and machines in left-out.csv. ACDC, preset "
     "`best` with 2000 iterations. Pathologies are the folds of `cv5`: 0 dilated, 1 hypertrophic, 2 infarct, 3 normal, "
@@ -117,6 +120,18 @@ def place(row: dict) -> tuple[int, str, str]:
     return list(VARIANTS).index(row["variant"]), row["left_out"], str(row["judged_by"])
 
 
+def means(lines: list[dict]) -> list[list[str]]:
+    """Of each variant the means over the pathologies that judged it."""
+    rows = []
+    for variant in VARIANTS:
+        own = [line for line in lines if line["variant"] == variant]
+        if own:
+            values = [np.mean([float(line[key]) for line in own]) for key in JUDGED]
+            judges = ", ".join(str(line["judged_by"]) for line in own)
+            rows.append([variant, judges, f"{values[0]:.3f}", *(f"{value:.1f}" for value in values[1:])])
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
@@ -136,7 +151,8 @@ def main() -> None:
                 line |= {"left_out": " and ".join(map(str, GROUPS[number])), "judged_by": pathology}
                 lines = put_line(given.results / "left-out.csv", line, place, COLUMNS)
     rows = [[row[key] for key in SHOWN] for row in lines]
-    write_page(given.results / "left-out.md", "# A pathology left out", ABOUT, markdown_table(HEAD, rows))
+    tables = (markdown_table(MEANS, means(lines)), "## One by one", markdown_table(HEAD, rows))
+    write_page(given.results / "left-out.md", "# A pathology left out", ABOUT, *tables)
 
 
 if __name__ == "__main__":
