@@ -8,7 +8,7 @@ from torch import nn
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.voxels import Batch, Slices
 from scribbleseg.methods.corral import Corral
-from scribbleseg.methods.walker import allowed_power, half_widths, walker_probs
+from scribbleseg.methods.walker import half_widths, walker_probs
 
 U = UNLABELED
 
@@ -24,30 +24,6 @@ class Flat(nn.Module):
     def forward(self, image):
         self.modes.append((self.training, torch.is_grad_enabled()))
         return self.bias.expand(len(image), -1, *image.shape[2:])
-
-
-class Greedy(Flat):
-    """Knows the strokes of class 1, and takes half of those of class 2 for class 1, or the other way round."""
-
-    def __init__(self, label, greedy):
-        super().__init__()
-        sure, torn = torch.tensor([0.05, 0.9, 0.05]), torch.tensor([0.05, 0.45, 0.5])
-        if greedy == 2:
-            sure, torn = torn[[0, 2, 1]], sure[[0, 2, 1]]
-        self.at = [(label[:, None] == 1, sure.log()), (label[:, None] == 2, torn.log())]
-
-    def forward(self, image):
-        found = super().forward(image).clone()
-        for place, logits in self.at:  # the image may be padded
-            rows, columns = place.shape[-2:]
-            found[..., :rows, :columns] = torch.where(place, logits.view(1, 3, 1, 1), found[..., :rows, :columns])
-        return found
-
-
-@pytest.fixture
-def whole(monkeypatch):
-    """r counts in full, whatever it costs the strokes."""
-    monkeypatch.setattr("scribbleseg.methods.corral.allowed_power", lambda *_: 1.0)
 
 
 def row(*values):
@@ -99,30 +75,6 @@ def strip():
     return torch.zeros(1, 1, 16, 14), label
 
 
-def test_r_counts_as_far_as_it_costs_the_strokes_nothing():
-    ratio, label = torch.tensor([1, 0.5, 1]), torch.tensor([1, 2, 2])
-    greedy = torch.tensor([[0, 0.98, 0.02], [0, 0.4, 0.6], [0, 0.4, 0.6]]).T
-    # strokes of 1: .98 → .49 / .51; of 2: .6 → .6 / .8; means of classes: .266 → .164
-    assert allowed_power(greedy, label, ratio) == 1
-    shy = torch.tensor([[0, 0.6, 0.4], [0, 0.02, 0.98], [0, 0.02, 0.98]]).T
-    assert allowed_power(shy, label, ratio) == 0
-    # means of −log p: .1339 without r, .1318 at t = .5, .1355 at t = .75
-    between = torch.tensor([[0, 0.9, 0.1], [0, 0.15, 0.85], [0, 0.15, 0.85]]).T
-    assert allowed_power(between, label, ratio) == 0.5
-    assert allowed_power(shy, label, torch.ones(3)) == 1, "r of 1 costs nothing"
-    none = torch.empty(0, dtype=torch.long)
-    assert allowed_power(torch.empty(3, 0), none, ratio) == 0
-
-
-@pytest.mark.parametrize("greedy, expected", [(1, 0.6), (2, 1.0)])
-def test_the_strokes_of_half_time_decide_whether_r_counts(greedy, expected):
-    images, label = strip()
-    method = Corral(Greedy(label, greedy), taught=1.0)
-    told(method, images, label)
-    assert method.log_ratio[:3].exp().tolist() == pytest.approx([1, expected, 1], abs=1e-6)
-
-
-@pytest.mark.usefixtures("whole")
 def test_thin_structures_give_way():
     images, label = strip()
     slices = told(Corral(Flat(), taught=1.0, narrow=1.0), images, label)
@@ -155,7 +107,6 @@ def test_the_enclosed_background_is_a_stroke_for_the_walker_and_bare_slices_say_
     assert (slices.maps["told"][1] == U).all()
 
 
-@pytest.mark.usefixtures("whole")
 def test_the_labels_of_half_time_count_and_survive_a_checkpoint():
     images, label = strip()
     method = Corral(Flat(), taught=1.0)
@@ -191,7 +142,6 @@ def test_a_network_that_is_sure_outvotes_the_walker():
     assert (found[label == U] == 0).all()
 
 
-@pytest.mark.usefixtures("whole")
 def test_r_is_kept_where_it_is_and_is_finite_without_a_floor():
     images, label = strip()
     method = Corral(Flat(classes=4), taught=1.0, narrow=0.0)  # class 3 is nowhere: width 0
@@ -202,7 +152,6 @@ def test_r_is_kept_where_it_is_and_is_finite_without_a_floor():
     assert ratio == pytest.approx([1, 0.6, 1, 1e-3], abs=1e-6)
 
 
-@pytest.mark.usefixtures("whole")
 def test_a_checkpoint_from_before_r_was_kept_goes_on_without_it():
     images, label = strip()
     method, other = Corral(Flat(), taught=1.0), Corral(Flat(), taught=1.0)

@@ -32,7 +32,7 @@ def test_a_place_is_trained_on_masks_and_put_beside_the_strokes(tmp_path, monkey
     dense.main()
     assert done == ["train", "predict", "evaluate"]
     _, plan = read_plan(tmp_path / "runs" / "acdc-final-0-s0")
-    assert (plan.method, plan.recipe.augmentation) == ("dense:Dense", "stretched")
+    assert (plan.method, plan.recipe.augmentation) == ("dense:Dense", "papers")
     assert len(read_csv(tmp_path / "best" / "dense.csv")) == 1
     page = (tmp_path / "best" / "dense.md").read_text(encoding="utf-8")
     assert page.count("| acdc-final-0 |") == 1 and "| – | – | – |" in page

@@ -211,7 +211,7 @@ def test_a_network_of_volumes(package):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("upside", "--augmentation upside: expected one of papers, stretched, upright, or package.module:function"),
+        ("upside", "--augmentation upside: expected papers or upright, or package.module:function"),
         ("somebodys.parts:dense", "dense is no function"),
         ("somebodys.parts:none", "cannot be imported"),
     ],

@@ -11,6 +11,7 @@ Variants that were trained are only measured. It writes best/left-out.csv and be
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 import choose
@@ -24,7 +25,7 @@ import scribbleseg as ss
 from scribbleseg.core.atomic import atomic_folder
 from scribbleseg.core.device import prepare_cpu
 from scribbleseg.core.labels import UNLABELED
-from scribbleseg.training.augment import patch_affine, random_affine, random_intensity, stretches, warp
+from scribbleseg.training.augment import patch_affine, random_affine, random_intensity, upright_affine, warp
 from scribbleseg.training.train import resume
 
 VARIANTS = {  # name → augmentation
@@ -33,7 +34,7 @@ VARIANTS = {  # name → augmentation
     "papers, bulges": "left_out:bulged",
     "papers, stretches": "left_out:turned",
     "papers, stretches, grey values": "left_out:grey",
-    "stretched": "stretched",
+    "stretched": "left_out:stretched",
 }
 GROUPS = ((0, 1), (3, 4))  # pathologies that are left out together
 COLUMNS = ("variant", "left_out", "judged_by", *choose.COLUMNS[1:])
@@ -75,7 +76,7 @@ def bulged(image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def turned(image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The papers' turns and flips, and the stretches of `stretched`."""
+    """The papers' turns and flips, and stretches."""
     turn = random_affine(len(image), image.device)
     stretch = stretches(len(image), image.device)
     return warp(image, labels, torch.cat([turn[:, :, :2] @ stretch, turn[:, :, 2:]], 2))
@@ -118,6 +119,23 @@ def train(name: str, data: Path, group: int, run: Path) -> None:
 def place(row: dict) -> tuple[int, str, str]:
     """Where a line stands in the table."""
     return list(VARIANTS).index(row["variant"]), row["left_out"], str(row["judged_by"])
+
+
+def stretched(image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotations and shifts of `upright`, and stretches; no turns, no flips, grey values as they are."""
+    turn = upright_affine(len(image), image.device, scales=(1, 1))
+    stretch = stretches(len(image), image.device)
+    return warp(image, labels, torch.cat([turn[:, :, :2] @ stretch, turn[:, :, 2:]], 2))
+
+
+def stretches(count: int, device: torch.device, most: float = 1.4) -> Tensor:
+    """Stretches along two perpendicular axes of any direction, log-uniform in 1 / most to most: [count, 2, 2]."""
+    uniform = torch.rand(3, count, device=device)
+    one, other = ((2 * uniform[:2] - 1) * math.log(most)).exp()
+    angle = uniform[2] * math.pi
+    cos, sin = angle.cos(), angle.sin()
+    rest = (one - other) * cos * sin
+    return torch.stack([one * cos**2 + other * sin**2, rest, rest, one * sin**2 + other * cos**2], 1).view(count, 2, 2)
 
 
 def means(lines: list[dict]) -> list[list[str]]:

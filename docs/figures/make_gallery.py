@@ -23,7 +23,7 @@ from scribbleseg.data.synthetic.phantom import phantom
 from scribbleseg.data.synthetic.simulate import simulate_scribbles
 from scribbleseg.methods.rw import walk
 from scribbleseg.reporting.figures import crop, draw_overlay, upright, upright_spacing
-from scribbleseg.training.augment import AFFINES, random_intensity, warp
+from scribbleseg.training.augment import random_affine, random_intensity, upright_affine, warp
 
 Panel = tuple[str, np.ndarray, np.ndarray | None]  # title, image and label [H, W]
 
@@ -88,9 +88,9 @@ def augmented(volume: Volume) -> list[Panel]:
     image = torch.from_numpy(volume.image[:, index].copy())[None].expand(2, -1, -1, -1)
     label = torch.from_numpy(volume.scribble[index].astype(np.int64))[None, None].expand(2, -1, -1, -1)
     found = [("as it is", volume.image[0, index], volume.scribble[index])]
-    for name, affine in AFFINES.items():
+    for name, affine in (("papers", random_affine), ("upright", upright_affine)):
         moved, drawn = warp(image, label, affine(2, torch.device("cpu")))
-        moved = random_intensity(moved) if name == "upright" else moved
+        moved = moved if name == "papers" else random_intensity(moved)
         found += [(name, moved[n, 0].numpy(), drawn[n, 0].numpy().astype(np.uint8)) for n in (0, 1)]
     return found
 

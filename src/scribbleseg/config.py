@@ -163,9 +163,8 @@ class Train:
         str | None,
         Option(
             "NAME",
-            "papers: quarter turns, flips and rotations. Without flips: upright: rotations, shifts, scales and grey "
-            "values; stretched: rotations, shifts and stretches. These are for whole slices; patches have their own. "
-            "Or package.module:function.",
+            "papers: quarter turns, flips and rotations. upright: rotations, scales, shifts and grey values, without "
+            "flips. Both are for whole slices; patches have their own. Or package.module:function.",
             METHODS,
         ),
     ] = None

@@ -15,5 +15,5 @@ class Recipe:
     iterations: int = 60_000
     step_at: tuple[float, ...] = ()  # schedule="step": the shares of the run after which the rate is multiplied by
     gamma: float = 0.1
-    augmentation: str = "papers"  # papers: quarter turns and flips | upright, stretched: orientation is kept
+    augmentation: str = "papers"  # papers: quarter turns and flips | upright: orientation is kept
     ema: float = 0.0  # above 0: what is evaluated is the exponential mean of the weights with this decay

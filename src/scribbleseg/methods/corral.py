@@ -14,18 +14,17 @@ from ..losses.enclosure import enclosure_term
 from ..losses.supervised import as_float, partial_cross_entropy
 from .base import Method
 from .options import above, at_least, between
-from .walker import FAINT, allowed_power, walk
+from .walker import FAINT, walk
 
 
 class Corral(Method):
     """L = pCE(strokes) + w_e CE(enclosed background), and from half-time on + w_t CE(ŷ), of z − log r.
 
     ŷ = argmax_k p_k a_k^γ r_k of the pixels that are neither drawn nor enclosed, made once: p from the network, a_k
-    the probability that a random walker meets a stroke of class k first, r_k = (R_k / max R)^t with R_k the half width
-    of class k in the walker's labels. Both p and a part two strokes about half-way, inside the wider structure: without
-    r thin structures come out too thick. The background has r = 1. t is the largest power up to 1 that costs the
-    strokes nothing. From half-time on the losses are computed from z − log r, z the logits. They fit softmax(z − log r)
-    to the labels, so the output softmax(z) is r times that.
+    the probability that a random walker meets a stroke of class k first, r_k = R_k / max R with R_k the half width of
+    class k in the walker's labels. Both p and a part two strokes about half-way, which is inside the wider structure:
+    without r thin structures come out too thick. The background has r = 1. From half-time on the losses are computed
+    from z − log r, z the logits. They fit softmax(z − log r) to the labels, so the output softmax(z) is r times that.
     """
 
     dims = (2, 3)
@@ -59,15 +58,14 @@ class Corral(Method):
     def sweep(self, slices: Slices | Voxels, progress: Tensor) -> None:
         training, told = self.network.training, torch.full_like(slices.label, UNLABELED, device="cpu")
         self.network.eval()
-        walked, widths, strokes = walk(slices, self.seeds(slices), told, self.probs, self.beta, self.gamma)
+        walked, widths = walk(slices, self.seeds(slices), told, self.probs, self.beta, self.gamma)
         self.network.train(training)
         if walked:
-            ratio = torch.from_numpy(widths / max(widths[1:].max(), 1)).clamp(max(self.narrow, FAINT), 1)
+            ratio = torch.from_numpy(widths / max(widths[1:].max(), 1)).clamp(max(self.narrow, FAINT), 1).view(-1, 1, 1)
             ratio[0] = 1
-            ratio = ratio ** allowed_power(*strokes, ratio)
-            self.log_ratio[: len(ratio)] = ratio.log()
+            self.log_ratio[: len(ratio)] = ratio.flatten().log()
             for open_, drawn, score in walked:
-                label = (score * ratio.view(-1, 1, 1)).argmax(0).to(torch.uint8)
+                label = (score * ratio).argmax(0).to(torch.uint8)
                 open_.copy_(torch.where(torch.from_numpy(drawn == UNLABELED), label, UNLABELED))
         self.told = told.to(self.told.device)
         self.resume(slices)

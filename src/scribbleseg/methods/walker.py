@@ -12,7 +12,6 @@ from ..data.voxels import Slices, Voxels
 from ..networks.windows import read
 
 FAINT = 1e-3  # least probability of the walker, so that a network can outvote it; and least r_k
-POWERS = (1.0, 0.75, 0.5, 0.25, 0.0)  # of r
 
 
 def walker_probs(image: np.ndarray, seeds: np.ndarray, classes: int, beta: float) -> np.ndarray:
@@ -56,24 +55,6 @@ def half_widths(labels: Iterable[np.ndarray], classes: int) -> np.ndarray:
     return np.array([np.median(values) if values else 0.0 for values in widest])
 
 
-def allowed_power(probs: Tensor, labels: Tensor, ratio: Tensor) -> float:
-    """The largest t of POWERS at which p r^t is worth no less to the strokes than p; 0 without strokes.
-
-    Worth: their cross-entropy, mean over the classes that are drawn. probs: p of the drawn pixels, [K, n]; labels:
-    their classes, int64 [n]; ratio: r, [K].
-    """
-    drawn, place = labels.unique(return_inverse=True)
-    counts = place.bincount(minlength=len(drawn))
-
-    def cross_entropy(power: float) -> float:
-        log_probs = (probs.clamp(min=1e-12).log() + power * ratio.log()[:, None]).log_softmax(0)
-        losses = -log_probs.gather(0, labels[None])[0]
-        return float((place.bincount(losses, len(drawn)) / counts).mean())
-
-    plain = cross_entropy(0)
-    return next(power for power in POWERS if cross_entropy(power) <= plain) if len(labels) else 0.0
-
-
 def walk(
     slices: Slices | Voxels,
     seeds: np.ndarray,
@@ -81,19 +62,17 @@ def walk(
     probs: Callable[[Tensor], Tensor],
     beta: float,
     gamma: float,
-) -> tuple[list[tuple[Tensor, np.ndarray, Tensor]], np.ndarray, tuple[Tensor, Tensor]]:
-    """What network and walker together find in each slice with seeds; the walker's half widths, [K]; and the strokes.
+) -> tuple[list[tuple[Tensor, np.ndarray, Tensor]], np.ndarray]:
+    """What network and walker together find in each slice that has seeds, and the walker's half widths, [K].
 
     seeds, labels: uint8, shaped like the slices' label. probs: image [1, channels, *space] → p [1, K, *space] on the
     CPU. Of each slice: a view [H, W] of its part of `labels`, into which the caller writes; its seeds [H, W]; p a^γ,
-    float16 [K, H, W], a: the walker's probabilities, FAINT at least. Of the strokes: p [K, n], and their classes,
-    int64 [n]. Without any seed all results are empty.
+    float16 [K, H, W], a: the walker's probabilities, FAINT at least. Without any seed both results are empty.
     """
-    found, walked, seen, known = [], [], [torch.empty(0, 0)], [torch.empty(0, dtype=torch.long)]
+    found, walked = [], []
     for place, image in slices.items():
         plane = image.shape[-2:]
         drawn, part = seeds[place].reshape(-1, *plane), labels[place].view(-1, *plane)
-        strokes = slices.label[place].reshape(-1, *plane).cpu().long()
         p = torch.cat(list(read(probs, image, slices.size)), 2).view(-1, *part.shape)
         pixels = image[0].reshape(-1, *part.shape).cpu().numpy()
         for number in (drawn != UNLABELED).any((1, 2)).nonzero()[0].tolist():
@@ -101,8 +80,4 @@ def walk(
             score = p[:, number] * torch.from_numpy(a).clamp(min=FAINT) ** gamma
             found.append((part[number], drawn[number], score.half()))
             walked.append(a.argmax(0))
-            label = strokes[number]
-            seen.append(p[:, number, label != UNLABELED])
-            known.append(label[label != UNLABELED])
-    classes = len(found[0][2]) if found else 0
-    return found, half_widths(walked, classes), (torch.cat(seen[1:] or seen, 1), torch.cat(known))
+    return found, half_widths(walked, len(found[0][2]) if found else 0)

@@ -360,8 +360,8 @@ def _settings(run: Run) -> dict[str, str]:
     )
     if recipe.ema:
         optimiser += f", mean of the weights with decay {recipe.ema:g}"
-    if recipe.augmentation in ("upright", "stretched"):
-        optimiser += f", augmentation `{recipe.augmentation}`, without flips and quarter turns"
+    if recipe.augmentation == "upright":
+        optimiser += ", augmentation without flips and quarter turns"
     kind, kinds = ("slice", "slices") if plan.preparation == "slices" else ("patch", "patches")
     settings = {
         "Method": f"{plan.method}; hyperparameters: {options}",

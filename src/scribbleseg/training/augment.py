@@ -13,12 +13,13 @@ from ..core.errors import InputError
 from ..core.labels import UNLABELED
 from ..core.own_code import NAME, find
 
+AUGMENTATIONS = ("papers", "upright")
 Augmentation = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # image, labels → image, labels, as `warp` has them
 
 
 def is_name(name: str) -> bool:
     """Whether a text can be the name of an augmentation: one of ours, or package.module:function. Imports nothing."""
-    return name in AFFINES or NAME.fullmatch(name) is not None
+    return name in AUGMENTATIONS or NAME.fullmatch(name) is not None
 
 
 def own_function(name: str) -> Any:
@@ -80,22 +81,6 @@ def upright_affine(
     return torch.cat([turn, shift], 2)
 
 
-def stretched_affine(count: int, device: torch.device) -> Tensor:
-    """Random affine matrices [count, 2, 3]: angles and shifts of `upright_affine`, after `stretches`."""
-    turn = upright_affine(count, device, scales=(1, 1))
-    return torch.cat([turn[:, :, :2] @ stretches(count, device), turn[:, :, 2:]], 2)
-
-
-def stretches(count: int, device: torch.device, most: float = 1.4) -> Tensor:
-    """Stretches along two perpendicular axes of any direction, log-uniform in 1 / most to most: [count, 2, 2]."""
-    uniform = torch.rand(3, count, device=device)
-    one, other = ((2 * uniform[:2] - 1) * math.log(most)).exp()
-    angle = uniform[2] * math.pi
-    cos, sin = angle.cos(), angle.sin()
-    rest = (one - other) * cos * sin
-    return torch.stack([one * cos**2 + other * sin**2, rest, rest, one * sin**2 + other * cos**2], 1).view(count, 2, 2)
-
-
 def patch_affine(
     count: int, device: torch.device, max_degrees: float = 30.0, scales: tuple[float, float] = (0.8, 1.25)
 ) -> Tensor:
@@ -106,9 +91,6 @@ def patch_affine(
     scale = (low + uniform[1] * (high - low)).exp()
     cos, sin = scale * angle.cos(), scale * angle.sin()
     return torch.stack([cos, -sin, sin, cos], 1).view(count, 2, 2)
-
-
-AFFINES = {"papers": random_affine, "stretched": stretched_affine, "upright": upright_affine}  # of whole slices
 
 
 def random_intensity(image: Tensor) -> Tensor:

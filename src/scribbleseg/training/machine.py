@@ -12,7 +12,7 @@ from ..config import Train
 from ..core import distributed
 from ..core.device import pick_device, pick_precision
 from ..core.recipe import Recipe
-from .augment import AFFINES
+from .augment import AUGMENTATIONS
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def pick_machine(config: Train, recipe: Recipe) -> Machine:
     able = device.type == "cuda" and distributed.processes() == 1 and not config.deterministic
     pays = able and recipe.iterations >= 5000 and importlib.util.find_spec("triton") is not None
     compiled = pays if config.compile == "auto" else config.compile == "on"
-    recorded = able and config.graph == "auto" and recipe.augmentation in AFFINES
+    recorded = able and config.graph == "auto" and recipe.augmentation in AUGMENTATIONS
     return Machine(device, pick_precision(config.precision, device), compiled, recorded, config.deterministic)
 
 

@@ -22,7 +22,7 @@ from ..data.raster import LARGEST, Raster
 from ..data.volume import ENDINGS, PLANES
 from ..methods import is_own, method_class
 from ..networks import is_own as is_own_network
-from .augment import AFFINES, own_function
+from .augment import AUGMENTATIONS, own_function
 from .calendar import check_interval
 from .recipe import check_recipe
 
@@ -83,7 +83,7 @@ def own_code(method: str, network: str, augmentation: str) -> str | None:
     """
     found = [] if is_own(method) else [method_class(method)]
     found += [] if is_own_network(network) else [find("network", network)]
-    found += [] if augmentation in AFFINES else [own_function(augmentation)]
+    found += [] if augmentation in AUGMENTATIONS else [own_function(augmentation)]
     return version(*found)
 
 

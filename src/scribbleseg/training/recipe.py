@@ -9,7 +9,7 @@ from ..core.errors import InputError
 from ..core.recipe import Recipe
 from ..data.raster import LARGEST
 from ..methods import method_class
-from .augment import AFFINES, is_name
+from .augment import AUGMENTATIONS, is_name
 
 BUDGETS = {"paper": {"size": 256}, "quick": {"size": 128, "iterations": 600}}
 
@@ -36,8 +36,8 @@ PRESETS = {
     ),
     "best": Preset(
         method="corral",
-        options={"taught": 1.0},
-        recipe=ONE_CYCLE | {"lr": 0.003, "augmentation": "stretched"},
+        options={"taught": 1.0, "narrow": 0.5},
+        recipe=ONE_CYCLE | {"lr": 0.003, "augmentation": "papers"},
         whole={"size": 128, "iterations": 2400},
         rings={"size": 80, "iterations": 6000},
     ),
@@ -103,7 +103,7 @@ def check_recipe(recipe: Recipe, method: str) -> None:
             raise InputError(f"{name} {word}: expected one of {', '.join(words)}.")
     if not is_name(recipe.augmentation):
         raise InputError(
-            f"--augmentation {recipe.augmentation}: expected one of {', '.join(AFFINES)}, or package.module:function "
+            f"--augmentation {recipe.augmentation}: expected {' or '.join(AUGMENTATIONS)}, or package.module:function "
             "for one of your own."
         )
     if recipe.schedule == "step" and not recipe.step_at:

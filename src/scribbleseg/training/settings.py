@@ -12,7 +12,7 @@ from ..data.dataset import Dataset, Fold
 from ..data.fitting import suits_3d
 from ..data.set_aside import judged_on_scribbles, set_aside
 from ..methods import METHODS, method_class, parse_options
-from .augment import AFFINES
+from .augment import AUGMENTATIONS
 from .calendar import check_interval
 from .checkpoint import weights_iteration
 from .fit import Undecided
@@ -44,7 +44,7 @@ def make_plan(config: Train, dataset: Dataset) -> Plan:
         recipe = dataclasses.replace(recipe, batch=config.batch or BATCH_3D)
         size = MOST_SIDE  # for the pixel; the patch's own size follows from the volumes
         network = config.network or ("unet3d" if network == "unet" else network)
-    if config.preparation == "patches" and config.augmentation in AFFINES:
+    if config.preparation == "patches" and config.augmentation in AUGMENTATIONS:
         raise InputError(
             f"--augmentation {config.augmentation}: is for whole slices. Leave it out: patches have an augmentation of "
             "their own. Or name one of yours."

@@ -11,7 +11,7 @@ from ..core.console import say
 from ..core.errors import InputError
 from ..data.voxels import Batch, Slices, Voxels
 from ..methods.base import Method
-from .augment import AFFINES, own_augmentation, random_intensity
+from .augment import AUGMENTATIONS, own_augmentation, random_affine, random_intensity, upright_affine
 from .average import Average
 from .batches import augment_slices, augmented, draw_patches
 from .waits import Waits
@@ -48,8 +48,8 @@ class Step:
         foreign: bool = False,
     ):
         self.method, self.optimizer, self.slices, self.dtype, self.seed = method, optimizer, slices, dtype, seed
-        self.affine, self.greys = AFFINES.get(augmentation), augmentation == "upright"
-        self.own = None if self.affine else own_augmentation(augmentation)
+        self.upright = augmentation == "upright"
+        self.own = None if augmentation in AUGMENTATIONS else own_augmentation(augmentation)
         self.device = next(method.parameters()).device
         self.resident = slices.label.device == self.device
         self.losses: Callable[..., dict[str, Tensor]] = distributed.spread(method, self.device)
@@ -153,10 +153,11 @@ class Step:
             batch = draw_patches(self.slices, self.index, self.part, self.layout, straight=self.own is not None)
             return batch if self.own is None else self.augment(batch, progress)
         drawn = self.slices.take(self.index[self.part]) if self.drawn is None else self.drawn
-        if self.affine is None:
+        if self.own is not None:
             return self.augment(drawn, progress)
-        batch = augment_slices(drawn, self.affine(len(self.index), self.device)[self.part], self.layout)
-        return replace(batch, image=random_intensity(batch.image)) if self.greys else batch
+        affine = upright_affine if self.upright else random_affine
+        batch = augment_slices(drawn, affine(len(self.index), self.device)[self.part], self.layout)
+        return replace(batch, image=random_intensity(batch.image)) if self.upright else batch
 
     def augment(self, drawn: Slices | Batch, progress: float) -> Batch:
         """What the user's own augmentation makes of it."""

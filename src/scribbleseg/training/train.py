@@ -31,7 +31,7 @@ from ..methods.targets import kept_targets
 from ..networks import build_network
 from ..networks import is_own as is_own_network
 from ..networks.locator import LOCATOR
-from .augment import AFFINES
+from .augment import AUGMENTATIONS
 from .average import Average
 from .batches import layout_of
 from .board import BOARDS
@@ -124,7 +124,7 @@ def _check_named(run: Path, plan: Plan, given: dict[str, str | None]) -> None:
     ours = {
         "method": is_own(plan.method),
         "network": is_own_network(plan.network),
-        "augmentation": plan.recipe.augmentation in AFFINES,
+        "augmentation": plan.recipe.augmentation in AUGMENTATIONS,
     }
     foreign = [what for what in given if not ours[what]]
     for what in foreign:
