@@ -61,5 +61,14 @@ def test_the_truth_scores_full_and_a_wrong_label_costs_what_is_drawn(chosen, mon
     nothing = answer(np.zeros_like(volume.truth))
     assert (nothing["dice_dense"], nothing["dice_labelled"]) == ("0.00", "0.00")
     assert nothing["dice_walker"] == "0.00"
+    other = next(name for name in dataset.cases if name != case)
+    truth = load_volume(dataset, dataset.case(other)).truth
+    monkeypatch.setattr(
+        choose,
+        "segment",
+        lambda *_, **__: Segmented(truth, np.moveaxis(np.eye(len(classes), dtype=np.float32)[truth], -1, 0), None),
+    )
+    of_others = choose.measure("papers", data, run, [other, other])
+    assert (of_others["cases"], of_others["dice_dense"]) == (2, "100.00")
     assert float(nothing["background"]) == pytest.approx(-np.log(0.9), abs=1e-4)
     assert float(nothing["foreground"]) == pytest.approx(-np.log(0.1 / (len(classes) - 1)), abs=1e-4)

@@ -4,9 +4,9 @@ python benchmarks/studies/choose.py [--data acdc --split cv5] [--only NAME ...] 
 
 Every variant below is the preset fast with its changes, or another preset, trained on the training side of fold 0
 less 15 % of the patients. Those patients' strokes and enclosed background judge it: mean cross-entropy over the
-classes, Dice over the labelled pixels, and Dice against what a random walker makes of both, which sees outlines. Dice
+classes, Dice over the labelled pixels, and Dice against what a random walker makes of both, which has outlines. Dice
 against their dense masks, where there are any, is reported and chooses nothing. Variants that were trained are only
-measured. It writes fast/choose.csv and fast/choose.md. See docs/methods/corral.md.
+measured. It writes fast/choose.csv and fast/choose.md. See docs/presets.md.
 """
 
 import argparse

@@ -1,9 +1,10 @@
-"""What the preset best reaches if it is trained on dense masks instead of strokes: the rest is not the strokes' fault.
+"""What the preset best reaches if it is trained on dense masks instead of strokes: what strokes cost.
 
 python benchmarks/studies/dense.py [--only acdc-cv5-1 ...]
 
 Each place, a fold of a split, is trained with the cross-entropy of the dense masks of its training cases, and scored on
-its test cases. The recipe is the preset's; rings decide where slices are cut, as with strokes. What dense.csv has is
+its test cases. Length, optimiser and augmentation are the preset's; rings decide where slices are cut and count as
+background, as with strokes. Nothing is labelled at half-time, and widths do not count. What dense.csv has is
 left out, and a run that was cut off carries on. Writes best/dense-PLACE.csv (the scores of each case), best/dense.csv
 and best/dense.md, which has the preset's own scores beside them.
 """
@@ -24,13 +25,14 @@ METHOD = ("--method", "dense:Dense")
 HEAD = ("cases of", "dense masks: Dice by class", "Dice", "HD95", "strokes: Dice by class", "Dice", "HD95")
 ABOUT = (
     "Made by `python benchmarks/studies/dense.py`; commits, machines and minutes in dense.csv, scores of each case in "
-    "the files beside it. The same recipe, the same cases, one seed; only the labels of the training cases differ. "
+    "the files beside it. The same optimiser, length, augmentation and cases, one seed. With dense masks nothing is "
+    "labelled at half-time, and widths do not count. "
     "The row of commit 745e86c was trained with the same class in another file, before this script was there."
 )
 
 
 class Dense(Corral):
-    """Cross-entropy of the dense mask."""
+    """Cross-entropy of the dense mask, and that of the enclosed background as a term of its own."""
 
     def targets(self, volume: Volume) -> dict[str, np.ndarray]:
         assert volume.truth is not None, "every training case of ACDC has a dense mask"

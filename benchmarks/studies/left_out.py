@@ -4,9 +4,9 @@ python benchmarks/studies/left_out.py [--only VARIANT ...] [--groups 0 1]
 
 ACDC's folds of `cv5` are its five pathologies. Every variant is the preset best with its augmentation and 2000
 iterations. It is trained once for each of GROUPS, on three pathologies. The two that are left out judge it, as in
-choose.py: by strokes, enclosed background and a random walker from both. The training saw neither of them, so what one
-of them says is a choice for the fold that tests on the other. Dice against dense masks is reported and chooses nothing.
-Variants that were trained are only measured. It writes best/left-out.csv and best/left-out.md.
+choose.py: by strokes, enclosed background and a random walker from both. What pathology 0 says of such a run has seen
+nothing of pathology 1, on which fold 1 tests, and so on. Dense masks are reported and choose nothing. Variants that
+were trained are only measured. It writes best/left-out.csv and best/left-out.md.
 """
 
 import argparse
@@ -44,11 +44,11 @@ JUDGED = ("cross_entropy", "dice_labelled", "dice_walker", "dice_dense")
 MEANS = ("variant", "judged by", "cross-entropy", "Dice over labelled pixels", "with the walker", "dense masks")
 ABOUT = (
     "Made by `python benchmarks/studies/left_out.py`; numbers, commits and machines in left-out.csv. ACDC, preset "
-    "`best` with 2000 iterations. Pathologies are the folds of `cv5`: 0 dilated, 1 hypertrophic, 2 infarct, 3 normal, "
-    "4 abnormal right ventricle. Two are left out of the training and judge it by strokes, enclosed background and a "
-    "random walker from both. Each is a choice for the fold of the other; fold 2's cases judge nothing. Dense masks "
-    "choose nothing. papers: turns and flips. stretched: rotations, shifts and stretches. One seed. The rows were "
-    "trained before the augmentations lay in this script or had a name, from a file with the same functions."
+    "`best` with 2000 iterations, one seed. Pathologies are the folds of `cv5`: 0 dilated, 1 hypertrophic, 2 infarct, "
+    "3 normal, 4 abnormal right ventricle. Two are left out of the training and judge it by strokes, enclosed "
+    "background and a random walker from both. Dense masks choose nothing. papers: turns and flips. stretched: "
+    "rotations, shifts and stretches. The rows were trained with the same augmentations in another file, before this "
+    "script was there."
 )
 
 
@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS / "best")
     given = parser.parse_args()
     prepare_cpu()
-    data, cases = with_split(given.data, given.runs / "data")
+    data, cases = with_split(given.data, given.runs / given.data.name)
     for number in given.groups:
         for name in given.only:
             run = given.runs / f"{slug(name)}-{number}"

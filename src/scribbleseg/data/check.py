@@ -190,10 +190,8 @@ def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], wa
         single = [found.case for found in read if found.slices == 1]
         if single:
             warnings.append(f"{first_names(single)}: one slice only")
-        tilted = [
-            found.case
-            for found, grid, tilts in zip(read, grids, _tilted(grids), strict=True)
-            if tilts and found.flat != grid.across("spacing")  # else the strokes say that the slices are right
+        tilted = [  # where strokes are flat, they say whether the slices are right: `_describe_plane`
+            found.case for found, tilts in zip(read, _tilted(grids), strict=True) if tilts and found.flat is None
         ]
         if tilted:
             warnings.append(
