@@ -581,7 +581,9 @@ def test_full_disk_while_the_log_is_written(run, capsys):
     stored = json.loads((run / "config.json").read_text(encoding="utf-8"))
     stored["plan"]["recipe"]["iterations"] = 3
     (run / "config.json").write_text(json.dumps(stored), encoding="utf-8")
-    with small_disk((run / "log.jsonl").stat().st_size):
+    log = run / "log.jsonl"
+    log.write_text(log.read_text(encoding="utf-8").rstrip() + " " * 5000 + "\n", encoding="utf-8")  # the longest file
+    with small_disk(log.stat().st_size):
         assert main(["train", str(run), "--resume"]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
     assert message.startswith("scribbleseg: ") and "File too large" in message and "--resume" in message
