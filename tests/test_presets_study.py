@@ -3,7 +3,7 @@
 import presets
 import pytest
 from common import read_csv, write_csv
-from small import ringed, small_dataset
+from small import briefly, ringed, small_dataset
 
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.set_aside import set_aside
@@ -14,14 +14,8 @@ from scribbleseg.training.plan import read_plan
 @pytest.mark.slow
 def test_a_place_is_trained_scored_and_left_out_the_next_time(tmp_path, monkeypatch):
     ringed(tmp_path / "squares")
-    run, done = presets.scribbleseg, []
-
-    def short(words):
-        words = [str(word) for word in words]
-        done.append(words[0])
-        run(words + ["--iterations", "2", "--size", "32", "--batch", "2"] * (words[0] == "train"))
-
-    monkeypatch.setattr(presets, "scribbleseg", short)
+    done = []
+    monkeypatch.setattr(presets, "scribbleseg", briefly(presets.scribbleseg, done))
     monkeypatch.setattr(presets, "summary", lambda *_: [])  # of ACDC, below
     monkeypatch.setattr(presets, "PLACES", {"other-final-0": ("other", "final", 0), "squares": ("squares", "final", 0)})
     monkeypatch.setattr(presets, "place", lambda line: (["other", "squares"].index(line["data"]), int(line["seed"])))
