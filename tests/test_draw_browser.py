@@ -906,6 +906,23 @@ def test_a_case_that_cannot_be_read_is_named_in_the_list(browser, tmp_path):
         open_case(page, "case.2 a")
 
 
+def test_a_case_that_takes_long_to_load_is_named_until_it_is_shown(browser, tmp_path):
+    folder = small_dataset(tmp_path / "data", cases=2)
+    loading = "getComputedStyle(document.querySelector('#stage'), '::after').visibility"
+    with served(Session(folder)) as address, shown(browser, address) as page:
+        ready(page)
+        assert page.get_attribute("#stage", "data-loading") is None
+        page.route("**/api/cases/case.1*", lambda route: None)
+        page.locator("#cases button", has_text="case.1 a").click()
+        page.wait_for_selector("#stage[data-loading='case.1 a']")
+        assert page.evaluate(loading) == "hidden", "what is loaded at once does not flicker"
+        page.wait_for_timeout(600)
+        assert page.evaluate(loading) == "visible"
+        page.unroute("**/api/cases/case.1*")
+        page.wait_for_selector("#stage:not([data-loading])")
+        assert page.get_attribute("#cases button[aria-current=true]", "title") == "case.1 a"
+
+
 def test_after_a_pen_a_finger_moves_the_image(browser, tmp_path):
     session = open_session(scans(tmp_path / "scans", ("RAS",)), ("liver",))
     path = session.strokes.path(session.case("scan_RAS"))

@@ -105,9 +105,15 @@ function placeCross() {
   sides.forEach((side, index) => { side.cross = pixelAt(index + 1, state.cross); side.redraw(); });
 }
 
-export const openCase = attempt(async (name, slice = null) => {
+export async function openCase(name, slice = null) {
   if (state.stroke) return;
   const turn = ++opening;
+  $("stage").dataset.loading = name;
+  await loadCase(name, slice, turn);
+  if (turn === opening) delete $("stage").dataset.loading;
+}
+
+const loadCase = attempt(async (name, slice, turn) => {
   const opened = await api.getCase(name).catch((error) => {
     if (error.status === 400) rowOf(name).error = error.message;
     tell("cases");
