@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import Demo, Phantom, Predict, Train
+from .core.console import tell
 from .core.errors import InputError
 from .data.synthetic.phantom import phantom
 from .evaluation.scores import format_table, score_files, summarise, write_rows
@@ -43,7 +44,7 @@ def demo(config: Demo) -> Path:
         write_rows(run / "metrics.csv", rows)
         tables[method] = summarise(rows)
     for method, table in tables.items():
-        print(f"\n{method}, {table[0]['cases']} held-out cases, mean (sd):\n{format_table(table)}")
+        tell(f"\n{method}, {table[0]['cases']} held-out cases, mean (sd):\n{format_table(table)}")
     path = write_report(folder / "effdnet", folder / "report.html")
-    print(f"\nreport: {path}")
+    tell(f"\nreport: {path}")
     return path

@@ -1,8 +1,7 @@
 """Methods × data sets × folds × seeds: do the missing runs, then make tables and figures of all finished ones."""
 
-import sys
-
 from ..config import Bench
+from ..core.console import say, tell
 from ..core.errors import InputError
 from ..training.calendar import check_interval
 
@@ -29,17 +28,17 @@ def bench(config: Bench) -> bool:
     if not config.table_only:
         done = done_jobs(plan.jobs, config)
         if done:
-            print(f"{len(done)} of the plan's {len(plan.jobs)} runs are already done and are skipped")
+            tell(f"{len(done)} of the plan's {len(plan.jobs)} runs are already done and are skipped")
         if todo := [job for job in plan.jobs if job not in set(done)]:
             lock_results(config.results / plan.budget).close()  # a file system without locks is found before any run
             failed = run_jobs(todo, config, len(done))
     results = read_results(plan, config)
     if results.records or config.table_only:
         path = write_tables(plan, results, config.results)
-        print(f"tables: {path}, and the same as .tex and .csv")
+        tell(f"tables: {path}, and the same as .tex and .csv")
         for path in make_figures(plan, results, config):
-            print(f"figure: {path}, and the same as .pdf")
+            tell(f"figure: {path}, and the same as .pdf")
     lacking = [job for job in plan.jobs if job not in results.records]
     for job in lacking:
-        print(f"{job.place}: {failed.get(job, 'not run')}", file=sys.stderr)
+        say(f"{job.place}: {failed.get(job, 'not run')}")
     return not lacking

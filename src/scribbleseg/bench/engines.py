@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 import torch
 
 from ..config import Bench
+from ..core.console import say
 from ..core.device import pick_device
 from ..core.errors import InputError
 from ..core.signals import stops
@@ -271,4 +272,4 @@ def _run_on_node(job: Job, config: Bench, folder: str) -> str | None:
 
 
 def _say_stopping(count: int) -> None:
-    print(f"stopping {count} run{'s' * (count > 1)} at a checkpoint", file=sys.stderr, flush=True)
+    say(f"stopping {count} run{'s' * (count > 1)} at a checkpoint")

@@ -4,7 +4,6 @@ A plan asks for them with `[[figure]]` tables. A figure leaves out runs that are
 """
 
 import io
-import sys
 from pathlib import Path
 
 from matplotlib import rc_context
@@ -13,6 +12,7 @@ from PIL import Image
 
 from ..config import Bench
 from ..core.atomic import atomic_file
+from ..core.console import say
 from ..core.errors import InputError
 from ..reporting.figures import STYLE
 from .charts import NothingToDraw, boxplot, curves, sensitivity
@@ -39,7 +39,7 @@ def make_figures(plan: BenchPlan, results: Results, config: Bench) -> list[Path]
                     write_pdf(figure, path.with_suffix(".pdf"))
                 written.append(path)
             except (NothingToDraw, InputError) as reason:
-                print(f"{path.stem}: figure not made, {reason}", file=sys.stderr)
+                say(f"{path.stem}: figure not made, {reason}")
     return written
 
 

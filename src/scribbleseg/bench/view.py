@@ -16,6 +16,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from ..config import Bench
+from ..core.console import say
 from ..core.json_file import convert, read_json, read_lines
 from .plan import Job
 from .worker import ELSEWHERE, log_path
@@ -155,11 +156,11 @@ class View:
     def _say(self, line: str) -> None:
         self._erase()
         number = "" if self.terminal else f"[{self.done + self.failed}/{self.total}] "
-        print(f"{number}{line}", file=sys.stderr, flush=True)
+        say(f"{number}{line}")
 
     def _erase(self) -> None:
         if self.drawn:
-            print(f"\x1b[{self.drawn}F\x1b[J", end="", file=sys.stderr)
+            print(f"\x1b[{self.drawn}F\x1b[J", end="", file=sys.stderr)  # noqa: T201
         self.drawn = 0
 
     def _draw(self) -> None:
@@ -170,7 +171,7 @@ class View:
         if len(lines) > rows - 1:
             lines = [*lines[: rows - 2], f"  … and {len(lines) - rows + 2} more"]
         self._erase()
-        print("\n".join(line[: columns - 1] for line in lines), file=sys.stderr, flush=True)
+        say("\n".join(line[: columns - 1] for line in lines))
         self.drawn = len(lines)
 
 

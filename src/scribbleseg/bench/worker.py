@@ -16,6 +16,7 @@ from typing import BinaryIO
 import msgspec
 
 from ..config import Bench
+from ..core.console import say
 from ..core.errors import InputError
 from .plan import Job
 from .run import run_job
@@ -43,18 +44,14 @@ def run_logged(job: Job, config: Bench) -> str | None:
 
     stderr gets time and machine of the start, and the traceback.
     """
-    print(
-        f"-- {time.strftime('%Y-%m-%d %H:%M:%S')}, {socket.gethostname()}, process {os.getpid()}",
-        file=sys.stderr,
-        flush=True,
-    )
+    say(f"-- {time.strftime('%Y-%m-%d %H:%M:%S')}, {socket.gethostname()}, process {os.getpid()}")
     try:
         run_job(job, config)
     except Exception as error:  # whatever the error is, the other runs must continue
         if not isinstance(error, InputError):
             traceback.print_exc()
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        print(reason, file=sys.stderr, flush=True)
+        say(reason)
         return reason
     return None
 
@@ -73,5 +70,5 @@ def main() -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # the bench blocked them while this process imported torch
         return 0 if run_logged(*from_json(sys.argv[1])) is None else 1
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        say("stopped")
         return 130

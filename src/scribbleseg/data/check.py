@@ -253,9 +253,9 @@ def _describe_rings(drawn: list[Found]) -> None:
     if not slices:
         return
     if rule == "off":
-        print(f"rings     {not_enclosed(share)}")
+        tell(f"rings     {not_enclosed(share)}")
         return
-    print(
+    tell(
         f"rings     {int(100 * share)} % of {slices} slices enclose their structures with background strokes: outside "
         "of the background strokes' hull counts as background (--enclosure auto)"
     )

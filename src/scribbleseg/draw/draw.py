@@ -2,7 +2,6 @@
 
 import secrets
 import socket
-import sys
 import threading
 import webbrowser
 from pathlib import Path
@@ -42,7 +41,7 @@ def draw(config: Draw) -> None:
     server = make_server(app, ending=lambda: say(STOPPING) if updater.running else None)
     address = f"http://127.0.0.1:{port}/?token={token}"
     kept = session.place if session.dataset is not None else f"{session.place}, made when the classes are named"
-    print(f"data set: {kept}\nopen {address}\nEnd with Ctrl-C.", file=sys.stderr)
+    say(f"data set: {kept}\nopen {address}\nEnd with Ctrl-C.")
     if not config.no_browser:
         threading.Timer(0.5, webbrowser.open, [address]).start()
     try:

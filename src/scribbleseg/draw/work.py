@@ -1,12 +1,12 @@
 """One update in a process of its own, `python -m scribbleseg.draw FOLDER`: train, then predict the cases one by one."""
 
 import json
-import sys
 from functools import partial
 from pathlib import Path
 
 from ..config import Predict, Train
 from ..core.atomic import atomic_file
+from ..core.console import say
 from ..core.errors import InputError
 from ..core.json_file import read_json
 from ..data.layout import read_description
@@ -39,7 +39,7 @@ def main(folder: Path) -> int:
                 failed[case] = str(error)
         _write_json(folder / FAILED, failed)
     except InputError as error:
-        print(error, file=sys.stderr)
+        say(str(error))
         return 2
     except KeyboardInterrupt:
         return 130

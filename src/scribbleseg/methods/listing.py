@@ -3,6 +3,7 @@
 import inspect
 
 from ..config import Methods
+from ..core.console import tell
 from . import METHODS, method_class, method_options
 
 
@@ -10,23 +11,23 @@ def methods(config: Methods) -> None:
     """Print a line per method, or the recipe and the options of one."""
     if config.name is None:
         for name in METHODS:
-            print(f"{name:<12} {_first_line(name)}")
+            tell(f"{name:<12} {_first_line(name)}")
         return
     kind = method_class(config.name)
-    print(f"{config.name}: {_first_line(config.name)}\n")
-    print(inspect.cleandoc(kind.__doc__ or "The class has no docstring."))
+    tell(f"{config.name}: {_first_line(config.name)}\n")
+    tell(inspect.cleandoc(kind.__doc__ or "The class has no docstring."))
     recipe = ", ".join(
         f"{key} {value}"
         for key, value in vars(kind.recipe).items()
         if value and (key != "gamma" or kind.recipe.step_at)
     )
-    print(f"\nrecipe: {recipe}")
-    print(f"works on: {'slices and volumes' if 3 in kind.dims else 'slices'}")
+    tell(f"\nrecipe: {recipe}")
+    tell(f"works on: {'slices and volumes' if 3 in kind.dims else 'slices'}")
     options = method_options(config.name).values()
     width = max((len(f"{option.name}={option.shown}") for option in options), default=0)
     for option in options:
         about = f"{option.expected}; {option.meaning}" if option.meaning else option.expected
-        print(f"  --set {f'{option.name}={option.shown}':<{width}}  {about}")
+        tell(f"  --set {f'{option.name}={option.shown}':<{width}}  {about}")
 
 
 def _first_line(name: str) -> str:

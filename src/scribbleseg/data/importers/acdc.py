@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from ...core.atomic import atomic_folder
-from ...core.console import say
+from ...core.console import say, tell
 from ...core.errors import InputError, first_names
 from ...core.json_file import read_lines
 from ...core.parallel import for_each
@@ -76,7 +76,7 @@ def import_acdc(src: Path, dst: Path) -> None:
         write_splits(folder, acdc_protocols(patients, groups), "cv5")
     bare = [case for case, kinds in files.items() if "_scribble" not in kinds and number[case] in ACDC_GROUPS]
     if bare:
-        print(
+        tell(
             f"{len(bare)} of {len(files)} frames have no scribble (first: {bare[0]}); "
             f"`scribbleseg simulate {dst}` draws scribbles from the masks"
         )

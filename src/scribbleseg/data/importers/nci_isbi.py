@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...core.atomic import atomic_folder
-from ...core.console import say
+from ...core.console import say, tell
 from ...core.errors import InputError, first_names
 from ...core.parallel import for_each
 from ..case import load_label, recode
@@ -71,7 +71,7 @@ def import_nci_isbi(src: Path, dst: Path) -> None:
     if bare := sorted((series.keys() | scribbles.keys()) - masks.keys()):
         say(f"{src}: {len(bare)} patients have no mask and are not imported: {first_names(bare)}")
     if len(scribbles.keys() & masks.keys()) < len(masks):
-        print(
+        tell(
             f"{len(masks.keys() - scribbles.keys())} of {len(masks)} cases have no scribbles; "
             f"`scribbleseg simulate {dst}` draws them from the masks"
         )

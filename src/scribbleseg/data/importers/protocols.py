@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ...core.console import tell
+
 ACDC_FOLDS = {  # the challenge orders its hundred training patients by pathology
     "1-20 dilated": range(1, 21),
     "21-40 hypertrophic": range(21, 41),
@@ -107,7 +109,7 @@ def write_splits(folder: Path, protocols: Mapping[str, list[Row]], final: str) -
         kept = [row for row in rows if row["train"] and (row["val"] or row["test"])]
         if len(kept) < len(rows):
             dropped = ", ".join(f"'{row['name']}'" for row in rows if row not in kept)
-            print(f"split {name}: left out {dropped}, because the source has no patients for training or for testing")
+            tell(f"split {name}: left out {dropped}, because the source has no patients for training or for testing")
         if not kept:
             continue
         _write_json(folder / "splits" / f"{name}.json", kept)

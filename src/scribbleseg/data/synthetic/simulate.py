@@ -14,6 +14,7 @@ from skimage.morphology import skeletonize
 
 from ... import config
 from ...core.atomic import sweep
+from ...core.console import tell
 from ...core.errors import InputError
 from ...core.labels import UNLABELED
 from ...core.parallel import for_each
@@ -242,7 +243,7 @@ def simulate(config: config.Simulate) -> None:
         for path in paths:
             os.replace(path, dataset.folder / "labelsTr" / path.name)
     if len(cases) < len(dense):
-        print(
+        tell(
             f"{len(dense) - len(cases)} of {len(dense)} cases had a scribble, which was kept. Drew scribbles for "
             f"{len(cases)} cases"
         )
