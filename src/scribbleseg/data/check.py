@@ -1,8 +1,6 @@
 """Report what is in a data set, and every problem in it."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -11,41 +9,18 @@ from ..core.console import tell
 from ..core.errors import InputError, first_names
 from ..core.labels import UNLABELED
 from ..core.parallel import for_each
-from .case import load_label, read_channels, read_scribble, recode
-from .dataset import Case, Dataset
-from .enclosure import choose_rule, enclosing_slices, not_enclosed
+from .case import read_scribble
+from .dataset import Dataset
+from .enclosure import choose_rule, not_enclosed
 from .fitting import find_plane
-from .intensity import ct_samples
+from .inspection import Found, inspect
 from .layout import read_description, survey
 from .nifti import AS_ITK, two_places
-from .plane import flat_axis
 from .preparation import MOST_SCALE
-from .volume import PICTURES, PLANES, Grid, check_unit, read_label
+from .volume import PLANES, Grid
 
 MOST_OF_ALL = 0.8  # share of all pixels from which a class is too large for strokes
 LEAST_BACKGROUND = 0.02  # share of the drawn pixels
-
-
-@dataclass
-class Found:
-    """What was found in one case: its grid, its scribbles and its problems."""
-
-    case: str
-    grid: Grid | None = None
-    slices: int = 0
-    size: tuple[int, int] = (0, 0)  # rows, columns
-    has_scribble: bool = False
-    drawn: np.ndarray = field(default_factory=lambda: np.zeros(0, int))  # scribbled pixels [classes]
-    drawn_slices: np.ndarray = field(default_factory=lambda: np.zeros(0, int))  # slices that hold the class [classes]
-    bare_slices: int = 0  # slices without a scribbled pixel
-    rings: tuple[int, int] = (0, 0)  # slices whose background strokes enclose, and slices with foreground strokes
-    pixels: int = 0
-    flat: int | None = None  # the file axis across which the strokes are flat
-    greys: list[np.ndarray] = field(default_factory=list)  # of each channel under the foreground strokes
-    dense: bool = False
-    compared: int = 0  # scribbled pixels of a case that also has a dense mask
-    disagree: int = 0  # of these, pixels whose dense mask has another class
-    problems: list[str] = field(default_factory=list)
 
 
 def check(settings: config.Check, outlook: Callable[[Dataset], Iterable[str]] = lambda dataset: ()) -> bool:
@@ -64,9 +39,9 @@ def check(settings: config.Check, outlook: Callable[[Dataset], Iterable[str]] = 
         tell(f"problem: {error}\nnot usable")
         return False
     plane = _plane(dataset)
-    train = for_each("checking", lambda case: _inspect(dataset, case, plane), dataset.cases.values())
+    train = for_each("checking", lambda case: inspect(dataset, case, plane), dataset.cases.values())
     tests = (
-        for_each("checking imagesTs", lambda case: _inspect(dataset, case, plane), dataset.tests.values())
+        for_each("checking imagesTs", lambda case: inspect(dataset, case, plane), dataset.tests.values())
         if dataset.tests
         else []
     )
@@ -97,48 +72,6 @@ def _plane(dataset: Dataset) -> str:
             return False
 
     return dataset.plane or find_plane(dataset, [name for name in dataset.cases if readable(name)])
-
-
-def _inspect(dataset: Dataset, case: Case, plane: str) -> Found:
-    found = Found(case.id)
-    channels: list[np.ndarray] = []
-    try:
-        colours = len(dataset.channels) if dataset.file_ending.lower() in PICTURES else 0  # missing files are known
-        channels, found.grid = read_channels(case.images, plane, colours)
-        found.slices, found.size = channels[0].shape[0], channels[0].shape[1:]
-        check_unit(case.images[0], found.grid, dataset.spacing_unit)
-    except InputError as error:
-        found.problems.append(str(error))
-    labels: dict[Path | None, np.ndarray] = {}
-    for path in (case.scribble, case.truth):
-        if path is None:
-            continue
-        try:
-            if found.grid is None:
-                recode(read_label(path)[0], dataset.ignore, path, ignored=path == case.scribble)
-            else:
-                labels[path] = load_label(
-                    path, found.grid, case.images[0], dataset.ignore, ignored=path == case.scribble
-                )
-        except InputError as error:
-            found.problems.append(str(error))
-    found.dense = case.truth is not None
-    scribble, truth = labels.get(case.scribble), labels.get(case.truth)
-    if scribble is not None:
-        classes = len(dataset.classes)
-        per_slice = np.stack([np.bincount(line.ravel(), minlength=classes)[:classes] for line in scribble])
-        found.has_scribble = True
-        found.drawn, found.drawn_slices = per_slice.sum(0), (per_slice > 0).sum(0)
-        if found.grid is not None:
-            foreground = (scribble != UNLABELED) & (scribble != 0)
-            found.greys = [ct_samples(channel, foreground) for channel in channels]
-            found.flat = flat_axis(scribble.transpose(np.argsort(found.grid.order)))
-            found.rings = enclosing_slices(scribble, dataset.reach(found.grid))
-        found.bare_slices, found.pixels = int((per_slice.sum(1) == 0).sum()), scribble.size
-        if truth is not None:
-            found.compared = int(found.drawn.sum())
-            found.disagree = int(((scribble != truth) & (scribble != UNLABELED)).sum())
-    return found
 
 
 def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], warnings: list[str]) -> None:
