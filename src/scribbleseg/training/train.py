@@ -37,7 +37,7 @@ from .batches import layout_of
 from .board import BOARDS
 from .calendar import Calendar
 from .checkpoint import load_weights, read_checkpoint, weights_iteration
-from .fit import Undecided, fit_plan
+from .fit import fit_plan
 from .locate import find_locator
 from .loop import run_to_end
 from .machine import Machine, determinism, pick_machine
@@ -75,7 +75,13 @@ def train(config: Train, length: Length | None = None) -> Path:
             )
         if folder.writes and config.split == "auto":
             say(f"{config.dataset}: {_shown_fold(dataset, plan, config.fold)}")
-        _run(config, plan, machine, dataset, folder, left=left, length=length)
+        prepare_cpu()
+        plan = fit_plan(plan, dataset, left)
+        if folder.writes and (left.enclosure, plan.fitted.enclosure) == ("auto", "off"):
+            say(not_enclosed(plan.fitted.closed))
+        if length is not None:
+            plan = replace(plan, recipe=replace(plan.recipe, iterations=length(plan, machine)))
+        _run(config, plan, machine, dataset, folder)
     return Path(config.run)
 
 
@@ -103,10 +109,11 @@ def resume(run: Path, method: str | None = None, network: str | None = None, aug
             return run
         machine, dataset = pick_machine(config, plan.recipe), read_dataset(config.dataset)
         _check_names(run, plan, dataset)
+        prepare_cpu()
         with folder.locked():
             stored = _checkpoint(run, plan)  # of now: another process may have trained until the lock was free
             if not (_is_finished(stored, plan) and (run / "last.safetensors").is_file()):
-                _run(config, plan, machine, dataset, folder, stored=stored)
+                _run(config, plan, machine, dataset, folder, stored)
     return run
 
 
@@ -215,28 +222,9 @@ def _checkpoint(run: Path, plan: Plan) -> dict | None:
 
 
 def _run(
-    config: Train,
-    plan: Plan,
-    machine: Machine,
-    dataset: Dataset,
-    folder: RunFolder,
-    *,
-    stored: dict | None = None,
-    left: Undecided | None = None,
-    length: Length | None = None,
+    config: Train, plan: Plan, machine: Machine, dataset: Dataset, folder: RunFolder, stored: dict | None = None
 ) -> None:
-    """Fit the plan of a new run to its cases, read them, build what is trained, and train to the end.
-
-    stored: the checkpoint of a run that is carried on. left: what the plan of a run that has none leaves to its cases.
-    length: as in `train`.
-    """
-    prepare_cpu()
-    if left is not None:
-        plan = fit_plan(plan, dataset, left)
-        if folder.writes and (left.enclosure, plan.fitted.enclosure) == ("auto", "off"):
-            say(not_enclosed(plan.fitted.closed))
-    if length is not None:
-        plan = replace(plan, recipe=replace(plan.recipe, iterations=length(plan, machine)))
+    """Read the cases, build what is trained, and train to the end. stored: a checkpoint that is carried on from."""
     torch.manual_seed(config.seed)
     network, locator = _network(plan, dataset, config.seed, config.init, stored)
     method = method_class(plan.method)(network, **plan.options)  # which may copy the network for a teacher
@@ -259,11 +247,11 @@ def _run(
             say(f"{folder.path}: goes on after iteration {state.iteration} of {plan.recipe.iterations}")
     validations = config.validations if plan.fold.val else 0
     with folder.locked():
-        if stored is None and folder.writes and folder.fresh:
-            folder.check_new(plan.recipe.iterations)  # another training may have begun there meanwhile
         prints = _fingerprints(dataset, plan) if folder.writes else {}
-        if left is None:
+        if not folder.fresh:
             folder.check_data(prints)
+        elif folder.writes:
+            folder.check_new(plan.recipe.iterations)  # another training may have begun there meanwhile
         with folder.removed_if_nothing_was_trained(state), determinism(machine.deterministic), _interruptible() as stop:
             record = environment(machine.device, machine.dtype) | {"step": step.kind}
             record |= {"data_note": dataset.note} if dataset.note else {}
