@@ -37,6 +37,9 @@ def test_from_a_data_set_to_a_report_with_paths_as_text(tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     assert ss.check("data") is True
     assert ss.train("data", "runs/a", method="pce", iterations=1, size=32, batch=2) == Path("runs/a")
+    assert "too short to label slices anew" not in capsys.readouterr().err
+    assert ss.resume("runs/a") == Path("runs/a")
+    assert "runs/a: is finished (1 iterations)" in capsys.readouterr().err
     files = ss.predict("runs/a", "data", "out")
     assert [path.name for path in files] == ["case.2 a.nii.gz"] and all(path.is_file() for path in files)
     rows = ss.evaluate("out", "data/labelsTr_dense", out="scores.csv")

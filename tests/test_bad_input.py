@@ -137,7 +137,7 @@ def test_predictions_do_not_lie_among_a_data_sets_files(refused, run, data, tmp_
 
 def test_a_folder_does_not_become_one_file(refused, run, data, tmp_path):
     for source in (data, data / "imagesTr"):
-        assert f"out.nii.gz: is one file, and {source} is a folder of volumes" in refused(
+        assert f"out.nii.gz: is one file, and {source} is a folder of scans" in refused(
             "predict", run, source, tmp_path / "out.nii.gz"
         )
     assert not (tmp_path / "out.nii.gz").exists()
@@ -270,7 +270,7 @@ def test_ignore_is_not_the_highest(not_trained, data):
     describe(data, labels={"background": 0, "square": 1, "ignore": 2, "core": 3})
     not_trained(data / "dataset.json", "without a gap")
     describe(data, labels={"background": 0, "square": 1, "core": 2, "ignore": 9})
-    not_trained(data / "dataset.json", "'ignore' has value 9; it must be the highest label. Write 3")
+    not_trained(data / "dataset.json", "'ignore' has value 9; it must follow the last class. Write 3")
 
 
 def test_scribbles_without_foreground_anywhere(not_trained, data):
@@ -345,7 +345,7 @@ def test_empty_folder(refused, run, data, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     assert f"{empty}: has no dataset.json" in refused("train", empty, tmp_path / "new", *SHORT)
-    assert f"{empty}: no volumes (.nii.gz" in refused("predict", run, empty, tmp_path / "out")
+    assert f"{empty}: no scans in this folder; expected files that end in .nii.gz" in refused("predict", run, empty, tmp_path / "out")
     assert f"{empty}: no masks" in refused("evaluate", empty, data / "labelsTr_dense", "--out", tmp_path / "scores.csv")
     for path in (data / "imagesTr").iterdir():
         path.unlink()

@@ -190,12 +190,17 @@ def test_options_become_settings(call, monkeypatch):
         (["train", "a"], "Missing argument 'RUN'"),
         (["import", "acdk", "a", "b"], "'acdk' is not one of 'acdc', 'wsl4mis', 'mscmr', 'nci-isbi'"),
         (["predict", "a"], "Missing argument"),
-        (["predict", "a", "in"], "Missing argument"),
     ],
 )
 def test_values_of_another_type_and_missing_words_exit_with_2(refused, words, said):
     error = refused(*words)
     assert said in error and error.endswith(f"See scribbleseg {words[0]} --help.")
+
+
+def test_predict_says_which_of_its_three_is_missing(refused, trained):
+    expected = "Expected RUN [RUN ...] INPUT OUTPUT."
+    assert refused("predict", "scans", "out").endswith(f"scans, out: RUN is missing. {expected}")
+    assert refused("predict", str(trained), "scans").endswith(f"{trained}, scans: OUTPUT is missing. {expected}")
 
 
 @pytest.mark.parametrize(

@@ -289,7 +289,7 @@ LABELS = {"background": 0, "outer": 1, "inner": 2}
         (LABELS, '"ignore": 3'),
         (LABELS | {"ignore": 1, "inner": 3}, "without a gap"),
         ({"background": 0, "outer": 1, "inner": 3, "ignore": 4}, "without a gap"),
-        ({"background": 0, "outer": 1, "ignore": 9}, "'ignore' has value 9; it must be the highest label. Write 2"),
+        ({"background": 0, "outer": 1, "ignore": 9}, "'ignore' has value 9; it must follow the last class. Write 2"),
         (LABELS | {"ignore": 3, "both": [1, 2]}, "region-based"),
         ({"background": 0, "ignore": 1}, "without a gap"),
     ],

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scribbleseg.config import Evaluate
-from scribbleseg.core.errors import InputError
+from scribbleseg.core.errors import InputError, some_failed
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.evaluation.scores import (
     evaluate,
@@ -294,9 +294,16 @@ def break_gone(predictions, truth):
 )
 def test_a_bad_case_is_named_and_the_others_are_scored(folders, tmp_path, damage, words, left):
     damage(*folders)
-    with pytest.raises(InputError, match=f"1 of 2 cases could not be scored, the others are. .*{words}"):
+    with pytest.raises(InputError, match=f"^1 of 2 cases could not be scored; the others were:\n.*{words}"):
         evaluate(Evaluate(*folders, out=tmp_path / "scores.csv"))
     assert {row["case"] for row in read_rows(tmp_path / "scores.csv")} == {left}
+
+
+def test_of_many_failures_five_are_told_a_line_each():
+    assert some_failed(["a: bad"], 1, "scored") == "a: bad"
+    assert some_failed(["a", "b"], 2, "scored") == "2 of 2 cases could not be scored:\na\nb"
+    said = some_failed(list("abcdefg"), 9, "scored")
+    assert said == "7 of 9 cases could not be scored; the others were:\na\nb\nc\nd\ne\n… and 2 more"
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import SimpleITK as itk
 import torch
 from safetensors.torch import load_file, save_file
 from small import AFFINE, save, small_dataset
+from test_folders import write_series
 from torch import nn
 
 from scribbleseg.config import Import, Predict
@@ -250,7 +251,7 @@ def test_images_that_were_trained_on_are_named(small, trained, tmp_path, capsys)
     for path in (seen, new):
         (tmp_path / "mixed" / path.name).symlink_to(path.resolve())
     predict(Predict(trained, tmp_path / "mixed", tmp_path / "out"))
-    assert f"was trained on 1 of 2 images ({seen.resolve()})" in capsys.readouterr().err
+    assert f"was trained on 1 of 2 cases ({tmp_path / 'mixed' / seen.name})" in capsys.readouterr().err
 
 
 def test_a_folder_of_any_names_and_formats(bright, tmp_path):
@@ -794,6 +795,52 @@ def test_no_run_at_all_is_refused(trained, tmp_path):
         predict(Predict((), tmp_path / "in", tmp_path / "out"))
 
 
+# --- DICOM
+
+
+def test_dicom_series_are_segmented_on_their_own_grid(bright, tmp_path, capsys):
+    image, mask = scan(2)
+    write_series(tmp_path / "in" / "anna", image, [10, 12.5, 15, 17.5])
+    write_series(tmp_path / "in" / "ben" / "inner", image[:, ::-1], [10, 12.5, 15, 17.5])
+    save(tmp_path / "in" / "carl.nii.gz", image)
+    (tmp_path / "in" / "notes.txt").write_text("no scan")
+    paths = predict(Predict(bright, tmp_path / "in", tmp_path / "out"))
+    assert [path.name for path in paths] == ["carl.nii.gz", "anna.nii.gz", "ben.nii.gz"]
+    assert "in: 1 not read, no scans: notes.txt\n" in capsys.readouterr().err
+    got = nibabel.load(tmp_path / "out" / "anna.nii.gz")
+    assert np.array_equal(np.asanyarray(got.dataobj), mask)
+    assert np.allclose(got.affine, [[-0.8, 0, 0, -5], [0, -0.7, 0, -6], [0, 0, 2.5, 10], [0, 0, 0, 1]])
+    assert np.array_equal(np.asanyarray(nibabel.load(paths[2]).dataobj), mask[:, ::-1])
+    (path,) = predict(Predict(bright, tmp_path / "in" / "anna", tmp_path / "one" / "mask.nii.gz"))
+    assert path == tmp_path / "one" / "mask.nii.gz" and np.array_equal(nibabel.load(path).dataobj, mask)
+    (path,) = predict(Predict(bright, tmp_path / "in" / "ben", tmp_path / "two"))
+    assert path == tmp_path / "two" / "inner.nii.gz"
+
+
+def test_a_series_lies_in_the_plane_of_the_run(bright, tmp_path):
+    image, mask = scan(1)
+    write_series(tmp_path / "anna", image, list(2.5 * np.arange(image.shape[2])))
+    change_plan(bright, fitted={"plane": "coronal"})
+    (path,) = predict(Predict(bright, tmp_path / "anna", tmp_path / "out"))
+    assert np.array_equal(np.asanyarray(nibabel.load(path).dataobj), mask)
+
+
+def test_dicom_that_is_no_scan_is_named(bright, tmp_path):
+    write_series(tmp_path / "anna", scan(2)[0], [10, 12.5, 15, 17.5])
+    with pytest.raises(InputError, match="9.dcm: is one file of a DICOM series. Give the folder"):
+        predict(Predict(bright, tmp_path / "anna" / "9.dcm", tmp_path / "out"))
+    write_series(tmp_path / "in" / "ben", scan(2)[0], [10, 12.5, 17.5, 20])
+    with pytest.raises(InputError, match="ben: its slices are 2.5 to 5 mm apart"):
+        predict(Predict(bright, tmp_path / "in", tmp_path / "out"))
+    change_plan(bright, channels=["T1", "T2"])
+    with pytest.raises(InputError, match=r"anna: is a DICOM series, one channel; the run needs 2 \(T1, T2\)"):
+        predict(Predict(bright, tmp_path / "anna", tmp_path / "out"))
+    (tmp_path / "empty" / "folder").mkdir(parents=True)
+    with pytest.raises(InputError, match="empty: no scans in this folder; expected files that end in .nii.gz, .*DICOM"):
+        predict(Predict(bright, tmp_path / "empty", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 # --- whole or not at all
 
 
@@ -804,13 +851,13 @@ def test_a_bad_case_in_a_folder_leaves_the_finished_ones_whole(bright, tmp_path,
         save(tmp_path / "in" / f"{index}.nii.gz", image)
     bad = tmp_path / "in" / "1.nii.gz"
     bad.write_bytes(bad.read_bytes()[:200])
-    with pytest.raises(InputError, match="1.nii.gz: cannot be read"):
+    words = rf"^1 of 3 cases could not be predicted; the others were:\n{tmp_path}/in/1.nii.gz: cannot be read"
+    with pytest.raises(InputError, match=words):
         predict(Predict(bright, tmp_path / "in", tmp_path / "out", uncertainty=True))
-    assert (
-        capsys.readouterr().err
-        == f"1 of 3 cases were predicted and written, the last one to {tmp_path / 'out' / '0.nii.gz'}\n"
-    )
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.nii.gz", "0_entropy.nii.gz", MADE_BY]
+    assert "were predicted and written" not in capsys.readouterr().err
+    names = ["0.nii.gz", "0_entropy.nii.gz", "2.nii.gz", "2_entropy.nii.gz", MADE_BY]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    assert np.array_equal(nibabel.load(tmp_path / "out" / "2.nii.gz").dataobj, masks[2])
     assert np.array_equal(nibabel.load(tmp_path / "out" / "0.nii.gz").dataobj, masks[0])
 
 

@@ -411,7 +411,7 @@ def test_validation_on_scribbles_is_called_so(run):
 def test_scores_of_validation_cases_are_called_so(run):
     edit(run, lambda stored: stored["plan"]["fold"].update(test=[]))
     page = report(Report(run)).read_text(encoding="utf-8")
-    assert "over 1 validation case (" in page and "used during training" in page and "held-out" not in page
+    assert "over 1 validation case (" in page and "It was not trained on these cases" in page and "held-out" not in page
 
 
 def test_some_held_out_cases_without_truth(run, tmp_path):

@@ -180,6 +180,16 @@ def test_validation_scribbles_without_foreground_are_refused(tmp_path):
         train(settings(data, tmp_path / "run", val_share=0.3))
 
 
+@pytest.mark.parametrize("taught, iterations, short", [(1, 199, True), (0, 199, False), (1, 200, False)])
+def test_a_run_that_is_too_short_for_half_time_says_so(
+    dataset, tmp_path, capsys, monkeypatch, taught, iterations, short
+):
+    monkeypatch.setattr("scribbleseg.training.train.run_to_end", lambda *_: None)
+    train(settings(dataset, tmp_path / "run", method="corral", set=(f"taught={taught}",), iterations=iterations))
+    said = "corral: a run of less than 200 iterations is too short to label slices anew\n"
+    assert (said in capsys.readouterr().err) is short
+
+
 def test_a_run_whose_dense_masks_went_away_says_so(tmp_path):
     data = small_dataset(tmp_path / "some")
     run = train(settings(data, tmp_path / "run", val_share=0.3))

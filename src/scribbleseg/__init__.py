@@ -16,7 +16,20 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .api import check, evaluate, export, import_dataset, load, pack, phantom, predict, report, simulate, train
+    from .api import (
+        check,
+        evaluate,
+        export,
+        import_dataset,
+        load,
+        pack,
+        phantom,
+        predict,
+        report,
+        resume,
+        simulate,
+        train,
+    )
     from .config import Check, Evaluate, Export, Import, Pack, Phantom, Predict, Report, Simulate, Train
     from .core.errors import InputError
 
@@ -41,6 +54,7 @@ __all__ = [
     "phantom",
     "predict",
     "report",
+    "resume",
     "simulate",
     "train",
 ]

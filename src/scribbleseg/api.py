@@ -78,6 +78,19 @@ pack = _function("pack", Pack, Path, "Returns the file.")
 export = _function("export", Export, Path, "Returns the folder.")
 
 
+def resume(
+    run: AnyPath, method: str | None = None, network: str | None = None, augmentation: str | None = None
+) -> Path:
+    """Carry on a run that was stopped, to the same weights as if it had not been. Returns the run folder.
+
+    method, network, augmentation: repeat the names of what is not scribbleseg's own code; it is imported only then.
+    Raises InputError for a folder that holds no run, or one that cannot be carried on; its message says what to do.
+    """
+    from .training.train import resume
+
+    return resume(Path(run), method, network, augmentation)
+
+
 def load(
     runs: AnyPath | Sequence[AnyPath],
     weights: Literal["last", "best"] = "last",

@@ -120,7 +120,7 @@ def _parameter(field: dataclasses.Field, kind: Any, shown: config.Argument | con
             help=shown.help,
             metavar=f"{shown.metavar} [{shown.metavar} ...]" if several else shown.metavar,
             nargs=-1 if several else 1,
-            required=required,
+            required=required and not several,  # the verb says what is missing of RUN [RUN ...] INPUT OUTPUT
         )
     return click.Option(
         [f"--{shown.name or field.name.replace('_', '-')}", field.name],

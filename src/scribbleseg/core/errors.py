@@ -1,7 +1,7 @@
 """InputError, the error that a user can correct, and the words of its messages."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 Choice = TypeVar("Choice")
@@ -28,6 +28,15 @@ def choose(name: str, value: str, among: Mapping[str, Choice]) -> Choice:
     if value not in among:
         raise InputError(f"{name} is {value!r}; expected {' or '.join(map(repr, among))}.")
     return among[value]
+
+
+def some_failed(failed: Sequence[str], count: int, done: str) -> str:
+    """What is said of the cases that failed among `count`: up to five of the messages, one a line."""
+    lines = [*failed[:SHOWN], *([f"… and {len(failed) - SHOWN} more"] if len(failed) > SHOWN else [])]
+    if count == 1:
+        return lines[0]
+    rest = "" if len(failed) == count else "; the others were"
+    return "\n".join([f"{len(failed)} of {count} cases could not be {done}{rest}:", *lines])
 
 
 def first_names(names: list[str]) -> str:

@@ -12,6 +12,7 @@ from ..core.errors import InputError
 from ..core.labels import UNLABELED
 from ..core.parallel import for_each
 from .dataset import Case, Dataset
+from .dicom import has_series, read_series
 from .intensity import Intensity, prepare
 from .preparation import PAPERS, Fitted, content_box, enclosing_box
 from .volume import Grid, as_image, check_unit, read_components, read_label, read_volume
@@ -105,7 +106,8 @@ def _components(
 ) -> tuple[list[np.ndarray], Grid]:
     if count != 1:
         return read_components(path, order, plane)
-    voxels, grid = read_volume(path, order, plane)
+    series = path.is_dir() and has_series(path)
+    voxels, grid = (read_series if series else read_volume)(path, order, plane)
     return [voxels], grid
 
 
@@ -133,7 +135,7 @@ def read_channels(paths: Iterable[Path], plane: str = "spacing", count: int = 0)
         if not grid.same_place(first):
             raise InputError(
                 f"{path}: {difference(grid, first)} than {first_path}. All channels of a case need the same grid. "
-                f"{way_out(grid, first, first_path)}"
+                "Register or resample them onto one grid with another tool, or correct the headers."
             )
         if image.max() == image.min():
             raise InputError(
@@ -163,7 +165,7 @@ def load_label(path: Path, image: Grid, image_path: Path, ignore: int, ignored: 
     label, grid = read_label(path, image.order)
     if not grid.same_place(image):
         raise InputError(
-            f"{path}: {difference(grid, image)} than its image {image_path}. {way_out(grid, image, image_path)}"
+            f"{path}: {difference(grid, image)} than its image {image_path}. {_way_out(grid, image, image_path)}"
         )
     return recode(label, ignore, path, ignored)
 
@@ -185,16 +187,15 @@ def recode(label: np.ndarray, ignore: int, path: Path, ignored: bool = True) -> 
     return recoded
 
 
-def way_out(grid: Grid, other: Grid, path: Path) -> str:
-    """What can be done about two grids that differ; `path` is the file of the other one."""
-    if grid.turned(other):
+def _way_out(grid: Grid, image: Grid, path: Path) -> str:
+    """What can be done about a label whose grid is not that of its image `path`."""
+    if grid.turned(image):
         return "No voxel needs to be resampled."
-    if grid.sizes == other.sizes:
+    if grid.sizes == image.sizes:
         return (
-            f"Only the headers differ. If it was made on {path.name}, give it the header of {path.name} and keep its "
-            "voxels: nibabel.Nifti1Image(label.dataobj, image.affine, image.header). Do not resample it: that moves "
-            "voxels, and thin strokes are lost. "
-            "`import mscmr`, `import folders` and `evaluate` take it with --same-voxels."
+            f"If it was made on {path.name}, give it the header of {path.name} and keep its voxels: "
+            "nibabel.Nifti1Image(label.dataobj, image.affine, image.header). Do not resample it: that moves voxels, "
+            "and thin strokes are lost. `import mscmr` and `import folders` take it with --same-voxels."
         )
     return (
         f"Export it again on the grid of {path.name}. Resampling can lose strokes that are thinner than a voxel: count "

@@ -17,7 +17,7 @@ from .inspection import Found, inspect
 from .layout import read_description, survey
 from .nifti import AS_ITK, two_places
 from .preparation import MOST_SCALE
-from .volume import PLANES, Grid
+from .volume import PICTURES, PLANES, Grid
 
 MOST_OF_ALL = 0.8  # share of all pixels from which a class is too large for strokes
 LEAST_BACKGROUND = 0.02  # share of the drawn pixels
@@ -121,7 +121,7 @@ def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], wa
         if twice:
             warnings.append(f"{first_names(twice)}: {AS_ITK}. Labels must lie at the same place.")
         single = [found.case for found in read if found.slices == 1]
-        if single:
+        if single and dataset.file_ending.lower() not in PICTURES:
             warnings.append(f"{first_names(single)}: one slice only")
         tilted = [  # where strokes are flat, they say whether the slices are right: `_describe_plane`
             found.case for found, tilts in zip(read, _tilted(grids), strict=True) if tilts and found.flat is None

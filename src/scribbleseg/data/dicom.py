@@ -18,12 +18,14 @@ SLICE = re.compile(r".*\.(dcm|dicom|ima)", re.IGNORECASE)  # a name that says th
 
 
 def has_series(folder: Path) -> bool:
-    """Whether a folder, or one below it, holds DICOM files: the letters DICM stand at byte 128."""
-    return any(path.is_file() and _is_dicom(path) for path in sorted(folder.rglob("[!.]*")))
+    """Whether a folder, or one below it, holds DICOM files."""
+    return any(path.is_file() and is_dicom(path) for path in sorted(folder.rglob("[!.]*")))
 
 
-def read_series(folder: Path) -> tuple[np.ndarray, Grid]:
-    """The voxels [D, H, W] of the only series below a folder, and their grid.
+def read_series(
+    folder: Path, order: tuple[int, int, int] | None = None, plane: str = "spacing"
+) -> tuple[np.ndarray, Grid]:
+    """The voxels [D, H, W] of the only series below a folder, and their grid; order and plane as in `read_volume`.
 
     Raises InputError for no series or several, for a geometry that is none, and what `find_series` and `open_series`
     raise.
@@ -32,10 +34,10 @@ def read_series(folder: Path) -> tuple[np.ndarray, Grid]:
     if len(series) != 1:
         sizes = ", ".join(f"{len(files)} files ({Path(files[0]).name} …)" for files in series) or "none"
         raise InputError(f"{folder}: has {len(series)} DICOM series: {sizes}; expected one. Move the others elsewhere.")
-    voxels, affine, header = from_itk(open_series(folder, series[0]))
+    voxels, affine, _ = from_itk(open_series(folder, series[0]))
     check_geometry(folder, affine)
-    grid = Grid(voxels.shape, affine, header)
-    return voxels.transpose(grid.order), grid
+    grid = Grid(voxels.shape, affine, None, plane)
+    return voxels.transpose(order or grid.order), grid
 
 
 def find_series(folder: Path) -> list[tuple[str, ...]]:
@@ -95,7 +97,8 @@ def open_series(folder: Path, files: Sequence[str]) -> Any:
     return image
 
 
-def _is_dicom(path: Path) -> bool:
+def is_dicom(path: Path) -> bool:
+    """Whether a file begins as DICOM does: the letters DICM stand at byte 128."""
     with open(path, "rb") as file:
         return file.read(132)[128:] == b"DICM"
 
@@ -103,7 +106,7 @@ def _is_dicom(path: Path) -> bool:
 def _looks_like_slice(path: Path) -> bool:
     if path.name.upper() == "DICOMDIR":
         return False
-    return SLICE.fullmatch(path.name) is not None or not path.is_file() or _is_dicom(path)
+    return SLICE.fullmatch(path.name) is not None or not path.is_file() or is_dicom(path)
 
 
 def _check_places(folder: Path, image: Any, positions: np.ndarray, directions: np.ndarray) -> None:

@@ -62,8 +62,8 @@ def fit(
     rule, share = choose_rule(enclosing for _, _, enclosing, _ in found)
     if enclosure == "on" and not share:
         raise InputError(
-            f"{dataset.folder}: --enclosure on, but in no slice the background strokes enclose the foreground strokes. "
-            "Draw rings, or use --enclosure off."
+            f"{dataset.folder}: in no slice do the background strokes enclose the foreground strokes, which "
+            "--enclosure on and --preparation rings need. Draw rings, or leave these options out."
         )
     if enclosure == "on":
         rule = "hull"

@@ -216,7 +216,7 @@ def _classes(path: Path, labels: dict) -> tuple[tuple[str, ...], int]:
             f"{path}: labels have values {sorted(classes)}; expected 0 (background), 1, 2, … without a gap."
         )
     if ignore != len(classes):
-        raise InputError(f"{path}: 'ignore' has value {ignore}; it must be the highest label. Write {len(classes)}.")
+        raise InputError(f"{path}: 'ignore' has value {ignore}; it must follow the last class. Write {len(classes)}.")
     if ignore >= UNLABELED:
         raise InputError(
             f"{path}: {len(classes)} classes; at most {UNLABELED - 1} are supported. Remove or merge classes."

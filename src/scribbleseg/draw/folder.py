@@ -13,7 +13,7 @@ from ..core.parallel import for_each
 from ..data.dicom import has_series, read_series
 from ..data.importers.write import END, write_description
 from ..data.layout import read_dataset
-from ..data.volume import ENDINGS, ITK, NIFTI, PICTURES, Grid, ending, read_components, write_volume
+from ..data.volume import ENDINGS, ITK, NIFTI, PICTURES, ending, read_components, write_volume
 from .classes import check_classes
 
 RGB = ("R", "G", "B")  # names of the channels of coloured pictures
@@ -141,8 +141,7 @@ def _bring(sources: Mapping[str, Sequence[Path]], images: Path, end: str) -> Non
         for channel, source in enumerate(sources[case]):
             target = images / f"{case}_{channel:04d}{end}"
             if source.is_dir():
-                voxels, grid = read_series(source)
-                write_volume(target, voxels, Grid(grid.shape, grid.affine, None))
+                write_volume(target, *read_series(source))
             else:
                 link_or_copy(source, target)
 

@@ -16,13 +16,13 @@ import numpy as np
 
 from ..config import Evaluate
 from ..core.console import say, tell
-from ..core.errors import InputError, first_names
+from ..core.errors import InputError, first_names, some_failed
 from ..core.progress import Progress
-from ..data.case import difference, load_label, way_out
+from ..data.case import difference, load_label
 from ..data.dataset import Case, Dataset
 from ..data.layout import Description, read_description
 from ..data.nifti import AS_ITK, two_places
-from ..data.volume import read_label
+from ..data.volume import Grid, read_label
 from ..inference.provenance import MADE_BY, changed
 from .masks import check_values, class_names, list_masks, numbered_classes
 from .metrics import diagonal_mm, score
@@ -57,7 +57,7 @@ def evaluate(config: Evaluate) -> list[dict]:
         config.predictions, config.truth, config.classes, config.same_voxels
     )
     if not rows:
-        raise InputError(" ".join(failed.values()))
+        raise InputError(some_failed(list(failed.values()), len(failed), "scored"))
     if config.out is not None:
         write_rows(config.out, rows)
     tell(format_table(summarise(rows)))
@@ -72,9 +72,16 @@ def evaluate(config: Evaluate) -> list[dict]:
     if altered := changed(files[0].parent, [path.name for path in files]):
         tell(f"{len(altered)} of {len(files)} predictions were changed after predict wrote them (first: {altered[0]}).")
     if failed:
-        count = f"{len(failed)} of {len(failed) + len(cases)} cases"
-        raise InputError(f"{count} could not be scored, the others are. {' '.join(failed.values())}")
+        raise InputError(some_failed(list(failed.values()), len(failed) + len(cases), "scored"))
     return rows
+
+
+def _way_out(grid: Grid, truth: Grid) -> str:
+    if grid.turned(truth):
+        return "No voxel needs to be resampled."
+    if grid.sizes == truth.sizes:
+        return "If both were made on the same scan, --same-voxels compares them voxel by voxel."
+    return "Both must lie on the grid of the scan: export the one again that does not."
 
 
 def score_files(
@@ -124,8 +131,7 @@ def score_files(
             )
         elif not grid.same_place(mask_grid):
             raise InputError(
-                f"{predicted[case]}: {difference(grid, mask_grid)} than {true[case]}. "
-                f"{way_out(grid, mask_grid, true[case])}"
+                f"{predicted[case]}: {difference(grid, mask_grid)} than {true[case]}. {_way_out(grid, mask_grid)}"
             )
         check_values(prediction, predicted[case], names)
         check_values(mask, true[case], names)

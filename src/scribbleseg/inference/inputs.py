@@ -1,13 +1,14 @@
-"""What is to be segmented: a file, a folder of volumes, or the held-out cases of a data set."""
+"""What is to be segmented: a file, a folder of scans, or the held-out cases of a data set."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.console import say
-from ..core.errors import InputError
+from ..core.errors import InputError, first_names
+from ..data.dicom import has_series, is_dicom
 from ..data.layout import read_dataset
-from ..data.volume import ENDINGS, PICTURES, ending
+from ..data.volume import ENDINGS, NIFTI, PICTURES, ending
 from ..training.plan import Plan
 from .provenance import MADE_BY, written
 
@@ -16,7 +17,7 @@ LABELS = ("labelsTr", "labelsTr_dense", "labelsTs")  # folders of a data set
 
 @dataclass(frozen=True)
 class Job:
-    """One case to predict: the files of its channels, and the file to write."""
+    """One case to predict: the files of its channels, or the folder of its DICOM series, and the file to write."""
 
     images: tuple[Path, ...]
     output: Path
@@ -34,9 +35,11 @@ def list_jobs(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
             f"If these are scans after all, remove {MADE_BY}."
         )
     single = str(output).lower().endswith(ENDINGS)
-    if source.is_dir() and single:
-        raise InputError(f"{output}: is one file, and {source} is a folder of volumes. Give a folder as OUTPUT.")
-    if (source / "dataset.json").is_file():
+    is_set = (source / "dataset.json").is_file()
+    files, series, others = _scans(source) if source.is_dir() and not is_set else ([], [], [])
+    if source.is_dir() and single and series != [source]:
+        raise InputError(f"{output}: is one file, and {source} is a folder of scans. Give a folder as OUTPUT.")
+    if is_set:
         return _held_out(source, output, plans)
     folder = (source.parent if source.is_file() else source).resolve()
     if folder.name in LABELS and (folder.parent / "dataset.json").is_file():
@@ -45,6 +48,8 @@ def list_jobs(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
             "Give the data set, or its imagesTr or imagesTs, as INPUT."
         )
     channels = plans[0].channels
+    if source.is_file() and is_dicom(source):
+        raise InputError(f"{source}: is one file of a DICOM series. Give the folder that holds the series as INPUT.")
     if source.is_file():
         if len(channels) != 1 and ending(source) not in PICTURES:
             end = ending(source)
@@ -53,7 +58,34 @@ def list_jobs(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
                 f"Give a folder with CASE_0000{end}, CASE_0001{end}, …"
             )
         return [Job((source,), output if single else output / source.name)]
-    return _of_folder(source, output, channels)
+    if not source.is_dir():
+        raise InputError(f"{source}: no such file or folder.")
+    if not files and not series:
+        raise InputError(
+            f"{source}: no scans in this folder; expected files that end in {', '.join(ENDINGS)}, or a folder of DICOM "
+            "per scan."
+        )
+    if others:
+        say(f"{source}: {len(others)} not read, no scans: {first_names(others)}")
+    if series and len(channels) != 1:
+        raise InputError(
+            f"{series[0]}: is a DICOM series, one channel; the run needs {len(channels)} ({', '.join(channels)}). "
+            f"Convert the series to files, and name them CASE_0000{NIFTI[0]}, CASE_0001{NIFTI[0]}, …"
+        )
+    jobs = _of_files(source, output, channels, files)
+    if single:
+        return [Job((source,), output)]
+    return jobs + [Job((path,), output / f"{path.resolve().name}{NIFTI[0]}") for path in series]
+
+
+def _scans(folder: Path) -> tuple[list[Path], list[Path], list[str]]:
+    """The volumes of a folder, its folders with a DICOM series (if it has neither, itself), and names of the rest."""
+    found = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    files = [path for path in found if path.name.lower().endswith(ENDINGS)]
+    series = [path for path in found if path.is_dir() and path not in files and has_series(path)]
+    if not files and not series and has_series(folder):
+        return [], [folder], []
+    return files, series, [path.name for path in found if path not in files and path not in series]
 
 
 def _held_out(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
@@ -81,15 +113,8 @@ def _held_out(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
     return [Job(case.images, output / f"{case.id}{dataset.file_ending}") for case in cases]
 
 
-def _of_folder(source: Path, output: Path, channels: Sequence[str]) -> list[Job]:
-    """The volumes of a folder, the channels of a case (CASE_0000, CASE_0001, …) together."""
-    if not source.is_dir():
-        raise InputError(f"{source}: no such file or folder.")
-    files = sorted(
-        path for path in source.iterdir() if not path.name.startswith(".") and str(path).lower().endswith(ENDINGS)
-    )
-    if not files:
-        raise InputError(f"{source}: no volumes ({', '.join(ENDINGS)}) in this folder.")
+def _of_files(source: Path, output: Path, channels: Sequence[str], files: Sequence[Path]) -> list[Job]:
+    """A job per case of a folder's volumes, the channels of a case (CASE_0000, CASE_0001, …) together."""
     names = {path.name for path in files}
     groups: dict[tuple[str, str], list[Path]] = {}  # (case, ending) → files
     for path in files:

@@ -10,7 +10,7 @@ import torch
 from ..config import Predict
 from ..core.console import say
 from ..core.device import pick_device, prepare_cpu
-from ..core.errors import InputError, first_names
+from ..core.errors import InputError, first_names, some_failed
 from ..core.parallel import ahead
 from ..core.progress import Progress
 from ..data.nifti import AS_ITK, two_places
@@ -30,8 +30,8 @@ def predict(config: Predict) -> list[Path]:
     """Segment a file, a folder or the held-out cases of a data set; returns the volumes written.
 
     A folder of predictions also gets made_by.json. Raises InputError, before anything is written, for runs that do not
-    belong together and for files that must not be replaced; and for an image that cannot be read, before anything of
-    that case is written.
+    belong together and for files that must not be replaced. A case that cannot be read or segmented does not stop the
+    others: nothing is written of it, and InputError names it after they are written.
     """
     source, output = Path(config.input), Path(config.output)
     if not config.runs:
@@ -59,6 +59,7 @@ def predict(config: Predict) -> list[Path]:
         "weights_sha256": [model.sha256 for model in models],
     }
     twice: list[str] = []
+    failed: list[str] = []
     written = _Writer(outputs, folder, said if noted else None)
 
     # reading, network and writing overlap; at most four volumes are in memory
@@ -69,27 +70,42 @@ def predict(config: Predict) -> list[Path]:
             Progress("predicting", len(jobs), "cases") as bar,
         ):
             writing: list[Future] = []
-            for job, scan in zip(jobs, ahead(reader, lambda job: read_scan(job.images, models), jobs, 2)):
-                found = _segment_scan(models, scan, job.images[0], device, config)
-                if two_places(scan.grid.header):
-                    twice.append(job.images[0].name)
-                if config.largest:
-                    keep_largest(found.label)
-                if job is jobs[0]:
+            for job, scan in zip(jobs, ahead(reader, partial(_read, models=models), jobs, 2)):
+                try:
+                    if isinstance(scan, InputError):
+                        raise scan
+                    found = _segment_scan(models, scan, job.images[0], device, config)
+                except InputError as error:
+                    failed.append(str(error))
+                else:
+                    if two_places(scan.grid.header):
+                        twice.append(job.images[0].name)
+                    if config.largest:
+                        keep_largest(found.label)
                     written.begin()
-                writing.append(writer.submit(written.write, job, scan.placed(found), scan.grid))
-                if len(writing) > 1:
-                    writing.pop(0).result()
+                    writing.append(writer.submit(written.write, job, scan.placed(found), scan.grid))
+                    if len(writing) > 1:
+                        writing.pop(0).result()
                 bar.advance()
             for future in writing:
                 future.result()
     finally:
         if twice:
             say(f"{first_names(twice)}: {AS_ITK}. The masks keep both places")
-        if 0 < len(written.done) < len(jobs):
+        if 0 < len(written.done) < len(jobs) - len(failed):
             count = f"{len(written.done)} of {len(jobs)}"
             say(f"{count} cases were predicted and written, the last one to {written.done[-1].output}")
+    if failed:
+        raise InputError(some_failed(failed, len(jobs), "predicted"))
     return [path for job in jobs for path in outputs[job]]
+
+
+def _read(job: Job, models: Sequence[Model]) -> Scan | InputError:
+    """The scan, or why there is none: raised later, so that the others are predicted."""
+    try:
+        return read_scan(job.images, models)
+    except InputError as error:
+        return error
 
 
 def _segment_scan(models: Sequence[Model], scan: Scan, image: Path, device: torch.device, config: Predict) -> Segmented:
@@ -124,8 +140,8 @@ class _Writer:
         self.done: list[Job] = []
 
     def begin(self) -> None:
-        """Write the note, which is older than the predictions that it is about."""
-        if self.said is not None:
+        """Write the note once, before the predictions that it is about."""
+        if self.said is not None and self.began_ns is None:
             self.began_ns = write_note(self.folder, self.said)
 
     def write(self, job: Job, found: Segmented, grid: Grid) -> None:
@@ -140,7 +156,7 @@ class _Writer:
 
 
 def _warn_of_known(jobs: Sequence[Job], known: set[Path]) -> None:
-    images = {path.resolve() for job in jobs for path in job.images}
-    if seen := images & known:
-        count = f"{len(seen)} of {len(images)} image{'s' * (len(images) != 1)}"
-        say(f"the run was trained on {count} ({min(seen)}): scores on them say nothing about new scans")
+    seen = [job.images[0] for job in jobs if any(path.resolve() in known for path in job.images)]
+    if seen:
+        count = f"{len(seen)} of {len(jobs)} case{'s' * (len(jobs) != 1)}"
+        say(f"the run was trained on {count} ({seen[0]}): scores on them say nothing about new scans")

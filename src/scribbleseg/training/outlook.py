@@ -16,7 +16,7 @@ from ..data import check as content
 from ..data.case import Volume, drawn_cases, load_volume
 from ..data.dataset import Case, Dataset
 from ..data.preparation import PAPERS, lost_strokes, network_shape, resample_label, resample_strokes
-from ..data.volume import Grid
+from ..data.volume import PICTURES, Grid
 from ..data.voxels import Slices
 from ..methods import method_class
 from ..networks import build_network
@@ -74,6 +74,8 @@ def _preparation(dataset: Dataset, plan: Plan) -> Iterator[str]:
         size = f"patches of {plan.size} × {plan.size} pixels of {fitted.pixel:.3g} {fitted.unit}"
     cropped = ", empty borders cut off" if fitted.crop else ""
     plane = "across the largest spacing" if fitted.plane == "spacing" else fitted.plane
+    if dataset.file_ending.lower() in PICTURES:
+        plane = "the pictures"
     yield f"  slices  {plane}; {size}{cropped}"
     bare = f"up to {100 * fitted.bare:.0f} % of a batch" if fitted.bare else "not used by this method"
     yield f"  bare    slices without strokes: {bare}"

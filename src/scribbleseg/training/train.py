@@ -35,7 +35,7 @@ from .augment import AUGMENTATIONS
 from .average import Average
 from .batches import layout_of
 from .board import BOARDS
-from .calendar import Calendar
+from .calendar import SWEEP_DISTANCE, Calendar
 from .checkpoint import load_weights, read_checkpoint, weights_iteration
 from .fit import fit_plan
 from .locate import find_locator
@@ -239,6 +239,8 @@ def _run(
         outside = "; outside of the background strokes is background" * (plan.fitted.enclosure != "off")
         many = f"{plan.recipe.iterations} iteration{'s' * (plan.recipe.iterations != 1)} of {plan.recipe.batch}"
         say(f"{plan.method}: {many} {shown_patch(plan)}{outside}")
+        if method.sweeps and plan.recipe.iterations < 2 * SWEEP_DISTANCE:
+            say(f"{plan.method}: a run of less than {2 * SWEEP_DISTANCE} iterations is too short to label slices anew")
     validation = read_validation(dataset, plan, locator) if plan.fold.val and folder.writes else None
     state, step = _first_step(plan, machine, network, method, slices, config.seed)
     if stored is not None:
