@@ -345,7 +345,8 @@ def test_empty_folder(refused, run, data, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     assert f"{empty}: has no dataset.json" in refused("train", empty, tmp_path / "new", *SHORT)
-    assert f"{empty}: no scans in this folder; expected files that end in .nii.gz" in refused("predict", run, empty, tmp_path / "out")
+    said = refused("predict", run, empty, tmp_path / "out")
+    assert f"{empty}: no scans in this folder; expected files that end in .nii.gz" in said
     assert f"{empty}: no masks" in refused("evaluate", empty, data / "labelsTr_dense", "--out", tmp_path / "scores.csv")
     for path in (data / "imagesTr").iterdir():
         path.unlink()

@@ -237,8 +237,8 @@ class Predict:
         Path,
         Argument(
             "INPUT",
-            "A volume (NIfTI, NRRD, MHA, PNG, TIFF), a folder of volumes, or a data set. Of a data set, the cases that "
-            "every run held out are segmented.",
+            "A volume (NIfTI, NRRD, MHA, PNG, TIFF), a folder with a DICOM series, a folder of these, or a data set. "
+            "Of a data set, the cases that every run held out are segmented.",
         ),
     ]
     output: Annotated[Path, Argument("OUTPUT", "File or folder to write.")]
