@@ -36,7 +36,7 @@ def test_a_place_is_trained_scored_and_left_out_the_next_time(tmp_path, monkeypa
 def test_the_page_has_means_of_seeds_and_folds_and_leaves_out_the_cases_that_chose(tmp_path, monkeypatch):
     small_dataset(tmp_path / "acdc")
     dataset = read_dataset(tmp_path / "acdc")
-    monkeypatch.setattr(presets, "CHOSE", ("final", 0, 0.3, 0))
+    monkeypatch.setattr(presets, "CHOSE", (("final", 0, 0.3, 0),))
     [chose] = set_aside(dataset, dataset.fold("final", 0), 0.3, 0).val
     lines = []
     for fold in range(5):
@@ -52,4 +52,4 @@ def test_the_page_has_means_of_seeds_and_folds_and_leaves_out_the_cases_that_cho
     assert rows[0] == ["acdc-cv5-0", "0, 1", 2, "65.2", "65.2 (65.0 / 65.5)", "2.0", "80.5"]
     assert rows[1] == ["acdc-cv5-1", "0", 2, "66.0", "66.0", "2.0", "82.0"]
     # the mean of 65.25, 66, 67, 68, 69 and of 80.5, 82, 84, 86, 88
-    assert rows[5] == ["acdc-cv5, mean of the folds", "", 200, "67.0", "67.0", "2.0", "84.1"] and len(rows) == 6
+    assert rows[5] == ["acdc-cv5, mean of the folds", "", 10, "67.0", "67.0", "2.0", "84.1"] and len(rows) == 6

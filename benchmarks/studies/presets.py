@@ -23,13 +23,16 @@ from scribbleseg.training.recipe import PRESETS
 
 PLACES = {f"{data}-{split}-{fold}": (data, split, fold) for data, split, fold in [("mscmr", "25-5-15", 0)]}
 PLACES |= {f"acdc-{split}-{fold}": ("acdc", split, fold) for split in ("cv5", "strat5") for fold in range(5)}
-CHOSE = ("cv5", 0, 0.15, 0)  # split, fold, share and seed of the patients whose strokes chose, see choose.py
+CHOSE = (  # split, fold, share and seed of the patients that chose
+    ("cv5", 0, 0.15, 0),  # by strokes, see choose.py
+    ("tuning", 0, 0.0, 0),  # by dense masks: optimiser and rates of `fast` before the rings, see preset-choice.md
+)
 HEAD = ("cases of", "seeds", "cases", "Dice by class", "Dice", "HD95", "Dice without the cases that chose")
 ABOUT = (
     "Made by `python benchmarks/studies/presets.py {}`; commits, machines and minutes in runs.csv, scores of each case "
     "in the files beside it. ACDC: test cases; HD95 in voxels. MSCMR: five validation cases; HD95 in mm. The presets "
-    "were chosen by strokes of 24 training cases of cv5 fold 0. They are test cases of other folds: the last column is "
-    "without them."
+    "were chosen by strokes of 24 training cases of cv5 fold 0, and their optimiser before that by dense masks of 32 "
+    "cases of the split tuning. They are test cases of other folds: the last column is without them."
 )
 COLUMNS = ("data", "split", "fold", "seed", "cases", "dice", "minutes", "iterations", "size", "commit", "device")
 
@@ -69,8 +72,11 @@ def make(
 def summary(preset: str, results: Path, datasets: Path) -> list[list[str]]:
     """The rows of the page: of each place the mean of its seeds, of a split whose folds are all done their mean."""
     dataset = read_dataset(datasets / "acdc")
-    split, fold, share, seed = CHOSE
-    chose = {("acdc", case) for case in set_aside(dataset, dataset.fold(split, fold), share, seed).val}
+    chose = {
+        ("acdc", case)
+        for split, fold, share, seed in CHOSE
+        for case in set_aside(dataset, dataset.fold(split, fold), share, seed).val
+    }
     lines, rows, means = read_csv(results / "runs.csv"), [], {}
     for number, (name, (data, *_)) in enumerate(PLACES.items()):
         seeds = [line["seed"] for line in lines if place(line)[0] == number]
@@ -85,7 +91,8 @@ def summary(preset: str, results: Path, datasets: Path) -> list[list[str]]:
     for split in ("cv5", "strat5"):
         folds = [mean for name, mean in means.items() if name.startswith(f"acdc-{split}-")]
         if len(folds) == 5:
-            rows.append([f"acdc-{split}, mean of the folds", "", 200, *shown(np.mean(folds, 0))])
+            cases = sum(row[2] for row in rows if row[0].startswith(f"acdc-{split}-"))
+            rows.append([f"acdc-{split}, mean of the folds", "", cases, *shown(np.mean(folds, 0))])
     return rows
 
 

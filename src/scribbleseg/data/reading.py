@@ -75,7 +75,8 @@ def build_slices(
 ) -> tuple[Slices, Tensor]:
     """Read, prepare and resize cases in parallel; returns their slices on the CPU, and the case (by position) of each.
 
-    `truth` is UNLABELED for a case without a dense mask, and None if no case has one. Slices that do not fit into
+    A stroke is a set of points, of which none is lost where `fitted` says so; other targets are areas. `truth` is
+    UNLABELED for a case without a dense mask, and None if no case has one. Slices that do not fit into
     memory are put into a mapped file.
     """
     cache = dataset.folder / ".scribbleseg"
@@ -83,8 +84,12 @@ def build_slices(
     def load(name: str) -> tuple[Made, dict[str, int], bool]:
         volume = load_volume(dataset, dataset.case(name), fitted, locate)
         named, notes = targets(for_targets(volume, fitted))
-        shrink = resample_strokes if fitted.keep_strokes else resample_label
-        maps = {key: shrink(value, (size, size)) for key, value in named.items()}
+        maps = {
+            key: resample_strokes(value, (size, size))
+            if fitted.keep_strokes and np.array_equal(value, volume.scribble)
+            else resample_label(value, (size, size))
+            for key, value in named.items()
+        }
         if fitted.enclosure != "off":
             enclosed = enclosure(volume.scribble, dataset.reach(volume.grid), fitted.enclosure)
             maps["enclosure"] = resize_label(enclosed, size)

@@ -22,7 +22,7 @@ def partial_cross_entropy(logits: Tensor, label: Tensor, over: str = "labelled")
     """
     labelled = choose("over", over, {"labelled": True, "all": False})
     total = F.cross_entropy(as_float(logits), label.long(), ignore_index=UNLABELED, reduction="sum")
-    count = (label != UNLABELED).sum() if labelled else label.new_full((), label.numel())
+    count = (label != UNLABELED).sum() if labelled else label.new_full((), label.numel(), dtype=torch.int64)
     return batch_sum(total) / batch_sum(count).clamp(min=1)
 
 

@@ -16,9 +16,9 @@ class Method(nn.Module):
     """Owns `network` (what is evaluated, saved and shipped) and whatever else it trains or keeps.
 
     A subclass takes its options as keyword-only arguments; their defaults are the paper's, and `Annotated` says
-    what they may be. A method never touches the optimiser, the device, files or logs, never calls `.item()` and
-    never branches on a tensor's value. Raises InputError for an option that is not allowed, and for a network
-    that lacks what `needs` names or has other dimensions than `dims`.
+    what they may be. A method never touches the optimiser, files or logs. Outside of `sweep`, which is between the
+    steps, it never touches the device, calls `.item()` or branches on a tensor's value. Raises InputError for an
+    option that is not allowed, and for a network that lacks what `needs` names or has other dimensions than `dims`.
     """
 
     recipe = Recipe()

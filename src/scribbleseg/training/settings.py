@@ -127,9 +127,10 @@ def _enclosure(config: Train, method: str) -> str:
     """on, off, or auto (the strokes decide). Raises InputError for a method that has no term for it."""
     reads, rings = method_class(method).reads_enclosure, config.preparation == "rings"
     if not reads and (rings or config.enclosure == "on"):
+        able = ", ".join(name for name in METHODS if method_class(name).reads_enclosure)
         raise InputError(
-            f"{'--preparation rings' if rings else '--enclosure on'}: {method} has no term for the "
-            "enclosed background. Methods that have one: pce, scn, effdnet, corral."
+            f"{'--preparation rings' if rings else '--enclosure on'}: {method} has no term for the enclosed "
+            f"background. Methods that have one: {able}."
         )
     if rings and config.enclosure == "off":
         raise InputError("--preparation rings --enclosure off: rings are what encloses. Leave one of the two out.")

@@ -179,10 +179,15 @@ class Step:
 
 
 def check_terms(method: Method, terms: object) -> None:
-    """Raises InputError unless `losses` returned what it has to: named 0-d tensors, one at least."""
+    """Raises InputError unless `losses` returned named 0-d tensors, one at least, and `monitor` has other names."""
     got: object = type(terms).__name__
     if isinstance(terms, dict) and all(isinstance(value, Tensor) for value in terms.values()):
         if terms and all(value.ndim == 0 for value in terms.values()):
+            if twice := sorted(terms.keys() & method.monitor().keys()):
+                raise InputError(
+                    f"{type(method).__name__}: {', '.join(twice)}: names of losses and of monitored values. "
+                    "Give the monitored values other names."
+                )
             return
         got = {name: tuple(value.shape) for name, value in terms.items()}
     raise InputError(
