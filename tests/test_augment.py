@@ -159,6 +159,18 @@ def test_fadc_draws_donors_that_have_a_box():
     assert seen == {6.0, 7.0}
 
 
+@pytest.mark.parametrize(("box", "other"), [("annotated", U), ("foreground", 0)])
+def test_fadc_wastes_no_draw_on_donors_without_a_box(box, other):
+    """30 of 60 slices have a box: one of them is its own donor on average, and 15 would draw a donor without a box."""
+    torch.manual_seed(0)
+    scribble = torch.stack([drawn((0, 2), (0, 2), other)] * 30 + [drawn((0, 2), (0, 2), 1)] * 30)
+    own = torch.arange(60.0)
+    mixed, _, _ = foreground_augmentation(own.view(60, 1, 1, 1).expand(60, 1, 8, 8), scribble, scribble, box)
+    donor = mixed[:, 0, 0, 0]
+    assert torch.equal(donor[:30], own[:30]) and (donor[30:] >= 30).all()
+    assert (donor[30:] == own[30:]).sum() <= 5
+
+
 def test_fadc_refuses_an_unknown_box():
     with pytest.raises(InputError, match="box is 'all'.*annotated"):
         foreground_augmentation(

@@ -8,7 +8,7 @@ from torch import nn
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.voxels import Batch, Slices
 from scribbleseg.methods.corral import Corral
-from scribbleseg.methods.walker import half_widths, walker_probs
+from scribbleseg.methods.walker import half_widths, walk, walker_probs
 
 U = UNLABELED
 
@@ -97,6 +97,34 @@ def test_network_and_walker_agree_by_their_product():
     assert method.network.modes == [(False, False)] and method.network.training
 
 
+def test_widths_are_the_walkers_whatever_the_network_says():
+    """Of the walker 1 has columns 0-4 and 2 has 5-13; by the product with this p it would be 0-6 and 7-13."""
+    images, label = strip()
+    slices = Slices(images, label, {}, None)
+    p = torch.tensor([0.0, 0.75, 0.25]).view(1, 3, 1, 1).expand(1, 3, 16, 14)
+    found, widths = walk(slices, label.numpy(), torch.full_like(label, U), lambda image: p, 200.0, 1.0)
+    assert found[0][2].argmax(0)[0].tolist() == [1] * 7 + [2] * 7
+    assert widths.tolist() == [0.0, 3.0, 5.0]
+
+
+@pytest.mark.parametrize(("beta", "last"), [(1e-6, 4), (200.0, 5)])
+def test_beta_decides_whether_the_border_is_half_way_or_at_the_edge(beta, last):
+    images, label = strip()
+    images[..., 6:] = 1
+    slices = told(Corral(Flat(), taught=1.0, narrow=1.0, beta=beta), images, label)
+    found = slices.maps["told"][0, 0, 2:8]
+    assert found.tolist() == [1 if column <= last else 2 for column in range(2, 8)]
+
+
+def test_r_is_a_share_of_the_widest_foreground_however_wide_the_background_is():
+    """Half-way between the strokes: 1 has columns 0-4, 2 has 5-11, and the background 12-31, in 16 rows."""
+    label = torch.full((1, 16, 32), U, dtype=torch.uint8)
+    label[:, :, 1], label[:, :, 8], label[:, :, 15:] = 1, 2, 0
+    method = Corral(Flat(), taught=1.0)
+    told(method, torch.zeros(1, 1, 16, 32), label)
+    assert method.log_ratio[:3].exp().tolist() == pytest.approx([1, 3 / 4, 1], abs=1e-6), "half widths 8, 3, 4"
+
+
 def test_the_enclosed_background_is_a_stroke_for_the_walker_and_bare_slices_say_nothing():
     images, label = strip()
     outside = torch.full_like(label, U)
@@ -130,6 +158,15 @@ def test_the_labels_of_half_time_count_and_survive_a_checkpoint():
     other.load_state_dict(method.state_dict())
     other.resume(empty)
     assert torch.equal(empty.maps["told"], slices.maps["told"])
+
+
+def test_the_weights_are_factors_of_their_own_terms():
+    images, label = strip()
+    maps = {"told": torch.where(label.long() == U, 2, U), "enclosure": torch.where(label.long() == U, 0, U)}
+    method = Corral(Flat(), enclosed=3.0, taught=0.5)
+    terms = method.losses(Batch(images, label.long(), maps), torch.tensor(0.6))
+    found = {name: float(term.detach()) / np.log(3) for name, term in terms.items()}  # of 3 equally likely classes
+    assert found == pytest.approx({"pce": 1.0, "enclosure": 3.0, "told": 0.5}, abs=1e-6)
 
 
 def test_a_network_that_is_sure_outvotes_the_walker():

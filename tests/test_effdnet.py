@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -130,6 +132,31 @@ def test_terms_of_batch_and_fadc_samples_under_known_donors(box):
     assert terms.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(terms[name], value, msg=name)
+
+
+class Echo(nn.Module):
+    """Its logits are the image."""
+
+    def forward(self, image):
+        return image
+
+    def features_and_logits(self, image):
+        return image, image
+
+
+def test_the_enclosed_background_is_that_of_the_images_not_of_their_fadc_samples():
+    """One enclosed pixel, in the second slice, where p_0 is 3/4; a paste from the first slice makes it 1/2."""
+    label, outside = torch.full((2, 4, 4), UNLABELED), torch.full((2, 4, 4), UNLABELED)
+    label[:, 0, 0], label[:, 3, 3], outside[1, 0, 3] = 0, 1, 0  # each box is the whole slice
+    image = torch.zeros(2, 2, 4, 4)
+    image[1, 0] = math.log(3)
+    method, pasted = EFFDNet(Echo(), fbsl=False), set()
+    torch.manual_seed(0)
+    for _ in range(8):
+        terms = method.losses(Batch(image, label, {"enclosure": outside}), torch.tensor(0.0))
+        assert float(terms["enclosure"]) == pytest.approx(math.log(4 / 3), abs=1e-6)
+        pasted.add(round(float(terms["pce_fadc"]), 4))
+    assert len(pasted) > 1, "donors differ"
 
 
 def test_literal_forms_of_single_equations():
