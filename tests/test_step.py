@@ -17,7 +17,7 @@ from scribbleseg.core.recipe import Recipe
 from scribbleseg.data.reading import resident
 from scribbleseg.data.voxels import Slices
 from scribbleseg.methods.base import Method
-from scribbleseg.training.augment import random_affine, warp
+from scribbleseg.training.augment import random_affine, random_intensity, upright_affine, warp
 from scribbleseg.training.average import Average
 from scribbleseg.training.machine import pick_machine
 from scribbleseg.training.optimizer import make_optimizer
@@ -159,6 +159,23 @@ def test_a_step_warps_slices_moves_weights_by_the_rate_and_then_lets_the_method_
         expected = weight - lr * image.mean().item()  # the gradient of the mean of w·x + b in w
         assert method.network.weight.item() == pytest.approx(expected, abs=1e-6)
         assert method.followed[-1] == (method.network.weight.item(), progress) and seen_progress == progress
+
+
+def test_an_upright_step_warps_image_and_labels_and_then_changes_the_grey_values_alone():
+    torch.manual_seed(0)
+    slices = Slices(torch.rand(4, 1, 16, 16), torch.randint(0, 3, (4, 16, 16)).to(torch.uint8), {}, None)
+    method, index = Watched(), torch.tensor([3, 0, 2])
+    optimizer = torch.optim.SGD(method.parameters(), lr=1.0)
+    step = Step(method, optimizer, slices, torch.float32, augmentation="upright")
+    step.gather(index)
+    torch.manual_seed(0)
+    batch = step.draw(0.5)
+    torch.manual_seed(0)
+    matrix = upright_affine(3, torch.device("cpu"))
+    warped, labels = warp(slices.image[index], slices.label[index][:, None].long(), matrix)
+    assert torch.equal(batch.label, labels[:, 0])
+    torch.testing.assert_close(batch.image, random_intensity(warped))
+    assert (batch.image - warped).abs().amax((1, 2, 3)).min() > 0.05, "each slice has other grey values than before"
 
 
 @pytest.mark.parametrize("method", [pytest.param("effdnet", marks=pytest.mark.slow), "s2l"])

@@ -19,6 +19,7 @@ from scribbleseg.core.device import pick_precision
 from scribbleseg.core.environment import environment
 from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
+from scribbleseg.core.progress import Progress
 from scribbleseg.core.recipe import Recipe
 from scribbleseg.data.case import load_volume
 from scribbleseg.data.layout import read_dataset
@@ -26,19 +27,23 @@ from scribbleseg.data.preparation import resize_image, resize_label
 from scribbleseg.data.reading import build_slices
 from scribbleseg.data.voxels import Slices
 from scribbleseg.inference.models import load_network
+from scribbleseg.methods.base import Method
 from scribbleseg.training.augment import random_affine
 from scribbleseg.training.average import Average
 from scribbleseg.training.batches import augment_slices
+from scribbleseg.training.calendar import Calendar
 from scribbleseg.training.checkpoint import weights_iteration, write_weights
+from scribbleseg.training.loop import run_to_end, validate
 from scribbleseg.training.machine import Machine
 from scribbleseg.training.optimizer import learning_rate
 from scribbleseg.training.plan import read_plan
 from scribbleseg.training.recipe import PRESETS
 from scribbleseg.training.run_folder import RunFolder
 from scribbleseg.training.sampling import Sampler, epoch_order
+from scribbleseg.training.state import State
 from scribbleseg.training.step import Step
 from scribbleseg.training.train import resume, train
-from scribbleseg.training.validation import validation_dice
+from scribbleseg.training.validation import Validation, validation_dice
 
 CPU = Machine(torch.device("cpu"), torch.float32, compiled=False, recorded=False, deterministic=False)
 
@@ -188,6 +193,40 @@ def test_a_run_that_is_too_short_for_half_time_says_so(
     train(settings(dataset, tmp_path / "run", method="corral", set=(f"taught={taught}",), iterations=iterations))
     said = "corral: a run of less than 200 iterations is too short to label slices anew\n"
     assert (said in capsys.readouterr().err) is short
+
+
+class Swept(Method):
+    """Its loss is the mean of a 1×1 convolution; it notes after how many steps it sweeps, and what it is told then."""
+
+    sweeps = 3
+
+    def __init__(self):
+        super().__init__(torch.nn.Conv2d(1, 2, 1))
+        self.steps, self.swept = 0, []
+
+    def losses(self, batch, progress):
+        return {"mean": self.network(batch.image).mean()}
+
+    def after_step(self, progress):
+        self.steps += 1
+
+    def sweep(self, slices, progress):
+        self.swept.append((self.steps, progress.item(), slices))
+
+
+def test_a_method_sweeps_right_after_each_third_of_the_steps_and_not_at_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("scribbleseg.training.calendar.SWEEP_DISTANCE", 3)
+    method = Swept()
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
+    slices = Slices(torch.rand(2, 1, 4, 4), torch.zeros(2, 4, 4, dtype=torch.uint8), {}, None)
+    state, step = State(method, optimizer, None, CPU.device), Step(method, optimizer, slices, torch.float32)
+    sampler, calendar = Sampler([(torch.arange(2), 1)], seed=0), Calendar(9, method.sweeps, 0, 60.0)
+    folder = RunFolder(tmp_path / "run", writes=False)
+    with Progress("training", 9, "it", shown=False) as bar:
+        run_to_end(state, step, sampler, Recipe(iterations=9), calendar, folder, None, CPU, 0, [], bar)
+    assert [steps for steps, _, _ in method.swept] == [3, 6] and method.steps == 9
+    assert [share for _, share, _ in method.swept] == pytest.approx([1 / 3, 2 / 3])
+    assert all(swept is slices for _, _, swept in method.swept)
 
 
 def test_a_run_whose_dense_masks_went_away_says_so(tmp_path):
@@ -701,7 +740,7 @@ def test_days_on_a_cpu_are_announced(dataset, tmp_path, monkeypatch, capfd, iter
     assert (words in capfd.readouterr().err) is warned
 
 
-def test_the_fast_preset_ships_and_validates_the_mean_of_the_weights(dataset, tmp_path, capsys):
+def test_the_fast_preset_ships_the_mean_of_the_weights(dataset, tmp_path, capsys):
     run = train(settings(dataset, tmp_path / "run", preset="fast", iterations=3))
     assert read_plan(run)[1].fitted.enclosure == "off"
     assert (
@@ -715,6 +754,29 @@ def test_the_fast_preset_ships_and_validates_the_mean_of_the_weights(dataset, tm
     )
     assert shipped.keys() == mean.keys() and all(torch.equal(shipped[key], mean[key]) for key in mean)
     assert any(not torch.equal(trained[key], mean[key]) for key in mean if mean[key].is_floating_point())
+
+
+def test_the_mean_of_the_weights_is_validated_and_not_the_last_ones(tmp_path):
+    """Of four pixels two are bright and true: the mean of the weights finds both, the last weights one of the dark."""
+
+    def brightness(factor, shift):  # class 1 where factor · image > shift
+        network = torch.nn.Conv2d(1, 2, 1)
+        with torch.no_grad():
+            network.weight[:, 0, 0, 0] = torch.tensor([0, factor])
+            network.bias[:] = torch.tensor([shift, 0])
+        return network
+
+    last, mean = brightness(-1.0, -0.1), brightness(1.0, 0.5)
+    method, average = Method(last), Average(mean, 0.9)
+    image, truth = torch.tensor([[[[0.0, 0.2], [0.8, 1.0]]]]), torch.tensor([[[0, 0], [1, 1]]], dtype=torch.uint8)
+    validation = Validation([(image, truth)], ("background", "square"), (16, 16))
+    folder = RunFolder(tmp_path, "unet")
+    state = State(method, torch.optim.SGD(method.parameters(), lr=0.1), average, CPU.device)
+    assert validate(state, validation, CPU, folder) == {"val_dice": {"square": 1.0}, "val_mean_dice": 1.0}
+    assert torch.equal(load_file(tmp_path / "best.safetensors")["weight"], mean.weight) and state.best == 1
+    state = State(method, state.optimizer, None, CPU.device)
+    assert validate(state, validation, CPU, folder) == {"val_dice": {"square": 0.0}, "val_mean_dice": 0.0}
+    assert torch.equal(load_file(tmp_path / "best.safetensors")["weight"], last.weight)
 
 
 def test_the_average_by_hand():

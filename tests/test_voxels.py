@@ -122,6 +122,42 @@ def test_every_second_patch_is_centred_on_a_stroke():
     assert (batch.label[::2, 2, 2] == 1).all() and (batch.label[1::2] == 1).flatten(1).any(1).float().mean() < 0.1
 
 
+def test_a_patch_is_centred_on_a_stroke_of_its_own_item():
+    """Three slices of other sizes; the batch asks for the first alone, which has no strokes."""
+    torch.manual_seed(0)
+    shapes = [(9, 9), (12, 7), (8, 10)]
+    labels = [torch.full(shape, UNLABELED, dtype=torch.uint8) for shape in shapes]
+    labels[1][9, 2], labels[2][3, 7] = 0, 1
+    item = torch.cat([torch.full_like(label, number).flatten() for number, label in enumerate(labels)])
+    maps = {"label": torch.cat([label.flatten() for label in labels]), "item": item}
+    voxels = lay_out(torch.zeros(1, len(item)).half(), maps, None, shapes, 2)
+    voxels.size = (3, 3)
+    batch = draw_patches(voxels, torch.zeros(40, dtype=torch.long), slice(None), torch.channels_last)
+    label, item = batch.label[:, 1, 1], batch.maps["item"][:, 1, 1]
+    assert set(zip(item[::2].tolist(), label[::2].tolist())) == {(1, 0), (2, 1)}
+    assert (item[1::2] == 0).all() and (batch.label[1::2] == UNLABELED).all()
+
+
+def test_the_slices_of_a_patch_are_scaled_like_its_plane_and_stay_in_it():
+    """Maps hold each voxel's slice, row and column; on strokes the middle voxel of the patch is that of the volume."""
+    torch.manual_seed(0)
+    slices, rows, columns = torch.meshgrid(torch.arange(41), torch.arange(49), torch.arange(49), indexing="ij")
+    label = torch.full((41, 49, 49), UNLABELED, dtype=torch.uint8)
+    label[20, 24, 24] = 1
+    maps = {"label": label, "slice": slices, "row": rows, "column": columns}
+    flat = {name: value.flatten().to(torch.uint8) for name, value in maps.items()}
+    voxels = lay_out(torch.zeros(1, label.numel()).half(), flat, None, [(41, 49, 49)], 2)
+    voxels.size = (31, 31, 3)
+    batch = draw_patches(voxels, torch.zeros(40, dtype=torch.long), slice(None), torch.channels_last_3d)
+    assert (batch.label[::2, 15, 15, 1] == 1).all()
+    slices, rows, columns = (batch.maps[name][::2] for name in ("slice", "row", "column"))
+    depth = slices[:, 30, 15, 1] - slices[:, 0, 15, 1]  # 30 voxels of the patch, scaled and rounded
+    side = torch.hypot(*((axis[:, 15, 30, 1] - axis[:, 15, 0, 1]).float() for axis in (rows, columns)))
+    assert (depth - side).abs().max() < 2.5 and depth.min() < 27 and depth.max() > 34
+    assert (slices == slices[:, :, :1, :1]).all(), "a slice of the patch lies in one of the volume"
+    assert (rows == rows[:, :1]).all() and (columns == columns[:, :1]).all(), "every slice is turned alike"
+
+
 def test_volumes_are_cut_like_slices():
     """A volume of 3 × 4 × 5 behind one of 2 × 2 × 2: crops, half a slice, and turns that stay in the plane."""
     volumes = [torch.arange(8.0).view(2, 2, 2), 10 + torch.arange(60.0).view(3, 4, 5)]
