@@ -156,7 +156,7 @@ def test_the_best_preset_cuts_to_rings_too_and_has_a_recipe_of_its_own(data):
     config = Train(data, Path(), preset="best")
     plan = fit_plan(make_plan(config, read_dataset(data)), read_dataset(data), undecided(config))
     assert plan.fitted.locate and plan.fitted.enclosure == "hull" and plan.fitted.bare is not None
-    assert (plan.size, plan.recipe.iterations, plan.options) == (80, 6000, {"taught": 1.0, "narrow": 0.5})
+    assert (plan.size, plan.recipe.iterations, plan.options) == (80, 6000, {"taught": 1.0})
     assert (plan.recipe.lr, plan.recipe.augmentation, plan.recipe.ema) == (0.003, "papers", 0.99)
 
 

@@ -25,7 +25,7 @@ def test_a_place_is_trained_scored_and_left_out_the_next_time(tmp_path, monkeypa
     presets.main()
     assert done == ["train", "predict", "evaluate"]
     config, plan = read_plan(tmp_path / "runs" / "best" / "squares-s1")
-    assert (config.preset, config.seed, plan.options) == ("best", 1, {"taught": 1.0, "narrow": 0.5})
+    assert (config.preset, config.seed, plan.options) == ("best", 1, {"taught": 1.0})
     [line] = read_csv(tmp_path / "best" / "runs.csv")
     rows = read_rows(tmp_path / "best" / "squares-s1.csv")
     mean = 100 * sum(row["dice"] for row in rows) / len(rows)

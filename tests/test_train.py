@@ -718,12 +718,12 @@ def test_the_best_preset_sets_the_options_of_its_own_method_alone(dataset, tmp_p
     plan = plan_of(Train(dataset, tmp_path, preset="best"))
     assert (plan.method, plan.options, plan.size, plan.recipe.iterations) == (
         "corral",
-        {"taught": 1.0, "narrow": 0.5},
+        {"taught": 1.0},
         128,
         2400,
     )
     named = plan_of(Train(dataset, tmp_path, preset="best", method="corral", set=("taught=0.5", "gamma=0.2")))
-    assert named.options == {"taught": 0.5, "narrow": 0.5, "gamma": 0.2}
+    assert named.options == {"taught": 0.5, "gamma": 0.2}
     assert plan_of(Train(dataset, tmp_path, preset="best", method="scn")).options == {}
     assert plan_of(Train(dataset, tmp_path, preset="fast")).options == {}
 

@@ -42,7 +42,7 @@ class Corral(Method):
         taught: Annotated[float, at_least(0), "w_t, weight of ŷ; 0: neither ŷ nor r is made"] = 0.0,
         beta: Annotated[float, above(0), "β, how strongly an edge stops the walker"] = 200.0,
         gamma: Annotated[float, between(0, 1), "γ, how much the walker counts beside the network"] = 0.7,
-        narrow: Annotated[float, between(0, 1), "the least r_k; 1: widths do not count"] = 0.25,
+        narrow: Annotated[float, between(0, 1), "the least r_k; 1: widths do not count"] = 0.5,
     ):
         super().__init__(network)
         self.enclosed, self.taught, self.beta, self.gamma, self.narrow = enclosed, taught, beta, gamma, narrow

@@ -36,7 +36,7 @@ PRESETS = {
     ),
     "best": Preset(
         method="corral",
-        options={"taught": 1.0, "narrow": 0.5},
+        options={"taught": 1.0},
         recipe=ONE_CYCLE | {"lr": 0.003, "augmentation": "papers"},
         whole={"size": 128, "iterations": 2400},
         rings={"size": 80, "iterations": 6000},
