@@ -83,3 +83,26 @@ def test_the_command_line_starts_without_heavy_imports(name):
     code = f"import sys, scribbleseg.{name}; print([m for m in {HEAVY} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+BENCHMARKS = ROOT.parents[1] / "benchmarks"
+
+
+def finds_common(path: Path) -> bool:
+    """Whether `python benchmarks/…/NAME.py` finds benchmarks/common.py: by itself, or by a script imported before."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("sys.path.append(str(Path(__file__).parents[1]))"):
+            return True
+        if line.startswith(("from ", "import ")):
+            name = line.split()[1]
+            if name == "common":
+                return False
+            if path.with_name(f"{name}.py").is_file() and finds_common(path.with_name(f"{name}.py")):
+                return True
+    return False
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*/*.py")), ids=lambda path: path.name)
+def test_a_script_that_needs_common_finds_it(path):
+    if "from common import" in path.read_text(encoding="utf-8"):
+        assert finds_common(path)

@@ -11,9 +11,13 @@ and best/dense.md, which has the preset's own scores beside them.
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
+
+sys.path.append(str(Path(__file__).parents[1]))
+
 from common import RESULTS, markdown_table, put_line, read_csv, write_page
 from presets import COLUMNS, PLACES, make, measures, place
 

@@ -27,7 +27,7 @@ COLUMNS = ("data", "narrow", "seed", "cases", "by_class", "dice", "minutes", "co
 HEAD = ("least r", *(f"{name}: {what}" for name in DATA for what in ("Dice by class", "Dice")), "mean of both", "seeds")
 ABOUT = (
     "Made by `python benchmarks/studies/narrow.py`; commits, machines and minutes in narrow.csv. Preset `best` with "
-    "`--set narrow=` the least r, synthetic scans of `scribbleseg phantom` (hearts: 48 cases, 80 pixels, 900 "
+    "`--set narrow=` the least r, synthetic scans of the built-in phantom (hearts: 48 cases, 80 pixels, 900 "
     "iterations; abdomens: 24 cases, 96 pixels, 500 iterations), scored on their test cases with the known masks. "
     "With 1 no width counts."
 )
