@@ -32,7 +32,7 @@ ABOUT = (
     "the files beside it. The same optimiser, length, augmentation and cases, one seed. With dense masks nothing is "
     "labelled at half-time, and widths do not count. "
     "The row of commit 745e86c was trained with the same class in another file, before this script was there, and on "
-    "masks that were shrunk as strokes are: that makes them 1 to 4 % wider. Since commit bd5d358 masks keep their width."
+    "masks that were shrunk as strokes are: that makes them 1 to 4 % wider. Since commit bd5d358 they are not."
 )
 
 
