@@ -301,6 +301,27 @@ def test_a_killed_run_resumes_to_the_same_weights(dataset, tmp_path, method, pre
     assert untimed_log(killed) == untimed_log(whole)
 
 
+@pytest.mark.parametrize(
+    "method, options, end", [("corral", ("taught=1",), 2), ("corral", ("taught=1",), 4), ("s2l", (), 4)]
+)
+def test_a_run_cut_off_before_or_after_a_sweep_goes_on_the_same(dataset, tmp_path, monkeypatch, method, options, end):
+    monkeypatch.setattr("scribbleseg.training.calendar.SWEEP_DISTANCE", 2)  # half-time of six is after three
+    changes = {"method": method, "set": options, "iterations": 6, "size": 32, "batch": 2}
+    whole = train(settings(dataset, tmp_path / "whole", **changes))
+
+    def stop(recipe, progress):
+        if round(6 * progress) == end:
+            raise KeyboardInterrupt
+        return learning_rate(recipe, progress)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("scribbleseg.training.loop.learning_rate", stop)
+        train(settings(dataset, tmp_path / "cut", checkpoint_every=0.0, **changes))
+    resume(tmp_path / "cut")
+    assert same_weights(whole, tmp_path / "cut")
+    assert untimed_log(whole) == untimed_log(tmp_path / "cut")
+
+
 @pytest.mark.slow
 def test_a_run_cut_off_between_two_lines_of_its_log_loses_nothing(dataset, tmp_path, monkeypatch):
     whole, cut = (tmp_path / name for name in ("whole", "cut"))
