@@ -148,7 +148,8 @@ def main() -> None:
         rows = [[row[key] for key in SHOWN] for row in lines]
         about = (
             "Made by `python benchmarks/studies/choose.py`; numbers, commits and machines in choose.csv. Fold 0's "
-            "training patients, 15 % of them held out: their strokes and rings choose, dense masks do not."
+            "training patients, 15 % of them held out: their strokes and rings judge; dense masks choose nothing "
+            "(docs/presets.md says what else was seen)."
         )
         write_page(given.results / "choose.md", "# Settings of the presets", about, markdown_table(HEAD, rows))
 
