@@ -159,7 +159,7 @@ def test_the_term_is_the_mean_over_enclosed_pixels():
 def test_a_run_reads_the_ring_and_says_so(tmp_path, method):
     data = small_dataset(tmp_path / "data")
     changes = {"method": method, "iterations": 2, "size": 32, "batch": 4}
-    with pytest.raises(InputError, match="in no slice the background strokes enclose"):
+    with pytest.raises(InputError, match="in no slice do the background strokes enclose"):
         train(Train(data, tmp_path / "on", enclosure="on", **changes))
     assert not (tmp_path / "on").exists()
     run = train(Train(data, tmp_path / "run", enclosure="auto", **changes))
