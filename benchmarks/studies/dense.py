@@ -30,9 +30,7 @@ HEAD = ("cases of", "dense masks: Dice by class", "Dice", "HD95", "strokes: Dice
 ABOUT = (
     "Made by `python benchmarks/studies/dense.py`; commits, machines and minutes in dense.csv, scores of each case in "
     "the files beside it. The same optimiser, length, augmentation and cases, one seed. With dense masks nothing is "
-    "labelled at half-time, and widths do not count. "
-    "The row of commit 745e86c was trained with the same class in another file, before this script was there, and on "
-    "masks that were shrunk as strokes are: that makes them 1 to 4 % wider. Since commit bd5d358 they are not."
+    "labelled at half-time, and widths do not count."
 )
 
 
