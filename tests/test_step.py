@@ -350,3 +350,12 @@ def test_what_needs_no_value_is_let_pass(capsys):
     step.losses = filling
     step(torch.tensor([0, 1]), 0.5, 0.01)
     assert capsys.readouterr().err == ""
+
+
+def test_in_3d_a_cpu_computes_in_float32(monkeypatch):
+    monkeypatch.setattr("scribbleseg.core.device._cpu", lambda: {"avx512_bf16": True})
+    config = Train("data", "run", device="cpu")
+    assert pick_machine(config, Recipe(), 2).dtype == torch.bfloat16
+    assert pick_machine(config, Recipe(), 3).dtype == torch.float32
+    with pytest.raises(InputError, match="--precision bfloat16: in 3-D PyTorch's gradients are wrong on a CPU"):
+        pick_machine(Train("data", "run", device="cpu", precision="bfloat16"), Recipe(), 3)

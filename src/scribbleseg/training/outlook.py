@@ -52,7 +52,7 @@ def outlook(dataset: Dataset) -> Iterator[str]:
         yield f"plan      --preset fast, {trained}: {plan.method}, {length}"
         yield from _preparation(dataset, plan)
         yield from _strokes(dataset, plan)
-        seconds = time_step(plan, pick_machine(config, plan.recipe))
+        seconds = time_step(plan, pick_machine(config, plan.recipe, plan.dims))
         extra = seconds_of(len(plan.channels), plan.recipe.iterations) if plan.fitted.locate else 0
     except InputError as error:
         yield f"plan      --preset fast cannot train: {error}"

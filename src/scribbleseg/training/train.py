@@ -65,7 +65,7 @@ def train(config: Train, length: Length | None = None) -> Path:
     with distributed.joined():
         dataset = read_dataset(config.dataset)
         plan, left = make_plan(config, dataset), undecided(config)
-        machine = pick_machine(config, plan.recipe)
+        machine = pick_machine(config, plan.recipe, plan.dims)
         folder = RunFolder(config.run, plan.network, _boards(config), writes=distributed.rank() == 0)
         folder.check_new(plan.recipe.iterations)
         if machine.device.type == "cpu" and folder.writes and _pixels(plan) > DAYS_ON_A_CPU:
@@ -107,7 +107,7 @@ def resume(run: Path, method: str | None = None, network: str | None = None, aug
             if folder.writes:
                 say(f"{run}: is finished ({plan.recipe.iterations} iterations)")
             return run
-        machine, dataset = pick_machine(config, plan.recipe), read_dataset(config.dataset)
+        machine, dataset = pick_machine(config, plan.recipe, plan.dims), read_dataset(config.dataset)
         _check_names(run, plan, dataset)
         prepare_cpu()
         with folder.locked():
