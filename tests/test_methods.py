@@ -166,6 +166,8 @@ def test_terms_are_float32_under_autocast(name, dims):
     + [pytest.param(True, kind, marks=pytest.mark.slow if kind != "empty" else ()) for kind in POOR],
 )
 def test_terms_and_gradients_are_finite_on_poor_batches(name, dims, kind, bfloat16):
+    if bfloat16 and dims == 3:
+        pytest.skip("a CPU trains 3-D in float32: PyTorch's gradients are wrong in bfloat16")
     method = make_method(name, dims=dims)
     batch = make_batch(method, kind)
     for progress in (0.0, 1.0):

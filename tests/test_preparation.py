@@ -3,6 +3,7 @@
 import json
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -19,7 +20,15 @@ from scribbleseg.data.importers.write import write_blanks
 from scribbleseg.data.intensity import Intensity, fit_ct, kind_of, normalise, prepare, robust_range, unit_range
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.plane import choose_plane, flat_axis
-from scribbleseg.data.preparation import content_box, enclosing_box, lost_strokes, resample_label, resample_strokes
+from scribbleseg.data.preparation import (
+    PAPERS,
+    content_box,
+    enclosing_box,
+    lost_strokes,
+    resample_label,
+    resample_strokes,
+)
+from scribbleseg.data.reading import build_slices
 from scribbleseg.data.volume import Grid, read_image, read_label
 from scribbleseg.data.voxels import Slices
 from scribbleseg.inference.predict import predict
@@ -390,3 +399,19 @@ def test_random_intensity_works_on_any_scale(shape):
     assert torch.allclose((large + 1000) / 500, small, atol=1e-3)
     assert (small - image).abs().mean() > 0.02 and (small - image).abs().amax() < 1
     assert torch.equal(random_intensity(torch.full((2, 1, 4, 4), 5.0)), torch.full((2, 1, 4, 4), 5.0))
+
+
+def test_strokes_keep_their_pixels_when_slices_shrink_and_masks_their_width(tmp_path):
+    dataset = read_dataset(small_dataset(tmp_path / "data", cases=1, shape=(48, 48, 3)))
+    volume = load_volume(dataset, dataset.case(next(iter(dataset.cases))))
+    assert volume.truth is not None
+    strokes, mask = resample_strokes(volume.scribble, (32, 32)), resample_label(volume.truth, (32, 32))
+    assert not torch.equal(resample_strokes(volume.truth, (32, 32)), mask), "the two ways differ here"
+    slices, _ = build_slices(
+        dataset,
+        tuple(dataset.cases),
+        lambda read: ({"label": read.scribble, "mask": read.truth}, {}),
+        32,
+        replace(PAPERS, keep_strokes=True),
+    )
+    assert torch.equal(slices.label, strokes) and torch.equal(slices.maps["mask"], mask)

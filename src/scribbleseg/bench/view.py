@@ -160,7 +160,7 @@ class View:
 
     def _erase(self) -> None:
         if self.drawn:
-            print(f"\x1b[{self.drawn}F\x1b[J", end="", file=sys.stderr)  # noqa: T201
+            sys.stderr.write(f"\x1b[{self.drawn}F\x1b[J")  # `say` would show the codes
         self.drawn = 0
 
     def _draw(self) -> None:
