@@ -7,8 +7,10 @@
 # 2. Training at the papers' length: SCN on MSCMR, SCN on ACDC's split 622, EFFDNet on fold 0 of ACDC, in this order. All of them read and compile
 #    at once, then each waits for the one before. The two of SCN run side by side if the measured rate says that both end in time. EFFDNet is
 #    begun if it needs less than 80 % of the time that they leave.
-#    A run that was cut off is carried on by the same command, or on a CPU by `make papers`.
-# 3. OUT gets gpu.tar.gz (rates and logs) and the run folders in pieces of 15 MiB: cat OUT/runs.tar.gz.* | tar xz
+#    A run that was cut off is carried on by the same command, or on a CPU by `make papers`. One whose scores are committed is passed over.
+# 3. The queue of results.py at budget quick: on the CPU's cores beside the trainings, and on the GPU in the time that they leave.
+# 4. OUT gets gpu.tar.gz (rates, logs, and runs/gpu/results with the scores of the queue) and the run folders in pieces of 15 MiB:
+#    cat OUT/runs.tar.gz.* | tar xz
 #
 # PYTHON names the interpreter, SCRIBBLESEG_COMMIT the commit where there is no .git. Where datasets/ lacks a data set, it is unpacked from
 # packed/mscmr*.zip or packed/acdc*.zip, which benchmarks/pack.py makes. A data set that is in neither place is passed over.
@@ -27,14 +29,32 @@ data() {  # whether the data set is there
     [ -f "datasets/$1/dataset.json" ]
 }
 
-runs=() processes=() waits=()
+runs=() processes=() waits=() kept=()
 
 log_of() { echo "$logs/$(cut -d / -f 3 <<<"$1")-$(basename "$1").log"; }  # runs/paper/mscmr/25-5-15-0/scn-s0: mscmr-scn-s0.log
 
-train() {  # RUN DATA OPTIONS...: in the background
-    local run=$1 data=$2
-    shift 2
+scored() { grep -qs "^${1#runs/paper/}," benchmarks/results/paper/runs.csv; }  # RUN: whether its scores are committed
+
+missing() {  # RUN TOTAL: the iterations that it lacks
+    local reached
+    if scored "$1"; then
+        echo 0
+        return
+    fi
+    reached=$(tail -qn 1 "$1/log.jsonl" 2>/dev/null | grep -o '"iteration": [0-9]*' | grep -o '[0-9]*')
+    echo $(($2 - ${reached:-0}))
+}
+
+train() {  # RUN TOTAL DATA OPTIONS...: in the background
+    local run=$1 total=$2 data=$3
+    shift 3
+    if scored "$run"; then
+        echo "$run: its scores are committed"
+        return
+    fi
     data "$data" || return
+    kept+=("$run")
+    if [ "$(missing "$run" "$total")" -le 0 ]; then return; fi
     # bash lets processes in the background ignore Ctrl-C
     if [ -f "$run/config.json" ]; then
         env --default-signal=INT "$python" -m scribbleseg train "$run" --resume >>"$(log_of "$run")" 2>&1 &
@@ -49,12 +69,6 @@ left() { echo $((limit - 25 - SECONDS)); }  # 25 s: checkpoints, and packing wha
 running() { kill -0 "$1" 2>/dev/null; }
 
 any_running() { for process in "${processes[@]}"; do running "$process" && return; done; return 1; }
-
-missing() {  # RUN TOTAL: the iterations that it lacks
-    local reached
-    reached=$(tail -qn 1 "$1/log.jsonl" 2>/dev/null | grep -o '"iteration": [0-9]*' | grep -o '[0-9]*')
-    echo $(($2 - ${reached:-0}))
-}
 
 data mscmr &
 data acdc
@@ -79,20 +93,32 @@ beside=1
 if [ "$both" -lt "$(left)" ]; then beside=2; fi
 echo "both runs of SCN: $both s, $(left) s are left, $beside at once"
 
-train $mscmr mscmr --method scn --split 25-5-15
-train $acdc acdc --method scn --split 622
+train $mscmr 30000 mscmr --method scn --split 25-5-15
+train $acdc 30000 acdc --method scn --split 622
 last=$(needs effdnet $(missing $effdnet 60000))
 if [ $((10 * last)) -lt $((8 * ($(left) - both))) ]; then
-    train $effdnet acdc --method effdnet --split cv5
+    train $effdnet 60000 acdc --method effdnet --split cv5
 else
     echo "EFFDNet: $last s, more than 80 % of what the runs of SCN leave; it is not begun"
 fi
 
-if [ ${#runs[@]} = 0 ]; then
+if ! data mscmr && ! data acdc; then
     echo "neither datasets/mscmr nor datasets/acdc is there, nor packed/*.zip" >&2
     exit 1
 fi
+
+queue() {  # DEVICE: what budget quick lacks, in the background, a run per core
+    [ -d $logs/results ] || cp -r benchmarks/results docs/results.md $logs/
+    env --default-signal=INT "$python" benchmarks/studies/results.py --budget quick --device "$1" --jobs $(($(nproc) > 2 ? $(nproc) - 2 : 1)) \
+        --results $logs/results --page $logs/results.md >>"$logs/queue-$1.log" 2>&1 &
+    queued=$!
+}
+
+compiled() { for run in "${runs[@]}"; do grep -qs "compiled in" "$(log_of "$run")" || return; done; }
+
+queued=''
 while [ "$(left)" -gt 0 ] && any_running; do
+    if [ -z "$queued" ] && compiled; then queue cpu; fi
     active=0
     for i in "${!processes[@]}"; do
         running "${processes[i]}" || { beside=1; continue; }
@@ -105,19 +131,31 @@ while [ "$(left)" -gt 0 ] && any_running; do
     done
     sleep 1
 done
-for process in "${processes[@]}"; do
-    kill -CONT "$process" 2>/dev/null && kill -INT "$process"
-done
-for _ in {1..15}; do
-    any_running || break
-    sleep 1
-done
-kill -KILL "${processes[@]}" 2>/dev/null
 
-for run in "${runs[@]}"; do
+end() {  # PROCESS...: as Ctrl-C does; after 15 s for good
+    local process
+    for process; do
+        kill -CONT "$process" 2>/dev/null && kill -INT "$process"
+    done
+    for _ in {1..15}; do
+        kill -0 "$@" 2>/dev/null || return
+        sleep 1
+    done
+    kill -KILL "$@" 2>/dev/null
+}
+
+end "${processes[@]}" $queued
+if [ -n "$queued" ]; then rm -rf runs/quick; fi  # what the CPU began cannot be carried on on the GPU
+if [ "$(left)" -gt 0 ]; then
+    queue auto
+    while [ "$(left)" -gt 0 ] && running $queued; do sleep 1; done
+    end $queued
+fi
+
+for run in "${kept[@]}"; do
     tail -n 3 "$(log_of "$run")"
     tail -qn 1 "$run/log.jsonl" | cut -c 1-400
     cp "$run/log.jsonl" "$(log_of "$run")l"
 done
 tar -czf "$out/gpu.tar.gz" $logs
-tar -cz --exclude pictures $(ls -d "${runs[@]}") | split -b 15m - "$out/runs.tar.gz."
+if [ ${#kept[@]} -gt 0 ]; then tar -cz --exclude pictures "${kept[@]}" | split -b 15m - "$out/runs.tar.gz."; fi

@@ -60,7 +60,9 @@ def folder(tmp_path):
     (tmp_path / "packed").mkdir()
     for name in ("mscmr.zip", "acdc1.zip", "acdc2.zip"):
         (tmp_path / "packed" / name).touch()
-    (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
+    (tmp_path / "benchmarks" / "results" / "paper").mkdir(parents=True)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "results.md").touch()
     write_rates(tmp_path, scn=1e-6, effdnet=1e-6)
     return tmp_path
 
@@ -84,14 +86,32 @@ def test_it_asks_for_what_there_is_and_carries_on(folder):
     assert ["packed/acdc1.zip", "packed/acdc2.zip", "datasets/acdc"] in [line[2:] for line in first]
     trained = [line for line in first if "train" in line]
     assert all("--method" in line for line in trained) and sorted(line[4] for line in trained) == sorted(RUNS)
+    assert ["--device", "auto"] in [line[3:5] for line in first if line[0].endswith("results.py")]
+    (folder / RUNS[0] / "log.jsonl").write_text('{"iteration": 30000, "loss": 1}\n', encoding="utf-8")
     second, *_ = call(folder, steps=1, seconds=60)
-    assert sorted(line[3:] for line in second) == [[run, "--resume"] for run in sorted(RUNS)]
+    assert sorted(line[3:] for line in second if "train" in line) == [[run, "--resume"] for run in sorted(RUNS[1:])]
     packed = subprocess.run("cat out/runs.tar.gz.* | tar tz", shell=True, cwd=folder, capture_output=True, text=True)
     assert {f"{run}/last.safetensors" for run in RUNS} <= set(packed.stdout.splitlines())
 
 
+def test_a_run_whose_scores_are_committed_is_passed_over(folder):
+    committed = folder / "benchmarks" / "results" / "paper" / "runs.csv"
+    committed.write_text("run,data\nmscmr/25-5-15-0/scn-s0,mscmr\n", encoding="utf-8")
+    asked, _, said = call(folder, steps=1, seconds=60)
+    assert sorted(line[4] for line in asked if "train" in line) == sorted(RUNS[1:])
+    assert f"{RUNS[0]}: its scores are committed" in said
+
+
+def test_the_queue_runs_on_the_cpu_beside_trainings_and_on_the_gpu_after_them(folder):
+    asked, *_ = call(folder, steps=30, seconds=60)
+    queues = [line[3:5] for line in asked if line[0].endswith("results.py")]
+    assert queues == [["--device", "cpu"], ["--device", "auto"]]
+    assert (folder / "runs" / "gpu" / "results" / "paper").is_dir()
+
+
 def test_it_ends_in_time_and_leaves_checkpoints(folder):
-    _, seconds, _ = call(folder, steps=600, seconds=28)
+    asked, seconds, _ = call(folder, steps=600, seconds=28)
+    assert [line[4] for line in asked if line[0].endswith("results.py")] in ([], ["cpu"]), "no time is left for the GPU"
     assert seconds < 15
     for name in LOGS:
         assert (folder / "runs" / "gpu" / f"{name}.log").read_text().splitlines() == ["compiled in 1 s", "stopped"]

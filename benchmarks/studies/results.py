@@ -51,8 +51,8 @@ QUEUE = (  # plan, and which of its rows: none named are all of them
     ("scn-table1", ()),
     ("comparison", ()),
     ("strat5", ("effdnet", "scn")),
-    ("effdnet-figure5", ()),
     ("strat5", ()),
+    ("effdnet-figure5", ()),
     ("effdnet-table2-nci-isbi", ()),
     ("effdnet-table1-nci-isbi", ()),
 )
