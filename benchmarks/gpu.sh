@@ -8,7 +8,7 @@
 #    at once, then each waits for the one before. The two of SCN run side by side if the measured rate says that both end in time. EFFDNet is
 #    begun if it needs less than 80 % of the time that they leave.
 #    A run that was cut off is carried on by the same command, or on a CPU by `make papers`. One whose scores are committed is passed over.
-# 3. The queue of results.py at budget quick: on the CPU's cores beside the trainings, and on the GPU in the time that they leave.
+# 3. The queue of results.py at budget quick, in the time that they leave.
 # 4. OUT gets gpu.tar.gz (rates, logs, and runs/gpu/results with the scores of the queue) and the run folders in pieces of 15 MiB:
 #    cat OUT/runs.tar.gz.* | tar xz
 #
@@ -107,18 +107,7 @@ if ! data mscmr && ! data acdc; then
     exit 1
 fi
 
-queue() {  # DEVICE: what budget quick lacks, in the background, a run per core
-    [ -d $logs/results ] || cp -r benchmarks/results docs/results.md $logs/
-    env --default-signal=INT "$python" benchmarks/studies/results.py --budget quick --device "$1" --jobs $(($(nproc) > 2 ? $(nproc) - 2 : 1)) \
-        --results $logs/results --page $logs/results.md >>"$logs/queue-$1.log" 2>&1 &
-    queued=$!
-}
-
-compiled() { for run in "${runs[@]}"; do grep -qs "compiled in" "$(log_of "$run")" || return; done; }
-
-queued=''
 while [ "$(left)" -gt 0 ] && any_running; do
-    if [ -z "$queued" ] && compiled; then queue cpu; fi
     active=0
     for i in "${!processes[@]}"; do
         running "${processes[i]}" || { beside=1; continue; }
@@ -144,12 +133,14 @@ end() {  # PROCESS...: as Ctrl-C does; after 15 s for good
     kill -KILL "$@" 2>/dev/null
 }
 
-end "${processes[@]}" $queued
-if [ -n "$queued" ]; then rm -rf runs/quick; fi  # what the CPU began cannot be carried on on the GPU
+end "${processes[@]}"
 if [ "$(left)" -gt 0 ]; then
-    queue auto
-    while [ "$(left)" -gt 0 ] && running $queued; do sleep 1; done
-    end $queued
+    [ -d $logs/results ] || cp -r benchmarks/results docs/results.md $logs/
+    env --default-signal=INT "$python" benchmarks/studies/results.py --budget quick --jobs $(($(nproc) / 2 + 1)) \
+        --results $logs/results --page $logs/results.md >>$logs/queue.log 2>&1 &
+    queue=$!
+    while [ "$(left)" -gt 0 ] && running $queue; do sleep 1; done
+    end $queue
 fi
 
 for run in "${kept[@]}"; do

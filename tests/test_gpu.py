@@ -86,7 +86,6 @@ def test_it_asks_for_what_there_is_and_carries_on(folder):
     assert ["packed/acdc1.zip", "packed/acdc2.zip", "datasets/acdc"] in [line[2:] for line in first]
     trained = [line for line in first if "train" in line]
     assert all("--method" in line for line in trained) and sorted(line[4] for line in trained) == sorted(RUNS)
-    assert ["--device", "auto"] in [line[3:5] for line in first if line[0].endswith("results.py")]
     (folder / RUNS[0] / "log.jsonl").write_text('{"iteration": 30000, "loss": 1}\n', encoding="utf-8")
     second, *_ = call(folder, steps=1, seconds=60)
     assert sorted(line[3:] for line in second if "train" in line) == [[run, "--resume"] for run in sorted(RUNS[1:])]
@@ -102,16 +101,15 @@ def test_a_run_whose_scores_are_committed_is_passed_over(folder):
     assert f"{RUNS[0]}: its scores are committed" in said
 
 
-def test_the_queue_runs_on_the_cpu_beside_trainings_and_on_the_gpu_after_them(folder):
+def test_the_queue_at_quick_is_run_in_the_time_that_trainings_leave(folder):
     asked, *_ = call(folder, steps=30, seconds=60)
-    queues = [line[3:5] for line in asked if line[0].endswith("results.py")]
-    assert queues == [["--device", "cpu"], ["--device", "auto"]]
+    assert [line[1:3] for line in asked if line[0].endswith("results.py")] == [["--budget", "quick"]]
     assert (folder / "runs" / "gpu" / "results" / "paper").is_dir()
 
 
 def test_it_ends_in_time_and_leaves_checkpoints(folder):
     asked, seconds, _ = call(folder, steps=600, seconds=28)
-    assert [line[4] for line in asked if line[0].endswith("results.py")] in ([], ["cpu"]), "no time is left for the GPU"
+    assert not any(line[0].endswith("results.py") for line in asked), "no time is left for the queue"
     assert seconds < 15
     for name in LOGS:
         assert (folder / "runs" / "gpu" / f"{name}.log").read_text().splitlines() == ["compiled in 1 s", "stopped"]
