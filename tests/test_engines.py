@@ -301,7 +301,7 @@ def test_a_run_that_another_bench_started_before_is_not_yet_running(tmp_path):
     fake_run(config, job, 5, seconds=1.0)
     look = View([job], config, done=0)
     look.poll(set(), set())
-    assert look.lines() == ["1 runs: 0 done, 0 failed, 0 running, 1 waiting"]
+    assert look.lines() == ["1 run: 0 done, 0 failed, 0 running, 1 waiting"]
 
 
 def test_the_view_knows_the_runs_of_another_bench(tmp_path, capsys):

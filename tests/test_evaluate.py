@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scribbleseg.config import Evaluate
-from scribbleseg.core.errors import InputError, some_failed
+from scribbleseg.core.errors import InputError, counted, some_failed
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.evaluation.scores import (
     evaluate,
@@ -297,6 +297,10 @@ def test_a_bad_case_is_named_and_the_others_are_scored(folders, tmp_path, damage
     with pytest.raises(InputError, match=f"^1 of 2 cases could not be scored; the others were:\n.*{words}"):
         evaluate(Evaluate(*folders, out=tmp_path / "scores.csv"))
     assert {row["case"] for row in read_rows(tmp_path / "scores.csv")} == {left}
+
+
+def test_a_number_has_the_noun_that_it_asks_for():
+    assert [counted(number, "case") for number in (0, 1, 2)] == ["0 cases", "1 case", "2 cases"]
 
 
 def test_of_many_failures_five_are_told_a_line_each():

@@ -317,7 +317,7 @@ def test_files_of_other_names_are_named(acdc, mscmr, tmp_path, capsys):
     assert "1 not imported, no frames or labels: patient001_frame01_scribbles.nii.gz" in capsys.readouterr().err
     (mscmr / "val" / "labels" / "subject3_DE_mask.nii.gz").touch()
     import_dataset(Import("mscmr", mscmr, tmp_path / "mscmr"))
-    assert "1 files not imported: subject3_DE_mask.nii.gz" in capsys.readouterr().err
+    assert "1 file not imported: subject3_DE_mask.nii.gz" in capsys.readouterr().err
     (mscmr / "TestSet" / "labels" / "subject5_DE_manual.nii.gz").symlink_to("nowhere")
     fails("mscmr", mscmr, tmp_path / "other", "subject5_DE_manual.nii.gz: no such file")
 
@@ -502,4 +502,4 @@ def test_nci_isbi_holds_its_files_to_what_they_carry(nci_isbi, tmp_path, capsys)
     import_dataset(Import("nci-isbi", src, dst))
     said = capsys.readouterr().err
     assert "1 not imported, no masks or scribbles: Prostate-1.nrrd" in said
-    assert f"1 patients have no mask and are not imported: {PATIENTS[0]}" in said
+    assert f"1 patient not imported, without a mask: {PATIENTS[0]}" in said

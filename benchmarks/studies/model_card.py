@@ -26,7 +26,7 @@ from scribbleseg.bench.grid import Row, cut_row, draw_grid
 from scribbleseg.bench.store import read_records, read_scores
 from scribbleseg.config import Train
 from scribbleseg.core.atomic import atomic_file
-from scribbleseg.core.errors import InputError
+from scribbleseg.core.errors import InputError, counted
 from scribbleseg.core.json_file import read_json
 from scribbleseg.data.case import load_volume
 from scribbleseg.data.dataset import Case, Dataset
@@ -301,7 +301,7 @@ def patients(model: Model, names: tuple[str, ...]) -> str:
     strata = model.info.get("strata", {})
     who = sorted({model.dataset.patient(name) for name in names})
     groups = Counter(strata[patient] for patient in who if patient in strata)
-    return f"{len(names)} cases of {len(who)} patients" + (
+    return f"{counted(len(names), 'case')} of {counted(len(who), 'patient')}" + (
         f" ({', '.join(f'{group} {count}' for group, count in groups.items())})" if groups else ""
     )
 
@@ -404,7 +404,8 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
                 ],
                 [
                     "held out",
-                    f"{model.part}: {patients(model, held)}; {len(model.scans)} cases with a dense mask are scored"
+                    f"{model.part}: {patients(model, held)}; scored on "
+                    f"{counted(len(model.scans), 'case')} with a dense mask"
                     + (f". Not seen in training: {', '.join(unseen)}" if unseen else ""),
                 ],
             ],

@@ -18,7 +18,7 @@ import click
 from . import __version__, config
 from .config import VERBS
 from .core.console import say
-from .core.errors import InputError
+from .core.errors import InputError, counted
 from .core.signals import stops
 
 NO_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory")  # PyTorch's words
@@ -239,7 +239,7 @@ def _what_next(settings: Any, result: Any) -> str:
                 if any((source / part / path.name).is_file() for path in result)
             ]
             score = f"; next: {_order('evaluate', output, truths[0])}" if truths else ""
-            return f"predictions: {output}, {len(result)} file{'s' * (len(result) > 1)}{score}"
+            return f"predictions: {output}, {counted(len(result), 'file')}{score}"
         case config.Phantom(dst=dataset) | config.Import(dst=dataset) | config.Simulate(dataset=dataset):
             return f"data set: {dataset}; next: {_order('check', dataset)}"
         case config.Check(dataset=dataset):

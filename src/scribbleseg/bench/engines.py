@@ -24,7 +24,7 @@ import torch
 from ..config import Bench
 from ..core.console import say
 from ..core.device import pick_device
-from ..core.errors import InputError
+from ..core.errors import InputError, counted
 from ..core.signals import stops
 from .plan import Job
 from .run import without_data
@@ -272,4 +272,4 @@ def _run_on_node(job: Job, config: Bench, folder: str) -> str | None:
 
 
 def _say_stopping(count: int) -> None:
-    say(f"stopping {count} run{'s' * (count > 1)} at a checkpoint")
+    say(f"stopping {counted(count, 'run')} at a checkpoint")

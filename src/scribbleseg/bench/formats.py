@@ -9,6 +9,7 @@ from tabulate import DataRow, TableFormat, tabulate
 
 from ..config import Bench
 from ..core.atomic import atomic_file
+from ..core.errors import counted
 from ..evaluation.tables import as_cell
 from .plan import BenchPlan
 from .store import Results
@@ -94,7 +95,10 @@ def fold_lines(section: Section) -> list[str]:
         fold, held = record["plan"]["fold"], record["held_out_cases"]
         kind = "test" if fold["test"] else "validation"
         name = "" if fold["name"] == str(number) else f" ({fold['name']})"
-        lines.append(f"fold {number}{name}: trained on {len(fold['train'])} cases, scored on {held} {kind} cases")
+        lines.append(
+            f"fold {number}{name}: trained on {counted(len(fold['train']), 'case')}, "
+            f"scored on {counted(held, f'{kind} case')}"
+        )
     return lines
 
 

@@ -17,6 +17,7 @@ from msgspec import Meta, Struct
 
 from ..config import Bench
 from ..core.console import say
+from ..core.errors import counted
 from ..core.json_file import convert, read_json, read_lines
 from .plan import Job
 from .worker import ELSEWHERE, log_path
@@ -146,7 +147,7 @@ class View:
         elsewhere = f", {len(self.elsewhere)} {ELSEWHERE}" if self.elsewhere else ""
         here = len(self.running.keys() - self.elsewhere)
         head = (
-            f"{self.total} runs: {self.done} done, {self.failed} failed{elsewhere}, {here} running, "
+            f"{counted(self.total, 'run')}: {self.done} done, {self.failed} failed{elsewhere}, {here} running, "
             f"{len(self.waiting)} waiting{about}"
         )
         width = max((len(str(job.place)) for job in self.running), default=0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from .errors import InputError
+from .errors import InputError, counted
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
@@ -67,7 +67,7 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     count = torch.get_num_threads()
-    return f"{_cpu().get('cpu_name', 'CPU')}{_cpu_model()}, {count} thread{'s' * (count > 1)}"
+    return f"{_cpu().get('cpu_name', 'CPU')}{_cpu_model()}, {counted(count, 'thread')}"
 
 
 def _cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

@@ -36,7 +36,12 @@ def some_failed(failed: Sequence[str], count: int, done: str) -> str:
     if count == 1:
         return lines[0]
     rest = "" if len(failed) == count else "; the others were"
-    return "\n".join([f"{len(failed)} of {count} cases could not be {done}{rest}:", *lines])
+    return "\n".join([f"{len(failed)} of {counted(count, 'case')} could not be {done}{rest}:", *lines])
+
+
+def counted(count: int, noun: str) -> str:
+    """The number with its noun: "1 case", "3 cases"."""
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def first_names(names: list[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import InputError
+from ..core.errors import InputError, counted
 from ..core.labels import UNLABELED
 from ..core.parallel import for_each
 from .dataset import Case, Dataset
@@ -151,7 +151,7 @@ def read_channels(paths: Iterable[Path], plane: str = "spacing", count: int = 0)
     assert first is not None
     if count not in (0, len(channels)):
         raise InputError(
-            f"{first_path}: has {len(channels)} channel{'s' * (len(channels) != 1)}; expected {count}. Correct the "
+            f"{first_path}: has {counted(len(channels), 'channel')}; expected {count}. Correct the "
             "file, or channel_names in dataset.json."
         )
     return channels, first

@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import config
 from ..core.console import tell
-from ..core.errors import InputError, first_names
+from ..core.errors import InputError, counted, first_names
 from ..core.labels import UNLABELED
 from ..core.parallel import for_each
 from .case import read_scribble
@@ -80,14 +80,14 @@ def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], wa
         not dataset.groups and not dataset.splits()
     )
     tell(
-        f"{dataset.name}: {len(train)} cases of {patients} patients{alone}, {len(tests)} in imagesTs; channels: "
-        f"{', '.join(dataset.channels)}"
+        f"{dataset.name}: {counted(len(train), 'case')} of {counted(patients, 'patient')}{alone}, "
+        f"{len(tests)} in imagesTs; channels: {', '.join(dataset.channels)}"
     )
     warnings += dataset.left_out()
     said = read_description(dataset.folder / "dataset.json")[0].numTraining
     if said not in (None, len(train)):
         warnings.append(
-            f"numTraining of dataset.json is {said}, and imagesTr has {len(train)} cases. "
+            f"numTraining of dataset.json is {said}, and imagesTr has {counted(len(train), 'case')}. "
             "Correct it, or add the images that are missing; nnU-Net needs it to be right."
         )
     read = [found for found in (*train, *tests) if found.grid is not None]
@@ -99,7 +99,9 @@ def _describe_cases(dataset: Dataset, train: list[Found], tests: list[Found], wa
         spacing = np.array([grid.spacing_mm for grid in grids])
         unsized = [found.case for found, grid in zip(read, grids, strict=True) if grid.unit != "mm"]
         if dataset.spacing_unit == "mm" and unsized:
-            tell(f"spacing   none in the files of {len(unsized)} of {len(read)} cases: {first_names(unsized)}")
+            tell(
+                f"spacing   none in the files of {len(unsized)} of {counted(len(read), 'case')}: {first_names(unsized)}"
+            )
         elif dataset.spacing_unit == "mm":
             tell(f"spacing   {_range(spacing[:, 0])} mm between slices, {_range(spacing[:, 1:].ravel())} mm in plane")
         else:
@@ -200,7 +202,7 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
     broken = sum(bool(found.problems) for found in train)
     unread = f", {broken} with unusable files" if broken else ""
     tell(
-        f"labels    {len(drawn)} cases with scribbles, {dense} with dense masks, "
+        f"labels    {counted(len(drawn), 'case')} with scribbles, {dense} with dense masks, "
         f"{sum(found.dense for found in drawn)} with both{unread}"
     )
     if not drawn:
@@ -221,7 +223,7 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
     covered = [found.case for found in drawn if found.drawn.sum() == found.pixels]
     if covered:
         warnings.append(
-            f"the labels of {len(covered)} of {len(drawn)} cases cover every pixel and have no "
+            f"the labels of {len(covered)} of {counted(len(drawn), 'case')} cover every pixel and have no "
             f"{dataset.ignore} (ignore): {first_names(covered)}. "
             f"0 means background, not 'not drawn': write {dataset.ignore} where nothing was drawn. "
             "If these cases are labelled completely, change nothing."
@@ -235,7 +237,7 @@ def _describe_scribbles(dataset: Dataset, train: list[Found], problems: list[str
     undrawn = [found.case for found in train if not found.problems and not found.drawn.any()]
     if undrawn:
         warnings.append(
-            f"{len(undrawn)} of {len(train)} cases {'has' if len(undrawn) == 1 else 'have'} no scribble: "
+            f"{len(undrawn)} of {counted(len(train), 'case')} {'has' if len(undrawn) == 1 else 'have'} no scribble: "
             f"{first_names(undrawn)}. A scribble method cannot learn from these cases. "
             "Tests use their dense masks, and so does validation if it can."
         )
@@ -251,7 +253,7 @@ def _describe_classes(dataset: Dataset, drawn: list[Found], problems: list[str],
         share, cases = 100 * counts[value] / pixels, len(drawn) - len(without)
         tell(
             f"  {value} {name:{width}}  {share:.3f} % of the pixels, on {on_slices[value]} of {slices} slices, "
-            f"{cases} of {len(drawn)} cases"
+            f"{cases} of {counted(len(drawn), 'case')}"
         )
         if not counts[value]:
             problems.append(
@@ -260,8 +262,8 @@ def _describe_classes(dataset: Dataset, drawn: list[Found], problems: list[str],
             )
         elif without:
             warnings.append(
-                f"class {value} ({name}) is missing from the scribbles of {len(without)} of {len(drawn)} cases: "
-                f"{first_names(without)}"
+                f"class {value} ({name}) is missing from the scribbles of {len(without)} of "
+                f"{counted(len(drawn), 'case')}: {first_names(without)}"
             )
     if not counts[1:].any():
         problems.append(
@@ -330,7 +332,7 @@ def _describe_splits(dataset: Dataset, train: list[Found], problems: list[str], 
             f"{name}: {len(fold.train)}/{len(fold.val)}/{len(fold.test)}" for name, fold in zip(names, folds)
         )
         alike = f", which tests on the folds of {twin}" if twin else ""
-        tell(f"split     {split}{alike}, {len(folds)} fold{'s' * (len(folds) > 1)} (train/val/test cases): {sizes}")
+        tell(f"split     {split}{alike}, {counted(len(folds), 'fold')} (train/val/test cases): {sizes}")
         for fold in folds:
             if not any(dataset.case(name).scribble for name in fold.train):
                 problems.append(

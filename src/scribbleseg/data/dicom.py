@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import InputError, first_names
+from ..core.errors import InputError, counted, first_names
 from .itk import from_itk, reason, simpleitk
 from .volume import Grid, check_geometry
 
@@ -32,7 +32,7 @@ def read_series(
     """
     series = find_series(folder)
     if len(series) != 1:
-        sizes = ", ".join(f"{len(files)} files ({Path(files[0]).name} …)" for files in series) or "none"
+        sizes = ", ".join(f"{counted(len(files), 'file')} ({Path(files[0]).name} …)" for files in series) or "none"
         raise InputError(f"{folder}: has {len(series)} DICOM series: {sizes}; expected one. Move the others elsewhere.")
     voxels, affine, _ = from_itk(open_series(folder, series[0]))
     check_geometry(folder, affine)

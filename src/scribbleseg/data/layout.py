@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from ..core.errors import InputError, first_names, nearest
+from ..core.errors import InputError, counted, first_names, nearest
 from ..core.json_file import convert, read_json
 from ..core.labels import UNLABELED
 from .dataset import PARTS, Case, Dataset
@@ -377,11 +377,11 @@ def _channel_faults(images: Path, found: dict[str, dict[int, Path]], end: str, c
     if end.lower() in PICTURES:  # the colours of a picture are its channels
         found = {name: files for name, files in found.items() if files.keys() != {0}}
     numbers = ", ".join(f"{channel:04d}" for channel in range(channels))
-    named = f"dataset.json names {channels} channel{'s' * (channels != 1)} ({numbers})"
+    named = f"dataset.json names {counted(channels, 'channel')} ({numbers})"
     odd = [path for files in found.values() for channel, path in sorted(files.items()) if channel not in known]
     lacking = {name: sorted(known - files.keys()) for name, files in found.items() if known - files.keys()}
     if lacking:
-        cases = f"{len(lacking)} of {len(found)} cases lack{'s' * (len(lacking) == 1)} channels"
+        cases = f"{len(lacking)} of {counted(len(found), 'case')} lack{'s' * (len(lacking) == 1)} channels"
         missing = first_names([f"{name}_{channel:04d}{end}" for name, absent in lacking.items() for channel in absent])
         faults.append(f"{images}: {cases}: {named}. Add {missing}, or correct channel_names.")
     if odd:

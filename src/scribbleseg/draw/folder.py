@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..core.atomic import atomic_folder
 from ..core.console import say
-from ..core.errors import InputError, first_names
+from ..core.errors import InputError, counted, first_names
 from ..core.parallel import for_each
 from ..data.dicom import has_series, read_series
 from ..data.importers.write import END, write_description
@@ -127,8 +127,8 @@ def add_new_scans(folder: Path, place: Path) -> list[str]:
         )
     if new and len(scans.channels) != len(dataset.channels):
         raise InputError(
-            f"{folder}: its scans have {len(scans.channels)} channels, and those of its data set {place} have "
-            f"{len(dataset.channels)}. Move the new files elsewhere: {first_names(list(new))}."
+            f"{folder}: its scans have {counted(len(scans.channels), 'channel')}, and those of its data set "
+            f"{place} have {len(dataset.channels)}. Move the new files elsewhere: {first_names(list(new))}."
         )
     _bring(new, place / "imagesTr", dataset.file_ending)
     return list(new)

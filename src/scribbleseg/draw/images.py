@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import InputError
+from ..core.errors import InputError, counted
 from ..data.case import difference
 from ..data.dataset import Case, Dataset
 from ..data.volume import PICTURES, Grid, check_unit, ending, read_components, read_volume
@@ -107,7 +107,7 @@ def _open(path: Path, order: tuple[int, int, int] | None, plane: str, count: int
     else:
         parts, grid = read_components(path, order, plane)
     if len(parts) != count:
-        raise InputError(f"{path}: has {len(parts)} channels; expected {count}, as dataset.json says.")
+        raise InputError(f"{path}: has {counted(len(parts), 'channel')}; expected {count}, as dataset.json says.")
     return [_readable(path, part) for part in parts], grid
 
 

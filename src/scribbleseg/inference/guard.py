@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..core.console import say
-from ..core.errors import InputError
+from ..core.errors import InputError, counted
 from ..data.volume import ending
 from .inputs import LABELS, Job
 from .provenance import MADE_BY, is_own, never_written, written
@@ -54,7 +54,7 @@ def check_outputs(source: Path, outputs: Mapping[Job, Sequence[Path]], overwrite
     if not overwrite:
         check_replaceable(paths)
     if stale := _maps_of(written(folder), outputs) - {path.name for path in paths}:
-        maps = f"{len(stale)} map{'s' * (len(stale) > 1)}"
+        maps = counted(len(stale), "map")
         say(f"{folder}: {maps} of an earlier prediction will not belong to the new masks (first: {min(stale)})")
 
 

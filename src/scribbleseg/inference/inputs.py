@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.console import say
-from ..core.errors import InputError, first_names
+from ..core.errors import InputError, counted, first_names
 from ..data.dicom import has_series, is_dicom
 from ..data.layout import read_dataset
 from ..data.volume import ENDINGS, NIFTI, PICTURES, ending
@@ -54,7 +54,7 @@ def list_jobs(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
         if len(channels) != 1 and ending(source) not in PICTURES:
             end = ending(source)
             raise InputError(
-                f"{source}: the run needs {len(channels)} channels ({', '.join(channels)}). "
+                f"{source}: the run needs {counted(len(channels), 'channel')} ({', '.join(channels)}). "
                 f"Give a folder with CASE_0000{end}, CASE_0001{end}, …"
             )
         return [Job((source,), output if single else output / source.name)]
@@ -109,7 +109,7 @@ def _held_out(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
             "Give a folder of volumes that none was trained on, or one run."
         )
     kinds = " or ".join(dict.fromkeys(parts))
-    say(f"predicting the {len(cases)} {kinds} case{'s' * (len(cases) != 1)} of fold {folds}")
+    say(f"predicting the {counted(len(cases), f'{kinds} case')} of fold {folds}")
     return [Job(case.images, output / f"{case.id}{dataset.file_ending}") for case in cases]
 
 
@@ -135,9 +135,7 @@ def _of_files(source: Path, output: Path, channels: Sequence[str], files: Sequen
 
 
 def _other_channels(source: Path, name: str, end: str, found: int, channels: Sequence[str], names: set[str]) -> str:
-    got, needed = (
-        f"{count} {word}{'s' * (count != 1)}" for count, word in ((found, "file"), (len(channels), "channel"))
-    )
+    got, needed = (counted(count, word) for count, word in ((found, "file"), (len(channels), "channel")))
     numbers = [f"{channel:04d}" for channel in range(len(channels))]
     missing = ", ".join(file for number in numbers if (file := f"{name}_{number}{end}") not in names)
     named = ", ".join(f"CASE_{number}" for number in numbers)

@@ -10,7 +10,7 @@ import torch
 from ..config import Predict
 from ..core.console import say
 from ..core.device import pick_device, prepare_cpu
-from ..core.errors import InputError, first_names, some_failed
+from ..core.errors import InputError, counted, first_names, some_failed
 from ..core.parallel import ahead
 from ..core.progress import Progress
 from ..data.nifti import AS_ITK, two_places
@@ -93,8 +93,8 @@ def predict(config: Predict) -> list[Path]:
         if twice:
             say(f"{first_names(twice)}: {AS_ITK}. The masks keep both places")
         if 0 < len(written.done) < len(jobs) - len(failed):
-            count = f"{len(written.done)} of {len(jobs)}"
-            say(f"{count} cases were predicted and written, the last one to {written.done[-1].output}")
+            count = f"{len(written.done)} of {counted(len(jobs), 'case')}"
+            say(f"{count} were predicted and written, the last one to {written.done[-1].output}")
     if failed:
         raise InputError(some_failed(failed, len(jobs), "predicted"))
     return [path for job in jobs for path in outputs[job]]
@@ -158,5 +158,5 @@ class _Writer:
 def _warn_of_known(jobs: Sequence[Job], known: set[Path]) -> None:
     seen = [job.images[0] for job in jobs if any(path.resolve() in known for path in job.images)]
     if seen:
-        count = f"{len(seen)} of {len(jobs)} case{'s' * (len(jobs) != 1)}"
+        count = f"{len(seen)} of {counted(len(jobs), 'case')}"
         say(f"the run was trained on {count} ({seen[0]}): scores on them say nothing about new scans")

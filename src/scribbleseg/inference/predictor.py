@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..core.device import pick_device
-from ..core.errors import InputError
+from ..core.errors import InputError, counted
 from ..data.volume import Grid
 from .models import Model, load_models
 from .probabilities import Segmented, segment
@@ -53,7 +53,7 @@ class Predictor:
         if stack.ndim != 4 or len(stack) != len(self.channels) or not stack.size:
             raise InputError(
                 f"the image has shape {np.shape(image)}; expected [D, H, W], or [channels, D, H, W] with the "
-                f"{len(self.channels)} channel{'s' * (len(self.channels) != 1)} {', '.join(self.channels)}."
+                f"{counted(len(self.channels), 'channel')} {', '.join(self.channels)}."
             )
         if not np.isfinite(stack).all():
             raise InputError("the image has values that are NaN or infinite. Replace them.")

@@ -2,6 +2,7 @@
 
 import json
 
+from ..core.errors import counted
 from ..core.json_file import read_json
 from ..evaluation.scores import format_table, summarise
 from .collect import Run, fold_name, part_of_fold, read_scores
@@ -34,7 +35,7 @@ def card(run: Run, use: tuple[str, str] = WITH_SCRIBBLESEG) -> str:
         _list(
             ("method", f"`{plan.method}`{_options(plan.options)}"),
             ("network", f"`{plan.network}`"),
-            ("input", f"{len(plan.channels)} channel{'s' * (len(plan.channels) != 1)}: {', '.join(plan.channels)}"),
+            ("input", f"{counted(len(plan.channels), 'channel')}: {', '.join(plan.channels)}"),
             ("output", ", ".join(f"{value} {name}" for value, name in enumerate(plan.classes))),
             (
                 "training",
@@ -135,6 +136,7 @@ def _failures(rows: list[dict], seen: str) -> str:
         )
         missing, spurious = (sum(row[flag] for row in own) for flag in ("missing", "spurious"))
         lines.append(
-            f"- {name}: {lowest}, missed in {missing} and found where there is none in {spurious} of {len(own)} cases"
+            f"- {name}: {lowest}, missed in {missing} and found where there is none in {spurious} of "
+            f"{counted(len(own), 'case')}"
         )
     return "\n".join(lines) + (f"\n\nThese are {seen} cases. Look at masks of your own images before you trust them.")

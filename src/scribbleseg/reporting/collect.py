@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 
 from ..config import Train
 from ..core.console import say
-from ..core.errors import InputError
+from ..core.errors import InputError, counted
 from ..core.json_file import convert, read_json, read_lines
 from ..core.labels import UNLABELED
 from ..data.case import Volume, load_volume
@@ -218,7 +218,7 @@ def _maker(folder: Path) -> str:
     mean = f", mean over {' and '.join(means)}" if means else ""
     mean += ", largest piece of each class" if made.largest else ""
     altered = changed(path.parent)
-    since = f"; {len(altered)} of {len(made.sha256)} files changed since" if altered else ""
+    since = f"; {len(altered)} of {counted(len(made.sha256), 'file')} changed since" if altered else ""
     return f"{made.weights} checkpoint{others}, iteration {' and '.join(map(str, made.iterations))}{mean}{since}"
 
 
@@ -366,7 +366,7 @@ def _settings(run: Run) -> dict[str, str]:
     settings = {
         "Method": f"{plan.method}; hyperparameters: {options}",
         "Data set": f"{train.dataset}; channels: {', '.join(plan.channels)}; classes: {', '.join(plan.classes)}",
-        "Fold": f"{fold_name(run)}: {len(fold.train)} case{'s' * (len(fold.train) != 1)} for training, "
+        "Fold": f"{fold_name(run)}: {counted(len(fold.train), 'case')} for training, "
         f"{len(fold.val)} for validation, {len(fold.test)} held out",
         "Network": f"{plan.network} on {shown_patch(plan)}",
         "Optimisation": f"{optimiser}; {recipe.iterations} iterations of {recipe.batch} "

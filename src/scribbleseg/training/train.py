@@ -14,7 +14,7 @@ from ..core import distributed
 from ..core.console import say
 from ..core.device import prepare_cpu
 from ..core.environment import environment
-from ..core.errors import InputError, first_names
+from ..core.errors import InputError, counted, first_names
 from ..core.own_code import never_from
 from ..core.progress import Progress
 from ..core.signals import stops
@@ -169,7 +169,8 @@ def _shown_fold(dataset: Dataset, plan: Plan, number: int) -> str:
     held = "".join(parts)
     if plan.split == "all":
         way = "" if val else " --val-share 0.2 sets some aside."
-        return f"has no split; {len(trained)} of {len(dataset.cases)} cases of imagesTr are trained on{held}.{way}"
+        among = f"{len(trained)} of {counted(len(dataset.cases), 'case')} of imagesTr"
+        return f"has no split; {among} are trained on{held}.{way}"
     folds = len(dataset.folds(plan.split))
     other = "--fold chooses another fold, " if folds > 1 else ""
     return (
@@ -237,7 +238,7 @@ def _run(
         slices.size = plan.patch
     if stored is None and folder.writes:
         outside = "; outside of the background strokes is background" * (plan.fitted.enclosure != "off")
-        many = f"{plan.recipe.iterations} iteration{'s' * (plan.recipe.iterations != 1)} of {plan.recipe.batch}"
+        many = f"{counted(plan.recipe.iterations, 'iteration')} of {plan.recipe.batch}"
         say(f"{plan.method}: {many} {shown_patch(plan)}{outside}")
         if method.sweeps and plan.recipe.iterations < 2 * SWEEP_DISTANCE:
             say(f"{plan.method}: a run of less than {2 * SWEEP_DISTANCE} iterations is too short to label slices anew")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.console import say
-from ..core.errors import InputError
+from ..core.errors import InputError, counted
 from ..core.labels import UNLABELED
 from ..data.case import Locate
 from ..data.dataset import Dataset
@@ -46,7 +46,7 @@ def read_validation(dataset: Dataset, plan: Plan, locate: Locate | None = None) 
     if not plan.val_on_scribbles and judged not in (0, len(names)):
         scored = f"; Dice is computed on the {judged} with a dense mask"
     shown = f"{', '.join(names[:3])}{', …' * (len(names) > 3)}"
-    say(f"validation: {len(names)} of {len(train) + len(names)} cases ({shown}){scored}")
+    say(f"validation: {len(names)} of {counted(len(train) + len(names), 'case')} ({shown}){scored}")
     cases = [read_judged(dataset, name, plan.raster, plan.fitted, plan.val_on_scribbles, locate) for name in names]
     if plan.val_on_scribbles:
         say(
@@ -98,10 +98,10 @@ def validation_dice(
             labels = [part.argmax(1).cpu() for part in read(score, some, window)]
             found, label = torch.cat(labels, 1).flatten(), next(known).flatten()
             drawn = label != UNLABELED
-            for values, (counted, where) in zip(
+            for values, (pixels, where) in zip(
                 row, ((label, drawn & (found == label)), (label, drawn), (found, drawn))
             ):
-                values += torch.bincount(counted[where].long(), minlength=classes)
+                values += torch.bincount(pixels[where].long(), minlength=classes)
     network.train(training)
     overlap, true, found = sums[:, :, 1:].unbind(1)
     true = true if missed is None else true + missed[:, 1:]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...core.atomic import atomic_folder
 from ...core.console import say
-from ...core.errors import InputError
+from ...core.errors import InputError, counted
 from ...core.json_file import read_json
 from ...core.parallel import for_each
 from ..case import load_volume
@@ -54,4 +54,4 @@ def import_complete(src: Path, dst: Path) -> None:
         text = json.dumps(description, indent=1) + "\n"
         (made / "dataset.json").write_text(text, encoding="utf-8")
     if bare:
-        say(f"{len(bare)} of {len(dataset.cases)} cases have no label: each got one without strokes")
+        say(f"{len(bare)} of {counted(len(dataset.cases), 'case')} have no label: each got one without strokes")

@@ -11,7 +11,7 @@ import numpy as np
 from ... import config
 from ...core.atomic import atomic_folder
 from ...core.console import say
-from ...core.errors import InputError, first_names, nearest
+from ...core.errors import InputError, counted, first_names, nearest
 from ...core.labels import UNLABELED
 from ...core.parallel import for_each
 from ..case import difference, read_channels, says_place
@@ -71,7 +71,10 @@ def import_folders(settings: config.Import) -> None:
         say(f"{first_names(twice)}: {AS_ITK}")
     bare = [case for case in scans if case not in drawn]
     if bare:
-        say(f"{len(bare)} of {len(scans)} scans have no label: {first_names(bare)}; each got one without strokes")
+        say(
+            f"{len(bare)} of {counted(len(scans), 'scan')} have no label: {first_names(bare)}; "
+            "each got one without strokes"
+        )
 
 
 def read_mapping(classes: Sequence[str], not_drawn: Sequence[str]) -> Mapping:
@@ -145,8 +148,8 @@ def find_scans(images: Path, channels: int) -> dict[str, tuple[Path, ...]]:
     for case, files in found.items():
         if len(files) != channels:
             raise InputError(
-                f"{images}: {case} has {len(files)} files; expected {channels}, one per --channel, named {case}_0000, "
-                f"{case}_0001, … Add the files, or correct the --channel options."
+                f"{images}: {case} has {counted(len(files), 'file')}; expected {channels}, one per --channel, named "
+                f"{case}_0000, {case}_0001, … Add the files, or correct the --channel options."
             )
     if others:
         say(f"{images}: {len(others)} not imported, no scans: {first_names(others)}")

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...core.atomic import atomic_folder
 from ...core.console import say
-from ...core.errors import InputError, first_names
+from ...core.errors import InputError, counted, first_names
 from ...core.parallel import for_each
 from .protocols import write_splits
 from .write import copy_case, say_moved, write_blanks, write_description
@@ -107,7 +107,7 @@ def _say_others(root: Path, parts: dict[str, dict[str, Path]]) -> None:
         folders = (root / part / "images", root / part / "labels")
         others += [path for folder in folders for path in sorted(folder.glob("[!.]*")) if path not in known]
     if others:
-        say(f"{root}: {len(others)} files not imported: {first_names([path.name for path in others])}")
+        say(f"{root}: {counted(len(others), 'file')} not imported: {first_names([path.name for path in others])}")
 
 
 def _subjects(images: Path) -> dict[str, Path]:

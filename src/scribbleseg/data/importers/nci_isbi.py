@@ -8,7 +8,7 @@ import numpy as np
 
 from ...core.atomic import atomic_folder
 from ...core.console import say, tell
-from ...core.errors import InputError, first_names
+from ...core.errors import InputError, counted, first_names
 from ...core.parallel import for_each
 from ..case import load_label, recode
 from ..dicom import find_series, open_series
@@ -69,10 +69,10 @@ def import_nci_isbi(src: Path, dst: Path) -> None:
         write_description(folder, "NCI-ISBI 2013", ("T2",), CLASSES, {case: case for case in masks}, **ABOUT)
         write_splits(folder, {"cv5": consecutive_fifths(masks)}, "cv5")
     if bare := sorted((series.keys() | scribbles.keys()) - masks.keys()):
-        say(f"{src}: {len(bare)} patients have no mask and are not imported: {first_names(bare)}")
+        say(f"{src}: {counted(len(bare), 'patient')} not imported, without a mask: {first_names(bare)}")
     if len(scribbles.keys() & masks.keys()) < len(masks):
         tell(
-            f"{len(masks.keys() - scribbles.keys())} of {len(masks)} cases have no scribbles; "
+            f"{len(masks.keys() - scribbles.keys())} of {counted(len(masks), 'case')} have no scribbles; "
             f"`scribbleseg simulate {dst}` draws them from the masks"
         )
 

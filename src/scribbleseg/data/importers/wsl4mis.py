@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...core.atomic import atomic_folder
-from ...core.errors import InputError
+from ...core.errors import InputError, counted
 from ...core.parallel import for_each
 from ..case import recode
 from ..itk import RATIO
@@ -65,7 +65,7 @@ def find_cases(src: Path) -> dict[str, list[Path]]:
         cases = {case: [path] for case, path in volumes}
         if len(cases) < len(volumes):
             raise InputError(
-                f"{src}: holds some volumes twice ({len(volumes)} files, {len(cases)} cases). "
+                f"{src}: holds some volumes twice ({counted(len(volumes), 'file')}, {counted(len(cases), 'case')}). "
                 "Give the folder of one copy."
             )
         return cases

@@ -15,7 +15,7 @@ from skimage.morphology import skeletonize
 from ... import config
 from ...core.atomic import sweep
 from ...core.console import tell
-from ...core.errors import InputError
+from ...core.errors import InputError, counted
 from ...core.labels import UNLABELED
 from ...core.parallel import for_each
 from ...core.seeds import check_seed
@@ -244,6 +244,6 @@ def simulate(config: config.Simulate) -> None:
             os.replace(path, dataset.folder / "labelsTr" / path.name)
     if len(cases) < len(dense):
         tell(
-            f"{len(dense) - len(cases)} of {len(dense)} cases had a scribble, which was kept. Drew scribbles for "
-            f"{len(cases)} cases"
+            f"{len(dense) - len(cases)} of {counted(len(dense), 'case')} had a scribble, which was kept. "
+            f"Drew scribbles for {counted(len(cases), 'case')}"
         )
