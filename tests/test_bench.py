@@ -21,8 +21,9 @@ from scribbleseg.config import Bench
 from scribbleseg.core.errors import InputError
 from scribbleseg.evaluation.scores import COLUMNS, read_rows, summarise
 from scribbleseg.methods import hyperparameters, method_class, parse_options
-from scribbleseg.training.plan import write_plan
+from scribbleseg.training.plan import read_plan, write_plan
 from scribbleseg.training.recipe import make_recipe
+from scribbleseg.training.train import train
 
 PLAN = """
 seeds = [0, 1]
@@ -385,6 +386,16 @@ def test_a_run_begun_with_other_settings_is_not_carried_on(place):
     with pytest.raises(InputError, match=r"pce-s0: began with another precision, recipe than .* Delete the folder"):
         run_job(job, place)
     assert [path.name for path in (place.runs / job.place).iterdir()] == ["config.json"]
+
+
+def test_a_run_on_data_that_count_voxels_is_carried_on(place):
+    path = place.datasets / "small" / "dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"spacing": "voxels"}), encoding="utf-8")
+    job = read_bench_plan(place).jobs[0]
+    train(job.settings(place))
+    assert read_plan(place.runs / job.place)[1].fitted.unit == "voxels"
+    run_job(job, place)
+    assert job.run in read_records(place.results / job.budget)
 
 
 def test_nothing_to_score_is_said_before_training(place):

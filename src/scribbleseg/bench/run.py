@@ -119,12 +119,16 @@ def short_curve(log: list[dict]) -> list[dict[str, str]]:
 
 
 def _check_begun(job: Job, settings: Train, plan: Plan, folder: Path) -> None:
-    """Raises InputError if the run to continue began with other settings than the bench's."""
+    """Raises InputError if the run to continue began with other settings than the bench's.
+
+    What the run found in its data (`Plan.fitted`) is no setting; `resume` refuses data that changed.
+    """
     run = folder / job.place
     begun, found = read_plan(run)
     check_same(job, dataclasses.asdict(found), run)
     pairs = [(name, getattr(settings, name), getattr(begun, name)) for name in ("seed", "precision")]
-    pairs += [(field.name, getattr(plan, field.name), getattr(found, field.name)) for field in dataclasses.fields(Plan)]
+    names = [field.name for field in dataclasses.fields(Plan) if field.name != "fitted"]
+    pairs += [(name, getattr(plan, name), getattr(found, name)) for name in names]
     if changed := [name for name, wanted, stored in pairs if wanted != stored]:
         raise InputError(
             f"{run}: began with another {', '.join(changed)} than the bench has now. Delete the folder to train this "
