@@ -1,12 +1,14 @@
 """benchmarks/studies/results.py: the queue, the page that is made of committed scores, and the small run folders."""
 
 import csv
+import shutil
 import time
 from pathlib import Path
 
 import msgspec
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 import results
 from finished import results_of
@@ -189,7 +191,7 @@ def test_data_that_is_not_public_here_is_named_in_its_rows_and_left_out_of_a_run
     block = page.partition("<!-- effdnet-table2-nci-isbi -->")[2].partition("<!-- end -->")[0]
     assert block.count("| not run: data not public here |") == 4 and "| 79.15 |" in block
     asked: list[Job] = []
-    monkeypatch.setattr(results, "done_jobs", lambda jobs, config: [])
+    monkeypatch.setattr(results, "parted", lambda jobs, plans, config: ([], [], jobs))
     monkeypatch.setattr(results, "blocks", lambda config: {})
     monkeypatch.setattr(results, "run_jobs", lambda todo, config, done: asked.extend(todo) or {})
     (tmp_path / "page.md").write_text(page, encoding="utf-8")
@@ -199,6 +201,21 @@ def test_data_that_is_not_public_here_is_named_in_its_rows_and_left_out_of_a_run
         results.main()
     assert raised.value.code == 0 and {job.data for job in asked} == {"acdc", "mscmr"}
     assert "nci-isbi: not there, so its runs are left out" in capsys.readouterr().err
+
+
+def test_an_outdated_run_stays_and_stops_no_other(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    shutil.copytree("benchmarks/results/quick", tmp_path / "quick")
+    config = Bench(results.PLANS, "quick", results=tmp_path)
+    plans = results.read_plans(config, "quick")
+    jobs = results.queue(plans)
+    done, outdated, others = results.parted(jobs, plans, config)
+    table = pd.read_csv(tmp_path / "quick" / "runs.csv", dtype=str, keep_default_na=False)
+    table.loc[table.run == done[0].run, "plan.recipe.lr"] = "7"
+    table.to_csv(tmp_path / "quick" / "runs.csv", index=False)
+    again = results.parted(jobs, plans, config)
+    assert again == (done[1:], [job for job in jobs if job in (done[0], *outdated)], others)
+    assert sorted(job.run for job in (*done, *outdated, *others)) == sorted(job.run for job in jobs)
 
 
 def test_the_effect_of_a_choice_is_against_the_same_seed():

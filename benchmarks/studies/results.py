@@ -6,7 +6,8 @@ python benchmarks/studies/results.py --table-only      runs nothing, makes the t
 
 A run leaves its scores, curve and settings in benchmarks/results. At budget paper it also leaves its settings, log and
 last weights in half precision in benchmarks/models, as a run folder that `scribbleseg predict` takes. That folder is
-not committed, and weights of over 8 MiB are not copied.
+not committed, and weights of over 8 MiB are not copied. A run that was made with other settings than its method has now
+stays as it is, and the tables say so; to run it again, delete its row in runs.csv.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from scribbleseg.bench.tables import Section, aggregate, number, outdated_notes,
 from scribbleseg.config import Bench
 from scribbleseg.core.atomic import atomic_file
 from scribbleseg.core.device import pick_device
+from scribbleseg.core.errors import first_names
 from scribbleseg.methods import hyperparameters, method_class, parse_options
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -79,6 +81,14 @@ def queue(plans: dict[str, BenchPlan]) -> list[Job]:
     """All runs, the most valuable first, each once."""
     jobs = [job for name, rows in QUEUE for job in plans[name].jobs if not rows or job.label in rows]
     return list(dict.fromkeys(jobs))
+
+
+def parted(jobs: list[Job], plans: dict[str, BenchPlan], config: Bench) -> tuple[list[Job], list[Job], list[Job]]:
+    """The jobs that are done, those that are done with settings that are outdated, and the others."""
+    outdated = {job for plan in plans.values() for job in read_results(plan, config).outdated}
+    done = set(done_jobs([job for job in jobs if job not in outdated], config))
+    others = [job for job in jobs if job not in done | outdated]
+    return [job for job in jobs if job in done], [job for job in jobs if job in outdated], others
 
 
 @contextmanager
@@ -321,14 +331,16 @@ def main():
     jobs = queue(plans)
     failed = {}
     if not given.table_only:
-        done = done_jobs(jobs, config)
+        done, outdated, others = parted(jobs, plans, config)
+        if outdated:
+            print(f"outdated, and left as they are: {first_names([job.run for job in outdated])}", file=sys.stderr)
         absent = {data for data in NOT_HERE if not (config.datasets / data).is_dir()}
         for data in sorted(absent):
             print(f"{config.datasets / data}: not there, so its runs are left out", file=sys.stderr)
-        todo = [job for job in jobs if job not in set(done) and job.data not in absent]
+        todo = [job for job in others if job.data not in absent]
         with stopped_after(given.minutes):
             failed = run_jobs(todo, config, len(done))
-        for job in done_jobs(jobs, config) if budget == "paper" else ():
+        for job in parted(jobs, plans, config)[0] if budget == "paper" else ():
             keep_small(job, config, given.models)
     with atomic_file(given.page) as partial:
         partial.write_text(fill(given.page.read_text(encoding="utf-8"), blocks(config)), encoding="utf-8")
