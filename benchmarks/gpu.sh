@@ -8,7 +8,7 @@
 #    at once, then each waits for the one before. The two of SCN run side by side if the measured rate says that both end in time. EFFDNet is
 #    begun if it needs less than 80 % of the time that they leave.
 #    A run that was cut off is carried on by the same command, or on a CPU by `make papers`. One whose scores are committed is passed over.
-# 3. The queue of results.py at budget quick, in the time that they leave.
+# 3. The queue of results.py at budget quick, in the time that they leave. Its last minute is for what it has begun: unfinished runs are lost.
 # 4. OUT gets gpu.tar.gz (rates, logs, and runs/gpu/results with the scores of the queue) and the run folders in pieces of 15 MiB:
 #    cat OUT/runs.tar.gz.* | tar xz
 #
@@ -134,13 +134,10 @@ end() {  # PROCESS...: as Ctrl-C does; after 15 s for good
 }
 
 end "${processes[@]}"
-if [ "$(left)" -gt 0 ]; then
+if [ "$(left)" -gt 120 ]; then
     [ -d $logs/results ] || cp -r benchmarks/results docs/results.md $logs/
-    env --default-signal=INT "$python" benchmarks/studies/results.py --budget quick --jobs $(($(nproc) / 2 + 1)) \
-        --results $logs/results --page $logs/results.md >>$logs/queue.log 2>&1 &
-    queue=$!
-    while [ "$(left)" -gt 0 ] && running $queue; do sleep 1; done
-    end $queue
+    timeout -s KILL "$(left)" "$python" benchmarks/studies/results.py --budget quick --minutes $((($(left) - 60) / 60)) \
+        --jobs $(($(nproc) / 2 + 1)) --results $logs/results --page $logs/results.md >>$logs/queue.log 2>&1
 fi
 
 for run in "${kept[@]}"; do

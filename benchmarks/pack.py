@@ -1,13 +1,12 @@
 """Pack a data set into one small file for a GPU machine without network: images in 7 bits, labels exact.
 
-python benchmarks/pack.py pack DATASET FILE [--part 1/2] [--fold cv5 0]
+python benchmarks/pack.py pack DATASET FILE [--part 1/2]
 python benchmarks/pack.py unpack FILE [FILE ...] DATASET
 
 The script clips each image at its 99th percentile, as training does, rounds it to 128 steps, and stores it as JPEG 2000
-without further loss. ACDC takes a third of a byte per voxel. With --part 1/2 and 2/2 each file holds half of the cases.
-With --fold the images that this fold does not train on are packed as zeros: the file is smaller, and whoever unpacks it
-can train, but not predict. Results on the packed data set are not those on the
-originals: `unpack` notes this in dataset.json, and a bench notes it with each of its runs.
+without further loss. ACDC takes half a byte per voxel. With --part 1/2 and 2/2 each file holds half of the cases.
+Results on the packed data set are not those on the originals: `unpack` notes this in dataset.json, and a bench notes it
+with each of its runs.
 """
 
 import argparse
@@ -22,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from scribbleseg.core.atomic import atomic_file
+from scribbleseg.core.errors import counted
 from scribbleseg.core.progress import Progress
 from scribbleseg.data.intensity import grey_range
 from scribbleseg.data.layout import read_dataset
@@ -44,15 +44,9 @@ def decode(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
     return np.moveaxis(picture.reshape(shape[2], *shape[:2]), 0, 2)
 
 
-def pack(folder: Path, target: Path, part: int, parts: int, fold: tuple[str, int] | None = None) -> None:
-    """All files but the images and labels as they are; of these, every `parts`-th case from `part` on.
-
-    With a fold (split, number) the images that it does not train or validate on are zeros.
-    """
+def pack(folder: Path, target: Path, part: int, parts: int) -> None:
+    """All files but the images and labels as they are; of these, every `parts`-th case from `part` on."""
     dataset = read_dataset(folder)
-    blank = set() if fold is None else {case.id for case in dataset.held_out(dataset.fold(*fold))[1]}
-    if fold is not None:
-        blank -= set(dataset.fold(*fold).val)
     cases = sorted({**dataset.cases, **dataset.tests})[part - 1 :: parts]
     wanted = [
         path
@@ -62,8 +56,6 @@ def pack(folder: Path, target: Path, part: int, parts: int, fold: tuple[str, int
 
     def read(path: Path) -> tuple[str, bytes, bytes]:
         values, affine, _ = read_nifti(path)  # lengths in mm, whatever unit the header has
-        if path.parent.name.startswith("images") and any(path.name.startswith(f"{case}_") for case in blank):
-            values = np.zeros_like(values)
         low, high = grey_range(values)
         scale = (high - low) / STEPS or 1.0
         exact = path.parent.name.startswith("labels")
@@ -83,7 +75,7 @@ def pack(folder: Path, target: Path, part: int, parts: int, fold: tuple[str, int
         for name, head, content in pool.map(read, wanted):
             file.writestr(name, head + content)
             bar.advance()
-    print(f"{target}: {len(cases)} cases, {target.stat().st_size / 2**20:.1f} MiB")
+    print(f"{target}: {counted(len(cases), 'case')}, {target.stat().st_size / 2**20:.1f} MiB")
 
 
 def unpack(sources: list[Path], folder: Path) -> None:
@@ -120,14 +112,12 @@ def main():
     packing.add_argument("dataset", type=Path)
     packing.add_argument("file", type=Path, help="file to write")
     packing.add_argument("--part", default="1/1", help="K/N: pack only the K-th of N parts of the cases")
-    packing.add_argument("--fold", nargs=2, metavar=("SPLIT", "N"), help="leave out images that are not trained on")
     unpacking = verbs.add_parser("unpack")
     unpacking.add_argument("files", type=Path, nargs="+", help="all parts of a packed data set")
     unpacking.add_argument("dataset", type=Path, help="folder to write")
     given = parser.parse_args()
     if given.verb == "pack":
-        fold = (given.fold[0], int(given.fold[1])) if given.fold else None
-        pack(given.dataset, given.file, *map(int, given.part.split("/")), fold)
+        pack(given.dataset, given.file, *map(int, given.part.split("/")))
     else:
         unpack(given.files, given.dataset)
 

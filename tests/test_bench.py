@@ -93,7 +93,7 @@ def test_a_plan_is_run_once_and_its_table_comes_from_the_scores(place, capsys):
     shutil.rmtree(place.datasets)
     assert "already done" not in capsys.readouterr().out
     assert bench(place), "done runs are skipped: neither data nor runs are needed"
-    assert "4 of the plan's 4 runs are already done and are skipped\n" in capsys.readouterr().out
+    assert "already done and skipped: 4 of the plan's 4 runs\n" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -597,10 +597,10 @@ def test_a_training_on_all_cases_says_so(folder, tmp_path, capsys):
     words += ["--batch", "2"]
     assert main([*words, "--device", "cpu"]) == 0
     err = capsys.readouterr().err
-    assert "has no split; 4 of 4 cases of imagesTr are trained on. --val-share 0.2 sets some aside.\n" in err
+    assert "has no split; training: 4 of 4 cases of imagesTr. --val-share 0.2 sets some aside.\n" in err
     words[2] = str(tmp_path / "held")
     assert main([*words, "--device", "cpu", "--val-share", "0.2"]) == 0
-    assert "has no split; 2 of 4 cases of imagesTr are trained on; validation: 2 (" in capsys.readouterr().err
+    assert "has no split; training: 2 of 4 cases of imagesTr; validation: 2 (" in capsys.readouterr().err
 
 
 def test_a_training_says_what_the_split_that_was_found_holds_out(folder, tmp_path, capsys):

@@ -76,8 +76,8 @@ def test_a_misnamed_prediction_is_said_in_both_lists(folders, tmp_path, capsys):
     assert {row["case"] for row in rows} == {row["case"] for row in read_rows(tmp_path / "scores.csv")} == {"a"}
     said = capsys.readouterr().out.splitlines()[-2:]
     assert said == [
-        "2 of 3 masks have no prediction (first: b).",
-        "1 of 2 predictions have no mask and are not scored (first: d).",
+        "masks without a prediction: 2 of 3 (first: b)",
+        "predictions without a mask, not scored: 1 of 2 (first: d)",
     ]
 
 
@@ -94,7 +94,7 @@ def test_changed_predictions_are_counted(folders, capsys):
         assert (
             capsys.readouterr()
             .out.splitlines()
-            .count(f"1 of {count} predictions were changed after predict wrote them (first: b.nii.gz).")
+            .count(f"predictions changed after predict wrote them: 1 of {count} (first: b.nii.gz)")
             == 1
         )
     evaluate(Evaluate(predictions / "a.nii.gz", truth / "a.nii.gz"))
@@ -183,7 +183,7 @@ def test_the_printed_table_and_the_masks_left_out(folders, tmp_path, capsys):
     assert [line[0] for line in cells[2:]] == ["ring", "disc", "mean"]
     assert cells[2][1] == "0.3333 (0.4714)" and cells[2][2] == "1.50" and cells[2][5:] == ["1", "0", "2"]
     assert len({len(line) for line in lines[:5]}) == 1
-    assert lines[5] == "1 of 3 masks have no prediction (first: c)."
+    assert lines[5] == "masks without a prediction: 1 of 3 (first: c)"
     assert_same_rows(read_rows(tmp_path / "new" / "scores.csv"), rows)
 
 
@@ -294,7 +294,7 @@ def break_gone(predictions, truth):
 )
 def test_a_bad_case_is_named_and_the_others_are_scored(folders, tmp_path, damage, words, left):
     damage(*folders)
-    with pytest.raises(InputError, match=f"^1 of 2 cases could not be scored; the others were:\n.*{words}"):
+    with pytest.raises(InputError, match=f"^1 of 2 cases could not be scored; the other was:\n.*{words}"):
         evaluate(Evaluate(*folders, out=tmp_path / "scores.csv"))
     assert {row["case"] for row in read_rows(tmp_path / "scores.csv")} == {left}
 

@@ -65,7 +65,7 @@ def test_values_become_classes(scans, capsys):
     label, _ = read_label(scans / "set" / "labelsTr" / "anna.nii.gz", (0, 1, 2))
     assert np.array_equal(label, expected())
     assert (read_label(dataset.case("berta").scribble)[0] == 3).all() and faults(scans / "set") == []
-    assert "1 of 2 scans have no label: berta; each got one without strokes" in capsys.readouterr().err
+    assert "without a label: 1 of 2 scans (berta); each got one without strokes" in capsys.readouterr().err
     copied = (scans / "set" / "imagesTr" / "anna_0000.nii.gz").read_bytes()
     assert copied == (scans / "images" / "anna.nii.gz").read_bytes()
 

@@ -96,14 +96,25 @@ def test_it_asks_for_what_there_is_and_carries_on(folder):
 def test_a_run_whose_scores_are_committed_is_passed_over(folder):
     committed = folder / "benchmarks" / "results" / "paper" / "runs.csv"
     committed.write_text("run,data\nmscmr/25-5-15-0/scn-s0,mscmr\n", encoding="utf-8")
-    asked, _, said = call(folder, steps=1, seconds=60)
+    (folder / "runs" / "gpu" / "rates.log").touch()
+    write_rates(folder, scn=0.001, effdnet=1e-6)
+    asked, _, said = call(folder, steps=1, seconds=300)
     assert sorted(line[4] for line in asked if "train" in line) == sorted(RUNS[1:])
     assert f"{RUNS[0]}: its scores are committed" in said
+    assert "both runs of SCN: 36 s" in said, "30 000 steps and a fifth, of one run"
 
 
 def test_the_queue_at_quick_is_run_in_the_time_that_trainings_leave(folder):
-    asked, *_ = call(folder, steps=30, seconds=60)
-    assert [line[1:3] for line in asked if line[0].endswith("results.py")] == [["--budget", "quick"]]
+    asked, *_ = call(folder, steps=30, seconds=300)
+    ((script, *words),) = [line for line in asked if line[0].endswith("results.py")]
+    options = dict(zip(words[::2], words[1::2], strict=True))
+    assert script == "benchmarks/studies/results.py" and options.pop("--minutes") == "3", "60 s before the last 25"
+    assert options == {
+        "--budget": "quick",
+        "--jobs": str(len(os.sched_getaffinity(0)) // 2 + 1),
+        "--results": "runs/gpu/results",
+        "--page": "runs/gpu/results.md",
+    }
     assert (folder / "runs" / "gpu" / "results" / "paper").is_dir()
 
 

@@ -295,7 +295,7 @@ def test_acdc(acdc, tmp_path, above, capsys):
         assert path.read_bytes() == (acdc / "patient030" / f"patient030_frame12{kind}.nii.gz").read_bytes()
     assert dataset.tests["patient101_frame01"].truth
     assert (read_label(dataset.case("patient070_frame12").scribble)[0] == 4).all() and faults(dataset.folder) == []
-    assert "1 of 8 frames have no scribble (first: patient070_frame12" in capsys.readouterr().out
+    assert "without a scribble: 1 of 8 frames (first: patient070_frame12" in capsys.readouterr().out
     strata = json.loads((tmp_path / "set" / "dataset.json").read_text(encoding="utf-8"))["strata"]
     assert strata == {
         "patient001": "dilated",
@@ -428,7 +428,7 @@ def test_nci_isbi(nci_isbi, tmp_path, capsys):
             assert stored.GetDirection() == pytest.approx(source.GetDirection(), abs=1e-4)
         assert (read_label(case.scribble)[0] == 3).all()
     assert faults(dataset.folder) == []
-    assert "5 of 5 cases have no scribbles; `scribbleseg simulate" in capsys.readouterr().out
+    assert "without scribbles: 5 of 5 cases; `scribbleseg simulate" in capsys.readouterr().out
     assert [fold.test for fold in dataset.folds("cv5")] == [(patient,) for patient in PATIENTS]
 
 

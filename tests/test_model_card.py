@@ -222,8 +222,8 @@ def test_a_card_says_what_the_run_is_and_shows_its_failures(run, tmp_path):
         "float32; 3 minutes", "commit abc1234",
         "| source | nobody |", "| licence | CC0;", "1 case of 1 patient (well 1); scribbles", "test: "
         "3 cases of 2 patients (ill 2); scored on 3 cases with", "Not seen in training: ill",
-        "the first slice of the file in 2 of 3 cases", "3 slices have no heart, that is an empty dense mask, whatever "
-        "the image shows. 1 of them",
+        "the first slice of the file in 2 of 3 cases", "whatever the image shows: 3; of them with predicted "
+        "foreground: 1. It",
         "**c, slice 3 of 7**. 0.0 % of 32 pixels of RV found.", "run `drawn/final-0/pce-s0` in "
         "[scores.csv](../results/quick/scores.csv)", "scribbleseg predict runs/quick/drawn/final-0/pce-s0 new_scans "
         "segmented",

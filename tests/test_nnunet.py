@@ -89,7 +89,7 @@ def test_a_drawn_data_set_is_completed_when_it_is_closed(drawn, tmp_path):
 def test_a_drawn_data_set_is_copied_without_links(drawn, tmp_path, capsys):
     import_dataset(Import("dataset", drawn, tmp_path / "Dataset501_Liver"))
     whole = tmp_path / "Dataset501_Liver"
-    assert faults(whole) == [] and "2 of 3 cases have no label" in capsys.readouterr().err
+    assert faults(whole) == [] and "without a label: 2 of 3 cases" in capsys.readouterr().err
     assert not any(path.is_symlink() for path in whole.rglob("*"))
     assert (np.asarray(nibabel.load(whole / "labelsTr" / "scan3.nii.gz").dataobj) == 2).all()
     strokes = (whole / "labelsTr" / "scan1.nii.gz").read_bytes()

@@ -226,7 +226,7 @@ def test_labels_without_strokes_decide_nothing(with_and_without_blanks, tmp_path
 def test_labels_without_strokes_are_named_at_the_start(with_and_without_blanks, tmp_path, capfd):
     _, blank = with_and_without_blanks
     train(Train(blank, tmp_path / "run", method="pce", iterations=1, size=80, batch=1))
-    assert "8 of 12 training cases have no scribble (first: ct0)" in capfd.readouterr().err
+    assert "without a scribble: 8 of 12 training cases (first: ct0)" in capfd.readouterr().err
 
 
 def test_check_looks_at_drawn_cases(with_and_without_blanks, monkeypatch, capsys):

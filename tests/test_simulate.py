@@ -213,7 +213,7 @@ def test_simulate_draws_what_is_missing_and_keeps_the_rest(tmp_path, capsys):
     assert after.keys() == before.keys() and [name for name in before if before[name] != after[name]] == [
         "case.1 a.nii.gz"
     ]
-    assert "1 of 2 cases had a scribble, which was kept. Drew scribbles for 1 case" in capsys.readouterr().out
+    assert "1 of 2 cases had a scribble, which was kept. Drew scribbles for 1 case\n" in capsys.readouterr().out
 
 
 def test_simulate_writes_all_or_nothing(tmp_path):

@@ -584,7 +584,7 @@ def test_several_channels_and_cases_without_scribble(tmp_path, capfd):
     (dataset / "labelsTr" / "case.0 a.nii.gz").unlink()
     run = train(settings(dataset, tmp_path / "run", method="effdnet", iterations=3))
     assert load_file(run / "last.safetensors")["encoder.0.0.weight"].shape[1] == 2
-    assert "1 of 4 training cases have no scribble (first: case.0 a)" in capfd.readouterr().err
+    assert "without a scribble: 1 of 4 training cases (first: case.0 a)" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -463,8 +463,9 @@ def card(model: Model, failures: list[Failure], picture: str | None, scores: str
             for number, f in enumerate(failures, 1)
         ),
         "",
-        f"- {len(empty)} slices have no heart, that is an empty dense mask, whatever the image shows. {sum(empty)} of "
-        f"them have predicted foreground. It is {percent(elsewhere)} of all predicted foreground (mean over cases).",
+        f"- Slices without a heart, that is with an empty dense mask, whatever the image shows: {len(empty)}; of them "
+        f"with predicted foreground: {sum(empty)}. It is {percent(elsewhere)} of all predicted foreground (mean over "
+        "cases).",
         f"- In slices with a heart, {percent(outside)} of the predicted foreground lies outside the box around the "
         f"heart, wider by {MARGIN} pixels on every side (mean over cases).",
         "",

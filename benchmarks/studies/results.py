@@ -32,6 +32,7 @@ from scribbleseg.bench.tables import Section, aggregate, number, outdated_notes,
 from scribbleseg.config import Bench
 from scribbleseg.core.atomic import atomic_file
 from scribbleseg.core.device import pick_device
+from scribbleseg.core.environment import devices
 from scribbleseg.core.errors import first_names
 from scribbleseg.methods import hyperparameters, method_class, parse_options
 
@@ -237,10 +238,10 @@ def row_cells(label: str, section: Section) -> list[str]:
     alike = section.paper is not None and section.split == section.paper.ours and len(done) == len(wanted)
     dice = means.loc["mean", "dice_over_folds"]
     short = f"{paper - dice:.2f}" if paper is not None and alike and tested else ""
-    devices = " / ".join(dict.fromkeys(record["environment"]["device"] for record in records))
+    machines = " / ".join(dict.fromkeys(devices(record["environment"]) for record in records))
     place = [*(_and_missing(done, wanted, name) for name in ("fold", "seed")), str(means.loc["mean", "cases"])]
     minutes = f"{section.cost.loc[label, 'minutes_per_run']:.1f}"
-    return [label, *place, *scores, f"{means.loc['mean', 'hd95_over_folds']:.2f}", printed, short, minutes, devices]
+    return [label, *place, *scores, f"{means.loc['mean', 'hd95_over_folds']:.2f}", printed, short, minutes, machines]
 
 
 def printed_dice(label: str, published: Published | None) -> dict[str, float]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scribbleseg.core.environment import devices
 from scribbleseg.training.plan import read_plan
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -62,9 +63,13 @@ def course(run: Path) -> list[dict]:
 def tenths(run: Path) -> list[dict]:
     """A row for each tenth of a run: what its log says between two validations, of which a run has ten."""
     train, plan = read_plan(run)
+    if plan.method != "scn" or plan.options:
+        raise SystemExit(
+            f"{run}: trained {plan.method} with {plan.options}; expected scn with its defaults. Leave it out."
+        )
     machine = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     about = {"data": Path(train.dataset).name, "split": plan.split, "size": plan.size, "batch": plan.recipe.batch}
-    about |= {"seed": train.seed, "device": machine["device"], "commit": machine["commit"]}
+    about |= {"seed": train.seed, "device": devices(machine), "commit": machine["commit"]}
     rows, since = [], []
     for entry in read_log(run):
         since.append(entry["monitor"])

@@ -2,7 +2,7 @@
 
 from ..config import Bench
 from ..core.console import say, tell
-from ..core.errors import InputError
+from ..core.errors import InputError, counted
 from ..training.calendar import check_interval
 
 try:
@@ -28,7 +28,7 @@ def bench(config: Bench) -> bool:
     if not config.table_only:
         done = done_jobs(plan.jobs, config)
         if done:
-            tell(f"{len(done)} of the plan's {len(plan.jobs)} runs are already done and are skipped")
+            tell(f"already done and skipped: {len(done)} of the plan's {counted(len(plan.jobs), 'run')}")
         if todo := [job for job in plan.jobs if job not in set(done)]:
             lock_results(config.results / plan.budget).close()  # a file system without locks is found before any run
             failed = run_jobs(todo, config, len(done))

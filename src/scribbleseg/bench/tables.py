@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ..core.environment import devices
 from .plan import BenchPlan, Job, Published
 from .statistics import METRICS, MIN_PAIRS, TESTED, compare, rank, seed_means, summarise
 from .store import Results
@@ -369,4 +370,4 @@ def _machine(record: dict) -> str:
     machine, note = record["environment"], record.get("data_note")  # the oldest records lack a note
     named = "thread" in machine["device"] or machine.get("threads") is None
     threads = "" if named else f", {machine['threads']} threads"
-    return f"{machine['device']}{threads}, {machine['precision']}" + (f", {note}" if note else "")
+    return f"{devices(machine)}{threads}, {machine['precision']}" + (f", {note}" if note else "")

@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,15 @@ def environment(device: torch.device, dtype: torch.dtype) -> dict:
         "processes": distributed.processes(),
         "platform": f"{platform.system()} {platform.machine()}",
     }
+
+
+def devices(stored: Mapping) -> str:
+    """The devices that trained a run, in their order: `NVIDIA H200, then AMD EPYC, 1 thread`.
+
+    stored: the run's environment.json, whose `continued` says what changed when it was carried on.
+    """
+    parts = [stored, *stored.get("continued", [])]
+    return ", then ".join(dict.fromkeys(part["device"] for part in parts if "device" in part))
 
 
 def _commit() -> str | None:

@@ -35,8 +35,9 @@ def some_failed(failed: Sequence[str], count: int, done: str) -> str:
     lines = [*failed[:SHOWN], *([f"… and {len(failed) - SHOWN} more"] if len(failed) > SHOWN else [])]
     if count == 1:
         return lines[0]
-    rest = "" if len(failed) == count else "; the others were"
-    return "\n".join([f"{len(failed)} of {counted(count, 'case')} could not be {done}{rest}:", *lines])
+    others = count - len(failed)
+    rest = "" if not others else "; the other was" if others == 1 else "; the others were"
+    return "\n".join([f"{len(failed)} of {count} cases could not be {done}{rest}:", *lines])
 
 
 def counted(count: int, noun: str) -> str:

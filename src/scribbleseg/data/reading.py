@@ -14,7 +14,7 @@ from torch import Tensor
 from ..core import distributed
 from ..core.console import say
 from ..core.device import free_memory
-from ..core.errors import InputError, first_names
+from ..core.errors import InputError, counted, first_names
 from ..core.labels import UNLABELED
 from ..core.parallel import ahead, for_each
 from ..core.progress import Progress
@@ -229,8 +229,7 @@ def _say_what_is_left_out(dataset: Dataset, cases: Sequence[str]) -> None:
     drawn = set(drawn_cases(dataset, cases))
     bare = [name for name in cases if name not in drawn]
     if bare:
-        count = f"{len(bare)} of {len(cases)}"
-        say(f"{count} training cases have no scribble (first: {bare[0]})")
+        say(f"without a scribble: {len(bare)} of {counted(len(cases), 'training case')} (first: {bare[0]})")
 
 
 def check_trainable(label: Tensor, classes: Sequence[str], folder: Path) -> None:

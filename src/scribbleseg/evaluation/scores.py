@@ -63,14 +63,14 @@ def evaluate(config: Evaluate) -> list[dict]:
     tell(format_table(summarise(rows)))
     cases = {row["case"] for row in rows}
     for left_out, words in (
-        (unpredicted, "masks have no prediction"),
-        (unscored, "predictions have no mask and are not scored"),
+        (unpredicted, "masks without a prediction"),
+        (unscored, "predictions without a mask, not scored"),
     ):
         if left_out:
-            tell(f"{len(left_out)} of {len(left_out) + len(cases)} {words} (first: {left_out[0]}).")
+            tell(f"{words}: {len(left_out)} of {len(left_out) + len(cases)} (first: {left_out[0]})")
     files = [path for case, path in list_masks(config.predictions).items() if case in cases]
     if altered := changed(files[0].parent, [path.name for path in files]):
-        tell(f"{len(altered)} of {len(files)} predictions were changed after predict wrote them (first: {altered[0]}).")
+        tell(f"predictions changed after predict wrote them: {len(altered)} of {len(files)} (first: {altered[0]})")
     if failed:
         raise InputError(some_failed(list(failed.values()), len(failed) + len(cases), "scored"))
     return rows

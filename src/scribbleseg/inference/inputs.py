@@ -54,7 +54,7 @@ def list_jobs(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
         if len(channels) != 1 and ending(source) not in PICTURES:
             end = ending(source)
             raise InputError(
-                f"{source}: the run needs {counted(len(channels), 'channel')} ({', '.join(channels)}). "
+                f"{source}: the run needs {len(channels)} channels ({', '.join(channels)}). "
                 f"Give a folder with CASE_0000{end}, CASE_0001{end}, …"
             )
         return [Job((source,), output if single else output / source.name)]

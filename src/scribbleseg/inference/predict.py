@@ -94,7 +94,7 @@ def predict(config: Predict) -> list[Path]:
             say(f"{first_names(twice)}: {AS_ITK}. The masks keep both places")
         if 0 < len(written.done) < len(jobs) - len(failed):
             count = f"{len(written.done)} of {counted(len(jobs), 'case')}"
-            say(f"{count} were predicted and written, the last one to {written.done[-1].output}")
+            say(f"predicted and written: {count}; the last one: {written.done[-1].output}")
     if failed:
         raise InputError(some_failed(failed, len(jobs), "predicted"))
     return [path for job in jobs for path in outputs[job]]

@@ -39,9 +39,9 @@ def card(run: Run, use: tuple[str, str] = WITH_SCRIBBLESEG) -> str:
             ("output", ", ".join(f"{value} {name}" for value, name in enumerate(plan.classes))),
             (
                 "training",
-                f"{run.done} of {plan.recipe.iterations} iterations of {plan.recipe.batch}, {plan.recipe.optimizer} "
-                f"from {plan.recipe.lr:g}, schedule {plan.recipe.schedule}, seed {run.train.seed}; "
-                f"{plan.preparation} of {plan.size} × {plan.size} pixels",
+                f"{run.done} of {counted(plan.recipe.iterations, 'iteration')} of {plan.recipe.batch}, "
+                f"{plan.recipe.optimizer} from {plan.recipe.lr:g}, schedule {plan.recipe.schedule}, "
+                f"seed {run.train.seed}; {plan.preparation} of {plan.size} × {plan.size} pixels",
             ),
             ("versions", _versions(run)),
         ),

@@ -369,7 +369,7 @@ def _settings(run: Run) -> dict[str, str]:
         "Fold": f"{fold_name(run)}: {counted(len(fold.train), 'case')} for training, "
         f"{len(fold.val)} for validation, {len(fold.test)} held out",
         "Network": f"{plan.network} on {shown_patch(plan)}",
-        "Optimisation": f"{optimiser}; {recipe.iterations} iterations of {recipe.batch} "
+        "Optimisation": f"{optimiser}; {counted(recipe.iterations, 'iteration')} of {recipe.batch} "
         f"{kind if recipe.batch == 1 else kinds}; seed {train.seed}",
     }
     if run.log:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..config import Check, Train
-from ..core.errors import InputError
+from ..core.errors import InputError, counted
 from ..core.labels import UNLABELED
 from ..core.parallel import for_each
 from ..data import check as content
@@ -47,8 +47,8 @@ def outlook(dataset: Dataset) -> Iterator[str]:
         config = Train(dataset.folder, Path("RUN"), preset="fast")
         plan = make_plan(config, dataset)
         plan = fit_plan(plan, dataset, undecided(config))
-        trained = f"{len(plan.fold.train)} training cases of split {plan.split}, fold {config.fold}"
-        length = f"{plan.recipe.iterations} iterations of {plan.recipe.batch} slices"
+        trained = f"{counted(len(plan.fold.train), 'training case')} of split {plan.split}, fold {config.fold}"
+        length = f"{counted(plan.recipe.iterations, 'iteration')} of {plan.recipe.batch} slices"
         yield f"plan      --preset fast, {trained}: {plan.method}, {length}"
         yield from _preparation(dataset, plan)
         yield from _strokes(dataset, plan)

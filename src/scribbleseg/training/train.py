@@ -170,7 +170,7 @@ def _shown_fold(dataset: Dataset, plan: Plan, number: int) -> str:
     if plan.split == "all":
         way = "" if val else " --val-share 0.2 sets some aside."
         among = f"{len(trained)} of {counted(len(dataset.cases), 'case')} of imagesTr"
-        return f"has no split; {among} are trained on{held}.{way}"
+        return f"has no split; training: {among}{held}.{way}"
     folds = len(dataset.folds(plan.split))
     other = "--fold chooses another fold, " if folds > 1 else ""
     return (

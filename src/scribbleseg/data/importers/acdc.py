@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ...core.atomic import atomic_folder
 from ...core.console import say, tell
-from ...core.errors import InputError, first_names
+from ...core.errors import InputError, counted, first_names
 from ...core.json_file import read_lines
 from ...core.parallel import for_each
 from .protocols import ACDC_GROUPS, acdc_protocols, write_splits
@@ -77,7 +77,7 @@ def import_acdc(src: Path, dst: Path) -> None:
     bare = [case for case, kinds in files.items() if "_scribble" not in kinds and number[case] in ACDC_GROUPS]
     if bare:
         tell(
-            f"{len(bare)} of {len(files)} frames have no scribble (first: {bare[0]}); "
+            f"without a scribble: {len(bare)} of {counted(len(files), 'frame')} (first: {bare[0]}); "
             f"`scribbleseg simulate {dst}` draws scribbles from the masks"
         )
 

@@ -54,4 +54,4 @@ def import_complete(src: Path, dst: Path) -> None:
         text = json.dumps(description, indent=1) + "\n"
         (made / "dataset.json").write_text(text, encoding="utf-8")
     if bare:
-        say(f"{len(bare)} of {counted(len(dataset.cases), 'case')} have no label: each got one without strokes")
+        say(f"without a label: {len(bare)} of {counted(len(dataset.cases), 'case')}; each got one without strokes")

@@ -71,10 +71,8 @@ def import_folders(settings: config.Import) -> None:
         say(f"{first_names(twice)}: {AS_ITK}")
     bare = [case for case in scans if case not in drawn]
     if bare:
-        say(
-            f"{len(bare)} of {counted(len(scans), 'scan')} have no label: {first_names(bare)}; "
-            "each got one without strokes"
-        )
+        count = f"{len(bare)} of {counted(len(scans), 'scan')}"
+        say(f"without a label: {count} ({first_names(bare)}); each got one without strokes")
 
 
 def read_mapping(classes: Sequence[str], not_drawn: Sequence[str]) -> Mapping:

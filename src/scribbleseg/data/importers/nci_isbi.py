@@ -72,7 +72,7 @@ def import_nci_isbi(src: Path, dst: Path) -> None:
         say(f"{src}: {counted(len(bare), 'patient')} not imported, without a mask: {first_names(bare)}")
     if len(scribbles.keys() & masks.keys()) < len(masks):
         tell(
-            f"{len(masks.keys() - scribbles.keys())} of {counted(len(masks), 'case')} have no scribbles; "
+            f"without scribbles: {len(masks.keys() - scribbles.keys())} of {counted(len(masks), 'case')}; "
             f"`scribbleseg simulate {dst}` draws them from the masks"
         )
 

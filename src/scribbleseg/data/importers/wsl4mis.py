@@ -65,7 +65,7 @@ def find_cases(src: Path) -> dict[str, list[Path]]:
         cases = {case: [path] for case, path in volumes}
         if len(cases) < len(volumes):
             raise InputError(
-                f"{src}: holds some volumes twice ({counted(len(volumes), 'file')}, {counted(len(cases), 'case')}). "
+                f"{src}: holds some volumes twice ({len(volumes)} files, {counted(len(cases), 'case')}). "
                 "Give the folder of one copy."
             )
         return cases
