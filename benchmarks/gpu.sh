@@ -137,7 +137,7 @@ end "${processes[@]}"
 if [ "$(left)" -gt 120 ]; then
     [ -d $logs/results ] || cp -r benchmarks/results docs/results.md $logs/
     timeout -s KILL "$(left)" "$python" benchmarks/studies/results.py --budget quick --minutes $((($(left) - 60) / 60)) \
-        --jobs $(($(nproc) / 2 + 1)) --results $logs/results --page $logs/results.md >>$logs/queue.log 2>&1
+        --jobs $(($(env -u OMP_NUM_THREADS nproc) / 2 + 1)) --results $logs/results --page $logs/results.md >>$logs/queue.log 2>&1
 fi
 
 for run in "${kept[@]}"; do
