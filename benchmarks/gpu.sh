@@ -6,8 +6,9 @@
 # 1. Step rates of SCN and EFFDNet, unless runs/gpu/rates.log is there.
 # 2. Training at the papers' length: SCN on MSCMR, SCN on ACDC's split 622, EFFDNet on fold 0 of ACDC, in this order. All of them read and compile
 #    at once, then each waits for the one before. The two of SCN run side by side if the measured rate says that both end in time. EFFDNet is
-#    begun if it needs less than 80 % of the time that they leave.
-#    A run that was cut off is carried on by the same command, or on a CPU by `make papers`. One whose scores are committed is passed over.
+#    begun if it needs less than 80 % of the time that they leave, and carried on in any case: `make papers MINUTES=0` makes a run folder of a
+#    committed state. A run that was cut off is carried on by the same command, or on a CPU by `make papers`. One whose scores are committed is
+#    passed over.
 # 3. The queue of results.py at budget quick, in the time that they leave. Its last minute is for what it has begun: unfinished runs are lost.
 # 4. OUT gets gpu.tar.gz (rates, logs, and runs/gpu/results with the scores of the queue) and the run folders in pieces of 15 MiB:
 #    cat OUT/runs.tar.gz.* | tar xz
@@ -96,7 +97,7 @@ echo "both runs of SCN: $both s, $(left) s are left, $beside at once"
 train $mscmr 30000 mscmr --method scn --split 25-5-15
 train $acdc 30000 acdc --method scn --split 622
 last=$(needs effdnet $(missing $effdnet 60000))
-if [ $((10 * last)) -lt $((8 * ($(left) - both))) ]; then
+if [ -f $effdnet/config.json ] || [ $((10 * last)) -lt $((8 * ($(left) - both))) ]; then
     train $effdnet 60000 acdc --method effdnet --split cv5
 else
     echo "EFFDNet: $last s, more than 80 % of what the runs of SCN leave; it is not begun"

@@ -42,6 +42,15 @@ def test_pieces_are_cut_out_all_around():
     assert outside_hull(left) is not None
 
 
+def test_the_box_around_background_strokes_holds_the_foreground_strokes_or_says_nothing():
+    drawn = ring()
+    outside = enclosed.outside_box(drawn)
+    assert outside is not None and (~outside).sum() == 41**2 and not outside[10:51, 10:51].any()
+    drawn[0, 0] = 1
+    assert enclosed.outside_box(drawn) is None
+    assert enclosed.outside_box(np.full((4, 4), UNLABELED, np.uint8)) is None
+
+
 def test_a_slice_is_judged_by_its_dense_mask():
     outside, truth = np.zeros((4, 4), bool), np.zeros((4, 4), np.uint8)
     outside[:2], truth[1:3, :2] = True, 2

@@ -153,3 +153,11 @@ def test_effdnet_is_begun_if_it_needs_less_than_four_fifths_of_what_is_left(fold
     asked, _, said = call(folder, steps=1, seconds=100)
     assert any(RUNS[2] in line for line in asked) == begun
     assert ("it is not begun" in said) != begun
+
+
+def test_effdnet_that_was_begun_is_carried_on_whatever_it_needs(folder):
+    write_rates(folder, scn=1e-6, effdnet=9)
+    (folder / RUNS[2]).mkdir(parents=True)
+    (folder / RUNS[2] / "config.json").touch()
+    asked, _, said = call(folder, steps=1, seconds=60)
+    assert [RUNS[2], "--resume"] in [line[3:] for line in asked] and "it is not begun" not in said

@@ -42,7 +42,8 @@ HEAD = (
 ABOUT = (
     "Made by `python benchmarks/studies/enclosed.py` from scribbles and dense masks; no model is trained. Numbers in "
     "enclosed.csv. The last two columns are shares of the foreground's and the background's pixels, in the slices that "
-    "the rule reads. Deleted are background strokes: those in one sector around the foreground strokes, pieces of "
+    "the rule reads. Box: the smallest one around the background strokes, if it holds all foreground strokes; only to "
+    "compare. Deleted are background strokes: those in one sector around the foreground strokes, pieces of "
     f"{PIECE} by {PIECE} pixels all around, or all but a dash on either side, {DASH} degrees wide each."
 )
 
@@ -64,6 +65,14 @@ def without(drawn: np.ndarray, share: float, which: str, rng: np.random.Generato
     left = drawn.copy()
     left[tuple(places[gone].T)] = UNLABELED
     return left
+
+
+def outside_box(drawn: np.ndarray) -> np.ndarray | None:
+    """Outside of the smallest box around the background strokes of a slice [H, W]; None if a foreground stroke is."""
+    inside = (slice(place.min(), place.max() + 1) for place in (drawn == 0).nonzero() if len(place))
+    outside = np.ones(drawn.shape, bool)
+    outside[tuple(inside)] = False
+    return None if (outside & (drawn != 0) & (drawn != UNLABELED)).any() or not (drawn == 0).any() else outside
 
 
 def judge(outside: np.ndarray | None, truth: np.ndarray) -> np.ndarray:
@@ -89,7 +98,8 @@ def measure(name: str, data: Path, most: int) -> list[dict]:
             slices += 1
             for deleted in DELETED:
                 left = without(drawn, *deleted, rng)
-                for rule, outside in (("hull", outside_hull(left)), ("ring", outside_ring(left, dataset.reach(grid)))):
+                rules = {"hull": outside_hull(left), "ring": outside_ring(left, dataset.reach(grid))}
+                for rule, outside in (rules | {"box": outside_box(left)}).items():
                     counts[*deleted, rule] = counts.get((*deleted, rule), 0) + judge(outside, mask)
     lines = []
     for (share, which, rule), (read, *pixels) in counts.items():
