@@ -26,7 +26,7 @@ from scribbleseg.data.layout import read_dataset
 
 SPLIT, FOLD = "cv5", 0
 DELETED = {f"{100 * share:.0f} %, {which}": (share, which) for share, which in enclosed.DELETED if 0 < share <= 0.5}
-ROWS = [(method, enclosure, "none") for method in ("pce", "scn", "effdnet") for enclosure in ("off", "on")]
+ROWS = [(method, enclosure, "none") for method in ("pce", "scn", "effdnet", "corral") for enclosure in ("off", "on")]
 ROWS += [("pce", "auto", deleted) for deleted in DELETED]
 COLUMNS = (
     *("method", "enclosure", "deleted", "seed", "cases", "dice", "near", "far", "empty"),
@@ -41,7 +41,8 @@ ABOUT = (
     f"`{SPLIT}` fold {FOLD}, 40 test cases, preset `fast` on whole slices: 128 pixels, 900 iterations. In the box: "
     f"inside each slice's box around the dense mask, {MARGIN} pixels wider on every side. Foreground outside: share of "
     "the predicted foreground that lies outside the boxes, in slices with and without a heart. `pce` with the enclosed "
-    "background is `corral`. Strokes deleted: of the background's, see [enclosed.md](enclosed.md); `auto` decides "
+    "background is `corral` as `fast` has it; `corral` here has the labels of half-time too (`taught=1`). Strokes "
+    "deleted: of the background's, see [enclosed.md](enclosed.md); `auto` decides "
     "whether the rest is read."
 )
 
@@ -54,6 +55,7 @@ def make(data: Path, method: str, enclosure: str, deleted: str, seed: int, runs:
         scribbleseg(["train", run, "--resume"])
     else:
         words = ["--preset", "fast", "--preparation", "slices", "--enclosure", enclosure, "--method", method]
+        words += ["--set", "taught=1"] if method == "corral" else []
         scribbleseg(["train", data, run, *words, "--split", SPLIT, "--fold", FOLD, "--seed", seed])
     if not (run / "predictions").is_dir():
         with atomic_folder(run / "predictions") as partial:
