@@ -31,6 +31,7 @@ from scribbleseg.inference import probabilities
 from scribbleseg.inference.predict import predict
 from scribbleseg.inference.provenance import MADE_BY, changed
 from scribbleseg.reporting.report import write_report
+from scribbleseg.training.run_folder import RunFolder
 from scribbleseg.training.train import resume, train
 
 SHORT = ["--method", "pce", "--size", "32", "--batch", "4", "--device", "cpu", "--precision", "float32"]
@@ -85,22 +86,48 @@ def test_a_second_training_in_one_folder_is_refused_and_changes_nothing(small, t
 
 @pytest.mark.usefixtures("in_time")
 def test_two_trainings_that_begin_at_once(small, tmp_path, monkeypatch):
-    """Both found the folder empty; while one read its cases, the other began."""
+    """Both found the folder empty; while one reads its cases, the other is refused."""
     other = tmp_path / "run"
 
     def begun_meanwhile(*args):
         monkeypatch.undo()
-        held.append(train(settings(small, other, seed=7)))
+        with pytest.raises(InputError, match="run: another process is training in this folder. Wait"):
+            train(settings(small, other, seed=7))
         return build(*args)
 
     from scribbleseg.training import train as module
 
-    held, build = [], module.read_training
+    build = module.read_training
     monkeypatch.setattr(module, "read_training", begun_meanwhile)
-    with pytest.raises(InputError, match="exists already and is not empty"):
-        train(settings(small, other))
-    assert json.loads((other / "config.json").read_text(encoding="utf-8"))["train"]["seed"] == 7
+    train(settings(small, other, seed=3))
+    assert json.loads((other / "config.json").read_text(encoding="utf-8"))["train"]["seed"] == 3
     assert log(other) == [1, 2]
+
+
+def test_a_training_that_ended_between_look_and_lock_is_not_overwritten(small, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    locked = RunFolder.locked
+
+    def late(folder):
+        monkeypatch.undo()
+        train(settings(small, run, seed=7))
+        return locked(folder)
+
+    monkeypatch.setattr(RunFolder, "locked", late)
+    with pytest.raises(InputError, match="exists already and is not empty"):
+        train(settings(small, run))
+    assert json.loads((run / "config.json").read_text(encoding="utf-8"))["train"]["seed"] == 7
+
+
+def test_a_run_that_fails_while_it_prepares_leaves_no_folder(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("scribbleseg.training.train.read_training", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(settings(small, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ZeroDivisionError):
+        train(settings(small, tmp_path / "mine"))
+    assert (tmp_path / "mine").is_dir(), "the run did not make it"
 
 
 @pytest.mark.usefixtures("in_time")

@@ -57,11 +57,11 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock of the folder, RUN/.lock, so that no other process trains there. A block inside is free.
+        """Hold the lock of the folder, RUN/.lock, so that no other process trains there.
 
         Raises InputError if another process holds it.
         """
-        if not self.writes or self.lock_file is not None:
+        if not self.writes:
             yield
             return
         try:
@@ -85,6 +85,20 @@ class RunFolder:
             if self.lock_file is not None:
                 self.lock_file.close()
                 self.lock_file = None
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Hold the lock while a new run prepares and trains. If it fails before it leaves anything in the folder, the
+        folder is removed again."""
+        with self.locked():
+            try:
+                yield
+            except BaseException:
+                with suppress(OSError):
+                    if self.made and {path.name for path in self.path.iterdir()} <= {".lock"}:
+                        (self.path / ".lock").unlink(missing_ok=True)
+                        self.path.rmdir()
+                raise
 
     def check_new(self, iterations: int) -> None:
         """Raises InputError when the folder of a new run holds anything, or cannot be made."""

@@ -76,12 +76,15 @@ def train(config: Train, length: Length | None = None) -> Path:
         if folder.writes and config.split == "auto":
             say(f"{config.dataset}: {_shown_fold(dataset, plan, config.fold)}")
         prepare_cpu()
-        plan = fit_plan(plan, dataset, left)
-        if folder.writes and (left.enclosure, plan.fitted.enclosure) == ("auto", "off"):
-            say(not_enclosed(plan.fitted.closed))
-        if length is not None:
-            plan = replace(plan, recipe=replace(plan.recipe, iterations=length(plan, machine)))
-        _run(config, plan, machine, dataset, folder)
+        with folder.claimed():
+            if folder.writes:
+                folder.check_new(plan.recipe.iterations)  # another training may have begun there meanwhile
+            plan = fit_plan(plan, dataset, left)
+            if folder.writes and (left.enclosure, plan.fitted.enclosure) == ("auto", "off"):
+                say(not_enclosed(plan.fitted.closed))
+            if length is not None:
+                plan = replace(plan, recipe=replace(plan.recipe, iterations=length(plan, machine)))
+            _run(config, plan, machine, dataset, folder)
     return Path(config.run)
 
 
@@ -249,29 +252,24 @@ def _run(
         if folder.writes:
             say(f"{folder.path}: goes on after iteration {state.iteration} of {plan.recipe.iterations}")
     validations = config.validations if plan.fold.val else 0
-    with folder.locked():
-        prints = _fingerprints(dataset, plan) if folder.writes else {}
-        if not folder.fresh:
-            folder.check_data(prints)
-        elif folder.writes:
-            folder.check_new(plan.recipe.iterations)  # another training may have begun there meanwhile
-        with folder.removed_if_nothing_was_trained(state), determinism(machine.deterministic), _interruptible() as stop:
-            record = environment(machine.device, machine.dtype) | {"step": step.kind}
-            record |= {"data_note": dataset.note} if dataset.note else {}
-            record["data"] = prints
-            if stored is not None:
-                folder.carry_on(state, record)
-            else:
-                if folder.writes:
-                    write_plan(config, plan)
-                folder.begin(state, record)
-            calendar = Calendar(plan.recipe.iterations, method.sweeps, validations, config.checkpoint_every)
-            sampler = make_sampler(slices, plan.recipe.batch, config.seed, plan.fitted.bare)
-            label, done = f"training {plan.method}", state.iteration
-            with Progress(label, plan.recipe.iterations, "it", done, folder.writes) as bar:
-                run_to_end(
-                    state, step, sampler, plan.recipe, calendar, folder, validation, machine, config.seed, stop, bar
-                )
+    prints = _fingerprints(dataset, plan) if folder.writes else {}
+    if not folder.fresh:
+        folder.check_data(prints)
+    with folder.removed_if_nothing_was_trained(state), determinism(machine.deterministic), _interruptible() as stop:
+        record = environment(machine.device, machine.dtype) | {"step": step.kind}
+        record |= {"data_note": dataset.note} if dataset.note else {}
+        record["data"] = prints
+        if stored is not None:
+            folder.carry_on(state, record)
+        else:
+            if folder.writes:
+                write_plan(config, plan)
+            folder.begin(state, record)
+        calendar = Calendar(plan.recipe.iterations, method.sweeps, validations, config.checkpoint_every)
+        sampler = make_sampler(slices, plan.recipe.batch, config.seed, plan.fitted.bare)
+        label, done = f"training {plan.method}", state.iteration
+        with Progress(label, plan.recipe.iterations, "it", done, folder.writes) as bar:
+            run_to_end(state, step, sampler, plan.recipe, calendar, folder, validation, machine, config.seed, stop, bar)
 
 
 def _network(
