@@ -465,6 +465,10 @@ def test_check_proposes_validation_where_nothing_is_held_out(tmp_path, capsys):
     (dataset / "splits_final.json").unlink()
     assert cli.main(["check", str(dataset)]) == 0
     assert capsys.readouterr().err.rstrip().endswith("RUN --preset fast --val-share 0.2")
+    one = small_dataset(tmp_path / "one", cases=1)
+    (one / "splits_final.json").unlink()
+    assert cli.main(["check", str(one)]) == 0
+    assert capsys.readouterr().err.rstrip().endswith("RUN --preset fast"), "nobody can be set aside"
 
 
 @pytest.mark.usefixtures("no_step_is_timed")

@@ -39,7 +39,9 @@ def spread(small, tmp_path_factory):
         small,
         out,
     ]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, errors="replace", env=environment, timeout=900)
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, errors="replace", env=environment, timeout=900
+    )
     assert (out / "equal.json").is_file(), done.stderr
     return out, done
 

@@ -76,7 +76,7 @@ def test_a_misnamed_prediction_is_said_in_both_lists(folders, tmp_path, capsys):
     assert {row["case"] for row in rows} == {row["case"] for row in read_rows(tmp_path / "scores.csv")} == {"a"}
     said = capsys.readouterr().out.splitlines()[-2:]
     assert said == [
-        "masks without a prediction: 2 of 3 (first: b)",
+        "masks without a prediction, not scored: 2 of 3 (first: b)",
         "predictions without a mask, not scored: 1 of 2 (first: d)",
     ]
 
@@ -183,7 +183,7 @@ def test_the_printed_table_and_the_masks_left_out(folders, tmp_path, capsys):
     assert [line[0] for line in cells[2:]] == ["ring", "disc", "mean"]
     assert cells[2][1] == "0.3333 (0.4714)" and cells[2][2] == "1.50" and cells[2][5:] == ["1", "0", "2"]
     assert len({len(line) for line in lines[:5]}) == 1
-    assert lines[5] == "masks without a prediction: 1 of 3 (first: c)"
+    assert lines[5] == "masks without a prediction, not scored: 1 of 3 (first: c)"
     assert_same_rows(read_rows(tmp_path / "new" / "scores.csv"), rows)
 
 

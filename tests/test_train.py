@@ -165,9 +165,13 @@ def test_whole_patients_are_set_aside(tmp_path):
 
 def test_val_share_that_leaves_nobody_to_train_on_names_itself(dataset, tmp_path):
     with pytest.raises(
-        InputError, match=r"--val-share 0.9: would set all 4 training patients aside. Give a smaller share"
+        InputError, match=r"--val-share 0.9: would set all of 4 training patients aside. Give a smaller share"
     ):
         plan_of(settings(dataset, tmp_path / "run", val_share=0.9))
+    one = small_dataset(tmp_path / "one", cases=1)
+    (one / "splits_final.json").unlink()
+    with pytest.raises(InputError, match=r"would set all of 1 training patient aside. Leave it out\.$"):
+        plan_of(settings(one, tmp_path / "run", val_share=0.2))
     data = small_dataset(tmp_path / "empty")
     (data / "splits_final.json").write_text(json.dumps([{"train": [], "val": ["case.1 a"]}]), encoding="utf-8")
     with pytest.raises(InputError, match="fold 0 of 'final' has no training case. Correct the split"):

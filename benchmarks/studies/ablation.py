@@ -43,7 +43,7 @@ ABOUT = (
     "the predicted foreground that lies outside the boxes, in slices with and without a heart. `pce` with the enclosed "
     "background is `corral` as `fast` has it; `corral` here has the labels of half-time too (`taught=1`). Strokes "
     "deleted: of the background's, see [enclosed.md](enclosed.md); `auto` decides "
-    "whether the rest is read."
+    "whether the rest is read. Minutes are of different machines and other work beside them: they compare nothing."
 )
 
 

@@ -263,7 +263,7 @@ def _split_options(folder: Path) -> tuple[str, ...]:
     dataset = read_dataset(folder)
     splits = dataset.splits()
     if not splits:
-        return "--val-share", "0.2"
+        return ("--val-share", "0.2") if len({dataset.patient(case) for case in dataset.cases}) > 1 else ()
     try:
         dataset.default_split()
     except InputError:

@@ -3,7 +3,7 @@
 import random
 from dataclasses import replace
 
-from ..core.errors import InputError
+from ..core.errors import InputError, counted
 from .case import drawn_cases
 from .dataset import Dataset, Fold
 
@@ -24,9 +24,9 @@ def set_aside(dataset: Dataset, fold: Fold, share: float, seed: int) -> Fold:
     chosen = set(patients[: max(1, round(share * len(patients)))])
     parts = [tuple(case for case in fold.train if (dataset.patient(case) in chosen) == held) for held in (False, True)]
     if not parts[0]:
+        way = "Give a smaller share, or leave it out." if len(chosen) > 1 else "Leave it out."
         raise InputError(
-            f"--val-share {share}: would set all {len(chosen)} training patients aside. "
-            "Give a smaller share, or leave it out."
+            f"--val-share {share}: would set all of {counted(len(chosen), 'training patient')} aside. {way}"
         )
     return replace(fold, train=parts[0], val=parts[1])
 

@@ -63,7 +63,7 @@ def evaluate(config: Evaluate) -> list[dict]:
     tell(format_table(summarise(rows)))
     cases = {row["case"] for row in rows}
     for left_out, words in (
-        (unpredicted, "masks without a prediction"),
+        (unpredicted, "masks without a prediction, not scored"),
         (unscored, "predictions without a mask, not scored"),
     ):
         if left_out:
