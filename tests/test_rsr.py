@@ -17,7 +17,7 @@ def test_a_whole_run_has_a_row_per_tenth_with_the_means_of_its_log(tmp_path):
         run = tmp_path / f"run{seed}"
         ss.train(data, run, method="scn", size=32, batch=2, iterations=40, val_share=0.3, seed=seed, device="cpu")
         rsr.write_full([run], tmp_path)
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     rows = read_csv(tmp_path / "scn-rsr-full.csv")
     assert [row["seed"] for row in rows] == ["0"] * 10 + ["1"] * 10
     assert [int(row["iteration"]) for row in rows[:10]] == list(range(4, 44, 4))
@@ -29,7 +29,7 @@ def test_a_whole_run_has_a_row_per_tenth_with_the_means_of_its_log(tmp_path):
         assert (row["split"], row["size"], row["batch"]) == ("final", "32", "2") and "thread" in row["device"]
     rsr.write_full([run], tmp_path)
     assert read_csv(tmp_path / "scn-rsr-full.csv") == rows, "a run that is read again replaces its rows"
-    assert "| small | " in (tmp_path / "scn-rsr-full.md").read_text()
+    assert "| small | " in (tmp_path / "scn-rsr-full.md").read_text(encoding="utf-8")
 
 
 def test_a_run_of_another_method_is_no_row(tmp_path):

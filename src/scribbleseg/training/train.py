@@ -77,8 +77,6 @@ def train(config: Train, length: Length | None = None) -> Path:
             say(f"{config.dataset}: {_shown_fold(dataset, plan, config.fold)}")
         prepare_cpu()
         with folder.claimed():
-            if folder.writes:
-                folder.check_new(plan.recipe.iterations)  # another training may have begun there meanwhile
             plan = fit_plan(plan, dataset, left)
             if folder.writes and (left.enclosure, plan.fitted.enclosure) == ("auto", "off"):
                 say(not_enclosed(plan.fitted.closed))
@@ -255,6 +253,8 @@ def _run(
     prints = _fingerprints(dataset, plan) if folder.writes else {}
     if not folder.fresh:
         folder.check_data(prints)
+    elif folder.writes:
+        folder.check_new(plan.recipe.iterations)  # another training may have begun there meanwhile
     with folder.removed_if_nothing_was_trained(state), determinism(machine.deterministic), _interruptible() as stop:
         record = environment(machine.device, machine.dtype) | {"step": step.kind}
         record |= {"data_note": dataset.note} if dataset.note else {}
