@@ -198,7 +198,7 @@ class RunFolder:
 
     @contextmanager
     def removed_if_nothing_was_trained(self, state: State) -> Iterator[None]:
-        """If a new run fails in its first step, its files are removed, and its folder if the run made it."""
+        """If a new run fails in its first step, its files are removed; `claimed` removes the folder."""
         try:
             yield
         except Exception:  # whatever it is, it is raised again
@@ -208,8 +208,6 @@ class RunFolder:
                     for name in OWN:
                         path = self.path / name
                         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-                    if self.made:
-                        self.path.rmdir()
             raise
         finally:
             self.close()
