@@ -65,6 +65,20 @@ def test_a_prediction_that_was_cut_off_is_made_again(tmp_path, monkeypatch):
     assert done == ["train", "predict"] * 2 and not (tmp_path / "pce-off-s0" / "predictions").exists()
 
 
+@pytest.mark.parametrize("method, labels", [("corral", True), ("pce", False)])
+def test_our_method_is_trained_with_its_labels_of_half_time(tmp_path, monkeypatch, method, labels):
+    asked: list[list] = []
+
+    def stop(words):
+        asked.append(words)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ablation, "scribbleseg", stop)
+    with pytest.raises(KeyboardInterrupt):
+        ablation.make(tmp_path / "data", method, "on", "none", 0, tmp_path)
+    assert ("taught=1" in asked[0]) == labels and method in asked[0]
+
+
 def test_half_of_the_rings_strokes_are_deleted_and_nothing_else(tmp_path):
     data = ringed(tmp_path / "data")
     before = {path.name: path.read_bytes() for path in (data / "labelsTr").iterdir()}
