@@ -14,7 +14,7 @@ from scribbleseg.cli import VERBS
 
 ROOT = Path(__file__).parents[1]
 STUB = """#!/bin/bash
-printf '%q ' "$@" >> {asked}; echo >> {asked}
+line=$(printf '%q ' "$@"); echo "$line" >> {asked}  # one write: processes in the background ask too
 case "$*" in
 *unpack*mscmr*) mkdir -p datasets/mscmr; touch datasets/mscmr/dataset.json ;;
 *unpack*acdc*) mkdir -p datasets/acdc; touch datasets/acdc/dataset.json ;;
