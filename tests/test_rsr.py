@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import rsr
-from common import read_csv
+from common import put_line, read_csv
 from small import small_dataset
 
 import scribbleseg as ss
@@ -37,3 +37,36 @@ def test_a_run_of_another_method_is_no_row(tmp_path):
     ss.train(data, tmp_path / "run", method="pce", size=32, batch=2, iterations=1, device="cpu")
     with pytest.raises(SystemExit, match="trained pce with {}; expected scn with its defaults"):
         rsr.write_full([tmp_path / "run"], tmp_path)
+
+
+def test_the_page_has_means_over_the_seeds_at_the_end_of_the_runs(tmp_path):
+    rows = [
+        {"variant": variant, "seed": seed, "iteration": iteration, "dice": dice, "command": f"train {seed}"}
+        | dict.fromkeys(rsr.MONITORED, changed)
+        for variant, seed, iteration, dice, changed in (
+            ("class mean", 0, 2000, 88.0, 0.25),
+            ("as printed", 1, 2000, 87.0, 0.25),
+            ("as printed", 0, 200, 10.0, 1.0),
+            ("as printed", 0, 2000, 85.5, 0.75),
+        )
+    ]
+    for row in rows:
+        put_line(tmp_path / "scn-rsr.csv", row, rsr.row_place, rsr.COLUMNS)
+    rsr.write_variants(tmp_path)
+    page = (tmp_path / "scn-rsr.md").read_text(encoding="utf-8")
+    assert "| as printed | 0, 1 | 0.500 | 50.00 | 50.00 | 50.00 | 50.00 | 85.5 / 87.0 | 86.2 |" in page
+    assert "| class mean | 0 | 0.250 | 25.00 | 25.00 | 25.00 | 25.00 | 88.0 | 88.0 |" in page
+    assert page.index("| as printed | 0 | 200 |") < page.index("| as printed | 1 | 2000 |")
+    assert "- `train 0`\n- `train 1`" in page
+
+
+def test_a_variant_is_trained_once_and_its_rows_are_kept(tmp_path, monkeypatch):
+    data = small_dataset(tmp_path / "small")
+    budget = {"method": "scn", "size": 32, "batch": 2, "iterations": 10, "val-share": 0.3, "set": "momentum=0.985"}
+    monkeypatch.setattr(rsr, "BUDGET", budget)
+    rows = rsr.train_variant("as printed", 1, data, tmp_path / "runs")
+    assert [row["iteration"] for row in rows] == list(range(1, 11)) and {row["seed"] for row in rows} == {1}
+    assert rows[0]["command"].endswith("--set momentum=0.985 --seed 1 --set region_threshold=0")
+    before = (tmp_path / "runs" / "as-printed-s1" / "log.jsonl").read_bytes()
+    assert rsr.train_variant("as printed", 1, data, tmp_path / "runs") == rows
+    assert (tmp_path / "runs" / "as-printed-s1" / "log.jsonl").read_bytes() == before

@@ -1,4 +1,4 @@
-"""Does SCN's region shape refinement stay alive? python benchmarks/studies/rsr.py [--variants NAME ...] [--table-only]
+"""Does SCN's region shape refinement stay alive? python benchmarks/studies/rsr.py [--variants NAME ...] [--seeds 0 1 2]
 
 Trains readings of eq. 4-12 with equal budgets and writes benchmarks/results/scn-rsr.csv and .md. A run that was cut off
 is carried on, a finished one is skipped. --full RUN ... reads the logs of other trainings of SCN, such as those at the
@@ -7,6 +7,7 @@ not here stays.
 """
 
 import argparse
+import itertools
 import json
 import shlex
 import sys
@@ -19,14 +20,14 @@ from scribbleseg.training.plan import read_plan
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from common import RESULTS, markdown_table, put_line, read_log, scribbleseg, write_csv, write_page
+from common import RESULTS, markdown_table, put_line, read_csv, read_log, scribbleseg, slug, write_page
 
-VARIANTS = {
-    "as printed": ("region_threshold=0",),
-    "t = .85": ("region_threshold=0.85",),
-    "class mean": ("towards=class mean", "region_threshold=0"),
-    "class mean, t = .85": ("towards=class mean", "region_threshold=0.85"),
-    "pixel mean": ("towards=pixel mean", "region_threshold=0"),
+VARIANTS = {  # reading → words of the command
+    "as printed": ("--set", "region_threshold=0"),
+    "t = .85": ("--set", "region_threshold=0.85"),
+    "class mean": ("--set", "towards=class mean", "--set", "region_threshold=0"),
+    "class mean, t = .85": ("--set", "towards=class mean", "--set", "region_threshold=0.85"),
+    "pixel mean": ("--set", "towards=pixel mean", "--set", "region_threshold=0"),
 }
 BUDGET = {"method": "scn", "split": "tuning", "size": 96, "batch": 8, "iterations": 2000, "set": "momentum=0.985"}
 MONITORED = ("threshold", "coverage", "coverage_refined", "accepted", "changed")
@@ -97,26 +98,44 @@ def write_full(runs: list[Path], results: Path) -> None:
     print(f"table: {path.with_suffix('.md')}")
 
 
-def write_variants(variants: list[str], dataset: Path, runs: Path, results: Path, table_only: bool) -> None:
-    rows = []
-    for variant in variants:
-        run = runs / variant.replace(" ", "-").replace(",", "").replace("=", "")
-        options = [word for key, value in BUDGET.items() for word in (f"--{key}", str(value))]
-        options += [word for option in VARIANTS[variant] for word in ("--set", option)]
-        command = ["train", str(dataset), str(run), *options]
-        if not table_only:
-            scribbleseg(["train", str(run), "--resume"] if (run / "config.json").is_file() else command)
-        found = course(run) if (run / "log.jsonl").is_file() else []
-        if found and found[-1]["iteration"] == BUDGET["iterations"]:
-            machine = json.loads((run / "environment.json").read_text(encoding="utf-8"))
-            about = {"variant": variant, "seed": 0, "command": shlex.join(["scribbleseg", *command])}
-            rows += [{**about, "device": machine["device"], "commit": machine["commit"], **row} for row in found]
+def row_place(row: dict) -> tuple[int, int, int]:
+    """Where a line stands in scn-rsr.csv."""
+    return list(VARIANTS).index(row["variant"]), int(row["seed"]), int(row["iteration"])
+
+
+def train_variant(variant: str, seed: int, dataset: Path, runs: Path) -> list[dict]:
+    """Train a variant, or carry it on; its rows."""
+    run = runs / f"{slug(variant)}-s{seed}"
+    options = [word for key, value in (BUDGET | {"seed": seed}).items() for word in (f"--{key}", str(value))]
+    command = ["train", str(dataset), str(run), *options, *VARIANTS[variant]]
+    scribbleseg(["train", str(run), "--resume"] if (run / "config.json").is_file() else command)
+    machine = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    about = {"variant": variant, "seed": seed, "command": shlex.join(["scribbleseg", *command])}
+    return [{**about, "device": devices(machine), "commit": machine["commit"], **row} for row in course(run)]
+
+
+def write_variants(results: Path) -> None:
+    """The page of scn-rsr.csv: means over the seeds at the end of the runs, and each run's course."""
     page = results / "scn-rsr.md"
-    write_csv(page.with_suffix(".csv"), rows, COLUMNS)
+    rows = sorted(read_csv(page.with_suffix(".csv")), key=row_place)
+    ends = [row for row in rows if int(row["iteration"]) == BUDGET["iterations"]]
+    means = []
+    for variant in dict.fromkeys(row["variant"] for row in ends):
+        own = [row for row in ends if row["variant"] == variant]
+        dice = [float(row["dice"]) for row in own]
+        mean = {name: np.mean([float(row[name]) for row in own]) for name in MONITORED}
+        shares = [f"{mean['threshold']:.3f}", *(f"{100 * mean[name]:.2f}" for name in MONITORED[1:])]
+        seeds = ", ".join(row["seed"] for row in own)
+        means.append([variant, seeds, *shares, " / ".join(f"{value:.1f}" for value in dice), f"{np.mean(dice):.1f}"])
+    head = ["reading", "seeds", "τ", "coverage, %", "with RSR, %", "accepted, %", "changed, %", "Dice by seed", "Dice"]
     shown = COLUMNS[:-1]
-    table = markdown_table(shown, [[row[key] for key in shown] for row in rows])
-    commands = "\n".join(f"- `{command}`" for command in dict.fromkeys(row["command"] for row in rows))
-    write_page(page, "# SCN: does region shape refinement stay alive?", ABOUT, table, "Commands:", commands)
+    blocks = [
+        *("# SCN: does region shape refinement stay alive?", ABOUT),
+        *("At the end of the runs, means over the seeds:", markdown_table(head, means)),
+        *("Over the runs:", markdown_table(shown, [[row[key] for key in shown] for row in rows]), "Commands:"),
+        "\n".join(f"- `{command}`" for command in dict.fromkeys(row["command"] for row in rows)),
+    ]
+    write_page(page, *blocks)
     print(f"table: {page}")
 
 
@@ -126,13 +145,17 @@ def main() -> None:
     parser.add_argument("--dataset", type=Path, default=Path("datasets/mscmr"))
     parser.add_argument("--runs", type=Path, default=Path("runs/rsr"))
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--table-only", action="store_true", help="train nothing, read the finished runs")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--table-only", action="store_true", help="train nothing, make the page of the CSV file")
     parser.add_argument("--full", type=Path, nargs="+", metavar="RUN", help="read these runs, train nothing")
     given = parser.parse_args()
     if given.full:
         write_full(given.full, given.results)
-    else:
-        write_variants(given.variants, given.dataset, given.runs, given.results, given.table_only)
+        return
+    for variant, seed in itertools.product([] if given.table_only else given.variants, given.seeds):
+        for row in train_variant(variant, seed, given.dataset, given.runs):
+            put_line(given.results / "scn-rsr.csv", row, row_place, COLUMNS)
+    write_variants(given.results)
 
 
 if __name__ == "__main__":
