@@ -1,5 +1,7 @@
 """Losses on labels: strokes or dense masks. Unlabelled pixels (UNLABELED) never receive a gradient."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,6 +26,18 @@ def partial_cross_entropy(logits: Tensor, label: Tensor, over: str = "labelled")
     total = F.cross_entropy(as_float(logits), label.long(), ignore_index=UNLABELED, reduction="sum")
     count = (label != UNLABELED).sum() if labelled else label.new_full((), label.numel(), dtype=torch.int64)
     return batch_sum(total) / batch_sum(count).clamp(min=1)
+
+
+def certain_cross_entropy(logits: Tensor, target: Tensor, label: Tensor) -> Tensor:
+    """−1/|U| Σ_{i∈U} c_i Σ_k q_ik log p_ik, c = 1 − H(q)/ln K: soft labels, weighted by how sure they are.
+
+    logits [N, K, *space], target q like them, without gradient; U: the pixels that `label` [N, *space] leaves
+    UNLABELED. 0 (with zero gradients) where it leaves none.
+    """
+    certainty = 1 - torch.special.entr(target).sum(1) / math.log(target.shape[1])
+    each = F.cross_entropy(as_float(logits), target, reduction="none")
+    unlabelled = label == UNLABELED
+    return batch_sum((certainty * each * unlabelled).sum()) / batch_sum(unlabelled.sum()).clamp(min=1)
 
 
 def dice_loss(

@@ -1,4 +1,4 @@
-"""Corral (ours): outside of the strokes' rings is background; at half-time network and random walker label the rest."""
+"""Corral (ours): outside of the strokes' rings is background; a teacher, network and walker say what lies inside."""
 
 from typing import Annotated
 
@@ -10,21 +10,22 @@ from ..core.labels import UNLABELED
 from ..core.recipe import Recipe
 from ..data.case import Volume
 from ..data.voxels import Batch, Slices, Voxels
-from ..losses.enclosure import enclosure_term
-from ..losses.supervised import as_float, partial_cross_entropy
+from ..losses.enclosure import enclosure_term, known
+from ..losses.supervised import as_float, certain_cross_entropy, partial_cross_entropy
 from .base import Method
 from .options import above, at_least, between
-from .walker import FAINT, walk
+from .teacher import ema_update, make_teacher
+from .walker import label_slices
 
 
 class Corral(Method):
-    """L = pCE(strokes) + w_e CE(enclosed background), and from half-time on + w_t CE(ŷ), of z − log r.
+    """L = pCE(strokes) + w_e CE(enclosed background) + w_s e^(−5(1−t)²) mean_U c CE(q) + w_t CE(ŷ), of z − log r.
 
-    ŷ = argmax_k p_k a_k^γ r_k of the pixels that are neither drawn nor enclosed, made once: p from the network, a_k
-    the probability that a random walker meets a stroke of class k first, r_k = R_k / max R with R_k the half width of
-    class k in the walker's labels. Both p and a part two strokes about half-way, which is inside the wider structure:
-    without r thin structures come out too thick. The background has r = 1. From half-time on the losses are computed
-    from z − log r, z the logits. They fit softmax(z − log r) to the labels, so the output softmax(z) is r times that.
+    z: the logits. U: pixels neither drawn nor enclosed. q: the mean teacher's probabilities, c = 1 − H(q)/ln K.
+    ŷ = argmax_k p_k a_k^γ r_k on U, made once, at half-time: p from the network, a_k the probability that a random
+    walker meets a stroke of class k first, r_k = R_k / max R with R_k the half width of class k in the walker's labels,
+    and 1 for the background; before that r is 1 and ŷ empty. The losses fit softmax(z − log r) to the labels, so the
+    output softmax(z) is r times that: p and a part two strokes half-way, which is inside the wider structure.
     """
 
     dims = (2, 3)
@@ -43,9 +44,12 @@ class Corral(Method):
         beta: Annotated[float, above(0), "β, how strongly an edge stops the walker"] = 200.0,
         gamma: Annotated[float, between(0, 1), "γ, how much the walker counts beside the network"] = 0.7,
         narrow: Annotated[float, between(0, 1), "the least r_k; 1: widths do not count"] = 0.5,
+        soft: Annotated[float, at_least(0), "w_s, weight of the teacher's soft labels"] = 0.0,
     ):
         super().__init__(network)
-        self.enclosed, self.taught, self.beta, self.gamma, self.narrow = enclosed, taught, beta, gamma, narrow
+        self.enclosed, self.soft, self.taught, self.walker = enclosed, soft, taught, (beta, gamma, narrow)
+        if soft:
+            self.teacher = make_teacher(network, dropout=False)
         self.sweeps = 2 if taught else 0  # half-time; at the end nothing is left to do
         self.register_buffer("told", torch.empty(0, dtype=torch.uint8))  # ŷ [N, H, W] or [P] from half-time on
         self.register_buffer("log_ratio", torch.zeros(UNLABELED), persistent=taught > 0)  # log r_k, 0 until half-time
@@ -56,40 +60,36 @@ class Corral(Method):
 
     @torch.no_grad()
     def sweep(self, slices: Slices | Voxels, progress: Tensor) -> None:
-        training, told = self.network.training, torch.full_like(slices.label, UNLABELED, device="cpu")
-        self.network.eval()
-        walked, widths = walk(slices, self.seeds(slices), told, self.probs, self.beta, self.gamma)
-        self.network.train(training)
-        if walked:
-            ratio = torch.from_numpy(widths / max(widths[1:].max(), 1)).clamp(max(self.narrow, FAINT), 1).view(-1, 1, 1)
-            ratio[0] = 1
-            self.log_ratio[: len(ratio)] = ratio.flatten().log()
-            for open_, drawn, score in walked:
-                label = (score * ratio).argmax(0).to(torch.uint8)
-                open_.copy_(torch.where(torch.from_numpy(drawn == UNLABELED), label, UNLABELED))
-        self.told = told.to(self.told.device)
+        network, device, training = self.network, self.told.device, self.network.training
+        network.eval()
+        told, log_ratio = label_slices(slices, lambda image: network(image.to(device)).softmax(1).cpu(), *self.walker)
+        network.train(training)
+        self.told, self.log_ratio[: len(log_ratio)] = told.to(device), log_ratio
         self.resume(slices)
-
-    def seeds(self, slices: Slices | Voxels) -> np.ndarray:
-        """The walker's strokes, uint8 like the label: with the enclosed background."""
-        known = [slices.label, *(slices.maps[name] for name in ("enclosure",) if name in slices.maps)]
-        return np.minimum.reduce([label.cpu().numpy() for label in known])
-
-    def probs(self, image: Tensor) -> Tensor:
-        return self.network(image.to(self.told.device)).softmax(1).cpu()
 
     def resume(self, slices: Slices | Voxels) -> None:
         if len(self.told):
             slices.maps["told"].copy_(self.told)
 
     def losses(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
-        logits = as_float(self.network(batch.image))
-        if self.taught:
-            logits = logits - self.log_ratio[: logits.shape[1]].view(-1, *[1] * (logits.ndim - 2))
+        logits = self.over_ratio(self.network(batch.image))
         terms = {"pce": partial_cross_entropy(logits, batch.label)} | enclosure_term(logits, batch, self.enclosed)
         if self.taught:
             terms["told"] = self.taught * partial_cross_entropy(logits, batch.maps["told"])
+        if self.soft:
+            with torch.no_grad():
+                q = self.over_ratio(self.teacher(batch.image)).softmax(1)
+            ramp = torch.exp(-5 * (1 - progress) ** 2)
+            terms["soft"] = self.soft * ramp * certain_cross_entropy(logits, q, known(batch))
         return terms
+
+    def over_ratio(self, logits: Tensor) -> Tensor:
+        """z − log r."""
+        return as_float(logits) - self.log_ratio[: logits.shape[1]].view(-1, *[1] * (logits.ndim - 2))
+
+    def after_step(self, progress: Tensor) -> None:
+        if self.soft:
+            ema_update(self.teacher, self.network, torch.full_like(progress, 0.99))
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
         self.told = self.told.new_empty(state_dict[prefix + "told"].shape)

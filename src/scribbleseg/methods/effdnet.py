@@ -10,7 +10,6 @@ from ..data.voxels import Batch
 from ..losses.enclosure import enclosure_term
 from ..losses.separation import foreground_augmentation, foreground_background_separation, foreground_blocks
 from ..losses.supervised import partial_cross_entropy
-from ..networks.dropout import without_dropout
 from .base import Method
 from .options import above, at_least, between, one_of
 from .teacher import ema_decay, ema_update, make_teacher
@@ -62,9 +61,7 @@ class EFFDNet(Method):
         self.blocks, self.temperature, self.box, self.noise, self.alpha = blocks, temperature, box, noise, alpha
         self.pool, self.anchors, self.resize, self.warm_up = pool, anchors, resize, warm_up
         self.over = "all" if averages == "printed" else "labelled"
-        self.teacher = make_teacher(network)
-        if not teacher_dropout:
-            without_dropout(self.teacher)
+        self.teacher = make_teacher(network, teacher_dropout)
         self.register_buffer("steps", torch.zeros(()))
 
     def losses(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:

@@ -5,13 +5,18 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from ..networks.dropout import without_dropout
 
-def make_teacher(network: nn.Module) -> nn.Module:
-    """A copy of `network` without gradients. It stays in train mode: dropout is on, statistics are the batch's.
 
-    Call it under `torch.no_grad()`.
+def make_teacher(network: nn.Module, dropout: bool = True) -> nn.Module:
+    """A copy of `network` without gradients. It stays in train mode: statistics are the batch's.
+
+    dropout: whether it drops what the network drops. Call the copy under `torch.no_grad()`.
     """
-    return copy.deepcopy(network).requires_grad_(False)
+    teacher = copy.deepcopy(network).requires_grad_(False)
+    if not dropout:
+        without_dropout(teacher)
+    return teacher
 
 
 def ema_decay(step: Tensor, limit: float = 0.99) -> Tensor:

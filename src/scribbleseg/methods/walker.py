@@ -1,4 +1,4 @@
-"""What a random walker says about a slice beyond its label: probabilities, and how wide its structures are."""
+"""What a random walker says about slices beyond their strokes: probabilities, widths, and labels with a network."""
 
 from collections.abc import Callable, Iterable
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..core.labels import UNLABELED
 from ..data.voxels import Slices, Voxels
+from ..losses.enclosure import known
 from ..networks.windows import read
 
 FAINT = 1e-3  # least probability of the walker, so that a network can outvote it; and least r_k
@@ -81,3 +82,23 @@ def walk(
             found.append((part[number], drawn[number], score.half()))
             walked.append(a.argmax(0))
     return found, half_widths(walked, len(found[0][2]) if found else 0)
+
+
+def label_slices(
+    slices: Slices | Voxels, probs: Callable[[Tensor], Tensor], beta: float, gamma: float, narrow: float
+) -> tuple[Tensor, Tensor]:
+    """ŷ = argmax_k p_k a_k^γ r_k of the pixels without a seed in slices that have some, and log r, float [K].
+
+    Seeds: the strokes, and the enclosed background where the run reads it.
+
+    r_k = R_k / max R, R_k the walker's half width of class k, between `narrow` and 1; the background has 1. ŷ: uint8
+    like the slices' label, on the CPU, with UNLABELED elsewhere. Without any seed log r is empty. See `walk`.
+    """
+    told = torch.full_like(slices.label, UNLABELED, device="cpu")
+    walked, widths = walk(slices, known(slices).cpu().numpy(), told, probs, beta, gamma)
+    ratio = torch.from_numpy(widths / max(widths[1:].max(initial=0), 1)).clamp(max(narrow, FAINT), 1).view(-1, 1, 1)
+    ratio[:1] = 1
+    for open_, drawn, score in walked:
+        label = (score * ratio).argmax(0).to(torch.uint8)
+        open_.copy_(torch.where(torch.from_numpy(drawn == UNLABELED), label, UNLABELED))
+    return told, ratio.flatten().log()
