@@ -169,6 +169,45 @@ def test_the_weights_are_factors_of_their_own_terms():
     assert found == pytest.approx({"pce": 1.0, "enclosure": 3.0, "told": 0.5}, abs=1e-6)
 
 
+def test_the_teachers_soft_labels_count_on_what_is_neither_drawn_nor_enclosed_by_certainty_and_ramp():
+    images, label = strip()
+    drawn = label.long()
+    enclosed = torch.full_like(drawn, U)
+    enclosed[:, :, 12:] = 0
+    method = Corral(Flat(), soft=2.0)
+    q = torch.tensor([0.5, 0.25, 0.25])
+    with torch.no_grad():
+        method.teacher.bias.copy_(q.log().view(1, 3, 1, 1))
+    certainty = 1 + float((q * q.log()).sum()) / np.log(3)
+    for progress in (0.5, 1.0):
+        terms = method.losses(Batch(images, drawn, {"enclosure": enclosed}), torch.tensor(progress))
+        expected = 2 * np.exp(-5 * (1 - progress) ** 2) * certainty * np.log(3)  # every open pixel has the same q and p
+        assert float(terms["soft"].detach()) == pytest.approx(expected, abs=1e-6)
+    terms["soft"].backward()
+    assert method.teacher.bias.grad is None
+    # of the mean of c CE(q, p) by the logits of Flat, which are the same everywhere: c (p − q), p = 1/3
+    expected = 2 * certainty * (1 / 3 - q.numpy())
+    np.testing.assert_allclose(method.network.bias.grad.flatten(), expected, atol=1e-6)
+    everywhere = torch.zeros_like(drawn)
+    assert method.losses(Batch(images, everywhere, {}), torch.tensor(1.0))["soft"] == 0, "nothing is open"
+    assert "soft" not in Corral(Flat()).losses(Batch(images, drawn, {}), torch.tensor(1.0))
+
+
+def test_the_teacher_follows_the_student_and_both_count_r():
+    images, label = strip()
+    method = Corral(Flat(), soft=1.0, taught=1.0)
+    with torch.no_grad():
+        method.network.bias[:, 1] = 1.0
+    method.after_step(torch.tensor(0.1))
+    assert method.teacher.bias.flatten().tolist() == pytest.approx([0, 0.01, 0])
+    with torch.no_grad():
+        method.teacher.bias.copy_(method.network.bias)
+        method.log_ratio[1] = 1.0  # undoes what the bias says: q and p are uniform, so nothing is certain
+    maps = {"told": torch.full_like(label, U).long()}
+    soft = method.losses(Batch(images, label.long(), maps), torch.tensor(1.0))["soft"]
+    assert float(soft.detach()) == pytest.approx(0, abs=1e-6)
+
+
 def test_a_network_that_is_sure_outvotes_the_walker():
     """Class 0 has no stroke, so the walker never meets one: FAINT is what is left of it."""
     images, label = strip()

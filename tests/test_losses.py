@@ -10,7 +10,7 @@ from scribbleseg.core.errors import InputError
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.losses.regularizers import entropy, gated_crf, mumford_shah, total_variation
 from scribbleseg.losses.separation import foreground_background_separation, foreground_blocks
-from scribbleseg.losses.supervised import dice_loss, partial_cross_entropy
+from scribbleseg.losses.supervised import certain_cross_entropy, dice_loss, partial_cross_entropy
 
 U = UNLABELED
 
@@ -402,3 +402,24 @@ def test_half_precision_is_summed_in_float32():
     ):
         assert loss(half).dtype == torch.float32
         torch.testing.assert_close(loss(half), loss(logits), rtol=0.02, atol=0.01)
+
+
+def test_certain_cross_entropy_is_a_mean_over_the_unlabelled_pixels_weighted_by_certainty():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    target = torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64).softmax(1)
+    target[0, :, 0, 0] = torch.tensor([1.0, 0, 0])  # c = 1
+    target[0, :, 0, 1] = 1 / 3  # c = 0
+    label = torch.full((2, 4, 5), UNLABELED)
+    label[1, 2:] = 1
+    terms = []
+    for n, y, x in (label == UNLABELED).nonzero().tolist():
+        q, p = target[n, :, y, x].numpy(), logits.detach()[n, :, y, x].softmax(0).numpy()
+        entropy = -sum(value * np.log(value) for value in q if value)
+        terms.append((1 - entropy / np.log(3)) * -(q * np.log(p)).sum())
+    loss = certain_cross_entropy(logits, target, label)
+    assert loss.item() == pytest.approx(np.mean(terms), abs=1e-9)
+    loss.backward()
+    assert not logits.grad[1, :, 2:].any() and logits.grad[0, :, 0, 0].abs().max() > 1e-3
+    assert logits.grad[0, :, 0, 1].abs().max() < 1e-15, "nothing is certain there"
+    assert certain_cross_entropy(logits, target, torch.ones_like(label)) == 0
