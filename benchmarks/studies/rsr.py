@@ -1,9 +1,9 @@
 """Does SCN's region shape refinement stay alive? python benchmarks/studies/rsr.py [--variants NAME ...] [--seeds 0 1 2]
 
-Trains readings of eq. 4-12, and two other schedules, with equal budgets and writes benchmarks/results/scn-rsr.csv and .md. A run that was cut off
-is carried on, a finished one is skipped. --full RUN ... reads the logs of other trainings of SCN, such as those at the
-paper's length, and writes scn-rsr-full.csv and .md: means over each tenth of the run. What the CSV has of runs that are
-not here stays.
+Trains readings of eq. 4-12, and two other schedules, with equal budgets and writes benchmarks/results/scn-rsr.csv and
+.md. A run that was cut off is carried on, a finished one is skipped. --full RUN ... reads the logs of other trainings
+of SCN, such as those at the paper's length, and writes scn-rsr-full.csv and .md: means over each tenth of the run. What
+the CSV has of runs that are not here stays.
 """
 
 import argparse
@@ -29,21 +29,17 @@ VARIANTS = {  # reading → words of the command
     "class mean, t = .85": ("--set", "towards=class mean", "--set", "region_threshold=0.85"),
     "pixel mean": ("--set", "towards=pixel mean", "--set", "region_threshold=0"),
 }
-SCHEDULES = {"×.1 after ⅓ and ⅔": ("0.3333", "0.6667"), "×.1 after ½ and ¾": ("0.5", "0.75")}
+SCHEDULES = {"× .1 after 1/3 and 2/3": ("0.3333", "0.6667"), "× .1 after 1/2 and 3/4": ("0.5", "0.75")}
 for name, (first, second) in SCHEDULES.items():
     VARIANTS[f"t = .85, {name}"] = (*VARIANTS["t = .85"], "--step-at", first, "--step-at", second, "--gamma", "0.1")
 BUDGET = {"method": "scn", "split": "tuning", "size": 96, "batch": 8, "iterations": 2000, "set": "momentum=0.985"}
 MONITORED = ("threshold", "coverage", "coverage_refined", "accepted", "changed")
 ABOUT = (
     "MSCMR's `tuning` split: 20 of the 25 scribbled subjects are trained on, 5 are validated on their scribbled "
-    "pixels. None "
-    "of them has a dense mask, and none is a validation or test subject of the paper's split. "
-    "The momentum of τ is .985 for "
-    "2000 iterations of 8 slices at 96 pixels, so that τ moves as far as with .999 in the paper's 30 000. "
-    "`changed` is the "
-    "share of pixels whose pseudo-label RSR adds or changes. Dice in percent. The learning rate is halved after each "
-    "quarter of the run, but in the rows that name other steps. "
-    "Made by `python benchmarks/studies/rsr.py`."
+    "pixels. None of them has a dense mask, and none is a validation or test subject of the paper's split. The "
+    "momentum of τ is .985 for 2000 iterations of 8 slices at 96 pixels, so that τ moves as far as with .999 in the "
+    "paper's 30 000. `changed` is the share of pixels whose pseudo-label RSR adds or changes. Dice in percent. The "
+    "learning rate is halved after each quarter of the run, except in rows that name other steps. Made by `python benchmarks/studies/rsr.py`."
 )
 ABOUT_FULL = (
     "SCN with its defaults (t = .85, momentum of τ .999). Each row has the means over the log lines of a tenth of the "
