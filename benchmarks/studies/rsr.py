@@ -39,7 +39,8 @@ ABOUT = (
     "pixels. None of them has a dense mask, and none is a validation or test subject of the paper's split. The "
     "momentum of τ is .985 for 2000 iterations of 8 slices at 96 pixels, so that τ moves as far as with .999 in the "
     "paper's 30 000. `changed` is the share of pixels whose pseudo-label RSR adds or changes. Dice in percent. The "
-    "learning rate is halved after each quarter of the run, except in rows that name other steps. Made by `python benchmarks/studies/rsr.py`."
+    "learning rate is halved after each quarter of the run, except in rows that name other steps. "
+    "Made by `python benchmarks/studies/rsr.py`."
 )
 ABOUT_FULL = (
     "SCN with its defaults (t = .85, momentum of τ .999). Each row has the means over the log lines of a tenth of the "
