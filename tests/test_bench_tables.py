@@ -364,6 +364,27 @@ def test_published_numbers_have_their_own_columns_once_and_only_for_their_data_s
     assert float(lines[0]["dice_over_folds"]) == pytest.approx(70)
 
 
+def test_a_star_is_where_the_row_of_the_papers_own_method_is_significantly_better():
+    """As in the test of all pairs: p = 2/2⁸ of eight patients, uncorrected; HD95 is better where it is smaller."""
+    paper = msgspec.structs.replace(PAPER, rows={}, own="scn")
+    plan = bench_plan(["pce", "scn", "tv"], [0], published=paper)
+
+    def run(low, step, hd95):
+        return result({f"{i}": ((low + step * i, hd95), (0.5, 2.0)) for i in range(8)})
+
+    found = {("pce", 0): run(0.3, 0.0, 5.0), ("scn", 0): run(0.6, 0.01, 4.0), ("tv", 0): run(0.7, 0.01, 4.5)}
+    scores, *_ = tables(aggregate(plan, of(plan, found))[0])
+    starred = {key for key, (text, _) in cells(scores).items() if text.endswith("*")}
+    assert starred == {
+        *(("pce", name) for name in ("Dice A", "Dice mean", "HD95 A (mm)", "HD95 mean (mm)")),
+        *(("tv", name) for name in ("HD95 A (mm)", "HD95 mean (mm)")),
+    }
+    assert any(note.startswith("* after a number of ours: scn is significantly better") for note in scores.notes)
+    other = dataclasses.replace(plan, published=msgspec.structs.replace(paper, own=""))
+    scores, *_ = tables(aggregate(other, of(other, found))[0])
+    assert not any(text.endswith("*") for text, _ in cells(scores).values())
+
+
 def test_a_papers_hd95_is_not_set_beside_voxels():
     plan = bench_plan(["pce"], [0, 1], published=PAPER)
     runs = {key: Run(run.record, [row | {"unit": "voxel"} for row in run.rows]) for key, run in TWO_FOLDS.items()}
@@ -532,6 +553,7 @@ def test_published_numbers_are_used_and_well_formed():
     used = {tomllib.loads(path.read_text(encoding="utf-8")).get("published") for path in PLANS}
     assert used - {None} == published.keys()
     for entry in published.values():
+        assert entry["own"] in entry["rows"]
         for classes in entry["rows"].values():
             assert classes.keys() <= {"RV", "Myo", "LV", "PZ", "CG", "mean"}
             known = {"dice", "dice_sd", "hd95", "better"}

@@ -103,9 +103,9 @@ class PlanFile(Struct, forbid_unknown_fields=True):
 class Published(Struct, forbid_unknown_fields=True, frozen=True):
     """What a paper prints for one data set: `rows` is label → class (or "mean") → dice, dice_sd, hd95, better.
 
-    A number that is not known is left out. `better`: the paper prints its own method as significantly better there.
-    `split` describes the paper's split in words. `ours` names our split of the same kind; scores on other splits cannot
-    be compared with the paper's.
+    A number that is not known is left out. `own`: the row of the paper's own method; `better`: the paper prints it as
+    significantly better there. `split` describes the paper's split in words. `ours` names our split of the same kind;
+    scores on other splits cannot be compared with the paper's.
     """
 
     source: str
@@ -113,6 +113,7 @@ class Published(Struct, forbid_unknown_fields=True, frozen=True):
     split: str
     ours: str
     rows: dict[str, dict[str, dict[str, float | bool]]]
+    own: str = ""
     note: str = ""
 
 

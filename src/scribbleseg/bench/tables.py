@@ -75,6 +75,11 @@ class Section:
         return self.summary["unit"].iloc[0]
 
     @property
+    def own(self) -> str:
+        """The label of the paper's own method. Empty without a paper."""
+        return self.paper.own if self.paper else ""
+
+    @property
     def tested(self) -> bool:
         """Whether any two rows could be tested."""
         return len(self.tests) > 0 and bool(self.tests["p"].notna().any())
@@ -198,6 +203,7 @@ def score_table(section: Section, kind: str, with_published: bool) -> Table:
     head = ["method", "folds", "seeds", "cases", *(_title(section, *column) for column in columns), "missing"]
     head += [f"published {TITLES[metric]} {name}" for metric, name in printed]
     marks = {(metric, name): _marks(section, metric, name, kind) for metric, name in columns}
+    worse = worse_than_own(section) if with_published else set()
     body = []
     for label in section.rows:
         line = [(label, ""), ("not run", ""), *[("", "")] * (len(columns) + 3)]
@@ -213,6 +219,7 @@ def score_table(section: Section, kind: str, with_published: bool) -> Table:
                 text = number(means.loc[name, f"{metric}_over_{kind}"], means.loc[name, f"{metric}_sd_over_{kind}"])
                 if kind == "cases" and metric in TESTED and not np.isnan(means.loc[name, f"{metric}_low"]):
                     text += f" [{means.loc[name, f'{metric}_low']:.2f}, {means.loc[name, f'{metric}_high']:.2f}]"
+                text += "*" * ((label, metric, name) in worse)
                 line.append((text, marks[metric, name].get(label, "")))
             line.append((str(means.loc["mean", "n_missing"]), ""))
         for metric, name in printed:
@@ -221,7 +228,19 @@ def score_table(section: Section, kind: str, with_published: bool) -> Table:
             line.append((number(paper.get(metric), paper.get(f"{metric}_sd"), absent="") + star, ""))
         body.append(line)
     title = f"Mean over {kind} (sd over {kind})" + (" [95 % interval over patients]" if kind == "cases" else "")
-    return Table(title, head, body, _score_notes(section, kind, printed))
+    return Table(title, head, body, _score_notes(section, kind, printed, bool(worse)))
+
+
+def worse_than_own(section: Section) -> set[tuple[str, str, str]]:
+    """(label, metric, class) where the row of the paper's own method is significantly better, uncorrected, as the
+    papers' stars are."""
+    found = set()
+    for test in section.tests[section.tests["p"] < ALPHA].itertuples() if section.tested else ():
+        ahead = (test.difference > 0) == (test.metric == "dice")
+        better, other = (test.row, test.other) if ahead else (test.other, test.row)
+        if better == section.own:
+            found.add((other, test.metric, test[2]))
+    return found
 
 
 def _title(section: Section, metric: str, name: str) -> str:
@@ -265,7 +284,7 @@ def test_table(section: Section) -> Table:
     return Table("Significant differences", head, body, [note])
 
 
-def _score_notes(section: Section, kind: str, printed: list[tuple[str, str]]) -> list[str]:
+def _score_notes(section: Section, kind: str, printed: list[tuple[str, str]], starred: bool) -> list[str]:
     notes = ["All held-out cases of the finished folds together; several seeds of a case are averaged first."]
     if kind == "folds":
         notes = ["First the mean over the cases of each fold, then mean and sd over folds; a single fold has no sd."]
@@ -289,6 +308,11 @@ def _score_notes(section: Section, kind: str, printed: list[tuple[str, str]]) ->
         notes.append(f"{ON_DENSE_MASKS} trains on dense masks, which the others do not see: neither ranked nor tested.")
     if len(section.ranked) > 1 and not section.tested:
         notes.append(f"No tests: with fewer than {MIN_PAIRS} patients no difference can reach p < {ALPHA}.")
+    if starred:
+        notes.append(
+            f"* after a number of ours: {section.own} is significantly better than this row: Wilcoxon signed-rank "
+            f"test over patients, two-sided, p < {ALPHA}, uncorrected. The table of significant differences corrects."
+        )
     notes += outdated_notes(section.results.outdated)
     if absent := not_run(section.jobs, section.results.records):
         notes.append(absent)
