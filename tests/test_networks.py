@@ -187,26 +187,34 @@ STATED = {  # what docs/guide.md says of each network's features
     "SegResNet": (8, "full"),
     "UNet": (32, "1/2"),
     "VNet": (32, "full"),
+    "AHNet": (128, "1/2"),
+    "FlexibleUNet": (16, "full"),
+    "MedNeXt": (32, "full"),
+    "SegResNetDS": (32, "full"),
 }
+LARGE = ("AHNet", "FlexibleUNet", "MedNeXt", "SegResNetDS")  # seconds each
 
 
-@pytest.mark.parametrize("name", STATED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in STATED]
+)
 def test_effdnet_and_scn_train_on_a_monai_network(name):
     """Both methods take a step on the map that is declared, and the teacher reads its own network's."""
     pytest.importorskip("monai")
     torch.manual_seed(0)
     network = build_network(f"monai:{name}", 1, 3)
     channels, part = STATED[name]
+    side = 128 if name == "AHNet" else 32
     assert network.described.endswith(f": {channels} channels at {part} resolution")
-    image, label = torch.rand(2, 1, 32, 32), torch.full((2, 32, 32), UNLABELED)
+    image, label = torch.rand(2, 1, side, side), torch.full((2, side, side), UNLABELED)
     label[:, 4:8, 4:8], label[:, 20:24, 20:24] = 1, 0
     features, logits = network.features_and_logits(image)
-    assert features.shape == (2, channels, 32, 32) and logits.shape == (2, 3, 32, 32)
+    assert features.shape == (2, channels, side, side) and logits.shape == (2, 3, side, side)
     methods = [EFFDNet(network, blocks=4)]
     if 8 in network.map_widths:
         methods.append(SCN(network, rows=4, threshold=0.2, region_threshold=0.0))
         maps, *_ = network.maps_features_and_logits(image)
-        expected = {stride: (2, width, 32 // stride, 32 // stride) for stride, width in network.map_widths.items()}
+        expected = {stride: (2, width, side // stride, side // stride) for stride, width in network.map_widths.items()}
         assert {stride: tuple(value.shape) for stride, value in maps.items()} == expected
     else:
         with pytest.raises(InputError, match="SCN: stride is 8; the encoder of this network has maps at strides that"):
