@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import shlex
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -236,11 +237,13 @@ def test_results_from_before_a_default_changed_are_refused(place):
     leave(place, other, more={"options": old | {"fadc": False}})
     assert is_done(other, place), "its default is what was computed before there was the option"
     leave(place, other, more={"options": old | {"fadc": False, "warm_up": False}})
-    with pytest.raises(InputError, match="was run with warm_up False, the method now has True"):
+    with pytest.raises(InputError, match="because the method changed after it. It had warm_up False .now True"):
         is_done(other, place)
     leave(place, job, more={"options": {"weight": 0.25}})
     way_out = f"delete its row there and the folder {place.runs / job.place}"
-    with pytest.raises(InputError, match=f"pce-s0 was run with weight 0.25, which is no longer one. .*{way_out}"):
+    with pytest.raises(
+        InputError, match=f"pce-s0 is outdated, .* It had weight 0.25 .no longer a setting.. .*{way_out}"
+    ):
         is_done(job, place)
     leave(place, job)
     path = place.results / "quick" / "runs.csv"
@@ -260,15 +263,16 @@ def test_the_tables_show_outdated_runs_with_a_note_and_a_bench_refuses_them(plac
     assert bench(place)
     page = (place.results / "plan-quick.md").read_text(encoding="utf-8")
     assert "| no-fadc | 0 | 0-1 |" in page and "Outdated" not in page.split("### Cost")[1]
-    said = "was run with lr 0.2, the method now has 0.03; without delta, the method now has 0.3."
-    assert f"\nOutdated: small/final-0/no-fadc-s0 {said}" in page
+    reason = "Outdated: these runs were made before the method changed. To repeat one, delete its"
+    assert f"\n{reason}" in page
+    assert "start the bench again. small/final-0/no-fadc-s0 had lr 0.2 (now 0.03), no delta (now 0.3).\n" in page
     leave(place, plan.jobs[3], more={"options": lacking}, recipe={"lr": 0.2})
     assert bench(place)
     page = (place.results / "plan-quick.md").read_text(encoding="utf-8")
-    assert "Outdated: small/final-0/no-fadc-s0, small/final-0/no-fadc-s1 were run with lr 0.2, the" in page
+    assert "start the bench again. small/final-0/no-fadc-s0, small/final-0/no-fadc-s1 had lr 0.2 (now" in page
     place.table_only = False
     with pytest.raises(
-        InputError, match=r"no-fadc-s0 was run with lr .*without delta, .*, delete its row there and the folder"
+        InputError, match=r"no-fadc-s0 is outdated, .* had lr .*no delta .*, delete its row there and the folder"
     ):
         bench(place)
     assert (place.results / "plan-quick.md").read_text(encoding="utf-8") == page and not place.runs.exists()
@@ -326,7 +330,9 @@ def test_a_run_with_the_methods_own_recipe_stands_in_for_one_with_the_plans(plac
     assert done_jobs(plan.jobs, place) == [] and not bench(place), "it is not done"
     page = (place.results / "plan-quick.md").read_text(encoding="utf-8")
     assert "| pce | 0 | 0-1 |" in page and "Not run: pce (seed 0 fold 0, seed 1 fold 0)" in page
-    assert "no-fadc-s1 were run with optimizer sgd, the plan now has adam; with lr 0.03, the plan now has" in page
+    assert "Outdated: these runs used each method's own settings. The plan now has one recipe for all" in page
+    assert "no-fadc-s1 had optimizer sgd (now adam), lr 0.03 (now 0.001), " in page
+    assert "step_at none (now 0.5)" in page
     for job in plan.jobs:
         leave(place, job)
     assert bench(place) and set(read_results(plan, place).records) == set(plan.jobs)
@@ -334,7 +340,8 @@ def test_a_run_with_the_methods_own_recipe_stands_in_for_one_with_the_plans(plac
     assert "Outdated" not in page and "Not run" not in page
     place.plan.write_text(PLAN + RECIPE.replace("0.001", "0.002"), encoding="utf-8")
     with pytest.raises(
-        InputError, match="pce@plan-s0 was run with lr 0.001, the plan now has 0.002; .* To run it again"
+        InputError,
+        match="pce@plan-s0 is outdated, because the plan changed after it. It had lr 0.001 .now 0.002., .* To run it",
     ):
         is_done(read_bench_plan(place).jobs[0], place)
 
@@ -354,7 +361,7 @@ def test_results_of_a_method_of_ones_own_are_refused_once_its_file_has_changed(p
     with open(file, "a", encoding="utf-8") as more:
         more.write("\n")
     with pytest.raises(
-        InputError, match="mine-s0 was run with another version of the file that defines mine_of_one_file:Mine. To"
+        InputError, match="mine-s0 .* It had another version of the file that defines mine_of_one_file:Mine. To"
     ):
         bench(place)
 
@@ -362,15 +369,15 @@ def test_results_of_a_method_of_ones_own_are_refused_once_its_file_has_changed(p
 @pytest.mark.parametrize(
     "changed, words",
     [
-        ({"recipe": {"lr": 0.2, "ema": 0.9}}, "lr 0.2, the method now has 0.03; with ema 0.9, the method now has 0.0"),
-        ({"size": 64}, "size 64, the method now has 32"),
-        ({"network": "x"}, "network x, the method now has unet"),
+        ({"recipe": {"lr": 0.2, "ema": 0.9}}, "lr 0.2 (now 0.03), ema 0.9 (now 0.0)"),
+        ({"size": 64}, "size 64 (now 32)"),
+        ({"network": "x"}, "network x (now unet)"),
     ],
 )
 def test_results_of_another_recipe_are_refused(place, changed, words):
     job = read_bench_plan(place).jobs[0]
     leave(place, job, **changed)
-    with pytest.raises(InputError, match=f"pce-s0 was run with {words}"):
+    with pytest.raises(InputError, match=re.escape(f"because the method changed after it. It had {words}")):
         is_done(job, place)
 
 

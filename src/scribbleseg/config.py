@@ -94,27 +94,30 @@ class Train:
         Literal["auto", "slices", "patches", "rings"],
         Option(
             "",
-            "slices: whole slices resized to a square, as in the papers. rings: slices are cut to where the rings of "
-            "background strokes lie, and resized to a square; a small network finds the place in new scans. patches: "
-            "the data decide the pixel size, and squares are cut from the slices. auto: rings with a preset, if the "
-            "strokes of the training cases enclose structures on less than half of a slice, else slices.",
+            "slices: whole slices are resized to a square, as in the papers. rings: each slice is cut to the part "
+            "where the rings of background strokes lie, and that part is resized to a square. New scans have no "
+            "strokes, so a small network is trained too, which finds this part in them. patches: squares are cut from "
+            "the slices, and the data decide the pixel size. auto: rings with a preset, if the strokes of the training "
+            "cases enclose structures on less than half of a slice; otherwise slices.",
         ),
     ] = "auto"
     dims: Annotated[
         Literal["2", "3", "auto"],
         Option(
             "",
-            "Whether patches are squares of a slice or blocks of the volume (3 needs `pip install monai`). auto: 3 if "
-            "the method can, and half of the volumes or more have spacings within a factor of 3 and 16 voxels on each "
-            "axis.",
+            "2: patches are squares of a slice. 3: patches are blocks of the volume (needs `pip install monai`). auto: "
+            "3 if the method works in 3-D and at least half of the volumes are suited to it; otherwise 2. A volume is "
+            "suited if it has at least 16 voxels on each axis, and if its largest voxel spacing is at most 3 times its "
+            "smallest.",
         ),
     ] = "2"
     enclosure: Annotated[
         Literal["auto", "on", "off"],
         Option(
             "",
-            "Whether what lies outside of the background strokes' hull counts as background. auto: with a preset, if "
-            "in half of the slices or more the background strokes enclose the structures.",
+            "on: pixels that lie outside of the background strokes (outside of their hull) count as background in "
+            "training, although nothing was drawn there. auto: on with a preset, if the background strokes enclose the "
+            "structures in half of the slices or more; otherwise off.",
         ),
     ] = "auto"
     iterations: Annotated[int | None, Option("N", "Number of optimiser steps.", BUDGETS)] = None
@@ -181,9 +184,9 @@ class Train:
         float,
         Option(
             "SHARE",
-            "If the split names no validation cases, this share (0 to below 1) of the training patients with dense "
-            "masks is used for validation, at least one patient. If no case has a dense mask, patients with scribbles "
-            "are used.",
+            "Share of the training patients (0 to below 1) that is kept for validation, at least one patient. Used "
+            "only if the split names no validation cases. The share is taken from the patients with dense masks. If no "
+            "case has a dense mask, it is taken from the patients with scribbles.",
         ),
     ] = 0.0
     validations: Annotated[
@@ -192,7 +195,13 @@ class Train:
     seed: Annotated[int, SEED] = 0
     device: Annotated[str, DEVICE] = "auto"
     precision: Annotated[
-        Literal["auto", "float32", "bfloat16"], Option("", "auto: bfloat16 autocast if the hardware supports it.")
+        Literal["auto", "float32", "bfloat16"],
+        Option(
+            "",
+            "How exactly the network computes. float32: 32 bits per number. bfloat16: 16 bits per number where that is "
+            "safe (autocast). auto: bfloat16 if the hardware computes in it, otherwise float32; float32 for 3-D on a "
+            "CPU.",
+        ),
     ] = "auto"
     compile: Annotated[
         Literal["auto", "on", "off"],
@@ -203,7 +212,12 @@ class Train:
         ),
     ] = "auto"
     graph: Annotated[
-        Literal["auto", "off"], Option("", "auto: on CUDA a step is recorded as a CUDA graph and replayed.")
+        Literal["auto", "off"],
+        Option(
+            "",
+            "auto: on an NVIDIA GPU a training step is recorded once (as a CUDA graph) and then replayed, which saves "
+            "time. off: no step is recorded.",
+        ),
     ] = "auto"
     deterministic: Annotated[bool, Option("", "Make the run repeatable bit for bit on the same machine.")] = False
     checkpoint_every: Annotated[float, CHECKPOINT_EVERY] = 60.0
@@ -248,10 +262,20 @@ class Predict:
     ] = "last"
     probabilities: Annotated[bool, Option("", "Also write one map per class, CASE_prob_CLASS.")] = False
     uncertainty: Annotated[
-        bool, Option("", "Also write CASE_entropy: the entropy of the softmax divided by ln(classes), 0 to 1.")
+        bool,
+        Option(
+            "",
+            "Also write CASE_entropy, a map of how unsure the model is: 0 where it is certain of one class, 1 where "
+            "all classes are equally likely. It is the entropy of the softmax divided by ln(classes).",
+        ),
     ] = False
     tta: Annotated[
-        bool, Option("", "Average over the four flips of each slice, or over shifts where training made no flips.")
+        bool,
+        Option(
+            "",
+            "Segment each slice several times and average the probabilities: flipped in four ways, or slightly shifted "
+            "if the run was trained without flips. This takes four to five times as long.",
+        ),
     ] = False
     largest: Annotated[
         bool, Option("", "Keep the largest connected piece of each class only. For structures of which a scan has one.")
@@ -295,7 +319,12 @@ class Evaluate:
         ),
     ] = ()
     same_voxels: Annotated[
-        bool, Option("", "Compare masks of the same shape voxel by voxel, wherever their headers place them.")
+        bool,
+        Option(
+            "",
+            "Compare masks of the same shape voxel by voxel, even if their headers say that they lie at different "
+            "places.",
+        ),
     ] = False
 
     def __post_init__(self) -> None:
@@ -374,7 +403,11 @@ class Import:
     ] = ()
     same_voxels: Annotated[
         bool,
-        Option("", "With folders and mscmr: accept labels that have their image's shape and not its geometry."),
+        Option(
+            "",
+            "With folders and mscmr: accept labels that have the shape of their image, even if their headers say that "
+            "they lie at another place or have another spacing.",
+        ),
     ] = False
 
     def __post_init__(self) -> None:

@@ -42,23 +42,36 @@ KEY = ("data", "split", "fold", "label", "seed")
 
 
 @dataclasses.dataclass(frozen=True)
+class Difference:
+    """How the settings of a finished run differ from those that its job has now.
+
+    `had`: what the run had, such as `lr 0.2 (now 0.03), no delta (now 0.3)`. `changed`: who has other settings now, the
+    method, the plan or both. `stands_in`: the run has the method's own recipe, and the job has the plan's.
+    """
+
+    had: str
+    changed: str
+    stands_in: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class Results:
     """Finished runs: job → record, in the plan's order, and two tables.
 
     `scores` has the columns run, KEY and SCORES, `curves` has run, KEY and CURVE (nan: not validated). `outdated`:
-    job → how its settings differ from those that it would have now (`difference`), where they do.
+    job → how its settings differ from those that it would have now, if they do.
     """
 
     records: dict[Job, dict]
     scores: pd.DataFrame
     curves: pd.DataFrame
-    outdated: dict[Job, str]
+    outdated: dict[Job, Difference]
 
     def of(self, jobs: Iterable[Job]) -> "Results":
         """The results of these jobs, and of those that stand in for them."""
         wanted = {_key(job) for job in jobs}
         records = {job: record for job, record in self.records.items() if _key(job) in wanted}
-        outdated = {job: text for job, text in self.outdated.items() if job in records}
+        outdated = {job: found for job, found in self.outdated.items() if job in records}
         names = {job.run for job in records}
         scores, curves = (table[table["run"].isin(names)] for table in (self.scores, self.curves))
         return Results(records, scores, curves, outdated)
@@ -165,8 +178,8 @@ def read_results(plan: BenchPlan, config: Bench) -> Results:
         if record := records.get(stored.run):
             check_same(stored, record["plan"], f"{budget / 'runs.csv'}: {stored.run}")
             found[stored] = record
-            if text := difference(job, config, record):
-                outdated[stored] = text
+            if changed := difference(job, config, record):
+                outdated[stored] = dataclasses.replace(changed, stands_in=stored != job)
     results = make_results(found, _numbers(budget / "scores.csv", SCORES), _numbers(budget / "curves.csv", CURVE))
     _check_alike(results, budget / "runs.csv")
     return dataclasses.replace(results, outdated=outdated)
@@ -196,15 +209,15 @@ def done_jobs(jobs: Collection[Job], config: Bench) -> list[Job]:
         check_same(job, records[job.run]["plan"], f"{table}: {job.run}")
         if changed := difference(job, config, records[job.run]):
             raise InputError(
-                f"{table}: {job.run} was run {changed}. To run it again, delete its row there and the folder "
-                f"{config.runs / job.place}. With --table-only the tables show it as it is, with a note."
+                f"{table}: {job.run} is outdated, because {changed.changed} changed after it. It had {changed.had}. To "
+                f"run it again, delete its row there and the folder {config.runs / job.place}. With --table-only the "
+                "tables show it as it is, with a note."
             )
     return done
 
 
-def difference(job: Job, config: Bench, record: dict) -> str:
-    """How the settings of a finished run differ from those that the job has now: `with lr 0.2, the method now has
-    0.03`. Empty if they do not."""
+def difference(job: Job, config: Bench, record: dict) -> Difference | None:
+    """How the settings of a finished run differ from those that the job has now. None if they do not."""
     plan, (recipe, size, network) = record["plan"], make_recipe(job.settings(config))
     now = dataclasses.asdict(recipe) | {"size": size, "network": network}
     was = dataclasses.asdict(read_recipe(plan["recipe"])) | {key: plan[key] for key in ("size", "network")}
@@ -212,18 +225,24 @@ def difference(job: Job, config: Bench, record: dict) -> str:
         defaults = hyperparameters(job.method)
         later = {key: defaults[key] for key in method_class(job.method).later}
         now, was = all_options(job) | now, later | record["options"] | was
-    changed = []
+    had, owners = [], set()
     for key in dict.fromkeys((*was, *now)):
         if key not in was or key not in now or was[key] != now[key]:
-            before = f"with {key} {was[key]}" if key in was else f"without {key}"
-            owner = "plan" if key in job.recipe.given(job.budget) else "method"
-            changed.append(before + (f", the {owner} now has {now[key]}" if key in now else ", which is no longer one"))
-    if changed and "options" not in record:
-        changed.append("with hyperparameters that its record does not name")
+            before = f"{key} {_shown(was[key])}" if key in was else f"no {key}"
+            had.append(f"{before} ({f'now {_shown(now[key])}' if key in now else 'no longer a setting'})")
+            owners.add("the plan" if key in job.recipe.given(job.budget) else "the method")
+    if had and "options" not in record:
+        had.append("hyperparameters that were not recorded")
     code = own_code(job.method, network, recipe.augmentation)
     if plan.get("own_code", code) != code:
-        changed.append(f"with another version of the file that defines {job.method}")
-    return "; ".join(changed)
+        had.append(f"another version of the file that defines {job.method}")
+        owners.add("the method")
+    return Difference(", ".join(had), " and ".join(sorted(owners)), stands_in=False) if had else None
+
+
+def _shown(value: object) -> str:
+    """A setting in a sentence: `0.25 / 0.5` for several numbers, `none` for no number."""
+    return (" / ".join(map(str, value)) or "none") if isinstance(value, (tuple, list)) else str(value)
 
 
 def _check_alike(results: Results, table: Path) -> None:

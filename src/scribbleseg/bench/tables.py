@@ -9,7 +9,7 @@ import pandas as pd
 from ..core.environment import devices
 from .plan import BenchPlan, Job, Published
 from .statistics import METRICS, MIN_PAIRS, TESTED, compare, rank, seed_means, summarise
-from .store import Results
+from .store import Difference, Results
 
 ON_DENSE_MASKS = "fullsup"  # the method that trains on dense masks
 ALPHA = 0.05
@@ -329,14 +329,21 @@ def _score_notes(section: Section, kind: str, printed: list[tuple[str, str]], st
     return notes
 
 
-def outdated_notes(differences: dict[Job, str]) -> list[str]:
-    """A sentence for each different text of `store.difference`, with the runs that it holds for."""
-    runs: dict[str, list[str]] = {}
-    for job, text in differences.items():
-        runs.setdefault(text, []).append(job.run)
+def outdated_notes(differences: dict[Job, Difference]) -> list[str]:
+    """A note for each reason why runs are outdated. It says what to do, and which settings the runs had."""
+    notes: dict[str, dict[str, list[str]]] = {}
+    for job, found in differences.items():
+        reason = (
+            "these runs used each method's own settings. The plan now has one recipe for all rows, and the next bench "
+            "will repeat the runs with it."
+            if found.stands_in
+            else f"these runs were made before {found.changed} changed. To repeat one, delete its row in runs.csv and "
+            "its run folder, and start the bench again."
+        )
+        notes.setdefault(reason, {}).setdefault(found.had, []).append(job.run)
     return [
-        f"Outdated: {', '.join(names)} {'were' if len(names) > 1 else 'was'} run {text}."
-        for text, names in runs.items()
+        " ".join([f"Outdated: {reason}", *(f"{', '.join(names)} had {had}." for had, names in runs.items())])
+        for reason, runs in notes.items()
     ]
 
 

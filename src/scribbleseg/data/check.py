@@ -191,8 +191,8 @@ def _describe_rings(drawn: list[Found]) -> None:
         tell(f"rings     {not_enclosed(share)}")
         return
     tell(
-        f"rings     {int(100 * share)} % of {slices} slices enclose their structures with background strokes: outside "
-        "of the background strokes' hull counts as background (--enclosure auto)"
+        f"rings     {int(100 * share)} % of {slices} slices enclose their structures with background strokes: what "
+        "lies outside of these strokes (of their hull) counts as background (--enclosure auto)"
     )
 
 
