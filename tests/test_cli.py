@@ -277,6 +277,8 @@ def test_methods_lists_every_method_in_a_line(call):
     assert all(len(line.split()) > 2 for line in out.splitlines())
     code, out, _ = call("methods", "effdnet")
     assert code == 0 and out.startswith("effdnet: ") and "--set lam=" in out and "iterations 60000" in out
+    assert "\nnetwork: unet, or one that has features_and_logits\n" in out
+    assert "\nnetwork: unet, or any other\n" in call("methods", "pce")[1]
 
 
 def test_a_class_without_a_docstring_is_not_described_by_another(call, monkeypatch):

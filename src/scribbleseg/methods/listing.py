@@ -23,6 +23,8 @@ def methods(config: Methods) -> None:
     )
     tell(f"\nrecipe: {recipe}")
     tell(f"works on: {'slices and volumes' if 3 in kind.dims else 'slices'}")
+    others = f"one that has {' and '.join(kind.needs)}" if kind.needs else "any other"
+    tell(f"network: {kind.network_name}, or {others}")
     options = method_options(config.name).values()
     width = max((len(f"{option.name}={option.shown}") for option in options), default=0)
     for option in options:
