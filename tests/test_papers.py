@@ -2,6 +2,7 @@
 
 import shutil
 
+import carried
 import papers
 import pytest
 import torch
@@ -53,3 +54,17 @@ def test_the_runs_are_those_of_the_plans(tmp_path):
         "acdc/622-0/scn-s0",
         "acdc/cv5-0/effdnet-s0",
     ]
+
+
+@pytest.mark.slow
+def test_a_run_is_carried_on_from_its_checkpoint_and_from_a_small_state(tmp_path, monkeypatch):
+    data = small_dataset(tmp_path / "small")
+    options = ("--method", "effdnet", "--size", "32", "--batch", "2", "--val-share", "0.3", "--iterations", 40)
+    monkeypatch.setattr(carried, "OPTIONS", options)
+    monkeypatch.setattr(carried, "ITERATIONS", 40)
+    line = carried.compare(data, tmp_path / "runs", 3)
+    assert line["seed"] == 3 and 20 <= line["stopped_at"] < 40
+    for kind in ("whole", "small"):
+        assert (tmp_path / "runs" / f"{kind}-s3" / "log.jsonl").read_text().count('"val_mean_dice"') == 10
+    ends = [load_file(tmp_path / "runs" / f"{kind}-s3" / "last.safetensors") for kind in ("whole", "small")]
+    assert ends[0].keys() == ends[1].keys() and any((ends[0][key] != ends[1][key]).any() for key in ends[0])

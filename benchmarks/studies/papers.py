@@ -32,7 +32,7 @@ from scribbleseg.networks import build_network
 from scribbleseg.training.average import Average
 from scribbleseg.training.checkpoint import read_checkpoint, write_checkpoint
 from scribbleseg.training.optimizer import make_optimizer
-from scribbleseg.training.plan import write_plan
+from scribbleseg.training.plan import Plan, write_plan
 from scribbleseg.training.settings import make_plan
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -65,6 +65,15 @@ def iteration_of(path: Path) -> int:
         return int((file.metadata() or {})["iteration"])
 
 
+def small_state(stored: dict) -> dict[str, Tensor]:
+    """Of a checkpoint what the method holds, in half precision, without a teacher."""
+    return {
+        key: (value.half() if value.is_floating_point() and value.dim() else value).contiguous()
+        for key, value in stored["method"].items()
+        if not key.startswith("teacher.")
+    }
+
+
 def keep_small(job: Job, config: Bench, total: int) -> None:
     """Write the small state if the run has reached another fifth since the last one."""
     run, path = config.runs / job.place, state_file(job, config)
@@ -72,16 +81,24 @@ def keep_small(job: Job, config: Bench, total: int) -> None:
     if FIFTHS * reached // total <= FIFTHS * iteration_of(path) // total:
         return
     stored = read_checkpoint(run)
-    small = {
-        key: (value.half() if value.is_floating_point() and value.dim() else value).contiguous()
-        for key, value in stored["method"].items()
-        if not key.startswith("teacher.")
-    }
     notes = {"iteration": str(stored["iteration"]), "best": str(stored["best"])}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as partial:
-        save_file(small, partial, notes)
+        save_file(small_state(stored), partial, notes)
     print(f"{path}: iteration {stored['iteration']}, {path.stat().st_size / 2**20:.1f} MiB")
+
+
+def checkpoint_of(small: dict[str, Tensor], plan: Plan) -> dict:
+    """A checkpoint from a small state, without its iteration and best: the optimiser and the mean of the weights begin
+    anew."""
+    network = build_network(plan.network, len(plan.channels), len(plan.classes))
+    method = method_class(plan.method)(network, **plan.options)
+    load_small(method, small)
+    optimizer = make_optimizer(plan.recipe, method, torch.device("cpu"))
+    stored = {"method": method.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
+    if plan.recipe.ema:
+        stored["average"] = Average(method.network, plan.recipe.ema).state_dict()
+    return stored
 
 
 def restore_small(job: Job, config: Bench) -> None:
@@ -89,17 +106,10 @@ def restore_small(job: Job, config: Bench) -> None:
     path, settings = state_file(job, config), job.settings(config)
     dataset = read_dataset(settings.dataset)
     plan = make_plan(settings, dataset)
-    method = method_class(plan.method)(
-        build_network(plan.network, len(plan.channels), len(plan.classes)), **plan.options
-    )
     with safe_open(path, "pt") as file:
         notes = file.metadata()
-        load_small(method, {key: file.get_tensor(key) for key in file.keys()})
-    optimizer = make_optimizer(plan.recipe, method, torch.device("cpu"))
-    stored = {"iteration": int(notes["iteration"]), "best": float(notes["best"]), "method": method.state_dict()}
-    stored |= {"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
-    if plan.recipe.ema:
-        stored["average"] = Average(method.network, plan.recipe.ema).state_dict()
+        stored = checkpoint_of({key: file.get_tensor(key) for key in file.keys()}, plan)
+    stored |= {"iteration": int(notes["iteration"]), "best": float(notes["best"])}
     write_plan(settings, plan)
     write_checkpoint(Path(settings.run), stored)
     print(f"{settings.run}: made from {path}, iteration {notes['iteration']}")
