@@ -21,9 +21,7 @@ demo: $(VENV)/installed
 
 # lint, format and types
 check: $(VENV)/test-installed
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/mypy
+	$(BIN)/pre-commit run --all-files
 
 format: $(VENV)/test-installed
 	$(BIN)/ruff check --fix

@@ -15,7 +15,7 @@ import torch
 from small import small_dataset
 
 from scribbleseg import __version__, cli
-from scribbleseg.config import Argument, Bench, Evaluate, Train
+from scribbleseg.config import Argument, Bench, Evaluate, Resume, Train
 from scribbleseg.core.errors import InputError
 from scribbleseg.methods import METHODS
 
@@ -294,9 +294,23 @@ def test_resume_takes_the_run_alone(call, refused, trained, small, tmp_path):
     assert (code, out) == (0, "") and err.splitlines()[0] == f"{run}: is finished (2 iterations)"
     assert call("train", "--resume", run) == (code, out, err)
     assert {path.name: path.stat().st_mtime_ns for path in run.iterdir()} == before  # it was finished
-    for words in (["train", run, "--resume", "--lr", "1"], ["train", small, run, "--resume"], ["train", "--resume"]):
-        assert "--resume takes only the run folder" in refused(*words)
+    for words, said in (
+        ([run, "--resume", "--step-at", "1", "--lr=1"], "It was also given --step-at, --lr."),
+        ([small, run, "--resume", "--network=foo:Bar"], f"It was also given {run}."),
+        (["--resume", "--method", "pce"], "No folder was given."),
+    ):
+        error = refused("train", *words)
+        assert "--resume takes only the run folder" in error and said in error
+        assert error.endswith("scribbleseg train RUN --resume")
     assert "not a run folder" in refused("train", tmp_path, "--resume")
+
+
+def test_resume_is_an_option_of_train(call, refused):
+    assert "--resume " in call("train", "--help")[1]
+    assert "Did you mean one of: '--preset', '--resume'?" in refused("train", "run", "--resum")
+    for words in (["--network=foo:Bar", "run", "--resume"], ["--resume", "run", "--network", "foo:Bar"]):
+        assert cli.parse(["train", *words]) == Resume(Path("run"), network="foo:Bar")
+    assert cli.parse(["train", "data", "run", "--method=--resume"]) == Train(Path("data"), Path("run"), "--resume")
 
 
 def test_resume_carries_on_from_the_checkpoint(call, trained, tmp_path):

@@ -9,11 +9,13 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
+from click.core import ParameterSource
 
 from . import __version__, config
 from .config import VERBS
@@ -39,11 +41,11 @@ def main(argv: list[str] | None = None) -> int:
 def _main(argv: list[str]) -> int:
     settings = None
     try:
-        if argv[:1] == ["train"] and "--resume" in argv:
-            settings = _run_to_resume(argv[1:])
-            return _run("training.train:carry_on", settings)
         settings = parse(argv)
-        return 0 if settings is None else _run(VERBS[argv[0]][1], settings)
+        if settings is None:
+            return 0
+        resumes = isinstance(settings, config.Resume)
+        return _run("training.train:carry_on" if resumes else VERBS[argv[0]][1], settings)
     except InputError as error:
         say(f"scribbleseg: {error}")
         return 2
@@ -101,7 +103,13 @@ def _command(verb: str, kind: type) -> click.Command:
     hints = get_type_hints(kind, include_extras=True)
     params = [_parameter(field, *get_args(hints[field.name])) for field in dataclasses.fields(kind)]
     text = inspect.cleandoc(kind.__doc__ or "")
-    return click.Command(verb, params=params, callback=kind, help=text, short_help=text.splitlines()[0])
+    make: Callable = kind
+    if kind is config.Train:
+        make = _train_or_resume
+        words = "Continue the run in RUN, the only folder to give, with the settings that it was started with."
+        # eager: it is read first, and says whether DATASET and RUN are both required
+        params.append(click.Option(["--resume"], is_flag=True, is_eager=True, callback=_takes_one, help=words))
+    return click.Command(verb, params=params, callback=make, help=text, short_help=text.splitlines()[0])
 
 
 def _parameter(field: dataclasses.Field, kind: Any, shown: config.Argument | config.Option) -> click.Parameter:
@@ -148,21 +156,27 @@ def _repeat(error: click.UsageError) -> str:
     return ""
 
 
-def _run_to_resume(words: list[str]) -> config.Resume:
-    rest = [word for word in words if word != "--resume"]
-    named = {}
-    for name in ("method", "network", "augmentation"):
-        if f"--{name}" in rest[:-1]:
-            at = rest.index(f"--{name}")
-            named[name] = rest[at + 1]
-            del rest[at : at + 2]
-    if len(rest) != 1 or rest[0].startswith("-"):
+def _takes_one(context: click.Context, _: click.Parameter, resume: bool) -> bool:
+    for param in context.command.params:
+        param.required = param.required and not resume
+    return resume
+
+
+def _train_or_resume(resume: bool, **given: Any) -> config.Train | config.Resume:
+    if not resume:
+        return config.Train(**given)
+    context, own = click.get_current_context(), ("method", "network", "augmentation")
+    said = [name for name in given if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    more = [f"--{name.replace('_', '-')}" for name in said if name not in ("dataset", "run", *own)]
+    more += [str(given["run"])] if "run" in said else []
+    if more or "dataset" not in said:
+        found = f"It was also given {', '.join(more)}" if more else "No folder was given"
         raise InputError(
             "--resume takes only the run folder (and a --method, --network or --augmentation that is not one of "
-            "scribbleseg's); the settings are those that the run was started with: "
+            f"scribbleseg's). {found}. The settings are those that the run was started with: "
             "scribbleseg train RUN --resume"
         )
-    return config.Resume(Path(rest[0]), **named)
+    return config.Resume(given["dataset"], **{name: given[name] for name in own})
 
 
 def _beside_others() -> bool:
