@@ -193,6 +193,11 @@ def test_the_teachers_soft_labels_count_on_what_is_neither_drawn_nor_enclosed_by
     assert "soft" not in Corral(Flat()).losses(Batch(images, drawn, {}), torch.tensor(1.0))
 
 
+def test_the_teacher_drops_nothing():
+    network = nn.Sequential(nn.Conv2d(1, 3, 1), nn.Dropout(0.5))
+    assert Corral(network, soft=1.0).teacher[1].p == 0 and network[1].p == 0.5
+
+
 def test_the_teacher_follows_the_student_and_both_count_r():
     images, label = strip()
     method = Corral(Flat(), soft=1.0, taught=1.0)
