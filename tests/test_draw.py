@@ -58,6 +58,20 @@ def put_slice(there: TestClient, case: str, index: int, shown: np.ndarray, versi
     )
 
 
+def accept(there: TestClient, case: str) -> dict:
+    version = there.get(f"/api/cases/{case}").json()["version"]
+    answer = there.post(f"/api/cases/{case}/accept", headers={"if-match": f'"{version}"'})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def restore(there: TestClient, case: str, key: str, reviewed: bool = False):
+    """Take an accepted case back, on the version that is on the disk now."""
+    version = there.get(f"/api/cases/{case}").json()["version"]
+    body = {"accepted": key, "reviewed": reviewed}
+    return there.post(f"/api/cases/{case}/restore", json=body, headers={"if-match": f'"{version}"'})
+
+
 @pytest.fixture
 def dataset(tmp_path) -> Path:
     return small_dataset(tmp_path / "data", cases=3)
@@ -347,15 +361,13 @@ def test_a_class_that_was_being_added_when_the_process_was_killed_is_there_after
 
 
 def test_after_a_new_class_an_update_starts_from_the_beginning(of_one, tmp_path):
-    version = of_one.get(f"/api/cases/{CASE}").json()["version"]
-    accepted = of_one.post(f"/api/cases/{CASE}/accept", headers={"if-match": f'"{version}"'}).json()
+    accepted = accept(of_one, CASE)
     session = open_session(tmp_path / "copy", ("square", "core", "late"))
     updater = Updater(session, TINY)
     with pytest.raises(InputError, match="nothing is drawn yet of: late"):
         updater.start(CASE)
     there = client(session)
-    version = there.get(f"/api/cases/{CASE}").json()["version"]
-    back = there.post(f"/api/cases/{CASE}/restore", headers={"if-match": f'"{version}"'}).json()  # the backup moved too
+    back = restore(there, CASE, accepted["accepted"]).json()  # its "not drawn" has the new value too
     assert np.sum(back["drawn"]) < np.sum(accepted["drawn"])
     shown = get_plane(there, CASE, "strokes", 0, 0).copy()
     shown[0, :5] = 3
@@ -786,26 +798,97 @@ def test_accepting_a_case_keeps_the_strokes_and_can_be_taken_back(of_one, tmp_pa
     dense_before = (place / "labelsTr_dense" / f"{CASE}.nii.gz").read_bytes()
     stale = of_one.post(f"/api/cases/{CASE}/accept", headers={"if-match": '"old"'})
     assert stale.status_code == 412
-    answer = of_one.post(f"/api/cases/{CASE}/accept", headers={"if-match": f'"{case["version"]}"'})
-    assert answer.status_code == 200
+    key = accept(of_one, CASE)["accepted"]
     for index in range(3):
         expected = np.where(strokes[index] == NOT_DRAWN, predicted[index], strokes[index])
         assert np.array_equal(get_plane(of_one, CASE, "strokes", 0, index), expected)
     assert np.isin(nibabel.load(place / "labelsTr" / f"{CASE}.nii.gz").get_fdata(), (0, 1, 2)).all()
     assert (place / "labelsTr_dense" / f"{CASE}.nii.gz").read_bytes() == dense_before
     assert of_one.get("/api/session").json()["cases"][0]["reviewed"]
-    version = answer.json()["version"]
-    back = of_one.post(f"/api/cases/{CASE}/restore", headers={"if-match": f'"{version}"'})
-    assert back.json()["drawn"] == case["drawn"]
+    assert restore(of_one, CASE, key).json()["drawn"] == case["drawn"]
     assert all(np.array_equal(get_plane(of_one, CASE, "strokes", 0, index), strokes[index]) for index in range(3))
+    assert not of_one.get("/api/session").json()["cases"][0]["reviewed"]
+
+
+def strokes_of(there: TestClient, case: str) -> np.ndarray:
+    return np.stack([get_plane(there, case, "strokes", 0, index) for index in range(3)])
+
+
+def test_a_case_that_is_accepted_twice_goes_back_to_its_strokes(of_one, tmp_path):
+    before = strokes_of(of_one, CASE)
+    keys = [accept(of_one, CASE)["accepted"] for _ in range(2)]
+    again = opened(tmp_path / "copy")  # the server was started anew
+    for key in reversed(keys):
+        assert restore(again, CASE, key).status_code == 200
+    assert np.array_equal(strokes_of(again, CASE), before)
+
+
+def test_a_case_that_is_accepted_erased_in_and_accepted_goes_back_step_by_step(of_one):
+    before, first = strokes_of(of_one, CASE), accept(of_one, CASE)["accepted"]
+    accepted = get_plane(of_one, CASE, "strokes", 0, 1)
+    erased = accepted.copy()
+    erased[4:20, 5:25] = NOT_DRAWN
+
+    def put(shown: np.ndarray) -> None:
+        version = of_one.get(f"/api/cases/{CASE}").json()["version"]
+        assert put_slice(of_one, CASE, 1, shown, version).status_code == 200
+
+    put(erased)
+    second = accept(of_one, CASE)["accepted"]
+    assert restore(of_one, CASE, second, reviewed=True).status_code == 200
+    assert np.array_equal(get_plane(of_one, CASE, "strokes", 0, 1), erased)
+    assert of_one.get("/api/session").json()["cases"][0]["reviewed"]
+    put(accepted)
+    assert restore(of_one, CASE, first).status_code == 200
+    assert np.array_equal(strokes_of(of_one, CASE), before)
+
+
+def test_taking_back_an_accepted_case_keeps_what_another_page_has_drawn_since(of_one, tmp_path):
+    before, key, other = strokes_of(of_one, CASE), accept(of_one, CASE)["accepted"], opened(tmp_path / "copy")
+    theirs = get_plane(other, CASE, "strokes", 0, 0).copy()
+    theirs[0, :9] = 2 - (theirs[0, :9] == 2)  # another class than what was accepted
+    version = other.get(f"/api/cases/{CASE}").json()["version"]
+    assert put_slice(other, CASE, 0, theirs, version).status_code == 200
+    accept(other, CASE)
+    assert restore(of_one, CASE, key).status_code == 200
+    found = strokes_of(of_one, CASE)
+    assert np.array_equal(found[0, 0, :9], theirs[0, :9])
+    found[0, 0, :9] = before[0, 0, :9]
+    assert np.array_equal(found, before)
+
+
+def test_what_was_accepted_and_is_not_known_any_more_changes_nothing(of_one, tmp_path):
+    key = accept(of_one, CASE)["accepted"]
+    after, [kept] = strokes_of(of_one, CASE), (tmp_path / "copy/.scribbleseg/draw/accepted").iterdir()
+    for odd in ("../../dataset", "", "0" * 16):
+        answer = restore(of_one, CASE, odd)
+        assert answer.status_code == 400 and "is missing, which says what was accepted" in answer.json()["error"]
+    kept.unlink()
+    assert restore(of_one, CASE, key).status_code == 400
+    assert np.array_equal(strokes_of(of_one, CASE), after)
+
+
+def test_a_case_that_cannot_be_accepted_leaves_nothing(of_one, tmp_path, monkeypatch):
+    place = tmp_path / "copy"
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    version = of_one.get(f"/api/cases/{CASE}").json()["version"]
+
+    def full(path: Path, *_) -> None:
+        if path.parent.name == "labelsTr":
+            raise InputError("the disk is full")
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+
+    monkeypatch.setattr("scribbleseg.draw.strokes.write_volume", full)
+    answer = of_one.post(f"/api/cases/{CASE}/accept", headers={"if-match": f'"{version}"'})
+    assert answer.status_code == 400 and "the disk is full" in answer.json()["error"]
+    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
 
 
 def test_a_case_without_strokes_is_restored_to_none(of_one):
-    version = of_one.get("/api/cases/case.2 a").json()["version"]
-    answer = of_one.post("/api/cases/case.2 a/accept", headers={"if-match": f'"{version}"'})
-    assert np.sum(answer.json()["drawn"]) == 40 * 36 * 3
-    back = of_one.post("/api/cases/case.2 a/restore", headers={"if-match": f'"{answer.json()["version"]}"'})
-    assert np.sum(back.json()["drawn"]) == 0
+    answer = accept(of_one, "case.2 a")
+    assert np.sum(answer["drawn"]) == 40 * 36 * 3
+    assert np.sum(restore(of_one, "case.2 a", answer["accepted"]).json()["drawn"]) == 0
 
 
 def test_masks_are_exported_with_the_strokes_on_top(of_one, tmp_path):

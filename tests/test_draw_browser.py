@@ -891,6 +891,28 @@ def test_the_old_prediction_stays_until_the_new_one_has_come_and_the_least_sure_
         page.keyboard.press("Control+z")
         page.wait_for_timeout(700)
         assert (np.asanyarray(nibabel.load(path).dataobj) == 3).all()
+        page.wait_for_selector("#cases button[aria-current=true] .tick:text-is('')", state="attached")
+
+        # accept it twice, and take both back
+        page.keyboard.press("1")
+        stroke(page, [(5, 5), (12, 5)], **grid)
+        drawn = np.asanyarray(nibabel.load(path).dataobj)
+        for _ in range(2):
+            page.keyboard.press("A")
+            page.click("#ask button:text-is('Accept')")
+            page.wait_for_selector("#cases button[aria-current=true] .tick:text-is('✓')")
+            page.wait_for_timeout(500)
+        assert (np.asanyarray(nibabel.load(path).dataobj) != 3).all()
+        for reviewed in ("✓", ""):
+            page.keyboard.press("Control+z")
+            page.wait_for_timeout(700)
+            page.wait_for_selector(
+                f"#cases button[aria-current=true] .tick:text-is('{reviewed}')", state="attached"
+            )
+        assert np.array_equal(np.asanyarray(nibabel.load(path).dataobj), drawn)
+        page.keyboard.press("Control+Shift+z")
+        page.wait_for_timeout(700)
+        assert (np.asanyarray(nibabel.load(path).dataobj) != 3).all()
 
 
 def test_a_case_that_cannot_be_read_is_named_in_the_list(browser, tmp_path):
