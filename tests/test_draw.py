@@ -903,15 +903,13 @@ def test_masks_are_exported_with_the_strokes_on_top(of_one, tmp_path):
     assert none.status_code == 400 and "no reviewed case" in none.json()["error"] and not (tmp_path / "few").exists()
     assert of_one.put(f"/api/cases/{CASE}/reviewed", json={"reviewed": True}).status_code == 204
     few = of_one.post("/api/export", json={"folder": "few", "reviewed": True})  # beside the data set
-    assert few.json()["cases"] == [CASE] and [path.name for path in (tmp_path / "few").iterdir()] == [f"{CASE}.nii.gz"]
+    assert few.json() == {"cases": [CASE], "folder": str(tmp_path / "few")}
+    assert [path.name for path in (tmp_path / "few").iterdir()] == [f"{CASE}.nii.gz"]
 
 
 def test_a_second_update_starts_from_the_model_of_the_first_and_old_predictions_stay_until_then(of_one, tmp_path):
     session = Session(tmp_path / "copy")
     updater = Updater(session, TINY)
-    (session.work / "updates" / "2").mkdir()  # one that was cut off
-    assert session.predictions.number(session.case(CASE)) == 1
-    (session.work / "updates" / "2").rmdir()
     run_here(updater, CASE)
     config = json.loads((session.work / "updates/2/run/config.json").read_text(encoding="utf-8"))
     assert (
@@ -1075,6 +1073,86 @@ def test_predictions_of_a_stopped_update_do_not_count(dataset):
     assert session.predictions.number(session.case(CASE)) == 2
     updater.stop()
     assert wait(updater, {"stopped"}) and session.predictions.number(session.case(CASE)) == 1
+
+
+PREDICTS = """
+import pathlib, sys, time
+folder = pathlib.Path(sys.argv[1])
+for case in ("case.0 a", "case.1 a"):
+    (folder / "uncertainty").mkdir(exist_ok=True)
+    (folder / "uncertainty" / f"{case}.json").write_text("[0]")
+print(flush=True)
+time.sleep(60)
+"""  # an update that has predicted two of three cases
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_the_predictions_of_an_update_that_is_ended_while_it_predicts_do_not_count(
+    updated, tmp_path, monkeypatch, number
+):
+    def begin(words: list[str], **more) -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, "-c", PREDICTS, words[-1]], **more | {"stdout": subprocess.PIPE})
+
+    place = shutil.copytree(updated, tmp_path / "data", symlinks=True)
+    monkeypatch.setattr("scribbleseg.draw.update.subprocess", SimpleNamespace(Popen=begin, PIPE=subprocess.PIPE))
+    session = Session(place)
+    there, updater = client(session), Updater(session, TINY)
+    updater.start(CASE)
+    updater.process.stdout.readline()
+
+    def numbers(session: Session) -> list[int | None]:
+        return [row["prediction"] for row in session.describe()["cases"]]
+
+    assert numbers(session) == [2, 2, 1]
+    answer = there.post("/api/export", json={"folder": "masks", "reviewed": False})
+    assert answer.status_code == 400 and "would be of two models" in answer.json()["error"]
+    assert not (tmp_path / "masks").exists()
+    updater.process.send_signal(number)
+    updater.process.wait()
+    assert (updater.folder / "uncertainty" / f"{CASE}.json").is_file()  # nobody has asked how it ended
+    assert numbers(session) == numbers(Session(place)) == [1, 1, 1]
+    there = opened(place)
+    assert there.post("/api/export", json={"folder": "masks", "reviewed": False}).status_code == 200
+
+
+def test_masks_that_are_exported_while_an_update_begins_to_predict_are_not_kept(of_one, tmp_path, monkeypatch):
+    def other(path: Path, *_) -> None:
+        path.touch()
+        folder = tmp_path / "copy/.scribbleseg/draw/updates"
+        if not (folder / "2").exists():
+            shutil.copytree(folder / "1", folder / "2", symlinks=True)
+
+    monkeypatch.setattr("scribbleseg.draw.export.write_volume", other)
+    answer = of_one.post("/api/export", json={"folder": "masks", "reviewed": False})
+    assert answer.status_code == 400 and "would be of two models" in answer.json()["error"]
+    assert not (tmp_path / "masks").exists()
+
+
+def test_old_updates_are_deleted_but_no_last_prediction_of_a_case(of_one, tmp_path):
+    place = tmp_path / "copy"
+    folder = place / ".scribbleseg/draw/updates"
+    for number in ("2", "3", "4", "5"):  # case.2 has its last prediction in 2; 4 was stopped
+        shutil.copytree(folder / "1", folder / number, symlinks=True)
+    for number in ("3", "4", "5"):
+        (folder / number / "uncertainty" / "case.2 a.json").unlink()
+    (folder / "4" / "failed.json").unlink()
+    updater = Updater(Session(place), TINY)
+    updater.process, updater.last = subprocess.Popen(["true"]), Progress("predicting", 5)
+    updater.folder = folder / "5"
+    updater.process.wait()
+    assert updater.progress().phase == "done"
+    assert sorted(path.name for path in folder.iterdir()) == ["2", "3", "5"]
+
+
+def test_a_message_about_an_update_that_ended_says_nothing_that_is_not_so(of_one, dataset, tmp_path):
+    for place, stays in ((dataset, ""), (tmp_path / "copy", " The model before it stays.")):
+        updater = Updater(Session(place), TINY)
+        updater.folder = place / ".scribbleseg/draw/updates/7"
+        updater.folder.mkdir(parents=True)
+        (updater.folder / "output.log").write_text("reading\nno strokes. Draw some.\n", encoding="utf-8")
+        assert updater._ended(2).message == f"The update failed: no strokes. Draw some.{stays}"
+        updater.stopped = True
+        assert updater._ended(130).message == f"Stopped.{stays}"
 
 
 def test_an_update_does_not_start_while_classes_change(dataset, monkeypatch):

@@ -12,10 +12,7 @@ from ..core.errors import InputError
 from .folder import find_scans, scribbles_folder
 from .session import Session, as_colour
 
-STOPPING = (
-    "stopping the update, which ends its step first. The strokes are saved, and the model before it "
-    "stays. Ctrl-C again stops it at once."
-)
+STOPPING = "stopping the update, which ends its step first. The strokes are saved. Ctrl-C again stops it at once."
 
 
 def draw(config: Draw) -> None:

@@ -20,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 
 from ..core.errors import InputError
 from ..data.dataset import Case
-from .export import export_masks
+from .export import export_masks, masks_folder
 from .security import Guard
 from .session import Session, as_colour
 from .strokes import Conflict, Strokes
@@ -180,12 +180,13 @@ class _Pages:
         return StreamingResponse(lines(), media_type="text/event-stream")
 
     async def export(self, request: Request) -> Response:
-        """`{"folder": PATH, "reviewed": false}`: writes masks, answers how many and where."""
+        """`{"folder": PATH, "reviewed": false}`: writes masks, answers of which cases and where, from / on."""
         folder, only = await _json(request, "folder", str), await _json(request, "reviewed", bool)
         if not folder.strip():
             raise InputError("no folder is named. Name a new folder for the masks.")
-        done = await run_in_threadpool(export_masks, self.session, Path(folder).expanduser(), only)
-        return JSONResponse({"cases": done, "folder": folder})
+        target = masks_folder(self.session, folder)
+        done = await run_in_threadpool(export_masks, self.session, target, only)
+        return JSONResponse({"cases": done, "folder": str(target)})
 
     def _place(self, request: Request) -> tuple[Case, int, int]:
         at = request.path_params

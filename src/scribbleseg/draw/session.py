@@ -5,7 +5,7 @@ import os
 import secrets
 import shlex
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -77,6 +77,7 @@ class Session:
         self.blank: dict[str, str] = {}
         self.port = 0  # of the last server; 0 is any
         self.number = ""
+        self.running: Callable[[], int | None] = lambda: None  # the number of the update that runs
         if (self.place / "dataset.json").is_file():
             self._load()
         self.number = self.number or secrets.token_hex(8)
@@ -114,7 +115,9 @@ class Session:
         check_names(dataset.cases)
         self.images = Images(dataset)
         self.strokes = StrokeFiles(dataset, self.images)
-        self.predictions = Predictions(self.work / "updates", self.images, dataset.file_ending)
+        self.predictions = Predictions(
+            self.work / "updates", self.images, dataset.file_ending, lambda: self.running()
+        )
         path = self.work / "session.json"
         stored = read_json(path, Stored) if path.is_file() else Stored()
         self.colours = [
