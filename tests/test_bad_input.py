@@ -671,6 +671,30 @@ def test_an_atomic_folder_appears_at_the_end(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("kind", [atomic_file, atomic_folder])
+def test_names_that_no_file_can_have_are_refused(tmp_path, kind):
+    for name, words in (
+        ("a\0b", "can be no name of a file or folder"),
+        ("\ud800", "can be no name of a file or folder"),
+        ("x" * 300, "cannot be written .File name too long.. Choose a shorter name"),
+        ("x" * 250, "cannot be written .File name too long.. Choose a shorter name"),  # the partial one is longer
+    ):
+        with pytest.raises(InputError, match=words), kind(tmp_path / name):
+            pass
+    with pytest.raises(InputError, match="'/': can be no name"), kind(Path("/")):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(InputError, match="out: cannot be written .Permission denied"), atomic_folder(tmp_path / "out"):
+        pass
+
+
 def test_a_reading_error_inside_is_not_blamed_on_the_output(tmp_path):
     for kind in (atomic_file, atomic_folder):
         with pytest.raises(FileNotFoundError, match="source"), kind(tmp_path / "there" / "out"):

@@ -24,6 +24,7 @@ from starlette.testclient import TestClient
 from test_folders import write_series
 from tiny import image
 
+from scribbleseg.cli import main
 from scribbleseg.config import Draw, Train
 from scribbleseg.core.errors import InputError
 from scribbleseg.data.fitting import fit
@@ -704,6 +705,12 @@ def test_large_and_strange_requests_are_refused(dataset):
     assert "expected at most" in there.post("/api/export", headers={"content-length": str(2**40)}).json()["error"]
     assert "not JSON" in there.post("/api/export", content=b"{").json()["error"]
     assert "has no str 'folder'" in there.post("/api/export", json=[]).json()["error"]
+    for folder, words in (
+        ("~nosuchuser/x", "no such home folder"),
+        ("x" * 300, "Choose a shorter name"),
+        ("a\0b", "can be no name"),
+    ):
+        assert words in there.post("/api/export", json={"folder": folder, "reviewed": False}).json()["error"]
     assert "no folder is named" in there.post("/api/export", json={"folder": " ", "reviewed": False}).json()["error"]
     assert "expected a number" in there.get(f"/api/cases/{CASE}/image/0/0?channel=x").json()["error"]
 
@@ -1349,3 +1356,16 @@ def test_without_the_extra_the_message_says_what_to_install(dataset, monkeypatch
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(InputError, match=r"pip install 'scribbleseg\[draw\]'"):
         draw(Draw(dataset))
+
+
+def test_ctrl_c_on_a_folder_that_may_not_be_read_is_no_traceback(tmp_path, monkeypatch, capsys):
+    def stop(config: Draw) -> None:
+        raise KeyboardInterrupt
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr("scribbleseg.draw.draw.draw", stop)
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert main(["draw", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "scribbleseg: stopped.\n"
