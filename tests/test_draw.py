@@ -141,6 +141,8 @@ def test_bad_class_names_leave_nothing(tmp_path, classes, words):
 def test_folders_that_cannot_be_drawn_on_are_refused(tmp_path, dataset):
     with pytest.raises(InputError, match="no such folder"):
         open_session(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="is a file; expected a folder of scans.* Give the folder it lies in"):
+        open_session(dataset / "imagesTr" / f"{CASE}_0000.nii.gz")
     with pytest.raises(InputError, match="no scans in it"):
         open_session(tmp_path)
     folder = scans(tmp_path / "scans", ("RAS",))

@@ -78,9 +78,8 @@ def survey(folder: Path) -> tuple[Dataset, list[str]]:
     folder = Path(folder)
     path = folder / "dataset.json"
     if not folder.is_dir():
-        raise InputError(
-            f"{folder}: no such folder. A data set is a folder in the nnU-Net raw layout with a dataset.json."
-        )
+        found = "is a file" if folder.is_file() else "no such folder"
+        raise InputError(f"{folder}: {found}. A data set is a folder in the nnU-Net raw layout with a dataset.json.")
     if not path.is_file():
         near = [path.name for path in sorted(folder.glob("[!.]*")) if path.name.casefold().startswith("dataset")]
         found = f" (it has {first_names(near)}; rename it?)" if near else ""

@@ -248,18 +248,29 @@ def whole_numbers(path: Path, voxels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(voxels, dtype=np.int32)
 
 
+def check_room(path: Path, grid: Grid) -> None:
+    """Raises InputError for a volume of several slices that a picture is to hold."""
+    if ending(path) in PICTURES and 1 not in grid.sizes:
+        raise InputError(
+            f"{path}: {ending(path)} holds one slice; this scan has {grid.sizes[grid.order[0]]}. "
+            f"Name a file that ends in {NIFTI[0]}."
+        )
+
+
 def write_volume(
     path: Path, array: np.ndarray, grid: Grid, complete: Callable[[Path], object] = lambda partial: None
 ) -> None:
     """Write [D, H, W] atomically, in the format of `path`'s ending; shape, affine and header come from the grid.
 
-    `complete` is called with the complete file before it gets its name.
+    `complete` is called with the complete file before it gets its name. Raises InputError as `check_room` does.
     """
+    check_room(path, grid)
     kind = ending(path)
     stored = array.transpose(np.argsort(grid.order)).reshape(grid.shape)
     with atomic_file(path) as partial:
         if kind in PICTURES:
-            write_picture(partial, stored.reshape(grid.sizes[:2]))
+            single = max(axis for axis in range(3) if grid.sizes[axis] == 1)
+            write_picture(partial, stored.reshape(np.delete(grid.sizes, single)))
         else:
             (write_nifti if kind in NIFTI else write_itk)(partial, stored, grid.affine, grid.header)
         complete(partial)

@@ -40,6 +40,8 @@ def find_scans(folder: Path) -> Scans:
     `CASE_0000`, `CASE_0001`, … are the channels of the case CASE. Raises InputError for a folder without scans, for
     endings that differ, for two files of one case, and for cases that differ in their channels.
     """
+    if folder.is_file():
+        raise InputError(f"{folder}: is a file; expected a folder of scans, or a data set. Give the folder it lies in.")
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder. Give a folder of scans, or a data set.")
     found = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]

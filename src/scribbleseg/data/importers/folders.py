@@ -122,7 +122,7 @@ def find_scans(images: Path, channels: int) -> dict[str, tuple[Path, ...]]:
     number of channels, and for what `_is_volume` does not accept.
     """
     if not images.is_dir():
-        raise InputError(f"{images}: no such folder. Give the folder of the scans.")
+        raise InputError(f"{images}: {'is a file' if images.is_file() else 'no such folder'}. Give the folder of the scans.")
     found: dict[str, dict[str, Path]] = {}
     others: list[str] = []
     for path in sorted(images.glob("[!.]*")):
@@ -171,7 +171,7 @@ def find_labels(labels: Path, scans: Iterable[str]) -> dict[str, Path]:
     accept.
     """
     if not labels.is_dir():
-        raise InputError(f"{labels}: no such folder. Give the folder of the labels.")
+        raise InputError(f"{labels}: {'is a file' if labels.is_file() else 'no such folder'}. Give the folder of the labels.")
     cases = {case.casefold(): case for case in scans}
     found: dict[str, Path] = {}
     others: list[str] = []
