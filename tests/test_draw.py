@@ -170,8 +170,19 @@ def test_a_folder_of_scans_is_shown_whole(tmp_path, capsys):
     open_session(folder, ("liver",))
     assert "1 not shown, no scans: notes.txt" in capsys.readouterr().err
     (folder / "gone.nii.gz").symlink_to("nowhere")
-    with pytest.raises(InputError, match="gone.nii.gz: is not a file"):
+    with pytest.raises(InputError, match="gone.nii.gz: links to nowhere, which is gone. Put the scan there"):
         open_session(folder)
+
+
+def test_scans_beside_which_nothing_can_be_written_say_what_to_do(tmp_path, monkeypatch):
+    folder = scans(tmp_path / "scans", ("RAS",))
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(InputError, match="would lie here, and .* cannot be written to. Make a folder where you may"):
+        open_session(folder)
+    mine = tmp_path / "home" / "mine"
+    mine.mkdir(parents=True)
+    (mine / "scan_RAS.nii.gz").symlink_to(folder / "scan_RAS.nii.gz")
+    assert list(open_session(mine, ("liver",)).data.cases) == ["scan_RAS"]
 
 
 def test_a_name_that_is_no_text_is_refused(tmp_path, dataset):

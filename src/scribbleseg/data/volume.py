@@ -5,6 +5,7 @@ last axis of the file if spacings are equal to a thousandth), unless another pla
 read in the axis order of their image.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +116,11 @@ def ending(path: Path) -> str:
     raise InputError(f"{path}: not a volume that can be read; expected one of {', '.join(ENDINGS)}.")
 
 
+def dead_link(path: Path) -> str:
+    """Where a link leads that leads to nothing; empty for what is no such link."""
+    return f"links to {os.readlink(path)}, which is gone" if path.is_symlink() and not path.exists() else ""
+
+
 def read_volume(
     path: Path, order: tuple[int, int, int] | None = None, plane: str = "spacing"
 ) -> tuple[np.ndarray, Grid]:
@@ -140,7 +146,7 @@ def read_components(
     path = Path(path)
     kind = ending(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file. Correct the path.")
+        raise InputError(f"{path}: {dead_link(path) or 'no such file'}. Correct the path.")
     if kind in PICTURES:
         pixels = read_picture(path)
         stored, affine, header = pixels[:, :, 0] if pixels.ndim == 3 else pixels, np.eye(4), None

@@ -1,5 +1,6 @@
 """The verb `draw`: open or make the data set, serve the page on this computer, open the browser."""
 
+import os
 import secrets
 import socket
 import threading
@@ -57,6 +58,11 @@ def open_session(folder: Path, classes: tuple[str, ...] = ()) -> Session:
     else:
         find_scans(folder)
         session = Session(scribbles_folder(folder), folder)
+        if session.dataset is None and not os.access(session.place.parent, os.W_OK):
+            raise InputError(
+                f"{session.place}: the data set would lie here, and {session.place.parent} cannot be written to. Make a "
+                f"folder where you may write, link or copy the scans of {folder} into it, and draw on that."
+            )
     if classes:
         pairs = [word.partition("=") for word in classes]
         colours = [as_colour(colour) if equals else None for _, equals, colour in pairs]
