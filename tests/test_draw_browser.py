@@ -928,6 +928,61 @@ def test_a_case_that_cannot_be_read_is_named_in_the_list(browser, tmp_path):
         open_case(page, "case.2 a")
 
 
+def test_the_first_case_that_can_be_read_is_opened(browser, tmp_path):
+    folder = small_dataset(tmp_path / "data", cases=3)
+    images = sorted((folder / "imagesTr").iterdir())
+    for image in images[:2]:
+        image.write_bytes(image.read_bytes()[:200])
+    with served(Session(folder)) as address, shown(browser, address) as page:
+        ready(page)
+        assert page.get_attribute("#cases button[aria-current=true]", "title") == "case.2 a"
+        assert page.locator("#cases .error").count() == 2
+
+
+def test_without_a_case_that_can_be_read_no_button_needs_one(browser, tmp_path):
+    folder = small_dataset(tmp_path / "data", cases=2)
+    for image in (folder / "imagesTr").iterdir():
+        image.write_bytes(image.read_bytes()[:200])
+    with served(Session(folder)) as address, shown(browser, address) as page:
+        ready(page)
+        for name in ("update", "accept-slice", "accept-case", "copy", "reviewed", "undo", "redo"):
+            assert page.locator(f"#{name}").is_disabled(), name
+        dialogs = "#help, #export, #more-classes"
+        page.evaluate(f"""() => document.querySelectorAll("header button, aside button").forEach(
+            (button) => button.matches("{dialogs}") || button.click())""")
+        page.wait_for_timeout(500)
+        assert not [said for said in page.locator("#toasts p").all_inner_texts() if "properties" in said]
+
+
+def test_an_accepted_case_can_be_taken_back_after_others_have_drawn(browser, tmp_path):
+    session = Session(small_dataset(tmp_path / "data", cases=2))
+    name, shape = "case.0 a", (3, 36, 40)
+    path, plane = session.strokes.path(session.case(name)), session.images.plane(session.case(name), 0)
+    pretend_update(session, 1, {name: np.full(shape, 2)}, {name: np.full(shape, 0.5)})
+    before = np.asanyarray(nibabel.load(path).dataobj)
+    grid = {"rows": shape[plane.rows], "columns": shape[plane.columns], "spacing": plane.spacing_mm}
+    with served(session) as address, shown(browser, address) as page:
+        ready(page)
+        page.keyboard.press("A")
+        page.click("#ask button:text-is('Accept')")
+        page.wait_for_selector("#cases button[aria-current=true] .tick:text-is('✓')")
+        strokes, version = session.strokes.shown(session.case(name), 0, 2)
+        theirs = strokes.copy()
+        theirs[30, 1:5] = 1
+        Session(session.place).save_slice(name, 2, theirs.tobytes(), version)
+        page.keyboard.press("1")
+        page.keyboard.press("o")
+        stroke(page, [(5, 5), (12, 5)], **grid, saved=False)
+        page.click("#ask button:text-is('Show theirs')")
+        page.wait_for_selector(SAVED)
+        page.wait_for_selector("#undo:enabled")
+        page.keyboard.press("Control+z")
+        page.wait_for_selector("#cases button[aria-current=true] .tick:text-is('')", state="attached")
+        page.wait_for_timeout(300)
+    after = np.asanyarray(nibabel.load(path).dataobj)
+    assert (after != before).sum() == 4 and (after[after != before] == 1).all()
+
+
 def test_a_case_that_takes_long_to_load_is_named_until_it_is_shown(browser, tmp_path):
     folder = small_dataset(tmp_path / "data", cases=2)
     loading = "getComputedStyle(document.querySelector('#stage'), '::after').visibility"

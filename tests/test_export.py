@@ -289,12 +289,14 @@ def test_patches_are_refused_and_nothing_is_written(tmp_path, capsys):
     assert "Got unexpected extra argument" in capsys.readouterr().err
 
 
-def test_a_run_on_volumes_is_packed_and_bundled_but_is_no_onnx(tmp_path):
+def test_a_run_on_volumes_is_packed_and_bundled_but_is_no_onnx(tmp_path, capsys):
     pytest.importorskip("monai")
     run = trained(tmp_path, iterations=2, preparation="patches", dims="3")
     with pytest.raises(InputError, match="was trained on volumes"):
         export(Export(run, tmp_path / "model"))
+    capsys.readouterr()
     folder = export(Export(run, tmp_path / "bundle", "monai"))
+    assert ".partial" not in capsys.readouterr().err
     scan = sorted((tmp_path / "data" / "imagesTr").iterdir())[0]
     voxels, grid = read_volume(scan)
     one, other = (ss.load(model).probabilities(voxels, grid.spacing_mm) for model in (run, folder / "models/model.zip"))
