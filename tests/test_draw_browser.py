@@ -906,9 +906,7 @@ def test_the_old_prediction_stays_until_the_new_one_has_come_and_the_least_sure_
         for reviewed in ("✓", ""):
             page.keyboard.press("Control+z")
             page.wait_for_timeout(700)
-            page.wait_for_selector(
-                f"#cases button[aria-current=true] .tick:text-is('{reviewed}')", state="attached"
-            )
+            page.wait_for_selector(f"#cases button[aria-current=true] .tick:text-is('{reviewed}')", state="attached")
         assert np.array_equal(np.asanyarray(nibabel.load(path).dataobj), drawn)
         page.keyboard.press("Control+Shift+z")
         page.wait_for_timeout(700)

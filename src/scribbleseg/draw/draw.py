@@ -58,10 +58,11 @@ def open_session(folder: Path, classes: tuple[str, ...] = ()) -> Session:
     else:
         find_scans(folder)
         session = Session(scribbles_folder(folder), folder)
-        if session.dataset is None and not os.access(session.place.parent, os.W_OK):
+        beside = session.place.parent
+        if session.dataset is None and not os.access(beside, os.W_OK):
             raise InputError(
-                f"{session.place}: the data set would lie here, and {session.place.parent} cannot be written to. Make a "
-                f"folder where you may write, link or copy the scans of {folder} into it, and draw on that."
+                f"{session.place}: the data set would lie here, and {beside} cannot be written to. Make a folder where "
+                f"you may write, link or copy the scans of {folder} into it, and draw on that."
             )
     if classes:
         pairs = [word.partition("=") for word in classes]

@@ -10,7 +10,6 @@ from ..core.labels import UNLABELED
 from ..data.volume import write_volume
 from .session import Session
 
-
 TWO_MODELS = "an update is predicting, so the masks would be of two models. Wait for its end or stop it, then export."
 
 

@@ -115,9 +115,7 @@ class Session:
         check_names(dataset.cases)
         self.images = Images(dataset)
         self.strokes = StrokeFiles(dataset, self.images)
-        self.predictions = Predictions(
-            self.work / "updates", self.images, dataset.file_ending, lambda: self.running()
-        )
+        self.predictions = Predictions(self.work / "updates", self.images, dataset.file_ending, lambda: self.running())
         path = self.work / "session.json"
         stored = read_json(path, Stored) if path.is_file() else Stored()
         self.colours = [
