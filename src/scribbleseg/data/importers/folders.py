@@ -20,7 +20,7 @@ from ..itk import from_itk, has_size, open_itk
 from ..layout import SUFFIX, alike
 from ..nifti import AS_ITK, two_places
 from ..placing import place
-from ..volume import ITK, NIFTI, dead_link, Grid, check_geometry, ending, read_label, read_volume, write_volume
+from ..volume import ITK, NIFTI, Grid, check_geometry, dead_link, ending, read_label, read_volume, write_volume
 from .write import END, case_paths, say_moved, write_blanks, write_description
 
 SEGMENTS = ".seg.nrrd"  # of 3D Slicer
