@@ -188,6 +188,7 @@ def test_from_a_folder_to_masks(browser, tmp_path):
         assert len(planes) == 2 and sorted((ring[:, :, z] == 0).sum() for z in planes) == [12, 60]
         go_to(page, 5)
         page.keyboard.press("c")
+        page.wait_for_selector("#toasts p:has-text('Copied from slice 4. Erase what does not fit here.')")
         page.wait_for_selector(SAVED)
         assert (voxels_ras(last) == 0).sum() == 12 + 60 + 60
 
@@ -911,6 +912,29 @@ def test_the_old_prediction_stays_until_the_new_one_has_come_and_the_least_sure_
         page.keyboard.press("Control+Shift+z")
         page.wait_for_timeout(700)
         assert (np.asanyarray(nibabel.load(path).dataobj) != 3).all()
+
+
+def test_the_prediction_of_an_update_that_is_stopped_goes_away_again(browser, tmp_path):
+    session = Session(small_dataset(tmp_path / "data", cases=2))
+    updater, shape = Updater(session, TINY), (3, 36, 40)
+    for number, names in ((1, ("case.0 a", "case.1 a")), (2, ("case.0 a",))):
+        labels, entropy = (dict.fromkeys(names, np.full(shape, value)) for value in (number, 0.5))
+        pretend_update(session, number, labels, entropy)
+    (session.work / "updates/2/failed.json").unlink()
+    session.running = lambda: 2
+    updater.last = Progress("predicting", 2, 1, 2)
+    plane = session.images.plane(session.case("case.0 a"), 0)
+    grid = {"rows": shape[plane.rows], "columns": shape[plane.columns], "spacing": plane.spacing_mm}
+    with served(session, updater) as address, shown(browser, address) as page:
+        ready(page)
+        page.mouse.move(*place(page, 20, 5, **grid))
+        page.wait_for_selector("#where:has-text('predicted: core')")
+        session.running = lambda: None
+        updater.last = Progress("stopped", 2, message="Stopped. The model before it stays.")
+        page.wait_for_selector("#toasts p:has-text('Stopped.')")
+        page.wait_for_timeout(300)
+        page.mouse.move(*place(page, 21, 5, **grid))
+        page.wait_for_selector("#where:has-text('predicted: square')")
 
 
 def test_a_case_that_cannot_be_read_is_named_in_the_list(browser, tmp_path):
