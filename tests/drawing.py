@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 from scribbleseg.data.dataset import Dataset
 from scribbleseg.data.volume import write_volume
 from scribbleseg.draw.draw import open_session
+from scribbleseg.draw.predictions import FAILED
 from scribbleseg.draw.server import make_app
 from scribbleseg.draw.session import Session
 from scribbleseg.draw.update import Updater
@@ -64,7 +65,7 @@ def label_ras(dataset: Dataset, case: str) -> np.ndarray:
 def pretend_update(
     session: Session, number: int, labels: dict[str, np.ndarray], entropy: dict[str, np.ndarray]
 ) -> None:
-    """The predictions that an update leaves behind: labels and entropy [D, H, W] of some cases."""
+    """What a finished update leaves behind: labels and entropy [D, H, W] of some cases."""
     folder = session.work / "updates" / str(number)
     (folder / "uncertainty").mkdir(parents=True)
     for name, label in labels.items():
@@ -74,3 +75,4 @@ def pretend_update(
         write_volume(folder / "predictions" / f"{name}_entropy{end}", entropy[name].astype(np.float32), grid)
         means = [float(plane.mean()) for plane in entropy[name]]
         (folder / "uncertainty" / f"{name}.json").write_text(json.dumps(means), encoding="utf-8")
+    (folder / FAILED).write_text("{}", encoding="utf-8")

@@ -51,6 +51,11 @@ def test_from_a_data_set_to_a_report_with_paths_as_text(tmp_path, monkeypatch, c
         ss.report("nowhere")
 
 
+def test_no_run_is_named():
+    with pytest.raises(ss.InputError, match="no run is named; expected a run folder"):
+        ss.load([])
+
+
 @pytest.mark.parametrize(
     "name, given, found",
     [

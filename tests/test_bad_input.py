@@ -476,19 +476,12 @@ def test_what_is_not_a_checkpoint(refused, run, tmp_path, content):
 
 def test_a_folder_that_is_no_run(refused, data, run, tmp_path):
     for words in (("train", data, "--resume"), ("predict", data, data, tmp_path / "out")):
-        message = refused(*words)
-        assert (
-            f"{data}: a data set, not a run folder (no config.json). The run comes first: "
-            f"scribbleseg predict RUN INPUT OUTPUT" in message
-        )
-        assert message.endswith(f"Make one with: scribbleseg train {data} RUN")
+        expected = f"{data}: a data set, not a run folder (no config.json). The run folder comes first, the one that "
+        assert refused(*words).endswith(f"{expected}this made: scribbleseg train {data} RUN")
     for other, kind in ((data / "imagesTr", "a folder of volumes"), (data / "dataset.json", "a file")):
+        expected = f"{other}: {kind}, not a run folder (no config.json). The run folder comes first, the one that "
         message = refused("predict", other, run, tmp_path / "out")
-        assert (
-            f"{other}: {kind}, not a run folder (no config.json). The run comes first: "
-            f"scribbleseg predict RUN INPUT OUTPUT" in message
-        )
-        assert message.endswith("Make one with: scribbleseg train DATASET RUN")
+        assert message.endswith(f"{expected}this made: scribbleseg train DATASET RUN")
     assert (
         f"{tmp_path}: not a run folder (no config.json). Make one with: scribbleseg train DATASET {tmp_path}"
         in refused("report", tmp_path)
@@ -668,6 +661,30 @@ def test_an_atomic_folder_appears_at_the_end(tmp_path):
         assert not path.exists()
     assert (path / "a").read_text(encoding="utf-8") == "one" and list(path.parent.iterdir()) == [path]
     with pytest.raises(InputError, match="not empty"), atomic_folder(path):
+        pass
+
+
+@pytest.mark.parametrize("kind", [atomic_file, atomic_folder])
+def test_names_that_no_file_can_have_are_refused(tmp_path, kind):
+    for name, words in (
+        ("a\0b", "can be no name of a file or folder"),
+        ("\ud800", "can be no name of a file or folder"),
+        ("x" * 300, "cannot be written .File name too long.. Choose a shorter name"),
+        ("x" * 250, "cannot be written .File name too long.. Choose a shorter name"),  # the partial one is longer
+    ):
+        with pytest.raises(InputError, match=words), kind(tmp_path / name):
+            pass
+    with pytest.raises(InputError, match="'/': can be no name"), kind(Path("/")):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(InputError, match="out: cannot be written .Permission denied"), atomic_folder(tmp_path / "out"):
         pass
 
 

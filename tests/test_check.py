@@ -6,7 +6,9 @@ import pytest
 from tiny import OBLIQUE, SHAPE, edit, image, save, scribble, tiny_set, truth
 
 from scribbleseg.config import Check
+from scribbleseg.core.errors import InputError
 from scribbleseg.data.check import check
+from scribbleseg.data.volume import read_volume
 
 
 @pytest.fixture
@@ -258,6 +260,17 @@ def test_every_case_that_lacks_a_channel_is_named_and_the_rest_is_checked(folder
     )
     assert "warning: 1 of 4 cases has no scribble: case3" in text and "has no image" not in text
     assert "slices    16 in all" in text and "2 cases with scribbles" in text
+
+
+def test_an_image_whose_link_leads_to_nothing_is_named_once(folder, said):
+    path = sorted((folder / "imagesTr").iterdir())[0]
+    path.unlink()
+    path.symlink_to("/there/scan.nii.gz")
+    usable, text = said(folder)
+    assert not usable and text.count(path.name) == 1
+    assert f"problem: {path}: links to /there/scan.nii.gz, which is gone. Put the image there, or remove it." in text
+    with pytest.raises(InputError, match="links to /there/scan.nii.gz, which is gone. Correct the path"):
+        read_volume(path)
 
 
 def test_files_of_another_ending_are_a_warning(folder, said):

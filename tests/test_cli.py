@@ -100,7 +100,7 @@ def test_what_only_the_system_knows_exits_with_2_and_a_bug_does_not_hide(refused
         monkeypatch.setattr("scribbleseg.data.check.check", lambda *_: (_ for _ in ()).throw(error))
 
     fail(PermissionError(13, "Permission denied", "/there/dataset.json"))
-    denied = "[Errno 13] Permission denied: '/there/dataset.json'. Choose another place, or change its permissions."
+    denied = "[Errno 13] Permission denied: '/there/dataset.json'. Change its permissions, or name another place."
     assert refused("check", "set") == f"scribbleseg: {denied}"
     fail(OSError(5, "Input/output error", "/there/dataset.json"))
     assert refused("check", "set") == "scribbleseg: [Errno 5] Input/output error: '/there/dataset.json'."

@@ -483,11 +483,13 @@ def test_a_label_that_is_there_and_not_matched_is_a_problem(folder, said, part):
             path.with_name(change).write_bytes(kept)
         faults = survey(folder)[1]
         assert len(faults) == 1 and (
-            f"{path}: is not a file" in faults[0] or f"{change}: is not read; the label" in faults[0]
+            f"{path}: links to gone, which is gone. Put the label there." in faults[0]
+            or f"{path}: is not a file" in faults[0]
+            or f"{change}: is not read; the label" in faults[0]
         )
         usable, text = said(folder)
         assert not usable and faults[0] in text
-        with pytest.raises(InputError, match="is not a file|is not read"):
+        with pytest.raises(InputError, match="is not a file|which is gone|is not read"):
             read_dataset(folder)
         for found in (path, path.with_name(change)):
             if found.is_dir():
@@ -510,7 +512,11 @@ def test_a_part_of_a_data_set_that_is_there_and_not_read_is_a_problem(folder, sa
         place.touch()
     else:
         (folder / name.upper()).mkdir()
-    words = f"{folder / name.upper()}: is not read; expected {name}" if what == "case" else f"{place}: is no folder"
+    words = {
+        "case": f"{folder / name.upper()}: is not read; expected {name}",
+        "file": f"{place}: is no folder",
+        "link": f"{place}: links to nowhere, which is gone. Put the folder there",
+    }[what]
     assert any(words in fault for fault in survey_faults(folder))
     usable, text = said(folder)
     assert not usable and words in text
@@ -539,7 +545,7 @@ def test_splits_that_cannot_be_read_never_mean_all_cases(folder, tmp_path, what)
         (folder / "splits" / "mine.JSON").write_bytes(content)
     words = ["train", str(folder), str(tmp_path / "run"), "--method", "pce", "--size", "32", "--iterations", "1"]
     assert main(words) == 2 and not (tmp_path / "run").exists()
-    with pytest.raises(InputError, match="is no file|is not read; expected"):
+    with pytest.raises(InputError, match="is no file|which is gone|is not read; expected"):
         read_dataset(folder)
 
 

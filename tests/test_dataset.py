@@ -304,7 +304,8 @@ def test_label_lists_that_do_not_work(folder, labels, words):
 def test_folders_that_are_no_data_set(folder, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
-    for path, words in ((empty, "has no dataset.json"), (tmp_path / "none", "no such folder")):
+    none, file = tmp_path / "none", folder / "dataset.json"
+    for path, words in ((empty, "has no dataset.json"), (none, "no such folder"), (file, "is a file. A data set is")):
         with pytest.raises(InputError, match=words):
             read_dataset(path)
     (empty / "dataset.json").write_text((folder / "dataset.json").read_text(encoding="utf-8"))

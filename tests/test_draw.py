@@ -24,6 +24,7 @@ from starlette.testclient import TestClient
 from test_folders import write_series
 from tiny import image
 
+from scribbleseg.cli import main
 from scribbleseg.config import Draw, Train
 from scribbleseg.core.errors import InputError
 from scribbleseg.data.fitting import fit
@@ -56,6 +57,20 @@ def put_slice(there: TestClient, case: str, index: int, shown: np.ndarray, versi
     return there.put(
         f"/api/cases/{case}/strokes/{index}", content=shown.tobytes(), headers={"if-match": f'"{version}"'}
     )
+
+
+def accept(there: TestClient, case: str) -> dict:
+    version = there.get(f"/api/cases/{case}").json()["version"]
+    answer = there.post(f"/api/cases/{case}/accept", headers={"if-match": f'"{version}"'})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def restore(there: TestClient, case: str, key: str, reviewed: bool = False):
+    """Take an accepted case back, on the version that is on the disk now."""
+    version = there.get(f"/api/cases/{case}").json()["version"]
+    body = {"accepted": key, "reviewed": reviewed}
+    return there.post(f"/api/cases/{case}/restore", json=body, headers={"if-match": f'"{version}"'})
 
 
 @pytest.fixture
@@ -126,6 +141,8 @@ def test_bad_class_names_leave_nothing(tmp_path, classes, words):
 def test_folders_that_cannot_be_drawn_on_are_refused(tmp_path, dataset):
     with pytest.raises(InputError, match="no such folder"):
         open_session(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="is a file; expected a folder of scans.* Give the folder it lies in"):
+        open_session(dataset / "imagesTr" / f"{CASE}_0000.nii.gz")
     with pytest.raises(InputError, match="no scans in it"):
         open_session(tmp_path)
     folder = scans(tmp_path / "scans", ("RAS",))
@@ -153,8 +170,19 @@ def test_a_folder_of_scans_is_shown_whole(tmp_path, capsys):
     open_session(folder, ("liver",))
     assert "1 not shown, no scans: notes.txt" in capsys.readouterr().err
     (folder / "gone.nii.gz").symlink_to("nowhere")
-    with pytest.raises(InputError, match="gone.nii.gz: is not a file"):
+    with pytest.raises(InputError, match="gone.nii.gz: links to nowhere, which is gone. Put the scan there"):
         open_session(folder)
+
+
+def test_scans_beside_which_nothing_can_be_written_say_what_to_do(tmp_path, monkeypatch):
+    folder = scans(tmp_path / "scans", ("RAS",))
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(InputError, match="would lie here, and .* cannot be written to. Make a folder where you may"):
+        open_session(folder)
+    mine = tmp_path / "home" / "mine"
+    mine.mkdir(parents=True)
+    (mine / "scan_RAS.nii.gz").symlink_to(folder / "scan_RAS.nii.gz")
+    assert list(open_session(mine, ("liver",)).data.cases) == ["scan_RAS"]
 
 
 def test_a_name_that_is_no_text_is_refused(tmp_path, dataset):
@@ -347,15 +375,13 @@ def test_a_class_that_was_being_added_when_the_process_was_killed_is_there_after
 
 
 def test_after_a_new_class_an_update_starts_from_the_beginning(of_one, tmp_path):
-    version = of_one.get(f"/api/cases/{CASE}").json()["version"]
-    accepted = of_one.post(f"/api/cases/{CASE}/accept", headers={"if-match": f'"{version}"'}).json()
+    accepted = accept(of_one, CASE)
     session = open_session(tmp_path / "copy", ("square", "core", "late"))
     updater = Updater(session, TINY)
     with pytest.raises(InputError, match="nothing is drawn yet of: late"):
         updater.start(CASE)
     there = client(session)
-    version = there.get(f"/api/cases/{CASE}").json()["version"]
-    back = there.post(f"/api/cases/{CASE}/restore", headers={"if-match": f'"{version}"'}).json()  # the backup moved too
+    back = restore(there, CASE, accepted["accepted"]).json()  # its "not drawn" has the new value too
     assert np.sum(back["drawn"]) < np.sum(accepted["drawn"])
     shown = get_plane(there, CASE, "strokes", 0, 0).copy()
     shown[0, :5] = 3
@@ -692,6 +718,12 @@ def test_large_and_strange_requests_are_refused(dataset):
     assert "expected at most" in there.post("/api/export", headers={"content-length": str(2**40)}).json()["error"]
     assert "not JSON" in there.post("/api/export", content=b"{").json()["error"]
     assert "has no str 'folder'" in there.post("/api/export", json=[]).json()["error"]
+    for folder, words in (
+        ("~nosuchuser/x", "no such home folder"),
+        ("x" * 300, "Choose a shorter name"),
+        ("a\0b", "can be no name"),
+    ):
+        assert words in there.post("/api/export", json={"folder": folder, "reviewed": False}).json()["error"]
     assert "no folder is named" in there.post("/api/export", json={"folder": " ", "reviewed": False}).json()["error"]
     assert "expected a number" in there.get(f"/api/cases/{CASE}/image/0/0?channel=x").json()["error"]
 
@@ -786,26 +818,97 @@ def test_accepting_a_case_keeps_the_strokes_and_can_be_taken_back(of_one, tmp_pa
     dense_before = (place / "labelsTr_dense" / f"{CASE}.nii.gz").read_bytes()
     stale = of_one.post(f"/api/cases/{CASE}/accept", headers={"if-match": '"old"'})
     assert stale.status_code == 412
-    answer = of_one.post(f"/api/cases/{CASE}/accept", headers={"if-match": f'"{case["version"]}"'})
-    assert answer.status_code == 200
+    key = accept(of_one, CASE)["accepted"]
     for index in range(3):
         expected = np.where(strokes[index] == NOT_DRAWN, predicted[index], strokes[index])
         assert np.array_equal(get_plane(of_one, CASE, "strokes", 0, index), expected)
     assert np.isin(nibabel.load(place / "labelsTr" / f"{CASE}.nii.gz").get_fdata(), (0, 1, 2)).all()
     assert (place / "labelsTr_dense" / f"{CASE}.nii.gz").read_bytes() == dense_before
     assert of_one.get("/api/session").json()["cases"][0]["reviewed"]
-    version = answer.json()["version"]
-    back = of_one.post(f"/api/cases/{CASE}/restore", headers={"if-match": f'"{version}"'})
-    assert back.json()["drawn"] == case["drawn"]
+    assert restore(of_one, CASE, key).json()["drawn"] == case["drawn"]
     assert all(np.array_equal(get_plane(of_one, CASE, "strokes", 0, index), strokes[index]) for index in range(3))
+    assert not of_one.get("/api/session").json()["cases"][0]["reviewed"]
+
+
+def strokes_of(there: TestClient, case: str) -> np.ndarray:
+    return np.stack([get_plane(there, case, "strokes", 0, index) for index in range(3)])
+
+
+def test_a_case_that_is_accepted_twice_goes_back_to_its_strokes(of_one, tmp_path):
+    before = strokes_of(of_one, CASE)
+    keys = [accept(of_one, CASE)["accepted"] for _ in range(2)]
+    again = opened(tmp_path / "copy")  # the server was started anew
+    for key in reversed(keys):
+        assert restore(again, CASE, key).status_code == 200
+    assert np.array_equal(strokes_of(again, CASE), before)
+
+
+def test_a_case_that_is_accepted_erased_in_and_accepted_goes_back_step_by_step(of_one):
+    before, first = strokes_of(of_one, CASE), accept(of_one, CASE)["accepted"]
+    accepted = get_plane(of_one, CASE, "strokes", 0, 1)
+    erased = accepted.copy()
+    erased[4:20, 5:25] = NOT_DRAWN
+
+    def put(shown: np.ndarray) -> None:
+        version = of_one.get(f"/api/cases/{CASE}").json()["version"]
+        assert put_slice(of_one, CASE, 1, shown, version).status_code == 200
+
+    put(erased)
+    second = accept(of_one, CASE)["accepted"]
+    assert restore(of_one, CASE, second, reviewed=True).status_code == 200
+    assert np.array_equal(get_plane(of_one, CASE, "strokes", 0, 1), erased)
+    assert of_one.get("/api/session").json()["cases"][0]["reviewed"]
+    put(accepted)
+    assert restore(of_one, CASE, first).status_code == 200
+    assert np.array_equal(strokes_of(of_one, CASE), before)
+
+
+def test_taking_back_an_accepted_case_keeps_what_another_page_has_drawn_since(of_one, tmp_path):
+    before, key, other = strokes_of(of_one, CASE), accept(of_one, CASE)["accepted"], opened(tmp_path / "copy")
+    theirs = get_plane(other, CASE, "strokes", 0, 0).copy()
+    theirs[0, :9] = 2 - (theirs[0, :9] == 2)  # another class than what was accepted
+    version = other.get(f"/api/cases/{CASE}").json()["version"]
+    assert put_slice(other, CASE, 0, theirs, version).status_code == 200
+    accept(other, CASE)
+    assert restore(of_one, CASE, key).status_code == 200
+    found = strokes_of(of_one, CASE)
+    assert np.array_equal(found[0, 0, :9], theirs[0, :9])
+    found[0, 0, :9] = before[0, 0, :9]
+    assert np.array_equal(found, before)
+
+
+def test_what_was_accepted_and_is_not_known_any_more_changes_nothing(of_one, tmp_path):
+    key = accept(of_one, CASE)["accepted"]
+    after, [kept] = strokes_of(of_one, CASE), (tmp_path / "copy/.scribbleseg/draw/accepted").iterdir()
+    for odd in ("../../dataset", "", "0" * 16):
+        answer = restore(of_one, CASE, odd)
+        assert answer.status_code == 400 and "is missing, which says what was accepted" in answer.json()["error"]
+    kept.unlink()
+    assert restore(of_one, CASE, key).status_code == 400
+    assert np.array_equal(strokes_of(of_one, CASE), after)
+
+
+def test_a_case_that_cannot_be_accepted_leaves_nothing(of_one, tmp_path, monkeypatch):
+    place = tmp_path / "copy"
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    version = of_one.get(f"/api/cases/{CASE}").json()["version"]
+
+    def full(path: Path, *_) -> None:
+        if path.parent.name == "labelsTr":
+            raise InputError("the disk is full")
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+
+    monkeypatch.setattr("scribbleseg.draw.strokes.write_volume", full)
+    answer = of_one.post(f"/api/cases/{CASE}/accept", headers={"if-match": f'"{version}"'})
+    assert answer.status_code == 400 and "the disk is full" in answer.json()["error"]
+    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
 
 
 def test_a_case_without_strokes_is_restored_to_none(of_one):
-    version = of_one.get("/api/cases/case.2 a").json()["version"]
-    answer = of_one.post("/api/cases/case.2 a/accept", headers={"if-match": f'"{version}"'})
-    assert np.sum(answer.json()["drawn"]) == 40 * 36 * 3
-    back = of_one.post("/api/cases/case.2 a/restore", headers={"if-match": f'"{answer.json()["version"]}"'})
-    assert np.sum(back.json()["drawn"]) == 0
+    answer = accept(of_one, "case.2 a")
+    assert np.sum(answer["drawn"]) == 40 * 36 * 3
+    assert np.sum(restore(of_one, "case.2 a", answer["accepted"]).json()["drawn"]) == 0
 
 
 def test_masks_are_exported_with_the_strokes_on_top(of_one, tmp_path):
@@ -820,15 +923,13 @@ def test_masks_are_exported_with_the_strokes_on_top(of_one, tmp_path):
     assert none.status_code == 400 and "no reviewed case" in none.json()["error"] and not (tmp_path / "few").exists()
     assert of_one.put(f"/api/cases/{CASE}/reviewed", json={"reviewed": True}).status_code == 204
     few = of_one.post("/api/export", json={"folder": "few", "reviewed": True})  # beside the data set
-    assert few.json()["cases"] == [CASE] and [path.name for path in (tmp_path / "few").iterdir()] == [f"{CASE}.nii.gz"]
+    assert few.json() == {"cases": [CASE], "folder": str(tmp_path / "few")}
+    assert [path.name for path in (tmp_path / "few").iterdir()] == [f"{CASE}.nii.gz"]
 
 
 def test_a_second_update_starts_from_the_model_of_the_first_and_old_predictions_stay_until_then(of_one, tmp_path):
     session = Session(tmp_path / "copy")
     updater = Updater(session, TINY)
-    (session.work / "updates" / "2").mkdir()  # one that was cut off
-    assert session.predictions.number(session.case(CASE)) == 1
-    (session.work / "updates" / "2").rmdir()
     run_here(updater, CASE)
     config = json.loads((session.work / "updates/2/run/config.json").read_text(encoding="utf-8"))
     assert (
@@ -992,6 +1093,86 @@ def test_predictions_of_a_stopped_update_do_not_count(dataset):
     assert session.predictions.number(session.case(CASE)) == 2
     updater.stop()
     assert wait(updater, {"stopped"}) and session.predictions.number(session.case(CASE)) == 1
+
+
+PREDICTS = """
+import pathlib, sys, time
+folder = pathlib.Path(sys.argv[1])
+for case in ("case.0 a", "case.1 a"):
+    (folder / "uncertainty").mkdir(exist_ok=True)
+    (folder / "uncertainty" / f"{case}.json").write_text("[0]")
+print(flush=True)
+time.sleep(60)
+"""  # an update that has predicted two of three cases
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_the_predictions_of_an_update_that_is_ended_while_it_predicts_do_not_count(
+    updated, tmp_path, monkeypatch, number
+):
+    def begin(words: list[str], **more) -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, "-c", PREDICTS, words[-1]], **more | {"stdout": subprocess.PIPE})
+
+    place = shutil.copytree(updated, tmp_path / "data", symlinks=True)
+    monkeypatch.setattr("scribbleseg.draw.update.subprocess", SimpleNamespace(Popen=begin, PIPE=subprocess.PIPE))
+    session = Session(place)
+    there, updater = client(session), Updater(session, TINY)
+    updater.start(CASE)
+    updater.process.stdout.readline()
+
+    def numbers(session: Session) -> list[int | None]:
+        return [row["prediction"] for row in session.describe()["cases"]]
+
+    assert numbers(session) == [2, 2, 1]
+    answer = there.post("/api/export", json={"folder": "masks", "reviewed": False})
+    assert answer.status_code == 400 and "would be of two models" in answer.json()["error"]
+    assert not (tmp_path / "masks").exists()
+    updater.process.send_signal(number)
+    updater.process.wait()
+    assert (updater.folder / "uncertainty" / f"{CASE}.json").is_file()  # nobody has asked how it ended
+    assert numbers(session) == numbers(Session(place)) == [1, 1, 1]
+    there = opened(place)
+    assert there.post("/api/export", json={"folder": "masks", "reviewed": False}).status_code == 200
+
+
+def test_masks_that_are_exported_while_an_update_begins_to_predict_are_not_kept(of_one, tmp_path, monkeypatch):
+    def other(path: Path, *_) -> None:
+        path.touch()
+        folder = tmp_path / "copy/.scribbleseg/draw/updates"
+        if not (folder / "2").exists():
+            shutil.copytree(folder / "1", folder / "2", symlinks=True)
+
+    monkeypatch.setattr("scribbleseg.draw.export.write_volume", other)
+    answer = of_one.post("/api/export", json={"folder": "masks", "reviewed": False})
+    assert answer.status_code == 400 and "would be of two models" in answer.json()["error"]
+    assert not (tmp_path / "masks").exists()
+
+
+def test_old_updates_are_deleted_but_no_last_prediction_of_a_case(of_one, tmp_path):
+    place = tmp_path / "copy"
+    folder = place / ".scribbleseg/draw/updates"
+    for number in ("2", "3", "4", "5"):  # case.2 has its last prediction in 2; 4 was stopped
+        shutil.copytree(folder / "1", folder / number, symlinks=True)
+    for number in ("3", "4", "5"):
+        (folder / number / "uncertainty" / "case.2 a.json").unlink()
+    (folder / "4" / "failed.json").unlink()
+    updater = Updater(Session(place), TINY)
+    updater.process, updater.last = subprocess.Popen(["true"]), Progress("predicting", 5)
+    updater.folder = folder / "5"
+    updater.process.wait()
+    assert updater.progress().phase == "done"
+    assert sorted(path.name for path in folder.iterdir()) == ["2", "3", "5"]
+
+
+def test_a_message_about_an_update_that_ended_says_nothing_that_is_not_so(of_one, dataset, tmp_path):
+    for place, stays in ((dataset, ""), (tmp_path / "copy", " The model before it stays.")):
+        updater = Updater(Session(place), TINY)
+        updater.folder = place / ".scribbleseg/draw/updates/7"
+        updater.folder.mkdir(parents=True)
+        (updater.folder / "output.log").write_text("reading\nno strokes. Draw some.\n", encoding="utf-8")
+        assert updater._ended(2).message == f"The update failed: no strokes. Draw some.{stays}"
+        updater.stopped = True
+        assert updater._ended(130).message == f"Stopped.{stays}"
 
 
 def test_an_update_does_not_start_while_classes_change(dataset, monkeypatch):
@@ -1188,3 +1369,16 @@ def test_without_the_extra_the_message_says_what_to_install(dataset, monkeypatch
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(InputError, match=r"pip install 'scribbleseg\[draw\]'"):
         draw(Draw(dataset))
+
+
+def test_ctrl_c_on_a_folder_that_may_not_be_read_is_no_traceback(tmp_path, monkeypatch, capsys):
+    def stop(config: Draw) -> None:
+        raise KeyboardInterrupt
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr("scribbleseg.draw.draw.draw", stop)
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert main(["draw", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "scribbleseg: stopped.\n"

@@ -188,6 +188,7 @@ def test_from_a_folder_to_masks(browser, tmp_path):
         assert len(planes) == 2 and sorted((ring[:, :, z] == 0).sum() for z in planes) == [12, 60]
         go_to(page, 5)
         page.keyboard.press("c")
+        page.wait_for_selector("#toasts p:has-text('Copied from slice 4. Erase what does not fit here.')")
         page.wait_for_selector(SAVED)
         assert (voxels_ras(last) == 0).sum() == 12 + 60 + 60
 
@@ -508,11 +509,11 @@ def test_an_update_that_is_stopped_or_killed_leaves_everything_as_it_was(browser
         drawn = path.read_bytes()
         assert drawn != before
         page.click("#stop")
-        page.wait_for_selector("#update-text:has-text('Stopped. The model before it stays.')")
+        page.wait_for_selector("#update-text:text-is('Stopped.')")
         page.click("#update")
         page.wait_for_selector("#update-text:has-text('left.')", timeout=90_000)
         os.kill(updater.process.pid, signal.SIGKILL)
-        page.wait_for_selector("#update-text.bad:has-text('ended by signal 9. The model before it stays.')")
+        page.wait_for_selector("#update-text.bad:has-text('ended by signal 9.')")
         assert not page.locator("#update").is_disabled() and not page.locator("#stop").is_visible()
         assert path.read_bytes() == drawn and session.predictions.number(session.case("case.0 a")) is None
         drag(page, (box["x"] + 300, box["y"] + 90), (box["x"] + 340, box["y"] + 120))
@@ -891,6 +892,49 @@ def test_the_old_prediction_stays_until_the_new_one_has_come_and_the_least_sure_
         page.keyboard.press("Control+z")
         page.wait_for_timeout(700)
         assert (np.asanyarray(nibabel.load(path).dataobj) == 3).all()
+        page.wait_for_selector("#cases button[aria-current=true] .tick:text-is('')", state="attached")
+
+        # accept it twice, and take both back
+        page.keyboard.press("1")
+        stroke(page, [(5, 5), (12, 5)], **grid)
+        drawn = np.asanyarray(nibabel.load(path).dataobj)
+        for _ in range(2):
+            page.keyboard.press("A")
+            page.click("#ask button:text-is('Accept')")
+            page.wait_for_selector("#cases button[aria-current=true] .tick:text-is('✓')")
+            page.wait_for_timeout(500)
+        assert (np.asanyarray(nibabel.load(path).dataobj) != 3).all()
+        for reviewed in ("✓", ""):
+            page.keyboard.press("Control+z")
+            page.wait_for_timeout(700)
+            page.wait_for_selector(f"#cases button[aria-current=true] .tick:text-is('{reviewed}')", state="attached")
+        assert np.array_equal(np.asanyarray(nibabel.load(path).dataobj), drawn)
+        page.keyboard.press("Control+Shift+z")
+        page.wait_for_timeout(700)
+        assert (np.asanyarray(nibabel.load(path).dataobj) != 3).all()
+
+
+def test_the_prediction_of_an_update_that_is_stopped_goes_away_again(browser, tmp_path):
+    session = Session(small_dataset(tmp_path / "data", cases=2))
+    updater, shape = Updater(session, TINY), (3, 36, 40)
+    for number, names in ((1, ("case.0 a", "case.1 a")), (2, ("case.0 a",))):
+        labels, entropy = (dict.fromkeys(names, np.full(shape, value)) for value in (number, 0.5))
+        pretend_update(session, number, labels, entropy)
+    (session.work / "updates/2/failed.json").unlink()
+    session.running = lambda: 2
+    updater.last = Progress("predicting", 2, 1, 2)
+    plane = session.images.plane(session.case("case.0 a"), 0)
+    grid = {"rows": shape[plane.rows], "columns": shape[plane.columns], "spacing": plane.spacing_mm}
+    with served(session, updater) as address, shown(browser, address) as page:
+        ready(page)
+        page.mouse.move(*place(page, 20, 5, **grid))
+        page.wait_for_selector("#where:has-text('predicted: core')")
+        session.running = lambda: None
+        updater.last = Progress("stopped", 2, message="Stopped. The model before it stays.")
+        page.wait_for_selector("#toasts p:has-text('Stopped.')")
+        page.wait_for_timeout(300)
+        page.mouse.move(*place(page, 21, 5, **grid))
+        page.wait_for_selector("#where:has-text('predicted: square')")
 
 
 def test_a_case_that_cannot_be_read_is_named_in_the_list(browser, tmp_path):
@@ -904,6 +948,61 @@ def test_a_case_that_cannot_be_read_is_named_in_the_list(browser, tmp_path):
         page.wait_for_selector("#toasts p:has-text('cannot be read')")
         assert page.get_attribute("#cases button[aria-current=true]", "title") == "case.0 a"
         open_case(page, "case.2 a")
+
+
+def test_the_first_case_that_can_be_read_is_opened(browser, tmp_path):
+    folder = small_dataset(tmp_path / "data", cases=3)
+    images = sorted((folder / "imagesTr").iterdir())
+    for image in images[:2]:
+        image.write_bytes(image.read_bytes()[:200])
+    with served(Session(folder)) as address, shown(browser, address) as page:
+        ready(page)
+        assert page.get_attribute("#cases button[aria-current=true]", "title") == "case.2 a"
+        assert page.locator("#cases .error").count() == 2
+
+
+def test_without_a_case_that_can_be_read_no_button_needs_one(browser, tmp_path):
+    folder = small_dataset(tmp_path / "data", cases=2)
+    for image in (folder / "imagesTr").iterdir():
+        image.write_bytes(image.read_bytes()[:200])
+    with served(Session(folder)) as address, shown(browser, address) as page:
+        ready(page)
+        for name in ("update", "accept-slice", "accept-case", "copy", "reviewed", "undo", "redo"):
+            assert page.locator(f"#{name}").is_disabled(), name
+        dialogs = "#help, #export, #more-classes"
+        page.evaluate(f"""() => document.querySelectorAll("header button, aside button").forEach(
+            (button) => button.matches("{dialogs}") || button.click())""")
+        page.wait_for_timeout(500)
+        assert not [said for said in page.locator("#toasts p").all_inner_texts() if "properties" in said]
+
+
+def test_an_accepted_case_can_be_taken_back_after_others_have_drawn(browser, tmp_path):
+    session = Session(small_dataset(tmp_path / "data", cases=2))
+    name, shape = "case.0 a", (3, 36, 40)
+    path, plane = session.strokes.path(session.case(name)), session.images.plane(session.case(name), 0)
+    pretend_update(session, 1, {name: np.full(shape, 2)}, {name: np.full(shape, 0.5)})
+    before = np.asanyarray(nibabel.load(path).dataobj)
+    grid = {"rows": shape[plane.rows], "columns": shape[plane.columns], "spacing": plane.spacing_mm}
+    with served(session) as address, shown(browser, address) as page:
+        ready(page)
+        page.keyboard.press("A")
+        page.click("#ask button:text-is('Accept')")
+        page.wait_for_selector("#cases button[aria-current=true] .tick:text-is('✓')")
+        strokes, version = session.strokes.shown(session.case(name), 0, 2)
+        theirs = strokes.copy()
+        theirs[30, 1:5] = 1
+        Session(session.place).save_slice(name, 2, theirs.tobytes(), version)
+        page.keyboard.press("1")
+        page.keyboard.press("o")
+        stroke(page, [(5, 5), (12, 5)], **grid, saved=False)
+        page.click("#ask button:text-is('Show theirs')")
+        page.wait_for_selector(SAVED)
+        page.wait_for_selector("#undo:enabled")
+        page.keyboard.press("Control+z")
+        page.wait_for_selector("#cases button[aria-current=true] .tick:text-is('')", state="attached")
+        page.wait_for_timeout(300)
+    after = np.asanyarray(nibabel.load(path).dataobj)
+    assert (after != before).sum() == 4 and (after[after != before] == 1).all()
 
 
 def test_a_case_that_takes_long_to_load_is_named_until_it_is_shown(browser, tmp_path):

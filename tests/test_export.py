@@ -150,25 +150,102 @@ def test_export_and_pack_say_what_they_do(run, said, tmp_path, capsys):
 
 def test_the_script_is_short():
     text = Path(standalone.__file__).read_text(encoding="utf-8").split('"""', 2)[2]
-    assert sum(bool(line.strip()) for line in text.splitlines()) < 75
+    assert sum(bool(line.strip()) for line in text.splitlines()) < 95
 
 
 def test_the_script_reads_files_to_their_end_and_replaces_none(tmp_path, monkeypatch):
     scan, mask = tmp_path / "a.nii.gz", tmp_path / "mask.nii.gz"
     stored = np.random.default_rng(0).integers(0, 256, (64, 64, 20), np.uint8)
     save(scan, stored, AFFINE)
-    assert np.array_equal(np.asarray(standalone.load(str(scan)).dataobj), stored)
+    assert np.array_equal(standalone.load(str(scan))[1], stored)
     content = bytearray(scan.read_bytes())
     content[-6] ^= 1  # in the checksum, which nibabel does not read
     nibabel.load(scan).get_fdata()
     scan.write_bytes(content)
-    with pytest.raises(gzip.BadGzipFile):
+    with pytest.raises(SystemExit, match="a.nii.gz: cannot be read .CRC check failed"):
         standalone.load(str(scan))
     (tmp_path / "model.json").write_text('{"channels": ["MR"]}')
     mask.touch()
     monkeypatch.setitem(sys.modules, "onnxruntime", type(sys)("onnxruntime"))
     with pytest.raises(SystemExit, match="mask.nii.gz: exists already"):
         standalone.predict([str(scan)], str(mask), tmp_path)
+
+
+@pytest.fixture
+def segmented(tmp_path, monkeypatch):
+    """What the script does with channels and the name of a mask; a brightness over 100 is its model."""
+
+    class Session:
+        def __init__(self, path: Path):
+            pass
+
+        def run(self, names, given: dict) -> list[np.ndarray]:
+            bright = given["image"][:, :1] > 100
+            return [np.concatenate((~bright, bright), 1).astype(np.float32)]
+
+    def segment(scans: list[Path], mask: object) -> None:
+        about = {"channels": ["MR"] * len(scans), "plane": "spacing", "crop": False, "locate": False}
+        about["intensity"] = [{"kind": "nonorm", "low": 0, "high": 0}] * len(scans)
+        (tmp_path / "model.json").write_text(json.dumps(about), encoding="utf-8")
+        standalone.predict([str(path) for path in scans], str(mask), tmp_path)
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", type(sys)("onnxruntime"))
+    monkeypatch.setattr(sys.modules["onnxruntime"], "InferenceSession", Session, raising=False)
+    return segment
+
+
+def test_the_script_refuses_channels_on_other_grids(segmented, tmp_path):
+    image = np.random.default_rng(0).integers(0, 200, (8, 6, 4)).astype(np.uint8)
+    one, other, mask = tmp_path / "one.nii.gz", tmp_path / "other.nii.gz", tmp_path / "mask.nii.gz"
+    save(one, image, AFFINE)
+    moved = AFFINE.copy()
+    moved[0, 3] += 50
+    for voxels, affine, words in (
+        (image, moved, r"other.nii.gz: has \(8, 6, 4\) voxels, up to 50 mm from those of .*one.nii.gz; expected"),
+        (image.transpose(1, 0, 2), AFFINE, r"other.nii.gz: has \(6, 8, 4\) voxels, .* expected \(8, 6, 4\) in the"),
+    ):
+        save(other, voxels, affine)
+        with pytest.raises(SystemExit, match=words):
+            segmented([one, other], mask)
+        assert not mask.exists()
+    save(other, image, AFFINE + 1e-5)  # rounded otherwise
+    segmented([one, other], mask)
+    assert np.array_equal(np.asarray(nibabel.load(mask).dataobj), image > 100)
+
+
+def test_the_script_says_what_is_wrong_with_a_scan_or_a_mask(segmented, tmp_path, monkeypatch):
+    good, mask = tmp_path / "good.nii.gz", tmp_path / "mask.nii.gz"
+    save(good, np.full((8, 6, 4), 7, np.int16), AFFINE)
+    save(tmp_path / "four.nii.gz", np.zeros((8, 6, 4, 2), np.int16), AFFINE)
+    (tmp_path / "cut.nii.gz").write_bytes(good.read_bytes()[:-30])
+    (tmp_path / "cut.nii").write_bytes(gzip.decompress(good.read_bytes())[:-30])
+    (tmp_path / "plain.nii.gz").write_bytes(gzip.decompress(good.read_bytes()))
+    (tmp_path / "folder.nii.gz").mkdir()
+    before = sorted(tmp_path.iterdir())
+    for name in ("none.nii.gz", "cut.nii.gz", "cut.nii", "plain.nii.gz", "folder.nii.gz", "four.nii.gz"):
+        with pytest.raises(SystemExit, match=f"{name}: cannot be read .*Expected a 3-D volume in NIfTI"):
+            segmented([tmp_path / name], mask)
+    monkeypatch.setattr(standalone, "load", lambda path: pytest.fail("a scan was read"))
+    for name in ("o2", "o2.png"):
+        with pytest.raises(SystemExit, match=f"{name}: expected a name for the mask that ends in .nii.gz"):
+            segmented([good], tmp_path / name)
+    with pytest.raises(SystemExit, match="there: is no folder that can be written to"):
+        segmented([good], tmp_path / "there" / "mask.nii.gz")
+    monkeypatch.undo()
+    assert sorted(path for path in tmp_path.iterdir() if path.name != "model.json") == before
+
+
+def test_the_script_leaves_no_partial_mask(segmented, tmp_path, monkeypatch):
+    save(tmp_path / "good.nii.gz", np.full((8, 6, 4), 7, np.int16), AFFINE)
+
+    def full(image, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(nibabel, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        segmented([tmp_path / "good.nii.gz"], tmp_path / "mask.nii.gz")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["good.nii.gz", "model.json"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -212,12 +289,14 @@ def test_patches_are_refused_and_nothing_is_written(tmp_path, capsys):
     assert "Got unexpected extra argument" in capsys.readouterr().err
 
 
-def test_a_run_on_volumes_is_packed_and_bundled_but_is_no_onnx(tmp_path):
+def test_a_run_on_volumes_is_packed_and_bundled_but_is_no_onnx(tmp_path, capsys):
     pytest.importorskip("monai")
     run = trained(tmp_path, iterations=2, preparation="patches", dims="3")
     with pytest.raises(InputError, match="was trained on volumes"):
         export(Export(run, tmp_path / "model"))
+    capsys.readouterr()
     folder = export(Export(run, tmp_path / "bundle", "monai"))
+    assert ".partial" not in capsys.readouterr().err
     scan = sorted((tmp_path / "data" / "imagesTr").iterdir())[0]
     voxels, grid = read_volume(scan)
     one, other = (ss.load(model).probabilities(voxels, grid.spacing_mm) for model in (run, folder / "models/model.zip"))

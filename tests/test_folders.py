@@ -279,13 +279,17 @@ def test_what_is_there_and_not_imported_is_named(scans, capsys):
     for part in ("images", "labels"):
         odd = scans / part / "berta.nii.gz"
         odd.symlink_to("nowhere")
-        with pytest.raises(InputError, match="berta.nii.gz: is a link to nothing"):
+        with pytest.raises(InputError, match="berta.nii.gz: links to nowhere, which is gone"):
             imported(scans)
         odd.unlink()
         odd.mkdir()
         with pytest.raises(InputError, match="berta.nii.gz: has the name of a volume and is no file"):
             imported(scans)
         odd.rmdir()
+    file, labels = scans / "images" / "anna.nii.gz", scans / "labels"
+    for given, words in (((file, labels), "is a file. Give the folder of the scans"), ((file.parent, file), "labels")):
+        with pytest.raises(InputError, match=words):
+            import_dataset(Import("folders", given, scans / "set", CLASSES))
 
 
 @pytest.mark.parametrize(

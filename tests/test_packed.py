@@ -14,11 +14,12 @@ import torch
 from safetensors.torch import load
 
 from scribbleseg.cli import main
-from scribbleseg.config import Pack, Predict, Report, Train
+from scribbleseg.config import Export, Pack, Predict, Report, Train
 from scribbleseg.core.errors import InputError
 from scribbleseg.inference.packed import FILES, run_folder
 from scribbleseg.inference.predict import predict
 from scribbleseg.reporting.report import report
+from scribbleseg.sharing.export import export
 from scribbleseg.sharing.pack import half, pack
 from scribbleseg.training.train import train
 
@@ -162,7 +163,7 @@ def test_links_bombs_and_damage_are_refused(model, small, tmp_path, capsys):
     assert set(Path(tmp_path).iterdir()) == before
 
 
-def test_errors_name_the_packed_model(model, small, tmp_path):
+def test_errors_name_the_packed_model(model, small, tmp_path, capsys):
     files = contents(model)
     stored = json.loads(files["config.json"])
     stored["plan"]["size"] = 0
@@ -171,8 +172,17 @@ def test_errors_name_the_packed_model(model, small, tmp_path):
         predict(Predict(bad, small / "imagesTr", tmp_path / "out"))
     with pytest.raises(InputError, match="the run's fold holds out no case"):
         predict(Predict(model, small, tmp_path / "out"))
-    with pytest.raises(InputError, match="a packed model, not a run folder"):
-        report(Report(model))
+    for verb in (
+        lambda: report(Report(model)),
+        lambda: pack(Pack(model, tmp_path / "again.zip")),
+        lambda: export(Export(model, tmp_path / "exported")),
+        lambda: export(Export(model, tmp_path / "exported", "monai")),
+    ):
+        capsys.readouterr()
+        with pytest.raises(InputError, match="a packed model, not a run folder. pack, export and report need the run"):
+            verb()
+        assert not capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.zip"]
 
 
 def test_what_cannot_be_packed(run, tmp_path):

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import SimpleITK as itk
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from small import AFFINE, save, small_dataset
 from test_folders import write_series
@@ -167,6 +168,21 @@ def test_a_single_slice_and_a_plane_without_third_axis(bright, tmp_path):
     predict(Predict(bright, tmp_path / "in", tmp_path / "out"))
     assert np.array_equal(nibabel.load(tmp_path / "out" / "one.nii.gz").dataobj, mask[:, :, 1:2])
     assert np.array_equal(nibabel.load(tmp_path / "out" / "plane.nii.gz").dataobj, mask[:, :, 1])
+
+
+@pytest.mark.parametrize("end", [".png", ".tif"])
+def test_a_picture_holds_one_slice_and_no_volume(bright, tmp_path, monkeypatch, end):
+    image, mask = scan(0)
+    save(tmp_path / "one.nii.gz", image[1:2])
+    predict(Predict(bright, tmp_path / "one.nii.gz", tmp_path / f"one{end}"))
+    with Image.open(tmp_path / f"one{end}") as picture:
+        assert np.array_equal(np.asarray(picture), mask[1].T)
+    save(tmp_path / "many.nii.gz", image)
+    monkeypatch.setattr("scribbleseg.inference.predict.segment", lambda *_: pytest.fail("the network has run"))
+    slices = image.shape[2]
+    with pytest.raises(InputError, match=f"many{end}: {end} holds one slice; this scan has {slices}. Name .*nii.gz"):
+        predict(Predict(bright, tmp_path / "many.nii.gz", tmp_path / f"many{end}"))
+    assert not (tmp_path / f"many{end}").exists()
 
 
 def test_import_then_predict_then_file(bright, tmp_path):

@@ -63,7 +63,7 @@ def _main(argv: list[str]) -> int:
         return 1
     except OSError as error:  # disk full, no permission, a file where a folder is needed: the system's own words
         denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-        advice = " Choose another place, or change its permissions." if denied else _how_to_continue(settings)
+        advice = " Change its permissions, or name another place." if denied else _how_to_continue(settings)
         say(f"scribbleseg: {error}.{advice}")
         return 2
 
@@ -204,7 +204,14 @@ def _run(target: str, settings: Any) -> int:
 
 
 def _how_to_continue(settings: Any) -> str:
-    """The command that continues what was stopped; empty for verbs that start again."""
+    """The command that continues what was stopped; empty for verbs that start again, and where it is not known."""
+    try:
+        return _continuation(settings)
+    except OSError:  # a folder that may not be read, a name that is too long
+        return ""
+
+
+def _continuation(settings: Any) -> str:
     match settings:
         case config.Bench():
             return " Continue with the same command. With --table-only it makes the tables of the runs that are done."

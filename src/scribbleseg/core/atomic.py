@@ -20,9 +20,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`. If the block succeeds, rename it to `path`; otherwise delete it.
 
     The temporary name keeps the ending (`.nii.gz`), because some writers choose the format by it. What a killed process
-    left of the same file is deleted. Raises InputError if the disk is full or the folder cannot be written to.
+    left of the same file is deleted. Raises InputError if the disk is full, the folder cannot be written to, or `path`
+    can be no name of a file.
     """
     path = Path(path)
+    _check_name(path)
     partial = _partial(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +43,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
             raise
         raise unwritable(path, error) from error
     finally:
-        if partial.exists():  # not unlink(missing_ok=True): the parent may be a file
+        with suppress(OSError):  # it has its name now; or the parent is a file, or the name too long
             partial.unlink()
 
 
@@ -50,10 +52,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`. If the block succeeds, rename it to `path`; otherwise delete it.
 
     What a killed process left of the same folder is deleted. Raises InputError if `path` exists and is not an empty
-    folder, or if the disk is full.
+    folder, if it can be no name of a folder, or if the disk is full.
     """
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    _check_name(path)
+    try:
+        taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise unwritable(path, error) from error
+    if taken:
         raise InputError(f"{path}: exists already and is not empty. Choose another folder, or remove it first.")
     partial = _partial(path)
     try:
@@ -91,6 +98,15 @@ def sweep(folder: Path, pattern: str, seconds: float = LEFTOVER_SECONDS) -> None
                 shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
 
 
+def _check_name(path: Path) -> None:
+    try:
+        usable = path.name and b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        usable = False
+    if not usable:
+        raise InputError(f"{str(path)!r}: can be no name of a file or folder. Choose another name.")
+
+
 def _partial(path: Path) -> Path:
     return path.with_name(f".partial-{os.getpid()}-{path.name}")
 
@@ -119,4 +135,6 @@ def unwritable(path: Path, error: OSError) -> InputError:
     """What to tell a user whose file or folder cannot be written."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)  # None: SimpleITK's writers give no number
     way_out = "Free some space or choose another place." if full else "Choose another place, or change its permissions."
+    if error.errno == errno.ENAMETOOLONG:
+        way_out = "Choose a shorter name."
     return InputError(f"{path}: cannot be written ({error.strerror or error}). {way_out}")

@@ -47,7 +47,8 @@ def inspect(dataset: Dataset, case: Case, plane: str) -> Found:
         found.slices, found.size = channels[0].shape[0], channels[0].shape[1:]
         check_unit(case.images[0], found.grid, dataset.spacing_unit)
     except InputError as error:
-        found.problems.append(str(error))
+        if not any(str(error).startswith(f"{path}: ") for path in case.images if not path.is_file()):  # known already
+            found.problems.append(str(error))
     labels: dict[Path | None, np.ndarray] = {}
     for path in (case.scribble, case.truth):
         if path is None:

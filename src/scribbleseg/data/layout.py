@@ -15,7 +15,7 @@ from ..core.errors import InputError, counted, first_names, nearest
 from ..core.json_file import convert, read_json
 from ..core.labels import UNLABELED
 from .dataset import PARTS, Case, Dataset
-from .volume import ENDINGS, PICTURES
+from .volume import ENDINGS, PICTURES, dead_link
 
 FOLDERS = (*PARTS, "splits")
 FILES = ("splits_final.json",)
@@ -78,9 +78,8 @@ def survey(folder: Path) -> tuple[Dataset, list[str]]:
     folder = Path(folder)
     path = folder / "dataset.json"
     if not folder.is_dir():
-        raise InputError(
-            f"{folder}: no such folder. A data set is a folder in the nnU-Net raw layout with a dataset.json."
-        )
+        found = "is a file" if folder.is_file() else "no such folder"
+        raise InputError(f"{folder}: {found}. A data set is a folder in the nnU-Net raw layout with a dataset.json.")
     if not path.is_file():
         near = [path.name for path in sorted(folder.glob("[!.]*")) if path.name.casefold().startswith("dataset")]
         found = f" (it has {first_names(near)}; rename it?)" if near else ""
@@ -256,7 +255,7 @@ def _cases(
         label = [path if path is not None and path.is_file() else None for path in label]
         cases[name] = Case(name, tuple(files[channel] for channel in sorted(files)), *label)
     for path in [path for files in found.values() for path in files.values() if not path.is_file()]:
-        faults.append(f"{path}: is not a file (a folder, or a link to nowhere?). Put the image there, or remove it.")
+        faults.append(f"{path}: {dead_link(path) or 'is not a file'}. Put the image there, or remove it.")
     return cases
 
 
@@ -280,7 +279,7 @@ def _place_faults(folder: Path) -> list[str]:
             faults.append(f"{path}: is not read; expected {name}. Rename it.")
         elif name == path.name and not (path.is_file() if name in FILES else path.is_dir()):
             kind = "file" if name in FILES else "folder"
-            faults.append(f"{path}: is no {kind} (or a link to nowhere?). Put the {kind} there, or remove it.")
+            faults.append(f"{path}: {dead_link(path) or f'is no {kind}'}. Put the {kind} there, or remove it.")
     return faults + _split_faults(folder)
 
 
@@ -314,7 +313,7 @@ def _label_faults(folder: Path, end: str, known: Collection[str]) -> list[str]:
         stem = path.name[: -len(end)] if path.name.lower().endswith(end.lower()) else None
         if stem in known and path.name.endswith(end) and path.parent == folder:
             if not path.is_file():
-                faults.append(f"{path}: is not a file (a folder, or a link to nowhere?). Put the label there.")
+                faults.append(f"{path}: {dead_link(path) or 'is not a file'}. Put the label there.")
             continue
         case = cases.get(_plain(SUFFIX.sub("", stem))) if stem is not None else None
         case = case or cases.get(_case_in(_plain(path.name), cases))

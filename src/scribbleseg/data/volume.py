@@ -5,6 +5,7 @@ last axis of the file if spacings are equal to a thousandth), unless another pla
 read in the axis order of their image.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +116,11 @@ def ending(path: Path) -> str:
     raise InputError(f"{path}: not a volume that can be read; expected one of {', '.join(ENDINGS)}.")
 
 
+def dead_link(path: Path) -> str:
+    """Where a link leads that leads to nothing; empty for what is no such link."""
+    return f"links to {os.readlink(path)}, which is gone" if path.is_symlink() and not path.exists() else ""
+
+
 def read_volume(
     path: Path, order: tuple[int, int, int] | None = None, plane: str = "spacing"
 ) -> tuple[np.ndarray, Grid]:
@@ -140,7 +146,7 @@ def read_components(
     path = Path(path)
     kind = ending(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file. Correct the path.")
+        raise InputError(f"{path}: {dead_link(path) or 'no such file'}. Correct the path.")
     if kind in PICTURES:
         pixels = read_picture(path)
         stored, affine, header = pixels[:, :, 0] if pixels.ndim == 3 else pixels, np.eye(4), None
@@ -248,18 +254,29 @@ def whole_numbers(path: Path, voxels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(voxels, dtype=np.int32)
 
 
+def check_room(path: Path, grid: Grid) -> None:
+    """Raises InputError for a volume of several slices that a picture is to hold."""
+    if ending(path) in PICTURES and 1 not in grid.sizes:
+        raise InputError(
+            f"{path}: {ending(path)} holds one slice; this scan has {grid.sizes[grid.order[0]]}. "
+            f"Name a file that ends in {NIFTI[0]}."
+        )
+
+
 def write_volume(
     path: Path, array: np.ndarray, grid: Grid, complete: Callable[[Path], object] = lambda partial: None
 ) -> None:
     """Write [D, H, W] atomically, in the format of `path`'s ending; shape, affine and header come from the grid.
 
-    `complete` is called with the complete file before it gets its name.
+    `complete` is called with the complete file before it gets its name. Raises InputError as `check_room` does.
     """
+    check_room(path, grid)
     kind = ending(path)
     stored = array.transpose(np.argsort(grid.order)).reshape(grid.shape)
     with atomic_file(path) as partial:
         if kind in PICTURES:
-            write_picture(partial, stored.reshape(grid.sizes[:2]))
+            single = max(axis for axis in range(3) if grid.sizes[axis] == 1)
+            write_picture(partial, stored.reshape(np.delete(grid.sizes, single)))
         else:
             (write_nifti if kind in NIFTI else write_itk)(partial, stored, grid.affine, grid.header)
         complete(partial)

@@ -18,7 +18,7 @@ from ..data.layout import alike, read_dataset
 from ..data.volume import read_label, write_volume
 
 RESERVED = ("background", "ignore")
-LABELS = ("labelsTr", ".scribbleseg/draw/before_accept")  # folders of labels in which "not drawn" has a value
+LABELS = ("labelsTr", ".scribbleseg/draw/accepted")  # folders of labels in which "not drawn" has a value
 CHANGE = Path(".scribbleseg/draw/new_classes")  # the files of a change that is not yet in place throughout
 LOCK = Path(".scribbleseg/draw/labels.lock")
 DESCRIPTION = "dataset.json"

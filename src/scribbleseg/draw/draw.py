@@ -1,5 +1,6 @@
 """The verb `draw`: open or make the data set, serve the page on this computer, open the browser."""
 
+import os
 import secrets
 import socket
 import threading
@@ -12,10 +13,7 @@ from ..core.errors import InputError
 from .folder import find_scans, scribbles_folder
 from .session import Session, as_colour
 
-STOPPING = (
-    "stopping the update, which ends its step first. The strokes are saved, and the model before it "
-    "stays. Ctrl-C again stops it at once."
-)
+STOPPING = "stopping the update, which ends its step first. The strokes are saved. Ctrl-C again stops it at once."
 
 
 def draw(config: Draw) -> None:
@@ -60,6 +58,12 @@ def open_session(folder: Path, classes: tuple[str, ...] = ()) -> Session:
     else:
         find_scans(folder)
         session = Session(scribbles_folder(folder), folder)
+        beside = session.place.parent
+        if session.dataset is None and not os.access(beside, os.W_OK):
+            raise InputError(
+                f"{session.place}: the data set would lie here, and {beside} cannot be written to. Make a folder where "
+                f"you may write, link or copy the scans of {folder} into it, and draw on that."
+            )
     if classes:
         pairs = [word.partition("=") for word in classes]
         colours = [as_colour(colour) if equals else None for _, equals, colour in pairs]

@@ -13,7 +13,7 @@ from ..core.parallel import for_each
 from ..data.dicom import has_series, read_series
 from ..data.importers.write import END, write_description
 from ..data.layout import read_dataset
-from ..data.volume import ENDINGS, ITK, NIFTI, PICTURES, ending, read_components, write_volume
+from ..data.volume import ENDINGS, ITK, NIFTI, PICTURES, dead_link, ending, read_components, write_volume
 from .classes import check_classes
 
 RGB = ("R", "G", "B")  # names of the channels of coloured pictures
@@ -40,15 +40,15 @@ def find_scans(folder: Path) -> Scans:
     `CASE_0000`, `CASE_0001`, … are the channels of the case CASE. Raises InputError for a folder without scans, for
     endings that differ, for two files of one case, and for cases that differ in their channels.
     """
+    if folder.is_file():
+        raise InputError(f"{folder}: is a file; expected a folder of scans, or a data set. Give the folder it lies in.")
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder. Give a folder of scans, or a data set.")
     found = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     files = [path for path in found if path.name.lower().endswith(ENDINGS)]
     series = [path for path in found if path.is_dir() and path not in files and has_series(path)]
     if odd := [path for path in files if not path.is_file()]:
-        raise InputError(
-            f"{odd[0]}: is not a file (a folder, or a link to nowhere?). Put the scan there, or remove it."
-        )
+        raise InputError(f"{odd[0]}: {dead_link(odd[0]) or 'is not a file'}. Put the scan there, or remove it.")
     if not files and not series and has_series(folder):
         series = [folder.resolve()]
     if not files and not series:

@@ -2,6 +2,7 @@
 
 import functools
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,17 @@ from ..inference.inputs import Job
 from .images import Images, within
 
 KEPT = 4  # masks and maps in memory
+FAILED = "failed.json"  # what an update writes last of all: case → why it could not be predicted
 
 
 class Predictions:
-    """The folders 1, 2, … of `folder`, one per update. Several threads may use it."""
+    """The folders 1, 2, … of `folder`, one per update. Several threads may use it.
 
-    def __init__(self, folder: Path, images: Images, end: str):
-        self.folder, self.images, self.end = folder, images, end
+    running: the number of the update that runs, if one does. Of the others only those that were finished count.
+    """
+
+    def __init__(self, folder: Path, images: Images, end: str, running: Callable[[], int | None]):
+        self.folder, self.images, self.end, self.running = folder, images, end, running
         self.lock = threading.Lock()
         self.opened = functools.lru_cache(maxsize=KEPT)(_open)
 
@@ -30,9 +35,15 @@ class Predictions:
         found = [path for path in self.folder.glob("*") if path.name.isdecimal()]
         return sorted(found, key=lambda path: -int(path.name))
 
+    def finished(self) -> list[Path]:
+        """The folders of the updates that have trained and predicted to their end, the latest first."""
+        return [path for path in self.updates() if (path / FAILED).is_file()]
+
     def number(self, case: Case) -> int | None:
         """The number of the latest update that has predicted the case: an older prediction stays until then."""
-        found = (path for path in self.updates() if (path / "uncertainty" / f"{case.id}.json").is_file())
+        running = self.running()
+        counted = (path for path in self.updates() if (path / FAILED).is_file() or int(path.name) == running)
+        found = (path for path in counted if (path / "uncertainty" / f"{case.id}.json").is_file())
         return next((int(path.name) for path in found), None)
 
     def uncertainty(self, case: Case) -> list[float] | None:

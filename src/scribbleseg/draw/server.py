@@ -20,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 
 from ..core.errors import InputError
 from ..data.dataset import Case
-from .export import export_masks
+from .export import export_masks, masks_folder
 from .security import Guard
 from .session import Session, as_colour
 from .strokes import Conflict, Strokes
@@ -58,7 +58,7 @@ def make_app(session: Session, updater: Updater, token: str, port: int) -> Starl
     handlers: dict[Any, Callable[[Request, Exception], Response | Awaitable[Response]]] = {
         InputError: lambda request, error: JSONResponse({"error": str(error)}, 400),
         Conflict: lambda request, error: JSONResponse(
-            {"error": "The strokes of this case were changed elsewhere."}, 412
+            {"error": "The strokes of this case were changed elsewhere. Open the case again."}, 412
         ),
     }
     guard = Middleware(Guard, token=token, port=port, dataset=session.id)
@@ -128,10 +128,15 @@ class _Pages:
         return _saved(await run_in_threadpool(self.session.save_slice, name, index, body, _version(request)))
 
     def accept(self, request: Request) -> Response:
-        return _saved(self.session.accept(request.path_params["case"], _version(request)))
+        """Answers `accepted` too, the key with which `restore` takes it back."""
+        strokes, key = self.session.accept(request.path_params["case"], _version(request))
+        return _saved(strokes, {"accepted": key})
 
-    def restore(self, request: Request) -> Response:
-        return _saved(self.session.restore(request.path_params["case"], _version(request)))
+    async def restore(self, request: Request) -> Response:
+        """`{"accepted": KEY, "reviewed": false}`; reviewed: as it was before the case was accepted."""
+        name, version = request.path_params["case"], _version(request)
+        key, reviewed = await _json(request, "accepted", str), await _json(request, "reviewed", bool)
+        return _saved(await run_in_threadpool(self.session.restore, name, version, key, reviewed))
 
     async def review(self, request: Request) -> Response:
         """`{"reviewed": true}`."""
@@ -175,12 +180,13 @@ class _Pages:
         return StreamingResponse(lines(), media_type="text/event-stream")
 
     async def export(self, request: Request) -> Response:
-        """`{"folder": PATH, "reviewed": false}`: writes masks, answers how many and where."""
+        """`{"folder": PATH, "reviewed": false}`: writes masks, answers of which cases and where, from / on."""
         folder, only = await _json(request, "folder", str), await _json(request, "reviewed", bool)
         if not folder.strip():
             raise InputError("no folder is named. Name a new folder for the masks.")
-        done = await run_in_threadpool(export_masks, self.session, Path(folder).expanduser(), only)
-        return JSONResponse({"cases": done, "folder": folder})
+        target = masks_folder(self.session, folder)
+        done = await run_in_threadpool(export_masks, self.session, target, only)
+        return JSONResponse({"cases": done, "folder": str(target)})
 
     def _place(self, request: Request) -> tuple[Case, int, int]:
         at = request.path_params
@@ -208,8 +214,8 @@ def _version(request: Request) -> str:
     return request.headers.get("if-match", "").strip('"')
 
 
-def _saved(strokes: Strokes) -> Response:
-    return JSONResponse({"version": strokes.version, "drawn": strokes.counts.tolist()})
+def _saved(strokes: Strokes, more: dict[str, str] | None = None) -> Response:
+    return JSONResponse({"version": strokes.version, "drawn": strokes.counts.tolist()} | (more or {}))
 
 
 def _raw(shown: np.ndarray, headers: dict[str, str] | None = None) -> Response:

@@ -4,9 +4,8 @@ import json
 import os
 import secrets
 import shlex
-import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -33,7 +32,7 @@ from .folder import add_new_scans, check_names, make_dataset
 from .images import Images
 from .planes import Plane
 from .predictions import Predictions
-from .strokes import NONE_YET, Conflict, StrokeFiles, Strokes, counts, version_of
+from .strokes import NONE_YET, StrokeFiles, Strokes, counts, version_of
 from .suggest import next_slice
 
 COLOURS = 8  # that the page offers for new classes
@@ -78,6 +77,7 @@ class Session:
         self.blank: dict[str, str] = {}
         self.port = 0  # of the last server; 0 is any
         self.number = ""
+        self.running: Callable[[], int | None] = lambda: None  # the number of the update that runs
         if (self.place / "dataset.json").is_file():
             self._load()
         self.number = self.number or secrets.token_hex(8)
@@ -115,7 +115,7 @@ class Session:
         check_names(dataset.cases)
         self.images = Images(dataset)
         self.strokes = StrokeFiles(dataset, self.images)
-        self.predictions = Predictions(self.work / "updates", self.images, dataset.file_ending)
+        self.predictions = Predictions(self.work / "updates", self.images, dataset.file_ending, lambda: self.running())
         path = self.work / "session.json"
         stored = read_json(path, Stored) if path.is_file() else Stored()
         self.colours = [
@@ -324,40 +324,47 @@ class Session:
             version = self.blank[name]  # `complete` has written a label without strokes meanwhile
         return self._seen(name, self.strokes.save_slice(case, index, shown, version))
 
-    def accept(self, name: str, version: str) -> Strokes:
-        """Label every voxel that has no stroke as predicted. `restore` takes it back."""
+    def accept(self, name: str, version: str) -> tuple[Strokes, str]:
+        """Label every voxel that has no stroke as predicted. Returns the strokes, and the key that `restore` needs."""
         case = self.case(name)
-        predicted = self.predictions.label(case)
+        predicted, key = self.predictions.label(case), secrets.token_hex(8)
+        path = self._accepted(case, key)
 
         def change(label: np.ndarray, plane: Plane) -> slice:
-            np.copyto(label, predicted, where=label == UNLABELED)
+            free = label == UNLABELED
+            self.strokes.store(case, path, np.where(free, predicted, np.uint8(UNLABELED)))
+            np.copyto(label, predicted, where=free)
             return slice(None)
 
-        with self.strokes.lock:
-            path, backup = self.strokes.path(case), self._backup(case)
-            if version != version_of(path):
-                raise Conflict(name)
-            backup.unlink(missing_ok=True)
-            if path.is_file():
-                with atomic_file(backup) as partial:
-                    shutil.copyfile(path, partial)
+        try:
             strokes = self._seen(name, self.strokes.write(case, version, change))
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
         self.review(name, True)
+        return strokes, key
+
+    def restore(self, name: str, version: str, key: str, reviewed: bool) -> Strokes:
+        """Take back what an `accept` has labelled, where its labels are still there.
+
+        reviewed: whether the case was reviewed before. Raises InputError if it is not known what was accepted.
+        """
+        case = self.case(name)
+        path = self._accepted(case, key)
+        if not (key.isalnum() and path.is_file()):
+            raise InputError(f"{name}: {path} is missing, which says what was accepted. Erase what does not fit.")
+
+        def change(label: np.ndarray, plane: Plane) -> slice:
+            label[label == self.strokes.load(case, path)] = UNLABELED
+            return slice(None)
+
+        strokes = self._seen(name, self.strokes.write(case, version, change))
+        self.review(name, reviewed)
         return strokes
 
-    def restore(self, name: str, version: str) -> Strokes:
-        """The strokes as they were before the last `accept` of the case."""
-        case = self.case(name)
-
-        def change(label: np.ndarray, plane: Plane) -> slice:
-            backup = self._backup(case)
-            label[...] = self.strokes.load(case, backup) if backup.is_file() else UNLABELED
-            return slice(None)
-
-        return self._seen(name, self.strokes.write(case, version, change))
-
-    def _backup(self, case: Case) -> Path:
-        return self.work / "before_accept" / self.strokes.path(case).name
+    def _accepted(self, case: Case, key: str) -> Path:
+        """The labels that one `accept` has added to those of the case."""
+        return self.work / "accepted" / f"{case.id}.{key}{self.data.file_ending}"
 
     def _seen(self, name: str, strokes: Strokes) -> Strokes:
         self.overview[name] = _overview(strokes.counts, strokes.version)

@@ -81,6 +81,11 @@ class StrokeFiles:
         """A label file of the case, uint8 [D, H, W] with UNLABELED."""
         return load_label(path, self.images.grid(case), case.images[0], self.dataset.ignore, ignored=True)
 
+    def store(self, case: Case, path: Path, label: np.ndarray) -> None:
+        """Write a label [D, H, W] with UNLABELED that `load` reads."""
+        stored = np.where(label == UNLABELED, np.uint8(self.dataset.ignore), label)
+        write_volume(path, stored, self.images.grid(case))
+
     def shown(self, case: Case, axis: int, index: int) -> tuple[np.ndarray, str]:
         """A plane of the strokes, uint8 [rows, columns] with UNLABELED, and their version."""
         strokes = self.read(case)
@@ -121,8 +126,7 @@ class StrokeFiles:
             self.known.pop(case.id)  # if anything below fails, the strokes are read again from disk
             changed = change(now.label, self.images.plane(case, 0))
             now.counts[changed] = counts(now.label[changed], len(self.dataset.classes))
-            stored = np.where(now.label == UNLABELED, np.uint8(self.dataset.ignore), now.label)
-            write_volume(path, stored, self.images.grid(case))
+            self.store(case, path, now.label)
             now.version = version_of(path)
             self.known[case.id] = now
             return now

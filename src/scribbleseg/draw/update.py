@@ -20,14 +20,14 @@ from ..core.json_file import read_json
 from ..data.enclosure import not_enclosed
 from ..training.plan import read_plan
 from .folder import link_or_copy
+from .predictions import FAILED
 from .session import Session
-from .work import FAILED
 
 TRAINING: dict[str, Any] = {"preset": "fast"}
 FIRST_SECONDS, NEXT_SECONDS = 240, 60  # of training; with reading and predicting 5 minutes, then 90 seconds
 CONTINUED_ITERATIONS = 300  # at most, of an update that starts from the model of the one before
 PATIENCE = 15  # seconds that a stopped process has before it is killed
-KEPT = 2  # updates on disk
+KEPT = 2  # finished updates on disk, beside those that hold the last prediction of a case
 COUNTED = re.compile(r"^.*: \d+/\d+ .*$", re.MULTILINE)  # a line of a progress bar
 
 
@@ -53,6 +53,7 @@ class Updater:
         self.folder, self.began = Path(), 0.0
         self.stopped = False
         self.last = Progress()
+        session.running = lambda: int(self.folder.name) if self.running else None
 
     def start(self, open_case: str) -> None:
         """Train on the cases with strokes, then predict all cases, `open_case` first.
@@ -128,8 +129,7 @@ class Updater:
 
     def _last_run(self) -> Path | None:
         """The run of the latest update that was trained to its end, unless a class was added since."""
-        done = (path / "run" for path in self.session.predictions.updates() if (path / FAILED).is_file())
-        run = next(done, None)
+        run = next((path / "run" for path in self.session.predictions.finished()), None)
         return run if run is not None and read_plan(run)[1].classes == self.session.data.classes else None
 
     def _write(self, open_case: str, settings: dict[str, Any], seconds: float | None) -> None:
@@ -180,19 +180,26 @@ class Updater:
 
     def _ended(self, code: int) -> Progress:
         number, minutes = int(self.folder.name), (time.monotonic() - self.began) / 60
-        if code == 0:
+        if (self.folder / FAILED).is_file():
             failed = read_json(self.folder / FAILED)
-            for path in self.session.predictions.updates()[KEPT:]:
-                shutil.rmtree(path, ignore_errors=True)
+            self._delete_old()
             said = "".join(f" Not predicted: {name}: {error}" for name, error in failed.items())
             return Progress("done", number, message=f"Updated in {minutes:.1f} minutes.{self._outside()}{said}")
-        for part in ("predictions", "uncertainty"):  # of a model that does not count
-            shutil.rmtree(self.folder / part, ignore_errors=True)
+        stays = " The model before it stays." if self.session.predictions.finished() else ""
         if self.stopped:
-            return Progress("stopped", number, message="Stopped. The model before it stays.")
+            return Progress("stopped", number, message=f"Stopped.{stays}")
         lines = (self.folder / "output.log").read_text(encoding="utf-8", errors="replace").splitlines()
         why = lines[-1] if lines and code > 0 else f"the process was ended by signal {-code}" if code < 0 else "unknown"
-        return Progress("failed", number, message=f"The update failed: {why}. The model before it stays.")
+        return Progress("failed", number, message=f"The update failed: {why.removesuffix('.')}.{stays}")
+
+    def _delete_old(self) -> None:
+        """Delete updates that did not finish, and finished ones that no case needs, but for the last KEPT."""
+        predictions, cases = self.session.predictions, self.session.data.cases.values()
+        needed = {str(predictions.number(case)) for case in cases}
+        needed |= {path.name for path in predictions.finished()[:KEPT]}
+        for path in predictions.updates():
+            if path.name not in needed and int(path.name) < int(self.folder.name):
+                shutil.rmtree(path, ignore_errors=True)
 
     def _outside(self) -> str:
         """A remark where the strokes do not say what lies outside of the structures."""

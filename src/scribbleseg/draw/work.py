@@ -18,9 +18,9 @@ from ..training.outlook import time_step
 from ..training.plan import Plan, read_plan
 from ..training.train import train
 from .folder import link_or_copy
+from .predictions import FAILED
 
 FEWEST = 50  # iterations
-FAILED = "failed.json"  # of an update: case → why it could not be predicted
 
 
 def main(folder: Path) -> int:

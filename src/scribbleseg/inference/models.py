@@ -45,6 +45,8 @@ def load_models(runs: Sequence[Path], weights: str, device: torch.device, networ
     Raises InputError for runs that cannot be averaged, for one that was never trained, for a name in `networks` that no
     run has, and as `load_network` does.
     """
+    if not runs:
+        raise InputError("no run is named; expected a run folder or a packed model, or several.")
     with ExitStack() as stack:
         return _load(runs, [stack.enter_context(run_folder(run)) for run in runs], weights, device, networks)
 

@@ -14,7 +14,7 @@ from ..core.errors import InputError, counted, first_names, some_failed
 from ..core.parallel import ahead
 from ..core.progress import Progress
 from ..data.nifti import AS_ITK, two_places
-from ..data.volume import Grid, write_volume
+from ..data.volume import Grid, check_room, write_volume
 from .guard import check_outputs, output_files
 from .inputs import Job, list_jobs
 from .models import Model, load_models, trained_on
@@ -103,7 +103,9 @@ def predict(config: Predict) -> list[Path]:
 def _read(job: Job, models: Sequence[Model]) -> Scan | InputError:
     """The scan, or why there is none: raised later, so that the others are predicted."""
     try:
-        return read_scan(job.images, models)
+        scan = read_scan(job.images, models)
+        check_room(job.output, scan.grid)
+        return scan
     except InputError as error:
         return error
 

@@ -5,10 +5,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .. import __version__
-from ..config import Pack
 from ..inference.models import Model
 from ..networks import is_own
-from .pack import pack
+from .pack import packed
 
 
 def write_bundle(model: Model, folder: Path) -> None:
@@ -20,7 +19,7 @@ def write_bundle(model: Model, folder: Path) -> None:
     plan = model.plan
     for part in ("configs", "models"):
         (folder / part).mkdir()
-    pack(Pack(model.run, folder / "models" / "model.zip"))
+    (folder / "models" / "model.zip").write_bytes(packed(model.run))
     images = {
         "type": "image",
         "format": "magnitude",

@@ -31,12 +31,13 @@ def export(config: Export) -> Path:
     Raises InputError for a run that is not trained, for one that the format cannot hold, and for a folder that is not
     empty. Nothing is written then.
     """
+    run = open_run(config.run)
     say(f"{config.run}: reading the network")
     named = () if config.network is None else (config.network,)
     (model,) = load_models((config.run,), "last", torch.device("cpu"), named)
     say(f"{config.run}: writing its {config.format} files")
     with atomic_folder(Path(config.output)) as partial:
         {"onnx": write_onnx, "monai": write_bundle}[config.format](model, partial)
-        text = card(open_run(config.run), USE[config.format])
+        text = card(run, USE[config.format])
         (partial / "README.md").write_text(text, encoding="utf-8", errors="backslashreplace")
     return Path(config.output)

@@ -36,12 +36,21 @@ def pack(config: Pack) -> Path:
     if target.suffix != PACKED:
         raise InputError(f"{target}: expected a name that ends in {PACKED}, such as model{PACKED}.")
     _check_replaceable(target)
-    run = open_run(config.run)
+    content = packed(config.run)
+    say(f"{target}: writing {len(content) / 2**20:.0f} MiB")
+    with atomic_file(target) as partial:
+        partial.write_bytes(content)
+    return target
+
+
+def packed(folder: Path) -> memoryview:
+    """The content of the packed model of a run folder. Raises InputError for a run that is not trained."""
+    run = open_run(folder)
     if not run.weights.is_file() or run.done == 0:
-        raise InputError(f"{config.run}: has no trained weights ({run.weights.name}). Train it first.")
+        raise InputError(f"{folder}: has no trained weights ({run.weights.name}). Train it first.")
     if not run.finished:
-        say(f"{config.run}: training is not finished, iteration {run.done} of {run.plan.recipe.iterations}")
-    say(f"{config.run}: packing {run.weights.stat().st_size / 2**20:.0f} MiB of weights")
+        say(f"{folder}: training is not finished, iteration {run.done} of {run.plan.recipe.iterations}")
+    say(f"{folder}: packing {run.weights.stat().st_size / 2**20:.0f} MiB of weights")
     with open_weights(run.weights) as file:
         notes = dict(sorted((file.metadata() or {}).items()))  # safetensors reads them in any order
         weights = {key: file.get_tensor(key) for key in file.keys()}
@@ -57,10 +66,7 @@ def pack(config: Pack) -> Path:
             entry = zipfile.ZipInfo(name, MADE)
             entry.external_attr = 0o100644 << 16
             archive.writestr(entry, contents[name])
-    say(f"{target}: writing {content.tell() / 2**20:.0f} MiB")
-    with atomic_file(target) as partial:
-        partial.write_bytes(content.getbuffer())
-    return target
+    return content.getbuffer()
 
 
 def half(tensor: torch.Tensor) -> torch.Tensor:

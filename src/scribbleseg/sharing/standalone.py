@@ -15,12 +15,17 @@ import nibabel
 import numpy as np
 
 
-def load(path: str) -> Any:
-    """A file, read to its end: gzip checks its checksum there. nibabel alone stops at the last voxel."""
-    packed = Path(path).read_bytes()
-    content = gzip.decompress(packed) if path.lower().endswith(".gz") else packed
-    kind: Any = nibabel.Nifti2Image if content[:4] in (b"\x1c\2\0\0", b"\0\0\2\x1c") else nibabel.Nifti1Image
-    return kind.from_bytes(content)
+def load(path: str) -> tuple[Any, np.ndarray]:
+    """A file and its voxels, read to its end: gzip checks its checksum there. nibabel alone stops at the last voxel."""
+    try:
+        packed = Path(path).read_bytes()
+        content = gzip.decompress(packed) if path.lower().endswith(".gz") else packed
+        kind: Any = nibabel.Nifti2Image if content[:4] in (b"\x1c\2\0\0", b"\0\0\2\x1c") else nibabel.Nifti1Image
+        file = kind.from_bytes(content)
+        return file, np.asanyarray(file.dataobj).astype(np.float32).reshape((*file.shape, 1, 1)[:3])
+    except Exception as error:  # nibabel raises several kinds
+        why = " ".join(str(error).split())
+        sys.exit(f"{path}: cannot be read ({why}). Expected a 3-D volume in NIfTI. Export the scan again.")
 
 
 def slice_axis(affine: np.ndarray, sizes: tuple[int, ...], plane: str) -> int:
@@ -69,10 +74,20 @@ def predict(paths: list[str], target: str, folder: Path) -> None:
         sys.exit(f"{__doc__}\nThe channels of this model: {', '.join(about['channels'])}.")
     if os.path.lexists(target):
         sys.exit(f"{target}: exists already. Choose another name for the mask.")
-    files = [load(path) for path in paths]
-    first = slice_axis(files[0].affine, sizes := (*files[0].shape, 1, 1)[:3], about["plane"])
+    if not target.lower().endswith((".nii", ".nii.gz")):
+        sys.exit(f"{target}: expected a name for the mask that ends in .nii.gz or .nii.")
+    if not os.access(place := Path(target).absolute().parent, os.W_OK | os.X_OK):
+        sys.exit(f"{place}: is no folder that can be written to. Make it, or choose another place for the mask.")
+    files, volumes = zip(*map(load, paths))
+    affine, sizes = files[0].affine, volumes[0].shape
+    for path, file, voxels in zip(paths, files, volumes):
+        far = (np.abs(file.affine - affine) @ (*sizes, 1)).max()
+        if voxels.shape != sizes or far > 0.05 * np.linalg.norm(affine[:3, :3], axis=0).min():
+            found = f"has {voxels.shape} voxels, up to {far:.3g} mm from those of {paths[0]}"
+            sys.exit(f"{path}: {found}; expected {sizes} in the same places. Resample one of them.")
+    first = slice_axis(affine, sizes, about["plane"])
     order = (first, *(axis for axis in (2, 1, 0) if axis != first))
-    channels = [np.asanyarray(file.dataobj).reshape(sizes).transpose(order).astype(np.float32) for file in files]
+    channels = [voxels.transpose(order) for voxels in volumes]
     stack = np.stack([normalised(image, **how) for image, how in zip(channels, about["intensity"])], 1)
     box = content_box(channels) if about["crop"] else (slice(None), slice(None))
     if about["locate"]:
@@ -87,8 +102,11 @@ def predict(paths: list[str], target: str, folder: Path) -> None:
         label[at : at + 16, *box] = probs.argmax(1)
     label = label.transpose(np.argsort(order)).reshape(files[0].shape)
     partial = Path(target).with_name(f".partial-{Path(target).name}")
-    nibabel.save(type(files[0])(label, files[0].affine, files[0].header, dtype=np.uint8), partial)
-    os.replace(partial, target)
+    try:
+        nibabel.save(type(files[0])(label, affine, files[0].header, dtype=np.uint8), partial)
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

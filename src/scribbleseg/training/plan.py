@@ -101,11 +101,16 @@ def read_plan(run: Path) -> tuple[Train, Plan]:
     """The settings of a run folder. Raises InputError when it is none."""
     path = Path(run) / "config.json"
     kind = None if path.is_file() else _input_kind(Path(run))
-    if kind:
+    if kind == "a packed model":
         raise InputError(
-            f"{run}: {kind}, not a run folder (no config.json). The run comes first: "
-            "scribbleseg predict RUN INPUT OUTPUT, scribbleseg report RUN. "
-            f"Make one with: scribbleseg train {run if kind == 'a data set' else 'DATASET'} RUN"
+            f"{run}: a packed model, not a run folder. pack, export and report need the run folder that it was made "
+            "from; predict takes this file."
+        )
+    if kind:
+        made = run if kind == "a data set" else "DATASET"
+        raise InputError(
+            f"{run}: {kind}, not a run folder (no config.json). The run folder comes first, "
+            f"the one that this made: scribbleseg train {made} RUN"
         )
     if not path.is_file():
         raise InputError(f"{run}: not a run folder (no config.json). Make one with: scribbleseg train DATASET {run}")

@@ -20,7 +20,7 @@ from ..itk import from_itk, has_size, open_itk
 from ..layout import SUFFIX, alike
 from ..nifti import AS_ITK, two_places
 from ..placing import place
-from ..volume import ITK, NIFTI, Grid, check_geometry, ending, read_label, read_volume, write_volume
+from ..volume import ITK, NIFTI, Grid, check_geometry, dead_link, ending, read_label, read_volume, write_volume
 from .write import END, case_paths, say_moved, write_blanks, write_description
 
 SEGMENTS = ".seg.nrrd"  # of 3D Slicer
@@ -122,7 +122,8 @@ def find_scans(images: Path, channels: int) -> dict[str, tuple[Path, ...]]:
     number of channels, and for what `_is_volume` does not accept.
     """
     if not images.is_dir():
-        raise InputError(f"{images}: no such folder. Give the folder of the scans.")
+        what = "is a file" if images.is_file() else "no such folder"
+        raise InputError(f"{images}: {what}. Give the folder of the scans.")
     found: dict[str, dict[str, Path]] = {}
     others: list[str] = []
     for path in sorted(images.glob("[!.]*")):
@@ -157,8 +158,8 @@ def find_scans(images: Path, channels: int) -> dict[str, tuple[Path, ...]]:
 def _is_volume(path: Path) -> bool:
     """Whether this is a file that can be imported. Raises InputError for the name of one that is no file."""
     named = path.name.lower().endswith(NIFTI + ITK)
-    if path.is_symlink() and not path.exists():
-        raise InputError(f"{path}: is a link to nothing. Correct or remove it.")
+    if gone := dead_link(path):
+        raise InputError(f"{path}: {gone}. Correct or remove the link.")
     if named and not path.is_file():
         raise InputError(f"{path}: has the name of a volume and is no file. Move the volume out of it, or rename it.")
     return named
@@ -171,7 +172,8 @@ def find_labels(labels: Path, scans: Iterable[str]) -> dict[str, Path]:
     accept.
     """
     if not labels.is_dir():
-        raise InputError(f"{labels}: no such folder. Give the folder of the labels.")
+        what = "is a file" if labels.is_file() else "no such folder"
+        raise InputError(f"{labels}: {what}. Give the folder of the labels.")
     cases = {case.casefold(): case for case in scans}
     found: dict[str, Path] = {}
     others: list[str] = []

@@ -46,6 +46,8 @@ export async function getPlane(name, kind, axis, index, channel = 0) {
 export const putSlice = async (name, index, data, version) =>
   (await request(`${of(name)}/strokes/${index}`, { method: "PUT", body: data, headers: ifMatch(version) })).json();
 
-// what: accept or restore.
-export const changeCase = async (name, what, version) =>
-  (await request(`${of(name)}/${what}`, { method: "POST", headers: ifMatch(version) })).json();
+// Both return {version, drawn}; acceptCase also `accepted`, the key that restoreCase takes. reviewed: as it was before.
+export const acceptCase = async (name, version) =>
+  (await request(`${of(name)}/accept`, { method: "POST", headers: ifMatch(version) })).json();
+export const restoreCase = async (name, version, accepted, reviewed) =>
+  (await request(`${of(name)}/restore`, { ...json({ accepted, reviewed }), headers: ifMatch(version) })).json();

@@ -8,7 +8,7 @@ import { $, attempt, view } from "./page.js";
 import "./panels.js";
 import "./pointer.js";
 import { chooseChannel, goTo, openCase, toggleShown } from "./slices.js";
-import { state, tell } from "./state.js";
+import { rowOf, state, tell } from "./state.js";
 import { acceptCase, acceptSlice, copyStrokes, redo, undo } from "./strokes.js";
 import { chooseTool, resize, toggle } from "./tools.js";
 import { choosePreset } from "./windows.js";
@@ -45,7 +45,9 @@ attempt(async () => {
   chooseTool("brush");
   tell("session");
   follow();
-  const first = session.cases.find((row) => !row.error);
-  if (first) await openCase(first.id);
+  for (const { id } of session.cases) { // the first that can be read
+    if (!rowOf(id).error) await openCase(id);
+    if (state.case || !rowOf(id).error) break; // or the server is away
+  }
   document.body.dataset.ready = "yes";
 })();

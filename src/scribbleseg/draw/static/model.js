@@ -26,8 +26,9 @@ export const follow = () => listen({
     state.update = update;
     tell("update");
     const { phase, done: step } = state.update;
-    if (phase === "predicting" && step && step !== before.done || (phase === "done" && before.phase !== "done")) await refreshPredictions();
-    if (phase !== before.phase && ["done", "failed", "stopped"].includes(phase)) say(state.update.message, 10);
+    const ended = phase !== before.phase && ["done", "failed", "stopped"].includes(phase);
+    if (phase === "predicting" && step && step !== before.done || ended) await refreshPredictions();
+    if (ended) say(state.update.message, 10);
   }),
   onAway: (why) => {
     if (why === state.away) return;

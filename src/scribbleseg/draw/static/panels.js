@@ -104,7 +104,8 @@ function showButtons() {
   $("redo").disabled = !undone.length;
   for (const id of ["show-uncertainty", "show-prediction"]) $(id).disabled = !predicted;
   for (const id of ["accept-slice", "accept-case"]) $(id).disabled = state.away || !predicted;
-  for (const id of ["more-classes", "copy", "next", "reviewed"]) $(id).disabled = state.away;
+  for (const id of ["more-classes", "next"]) $(id).disabled = state.away;
+  for (const id of ["copy", "reviewed"]) $(id).disabled = state.away || !state.case;
   $("export").disabled = state.away || !state.session.cases.some((each) => each.prediction !== null || each.slices.length);
   $("reviewed").setAttribute("aria-pressed", Boolean(row?.reviewed));
   for (const kind of ["strokes", "prediction", "uncertainty"]) $(`show-${kind}`).setAttribute("aria-pressed", state.show[kind]);
@@ -137,7 +138,7 @@ function duration(seconds) {
 function showUpdate() {
   const { phase, done: step, total, seconds_left: left, message } = state.update, { cases, classes } = state.session;
   const missing = classes.filter((_, value) => !cases.some((row) => row.voxels[value])).map(({ name }) => name);
-  $("update").disabled = state.away || running() || missing.length > 0;
+  $("update").disabled = state.away || !state.case || running() || missing.length > 0;
   $("bar").hidden = state.away || !running();
   $("stop").hidden = state.away || !running() || phase === "stopping";
   if (["starting", "stopping"].includes(phase)) $("bar").removeAttribute("value");
@@ -169,7 +170,7 @@ function showSaved() {
 on("session class away", showClasses);
 on("session case cases strokes away", showCases);
 on("session case cases strokes away look history", showButtons);
-on("session strokes away update", showUpdate);
+on("session case strokes away update", showUpdate);
 on("saving away", showSaved);
 on("case", showCase);
 on("slice strokes", showStrip);

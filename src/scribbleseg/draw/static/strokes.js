@@ -9,7 +9,7 @@ import { on, rowOf, state, tell } from "./state.js";
 import { radius } from "./tools.js";
 
 const MOST_UNDO = 300;
-export let undone = [], done = []; // changes: {case, slice, at, before, after}, or {case, accepted: true}
+export let undone = [], done = []; // changes: {case, slice, at, before, after}, or {case, accepted, reviewed}
 
 export function beginStroke(place) {
   const strokes = strokesHere();
@@ -66,14 +66,14 @@ async function changeSlice(slice, change) {
   return { before, after: strokes.data };
 }
 
-const stepBack = (from, to, old, now, what) => attempt(async () => {
+const stepBack = (from, to, old, now, wholeCase) => attempt(async () => {
   const change = from().pop();
   if (!change) return;
   const putBack = () => { from().push(change); tell("history"); };
   if (state.stroke) return putBack();
   if (state.case.id !== change.case) await openCase(change.case, change.slice ?? null);
   if (state.case.id !== change.case) return putBack();
-  try { await takeBack(change, old, now, what); } catch (error) {
+  try { await takeBack(change, old, now, wholeCase); } catch (error) {
     putBack();
     throw error;
   }
@@ -81,9 +81,9 @@ const stepBack = (from, to, old, now, what) => attempt(async () => {
   tell("history");
 });
 
-async function takeBack(change, old, now, what) {
+async function takeBack(change, old, now, wholeCase) {
   if (change.accepted) {
-    await changeWholeCase(what);
+    await wholeCase(change);
   } else {
     await goTo(change.slice);
     const { before, after } = await changeSlice(change.slice, (data) => {
@@ -93,17 +93,28 @@ async function takeBack(change, old, now, what) {
   }
 }
 
-export const undo = stepBack(() => done, () => undone, "before", "after", "restore");
-export const redo = stepBack(() => undone, () => done, "after", "before", "accept");
+export const undo = stepBack(() => done, () => undone, "before", "after", restore);
+export const redo = stepBack(() => undone, () => done, "after", "before", accept);
 
-async function changeWholeCase(what) {
+async function accept(change) {
   await saver.settled();
-  const name = state.case.id;
-  const answer = await api.changeCase(name, what, saver.versions.get(name));
-  rowOf(name).reviewed ||= what === "accept";
-  forget("strokes");
+  const answer = await api.acceptCase(change.case, saver.versions.get(change.case));
+  change.accepted = answer.accepted;
+  change.reviewed = rowOf(change.case).reviewed;
+  await changedWholeCase(change.case, answer, true);
+}
+
+async function restore(change) {
+  await saver.settled();
+  const answer = await api.restoreCase(change.case, saver.versions.get(change.case), change.accepted, change.reviewed);
+  await changedWholeCase(change.case, answer, change.reviewed);
+}
+
+async function changedWholeCase(name, answer, reviewed) {
+  rowOf(name).reviewed = reviewed;
+  if (name === state.case.id) forget("strokes");
   saver.took(name, answer);
-  await showPlanes();
+  if (name === state.case.id) await showPlanes();
 }
 
 export const acceptCase = attempt(async () => {
@@ -112,8 +123,9 @@ export const acceptCase = attempt(async () => {
     "Every voxel without a stroke becomes labelled as predicted, and the next update learns from it. Undo takes it back.",
     ["Accept", "Cancel"]);
   if (answer !== "Accept") return;
-  await changeWholeCase("accept");
-  done.push({ case: state.case.id, accepted: true });
+  const change = { case: state.case.id };
+  await accept(change);
+  done.push(change);
   undone = [];
   tell("history");
 });
@@ -137,7 +149,7 @@ export const copyStrokes = attempt(async () => {
     data.forEach((value, pixel) => { if (value === NOT_DRAWN || state.overwrite) data[pixel] = from[pixel] === NOT_DRAWN ? value : from[pixel]; });
   });
   remember(slice, before, after);
-  say(`Copied from slice ${nearest + 1}. Move or erase what does not fit here.`);
+  say(`Copied from slice ${nearest + 1}. Erase what does not fit here.`);
 });
 
 // Asks again if the server does not answer: the strokes are kept until then.
@@ -159,7 +171,7 @@ async function resolveConflict({ name, slices }) {
   const mine = [...slices].map(([slice, { data, base }]) => ({ slice, ...difference(base, data) }));
   if (name === state.case?.id) forget("strokes"); // nothing can be drawn on the old ones any more
   saver.resolve(name, version);
-  done = done.filter((change) => change.case !== name);
+  done = done.filter((change) => change.case !== name || change.accepted);
   undone = undone.filter((change) => change.case !== name);
   await openCase(name, state.case?.id === name ? state.slice : null);
   for (const { slice, at, before, after } of answer === drop ? [] : mine) {
