@@ -1151,17 +1151,19 @@ def test_masks_that_are_exported_while_an_update_begins_to_predict_are_not_kept(
 def test_old_updates_are_deleted_but_no_last_prediction_of_a_case(of_one, tmp_path):
     place = tmp_path / "copy"
     folder = place / ".scribbleseg/draw/updates"
-    for number in ("2", "3", "4", "5"):  # case.2 has its last prediction in 2; 4 was stopped
+    for number in ("0", "2", "3", "4", "5"):  # case.2 has its last prediction in 2; 4 was stopped, 0 may be running
         shutil.copytree(folder / "1", folder / number, symlinks=True)
     for number in ("3", "4", "5"):
         (folder / number / "uncertainty" / "case.2 a.json").unlink()
-    (folder / "4" / "failed.json").unlink()
+    for number in ("0", "4"):
+        (folder / number / "failed.json").unlink()
+    os.utime(folder / "4", (0, 0))
     updater = Updater(Session(place), TINY)
     updater.process, updater.last = subprocess.Popen(["true"]), Progress("predicting", 5)
     updater.folder = folder / "5"
     updater.process.wait()
     assert updater.progress().phase == "done"
-    assert sorted(path.name for path in folder.iterdir()) == ["2", "3", "5"]
+    assert sorted(path.name for path in folder.iterdir()) == ["0", "2", "3", "5"]
 
 
 def test_a_message_about_an_update_that_ended_says_nothing_that_is_not_so(of_one, dataset, tmp_path):

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..core.atomic import LEFTOVER_SECONDS
 from ..core.errors import InputError
 from ..core.json_file import read_json
 from ..data.enclosure import not_enclosed
@@ -193,13 +195,18 @@ class Updater:
         return Progress("failed", number, message=f"The update failed: {why.removesuffix('.')}.{stays}")
 
     def _delete_old(self) -> None:
-        """Delete updates that did not finish, and finished ones that no case needs, but for the last KEPT."""
-        predictions, cases = self.session.predictions, self.session.data.cases.values()
+        """Delete updates that did not finish, and finished ones that no case needs, but for the last KEPT.
+
+        One that did not finish may be running in another server, so it is kept for an hour.
+        """
+        predictions, cases, now = self.session.predictions, self.session.data.cases.values(), time.time()
         needed = {str(predictions.number(case)) for case in cases}
         needed |= {path.name for path in predictions.finished()[:KEPT]}
-        for path in predictions.updates():
-            if path.name not in needed and int(path.name) < int(self.folder.name):
-                shutil.rmtree(path, ignore_errors=True)
+        old = [path for path in predictions.updates() if int(path.name) < int(self.folder.name)]
+        for path in (path for path in old if path.name not in needed):
+            with suppress(FileNotFoundError):  # another server has deleted it
+                if (path / FAILED).is_file() or now - path.stat().st_mtime > LEFTOVER_SECONDS:
+                    shutil.rmtree(path, ignore_errors=True)
 
     def _outside(self) -> str:
         """A remark where the strokes do not say what lies outside of the structures."""
