@@ -67,7 +67,7 @@ EXPECTED = {  # what differs from the shared recipe, and the options
     "corral": (
         {"optimizer": "adamw", "lr": 1e-3, "schedule": "onecycle", "weight_decay": 0.01, "iterations": 6000}
         | {"ema": 0.99},
-        {"enclosed": 1.0, "taught": 0.0, "beta": 200.0, "gamma": 0.7, "narrow": 0.5},
+        {"enclosed": 1.0, "taught": 0.0, "beta": 200.0, "gamma": 0.7, "narrow": 0.5, "soft": 0.0},
     ),
     "scn": (
         {"optimizer": "adam", "lr": 1e-3, "schedule": "step", "weight_decay": 0.0, "batch": 24, "iterations": 30_000}
