@@ -667,14 +667,14 @@ def test_an_atomic_folder_appears_at_the_end(tmp_path):
 @pytest.mark.parametrize("kind", [atomic_file, atomic_folder])
 def test_names_that_no_file_can_have_are_refused(tmp_path, kind):
     for name, words in (
-        ("a\0b", "can be no name of a file or folder"),
-        ("\ud800", "can be no name of a file or folder"),
+        ("a\0b", "cannot be the name of a new file or folder"),
+        ("\ud800", "cannot be the name of a new file or folder"),
         ("x" * 300, "cannot be written .File name too long.. Choose a shorter name"),
         ("x" * 250, "cannot be written .File name too long.. Choose a shorter name"),  # the partial one is longer
     ):
         with pytest.raises(InputError, match=words), kind(tmp_path / name):
             pass
-    with pytest.raises(InputError, match="'/': can be no name"), kind(Path("/")):
+    with pytest.raises(InputError, match="'/': cannot be the name"), kind(Path("/")):
         pass
     assert not list(tmp_path.iterdir())
 

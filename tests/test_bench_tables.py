@@ -367,12 +367,16 @@ def test_published_numbers_have_their_own_columns_once_and_only_for_their_data_s
 def test_a_star_is_where_the_row_of_the_papers_own_method_is_significantly_better():
     """p = 2/2⁶ of six patients; with Holm's correction for three pairs it would be .09. A smaller HD95 is better."""
     paper = msgspec.structs.replace(PAPER, rows={}, own="scn")
-    plan = bench_plan(["pce", "scn", "tv"], [0], published=paper)
+    plan = bench_plan(["pce", "scn", "tv", "rw"], [0], published=paper)
 
     def run(low, step, hd95):
         return result({f"{i}": ((low + step * i, hd95), (0.5, 2.0)) for i in range(6)})
 
+    unlike = (0.01, -0.02, 0.03, -0.04, 0.05, -0.08)  # worse on average, and far from significant
+    unclear = result({f"{i}": ((0.6 + 0.01 * i + gain, 4.0), (0.5, 2.0)) for i, gain in enumerate(unlike)})
+
     found = {("pce", 0): run(0.3, 0.0, 5.0), ("scn", 0): run(0.6, 0.01, 4.0), ("tv", 0): run(0.7, 0.01, 4.5)}
+    found["rw", 0] = unclear
     scores, *_ = tables(aggregate(plan, of(plan, found))[0])
     starred = {key for key, (text, _) in cells(scores).items() if text.endswith("*")}
     assert starred == {

@@ -177,7 +177,10 @@ def test_the_teachers_soft_labels_count_on_what_is_neither_drawn_nor_enclosed_by
     method = Corral(Flat(), soft=2.0)
     q = torch.tensor([0.5, 0.25, 0.25])
     with torch.no_grad():
-        method.teacher.bias.copy_(q.log().view(1, 3, 1, 1))
+        method.teacher.bias = nn.Parameter(q.log().view(1, 3, 1, 1).repeat(1, 1, 16, 14), requires_grad=False)
+        method.teacher.bias[..., 12:] = (
+            0.0  # nothing is certain where the background is enclosed, and it does not count
+        )
     certainty = 1 + float((q * q.log()).sum()) / np.log(3)
     for progress in (0.5, 1.0):
         terms = method.losses(Batch(images, drawn, {"enclosure": enclosed}), torch.tensor(progress))

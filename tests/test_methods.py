@@ -26,7 +26,11 @@ SIZE, CLASSES = 32, 4
 USES_TRUTH = {"fullsup"}
 # terms that vanish at the start of training by their definition would be listed here, as (method, term): reason
 CANNOT_REACH_NETWORK = {}
-SMALL = {"rloss": {"radius": 1}, "scn": {"stride": 2}, "corral": {"taught": 1.0}}  # options for the small network
+SMALL = {
+    "rloss": {"radius": 1},
+    "scn": {"stride": 2},
+    "corral": {"taught": 1.0, "soft": 1.0},
+}  # options for the small network
 UNSURE = {"s2l": {"confidence": 0.3}}  # what an untrained network's eval mode passes
 LEVELS = {"fddseg": 5}  # of the small network, where two are too few
 POOR = ("empty", "one class", "foreground only", "background only")  # kinds of `volume`

@@ -232,8 +232,7 @@ def score_table(section: Section, kind: str, with_published: bool) -> Table:
 
 
 def worse_than_own(section: Section) -> set[tuple[str, str, str]]:
-    """(label, metric, class) where the row of the paper's own method is significantly better, uncorrected, as the
-    papers' stars are."""
+    """(label, metric, class) where the row of the paper's own method is significantly better, uncorrected."""
     found = set()
     for test in section.tests[section.tests["p"] < ALPHA].itertuples() if section.tested else ():
         ahead = (test.difference > 0) == (test.metric == "dice")

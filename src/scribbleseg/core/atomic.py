@@ -104,7 +104,7 @@ def _check_name(path: Path) -> None:
     except UnicodeEncodeError:
         usable = False
     if not usable:
-        raise InputError(f"{str(path)!r}: can be no name of a file or folder. Choose another name.")
+        raise InputError(f"{str(path)!r}: cannot be the name of a new file or folder. Choose another name.")
 
 
 def _partial(path: Path) -> Path:

@@ -22,7 +22,7 @@ from ..core.errors import InputError
 from ..data.dataset import Case
 from .export import export_masks, masks_folder
 from .security import Guard
-from .session import Session, as_colour
+from .session import Gone, Session, as_colour
 from .strokes import Conflict, Strokes
 from .update import Updater
 
@@ -57,6 +57,7 @@ def make_app(session: Session, updater: Updater, token: str, port: int) -> Starl
     ]
     handlers: dict[Any, Callable[[Request, Exception], Response | Awaitable[Response]]] = {
         InputError: lambda request, error: JSONResponse({"error": str(error)}, 400),
+        Gone: lambda request, error: JSONResponse({"error": str(error)}, 410),
         Conflict: lambda request, error: JSONResponse(
             {"error": "The strokes of this case were changed elsewhere. Open the case again."}, 412
         ),

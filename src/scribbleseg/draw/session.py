@@ -59,6 +59,10 @@ class Stored(Struct):
     number: str = ""  # drawn when the data set was first opened
 
 
+class Gone(InputError):
+    """It is not known any more what an `accept` has labelled."""
+
+
 class Session:
     """One data set that is drawn on. Its methods may be called from several threads."""
 
@@ -347,18 +351,19 @@ class Session:
     def restore(self, name: str, version: str, key: str, reviewed: bool) -> Strokes:
         """Take back what an `accept` has labelled, where its labels are still there.
 
-        reviewed: whether the case was reviewed before. Raises InputError if it is not known what was accepted.
+        reviewed: whether the case was reviewed before. Raises Gone if it is not known what was accepted.
         """
         case = self.case(name)
         path = self._accepted(case, key)
         if not (key.isalnum() and path.is_file()):
-            raise InputError(f"{name}: {path} is missing, which says what was accepted. Erase what does not fit.")
+            raise Gone(f"{name}: {path} is missing, which says what was accepted. Erase what does not fit.")
 
         def change(label: np.ndarray, plane: Plane) -> slice:
             label[label == self.strokes.load(case, path)] = UNLABELED
             return slice(None)
 
         strokes = self._seen(name, self.strokes.write(case, version, change))
+        path.unlink(missing_ok=True)
         self.review(name, reviewed)
         return strokes
 

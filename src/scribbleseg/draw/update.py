@@ -205,7 +205,8 @@ class Updater:
         old = [path for path in predictions.updates() if int(path.name) < int(self.folder.name)]
         for path in (path for path in old if path.name not in needed):
             with suppress(FileNotFoundError):  # another server has deleted it
-                if (path / FAILED).is_file() or now - path.stat().st_mtime > LEFTOVER_SECONDS:
+                changed = max(part.stat().st_mtime for part in (path, *path.iterdir()))
+                if (path / FAILED).is_file() or now - changed > LEFTOVER_SECONDS:
                     shutil.rmtree(path, ignore_errors=True)
 
     def _outside(self) -> str:

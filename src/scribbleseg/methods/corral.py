@@ -32,6 +32,7 @@ class Corral(Method):
     recipe = Recipe(optimizer="adamw", lr=1e-3, schedule="onecycle", weight_decay=0.01, iterations=6000, ema=0.99)
     reads_enclosure = True
     learns_from_bare = False
+    later = ("soft",)
     told: Tensor
     log_ratio: Tensor
 

@@ -74,7 +74,7 @@ const stepBack = (from, to, old, now, wholeCase) => attempt(async () => {
   if (state.case.id !== change.case) await openCase(change.case, change.slice ?? null);
   if (state.case.id !== change.case) return putBack();
   try { await takeBack(change, old, now, wholeCase); } catch (error) {
-    putBack();
+    if (error.status !== 410) putBack(); // 410: it cannot be taken back any more
     throw error;
   }
   to().push(change);
