@@ -252,6 +252,13 @@ def test_results_from_before_a_default_changed_are_refused(place):
     assert is_done(job, place), "an earlier run says nothing of a key that came later, and had its default"
 
 
+def test_runs_of_corral_from_before_its_teacher_count(place):
+    job = dataclasses.replace(read_bench_plan(place).jobs[0], label="corral", method="corral")
+    old = {key: value for key, value in hyperparameters("corral").items() if key != "soft"}
+    leave(place, job, more={"options": old})
+    assert is_done(job, place)
+
+
 def test_the_tables_show_outdated_runs_with_a_note_and_a_bench_refuses_them(place):
     plan = read_bench_plan(place)
     for job in plan.jobs:
