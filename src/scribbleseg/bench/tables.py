@@ -1,6 +1,6 @@
 """Tables of a bench from the stored scores: `aggregate` makes the numbers, `tables` what Markdown and LaTeX show."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -233,13 +233,15 @@ def score_table(section: Section, kind: str, with_published: bool) -> Table:
 
 def worse_than_own(section: Section) -> set[tuple[str, str, str]]:
     """(label, metric, class) where the row of the paper's own method is significantly better, uncorrected."""
-    found = set()
-    for test in section.tests[section.tests["p"] < ALPHA].itertuples() if section.tested else ():
+    pairs = _significant(section, "p") if section.tested else ()
+    return {(other, metric, name) for better, other, metric, name in pairs if better == section.own}
+
+
+def _significant(section: Section, p: str) -> Iterator[tuple[str, str, str, str]]:
+    """(better label, other label, metric, class) of the tests whose `p`, or `p_holm`, is below ALPHA."""
+    for test in section.tests[section.tests[p] < ALPHA].itertuples():
         ahead = (test.difference > 0) == (test.metric == "dice")
-        better, other = (test.row, test.other) if ahead else (test.other, test.row)
-        if better == section.own:
-            found.add((other, test.metric, test[2]))
-    return found
+        yield (*((test.row, test.other) if ahead else (test.other, test.row)), test.metric, test[2])
 
 
 def _title(section: Section, metric: str, name: str) -> str:
@@ -266,10 +268,8 @@ def test_table(section: Section) -> Table:
     columns = [(metric, name) for metric in TESTED for name in section.classes]
     places = {label: place for place, label in enumerate(section.ranked, 1)}
     worse: dict[tuple, list[int]] = {}
-    for test in section.tests[section.tests["p_holm"] < ALPHA].itertuples():
-        ahead = (test.difference > 0) == (test.metric == "dice")
-        better, other = (test.row, test.other) if ahead else (test.other, test.row)
-        worse.setdefault((better, test.metric, test[2]), []).append(places[other])
+    for better, other, metric, name in _significant(section, "p_holm"):
+        worse.setdefault((better, metric, name), []).append(places[other])
     body = [
         [(f"{place} {label}", ""), *((spans(worse.get((label, *column), ())) or "–", "") for column in columns)]
         for label, place in places.items()
