@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from scribbleseg.bench.formats import pipe_table
-from scribbleseg.core.atomic import atomic_file
+from scribbleseg.core.atomic import atomic_file, atomic_folder
 
 RESULTS = Path("benchmarks/results")
 SCRIBBLESEG = [sys.executable, "-m", "scribbleseg"]
@@ -63,6 +63,18 @@ def scribbleseg(words: Iterable[object], environment: Mapping[str, str] = {}, qu
     """Run a verb of the command line. Raises CalledProcessError if it fails."""
     stdout = subprocess.DEVNULL if quiet else None
     subprocess.run([*SCRIBBLESEG, *map(str, words)], env=os.environ | environment, check=True, stdout=stdout)
+
+
+def with_split(data: Path, target: Path, name: str, folds: Sequence[Mapping]) -> Path:
+    """The data set, by links, with one split of its own; made once."""
+    if not target.is_dir():
+        with atomic_folder(target) as partial:
+            for path in data.iterdir():
+                if path.name != "splits":
+                    (partial / path.name).symlink_to(path.resolve())
+            (partial / "splits").mkdir()
+            (partial / "splits" / f"{name}.json").write_text(json.dumps(folds), encoding="utf-8")
+    return target
 
 
 def safetensors_metadata(content: bytes) -> dict[str, str]:

@@ -3,15 +3,15 @@
 #
 #   bash benchmarks/gpu.sh OUT SECONDS
 #
-# 1. Step rates of SCN and EFFDNet, unless runs/gpu/rates.log is there.
+# 1. Step rates of SCN and EFFDNet, recorded and then also compiled, unless runs/gpu/rates.log is there.
 # 2. Training at the papers' length: SCN on MSCMR, SCN on ACDC's split 622, EFFDNet on fold 0 of ACDC, in this order. All of them read and compile
 #    at once, then each waits for the one before. The two of SCN run side by side if the measured rate says that both end in time. EFFDNet is
 #    begun if it needs less than 80 % of the time that they leave, and carried on in any case: `make papers MINUTES=0` makes a run folder of a
 #    committed state. A run that was cut off is carried on by the same command, or on a CPU by `make papers`. One whose scores are committed is
 #    passed over.
 # 3. The queue of results.py at budget quick, in the time that they leave. Its last minute is for what it has begun: unfinished runs are lost.
-# 4. OUT gets gpu.tar.gz (rates, logs, and runs/gpu/results with the scores of the queue) and the run folders in pieces of 15 MiB:
-#    cat OUT/runs.tar.gz.* | tar xz
+# 4. OUT gets gpu.tar.gz (rates, logs, and runs/gpu/results with the scores of the queue), each run's model.zip (weights in half precision), and
+#    the run folders in pieces of 15 MiB: cat OUT/runs.tar.gz.* | tar xz
 #
 # PYTHON names the interpreter, SCRIBBLESEG_COMMIT the commit where there is no .git. Where datasets/ lacks a data set, it is unpacked from
 # packed/mscmr*.zip or packed/acdc*.zip, which benchmarks/pack.py makes. A data set that is in neither place is passed over.
@@ -75,7 +75,9 @@ data mscmr &
 data acdc
 wait
 if [ ! -f $logs/rates.log ]; then
-    timeout -s INT 100 "$python" benchmarks/timing/speed.py --methods scn effdnet --steps 5 --results $logs 2>&1 | tee $logs/rates.log
+    for compile in '' --compile; do  # rates that were recorded stay if compiling takes too long
+        timeout -s INT 80 "$python" benchmarks/timing/speed.py --methods scn effdnet --steps 5 $compile --results $logs 2>&1 | tee -a $logs/rates.log
+    done
 fi
 
 rate() {  # METHOD: seconds of a step, as measured; very many where it was not
@@ -145,6 +147,8 @@ for run in "${kept[@]}"; do
     tail -n 3 "$(log_of "$run")"
     tail -qn 1 "$run/log.jsonl" | cut -c 1-400
     cp "$run/log.jsonl" "$(log_of "$run")l"
+    timeout 20 "$python" -m scribbleseg pack "$run" "$out/$(basename "$(log_of "$run")" .log).zip" >>"$(log_of "$run")" 2>&1 &
 done
+wait
 tar -czf "$out/gpu.tar.gz" $logs
 if [ ${#kept[@]} -gt 0 ]; then tar -cz --exclude pictures "${kept[@]}" | split -b 15m - "$out/runs.tar.gz."; fi

@@ -18,11 +18,10 @@ import choose
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import RESULTS, markdown_table, put_line, slug, write_page
+from common import RESULTS, markdown_table, put_line, slug, with_split, write_page
 from torch import Tensor
 
 import scribbleseg as ss
-from scribbleseg.core.atomic import atomic_folder
 from scribbleseg.core.device import prepare_cpu
 from scribbleseg.core.labels import UNLABELED
 from scribbleseg.training.augment import patch_affine, random_affine, random_intensity, upright_affine, warp
@@ -88,23 +87,16 @@ def grey(image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return random_intensity(image), labels
 
 
-def with_split(data: Path, target: Path) -> tuple[Path, list[list[str]]]:
-    """The data set, by links, with a split whose folds leave out GROUPS; and the cases of each pathology."""
+def left_out(data: Path, target: Path) -> tuple[Path, list[list[str]]]:
+    """The data set with a split whose folds leave out GROUPS; and the cases of each pathology."""
     folds = json.loads((data / "splits" / "cv5.json").read_text(encoding="utf-8"))
     cases = [sorted(fold["test"]) for fold in folds]
-    if not target.is_dir():
-        split = []
-        for group in GROUPS:
-            out = sorted(case for number in group for case in cases[number])
-            rest = sorted(case for number, some in enumerate(cases) if number not in group for case in some)
-            split.append({"name": f"without {group}", "train": rest, "val": out, "test": []})
-        with atomic_folder(target) as partial:
-            for path in data.iterdir():
-                if path.name != "splits":
-                    (partial / path.name).symlink_to(path.resolve())
-            (partial / "splits").mkdir()
-            (partial / "splits" / "left-out.json").write_text(json.dumps(split), encoding="utf-8")
-    return target, cases
+    split = []
+    for group in GROUPS:
+        out = sorted(case for number in group for case in cases[number])
+        rest = sorted(case for number, some in enumerate(cases) if number not in group for case in some)
+        split.append({"name": f"without {group}", "train": rest, "val": out, "test": []})
+    return with_split(data, target, "left-out", split), cases
 
 
 def train(name: str, data: Path, group: int, run: Path) -> None:
@@ -159,7 +151,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS / "best")
     given = parser.parse_args()
     prepare_cpu()
-    data, cases = with_split(given.data, given.runs / given.data.name)
+    data, cases = left_out(given.data, given.runs / given.data.name)
     for number in given.groups:
         for name in given.only:
             run = given.runs / f"{slug(name)}-{number}"

@@ -1,0 +1,120 @@
+"""What the preset best reaches in a second round, with soft labels from models that did not see the patient.
+
+python benchmarks/studies/second_round.py [--only acdc-cv5-0 ...]
+
+The training patients of each place, a fold of a split, are parted into two halves, and the preset best is trained on
+each. What the model of one half finds in the other is the soft label q of the second training, which is the preset
+best as well: strokes and enclosed background as ever, and in place of the labels of half-time the cross-entropy of q,
+weighted by how sure q is, over the pixels that are neither drawn nor enclosed. The weight is 1 from the first step on.
+What second-round.csv has is left out, and a run that was cut off carries on. Writes best/second-round-PLACE.csv (the
+scores of each case), best/second-round.csv and best/second-round.md, which has the preset's own scores beside them.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from common import RESULTS, markdown_table, put_line, read_csv, scribbleseg, with_split, write_page
+from dense import cells
+from presets import COLUMNS, PLACES, make, place
+
+from scribbleseg.core.labels import UNLABELED
+from scribbleseg.data.case import Volume
+from scribbleseg.data.layout import read_dataset
+from scribbleseg.data.voxels import Batch
+from scribbleseg.inference.models import load_models
+from scribbleseg.inference.probabilities import segment
+from scribbleseg.losses.enclosure import enclosure_term, known
+from scribbleseg.losses.supervised import certain_cross_entropy, partial_cross_entropy
+from scribbleseg.methods.corral import Corral
+
+HALVES = "SECOND_ROUND_HALVES"  # environment variable: the folder of the two runs
+STEPS = 200  # q is kept in steps of 1 / STEPS
+HEAD = ("cases of", "second round: Dice by class", "Dice", "HD95", "one round: Dice by class", "Dice", "HD95")
+ABOUT = (
+    "Made by `python benchmarks/studies/second_round.py`; commits, machines and minutes (of the second training alone) "
+    "in second-round.csv, scores of each case in the files beside it. Test cases, one seed. One round: the preset "
+    "`best` with the same seed. The two models of the first round saw half of the training patients each."
+)
+
+
+class SecondRound(Corral):
+    """L = pCE(strokes) + w_e CE(enclosed background) + mean_U c CE(q), q from the half that did not see the patient."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__(network)
+        self.halves = load_models(sorted(Path(os.environ[HALVES]).glob("half-*")), "last", torch.device("cpu"))
+
+    def targets(self, volume: Volume) -> dict[str, np.ndarray]:
+        [unseen] = [half for half in self.halves if volume.case.id not in half.plan.fold.train]
+        cpu = torch.device("cpu")
+        probs = segment([unseen], [volume.image], volume.grid.spacing_mm, cpu, probabilities=True).probs
+        assert probs is not None
+        return super().targets(volume) | {f"q{k}": (STEPS * q).round().astype(np.uint8) for k, q in enumerate(probs)}
+
+    def losses(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
+        kept = torch.stack([batch.maps[name] for name in sorted(batch.maps) if name.startswith("q")], 1)
+        outside = kept[:, :1] == UNLABELED  # of the slice: every class is as likely, so the weight is 0
+        q = torch.where(outside, 1.0, kept.float())
+        logits = self.network(batch.image)
+        return {
+            "pce": partial_cross_entropy(logits, batch.label),
+            "second": certain_cross_entropy(logits, q / q.sum(1, keepdim=True), known(batch)),
+        } | enclosure_term(logits, batch, self.enclosed)
+
+
+def halves(datasets: Path, name: str, runs: Path) -> Path:
+    """The folder of the two runs of the first round, trained if they are not there."""
+    data, split, fold = PLACES[name]
+    dataset = read_dataset(datasets / data)
+    train = dataset.fold(split, fold).train
+    patients = sorted({dataset.patient(case) for case in train})
+    folds = []
+    for half in (0, 1):
+        part = {*patients[half::2]}
+        cases = [case for case in train if dataset.patient(case) in part]
+        folds.append({"name": f"half {half}", "train": cases, "val": [], "test": []})
+    folder = runs / name
+    made = with_split(datasets / data, folder / "data", "halves", folds)
+    for half in (0, 1):
+        run = folder / f"half-{half}"
+        if (run / "config.json").is_file():
+            scribbleseg(["train", run, "--resume"])
+        else:
+            scribbleseg(["train", made, run, "--preset", "best", "--split", "halves", "--fold", half])
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=PLACES, default=list(PLACES), metavar="PLACE")
+    parser.add_argument("--datasets", type=Path, default=Path("datasets"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/second-round"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    folders = [str(folder) for folder in Path(__file__).parents[:2]]  # where training finds this file
+    os.environ["PYTHONPATH"] = os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")])
+    results = given.results / "best"
+    path = results / "second-round.csv"
+    done = [place(line) for line in read_csv(path)]
+    method = ("--method", "second_round:SecondRound")
+    for name in given.only:
+        if (list(PLACES).index(name), 0) not in done:
+            os.environ[HALVES] = str(halves(given.datasets, name, given.runs).resolve())
+            scores = results / f"second-round-{name}.csv"
+            line = make("best", name, 0, given.datasets, given.runs, scores, method)
+            put_line(path, line, place, COLUMNS)
+    made = [list(PLACES)[place(line)[0]] for line in read_csv(path)]
+    rows = [[name, *cells(results / f"second-round-{name}.csv"), *cells(results / f"{name}-s0.csv")] for name in made]
+    write_page(results / "second-round.md", "# A second round", ABOUT, markdown_table(HEAD, rows))
+
+
+if __name__ == "__main__":
+    main()
