@@ -116,6 +116,16 @@ def test_beta_decides_whether_the_border_is_half_way_or_at_the_edge(beta, last):
     assert found.tolist() == [1 if column <= last else 2 for column in range(2, 8)]
 
 
+@pytest.mark.parametrize("low, span", [(-3.0, 8.0), (0.0, 1000.0)])
+def test_the_walker_sees_the_same_edges_whatever_the_scale_of_the_grey_values(low, span):
+    images, label = strip()
+    images[..., 6:], images[..., 10:] = 0.1, 1
+    plain, scaled = (told(Corral(Flat(), taught=1.0, narrow=1.0), grey, label) for grey in (images, low + span * images))
+    assert torch.equal(plain.maps["told"], scaled.maps["told"])
+    raw = walker_probs(low + span * images[0].numpy(), label[0].numpy(), 3, 200.0)
+    assert not np.array_equal(raw, walker_probs(images[0].numpy(), label[0].numpy(), 3, 200.0)), "β alone is not free"
+
+
 def test_r_is_a_share_of_the_widest_foreground_however_wide_the_background_is():
     """Half-way between the strokes: 1 has columns 0-4, 2 has 5-11, and the background 12-31, in 16 rows."""
     label = torch.full((1, 16, 32), U, dtype=torch.uint8)

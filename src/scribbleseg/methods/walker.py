@@ -8,6 +8,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from ..core.labels import UNLABELED
+from ..data.intensity import unit_range
 from ..data.voxels import Slices, Voxels
 from ..losses.enclosure import known
 from ..networks.windows import read
@@ -68,7 +69,8 @@ def walk(
 
     seeds, labels: uint8, shaped like the slices' label. probs: image [1, channels, *space] → p [1, K, *space] on the
     CPU. Of each slice: a view [H, W] of its part of `labels`, into which the caller writes; its seeds [H, W]; p a^γ,
-    float16 [K, H, W], a: the walker's probabilities, FAINT at least. Without any seed both results are empty.
+    float16 [K, H, W], a: the walker's probabilities, FAINT at least. Without any seed both results are empty. Grey values
+    outside of [0, 1] are scaled to it for the walker, item by item.
     """
     found, walked = [], []
     for place, image in slices.items():
@@ -76,6 +78,8 @@ def walk(
         drawn, part = seeds[place].reshape(-1, *plane), labels[place].view(-1, *plane)
         p = torch.cat(list(read(probs, image, slices.size)), 2).view(-1, *part.shape)
         pixels = image[0].reshape(-1, *part.shape).cpu().numpy()
+        if pixels.min() < 0 or pixels.max() > 1:  # β is meant for the papers' grey values
+            pixels = unit_range(pixels)
         for number in (drawn != UNLABELED).any((1, 2)).nonzero()[0].tolist():
             a = walker_probs(pixels[:, number], drawn[number], len(p), beta)
             score = p[:, number] * torch.from_numpy(a).clamp(min=FAINT) ** gamma
