@@ -69,8 +69,8 @@ def walk(
 
     seeds, labels: uint8, shaped like the slices' label. probs: image [1, channels, *space] → p [1, K, *space] on the
     CPU. Of each slice: a view [H, W] of its part of `labels`, into which the caller writes; its seeds [H, W]; p a^γ,
-    float16 [K, H, W], a: the walker's probabilities, FAINT at least. Without any seed both results are empty. Grey values
-    outside of [0, 1] are scaled to it for the walker, item by item.
+    float16 [K, H, W], a: the walker's probabilities, FAINT at least. Without any seed both results are empty. An item
+    whose grey values are not in [0, 1] is scaled to it for the walker.
     """
     found, walked = [], []
     for place, image in slices.items():
