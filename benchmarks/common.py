@@ -65,6 +65,12 @@ def scribbleseg(words: Iterable[object], environment: Mapping[str, str] = {}, qu
     subprocess.run([*SCRIBBLESEG, *map(str, words)], env=os.environ | environment, check=True, stdout=stdout)
 
 
+def findable() -> None:
+    """Let the trainings that a study starts import the classes of the studies."""
+    folders = [str(Path(__file__).parent / "studies"), str(Path(__file__).parent)]
+    os.environ["PYTHONPATH"] = os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")])
+
+
 def with_split(data: Path, target: Path, name: str, folds: Sequence[Mapping]) -> Path:
     """The data set, by links, with one split of its own; made once."""
     if not target.is_dir():

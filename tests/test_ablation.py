@@ -1,8 +1,11 @@
 """benchmarks/studies/ablation.py: the means of the seeds stand on the page, and a study carries on."""
 
+from types import SimpleNamespace
+
 import ablation
 import numpy as np
 import pytest
+import torch
 from common import read_csv
 from small import ringed
 
@@ -36,14 +39,15 @@ def test_a_study_carries_on(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ablation, "scribbleseg", short)
     monkeypatch.setattr(ablation, "SPLIT", "final")
-    monkeypatch.setattr(ablation, "ROWS", [("pce", "off", "none"), ("pce", "on", "none")])
+    monkeypatch.setattr(ablation, "ROWS", [("pce", kind, "none") for kind in ("off", "on", "ring")])
     words = ["--data", data, "--runs", tmp_path / "runs", "--results", tmp_path]
     monkeypatch.setattr("sys.argv", ["ablation.py", *map(str, words)])
     ablation.main()
     made = read_csv(tmp_path / "ablation.csv")
-    assert [(one["method"], one["enclosure"]) for one in made] == [("pce", "off"), ("pce", "on")]
-    plans = [read_plan(tmp_path / "runs" / f"pce-{enclosure}-s0")[1] for enclosure in ("off", "on")]
-    assert [plan.fitted.enclosure for plan in plans] == ["off", "hull"]
+    assert [(one["method"], one["enclosure"]) for one in made] == [("pce", "off"), ("pce", "on"), ("pce", "ring")]
+    plans = [read_plan(tmp_path / "runs" / f"pce-{enclosure}-s0")[1] for enclosure in ("off", "on", "ring")]
+    assert [plan.fitted.enclosure for plan in plans] == ["off", "hull", "off"]
+    assert [plan.method for plan in plans] == ["pce", "pce", "ablation:Ring"]
     before = (tmp_path / "ablation.md").read_text(encoding="utf-8")
     ablation.main()
     assert (tmp_path / "ablation.md").read_text(encoding="utf-8") == before
@@ -77,6 +81,28 @@ def test_our_method_is_trained_with_its_labels_of_half_time(tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         ablation.make(tmp_path / "data", method, "on", "none", 0, tmp_path)
     assert ("taught=1" in asked[0]) == labels and method in asked[0]
+
+
+def test_ring_and_box_say_what_is_background():
+    """A ring of 24 by 24 pixels with a gap, a closed one, and a slice with background strokes alone."""
+    drawn = np.full((3, 40, 40), UNLABELED, np.uint8)
+    drawn[:2, 6:30, 6:30] = 0
+    drawn[:2, 7:29, 7:29] = UNLABELED
+    drawn[0, 6:30, 6] = UNLABELED  # the gap
+    drawn[:2, 18, 18] = 1
+    drawn[2, 3, 3] = 0
+    volume = SimpleNamespace(scribble=drawn)
+    ring, box = (kind(torch.nn.Identity()).targets(volume) for kind in (ablation.Ring, ablation.Box))
+    assert np.array_equal(ring["label"], drawn) and np.array_equal(box["label"], drawn)
+    assert (ring["enclosure"][0] == UNLABELED).all(), "5 pixels do not close a gap of 24"
+    outside = np.ones((40, 40), bool)
+    outside[6:30, 6:30] = False
+    assert np.array_equal(box["enclosure"][1] == 0, outside)
+    outside[:, 6] = True  # the box of what is left of the open ring
+    assert np.array_equal(box["enclosure"][0] == 0, outside)
+    assert not (ring["enclosure"][1] == 0)[6:30, 6:30].any() and (ring["enclosure"][1] == 0)[0].all()
+    for found in (ring, box):
+        assert np.array_equal(found["enclosure"][2] == 0, drawn[2] == UNLABELED)
 
 
 def test_half_of_the_rings_strokes_are_deleted_and_nothing_else(tmp_path):

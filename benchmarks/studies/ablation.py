@@ -3,9 +3,10 @@
 python benchmarks/studies/ablation.py [--seeds 0] [--minutes N]
 
 Every row of ROWS is trained on ACDC's cv5 fold 0 with the preset fast on whole slices (128 pixels, 900 iterations) and
-scored on the 40 test cases; in some rows a part of the background strokes was deleted, as in enclosed.py. Nothing is
-chosen here. Rows that ablation.csv has are left out, and a run that was cut off carries on; --minutes begins no run
-after that time. Writes ablation.csv and ablation.md into --results.
+scored on the 40 test cases; in some rows a part of the background strokes was deleted, as in enclosed.py, and in two
+the closed ring or the box around the background strokes is read in place of the hull. Nothing is chosen here. Rows that
+ablation.csv has are left out, and a run that was cut off carries on; --minutes begins no run after that time. Writes
+ablation.csv and ablation.md into --results.
 """
 
 import argparse
@@ -16,18 +17,23 @@ import enclosed
 import nibabel
 import numpy as np
 from annotator import sum_of_minutes
-from common import RESULTS, markdown_table, put_line, read_csv, scribbleseg, slug, write_page
+from common import RESULTS, findable, markdown_table, put_line, read_csv, scribbleseg, slug, write_page
 from far_field import MARGIN, measure
 
 from scribbleseg.core.atomic import atomic_folder
 from scribbleseg.core.json_file import read_json
 from scribbleseg.core.labels import UNLABELED
+from scribbleseg.data.case import Volume
+from scribbleseg.data.dataset import REACH_PIXELS
+from scribbleseg.data.enclosure import enclosure as read_strokes
 from scribbleseg.data.layout import read_dataset
+from scribbleseg.methods.pce import PCE
 
 SPLIT, FOLD = "cv5", 0
 DELETED = {f"{100 * share:.0f} %, {which}": (share, which) for share, which in enclosed.DELETED if 0 < share <= 0.5}
 ROWS = [(method, enclosure, "none") for method in ("pce", "scn", "effdnet", "corral") for enclosure in ("off", "on")]
-ROWS += [("pce", "auto", deleted) for deleted in DELETED]
+RULES = {"ring": "ablation:Ring", "box": "ablation:Box"}  # enclosure → method
+ROWS += [("pce", rule, "none") for rule in RULES] + [("pce", "auto", deleted) for deleted in DELETED]
 COLUMNS = (
     *("method", "enclosure", "deleted", "seed", "cases", "dice", "near", "far", "empty"),
     *("minutes", "commit", "device"),
@@ -41,20 +47,43 @@ ABOUT = (
     f"`{SPLIT}` fold {FOLD}, 40 test cases, preset `fast` on whole slices: 128 pixels, 900 iterations. In the box: "
     f"inside each slice's box around the dense mask, {MARGIN} pixels wider on every side. Foreground outside: share of "
     "the predicted foreground that lies outside the boxes, in slices with and without a heart. `pce` with the enclosed "
-    "background is `corral` as `fast` has it; `corral` here has the labels of half-time too (`taught=1`). Strokes "
+    "background is `corral` as `fast` has it; `corral` here has the labels of half-time too (`taught=1`). Enclosure: "
+    "on and auto read the hull, and the ring where the hull holds nothing; ring: the closed ring alone; box: the "
+    "smallest box around the background strokes, where it holds all foreground strokes. Strokes "
     "deleted: of the background's, see [enclosed.md](enclosed.md); `auto` decides "
     "whether the rest is read. Minutes are of different machines and other work beside them: they compare nothing."
 )
+
+
+class Ring(PCE):
+    """pCE, and background is what lies outside of closed rings alone."""
+
+    def targets(self, volume: Volume) -> dict[str, np.ndarray]:
+        return super().targets(volume) | {"enclosure": read_strokes(volume.scribble, REACH_PIXELS, "ring")}
+
+
+class Box(PCE):
+    """pCE, and background is what lies outside of the box around a slice's background strokes."""
+
+    def targets(self, volume: Volume) -> dict[str, np.ndarray]:
+        found = np.full_like(volume.scribble, UNLABELED)
+        for drawn, target in zip(volume.scribble, found):
+            bare = not ((drawn != 0) & (drawn != UNLABELED)).any()  # background strokes alone: all is background
+            outside = (drawn == 0).any() * np.ones(drawn.shape, bool) if bare else enclosed.outside_box(drawn)
+            if outside is not None:
+                target[outside & (drawn == UNLABELED)] = 0
+        return super().targets(volume) | {"enclosure": found}
 
 
 def make(data: Path, method: str, enclosure: str, deleted: str, seed: int, runs: Path) -> dict:
     """A line of the table; trains, predicts and scores what is not done."""
     run = runs / f"{method}-{enclosure}{'' if deleted == 'none' else f'-{slug(deleted)}'}-s{seed}"
     data = data if deleted == "none" else with_deleted(data, *DELETED[deleted], runs / f"data-{slug(deleted)}")
+    named, read = ["--method", RULES.get(enclosure, method)], "off" if enclosure in RULES else enclosure
     if (run / "config.json").is_file():
-        scribbleseg(["train", run, "--resume"])
+        scribbleseg(["train", run, "--resume", *(named if enclosure in RULES else [])])
     else:
-        words = ["--preset", "fast", "--preparation", "slices", "--enclosure", enclosure, "--method", method]
+        words = ["--preset", "fast", "--preparation", "slices", "--enclosure", read, *named]
         words += ["--set", "taught=1"] if method == "corral" else []
         scribbleseg(["train", data, run, *words, "--split", SPLIT, "--fold", FOLD, "--seed", seed])
     if not (run / "predictions").is_dir():
@@ -128,6 +157,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
+    findable()
     began, path = time.monotonic(), given.results / "ablation.csv"
     done = [place(line) for line in read_csv(path)]
     for seed in given.seeds:

@@ -10,7 +10,6 @@ and best/dense.md, which has the preset's own scores beside them.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from common import RESULTS, markdown_table, put_line, read_csv, write_page
+from common import RESULTS, findable, markdown_table, put_line, read_csv, write_page
 from presets import COLUMNS, PLACES, make, measures, place
 
 from scribbleseg.data.case import Volume
@@ -58,8 +57,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/dense"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
-    folders = [str(folder) for folder in Path(__file__).parents[:2]]  # where training finds this file
-    os.environ["PYTHONPATH"] = os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")])
+    findable()
     results = given.results / "best"
     path = results / "dense.csv"
     done = [place(line) for line in read_csv(path)]

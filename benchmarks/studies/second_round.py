@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from common import RESULTS, markdown_table, put_line, read_csv, scribbleseg, with_split, write_page
+from common import RESULTS, findable, markdown_table, put_line, read_csv, scribbleseg, with_split, write_page
 from dense import cells
 from presets import COLUMNS, PLACES, make, place
 
@@ -99,8 +99,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/second-round"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
-    folders = [str(folder) for folder in Path(__file__).parents[:2]]  # where training finds this file
-    os.environ["PYTHONPATH"] = os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")])
+    findable()
     results = given.results / "best"
     path = results / "second-round.csv"
     done = [place(line) for line in read_csv(path)]
