@@ -88,7 +88,7 @@ def test_mixed_folds_stand_beside_folds_of_one_pathology():
     lines = [line.strip("| ").split(" | ") for line in results.section_text(section, mixed).splitlines() if "|" in line]
     assert [line[-1].strip() for line in (lines[0], *lines[2:])] == [
         "Dice mean on `cv`",
-        "60.00, folds 1 (0, 2 not run)",
+        "60.00, fold 1 (0, 2 not run)",
         "not run",
     ]
     assert "HD95 mean (mm)" in lines[0] and "Dice mean on" not in results.section_text(section)

@@ -147,8 +147,9 @@ def on_mixed(label: str, mixed: Section) -> str:
     if label not in mixed.done:
         return "not run"
     mean = mixed.summary.loc[(label, "mean")]
-    folds = _and_missing(mixed.done[label], mixed.rows[label], "fold")
-    return f"{number(mean['dice_over_folds'], mean['dice_sd_over_folds'])}, folds {folds}"
+    many = len({job.fold for job in mixed.done[label]}) > 1
+    folds = f"fold{'s' * many} {_and_missing(mixed.done[label], mixed.rows[label], 'fold')}"
+    return f"{number(mean['dice_over_folds'], mean['dice_sd_over_folds'])}, {folds}"
 
 
 def _and_missing(done: list[Job], wanted: list[Job], name: str) -> str:
