@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What a CUDA machine is asked, in one command that ends in time:
 #
-#   bash benchmarks/gpu.sh OUT SECONDS
+#   bash benchmarks/gpu.sh OUT [SECONDS]
 #
 # 1. Step rates of SCN and EFFDNet, recorded and then also compiled, unless runs/gpu/rates.log is there.
 # 2. Training at the papers' length: SCN on MSCMR, SCN on ACDC's split 622, EFFDNet on fold 0 of ACDC, in this order. All of them read and compile
@@ -16,7 +16,7 @@
 # PYTHON names the interpreter, SCRIBBLESEG_COMMIT the commit where there is no .git. Where datasets/ lacks a data set, it is unpacked from
 # packed/mscmr*.zip or packed/acdc*.zip, which benchmarks/pack.py makes. A data set that is in neither place is passed over.
 set -uo pipefail
-out=$1 limit=$2
+out=$1 limit=${2:-540}
 python=${PYTHON:-python3}
 export PYTHONPATH=src${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 logs=runs/gpu
@@ -76,7 +76,7 @@ data acdc
 wait
 if [ ! -f $logs/rates.log ]; then
     for compile in '' --compile; do  # rates that were recorded stay if compiling takes too long
-        timeout -s INT 80 "$python" benchmarks/timing/speed.py --methods scn effdnet --steps 5 $compile --results $logs 2>&1 | tee -a $logs/rates.log
+        timeout -s INT 60 "$python" benchmarks/timing/speed.py --methods scn effdnet --steps 5 $compile --results $logs 2>&1 | tee -a $logs/rates.log
     done
 fi
 

@@ -32,6 +32,12 @@ def test_a_whole_run_has_a_row_per_tenth_with_the_means_of_its_log(tmp_path):
     assert "| small | " in (tmp_path / "scn-rsr-full.md").read_text(encoding="utf-8")
 
 
+def test_in_the_committed_runs_rsr_changes_pixels_to_the_end():
+    rows = read_csv(rsr.RESULTS / "scn-rsr-full.csv")
+    assert len(rows) == 20 and max(int(row["iteration"]) for row in rows) == 30_000
+    assert min(float(row["changed"]) for row in rows) > 1e-4
+
+
 def test_a_run_of_another_method_is_no_row(tmp_path):
     data = small_dataset(tmp_path / "small")
     ss.train(data, tmp_path / "run", method="pce", size=32, batch=2, iterations=1, device="cpu")

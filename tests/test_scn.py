@@ -242,6 +242,14 @@ def test_other_readings_of_what_the_threshold_follows(towards, expected):
     assert found.item() == pytest.approx(by_class[towards].item()) == pytest.approx(expected, abs=0.02)
 
 
+def test_as_an_increment_the_threshold_rises_by_a_share_of_eq_12_and_stops_at_1():
+    """The largest confidences are .6 and .8, their mean is .7."""
+    probs = torch.tensor([[[0.6, 0.2], [0.4, 0.8]]])
+    found = update_threshold(torch.tensor(0.5), probs, momentum=0.9, towards="increment")
+    assert found.item() == pytest.approx(0.5 + 0.1 * 0.7)
+    assert update_threshold(torch.tensor(0.95), probs, momentum=0.9, towards="increment") == 1
+
+
 @pytest.mark.parametrize("label", [UNLABELED, 2])
 @pytest.mark.parametrize("threshold", [0.0, 1.0])
 def test_no_scribble_or_one_class_is_finite(label, threshold):

@@ -41,6 +41,7 @@ from common import RESULTS, SCRIBBLESEG
 
 RUNS = (("scn-table2", "mscmr", 0), ("scn-table1", "acdc", 0), ("effdnet-table2", "acdc", 0))
 FIFTHS = 5
+LARGEST = 4 * 2**20  # bytes of a small state
 
 
 def jobs(config: Bench) -> list[Job]:
@@ -85,6 +86,8 @@ def keep_small(job: Job, config: Bench, total: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as partial:
         save_file(small_state(stored), partial, notes)
+        if partial.stat().st_size > LARGEST:
+            raise SystemExit(f"{path}: a small state of over {LARGEST >> 20} MiB, so it was not written")
     print(f"{path}: iteration {stored['iteration']}, {path.stat().st_size / 2**20:.1f} MiB")
 
 

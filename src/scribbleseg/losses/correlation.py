@@ -140,18 +140,26 @@ def update_threshold(
 
     threshold 0-d, probs [N, K, *space]; a class is predicted where it is the argmax of a pixel of the batch. `towards`:
     a class's confidence is its largest one ("class maximum", eq. 12), or the mean over its pixels ("class mean"). With
-    "pixel mean" τ moves towards the mean confidence of all pixels, without classes (FreeMatch, ICLR 2023). Stays in
-    [0, 1]. Raises KeyError for another `towards`.
+    "pixel mean" τ moves towards the mean confidence of all pixels, without classes (FreeMatch, ICLR 2023). With
+    "increment" eq. 12's mean is a step, τ ← min(1, τ + (1 − m) · mean). Stays in [0, 1]. Raises KeyError for another
+    `towards`.
     """
     confidence, prediction = (x.flatten() for x in probs.max(1))
     of = prediction[:, None] == torch.arange(probs.shape[1], device=probs.device)
     by_class = torch.where(of, confidence[:, None], 0.0)  # [pixels, K]
     count = batch_sum(of.sum(0))
+
+    def largest() -> Tensor:
+        return batch_cat(by_class.amax(0, keepdim=True)).amax(0).sum() / (count > 0).sum()
+
     found = {
-        "class maximum": lambda: batch_cat(by_class.amax(0, keepdim=True)).amax(0).sum() / (count > 0).sum(),
+        "class maximum": largest,
+        "increment": largest,
         "class mean": lambda: (batch_sum(by_class.sum(0)) / count.clamp(min=1)).sum() / (count > 0).sum(),
         "pixel mean": lambda: batch_sum(confidence.sum()) / count.sum(),
     }[towards]()
+    if towards == "increment":
+        return (threshold + (1 - momentum) * found.to(threshold.dtype)).clamp(max=1)
     return threshold.lerp(found.to(threshold.dtype), 1 - momentum)
 
 

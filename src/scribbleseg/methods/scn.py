@@ -74,7 +74,9 @@ class SCN(Method):
         threshold: Annotated[float, between(0, 1), "τ at the start"] = 0.85,
         momentum: Annotated[float, between(0, 1), "m, share of τ that stays in a step [CorrMatch]"] = 0.999,
         towards: Annotated[
-            str, one_of("class maximum", "class mean", "pixel mean"), "what τ follows: eq. 12, or other readings [ours]"
+            str,
+            one_of("class maximum", "class mean", "pixel mean", "increment"),
+            "what τ follows: eq. 12, or other readings [ours]",
         ] = "class maximum",
         region_threshold: Annotated[
             float, between(0, 1), "t of RSR, share of ĉ in M and of its class that accepts ĉ [ours]; 0: τ, as printed"
