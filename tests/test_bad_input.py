@@ -393,11 +393,9 @@ def test_a_place_that_cannot_be_written_is_refused_before_a_case_is_read(
 
 def test_output_in_the_place_of_a_file(refused, data, run, tmp_path):
     (tmp_path / "taken").write_text("a file", encoding="utf-8")
-    assert f"{tmp_path / 'taken'}: exists already" in refused("train", data, tmp_path / "taken", *SHORT)
+    assert f"{tmp_path / 'taken'}: is a file. Name a folder" in refused("train", data, tmp_path / "taken", *SHORT)
     assert str(tmp_path / "taken") in refused("train", data, tmp_path / "taken" / "run", *SHORT)
-    assert f"{tmp_path / 'taken' / 'made_by.json'}: cannot be written" in refused(
-        "predict", run, data, tmp_path / "taken"
-    )
+    assert f"{tmp_path / 'taken'}: is a file. Name a folder" in refused("predict", run, data, tmp_path / "taken")
     assert f"{tmp_path / 'taken' / 'ph'}: cannot be written" in refused(
         "phantom", tmp_path / "taken" / "ph", "--cases", "3"
     )
@@ -482,9 +480,8 @@ def test_a_folder_that_is_no_run(refused, data, run, tmp_path):
         expected = f"{other}: {kind}, not a run folder (no config.json). The run folder comes first, the one that "
         message = refused("predict", other, run, tmp_path / "out")
         assert message.endswith(f"{expected}this made: scribbleseg train DATASET RUN")
-    assert (
-        f"{tmp_path}: not a run folder (no config.json). Make one with: scribbleseg train DATASET {tmp_path}"
-        in refused("report", tmp_path)
+    assert f"{tmp_path}: not a run folder (no config.json). Make one with: scribbleseg train DATASET RUN" in refused(
+        "report", tmp_path
     )
     for text in ("{", "[]", '{"train": {"set": []}, "plan": []}', '{"train": 3}'):
         (run / "config.json").write_text(text, encoding="utf-8")
@@ -692,3 +689,16 @@ def test_a_reading_error_inside_is_not_blamed_on_the_output(tmp_path):
     for kind in (atomic_file, atomic_folder):
         with pytest.raises(FileNotFoundError, match="source"), kind(tmp_path / "there" / "out"):
             (tmp_path / "elsewhere" / "source").read_text(encoding="utf-8")
+
+
+def test_a_folder_around_a_data_set_and_one_in_it_are_told_which_is_meant(refused, data, tmp_path):
+    assert f"has no dataset.json. Is {data} meant?" in refused("train", data.parent, tmp_path / "new", *SHORT)
+    assert f"has no dataset.json. Is {data} meant?" in refused("train", data / "imagesTr", tmp_path / "new", *SHORT)
+
+
+def test_predict_names_the_file_that_is_no_scan_and_an_output_that_is_a_file(refused, data, run, tmp_path):
+    text = tmp_path / "notes.txt"
+    text.write_text("no scan", encoding="utf-8")
+    assert f"{text}: not a volume that can be read" in refused("predict", run, text, tmp_path / "out")
+    assert f"{text}: is a file. Name a folder as OUTPUT." in refused("predict", run, data / "imagesTr", text)
+    assert text.read_text(encoding="utf-8") == "no scan"

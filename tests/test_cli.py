@@ -473,6 +473,18 @@ print([name for name in heavy if name in sys.modules], time.process_time())
     assert loaded == "[]" and float(seconds) < 1.0  # both together, CPU time: a quarter of a second on a small machine
 
 
+def test_what_a_stopped_draw_says_imports_nothing_heavy(tmp_path):
+    """The import of PyTorch may be what was stopped; what is left of it fails in many ways when it is imported again."""
+    code = f"""
+import sys
+from pathlib import Path
+from scribbleseg import cli, config
+print(cli._how_to_continue(config.Draw(Path({str(tmp_path)!r}))), "torch" in sys.modules, "numpy" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "No class was named. Continue with the same command. False False"
+
+
 @pytest.mark.usefixtures("no_step_is_timed")
 def test_check_proposes_validation_where_nothing_is_held_out(tmp_path, capsys):
     dataset = small_dataset(tmp_path / "data")

@@ -294,7 +294,8 @@ def break_gone(predictions, truth):
 )
 def test_a_bad_case_is_named_and_the_others_are_scored(folders, tmp_path, damage, words, left):
     damage(*folders)
-    with pytest.raises(InputError, match=f"^1 of 2 cases could not be scored; the other was:\n.*{words}"):
+    said = rf"^1 of 2 cases could not be scored \(the other was\). Not scored:\n.*{words}"
+    with pytest.raises(InputError, match=said):
         evaluate(Evaluate(*folders, out=tmp_path / "scores.csv"))
     assert {row["case"] for row in read_rows(tmp_path / "scores.csv")} == {left}
 
@@ -307,7 +308,7 @@ def test_of_many_failures_five_are_told_a_line_each():
     assert some_failed(["a: bad"], 1, "scored") == "a: bad"
     assert some_failed(["a", "b"], 2, "scored") == "2 of 2 cases could not be scored:\na\nb"
     said = some_failed(list("abcdefg"), 9, "scored")
-    assert said == "7 of 9 cases could not be scored; the others were:\na\nb\nc\nd\ne\n… and 2 more"
+    assert said == "7 of 9 cases could not be scored (the others were). Not scored:\na\nb\nc\nd\ne\n… and 2 more"
 
 
 @pytest.mark.parametrize(

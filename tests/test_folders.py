@@ -379,7 +379,7 @@ def test_one_bad_case_does_not_stop_the_others(tmp_path, capsys):
     words = ["evaluate", str(found), str(true), "--out", str(tmp_path / "scores.csv")]
     assert cli.main(words) == 2
     said = capsys.readouterr()
-    assert "1 of 3 cases could not be scored; the others were:\n" in said.err
+    assert "1 of 3 cases could not be scored (the others were). Not scored:\n" in said.err
     assert "case1.nii.gz: has another shape" in said.err
     rows = (tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()
     assert {row.split(",")[0] for row in rows[1:]} == {"case0", "case2"} and "inner" in said.out

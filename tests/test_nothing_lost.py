@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from small import small_dataset
 
 from scribbleseg.cli import main
 from scribbleseg.config import Predict, Train
@@ -442,3 +443,35 @@ def test_an_image_too_wide_for_its_numbers_is_named(run, tmp_path, capsys):
     nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), tmp_path / "wide.nii.gz")
     assert main(["predict", str(run), str(tmp_path / "wide.nii.gz"), str(tmp_path / "out.nii.gz")]) == 2
     assert "wide.nii.gz: has voxels from -3.3e+38 to 3.3e+38, too far apart" in capsys.readouterr().err
+
+
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """A run that stands at iteration 0, and its data set, both named as seen from the folder that they lie in."""
+    small_dataset(tmp_path / "work" / "data")
+    monkeypatch.chdir(tmp_path / "work")
+    settings = Train(Path("data"), Path("runs/mine"), method="pce", size=32, batch=2, iterations=2, device="cpu")
+    train(settings)
+    for name in ("resume.pt", "last.safetensors"):
+        (Path("runs/mine") / name).unlink()
+    return tmp_path / "work"
+
+
+def test_a_run_finds_its_data_set_from_another_folder(stopped, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    resume(stopped / "runs" / "mine")
+    assert (stopped / "runs" / "mine" / "last.safetensors").is_file()
+
+
+def test_a_data_set_that_is_gone_is_named_with_the_way_out(stopped):
+    (stopped / "data").rename(stopped / "moved")
+    with pytest.raises(InputError, match="mine: its data set data is neither here nor in a folder above the run. Put"):
+        resume(stopped / "runs" / "mine")
+
+
+def test_a_run_whose_image_is_gone_says_so(stopped):
+    image = next((stopped / "data" / "imagesTr").iterdir())
+    image.unlink()
+    case = image.name.removesuffix("_0000.nii.gz")
+    with pytest.raises(InputError, match=f"mine: began with {case}; data has no image of that name now. Put the files"):
+        resume(stopped / "runs" / "mine")

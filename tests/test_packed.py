@@ -170,7 +170,7 @@ def test_errors_name_the_packed_model(model, small, tmp_path, capsys):
     bad = write(tmp_path / "bad.zip", files | {"config.json": json.dumps(stored).encode()})
     with pytest.raises(InputError, match=f"^{re.escape(str(bad))}/config.json: not a run's settings"):
         predict(Predict(bad, small / "imagesTr", tmp_path / "out"))
-    with pytest.raises(InputError, match="the run's fold holds out no case"):
+    with pytest.raises(InputError, match="no case was held out in training"):
         predict(Predict(model, small, tmp_path / "out"))
     for verb in (
         lambda: report(Report(model)),

@@ -235,7 +235,7 @@ def test_validation_cases_where_the_fold_has_no_test_case(small, trained, capsys
     fold = type(plan.fold)("0", ("case.0 a",), ("case.1 a",), ())
     jobs = list_jobs(small, Path("out"), [type(plan)(**{**vars(plan), "fold": fold})])
     assert [job.output for job in jobs] == [Path("out/case.1 a.nii.gz")]
-    with pytest.raises(InputError, match="holds out no case"):
+    with pytest.raises(InputError, match="no case was held out in training"):
         list_jobs(small, Path("out"), [type(plan)(**{**vars(plan), "fold": type(fold)("0", ("case.0 a",), (), ())})])
     assert capsys.readouterr().err == "predicting the 1 validation case of fold 0\n"  # nothing of the refused one
 
@@ -867,7 +867,7 @@ def test_a_bad_case_in_a_folder_leaves_the_finished_ones_whole(bright, tmp_path,
         save(tmp_path / "in" / f"{index}.nii.gz", image)
     bad = tmp_path / "in" / "1.nii.gz"
     bad.write_bytes(bad.read_bytes()[:200])
-    words = rf"^1 of 3 cases could not be predicted; the others were:\n{tmp_path}/in/1.nii.gz: cannot be read"
+    words = rf"^1 of 3 cases .* \(the others were\). Not predicted:\n{tmp_path}/in/1.nii.gz: cannot be read"
     with pytest.raises(InputError, match=words):
         predict(Predict(bright, tmp_path / "in", tmp_path / "out", uncertainty=True))
     assert "predicted and written" not in capsys.readouterr().err

@@ -36,6 +36,7 @@ def test_packed_models_and_means(trained, scan, tmp_path):
     [
         (np.zeros((5, 6)), (1, 1, 1), r"shape \(5, 6\); expected \[D, H, W\]"),
         (np.zeros((2, 3, 5, 6)), (1, 1, 1), "the 1 channel MR0"),
+        ("scan.nii.gz", (1, 1, 1), "the image is no array of numbers .* Give grey values"),
         (np.zeros((0, 5, 6)), (1, 1, 1), "expected"),
         (np.full((3, 5, 6), np.nan), (1, 1, 1), "NaN or infinite"),
         (np.zeros((3, 5, 6)), (1, 1), "distances of slices, rows and columns"),

@@ -257,6 +257,10 @@ def test_without_truth_data_set_or_end_of_training_the_report_says_so(run, tmp_p
 
     edit(run, lambda stored: stored["train"].update(dataset="elsewhere/acdc"))
     assert "was not found" not in capsys.readouterr().err
+    before = (run / "report.html").read_bytes()
+    assert report(Report(run)).read_bytes() == before, "with its pictures, which cannot be made again"
+    assert "elsewhere/acdc was not found. The report that is there stays as it is." in capsys.readouterr().err
+    (run / "report.html").unlink()
     page = report(Report(run)).read_text(encoding="utf-8")
     assert f"{run}: the data set elsewhere/acdc was not found." in capsys.readouterr().err
     assert "the data set elsewhere/acdc was not found." in page and "<h1>scn on acdc, final fold 0</h1>" in page

@@ -218,7 +218,7 @@ def _continuation(settings: Any) -> str:
         case config.Demo():
             return " Continue with the same command."
         case config.Draw(folder=folder):
-            from .draw.folder import scribbles_folder
+            from .draw import scribbles_folder  # which imports no PyTorch: its import may have been stopped
 
             made = (folder / "dataset.json").is_file() or (scribbles_folder(folder) / "dataset.json").is_file()
             return f" {'The strokes are saved' if made else 'No class was named'}. Continue with the same command."

@@ -86,7 +86,7 @@ class Train:
         Option(
             "",
             "fast, best: our own recipes for two cores. They train corral if no method is named, and replace the "
-            "recipe of the method and the budget. fast: 5 to 20 minutes. best: twice as long, with flips and "
+            "recipe of the method and the budget. fast: 5 to 20 minutes. best: 2 to 3 times as long, with flips and "
             "quarter turns; halfway through it labels what was not drawn. paper: neither; the budget decides.",
         ),
     ] = "paper"

@@ -36,7 +36,7 @@ def some_failed(failed: Sequence[str], count: int, done: str) -> str:
     if count == 1:
         return lines[0]
     others = count - len(failed)
-    rest = "" if not others else "; the other was" if others == 1 else "; the others were"
+    rest = f" ({'the other was' if others == 1 else 'the others were'}). Not {done}" if others else ""
     return "\n".join([f"{len(failed)} of {count} cases could not be {done}{rest}:", *lines])
 
 

@@ -311,7 +311,10 @@ def _describe_splits(dataset: Dataset, train: list[Found], problems: list[str], 
     )
     anywhere = sum(drawn.values(), none)
     if not dataset.splits():
-        warnings.append("no splits_final.json and no splits/: no case is held out for testing")
+        warnings.append(
+            "no splits_final.json and no splits/: no case is held out for testing. "
+            "`train --val-share .2` holds out a fifth of the patients"
+        )
     by_split = {}
     for split in dataset.splits():
         try:

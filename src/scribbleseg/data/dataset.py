@@ -112,7 +112,8 @@ class Dataset:
             strays = [name for name in own if name.removesuffix(self.file_ending) not in known]
             if strays:
                 messages.append(
-                    f"{part}: {first_names(strays)} has no image and is not read. Add the image, or remove the label"
+                    f"{part}: {first_names(strays)} has no image and is not read. Add the image. If a name is "
+                    "wrong, rename the image or the label"
                 )
         return messages
 

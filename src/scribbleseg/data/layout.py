@@ -81,6 +81,10 @@ def survey(folder: Path) -> tuple[Dataset, list[str]]:
         found = "is a file" if folder.is_file() else "no such folder"
         raise InputError(f"{folder}: {found}. A data set is a folder in the nnU-Net raw layout with a dataset.json.")
     if not path.is_file():
+        sets = sorted(path.parent for path in (*folder.glob("*/dataset.json"), *folder.glob("*/*/dataset.json")))
+        above = folder.absolute().parent
+        if meant := sets or [above] * (above / "dataset.json").is_file():
+            raise InputError(f"{folder}: has no dataset.json. Is {meant[0]} meant?")
         near = [path.name for path in sorted(folder.glob("[!.]*")) if path.name.casefold().startswith("dataset")]
         found = f" (it has {first_names(near)}; rename it?)" if near else ""
         raise InputError(

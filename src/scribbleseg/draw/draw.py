@@ -10,7 +10,8 @@ from pathlib import Path
 from ..config import Draw
 from ..core.console import say
 from ..core.errors import InputError
-from .folder import find_scans, scribbles_folder
+from . import scribbles_folder
+from .folder import find_scans
 from .session import Session, as_colour
 
 STOPPING = "stopping the update, which ends its step first. The strokes are saved. Ctrl-C again stops it at once."

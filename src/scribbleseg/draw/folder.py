@@ -28,12 +28,6 @@ class Scans:
     channels: tuple[str, ...]
 
 
-def scribbles_folder(folder: Path) -> Path:
-    """Where the data set of a bare folder of scans lies: beside it."""
-    folder = folder.resolve()
-    return folder.with_name(f"{folder.name}_scribbles")
-
-
 def find_scans(folder: Path) -> Scans:
     """The volumes or pictures of a folder, and its folders with a DICOM series each; or the one series in it.
 

@@ -40,6 +40,8 @@ def check_outputs(source: Path, outputs: Mapping[Job, Sequence[Path]], overwrite
             "Rename one of the cases, or leave out --uncertainty and --probabilities."
         )
     folder = paths[0].parent.resolve()
+    if folder.is_file():
+        raise InputError(f"{paths[0].parent}: is a file. Name a folder as OUTPUT.")
     if folder.name in IMAGES + LABELS and (folder.parent / "dataset.json").is_file():
         raise InputError(
             f"{folder}: holds the images or labels of the data set {folder.parent}. Choose another OUTPUT."

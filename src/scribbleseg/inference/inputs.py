@@ -51,6 +51,7 @@ def list_jobs(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
     if source.is_file() and is_dicom(source):
         raise InputError(f"{source}: is one file of a DICOM series. Give the folder that holds the series as INPUT.")
     if source.is_file():
+        ending(source)
         if len(channels) != 1 and ending(source) not in PICTURES:
             end = ending(source)
             raise InputError(
@@ -100,8 +101,8 @@ def _held_out(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
     folds = ", ".join(dict.fromkeys(plan.fold.name for plan in plans))
     if not all(held):
         raise InputError(
-            f"{source}: the run's fold holds out no case (a packed model does not know which). Give a folder of images "
-            f"instead, such as {source}/imagesTs."
+            f"{source}: no case was held out in training, so there is none to predict (a packed model does not know "
+            f"which were). Give a folder of scans, or train with --val-share .2."
         )
     if not cases:
         raise InputError(

@@ -48,7 +48,10 @@ class Predictor:
         return found
 
     def _segment(self, image: np.ndarray, spacing: Sequence[float], probabilities: bool) -> Segmented:
-        stack = np.ascontiguousarray(image, dtype=np.float32)
+        try:
+            stack = np.ascontiguousarray(image, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the image is no array of numbers ({error}). Give grey values, [D, H, W].") from error
         stack = stack[None] if stack.ndim == 3 else stack
         if stack.ndim != 4 or len(stack) != len(self.channels) or not stack.size:
             raise InputError(

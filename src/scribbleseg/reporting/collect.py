@@ -27,7 +27,7 @@ from ..data.volume import read_label
 from ..evaluation.scores import list_masks, read_rows
 from ..inference.provenance import MADE_BY, changed, is_folder, read_note
 from ..training.checkpoint import weights_iteration
-from ..training.plan import Plan, read_plan, shown_patch
+from ..training.plan import Plan, data_folder, read_plan, shown_patch
 from .figures import crop, upright, upright_spacing
 
 UNREADABLE = (OSError, ValueError, EOFError, LookupError, TypeError, MemoryError, zipfile.BadZipFile, zlib.error)
@@ -103,7 +103,8 @@ def open_run(folder: Path) -> Run:
     """Raises InputError for a folder that is not a run, and for files in it or in the data set that cannot be read."""
     train, plan = read_plan(folder)
     log = _read_log(folder / "log.jsonl")
-    dataset = read_dataset(train.dataset) if (train.dataset / "dataset.json").is_file() else None
+    place = data_folder(folder, train.dataset)
+    dataset = read_dataset(place) if (place / "dataset.json").is_file() else None
     weights = folder / "last.safetensors"
     if weights.is_file():
         done = weights_iteration(weights, plan.recipe.iterations)

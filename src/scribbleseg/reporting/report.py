@@ -35,6 +35,9 @@ def write_report(folder: Path, path: Path, network: str | None = None) -> Path:
     """The same with the page at `path`; returns it. network: as in `Report`."""
     run = open_run(folder)
     RunFolder(folder).check_links()
+    if run.dataset is None and path.is_file():
+        say(f"{folder}: {not_found(run)} The report that is there stays as it is.")
+        return path
     if run.dataset is None:
         say(f"{folder}: {not_found(run)} The report shows no case, and no scores are computed.")
     elif run.finished and run.held_out and run.weights.is_file():

@@ -97,6 +97,12 @@ def shown_patch(plan: Plan) -> str:
     return f"patches of {sides} {'voxels' if plan.dims == 3 else 'pixels'} of {lengths}{unit}"
 
 
+def data_folder(run: Path, named: Path) -> Path:
+    """Where a run's data set is: its name in training, seen from the working folder or from a folder above the run."""
+    places = [base / named for base in (Path(), *Path(run).absolute().parents)]
+    return next((place for place in places if (place / "dataset.json").is_file()), named)
+
+
 def read_plan(run: Path) -> tuple[Train, Plan]:
     """The settings of a run folder. Raises InputError when it is none."""
     path = Path(run) / "config.json"
@@ -113,7 +119,8 @@ def read_plan(run: Path) -> tuple[Train, Plan]:
             f"the one that this made: scribbleseg train {made} RUN"
         )
     if not path.is_file():
-        raise InputError(f"{run}: not a run folder (no config.json). Make one with: scribbleseg train DATASET {run}")
+        new = run if not Path(run).exists() else "RUN"
+        raise InputError(f"{run}: not a run folder (no config.json). Make one with: scribbleseg train DATASET {new}")
     content = {}
     try:
         content = read_json(path, dict)

@@ -103,9 +103,10 @@ class RunFolder:
     def check_new(self, iterations: int) -> None:
         """Raises InputError when the folder of a new run holds anything, or cannot be made."""
         path = self.path
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path}: is a file. Name a folder for the run.")
         if path.exists() and (
-            not path.is_dir()
-            or any(file.name != ".lock" and not file.name.startswith(".partial-") for file in path.iterdir())
+            any(file.name != ".lock" and not file.name.startswith(".partial-") for file in path.iterdir())
         ):
             weights = path / "last.safetensors"
             if weights.is_file() and weights_iteration(weights, iterations) == 0:

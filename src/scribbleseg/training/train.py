@@ -1,5 +1,6 @@
 """The verb `train`: settings are resolved, data read, the run folder made; then the loop takes over."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,7 +44,7 @@ from .loop import run_to_end
 from .machine import Machine, determinism, pick_machine
 from .optimizer import make_optimizer
 from .patch import choose_patch
-from .plan import Plan, own_code, read_plan, shown_patch, write_plan
+from .plan import Plan, data_folder, own_code, read_plan, shown_patch, write_plan
 from .run_folder import RunFolder
 from .sampling import make_sampler
 from .settings import make_plan, undecided
@@ -108,6 +109,12 @@ def resume(run: Path, method: str | None = None, network: str | None = None, aug
             if folder.writes:
                 say(f"{run}: is finished ({plan.recipe.iterations} iterations)")
             return run
+        config = dataclasses.replace(config, dataset=data_folder(run, config.dataset))
+        if not config.dataset.exists():
+            raise InputError(
+                f"{run}: its data set {config.dataset} is neither here nor in a folder above the run. Put it back, or "
+                "give the command where the training was started."
+            )
         machine, dataset = pick_machine(config, plan.recipe, plan.dims), read_dataset(config.dataset)
         _check_names(run, plan, dataset)
         prepare_cpu()
@@ -145,7 +152,13 @@ def _check_named(run: Path, plan: Plan, given: dict[str, str | None]) -> None:
 
 
 def _check_names(run: Path, plan: Plan, dataset: Dataset) -> None:
-    """Raises InputError for a data set whose classes or channels are not those that the run began with."""
+    """Raises InputError for a data set that lacks cases of the run, or has other classes or channels than it had."""
+    known = dataset.cases.keys() | dataset.tests.keys()
+    if gone := sorted({*plan.fold.train, *plan.fold.val} - known):
+        raise InputError(
+            f"{run}: began with {first_names(gone)}; {dataset.folder} has no image of that name now. Put the files "
+            "back as they were, or train a new run in another folder."
+        )
     for what, began, now in (
         ("classes", plan.classes, dataset.classes),
         ("channels", plan.channels, dataset.channels),

@@ -103,7 +103,10 @@ def read_mapping(classes: Sequence[str], not_drawn: Sequence[str]) -> Mapping:
     if twice := [value for value in known if known.count(value) > 1]:
         raise InputError(f"value {twice[0]} has two meanings. Give every value once, in --class or --not-drawn.")
     if "background" not in map(str.lower, names):
-        say("no --class background=VALUE: without strokes of background the network may call everything foreground")
+        say(
+            "no --class background=VALUE: training needs strokes of background. If the labels have them, name their "
+            "value; else draw some"
+        )
     values = {int(value): meaning for value, meaning in texts if _is_number(value)}
     segments = {value: meaning for value, meaning in texts if not _is_number(value)}
     if not not_drawn:
