@@ -474,7 +474,7 @@ print([name for name in heavy if name in sys.modules], time.process_time())
 
 
 def test_what_a_stopped_draw_says_imports_nothing_heavy(tmp_path):
-    """The import of PyTorch may be what was stopped; what is left of it fails in many ways when it is imported again."""
+    """The import of PyTorch may be what was stopped; what is left of it fails in many ways."""
     code = f"""
 import sys
 from pathlib import Path
