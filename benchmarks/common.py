@@ -72,7 +72,10 @@ def findable() -> None:
 
 
 def with_split(data: Path, target: Path, name: str, folds: Sequence[Mapping]) -> Path:
-    """The data set, by links, with one split of its own; made once."""
+    """The data set, by links, with one split of its own; made once. Raises SystemExit where another split is there."""
+    made = target / "splits" / f"{name}.json"
+    if made.is_file() and json.loads(made.read_text(encoding="utf-8")) != json.loads(json.dumps(folds)):
+        raise SystemExit(f"{made}: has other folds than it would be made with now. Remove {target}.")
     if not target.is_dir():
         with atomic_folder(target) as partial:
             for path in data.iterdir():

@@ -84,13 +84,14 @@ def test_our_method_is_trained_with_its_labels_of_half_time(tmp_path, monkeypatc
 
 
 def test_ring_and_box_say_what_is_background():
-    """A ring of 24 by 24 pixels with a gap, a closed one, and a slice with background strokes alone."""
-    drawn = np.full((3, 40, 40), UNLABELED, np.uint8)
+    """A ring of 24 by 24 pixels with a gap, a closed one, a slice with background strokes alone, and none."""
+    drawn = np.full((4, 40, 40), UNLABELED, np.uint8)
     drawn[:2, 6:30, 6:30] = 0
     drawn[:2, 7:29, 7:29] = UNLABELED
     drawn[0, 6:30, 6] = UNLABELED  # the gap
     drawn[:2, 18, 18] = 1
-    drawn[2, 3, 3] = 0
+    drawn[2, 3, 3], drawn[2, 30, 30] = 0, 0
+    drawn[3] = UNLABELED
     volume = SimpleNamespace(scribble=drawn)
     ring, box = (kind(torch.nn.Identity()).targets(volume) for kind in (ablation.Ring, ablation.Box))
     assert np.array_equal(ring["label"], drawn) and np.array_equal(box["label"], drawn)
@@ -103,6 +104,7 @@ def test_ring_and_box_say_what_is_background():
     assert not (ring["enclosure"][1] == 0)[6:30, 6:30].any() and (ring["enclosure"][1] == 0)[0].all()
     for found in (ring, box):
         assert np.array_equal(found["enclosure"][2] == 0, drawn[2] == UNLABELED)
+        assert (found["enclosure"][3] == UNLABELED).all(), "nothing was drawn"
 
 
 def test_half_of_the_rings_strokes_are_deleted_and_nothing_else(tmp_path):

@@ -127,6 +127,18 @@ def test_the_walker_sees_the_same_edges_whatever_the_scale_of_the_grey_values(lo
     assert not np.array_equal(raw, walker_probs(images[0].numpy(), label[0].numpy(), 3, 200.0)), "β alone is not free"
 
 
+@pytest.mark.parametrize("high", [0.5, 1 + 1e-6])
+def test_grey_values_from_0_to_1_are_seen_as_they_are(monkeypatch, high):
+    images, label = strip()
+    images[..., 6:] = high
+    seen = []
+    monkeypatch.setattr(
+        "scribbleseg.methods.walker.walker_probs", lambda *args: seen.append(args[0]) or walker_probs(*args)
+    )
+    told(Corral(Flat(), taught=1.0), images, label)
+    assert np.array_equal(seen[0], images[0].numpy())
+
+
 def test_r_is_a_share_of_the_widest_foreground_however_wide_the_background_is():
     """Half-way between the strokes: 1 has columns 0-4, 2 has 5-11, and the background 12-31, in 16 rows."""
     label = torch.full((1, 16, 32), U, dtype=torch.uint8)

@@ -83,7 +83,7 @@ def test_it_asks_for_what_there_is_and_carries_on(folder):
         else:
             assert line[1] == "scribbleseg" and line[2] in VERBS
     rates = [line for line in first if line[0] == "benchmarks/timing/speed.py"]
-    assert ["--compile" in line for line in rates] == [False, True]
+    assert ["--compile" in line for line in rates] == [False]
     assert ["packed/acdc1.zip", "packed/acdc2.zip", "datasets/acdc"] in [line[2:] for line in first]
     trained = [line for line in first if "train" in line]
     assert all("--method" in line for line in trained) and sorted(line[4] for line in trained) == sorted(RUNS)
@@ -111,7 +111,7 @@ def test_the_queue_at_quick_is_run_in_the_time_that_trainings_leave(folder):
     asked, *_ = call(folder, steps=30, seconds=300)
     ((script, *words),) = [line for line in asked if line[0].endswith("results.py")]
     options = dict(zip(words[::2], words[1::2], strict=True))
-    assert script == "benchmarks/studies/results.py" and options.pop("--minutes") == "3", "60 s before the last 25"
+    assert script == "benchmarks/studies/results.py" and options.pop("--minutes") == "3", "60 s before the last 40"
     assert options == {
         "--budget": "quick",
         "--jobs": str(len(os.sched_getaffinity(0)) // 2 + 1),
@@ -119,10 +119,12 @@ def test_the_queue_at_quick_is_run_in_the_time_that_trainings_leave(folder):
         "--page": "runs/gpu/results.md",
     }
     assert (folder / "runs" / "gpu" / "results" / "paper").is_dir()
+    rates = [line for line in asked if line[0] == "benchmarks/timing/speed.py"]
+    assert ["--compile" in line for line in rates] == [False, True], "compiled once the trainings have ended"
 
 
 def test_it_ends_in_time_and_leaves_checkpoints(folder):
-    asked, seconds, _ = call(folder, steps=600, seconds=28)
+    asked, seconds, _ = call(folder, steps=600, seconds=43)
     assert not any(line[0].endswith("results.py") for line in asked), "no time is left for the queue"
     assert seconds < 15
     for name in LOGS:

@@ -20,14 +20,18 @@ def job() -> Job:
     return Job("small", "final", 0, "effdnet", "effdnet", (), 0, "paper")
 
 
-def test_a_run_goes_on_from_its_small_state(tmp_path, job):
+def test_a_run_goes_on_from_its_small_state(tmp_path, job, monkeypatch, capsys):
     config = Bench("plans", "paper", datasets=tmp_path, runs=tmp_path / "runs", results=tmp_path / "results")
     small_dataset(tmp_path / "small")
     run = config.runs / job.place
     train(Train(tmp_path / "small", run, method="effdnet", iterations=5, size=32, batch=2))
     before = load_file(run / "last.safetensors")
-    papers.keep_small(job, config, total=20)
     path = papers.state_file(job, config)
+    with monkeypatch.context() as patch:
+        patch.setattr(papers, "LARGEST", 1000)
+        papers.keep_small(job, config, total=20)
+    assert not path.exists() and "so it is not kept" in capsys.readouterr().out
+    papers.keep_small(job, config, total=20)
     with safe_open(path, "pt") as file:
         assert file.metadata()["iteration"] == "5"
         assert not [key for key in file.keys() if key.startswith("teacher.")]

@@ -243,11 +243,12 @@ def test_other_readings_of_what_the_threshold_follows(towards, expected):
 
 
 def test_as_an_increment_the_threshold_rises_by_a_share_of_eq_12_and_stops_at_1():
-    """The largest confidences are .6 and .8, their mean is .7."""
-    probs = torch.tensor([[[0.6, 0.2], [0.4, 0.8]]])
+    """The largest confidences of the two classes are .6 and .8, their mean is .7."""
+    probs = torch.tensor([[[0.6, 0.2, 0.52], [0.4, 0.8, 0.48]]])
     found = update_threshold(torch.tensor(0.5), probs, momentum=0.9, towards="increment")
     assert found.item() == pytest.approx(0.5 + 0.1 * 0.7)
     assert update_threshold(torch.tensor(0.95), probs, momentum=0.9, towards="increment") == 1
+    assert SCN(UNet(1, 2), towards="increment").towards == "increment"
 
 
 @pytest.mark.parametrize("label", [UNLABELED, 2])

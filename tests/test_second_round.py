@@ -86,3 +86,15 @@ def test_patients_are_parted_and_not_frames(tmp_path, monkeypatch):
     parts = [set(fold.train) for fold in second_round.read_dataset(made / "data").folds("halves")]
     assert parts[0] | parts[1] == set(train) and not parts[0] & parts[1]
     assert any({*train[:2]} <= part for part in parts)
+    assert [[case in part for part in parts].index(True) for case in train[1:]] == [0, 1, 0][: len(train) - 1], (
+        "in turn, so that both halves have all pathologies of a data set that is sorted by them"
+    )
+
+
+def test_an_old_split_in_the_place_of_a_new_one_is_named(tmp_path):
+    folds = [{"name": "half 0", "train": ["a"], "val": [], "test": []}]
+    data = ringed(tmp_path / "acdc")
+    made = second_round.with_split(data, tmp_path / "made", "halves", folds)
+    assert second_round.with_split(data, tmp_path / "made", "halves", folds) == made
+    with pytest.raises(SystemExit, match="halves.json: has other folds .* Remove"):
+        second_round.with_split(data, tmp_path / "made", "halves", [folds[0] | {"train": ["b"]}])

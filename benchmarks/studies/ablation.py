@@ -56,7 +56,7 @@ ABOUT = (
 
 
 class Ring(PCE):
-    """pCE, and background is what lies outside of closed rings alone."""
+    """pCE, and background is what lies outside of closed rings alone. For data sets in voxels, as ACDC is."""
 
     def targets(self, volume: Volume) -> dict[str, np.ndarray]:
         return super().targets(volume) | {"enclosure": read_strokes(volume.scribble, REACH_PIXELS, "ring")}
@@ -69,7 +69,7 @@ class Box(PCE):
         found = np.full_like(volume.scribble, UNLABELED)
         for drawn, target in zip(volume.scribble, found):
             bare = not ((drawn != 0) & (drawn != UNLABELED)).any()  # background strokes alone: all is background
-            outside = (drawn == 0).any() * np.ones(drawn.shape, bool) if bare else enclosed.outside_box(drawn)
+            outside = np.full(drawn.shape, (drawn == 0).any()) if bare else enclosed.outside_box(drawn)
             if outside is not None:
                 target[outside & (drawn == UNLABELED)] = 0
         return super().targets(volume) | {"enclosure": found}

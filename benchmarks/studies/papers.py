@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from scribbleseg.bench.plan import Job, read_bench_plan
@@ -84,10 +84,12 @@ def keep_small(job: Job, config: Bench, total: int) -> None:
     stored = read_checkpoint(run)
     notes = {"iteration": str(stored["iteration"]), "best": str(stored["best"])}
     path.parent.mkdir(parents=True, exist_ok=True)
+    content = save(small_state(stored), notes)
+    if len(content) > LARGEST:
+        print(f"{path}: would have over {LARGEST >> 20} MiB, so it is not kept. The run's own folder is complete.")
+        return
     with atomic_file(path) as partial:
-        save_file(small_state(stored), partial, notes)
-        if partial.stat().st_size > LARGEST:
-            raise SystemExit(f"{path}: a small state of over {LARGEST >> 20} MiB, so it was not written")
+        partial.write_bytes(content)
     print(f"{path}: iteration {stored['iteration']}, {path.stat().st_size / 2**20:.1f} MiB")
 
 

@@ -4,8 +4,9 @@ python benchmarks/studies/second_round.py [--only acdc-cv5-0 ...]
 
 The training patients of each place, a fold of a split, are parted into two halves, and the preset best is trained on
 each. What the model of one half finds in the other is the soft label q of the second training, which is the preset
-best as well: strokes and enclosed background as ever, and in place of the labels of half-time the cross-entropy of q,
-weighted by how sure q is, over the pixels that are neither drawn nor enclosed. The weight is 1 from the first step on.
+best as well, but in place of the labels of half-time and of r it has the cross-entropy of q, weighted by how sure q is,
+over the pixels that are neither drawn nor enclosed. The weight is 1 from the first step on. The models of the halves
+see the cut that the second training makes, its grey values from 0 to 1.
 What second-round.csv has is left out, and a run that was cut off carries on. Writes best/second-round-PLACE.csv (the
 scores of each case), best/second-round.csv and best/second-round.md, which has the preset's own scores beside them.
 """
@@ -25,7 +26,6 @@ from common import RESULTS, findable, markdown_table, put_line, read_csv, scribb
 from dense import cells
 from presets import COLUMNS, PLACES, make, place
 
-from scribbleseg.core.labels import UNLABELED
 from scribbleseg.data.case import Volume
 from scribbleseg.data.layout import read_dataset
 from scribbleseg.data.voxels import Batch
@@ -60,10 +60,9 @@ class SecondRound(Corral):
         return super().targets(volume) | {f"q{k}": (STEPS * q).round().astype(np.uint8) for k, q in enumerate(probs)}
 
     def losses(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
-        kept = torch.stack([batch.maps[name] for name in sorted(batch.maps) if name.startswith("q")], 1)
-        outside = kept[:, :1] == UNLABELED  # of the slice: every class is as likely, so the weight is 0
-        q = torch.where(outside, 1.0, kept.float())
         logits = self.network(batch.image)
+        # outside of the slice all are UNLABELED: every class is as likely there, so the weight is 0
+        q = torch.stack([batch.maps[f"q{k}"] for k in range(logits.shape[1])], 1).float()
         return {
             "pce": partial_cross_entropy(logits, batch.label),
             "second": certain_cross_entropy(logits, q / q.sum(1, keepdim=True), known(batch)),

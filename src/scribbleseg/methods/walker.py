@@ -13,6 +13,7 @@ from ..data.voxels import Slices, Voxels
 from ..losses.enclosure import known
 from ..networks.windows import read
 
+ROUNDING = 1e-3  # how far a resized image may leave [0, 1]
 FAINT = 1e-3  # least probability of the walker, so that a network can outvote it; and least r_k
 
 
@@ -78,7 +79,7 @@ def walk(
         drawn, part = seeds[place].reshape(-1, *plane), labels[place].view(-1, *plane)
         p = torch.cat(list(read(probs, image, slices.size)), 2).view(-1, *part.shape)
         pixels = image[0].reshape(-1, *part.shape).cpu().numpy()
-        if pixels.min() < 0 or pixels.max() > 1:  # β is meant for the papers' grey values
+        if pixels.min() < -ROUNDING or pixels.max() > 1 + ROUNDING:  # β is meant for grey values from 0 to 1
             pixels = unit_range(pixels)
         for number in (drawn != UNLABELED).any((1, 2)).nonzero()[0].tolist():
             a = walker_probs(pixels[:, number], drawn[number], len(p), beta)
