@@ -48,6 +48,7 @@ def test_a_study_carries_on(tmp_path, monkeypatch):
     plans = [read_plan(tmp_path / "runs" / f"pce-{enclosure}-s0")[1] for enclosure in ("off", "on", "ring")]
     assert [plan.fitted.enclosure for plan in plans] == ["off", "hull", "off"]
     assert [plan.method for plan in plans] == ["pce", "pce", "ablation:Ring"]
+    assert ablation.RULES == {"ring": "ablation:Ring", "box": "ablation:Box"}
     before = (tmp_path / "ablation.md").read_text(encoding="utf-8")
     ablation.main()
     assert (tmp_path / "ablation.md").read_text(encoding="utf-8") == before

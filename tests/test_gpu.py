@@ -33,7 +33,7 @@ RUNS = ["runs/paper/mscmr/25-5-15-0/scn-s0", "runs/paper/acdc/622-0/scn-s0", "ru
 LOGS = ["mscmr-scn-s0", "acdc-scn-s0", "acdc-effdnet-s0"]
 
 
-def call(folder: Path, steps: int, seconds: int) -> tuple[list[list[str]], float, str]:
+def call(folder: Path, steps: int, seconds: int | None) -> tuple[list[list[str]], float, str]:
     """The commands that gpu.sh asked for, the seconds that it took, and what it said."""
     asked, stub = folder / "asked", folder / "python"
     asked.write_text("")
@@ -41,7 +41,7 @@ def call(folder: Path, steps: int, seconds: int) -> tuple[list[list[str]], float
     stub.chmod(0o755)
     start = time.monotonic()
     ended = subprocess.run(
-        ["bash", str(ROOT / "benchmarks" / "gpu.sh"), "out", str(seconds)],
+        ["bash", str(ROOT / "benchmarks" / "gpu.sh"), "out", *([] if seconds is None else [str(seconds)])],
         cwd=folder,
         env=os.environ | {"PYTHON": str(stub)},
         capture_output=True,
@@ -121,6 +121,12 @@ def test_the_queue_at_quick_is_run_in_the_time_that_trainings_leave(folder):
     assert (folder / "runs" / "gpu" / "results" / "paper").is_dir()
     rates = [line for line in asked if line[0] == "benchmarks/timing/speed.py"]
     assert ["--compile" in line for line in rates] == [False, True], "compiled once the trainings have ended"
+
+
+def test_it_takes_nine_minutes_if_none_are_named(folder):
+    asked, *_ = call(folder, steps=1, seconds=None)
+    (queue,) = [line for line in asked if line[0].endswith("results.py")]
+    assert queue[queue.index("--minutes") + 1] == "7", "540 s without the last 40 and 60"
 
 
 def test_it_ends_in_time_and_leaves_checkpoints(folder):
