@@ -116,7 +116,7 @@ def test_beta_decides_whether_the_border_is_half_way_or_at_the_edge(beta, last):
     assert found.tolist() == [1 if column <= last else 2 for column in range(2, 8)]
 
 
-@pytest.mark.parametrize("low, span", [(-3.0, 8.0), (0.0, 1000.0)])
+@pytest.mark.parametrize("low, span", [(-3.0, 8.0), (0.0, 1000.0), (-0.9, 1.8)])
 def test_the_walker_sees_the_same_edges_whatever_the_scale_of_the_grey_values(low, span):
     images, label = strip()
     images[..., 6:], images[..., 10:] = 0.1, 1
