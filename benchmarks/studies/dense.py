@@ -11,6 +11,7 @@ and best/dense.md, which has the preset's own scores beside them.
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,29 @@ def cells(scores: Path) -> list[str]:
     return [" / ".join(f"{value:.1f}" for value in classes), f"{dice:.1f}", f"{hd95:.1f}"]
 
 
+def beside_the_preset(
+    stem: str,
+    names: Sequence[str],
+    results: Path,
+    trained: Callable[[str, Path], dict],
+    title: str,
+    about: str,
+    head: Sequence[str],
+) -> None:
+    """STEM.csv and STEM.md: a line per place and the scores of STEM-PLACE.csv beside those of the preset, seed 0.
+
+    trained: makes the line of a place that STEM.csv lacks, and the scores at the path.
+    """
+    path = results / f"{stem}.csv"
+    done = [place(line) for line in read_csv(path)]
+    for name in names:
+        if (list(PLACES).index(name), 0) not in done:
+            put_line(path, trained(name, results / f"{stem}-{name}.csv"), place, COLUMNS)
+    made = [list(PLACES)[place(line)[0]] for line in read_csv(path)]
+    rows = [[name, *cells(results / f"{stem}-{name}.csv"), *cells(results / f"{name}-s0.csv")] for name in made]
+    write_page(results / f"{stem}.md", title, about, markdown_table(head, rows))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     masked = [name for name in PLACES if name.startswith("acdc-")]
@@ -58,16 +82,13 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     findable()
-    results = given.results / "best"
-    path = results / "dense.csv"
-    done = [place(line) for line in read_csv(path)]
-    for name in given.only:
-        if (list(PLACES).index(name), 0) not in done:
-            line = make("best", name, 0, given.datasets, given.runs, results / f"dense-{name}.csv", METHOD)
-            put_line(path, line, place, COLUMNS)
-    made = [list(PLACES)[place(line)[0]] for line in read_csv(path)]
-    rows = [[name, *cells(results / f"dense-{name}.csv"), *cells(results / f"{name}-s0.csv")] for name in made]
-    write_page(results / "dense.md", "# Dense masks instead of strokes", ABOUT, markdown_table(HEAD, rows))
+
+    def trained(name: str, scores: Path) -> dict:
+        return make("best", name, 0, given.datasets, given.runs, scores, METHOD)
+
+    beside_the_preset(
+        "dense", given.only, given.results / "best", trained, "# Dense masks instead of strokes", ABOUT, HEAD
+    )
 
 
 if __name__ == "__main__":

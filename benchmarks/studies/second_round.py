@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from common import RESULTS, findable, markdown_table, put_line, read_csv, scribbleseg, with_split, write_page
-from dense import cells
-from presets import COLUMNS, PLACES, make, place
+from common import RESULTS, findable, scribbleseg, with_split
+from dense import beside_the_preset
+from presets import PLACES, make
 
 from scribbleseg.data.case import Volume
 from scribbleseg.data.layout import read_dataset
@@ -99,19 +99,12 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     findable()
-    results = given.results / "best"
-    path = results / "second-round.csv"
-    done = [place(line) for line in read_csv(path)]
-    method = ("--method", "second_round:SecondRound")
-    for name in given.only:
-        if (list(PLACES).index(name), 0) not in done:
-            os.environ[HALVES] = str(halves(given.datasets, name, given.runs).resolve())
-            scores = results / f"second-round-{name}.csv"
-            line = make("best", name, 0, given.datasets, given.runs, scores, method)
-            put_line(path, line, place, COLUMNS)
-    made = [list(PLACES)[place(line)[0]] for line in read_csv(path)]
-    rows = [[name, *cells(results / f"second-round-{name}.csv"), *cells(results / f"{name}-s0.csv")] for name in made]
-    write_page(results / "second-round.md", "# A second round", ABOUT, markdown_table(HEAD, rows))
+
+    def trained(name: str, scores: Path) -> dict:
+        os.environ[HALVES] = str(halves(given.datasets, name, given.runs).resolve())
+        return make("best", name, 0, given.datasets, given.runs, scores, ("--method", "second_round:SecondRound"))
+
+    beside_the_preset("second-round", given.only, given.results / "best", trained, "# A second round", ABOUT, HEAD)
 
 
 if __name__ == "__main__":

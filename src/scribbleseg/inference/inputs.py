@@ -51,9 +51,8 @@ def list_jobs(source: Path, output: Path, plans: Sequence[Plan]) -> list[Job]:
     if source.is_file() and is_dicom(source):
         raise InputError(f"{source}: is one file of a DICOM series. Give the folder that holds the series as INPUT.")
     if source.is_file():
-        ending(source)
-        if len(channels) != 1 and ending(source) not in PICTURES:
-            end = ending(source)
+        end = ending(source)
+        if len(channels) != 1 and end not in PICTURES:
             raise InputError(
                 f"{source}: the run needs {len(channels)} channels ({', '.join(channels)}). "
                 f"Give a folder with CASE_0000{end}, CASE_0001{end}, …"

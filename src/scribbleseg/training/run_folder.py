@@ -105,9 +105,8 @@ class RunFolder:
         path = self.path
         if path.exists() and not path.is_dir():
             raise InputError(f"{path}: is a file. Name a folder for the run.")
-        if path.exists() and (
-            any(file.name != ".lock" and not file.name.startswith(".partial-") for file in path.iterdir())
-        ):
+        held = [file.name for file in path.iterdir()] if path.exists() else []
+        if any(name != ".lock" and not name.startswith(".partial-") for name in held):
             weights = path / "last.safetensors"
             if weights.is_file() and weights_iteration(weights, iterations) == 0:
                 raise InputError(
