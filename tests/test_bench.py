@@ -227,6 +227,15 @@ def test_a_data_set_goes_without_a_row_that_it_cannot_have(place):
         read_bench_plan(place)
 
 
+def test_a_row_can_have_fewer_folds_than_the_others(place):
+    fewer = '[[data]]\nfolder = "small"\nsplit = "final"\nfolds = [1]\nwithout = ["no-fadc"]\n\n[[row]]'
+    place.plan.write_text(PLAN.replace("[0, 1]", "[0]").replace("[[row]]", fewer, 1), encoding="utf-8")
+    plan = read_bench_plan(place)
+    assert [(job.label, job.fold) for job in plan.jobs] == [("pce", 0), ("no-fadc", 0), ("pce", 1)]
+    (section,) = aggregate(plan, read_results(plan, place))
+    assert {label: len(jobs) for label, jobs in section.rows.items()} == {"pce": 2, "no-fadc": 1}
+
+
 def test_results_from_before_a_default_changed_are_refused(place):
     job = read_bench_plan(place).jobs[0]
     leave(place, job)

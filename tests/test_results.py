@@ -83,7 +83,7 @@ def test_a_row_has_its_own_numbers_and_the_distance_to_the_papers():
 
 def test_mixed_folds_stand_beside_folds_of_one_pathology():
     plan = bench_plan(["pce", "scn"], [0, 1, 2])
-    (section,) = aggregate(plan, of(plan, TWO_FOLDS))
+    (section,) = aggregate(plan, of(plan, TWO_FOLDS | {("scn", 0): result({"a": (0.5, 0.7)})}))
     (mixed,) = aggregate(plan, of(plan, {("pce", 1): result({"c": (0.8, 0.4)})}))
     lines = [line.strip("| ").split(" | ") for line in results.section_text(section, mixed).splitlines() if "|" in line]
     assert [line[-1].strip() for line in (lines[0], *lines[2:])] == [
@@ -92,6 +92,17 @@ def test_mixed_folds_stand_beside_folds_of_one_pathology():
         "not run",
     ]
     assert "HD95 mean (mm)" in lines[0] and "Dice mean on" not in results.section_text(section)
+
+
+def test_a_row_that_was_not_run_has_a_line_only_beside_the_papers_number():
+    known = {"scn": {"mean": {"dice": 90.0}}}
+    plan = bench_plan(
+        ["pce", "scn", "tv", "rw"], [0, 1, 2], published=Published("Somebody", "heart", "5 folds", "cv", known)
+    )
+    (section,) = aggregate(plan, of(plan, TWO_FOLDS))
+    text = results.section_text(section)
+    assert [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")][2:] == ["| pce", "| scn"]
+    assert text.endswith("\n\nNot run: `tv`, `rw`.")
 
 
 def test_scores_of_validation_cases_are_no_distance_to_the_papers():

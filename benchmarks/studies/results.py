@@ -71,6 +71,8 @@ SHOWN = (
     "scn-table2",
     "scn-table3",
     "effdnet-table1",
+    "comparison",
+    "strat5",
     "seeds",
     "open-choices",
     "effdnet-figure5",
@@ -127,8 +129,9 @@ def keep_small(job: Job, config: Bench, models: Path) -> None:
 
 
 def section_text(section: Section, mixed: Section | None = None) -> str:
-    """A line per row of the plan: folds and seeds, scores, the paper's mean Dice, the difference to it, minutes,
-    device. `mixed`: the same data on mixed folds, whose mean Dice stands in the last column."""
+    """A line per row that was run or that the paper prints: folds and seeds, scores, the paper's mean Dice, the
+    difference to it, minutes, device. `mixed`: the same data on mixed folds, whose mean Dice stands in the last column.
+    """
     classes = section.classes or ["mean"]
     unit = f" ({section.unit})" if section.done else ""
     head = ["method", "folds", "seeds", "cases", *(f"Dice {name}" for name in classes), f"HD95 mean{unit}"]
@@ -136,10 +139,14 @@ def section_text(section: Section, mixed: Section | None = None) -> str:
     how = "Mean (sd over folds, where there are two)." if section.done else "Nothing was run."
     held = [f"- {line}" for line in fold_lines(section)] if section.done else []
     beside = {label: [on_mixed(label, mixed)] if mixed else [] for label in section.rows}
-    table = markdown_table(head, [row_cells(label, section) + beside[label] for label in section.rows])
-    outdated = outdated_notes(section.results.outdated)
-    notes = ["", "  \n".join(outdated)] if outdated else []
-    return "\n".join([f"Budget `{section.budget}`. {how}", *held, "", table, *notes])
+    shown = [label for label in section.rows if label in section.done or printed_dice(label, section.paper)]
+    table = markdown_table(head, [row_cells(label, section) + beside[label] for label in shown])
+    bare = [f"`{label}`" for label in section.rows if label not in shown]
+    notes = [f"Not run: {', '.join(bare)}."] if bare else []
+    notes += outdated_notes(section.results.outdated)
+    return "\n".join(
+        [f"Budget `{section.budget}`. {how}", *held, "", table, *(["", "  \n".join(notes)] if notes else [])]
+    )
 
 
 def on_mixed(label: str, mixed: Section) -> str:
@@ -293,7 +300,9 @@ def blocks(config: Bench) -> dict[str, str]:
         found[name] = "\n\n".join(
             f"**{section.data}, {section.split}.** {text}" for section, text in zip(sections, texts)
         )
+    fold = read_bench_plan(Bench(PLANS / "strat5.toml", "quick", folds=(0,)))  # the only one that all its rows have
     compared = aggregate(plans["quick"]["comparison"], results["quick"]["comparison"])
+    compared[1:1] = aggregate(fold, read_results(fold, config))
     found["orders"] = "\n".join(
         orders(section, plans["quick"][PRINTED[section.data]].published) for section in compared
     )

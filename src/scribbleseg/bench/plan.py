@@ -52,7 +52,7 @@ OWN_RECIPE = RecipeEntry()
 
 
 class DataEntry(Struct, forbid_unknown_fields=True):
-    """`[[data]]`: a data set, a split and the folds to run. `without` lists labels of rows that it cannot have."""
+    """`[[data]]`: a data set, a split and the folds to run. `without` lists labels of rows that have no runs there."""
 
     folder: Name
     split: Name
@@ -212,7 +212,12 @@ def read_bench_plan(config: Bench) -> BenchPlan:
         except InputError as error:
             raise InputError(f"{path}: row '{label}': {error}") from error
     data = [(entry.folder, entry.split, fold) for entry in plan.data for fold in entry.folds]
-    left_out = {(entry.folder, entry.split, label) for entry in plan.data for label in entry.without}
+    left_out = {
+        (entry.folder, entry.split, fold, label)
+        for entry in plan.data
+        for fold in entry.folds
+        for label in entry.without
+    }
     labels = tuple(label for label, _, _ in rows)
     if len(set(labels)) < len(labels):
         raise InputError(f'{path}: two rows have the same label among {labels}. Give one of them another label = "…".')
@@ -227,7 +232,7 @@ def read_bench_plan(config: Bench) -> BenchPlan:
         for place in data
         for seed in plan.seeds
         for row in rows
-        if (*place[:2], row[0]) not in left_out
+        if (*place, row[0]) not in left_out
     )
     if len(set(jobs)) < len(jobs):
         raise InputError(f"{path}: a run is listed twice. List every seed, and every fold of a split, once.")
