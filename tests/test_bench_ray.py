@@ -141,7 +141,7 @@ def test_a_run_whose_node_dies_goes_on_elsewhere(place, cluster, tmp_path, capsy
 def test_ray_that_is_not_there(place, monkeypatch):
     jobs = list(read_bench_plan(place).jobs)
     monkeypatch.setitem(engines.sys.modules, "ray", None)
-    with pytest.raises(InputError, match="pip install ray"):
+    with pytest.raises(InputError, match=r"pip install 'scribbleseg\[ray\]'"):
         list(engines.run_ray(jobs, place, lambda *_: None))
 
 

@@ -96,8 +96,7 @@ def test_another_command_is_about_what_exists(line, monkeypatch):
     elif words[0] == "python":
         assert (ROOT / words[1]).is_file()
     elif words[:2] == ["pip", "install"]:
-        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        assert set(re.findall(r"\w+", words[2])) <= project["optional-dependencies"].keys()
+        assert re.fullmatch(r"(\.|scribbleseg)(\[[\w-]+\])?", words[2])  # its extra is looked at below
     elif words[:2] == ["docker", "build"]:
         assert (ROOT / words[words.index("-f") + 1]).is_file()
     else:
@@ -188,6 +187,13 @@ def test_every_dependency_is_explained():
     named = re.findall(r"`([\w-]+)`", (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8"))
     assert not {re.match(r"[\w-]+", item)[0] for item in wanted} - set(named)
     assert project["optional-dependencies"].keys() - {"test"} <= set(named)
+
+
+def test_an_extra_that_a_text_names_exists():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    texts = [path.read_text(encoding="utf-8") for path in (*PAGES, *ROOT.glob("src/**/*.py"))]
+    named = {name for text in texts for name in re.findall(r"pip install '(?:\.|scribbleseg)\[([\w-]+)\]'", text)}
+    assert "draw" in named and named <= extras.keys()
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -440,7 +440,7 @@ def test_the_log_is_on_the_disk_before_each_checkpoint(dataset, tmp_path, monkey
 )
 def test_a_run_that_cannot_begin_leaves_nothing(dataset, tmp_path, monkeypatch, name, module):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(InputError, match=f"--{name} needs the {name} package .*pip install {name}"):
+    with pytest.raises(InputError, match=f"--{name} needs the {name} package .*pip install 'scribbleseg.{name}.'"):
         train(settings(dataset, tmp_path / "run", **{name: True}))
     assert not (tmp_path / "run").exists()
 

@@ -105,10 +105,10 @@ class Train:
         Literal["2", "3", "auto"],
         Option(
             "",
-            "2: patches are squares of a slice. 3: patches are blocks of the volume (needs `pip install monai`). auto: "
-            "3 if the method works in 3-D and at least half of the volumes are suited to it; otherwise 2. A volume is "
-            "suited if it has at least 16 voxels on each axis, and if its largest voxel spacing is at most 3 times its "
-            "smallest.",
+            "2: patches are squares of a slice. 3: patches are blocks of the volume (needs `pip install "
+            "'scribbleseg[monai]'`). auto: 3 if the method works in 3-D and at least half of the volumes are suited to "
+            "it; otherwise 2. A volume is suited if it has at least 16 voxels on each axis, and if its largest voxel "
+            "spacing is at most 3 times its smallest.",
         ),
     ] = "2"
     enclosure: Annotated[
@@ -157,8 +157,8 @@ class Train:
         str | None,
         Option(
             "NAME",
-            "unet, in 3-D unet3d, monai:NAME such as monai:BasicUNet (3-D and monai:NAME need `pip install monai`), or "
-            "package.module:Class.",
+            "unet, in 3-D unet3d, monai:NAME such as monai:BasicUNet (3-D and monai:NAME need `pip install "
+            "'scribbleseg[monai]'`), or package.module:Class.",
             METHODS,
         ),
     ] = None
@@ -223,11 +223,20 @@ class Train:
     checkpoint_every: Annotated[float, CHECKPOINT_EVERY] = 60.0
     tensorboard: Annotated[
         bool,
-        Option("", "Write scalars and images for TensorBoard to RUN/tensorboard (needs `pip install tensorboard`)."),
+        Option(
+            "",
+            "Write scalars and images for TensorBoard to RUN/tensorboard (needs `pip install "
+            "'scribbleseg[tensorboard]'`).",
+        ),
     ] = False
-    mlflow: Annotated[bool, Option("", "Write scalars for MLflow to RUN/mlflow (needs `pip install mlflow`).")] = False
+    mlflow: Annotated[
+        bool, Option("", "Write scalars for MLflow to RUN/mlflow (needs `pip install 'scribbleseg[mlflow]'`).")
+    ] = False
     wandb: Annotated[
-        bool, Option("", "Write scalars for Weights & Biases to RUN/wandb, offline (needs `pip install wandb`).")
+        bool,
+        Option(
+            "", "Write scalars for Weights & Biases to RUN/wandb, offline (needs `pip install 'scribbleseg[wandb]'`)."
+        ),
     ] = False
 
     def __post_init__(self) -> None:
@@ -521,7 +530,7 @@ class Export:
         Option(
             "",
             "onnx: model.onnx, model.json and predict.py, for runs on whole slices (needs "
-            "`pip install onnx onnxscript onnxruntime`). monai: a bundle that runs scribbleseg.",
+            "`pip install 'scribbleseg[export]'`). monai: a bundle that runs scribbleseg.",
         ),
     ] = "onnx"
     network: Annotated[str | None, OWN_NETWORK] = None
@@ -550,7 +559,10 @@ class Bench:
     table_only: Annotated[bool, Option("", "Start no run. Make the tables of the runs that are done.")] = False
     engine: Annotated[
         Literal["local", "ray"],
-        Option("", "local: processes on this machine. ray: tasks of a Ray cluster (needs `pip install ray`)."),
+        Option(
+            "",
+            "local: processes on this machine. ray: tasks of a Ray cluster (needs `pip install 'scribbleseg[ray]'`).",
+        ),
     ] = "local"
     jobs: Annotated[
         int,

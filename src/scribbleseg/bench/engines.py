@@ -172,7 +172,7 @@ def _join_cluster(config: Bench) -> ModuleType:
     try:
         import ray
     except ImportError as error:
-        raise InputError("--engine ray needs the ray package. Run: pip install ray") from error
+        raise InputError("--engine ray needs the ray package. Run: pip install 'scribbleseg[ray]'") from error
     if config.jobs:
         raise InputError(
             "--jobs is for --engine local. Ray runs as many at once as the cluster has GPUs (or CPUs, if it has no "

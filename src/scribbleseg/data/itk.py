@@ -132,7 +132,7 @@ def simpleitk(path: Path) -> Any:
     try:
         import SimpleITK
     except ImportError as error:
-        raise InputError(f"{path}: this format needs SimpleITK. Run: pip install SimpleITK") from error
+        raise InputError(f"{path}: this format needs SimpleITK. Run: pip install 'scribbleseg[formats]'") from error
     return SimpleITK
 
 

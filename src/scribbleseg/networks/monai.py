@@ -67,7 +67,7 @@ class MonaiNetwork(nn.Module):
         try:
             from monai.networks import nets
         except ImportError as error:
-            raise InputError(f"network 'monai:{name}' needs MONAI. Run: pip install monai") from error
+            raise InputError(f"network 'monai:{name}' needs MONAI. Run: pip install 'scribbleseg[monai]'") from error
         known = [key for key, value in vars(nets).items() if isinstance(value, type) and issubclass(value, nn.Module)]
         if name not in known:
             raise InputError(f"MONAI has no network '{name}'. {nearest(name, known)}")

@@ -40,7 +40,7 @@ class UNet3D(EncoderDecoder):
         try:
             from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetOutBlock, UnetUpBlock
         except ImportError as error:
-            raise InputError("network 'unet3d' needs MONAI. Run: pip install monai") from error
+            raise InputError("network 'unet3d' needs MONAI. Run: pip install 'scribbleseg[monai]'") from error
         self.widths = tuple(widths)
         steps = [(depth, 2, 2) for depth in depth_strides(anisotropy, len(widths))]
         self.map_widths = {2**level: width for level, width in enumerate(widths)}

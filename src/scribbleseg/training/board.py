@@ -99,7 +99,9 @@ def open_boards(names: Sequence[str], run: Path) -> list[Board]:
         try:
             boards.append(BOARDS[name](run))
         except ImportError as error:
-            raise InputError(f"--{name} needs the {name} package ({error}). Run: pip install {name}") from error
+            raise InputError(
+                f"--{name} needs the {name} package ({error}). Run: pip install 'scribbleseg[{name}]'"
+            ) from error
     return boards
 
 

@@ -116,7 +116,7 @@ def _read(path: Path) -> list[np.ndarray]:
     try:
         import h5py
     except ImportError as error:
-        raise InputError(f"{path}: this format needs h5py. Run: pip install h5py") from error
+        raise InputError(f"{path}: this format needs h5py. Run: pip install 'scribbleseg[h5]'") from error
     try:
         with h5py.File(path) as file:
             missing = {"image", "scribble", "label"} - file.keys()
