@@ -3,6 +3,7 @@
 import csv
 import re
 from pathlib import Path
+from statistics import mean
 
 from scribbleseg.bench.plan import Job
 from scribbleseg.bench.store import difference, read_records, read_scores
@@ -15,36 +16,44 @@ RESULTS = ROOT / "benchmarks" / "results" / "quick"
 PRESETS = {name: ROOT / "benchmarks" / "results" / name / "runs.csv" for name in ("fast", "best")}
 MINUTES = ROOT / "benchmarks" / "results" / "minutes.csv"
 RELEASED = ROOT / "benchmarks" / "results" / "released.csv"
-PLACES = (("acdc", "cv5", 0), ("mscmr", "25-5-15", 0))
-JOBS = {name: [Job(*place, name, name, (), 0, "quick") for place in PLACES] for name in METHODS}
+PLACES = (("acdc", "cv5", 0), ("acdc", "strat5", 0), ("mscmr", "25-5-15", 0))
+SEEDS = (0, 1, 2)
+JOBS = {name: [[Job(*place, name, name, (), seed, "quick") for seed in SEEDS] for place in PLACES] for name in METHODS}
 
 
 def scores() -> dict[str, list[str]]:
-    """Method → mean Dice on ACDC and on MSCMR, budget `quick`, seed 0; of corral the preset fast; `–`: not run."""
+    """Method → mean Dice of each place, budget `quick`; of corral the preset fast."""
     rows = read_scores(RESULTS)
     found = {
-        name: [f"{100 * summarise(rows[job.run])[-1]['dice']:.1f}" if job.run in rows else "–" for job in jobs]
-        for name, jobs in JOBS.items()
+        name: [average([100 * summarise(rows[job.run])[-1]["dice"] for job in jobs if job.run in rows]) for jobs in own]
+        for name, own in JOBS.items()
     }
     return found | {"corral": [of_preset("fast", *place) for place in PLACES]}
 
 
 def of_preset(preset: str, *place: object) -> str:
-    """The mean Dice of all seeds of a preset on a fold of a data set; `–`: not run."""
-    found = [
-        float(run["dice"]) for run in read(PRESETS[preset]) if (run["data"], run["split"], int(run["fold"])) == place
-    ]
-    return f"{sum(found) / len(found):.1f}" if found else "–"
+    """The mean Dice of a preset on a fold of a data set."""
+    runs = [run for run in read(PRESETS[preset]) if (run["data"], run["split"], int(run["fold"])) == place]
+    return average([float(run["dice"]) for run in runs])
+
+
+def average(dice: list[float]) -> str:
+    """Over the seeds; `–`: not run."""
+    return f"{mean(dice):.1f}" if dice else "–"
 
 
 def minutes() -> list[list[str]]:
-    """What is trained, its minutes on two cores and its Dice on ACDC, the highest first; `–`: not measured."""
+    """What is trained, its minutes on two cores and its Dice on two folds of ACDC, the highest first on the first one;
+    `–`: not measured."""
     measured = {line["recipe"]: line["minutes"] for line in read(MINUTES)}
     methods = scores()
-    found = [[f"`--preset {name}`", measured.get(name, "–"), of_preset(name, *PLACES[0])] for name in PRESETS]
+    found = [
+        [f"`--preset {name}`", measured.get(name, "–"), *(of_preset(name, *place) for place in PLACES[:2])]
+        for name in PRESETS
+    ]
     for name in ("scn", "effdnet", "pce"):
-        found.append([f"`--method {name} --budget quick`", measured.get(name, "–"), methods[name][0]])
-    found += [[line["code"], line["minutes"], line["dice"]] for line in read(RELEASED)]
+        found.append([f"`--method {name} --budget quick`", measured.get(name, "–"), *methods[name][:2]])
+    found += [[line["code"], line["minutes"], line["dice"], "–"] for line in read(RELEASED)]
     return sorted(found, key=lambda cells: cells[2], reverse=True)
 
 
@@ -59,8 +68,8 @@ def notes() -> str:
     records = read_records(RESULTS)
     old = [
         f"`{name}`"
-        for name, jobs in JOBS.items()
-        if any(job.run in records and difference(job, Bench(ROOT), records[job.run]) for job in jobs)
+        for name, own in JOBS.items()
+        if any(job.run in records and difference(job, Bench(ROOT), records[job.run]) for jobs in own for job in jobs)
     ]
     return f"\n{', '.join(old)}: run before its defaults changed, see [results.md](../results.md).\n" if old else ""
 
@@ -76,9 +85,9 @@ def with_minutes(page: str) -> str:
 
 
 def with_scores(page: str) -> str:
-    """The methods' page with the last two cells of every method's row, and the notes below the table, written anew."""
+    """The page of the methods with the last three cells of each row, and the notes below the table, written anew."""
     for name, cells in scores().items():
-        row = rf"^(\| \[`{name}`\].*)( \| [^|]*){{2}} \|$"
+        row = rf"^(\| \[`{name}`\].*)( \| [^|]*){{3}} \|$"
         page, count = re.subn(row, lambda m, cells=cells: f"{m[1]} | {' | '.join(cells)} |", page, flags=re.MULTILINE)
         if count != 1:
             raise SystemExit(f"docs/methods/README.md has {count} rows for {name}; expected one.")
