@@ -2,14 +2,16 @@
 elsewhere."""
 
 import csv
+from pathlib import Path
 
 import far_field
 import numpy as np
 import pytest
+from common import read_csv
 from tiny import save, tiny_set
 
 from scribbleseg.bench.plan import Job
-from scribbleseg.bench.store import add_run
+from scribbleseg.bench.store import add_run, read_scores
 from scribbleseg.evaluation.scores import COLUMNS
 
 
@@ -78,3 +80,10 @@ def test_a_line_of_an_earlier_run_is_named():
     scored = {f"acdc/cv5-0/{name}-s0": [row | {"dice": dice}] for name, dice in (("scn", 0.49), ("pce", 0.5004))}
     (note,) = far_field.earlier(lines, scored)
     assert note.endswith(": acdc/cv5-0/scn-s0.") and far_field.earlier(lines[1:], scored) == []
+
+
+def test_the_committed_page_names_the_lines_of_earlier_runs():
+    committed = Path(__file__).parents[1] / "benchmarks" / "results"
+    notes = far_field.earlier(read_csv(committed / "far-field-quick.csv"), read_scores(committed / "quick"))
+    page = (committed / "far-field-quick.md").read_text(encoding="utf-8").splitlines()
+    assert [line for line in page if line.startswith("Of earlier runs")] == notes
