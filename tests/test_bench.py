@@ -232,8 +232,10 @@ def test_a_row_can_have_fewer_folds_than_the_others(place):
     place.plan.write_text(PLAN.replace("[0, 1]", "[0]").replace("[[row]]", fewer, 1), encoding="utf-8")
     plan = read_bench_plan(place)
     assert [(job.label, job.fold) for job in plan.jobs] == [("pce", 0), ("no-fadc", 0), ("pce", 1)]
+    for job in plan.jobs:
+        leave(place, job)
     (section,) = aggregate(plan, read_results(plan, place))
-    assert {label: len(jobs) for label, jobs in section.rows.items()} == {"pce": 2, "no-fadc": 1}
+    assert (section.ranked, section.part) == (["pce"], {"no-fadc"}), "rows with unequal folds are not compared"
 
 
 def test_results_from_before_a_default_changed_are_refused(place):

@@ -83,14 +83,16 @@ def test_a_row_has_its_own_numbers_and_the_distance_to_the_papers():
 
 def test_mixed_folds_stand_beside_folds_of_one_pathology():
     plan = bench_plan(["pce", "scn"], [0, 1, 2])
-    (section,) = aggregate(plan, of(plan, TWO_FOLDS | {("scn", 0): result({"a": (0.5, 0.7)})}))
-    (mixed,) = aggregate(plan, of(plan, {("pce", 1): result({"c": (0.8, 0.4)})}))
+    (section,) = aggregate(plan, of(plan, TWO_FOLDS))
+    (mixed,) = aggregate(plan, of(plan, {(label, 1): result({"c": (0.8, 0.4)}) for label in ("pce", "scn")}))
     lines = [line.strip("| ").split(" | ") for line in results.section_text(section, mixed).splitlines() if "|" in line]
     assert [line[-1].strip() for line in (lines[0], *lines[2:])] == [
         "Dice mean on `cv`",
         "60.00, fold 1 (0, 2 not run)",
-        "not run",
-    ]
+        "60.00, fold 1 (0, 2 not run)",
+    ], "also beside a row that was not run"
+    alone = results.section_text(section, aggregate(plan, of(plan, {}))[0]).splitlines()
+    assert alone[-3].endswith("| not run |") and alone[-1] == "Not run: `scn`."
     assert "HD95 mean (mm)" in lines[0] and "Dice mean on" not in results.section_text(section)
 
 

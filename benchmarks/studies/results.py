@@ -129,18 +129,21 @@ def keep_small(job: Job, config: Bench, models: Path) -> None:
 
 
 def section_text(section: Section, mixed: Section | None = None) -> str:
-    """A line per row that was run or that the paper prints: folds and seeds, scores, the paper's mean Dice, the
-    difference to it, minutes, device. `mixed`: the same data on mixed folds, whose mean Dice stands in the last column.
+    """A line per row that was run or that the paper prints: folds and seeds, scores, minutes, device; with a paper also
+    its mean Dice and the difference to it. `mixed`: the same data on mixed folds, whose mean Dice stands in the last
+    column, and whose rows have a line in any case.
     """
     classes = section.classes or ["mean"]
     unit = f" ({section.unit})" if section.done else ""
     head = ["method", "folds", "seeds", "cases", *(f"Dice {name}" for name in classes), f"HD95 mean{unit}"]
-    head += ["paper", "short by", "min / run", "device", *([f"Dice mean on `{mixed.split}`"] if mixed else [])]
+    head += [*(["paper", "short by"] if section.paper else []), "min / run", "device"]
+    head += [f"Dice mean on `{mixed.split}`"] if mixed else []
     how = "Mean (sd over folds, where there are two)." if section.done else "Nothing was run."
     held = [f"- {line}" for line in fold_lines(section)] if section.done else []
-    beside = {label: [on_mixed(label, mixed)] if mixed else [] for label in section.rows}
-    shown = [label for label in section.rows if label in section.done or printed_dice(label, section.paper)]
-    table = markdown_table(head, [row_cells(label, section) + beside[label] for label in shown])
+    run = {*section.done, *(mixed.done if mixed else ())}
+    shown = [label for label in section.rows if label in run or printed_dice(label, section.paper)]
+    beside = {label: [on_mixed(label, mixed)] if mixed else [] for label in shown}
+    table = markdown_table(head, [row_cells(label, section) + beside[label] for label in shown]) if shown else ""
     bare = [f"`{label}`" for label in section.rows if label not in shown]
     notes = [f"Not run: {', '.join(bare)}."] if bare else []
     notes += outdated_notes(section.results.outdated)
@@ -239,7 +242,8 @@ def row_cells(label: str, section: Section) -> list[str]:
     printed = "" if paper is None else f"{paper:.2f}"
     if label not in section.done:
         scores = [""] * len(section.classes or ["mean"])
-        return [label, NOT_HERE.get(section.data, "not run"), "", "", *scores, "", printed, "", "", ""]
+        beside = [printed, ""] if section.paper else []
+        return [label, NOT_HERE.get(section.data, "not run"), "", "", *scores, "", *beside, "", ""]
     means = section.summary.loc[label]
     scores = [number(*pair) for pair in means[["dice_over_folds", "dice_sd_over_folds"]].itertuples(index=False)]
     done, wanted = section.done[label], section.rows[label]
@@ -251,7 +255,8 @@ def row_cells(label: str, section: Section) -> list[str]:
     machines = " / ".join(dict.fromkeys(devices(record["environment"]) for record in records))
     place = [*(_and_missing(done, wanted, name) for name in ("fold", "seed")), str(means.loc["mean", "cases"])]
     minutes = f"{section.cost.loc[label, 'minutes_per_run']:.1f}"
-    return [label, *place, *scores, f"{means.loc['mean', 'hd95_over_folds']:.2f}", printed, short, minutes, machines]
+    beside = [printed, short] if section.paper else []
+    return [label, *place, *scores, f"{means.loc['mean', 'hd95_over_folds']:.2f}", *beside, minutes, machines]
 
 
 def printed_dice(label: str, published: Published | None) -> dict[str, float]:
@@ -293,16 +298,16 @@ def blocks(config: Bench) -> dict[str, str]:
     found = {"state": f"**Of the queue's {len(queue(plans['quick']))} runs {' and '.join(counts)} are done.**"}
     for name in SHOWN:
         both = [section for budget in plans for section in aggregate(plans[budget][name], results[budget][name])]
-        sections = [section for section in both if section.done or section.budget == "quick"]
+        sections = [each for each in both if each.budget == "quick" or len(each.done) > (each.paper is None)]
         if name == "open-choices":
             found[f"{name}: effects"] = "\n\n".join(map(effects, sections))
         texts = [section_text(each, mixed.get((each.budget, each.data, each.split))) for each in sections]
         found[name] = "\n\n".join(
             f"**{section.data}, {section.split}.** {text}" for section, text in zip(sections, texts)
         )
-    fold = read_bench_plan(Bench(PLANS / "strat5.toml", "quick", folds=(0,)))  # the only one that all its rows have
+    of_mixed = read_bench_plan(Bench(PLANS / "strat5.toml", "quick", folds=(0,)))  # fold 0 has every row of the plan
     compared = aggregate(plans["quick"]["comparison"], results["quick"]["comparison"])
-    compared[1:1] = aggregate(fold, read_results(fold, config))
+    compared += aggregate(of_mixed, read_results(of_mixed, config))
     found["orders"] = "\n".join(
         orders(section, plans["quick"][PRINTED[section.data]].published) for section in compared
     )
