@@ -14,6 +14,7 @@
 # 4. OUT gets gpu.tar.gz (rates, logs, and runs/gpu/results with the scores of the queue), each run as a packed model (weights in half
 #    precision), such as acdc-effdnet-s0.zip, and the run folders in pieces of 15 MiB: cat OUT/runs.tar.gz.* | tar xz
 #
+# Before, on a machine with the data: python benchmarks/pack.py pack datasets/acdc packed/acdc.zip, and the same for mscmr.
 # PYTHON names the interpreter, SCRIBBLESEG_COMMIT the commit where there is no .git. Where datasets/ lacks a data set, it is unpacked from
 # packed/mscmr*.zip or packed/acdc*.zip, which benchmarks/pack.py makes. A data set that is in neither place is passed over.
 set -uo pipefail

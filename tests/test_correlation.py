@@ -215,6 +215,13 @@ def test_rows_sum_to_one_and_propagation_stays_a_distribution():
     assert torch.allclose(outside.sum(2), torch.full((2, 5), 0.5))
 
 
+def test_the_softmax_of_the_map_gets_its_gradient_in_rows():
+    c, strides = torch.rand(2, 16, 16, requires_grad=True), []
+    c.register_hook(lambda gradient: strides.append(gradient.stride()))
+    propagate(c, torch.rand(2, 3, 4, 4)).square().sum().backward()
+    assert strides == [(256, 16, 1)], "in columns its backward pass takes ten times as long"
+
+
 def test_drawn_rows_are_distinct_rows_of_their_image():
     torch.manual_seed(0)
     c = torch.arange(2 * 36 * 36.0).view(2, 36, 36)

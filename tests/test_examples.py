@@ -29,7 +29,7 @@ def test_plain_pytorch_learns():
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
 
 
-def test_monai_backbone_scores_the_held_out_cases(tmp_path):
+def test_monai_backbone_scores_the_held_out_cases(tmp_path, capsys):
     pytest.importorskip("monai")
     rows = importlib.import_module("examples.monai_backbone").main(
         tmp_path, "monai:AttentionUnet", cases=3, size=32, iterations=2
@@ -37,6 +37,7 @@ def test_monai_backbone_scores_the_held_out_cases(tmp_path):
     assert {row["class"] for row in rows} == {"RV", "Myo", "LV"}
     assert {row["case"] for row in rows} == {"heart001_ed", "heart001_es"}
     assert read_plan(tmp_path / "run")[1].network == "monai:AttentionUnet"
+    assert "features of monai:AttentionUnet: " in capsys.readouterr().err, "it says which map FBSL uses"
 
 
 def test_new_method_trains_by_its_name(tmp_path):

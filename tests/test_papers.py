@@ -1,5 +1,6 @@
 """benchmarks/studies/papers.py: the small state of a run that is carried on elsewhere."""
 
+import dataclasses
 import shutil
 
 import carried
@@ -72,3 +73,23 @@ def test_a_run_is_carried_on_from_its_checkpoint_and_from_a_small_state(tmp_path
         assert (tmp_path / "runs" / f"{kind}-s3" / "log.jsonl").read_text().count('"val_mean_dice"') == 10
     ends = [load_file(tmp_path / "runs" / f"{kind}-s3" / "last.safetensors") for kind in ("whole", "small")]
     assert ends[0].keys() == ends[1].keys() and any((ends[0][key] != ends[1][key]).any() for key in ends[0])
+
+
+def test_the_first_run_that_is_not_finished_is_carried_on(tmp_path, job, monkeypatch, capsys):
+    small_dataset(tmp_path / "small")
+    done, begun, later = (dataclasses.replace(job, seed=seed) for seed in (0, 1, 2))
+    run = tmp_path / "runs" / begun.place
+    train(Train(tmp_path / "small", run, method="effdnet", iterations=4, size=32, batch=2))
+    carried_on = []
+    monkeypatch.setattr(papers, "jobs", lambda config: [done, begun, later])
+    monkeypatch.setattr(papers, "read_records", lambda folder: {done.run: {}})
+    monkeypatch.setattr(papers, "carry_on", lambda job, config, until: carried_on.append(job))
+    words = ["papers.py", "--datasets", str(tmp_path), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path)]
+    for more, expected in (["--status"], []), ([], [begun]):
+        monkeypatch.setattr("sys.argv", [*words, *more])
+        papers.main()
+        assert carried_on == expected, "what is done is passed over, and what follows waits"
+        first, second, third = capsys.readouterr().out.splitlines()
+        assert first == "small/final-0/effdnet-s0: done"
+        assert second.startswith("small/final-0/effdnet-s1: iteration 4 of 60000, ") and " hours left at its" in second
+        assert third == "small/final-0/effdnet-s2: iteration 0 of 60000"

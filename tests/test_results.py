@@ -88,8 +88,8 @@ def test_mixed_folds_stand_beside_folds_of_one_pathology():
     lines = [line.strip("| ").split(" | ") for line in results.section_text(section, mixed).splitlines() if "|" in line]
     assert [line[-1].strip() for line in (lines[0], *lines[2:])] == [
         "Dice mean on `cv`",
-        "60.00, fold 1 (0, 2 not run)",
-        "60.00, fold 1 (0, 2 not run)",
+        "60.00, fold 1 (0, 2 not run), seed 0",
+        "60.00, fold 1 (0, 2 not run), seed 0",
     ], "also beside a row that was not run"
     alone = results.section_text(section, aggregate(plan, of(plan, {}))[0]).splitlines()
     assert alone[-3].endswith("| not run |") and alone[-1] == "Not run: `scn`."

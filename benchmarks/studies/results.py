@@ -61,10 +61,7 @@ QUEUE = (  # plan, and which of its rows: none named are all of them
     ("effdnet-table1-nci-isbi", ()),
 )
 NOT_HERE = {"nci-isbi": "not run: data not public here"}  # data set that need not be there → what its rows say
-PRINTED = {
-    "acdc": "effdnet-table1",
-    "mscmr": "scn-table2",
-}  # where a paper prints most of the methods of the plan comparison
+PRINTED = {"acdc": ("effdnet-table1", "scn-table1"), "mscmr": ("scn-table2",)}  # where papers print rows of comparison
 SHOWN = (
     "effdnet-table2",
     "scn-table1",
@@ -153,13 +150,15 @@ def section_text(section: Section, mixed: Section | None = None) -> str:
 
 
 def on_mixed(label: str, mixed: Section) -> str:
-    """The row's mean Dice on mixed folds, with the folds that were run."""
+    """The row's mean Dice on mixed folds, with the folds and seeds that were run."""
     if label not in mixed.done:
         return "not run"
     mean = mixed.summary.loc[(label, "mean")]
-    many = len({job.fold for job in mixed.done[label]}) > 1
-    folds = f"fold{'s' * many} {_and_missing(mixed.done[label], mixed.rows[label], 'fold')}"
-    return f"{number(mean['dice_over_folds'], mean['dice_sd_over_folds'])}, {folds}"
+    run = []
+    for name in ("fold", "seed"):
+        many = len({getattr(job, name) for job in mixed.done[label]}) > 1
+        run.append(f"{name}{'s' * many} {_and_missing(mixed.done[label], mixed.rows[label], name)}")
+    return ", ".join([number(mean["dice_over_folds"], mean["dice_sd_over_folds"]), *run])
 
 
 def _and_missing(done: list[Job], wanted: list[Job], name: str) -> str:
@@ -301,7 +300,8 @@ def blocks(config: Bench) -> dict[str, str]:
         sections = [each for each in both if each.budget == "quick" or len(each.done) > (each.paper is None)]
         if name == "open-choices":
             found[f"{name}: effects"] = "\n\n".join(map(effects, sections))
-        texts = [section_text(each, mixed.get((each.budget, each.data, each.split))) for each in sections]
+        own = {(each.budget, each.data, "cv5"): each for each in both if each.split == "strat5"}
+        texts = [section_text(each, (mixed | own).get((each.budget, each.data, each.split))) for each in sections]
         found[name] = "\n\n".join(
             f"**{section.data}, {section.split}.** {text}" for section, text in zip(sections, texts)
         )
@@ -309,7 +309,7 @@ def blocks(config: Bench) -> dict[str, str]:
     compared = aggregate(plans["quick"]["comparison"], results["quick"]["comparison"])
     compared += aggregate(of_mixed, read_results(of_mixed, config))
     found["orders"] = "\n".join(
-        orders(section, plans["quick"][PRINTED[section.data]].published) for section in compared
+        orders(section, plans["quick"][name].published) for section in compared for name in PRINTED[section.data]
     )
     quick_dice = {job: dice for part in results["quick"].values() for job, dice in mean_dice(part).items()}
     return found | {"tenth": tenth(config, quick_dice)}
