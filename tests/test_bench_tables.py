@@ -389,6 +389,22 @@ def test_a_star_is_where_the_row_of_the_papers_own_method_is_significantly_bette
     assert not any(text.endswith("*") for text, _ in cells(scores).values())
 
 
+def test_a_star_of_a_row_that_lacks_folds_is_of_the_folds_that_both_rows_have():
+    plan = bench_plan(["pce", "scn"], [0, 1], published=msgspec.structs.replace(PAPER, rows={}, own="scn"))
+
+    def run(fold, low):
+        return result({f"{fold}{i}": ((low + 0.01 * i, 1.0),) for i in range(6)})
+
+    found = {("pce", 0): run(0, 0.5), ("scn", 0): run(0, 0.6), ("scn", 1): run(1, 0.1)}
+    scores, *_ = tables(aggregate(plan, of(plan, found))[0])
+    lacking, own = (cells(scores)[label, "Dice A"][0] for label in ("pce †", "scn"))
+    assert lacking.endswith("*") and float(own.split()[0]) < float(lacking.strip("*"))
+    assert any(note.endswith("A row with † is tested on the folds and seeds that both have.") for note in scores.notes)
+    found["scn", 0] = run(0, 0.4)
+    scores, *_ = tables(aggregate(plan, of(plan, found | {("scn", 1): run(1, 0.9)}))[0])
+    assert not cells(scores)["pce †", "Dice A"][0].endswith("*"), "the fold that it lacks does not count"
+
+
 def test_a_papers_hd95_is_not_set_beside_voxels():
     plan = bench_plan(["pce"], [0, 1], published=PAPER)
     runs = {key: Run(run.record, [row | {"unit": "voxel"} for row in run.rows]) for key, run in TWO_FOLDS.items()}

@@ -86,4 +86,4 @@ def test_the_committed_page_names_the_lines_of_earlier_runs():
     committed = Path(__file__).parents[1] / "benchmarks" / "results"
     notes = far_field.earlier(read_csv(committed / "far-field-quick.csv"), read_scores(committed / "quick"))
     page = (committed / "far-field-quick.md").read_text(encoding="utf-8").splitlines()
-    assert [line for line in page if line.startswith("Of earlier runs")] == notes
+    assert [line for line in page if line.startswith("These lines are of earlier runs")] == notes

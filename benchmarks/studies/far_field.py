@@ -80,7 +80,7 @@ def earlier(lines: Sequence[Mapping[str, str]], scored: Mapping[str, list[dict]]
         name = f"{line['data']}/{line['split']}/{line['row']}-s{line['seed']}"
         if name in scored and abs(summarise(scored[name])[-1]["dice"] - float(line["dice"])) > TOLERANCE:
             names.append(name)
-    return [f"Of earlier runs than the committed scores: {', '.join(names)}."] if names else []
+    return [f"These lines are of earlier runs than the committed scores: {', '.join(names)}."] if names else []
 
 
 def main(runs: Path, datasets: Path, results: Path) -> None:

@@ -232,14 +232,21 @@ def score_table(section: Section, kind: str, with_published: bool) -> Table:
 
 
 def worse_than_own(section: Section) -> set[tuple[str, str, str]]:
-    """(label, metric, class) where the row of the paper's own method is significantly better, uncorrected."""
-    pairs = _significant(section, "p") if section.tested else ()
-    return {(other, metric, name) for better, other, metric, name in pairs if better == section.own}
+    """(label, metric, class) where the row of the paper's own method is significantly better, uncorrected, on the folds
+    and seeds that both rows have."""
+    own, found = section.done.get(section.own, []), set()
+    for label, jobs in section.done.items():
+        shared = {(job.fold, job.seed) for job in own} & {(job.fold, job.seed) for job in jobs}
+        if shared and label not in section.dense | {section.own}:
+            pair = [job for job in (*own, *jobs) if (job.fold, job.seed) in shared]
+            tests = compare(section.results.of(pair).scores, [section.own, label])
+            found |= {(label, metric, name) for better, _, metric, name in _significant(tests, "p") if better != label}
+    return found
 
 
-def _significant(section: Section, p: str) -> Iterator[tuple[str, str, str, str]]:
+def _significant(tests: pd.DataFrame, p: str) -> Iterator[tuple[str, str, str, str]]:
     """(better label, other label, metric, class) of the tests whose `p`, or `p_holm`, is below ALPHA."""
-    for test in section.tests[section.tests[p] < ALPHA].itertuples():
+    for test in tests[tests[p] < ALPHA].itertuples():
         ahead = (test.difference > 0) == (test.metric == "dice")
         yield (*((test.row, test.other) if ahead else (test.other, test.row)), test.metric, test[2])
 
@@ -268,7 +275,7 @@ def test_table(section: Section) -> Table:
     columns = [(metric, name) for metric in TESTED for name in section.classes]
     places = {label: place for place, label in enumerate(section.ranked, 1)}
     worse: dict[tuple, list[int]] = {}
-    for better, other, metric, name in _significant(section, "p_holm"):
+    for better, other, metric, name in _significant(section.tests, "p_holm"):
         worse.setdefault((better, metric, name), []).append(places[other])
     body = [
         [(f"{place} {label}", ""), *((spans(worse.get((label, *column), ())) or "–", "") for column in columns)]
@@ -311,6 +318,8 @@ def _score_notes(section: Section, kind: str, printed: list[tuple[str, str]], st
         notes.append(
             f"* after a number of ours: {section.own} is significantly better than this row: Wilcoxon signed-rank "
             f"test over patients, two-sided, p < {ALPHA}, uncorrected. The table of significant differences corrects."
+            + " A row with † is tested on the folds and seeds that both have."
+            * bool(section.part)
         )
     notes += outdated_notes(section.results.outdated)
     if absent := not_run(section.jobs, section.results.records):
