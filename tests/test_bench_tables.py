@@ -403,6 +403,10 @@ def test_a_star_of_a_row_that_lacks_folds_is_of_the_folds_that_both_rows_have():
     found["scn", 0] = run(0, 0.4)
     scores, *_ = tables(aggregate(plan, of(plan, found | {("scn", 1): run(1, 0.9)}))[0])
     assert not cells(scores)["pce †", "Dice A"][0].endswith("*"), "the fold that it lacks does not count"
+    seeds = bench_plan(["pce", "scn"], [0], (0, 1), published=plan.published)
+    found = {("pce", 0, 0): run(0, 0.5), ("scn", 0, 0): run(0, 0.4), ("scn", 0, 1): run(0, 0.9)}
+    scores, *_ = tables(aggregate(seeds, of(seeds, found))[0])
+    assert not cells(scores)["pce †", "Dice A"][0].endswith("*"), "nor does the seed"
 
 
 def test_a_papers_hd95_is_not_set_beside_voxels():

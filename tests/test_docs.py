@@ -258,6 +258,14 @@ def test_the_first_table_of_the_readme_shows_minutes_and_scores_as_committed():
     assert [float(cells[2]) for cells in rows] == sorted([float(cells[2]) for cells in rows], reverse=True)
 
 
+def test_the_script_writes_these_tables_as_they_are(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import make_tables
+
+    page = (ROOT / "docs" / "methods" / "README.md").read_text(encoding="utf-8")
+    assert (make_tables.with_minutes(README), make_tables.with_scores(page)) == (README, page)
+
+
 def test_the_first_lines_of_the_results_page_show_the_committed_scores():
     first = "\n".join((ROOT / "docs" / "results.md").read_text(encoding="utf-8").splitlines()[:10])
     at_length = read_scores(RESULTS.parent / "paper")
