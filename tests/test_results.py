@@ -28,7 +28,14 @@ def test_the_page_shows_the_committed_scores(monkeypatch):
     monkeypatch.chdir(ROOT)
     page = Path("docs/results.md").read_text(encoding="utf-8")
     config = Bench(results.PLANS, results=Path("benchmarks/results"))
+    folds, orders = set(), results.orders
+    monkeypatch.setattr(results, "orders", lambda section, paper: folds.update(jobs(section)) or orders(section, paper))
     assert results.fill(page, results.blocks(config)) == page, "run: python benchmarks/studies/results.py --table-only"
+    assert folds == {("acdc", "cv5", 0), ("acdc", "strat5", 0), ("mscmr", "25-5-15", 0)}, "rows have the same folds"
+
+
+def jobs(section) -> set[tuple[str, str, int]]:
+    return {(job.data, job.split, job.fold) for job in section.jobs}
 
 
 def test_the_queue_has_every_run_once_and_effdnet_first(monkeypatch):
